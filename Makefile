@@ -1,0 +1,36 @@
+# `make demo` and `make test` bring everything they need; Python, git and make must be there.
+PYTHON = python3
+VENV = .venv
+TOOLS = .venv-tools
+PYTEST_ARGS =
+
+# The half that decides is covered by branch, all of it.
+PURE = gateway.negotiation gateway.dialects gateway.config gateway.telemetry.events
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
+
+test: lint $(TOOLS)/installed
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
+	    $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# Programs that attack, apart from what they are let loose on.
+$(TOOLS)/installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(TOOLS) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,169 @@
+"""How one value is written: text in, value out, or a ValueError that says what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from .values import Address, SystemdAddress, TCPAddress, UnixAddress
+
+T = TypeVar("T")
+Grammar = Callable[[str], T]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(ms|s|min|h)")
+# A day: longer than any timer of a mail protocol, and far below what a reactor's heap of deadlines can hold.
+_LONGEST = 86400.0
+# RFC 1123 2.1: letters, digits and inner hyphens, 63 octets a label; the underscore is no part of a host name, but
+# of many names that resolvers of container networks answer.
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# sockaddr_un.sun_path holds 108 octets with its NUL.
+_LONGEST_PATH = 107
+
+
+def quoted(text: str) -> str:
+    """Text of the file as a message can show it: on one line, in ASCII, not longer than a line."""
+    return json.dumps(text if len(text) <= 60 else text[:57] + "...")
+
+
+def any_of(names: Collection[str]) -> str:
+    """`a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def meant(name: str, known: Collection[str]) -> str | None:
+    """The known name that somebody who wrote `name` probably had in mind."""
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.6)), None)
+
+
+def name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{quoted(text)} is not a name; use up to 63 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def yes_or_no(text: str) -> bool:
+    return choice("yes", "no")(text) == "yes"
+
+
+def choice(*words: str, later: Collection[str] = (), why: str = "") -> Grammar[str]:
+    """One of these words; `later` are words of versions to come, refused with `why`."""
+
+    def grammar(text: str) -> str:
+        if text in words:
+            return text
+        if text in later:
+            raise ValueError(f"{why}; only {any_of(words)} is possible so far")
+        raise ValueError(f"{quoted(text)} is not possible here; write {any_of(words)}")
+
+    return grammar
+
+
+def count(least: int, most: int) -> Grammar[int]:
+    def grammar(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValueError(f"{quoted(text)} is not a number from {least} to {most}")
+        return int(text)
+
+    return grammar
+
+
+def duration(least: float) -> Grammar[float]:
+    """Seconds; `least` is the shortest that makes sense."""
+
+    def grammar(text: str) -> float:
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{quoted(text)} is not a duration; write a number and {any_of(_UNITS)}, like 30 s")
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if not least <= seconds <= _LONGEST:
+            raise ValueError(f"{quoted(text)} is out of range; write {least:g} s to 24 h")
+        return seconds
+
+    return grammar
+
+
+def host_name(text: str) -> str:
+    """A host name after RFC 1123 2.1, as the gateway may say it of itself."""
+    if not _is_host(text, _LABEL):
+        raise ValueError(f"{quoted(text)} is not a host name; write a fully qualified one, like mail.example.org")
+    return text
+
+
+def several(grammar: Grammar[T]) -> Grammar[tuple[T, ...]]:
+    """A list, separated by blanks or newlines."""
+    return lambda text: tuple(grammar(word) for word in text.split())
+
+
+def single(what: str) -> Grammar[str]:
+    def grammar(text: str) -> str:
+        if len(text.split()) != 1:
+            raise ValueError(f"{quoted(text)} is more than one word; {what}")
+        return text
+
+    return grammar
+
+
+def listener(text: str) -> Address:
+    """Where the gateway listens: `25`, `0.0.0.0:25`, `[::]:25`, `unix:/path` or `systemd:NAME`.
+
+    A bare port means all addresses; port 0 is any free one.
+    """
+    if re.fullmatch("[0-9]+", text):
+        return TCPAddress(None, _port(text, text, 0))
+    if text.startswith("systemd:"):
+        return SystemdAddress(name(text.removeprefix("systemd:")))
+    return _address(text, 0, "25, 0.0.0.0:25, [::]:25, unix:/path or systemd:NAME")
+
+
+def destination(text: str) -> Address:
+    """Where a backend listens: `host:port` or `unix:/path`."""
+    return _address(text, 1, "host:port, [IPv6]:port or unix:/path")
+
+
+def _address(text: str, least_port: int, right: str) -> Address:
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
+            raise ValueError(f"{quoted(text)}: the path must be absolute and hold at most {_LONGEST_PATH} octets")
+        return UnixAddress(path)
+    host, colon, port = text.rpartition(":")
+    if not colon or not port:
+        raise ValueError(f"{quoted(text)} has no port; write {right}")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{quoted(text)} is ambiguous; write an IPv6 address in brackets, like [2001:db8::1]:25")
+    return TCPAddress(_host(host, text, right), _port(port, text, least_port))
+
+
+def _host(host: str, text: str, right: str) -> str:
+    if host.startswith("["):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise ValueError(f"{quoted(text)}: {quoted(host)} is not an IPv6 address; write {right}") from None
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        pass
+    if not _is_host(host, _LOOSE_LABEL):
+        raise ValueError(f"{quoted(text)}: {quoted(host)} is neither an address nor a host name; write {right}")
+    return host
+
+
+def _is_host(text: str, label: re.Pattern[str]) -> bool:
+    labels = text.split(".")
+    # A last label of digits alone would be an IPv4 address that was mistyped (RFC 1123 2.1).
+    return len(text) <= 253 and all(map(label.fullmatch, labels)) and not labels[-1].isdigit()
+
+
+def _port(port: str, text: str, least: int) -> int:
+    if not re.fullmatch("[0-9]{1,9}", port) or not least <= int(port) <= 65535:
+        raise ValueError(f"{quoted(text)}: port {quoted(port)} is not a number from {least} to 65535")
+    return int(port)

@@ -1,0 +1,318 @@
+"""From sections to a `Configuration`: what may stand where, what is meant by silence, and what fits together."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ConfigurationError
+from . import ini
+from .grammar import (
+    Grammar,
+    any_of,
+    choice,
+    count,
+    destination,
+    duration,
+    host_name,
+    listener,
+    meant,
+    name,
+    quoted,
+    several,
+    single,
+    yes_or_no,
+)
+from .values import TLS, Address, Backend, Configuration, Service, TCPAddress, Timeouts, Traits
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_POLICIES = ("required", "auth-only", "optional")
+_NEWLINES = ("normalize", "reject", "pass")
+_FIXED = ("gateway", "tls", "limits", "timeouts")
+_NAMED = ("service", "backend")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a file leaves to the machine that it lies on."""
+
+    directory: Path = Path()
+    """Where relative file names begin."""
+    hostname: Callable[[], str] = socket.getfqdn
+    complaint: Callable[[Path], str | None] = lambda path: None
+    """Why a file cannot be read, or None."""
+
+
+class _Section:
+    """One section while it is read: hands out values, collects complaints, knows what was never asked for."""
+
+    def __init__(self, title: str, options: Mapping[str, str], report: Callable[[str], None]) -> None:
+        self.title = title
+        self.options = options
+        self.known: list[str] = []
+        self._report = report
+
+    def wrong(self, option: str, what: str) -> None:
+        self._report(f"[{self.title}] {option}: {what}")
+
+    def take(self, option: str, grammar: Grammar[T], default: D) -> T | D:
+        """The option's value; the default also stands for a value that is wrong."""
+        self.known.append(option)
+        text = self.options.get(option)
+        if text is None:
+            return default
+        if not text.strip():
+            self.wrong(option, "has no value; give it one, or leave the option out")
+            return default
+        try:
+            return grammar(text.strip())
+        except ValueError as wrong:
+            hint = "; a comment needs a line of its own" if " #" in text or " ;" in text else ""
+            self.wrong(option, f"{wrong}{hint}")
+            return default
+
+    def finish(self) -> None:
+        for option in self.options:
+            if option not in self.known:
+                guess = meant(option, self.known)
+                right = f"did you mean {guess}?" if guess else f"[{self.title}] takes {any_of(self.known)}"
+                self.wrong(option, f"unknown option; {right}")
+
+
+class _Reader:
+    """One reading of one file."""
+
+    def __init__(self, sections: ini.Sections, protocols: Mapping[str, Traits], machine: Machine) -> None:
+        self.problems: list[str] = []
+        self._sections = sections
+        self._protocols = protocols
+        self._machine = machine
+        self._backends: dict[str, Backend] = {}
+        self._unused: set[str] = set()
+        self._listeners: list[tuple[Address, str]] = []
+
+    def read(self) -> Configuration:
+        self._check_titles()
+        gateway = self._section("gateway")
+        hostname = self._hostname(gateway)
+        drain = gateway.take("drain", duration(0), 30.0)
+        log = gateway.take("log", choice("text", "json"), "text")
+        log_users = gateway.take("log_users", yes_or_no, False)
+        gateway.finish()
+        tls = self._tls()
+        limits = self._section("limits")
+        bad_commands = limits.take("bad_commands", count(1, 1000), 10)
+        limits.finish()
+        timeouts = self._timeouts()
+        self._backends = {title: self._backend(title) for title in self._named("backend")}
+        self._unused = set(self._backends)
+        services = tuple(self._service(title) for title in self._named("service"))
+        if not services and not any(title.startswith("service") for title in self._sections):
+            self.problems.append(
+                "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]"
+            )
+        for title in self._backends:
+            if title in self._unused:
+                self.problems.append(
+                    f"[backend:{title}]: no service uses it; name it in a service's backend, or remove it"
+                )
+        return Configuration(hostname, drain, log, log_users, tls, services, bad_commands, timeouts)
+
+    def _section(self, title: str) -> _Section:
+        return _Section(title, self._sections.get(title, {}), self.problems.append)
+
+    def _named(self, kind: str) -> list[str]:
+        prefix = f"{kind}:"
+        return [title.removeprefix(prefix) for title in self._sections if title.startswith(prefix)]
+
+    def _check_titles(self) -> None:
+        for title in self._sections:
+            kind, colon, own = title.partition(":")
+            if colon and kind in _NAMED:
+                try:
+                    name(own)
+                except ValueError as wrong:
+                    self.problems.append(f"[{title}]: {wrong}")
+            elif title in _NAMED:
+                self.problems.append(f"[{title}]: has no name; write [{title}:NAME]")
+            elif title not in _FIXED:
+                guess = meant(kind.strip().lower(), _NAMED if colon else (*_FIXED, *_NAMED))
+                right = f"{guess}:{own or 'NAME'}" if guess in _NAMED else guess
+                known = ", ".join([*(f"[{title}]" for title in _FIXED), *(f"[{title}:NAME]" for title in _NAMED)])
+                cure = f"did you mean [{right}]?" if guess else f"there are {known}"
+                self.problems.append(f"[{title}]: unknown section; {cure}")
+
+    def _hostname(self, gateway: _Section) -> str:
+        given = gateway.take("hostname", host_name, "")
+        if given or "hostname" in gateway.options:
+            return given
+        own = self._machine.hostname()
+        try:
+            return host_name(own)
+        except ValueError:
+            gateway.wrong("hostname", f"is missing, and the machine's own name {quoted(own)} is no host name; add it")
+            return ""
+
+    def _tls(self) -> TLS:
+        section = self._section("tls")
+        one = single("this version takes one file, and its name must not hold blanks")
+        certificate = section.take("certificate", one, "")
+        key = section.take("key", one, "")
+        if not certificate and "certificate" not in section.options:
+            section.wrong("certificate", "is missing; name the PEM file that holds the certificate and its chain")
+        section.finish()
+        directory = self._machine.directory
+        for option, file in (("certificate", certificate), ("key", key)):
+            if file and (complaint := self._machine.complaint(directory / file)):
+                section.wrong(option, f"{directory / file}: {complaint}")
+        return TLS(directory / certificate, directory / key if key else None)
+
+    def _timeouts(self) -> Timeouts:
+        section, default, seconds = self._section("timeouts"), Timeouts(), duration(0.1)
+        timeouts = Timeouts(
+            handshake=section.take("handshake", seconds, default.handshake),
+            preauth=section.take("preauth", seconds, default.preauth),
+            connect=section.take("connect", seconds, default.connect),
+            greeting=section.take("greeting", seconds, default.greeting),
+            linger=section.take("linger", seconds, default.linger),
+        )
+        section.finish()
+        return timeouts
+
+    def _backend(self, title: str) -> Backend:
+        section = self._section(f"backend:{title}")
+        addresses = section.take("address", several(destination), ())
+        connect = section.take("connect", choice("eager", "lazy"), "eager")
+        why = "this version cannot speak TLS to a backend"
+        section.take("tls", choice("none", later=("starttls", "implicit"), why=why), "none")
+        why = "this version cannot tell a backend who the client is"
+        section.take("identity", choice("none", later=("proxy-v1", "proxy-v2", "xclient", "id"), why=why), "none")
+        if "address" not in section.options:
+            section.wrong("address", "is missing; write host:port or unix:/path")
+        section.finish()
+        return Backend(title, addresses, connect)
+
+    def _service(self, title: str) -> Service:
+        section = self._section(f"service:{title}")
+        protocol = section.take("protocol", str, title)
+        traits = self._protocols.get(protocol)
+        if traits is None:
+            guess = meant(protocol, self._protocols)
+            right = f"did you mean {guess}?" if guess else f"write protocol = {any_of(self._protocols)}"
+            given = "protocol" in section.options
+            fault = "" if given else "is missing, and the section's name does not tell it: "
+            section.wrong("protocol", f"{fault}{quoted(protocol)} is not a protocol; {right}")
+        starttls = section.take("starttls", several(listener), ())
+        implicit = section.take("implicit", several(listener), ())
+        if not section.options.keys() & {"starttls", "implicit"}:
+            section.wrong(
+                "starttls", "is missing, and so is implicit; name an address to listen on, like starttls = 25"
+            )
+        self._claim(section, "starttls", starttls)
+        self._claim(section, "implicit", implicit)
+        policy = section.take("policy", choice(*_POLICIES), "")
+        if "policy" in section.options and "starttls" not in section.options:
+            section.wrong("policy", "is for plaintext ports, and this service has none; remove it, or add starttls")
+        defaults = traits.policies if traits is not None else {}
+        received = section.take("received", yes_or_no, True)
+        newlines = section.take("newlines", choice(*_NEWLINES), "normalize")
+        if traits is not None:
+            self._check_options(section, protocol, {"received", "newlines"} - traits.options)
+        backend = self._named_backend(section)
+        section.finish()
+        return Service(
+            title,
+            protocol,
+            starttls,
+            implicit,
+            tuple(policy or _default_policy(address, defaults) for address in starttls),
+            backend,
+            received,
+            newlines,
+        )
+
+    def _check_options(self, section: _Section, protocol: str, foreign: Collection[str]) -> None:
+        for option in section.options:
+            if option in foreign:
+                whose = [other for other, traits in self._protocols.items() if option in traits.options]
+                section.wrong(option, f"{protocol} has no such option, only {any_of(whose)} has; remove it")
+
+    def _named_backend(self, section: _Section) -> Backend:
+        one = single("give one address, or name a [backend:NAME] that lists several")
+        text = section.take("backend", one, "")
+        if "backend" not in section.options:
+            section.wrong("backend", "is missing; write host:port, unix:/path or the NAME of a [backend:NAME]")
+        if not text or text in self._backends:
+            self._unused.discard(text)
+            return self._backends.get(text, Backend(text, ()))
+        addresses: tuple[Address, ...] = ()
+        if ":" in text:
+            addresses = section.take("backend", several(destination), ())
+        else:
+            guess = meant(text, self._backends)
+            # One slip of the pen is one problem: the section that was meant is not reported as unused too.
+            self._unused.discard(guess or "")
+            right = f"did you mean {guess}?" if guess else "add it, or write an address with its port, like 10.0.0.5:25"
+            section.wrong("backend", f"there is no [backend:{text}]; {right}")
+        return Backend(text, addresses)
+
+    def _claim(self, section: _Section, option: str, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            place = f"[{section.title}] {option}"
+            for other, owner in self._listeners:
+                if _collide(address, other):
+                    also = f"{other} of {owner}" if other != address else owner
+                    section.wrong(option, f"{address} is taken by {also}; an address can serve one purpose only")
+                    break
+            else:
+                self._listeners.append((address, place))
+
+
+def _default_policy(address: Address, defaults: Mapping[int, Enum]) -> str:
+    match address:
+        case TCPAddress(_, port) if port in defaults:
+            return str(defaults[port].value)
+    return "required"
+
+
+def _collide(one: Address, other: Address) -> bool:
+    """Whether the kernel would refuse to let us listen on both."""
+    match one, other:
+        case TCPAddress(host, port), TCPAddress(rival, rival_port):
+            return port == rival_port != 0 and not _family(host).isdisjoint(_family(rival)) and _overlap(host, rival)
+    return one == other
+
+
+def _overlap(host: str | None, rival: str | None) -> bool:
+    wildcards = (None, "0.0.0.0", "::")
+    return host == rival or host in wildcards or rival in wildcards
+
+
+def _family(host: str | None) -> set[int]:
+    """The address families that a listener's host may stand for; a name may be in either."""
+    try:
+        return {4, 6} if host is None else {ipaddress.ip_address(host).version}
+    except ValueError:
+        return {4, 6}
+
+
+def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Machine | None = None) -> Configuration:
+    """The configuration that `text` describes.
+
+    `filename` stands in front of each problem; `protocols` are those that a service may have.
+    Raises ConfigurationError with every problem that was found.
+    """
+    sections, problems = ini.parse(text)
+    reader = _Reader(sections, protocols, machine or Machine())
+    configuration = reader.read()
+    problems += reader.problems
+    if problems:
+        raise ConfigurationError(f"{filename}: {problem}" for problem in problems)
+    return configuration

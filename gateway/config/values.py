@@ -1,0 +1,115 @@
+"""What a configuration file says, as frozen values: the only thing that the rest of the house sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TCPAddress:
+    """`host` is a name or an address without brackets; None stands for all addresses (listeners only)."""
+
+    host: str | None
+    port: int
+
+    def __str__(self) -> str:
+        host = self.host if self.host is not None else "*"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """A socket that systemd opened for us, by its FileDescriptorName (socket activation)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}"
+
+
+Address = TCPAddress | UnixAddress | SystemdAddress
+
+
+class Traits(Protocol):
+    """What the file needs to know of a protocol; the registry of the dialects holds more than that."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Those options of `[service:NAME]` that not every protocol has and this one does."""
+
+    @property
+    def policies(self) -> Mapping[int, Enum]:
+        """The default policy by starttls port, as the word for it; `required` for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """`[tls]`: `key` is None where the certificate's file holds the key too."""
+
+    certificate: Path
+    key: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`[backend:NAME]`, or the address that a service names directly."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    connect: str = "eager"
+    """`eager` or `lazy` (dial when the first command needs it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`[service:NAME]`."""
+
+    name: str
+    protocol: str
+    starttls: tuple[Address, ...]
+    implicit: tuple[Address, ...]
+    policies: tuple[str, ...]
+    """Per starttls address, in order: `required`, `auth-only` or `optional`."""
+    backend: Backend
+    received: bool = True
+    newlines: str = "normalize"
+    """SMTP DATA: `normalize`, `reject` or `pass`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """`[timeouts]`, in seconds."""
+
+    handshake: float = 15.0
+    preauth: float = 180.0
+    plaintext: float = 60.0
+    """Until TLS where TLS is required: the smaller of this and `preauth`.  Not in the file."""
+    connect: float = 10.0
+    greeting: float = 30.0
+    linger: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    hostname: str
+    drain: float
+    """Seconds that sessions may take to finish after a stop."""
+    log: str
+    """`text` (logfmt) or `json`."""
+    log_users: bool
+    tls: TLS
+    services: tuple[Service, ...]
+    bad_commands: int
+    timeouts: Timeouts

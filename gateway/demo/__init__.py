@@ -1,0 +1,84 @@
+"""`twistd -n starttls-gateway --demo`: the gateway, and behind it something to try it on."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+
+if TYPE_CHECKING:
+    from twisted.internet.address import IPv4Address
+    from twisted.internet.interfaces import IListeningPort
+
+    from gateway.telemetry.events import Events
+
+PORTS: Mapping[str, int] = {
+    "smtp": 2525,
+    "submission": 2587,
+    "submissions": 2465,
+    "imap": 2143,
+    "imaps": 2993,
+    "pop3": 2110,
+    "pop3s": 2995,
+}
+
+
+class Demo(MultiService):
+    """First the legacy servers, on ports that the system chooses; then the gateway, which must know those ports."""
+
+    def __init__(self, events: Events, ports: Mapping[str, int]) -> None:
+        super().__init__()
+        self._events = events
+        self._ports = ports
+        self._legacy: dict[str, IListeningPort] = {}
+        self._directory = ""
+
+    def privilegedStartService(self) -> None:
+        self._assemble()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        from gateway.demo.instructions import instructions
+
+        self._assemble()  # `twist` leaves the privileged step out
+        super().startService()
+        # sys.stdout is the log by now, and a command behind a time stamp cannot be copied.
+        print(instructions(Path(self._directory, "localhost.pem"), self._ports), file=sys.__stdout__, flush=True)
+
+    def _assemble(self) -> None:
+        if self._legacy:
+            return
+        # Here and not above: twisted.mail imports the reactor, which `twistd -r` may still want to choose.
+        from twisted.internet import reactor
+
+        from gateway.demo.configuration import configuration, self_signed
+        from gateway.demo.legacy import listen
+        from gateway.service import Gateway
+
+        self._directory = tempfile.mkdtemp(prefix="starttls-gateway-demo-")
+        atexit.register(shutil.rmtree, self._directory, ignore_errors=True)  # for a start that fails
+        self._legacy = listen(reactor)
+        backends = {protocol: cast("IPv4Address", port.getHost()).port for protocol, port in self._legacy.items()}
+        tls = self_signed(Path(self._directory))
+        self.addService(Gateway(configuration(tls, backends, self._ports), self._events))
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await maybeDeferred(super().stopService)  # the sessions that end now still need the legacy servers
+        for port in self._legacy.values():
+            await maybeDeferred(port.stopListening)
+        shutil.rmtree(self._directory, ignore_errors=True)  # twistd may die of SIGTERM, without atexit
+
+
+def make_service(events: Events, ports: Mapping[str, int] = PORTS) -> Demo:
+    """`ports`: as PORTS; 0 lets the system choose, and the `listening` events tell what it chose."""
+    return Demo(events, ports)

@@ -1,0 +1,68 @@
+"""The demo's certificate and the configuration that an administrator would have written for it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from gateway.config.values import TLS, Backend, Configuration, Service, TCPAddress, Timeouts
+
+HOST = "127.0.0.1"
+
+
+def self_signed(directory: Path) -> TLS:
+    """Write a certificate for localhost that clients can trust by its file, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(HOST))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    tls = TLS(directory / "localhost.pem", directory / "localhost.key")
+    tls.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    assert tls.key is not None
+    tls.key.touch(mode=0o600)
+    tls.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return tls
+
+
+def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int]) -> Configuration:
+    """`backends`: the legacy servers' ports by protocol. `ports`: as in `gateway.demo.PORTS`."""
+
+    def at(port: str) -> tuple[TCPAddress]:
+        return (TCPAddress(HOST, ports[port]),)
+
+    behind = {protocol: Backend(f"legacy-{protocol}", (TCPAddress(HOST, port),)) for protocol, port in backends.items()}
+    services = (
+        Service("smtp", "smtp", at("smtp"), (), ("auth-only",), behind["smtp"]),
+        Service("submission", "smtp", at("submission"), at("submissions"), ("required",), behind["smtp"]),
+        Service("imap", "imap", at("imap"), at("imaps"), ("required",), behind["imap"]),
+        Service("pop3", "pop3", at("pop3"), at("pop3s"), ("required",), behind["pop3"]),
+    )
+    return Configuration(
+        hostname="localhost",
+        drain=2.0,  # whoever tries a demo does not wait for it
+        log="text",
+        log_users=False,
+        tls=tls,
+        services=services,
+        bad_commands=10,
+        timeouts=Timeouts(),
+    )

@@ -1,0 +1,30 @@
+"""What the demo tells you to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+TEXT = """\
+
+Three mail servers that know no TLS run in this process; the gateway stands in front of them.
+One account: demo, password demo. The certificate: {ca}
+SMTP {smtp} and {submission} (STARTTLS), {submissions} (TLS); IMAP {imap} (STARTTLS), {imaps} (TLS); \
+POP3 {pop3} (STLS), {pop3s} (TLS). Ctrl-C ends it all.
+
+In another terminal, look at what a client sees:
+  openssl s_client -starttls smtp -connect localhost:{smtp} -CAfile {ca} -verify_return_error -brief </dev/null
+Send a mail over STARTTLS:
+  printf '%s\\r\\n' 'From: me@example.org' 'Subject: Hello' '' 'Over STARTTLS.' | curl -sS --ssl-reqd --cacert {ca} \
+--mail-from me@example.org --mail-rcpt demo@legacy.demo -T - smtp://localhost:{smtp}
+Read it back, its Received: line tells how it came; by IMAP, then by POP3:
+  curl -sS --cacert {ca} -u demo:demo 'imaps://localhost:{imaps}/INBOX;MAILINDEX=*'
+  curl -sS --cacert {ca} -u demo:demo pop3s://localhost:{pop3s}/2
+  curl -sS --ssl-reqd --cacert {ca} -u demo:demo pop3://localhost:{pop3}/2
+"""
+
+
+def instructions(certificate: Path, ports: Mapping[str, int]) -> str:
+    """For a shell: every indented line is a command."""
+    return TEXT.format(ca=shlex.quote(str(certificate)), **ports)

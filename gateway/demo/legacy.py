@@ -1,0 +1,78 @@
+"""Three mail servers as they were before TLS, for one account: demo, password demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.mail.imap4 import IAccount
+from twisted.mail.interfaces import IMailboxPOP3, IMessageDelivery
+from zope.interface import Interface, implementer
+
+from gateway.demo.imap import Account, IMAPServer
+from gateway.demo.mailbox import Folder
+from gateway.demo.pop3 import Maildrop, POP3Server
+from gateway.demo.smtp import Delivery, SMTPServer
+
+WELCOME = """\
+From: The gateway's demo <postmaster@legacy.demo>
+To: demo@legacy.demo
+Subject: Welcome
+Date: {date}
+Message-ID: <welcome@legacy.demo>
+
+The server that keeps this message has never heard of TLS.
+You read it over TLS all the same.
+"""
+
+
+@implementer(IRealm)
+class Realm:
+    """What each protocol gets when a login succeeds."""
+
+    def __init__(self, inbox: Folder) -> None:
+        account = Account(inbox)
+        self._avatars: dict[type[Interface], Callable[[], object]] = {
+            IAccount: lambda: account,
+            IMailboxPOP3: lambda: Maildrop(inbox),
+            IMessageDelivery: lambda: Delivery(inbox),
+        }
+
+    def requestAvatar(self, avatarId: object, mind: object, *interfaces: Any) -> tuple[Any, object, Callable[[], None]]:
+        wanted = next(one for one in interfaces if one in self._avatars)
+        return wanted, self._avatars[wanted](), lambda: None
+
+
+class Servers(ServerFactory):
+    noisy = False
+
+    def __init__(self, build: Callable[[], Any], portal: Portal) -> None:
+        self._build = build
+        self._portal = portal
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        server = self._build()
+        server.portal, server.factory = self._portal, self
+        assert isinstance(server, Protocol)
+        return server
+
+
+def listen(reactor: IReactorTCP) -> dict[str, IListeningPort]:
+    """Bind the three on free ports of the loopback; the dialects' names are the keys."""
+    inbox = Folder()
+    inbox.deliver(WELCOME.format(date=formatdate(localtime=True)).replace("\n", "\r\n").encode("ascii"))
+    portal = Portal(Realm(inbox), [InMemoryUsernamePasswordDatabaseDontUse(demo=b"demo")])
+    builds: dict[str, Callable[[], Any]] = {
+        "smtp": lambda: SMTPServer(Delivery(inbox)),
+        "imap": IMAPServer,
+        "pop3": POP3Server,
+    }
+    return {
+        protocol: reactor.listenTCP(0, Servers(build, portal), interface="127.0.0.1")
+        for protocol, build in builds.items()
+    }

@@ -1,0 +1,15 @@
+"""The protocols that the gateway speaks: one value each, and the only list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .base import Dialect
+from .imap import DIALECT as IMAP
+from .pop3 import DIALECT as POP3
+from .smtp import DIALECT as SMTP
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {dialect.name: dialect for dialect in (SMTP, IMAP, POP3)}
+)

@@ -1,0 +1,145 @@
+"""What every dialect has: its terms, its frame from the first octet to the farewell, its value.
+
+A dialect is a script (negotiation.vocabulary): `converse` runs the parts that are the same for all,
+a `Dialogue` says the rest.  A new protocol is a new file with a `Dialect` in it and a line in the
+registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from ..negotiation.filters import Newlines
+from ..negotiation.vocabulary import (
+    Abort,
+    Close,
+    Lost,
+    Note,
+    Patience,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    Stopped,
+    TLSFailed,
+    Trouble,
+    Unavailable,
+    Violation,
+)
+
+SASL_LINE = 65536
+"""Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
+REPLY_LINE = 8192
+"""Octets of a backend's line; the RFCs say 512 and long capability lists do not care."""
+REPLY_LINES = 1000
+REPLY_OCTETS = 256 * 1024
+"""A backend's reply beyond these is an attack on our memory."""
+LITERAL_OCTETS = 65536
+"""Literals of one command before authentication, and a refused chunk is read on to 1 MiB."""
+
+
+class Policy(Enum):
+    """What a plaintext port allows before TLS."""
+
+    REQUIRED = "required"
+    AUTH_ONLY = "auth-only"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a script must know of its session beforehand; `now` is the only way to a clock."""
+
+    hostname: bytes
+    implicit: bool
+    policy: Policy
+    lazy: bool
+    bad_commands: int
+    client: str
+    """The client's address, IPv4 or IPv6 text; empty for a UNIX socket."""
+    session: str
+    now: Callable[[], datetime]
+    received: bool = True
+    newlines: Newlines = Newlines.NORMALIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A protocol, chosen once per service."""
+
+    name: str
+    script: Callable[[Terms], Script]
+    unavailable: Callable[[bytes], bytes]
+    """hostname -> what a client hears in place of a greeting when it cannot be served now."""
+    patience: Mapping[Patience, float]
+    """Seconds for the waits that the configuration does not name."""
+    policies: Mapping[int, Policy]
+    """Default policy by port; REQUIRED for the others."""
+    options: frozenset[str] = frozenset()
+    """Options of `[service:...]` that make sense for this protocol only."""
+
+
+class Dialogue(Protocol):
+    """The part of a session that differs from protocol to protocol."""
+
+    terms: Terms
+    secured: Secured | None
+    """TLS with the client."""
+
+    def open(self) -> Script:
+        """Dial, if that is due now, and bring the greeting to the client."""
+
+    def talk(self) -> Script:
+        """Everything up to the splice, which is where it returns."""
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        """Last words to the client, or nothing where the protocol has none or they would be taken for data."""
+
+    def farewell(self) -> bytes:
+        """QUIT or LOGOUT for the backend, where it is at a command boundary, unauthenticated and
+        outside a transaction; else nothing: a synthesised end would complete what was not completed."""
+
+
+def converse(dialogue: Dialogue) -> Script:
+    """A whole session: TLS first on an implicit port, greeting, dialogue, farewell."""
+    try:
+        if dialogue.terms.implicit:
+            dialogue.secured = yield StartTLS(Side.CLIENT)
+        yield from dialogue.open()
+        yield from dialogue.talk()
+    except Trouble as trouble:
+        yield from _part(dialogue, trouble)
+
+
+def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
+    match trouble:
+        case Lost(side=Side.CLIENT):
+            key = "client-closed" if trouble.orderly and dialogue.farewell() else "client-lost"
+        case Lost():
+            key = "backend-closed" if dialogue.farewell() else "backend-lost"
+            yield Note(key, (("detail", trouble.detail),))
+        case Stopped():
+            key = trouble.key
+        case TLSFailed(side=Side.CLIENT):
+            key = trouble.key
+            yield Note(key, (("key", "client-tls-failed"), ("detail", trouble.detail)))
+        case _:
+            key = trouble.key
+            yield Note(key, (("detail", trouble.detail),))
+    last_words = dialogue.goodbye(trouble)
+    if last_words:
+        yield Send(Side.CLIENT, last_words)
+    match trouble:
+        case Lost(side=Side.CLIENT, orderly=False):
+            polite = b""  # a reset may stand for anything
+        case Unavailable() | Lost(side=Side.BACKEND) | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
+            polite = b""
+        case _:
+            polite = dialogue.farewell()
+    yield Send(Side.BACKEND, polite) if polite else Abort(Side.BACKEND)
+    yield Close(key, trouble.detail)

@@ -1,0 +1,682 @@
+"""IMAP (RFC 3501, RFC 9051), inspected from the greeting to the login, and spliced from there.
+
+A literal is never on its way to the backend before the backend has asked for it: one that rejects a
+command early would take the literal's octets for commands, and obey them with our address's rights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from ..negotiation.filters import Counted
+from ..negotiation.vocabulary import (
+    Await,
+    Close,
+    Expired,
+    Line,
+    Lost,
+    Note,
+    Pass,
+    Patience,
+    Peek,
+    Proven,
+    Request,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    Stopped,
+    Take,
+    TLSFailed,
+    TooLong,
+    Trouble,
+    Unavailable,
+    Unclean,
+    Violation,
+)
+from . import sasl
+from .base import LITERAL_OCTETS, REPLY_LINE, REPLY_LINES, REPLY_OCTETS, SASL_LINE, Dialect, Policy, Terms, converse
+from .greeting import greeted, ungreeted
+
+CLIENT: Final = Side.CLIENT
+BACKEND: Final = Side.BACKEND
+BOTH: Final = (BACKEND, CLIENT)
+
+COMMAND_LINE: Final = 8192
+"""RFC 7162 4."""
+UNTAGGED: Final = 3
+"""Lines without a tag in a row before we hang up: whoever sends them speaks another protocol."""
+
+_COMMAND: Final = re.compile(rb"([!#-$,-;=?-\[\]^-z|}~]{1,64}) (.*)\Z", re.DOTALL)
+"""Tag (RFC 9051 9: ASTRING-CHARs without `+`, here also without what HTML would act on) and rest."""
+_VERB: Final = re.compile(rb"([A-Za-z][A-Za-z0-9.-]*)(?: (.*))?\Z", re.DOTALL)
+_LITERAL: Final = re.compile(rb"\{([0-9]+)(\+?)\}\Z")
+_GREETING: Final = re.compile(rb"\* (OK|BYE|PREAUTH)(?: |\Z)", re.IGNORECASE)
+_STATUS: Final = re.compile(rb"(?:\*|[^ *+]+) (?:OK|NO|BAD|BYE|PREAUTH)(?: |\Z)", re.IGNORECASE)
+_LIST: Final = re.compile(rb"\A(\* CAPABILITY)([ \t].*)?\Z", re.IGNORECASE | re.DOTALL)
+_CODE: Final = re.compile(rb"(\[CAPABILITY)([ \t][^\]]*)?(?=\]|\Z)", re.IGNORECASE)
+_VERDICT: Final = re.compile(rb"(OK|NO|BAD)(?: |\Z)", re.IGNORECASE)
+_STRING: Final = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
+_PAIR: Final = re.compile(rb" *%s +(?:%s|NIL)(?= |\Z) *" % (_STRING, _STRING), re.IGNORECASE)
+
+MUST_STARTTLS: Final = b"NO [PRIVACYREQUIRED] Must issue a STARTTLS command first"
+LOST: Final = b"Connection to mail server lost"
+UNAVAILABLE: Final = b"Service temporarily unavailable"
+
+
+# --- capabilities: pure functions ------------------------------------------------------------------
+
+
+class Stage(Enum):
+    """How far a session is when the backend lists its capabilities."""
+
+    CLOSED = "before TLS, and no login in the clear"
+    OPEN = "before TLS, and a login in the clear is allowed"
+    SECURE = "inside TLS, before the login"
+    AUTHENTICATED = "the login's success"
+
+
+def capabilities(line: bytes) -> list[bytes]:
+    """The tokens of all capability lists in a backend's line, in upper case."""
+    return [token for match in _lists(line).finditer(line) for token in (match[2] or b"").upper().split()]
+
+
+def edit_capabilities(tokens: list[bytes], stage: Stage) -> list[bytes]:
+    """What the client is to see of a list (RFC 9051 6.1.1, 6.2.1; sasl.py for the mechanisms)."""
+    mechanisms = {token.upper().removeprefix(b"AUTH=") for token in tokens if _offers_login(token)}
+    hidden = {b"STARTTLS"}
+    added: list[bytes] = []
+    match stage:
+        case Stage.CLOSED:
+            hidden |= {b"LOGINDISABLED"} | {b"AUTH=" + name for name in mechanisms}
+            added = [b"STARTTLS", b"LOGINDISABLED"]
+        case Stage.OPEN:
+            hidden |= {b"AUTH=" + name for name in sasl.unusable(mechanisms)}
+            added = [b"STARTTLS"]
+        case Stage.SECURE:
+            # LOGINDISABLED stays: without it a clear message would become a failing login.
+            hidden |= {b"AUTH=" + name for name in sasl.unusable(mechanisms)}
+        case Stage.AUTHENTICATED:
+            hidden |= {b"LOGINDISABLED"}
+    return [token for token in tokens if token.upper() not in hidden] + added
+
+
+def edit_line(line: bytes, stage: Stage) -> bytes:
+    """A backend's line with its capability lists edited, wherever they stand; else as it was."""
+
+    def edited(match: re.Match[bytes]) -> bytes:
+        tokens = (match[2] or b"").split()
+        told = edit_capabilities(tokens, stage)
+        return match[0] if told == tokens else b" ".join([match[1], *told])
+
+    return _lists(line).sub(edited, line)
+
+
+def _lists(line: bytes) -> re.Pattern[bytes]:
+    """How capability lists look in this line (RFC 9051 7.1, 7.2.2)."""
+    return _CODE if _STATUS.match(line) else _LIST
+
+
+def _offers_login(token: bytes) -> bool:
+    return token.upper().startswith(b"AUTH=")
+
+
+# --- commands: values and pure functions -----------------------------------------------------------
+
+
+class Malformed(Exception):
+    """A line that backends may read differently from us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """The announcement of octets behind a line (RFC 9051 4.3, RFC 7888)."""
+
+    octets: int
+    waits: bool
+    """The client sends them only after a `+` (synchronising)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The first line of a client's command."""
+
+    tag: bytes
+    verb: bytes
+    """In upper case."""
+    arguments: bytes | None
+    """Behind the blank; None if there is no blank."""
+    line: bytes
+    literal: Literal | None
+
+
+def literal_of(line: bytes) -> Literal | None:
+    """The literal announced at a line's end.  Raises Malformed for a quoted string that does not end
+    in the line, and for a line that ends with a brace but announces nothing."""
+    if line.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') % 2:
+        raise Malformed
+    if not line.endswith(b"}"):
+        return None
+    match = _LITERAL.search(line)
+    if match is None:
+        raise Malformed
+    digits = match[1].lstrip(b"0") or b"0"
+    # So many digits that the number need not be known: int() has a limit of its own.
+    return Literal(int(digits[:12]), not match[2])
+
+
+def spelled(line: bytes, literal: Literal | None) -> bytes:
+    """The line for the backend: literals always synchronising, whatever the client used."""
+    return line if literal is None else line[: line.rindex(b"{")] + b"{%d}" % literal.octets
+
+
+def edit_id(arguments: bytes) -> bytes:
+    """ID's arguments (RFC 2971 3.3) without the fields that trusted proxies use to speak for clients.
+    Raises Malformed for what is no list of strings."""
+    if arguments.strip(b" ").upper() == b"NIL":
+        return b"NIL"
+    inner = arguments.strip(b" ")
+    if len(inner) < 2 or not inner.startswith(b"(") or not inner.endswith(b")"):
+        raise Malformed
+    inner = inner[1:-1].strip(b" ")
+    kept = []
+    at = 0
+    while at < len(inner):
+        pair = _PAIR.match(inner, at)
+        if pair is None:
+            raise Malformed
+        at = pair.end()
+        if not _unquoted(pair[1]).strip().lower().startswith(b"x-"):
+            kept.append(b'"%s" %s' % (pair[1], b"NIL" if pair[2] is None else b'"%s"' % pair[2]))
+    return b"(%s)" % b" ".join(kept) if kept else b"NIL"
+
+
+def quoted(octets: bytes) -> bytes:
+    """A literal's octets as a quoted string.  Raises Malformed where there is none."""
+    if re.search(rb"[\r\n\0]", octets):
+        raise Malformed
+    return b'"%s"' % re.sub(rb'(["\\])', rb"\\\1", octets)
+
+
+def _unquoted(text: bytes) -> bytes:
+    return re.sub(rb"\\(.)", rb"\1", text)
+
+
+# --- the dialogue ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The backend's `+`: it will take what comes next for data."""
+
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The backend's tagged reply: the end of a command."""
+
+    status: bytes
+    line: bytes
+
+
+class IMAP:
+    """One session's state; what is not in an attribute here is the generator's own place."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.secured: Secured | None = None
+        self._reached = False  # the backend has greeted
+        self._tag = b""  # of the command that the backend owes a reply to
+        self._begun = False  # ... and has begun to answer
+        self._midway = False  # words of ours would land inside a line or a literal of the backend's
+        self._bye = False  # the backend said its goodbye itself
+        self._bad = 0
+        self._untagged = 0
+        self._lines = self._octets = 0  # of the reply that is coming
+        self._local: dict[bytes, Callable[[Command], Generator[Request, Any, bool]]] = {
+            b"CAPABILITY": self._capability,
+            b"NOOP": self._noop,
+            b"LOGOUT": self._logout,
+            b"STARTTLS": self._starttls,
+            b"ID": self._id,
+            b"LOGIN": self._login,
+            b"AUTHENTICATE": self._authenticate,
+        }
+
+    @property
+    def _stage(self) -> Stage:
+        if self.secured is not None:
+            return Stage.SECURE
+        return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
+
+    # --- greeting and farewell ---------------------------------------------------------------
+
+    def open(self) -> Script:
+        if self.terms.lazy and not self.terms.implicit:
+            yield Send(CLIENT, b"* OK [CAPABILITY %s] %s ready\r\n" % (self._own_list(), self.terms.hostname))
+            return
+        greeting = yield from self._dial()
+        yield from self._pass_on(greeting)
+        if self._bye:
+            yield Note("backend-refused", (("text", greeting),))
+            yield Close("backend-refused")
+
+    def _dial(self) -> Generator[Request, Any, bytes]:
+        """Connect and hear the greeting: OK, or BYE.  Raises Unavailable for anything else."""
+        greeting = yield from greeted()
+        match = _GREETING.match(greeting)
+        if match is None:
+            raise ungreeted(greeting)
+        if match[1].upper() == b"PREAUTH":
+            # It trusts our address: every client would be logged in.
+            raise Unavailable("backend-preauth", "the backend logs in whoever comes from the gateway")
+        self._reached = True
+        return greeting
+
+    def _reach(self) -> Script:
+        """Dial, if that was put off; the greeting is not the client's, it has had ours."""
+        if not self._reached:
+            greeting = yield from self._dial()
+            if greeting[2:5].upper() == b"BYE":
+                raise Unavailable("backend-refused", repr(greeting))
+
+    def _own_list(self) -> bytes:
+        return b" ".join(edit_capabilities([b"IMAP4rev1"], self._stage))
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        if self._midway or self._bye:
+            return b""
+        match trouble:
+            case Lost(side=Side.BACKEND) if self._begun:
+                return b""
+            case Lost(side=Side.BACKEND) | Expired(side=Side.BACKEND):
+                return self._sorry(LOST)
+            case Unavailable() | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
+                return self._sorry(UNAVAILABLE)
+            case Expired():
+                return b"* BYE Autologout; idle for too long\r\n"
+            case Stopped():
+                return b"* BYE Server shutting down\r\n"
+            case Violation(key="tls-on-plaintext-port"):
+                return b""
+            case Violation(key="client-line-too-long"):
+                return b"* BYE Command too long\r\n"
+            case Violation(key="http-on-mail-port"):
+                return b"* BYE Invalid protocol\r\n"
+            case Violation(key="too-many-bad-commands"):
+                return b"* BYE Too many invalid commands\r\n"
+            case Violation():
+                return b"* BYE Invalid command\r\n"
+        return b""
+
+    def _sorry(self, text: bytes) -> bytes:
+        tagged = b"%s NO [UNAVAILABLE] %s\r\n" % (self._tag, text) if self._tag else b""
+        return tagged + b"* BYE [UNAVAILABLE] %s\r\n" % text
+
+    def farewell(self) -> bytes:
+        return b"sgw9 LOGOUT\r\n" if self._reached and not self._tag and not self._midway else b""
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def talk(self) -> Script:
+        while True:
+            heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    yield from self._relay(text)
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case _:
+                    yield from self._refuse_untagged(b"Invalid characters")
+
+    def _command(self, line: bytes) -> Generator[Request, Any, bool]:
+        """One command of the client.  Returns whether it was a login that succeeded."""
+        try:
+            literal, sound = literal_of(line), True
+        except Malformed:
+            literal, sound = None, False
+        tagged = _COMMAND.match(line)
+        if tagged is None:
+            yield from self._refuse_untagged(b"Invalid tag", literal)
+            return False
+        self._untagged = 0
+        verb = _VERB.match(tagged[2])
+        if verb is None:
+            yield from self._refuse(tagged[1], b"BAD Invalid command", literal)
+            return False
+        if not sound:
+            yield from self._refuse(tagged[1], b"BAD Invalid arguments")
+            return False
+        command = Command(tagged[1], verb[1].upper(), verb[2], line, literal)
+        return (yield from self._local.get(command.verb, self._other)(command))
+
+    def _capability(self, command: Command) -> Generator[Request, Any, bool]:
+        if self.secured is None and command.arguments is not None:
+            return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
+        if self.secured is None and not self._reached:
+            return (
+                yield from self._answer(
+                    b"* CAPABILITY %s\r\n%s OK CAPABILITY completed" % (self._own_list(), command.tag)
+                )
+            )
+        return (yield from self._forward(command))
+
+    def _noop(self, command: Command) -> Generator[Request, Any, bool]:
+        if self.secured is None:
+            if command.arguments is not None:
+                return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
+            if self.terms.policy is Policy.REQUIRED or not self._reached:
+                # No success that counts: it would let a client go on for ever.
+                yield Send(CLIENT, command.tag + b" OK NOOP completed\r\n")
+                return False
+        return (yield from self._forward(command))
+
+    def _logout(self, command: Command) -> Generator[Request, Any, bool]:
+        if self.secured is None and command.arguments is not None:
+            return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
+        if self._reached:
+            try:
+                verdict = yield from self._ask(command)
+                yield from self._conclude(command, verdict)
+                if verdict.status != b"OK":
+                    return False
+            except Lost as lost:
+                if lost.side is CLIENT or self._midway:
+                    raise
+                yield from self._own_goodbye(command.tag)
+        else:
+            yield from self._own_goodbye(command.tag)
+        yield Close("quit")
+        return False
+
+    def _own_goodbye(self, tag: bytes) -> Script:
+        bye = b"" if self._bye else b"* BYE logging out\r\n"
+        yield Send(CLIENT, bye + tag + b" OK LOGOUT completed\r\n")
+
+    def _starttls(self, command: Command) -> Generator[Request, Any, bool]:
+        if self.secured is not None:
+            return (yield from self._refuse(command.tag, b"BAD TLS is already active", command.literal))
+        if command.arguments is not None:
+            return (yield from self._refuse(command.tag, b"BAD STARTTLS takes no arguments", command.literal))
+        self.secured = yield StartTLS(CLIENT, command.tag + b" OK Begin TLS negotiation now\r\n")
+        return False
+
+    def _id(self, command: Command) -> Generator[Request, Any, bool]:
+        """RFC 2971: ours before TLS (what the backend remembered of it would survive), edited inside."""
+        try:
+            arguments = edit_id((yield from self._collect(command)))
+            if len(arguments) > COMMAND_LINE:
+                raise Malformed
+        except Malformed:
+            return (yield from self._refuse(command.tag, b"BAD Invalid arguments"))
+        if self.secured is None:
+            return (yield from self._answer(b"* ID NIL\r\n" + command.tag + b" OK ID completed"))
+        line = command.tag + b" ID " + arguments
+        return (yield from self._forward(Command(command.tag, b"ID", arguments, line, None)))
+
+    def _login(self, command: Command) -> Generator[Request, Any, bool]:
+        if self._stage is Stage.CLOSED:
+            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+        return (yield from self._prove(command, b"LOGIN"))
+
+    def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
+        if self._stage is Stage.CLOSED:
+            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+        mechanism = (command.arguments or b"").partition(b" ")[0].upper()
+        if command.literal is not None or not sasl.MECHANISM.match(mechanism):
+            return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
+        if sasl.refused(mechanism):
+            return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
+        return (yield from self._prove(command, mechanism))
+
+    def _prove(self, command: Command, mechanism: bytes) -> Generator[Request, Any, bool]:
+        """A login, however long it takes.  Its success is the backend's tagged OK and nothing else."""
+        verdict = yield from self._ask(command)
+        succeeded = verdict.status == b"OK"
+        result = "ok" if succeeded else "failed"
+        yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
+        if succeeded:
+            yield Proven()
+            yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
+        else:
+            yield from self._conclude(command, verdict)
+        return succeeded
+
+    def _other(self, command: Command) -> Generator[Request, Any, bool]:
+        if self.secured is None and self.terms.policy is Policy.REQUIRED:
+            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+        return (yield from self._forward(command))
+
+    # --- commands on their way to the backend ------------------------------------------------
+
+    def _forward(self, command: Command) -> Generator[Request, Any, bool]:
+        verdict = yield from self._ask(command)
+        yield from self._conclude(command, verdict)
+        return False
+
+    def _conclude(self, command: Command, verdict: Verdict) -> Script:
+        """The backend's verdict for the client."""
+        yield from self._pass_on(verdict.line)
+        if verdict.status == b"BAD":
+            self._count()
+        elif verdict.status == b"OK" and command.verb != b"NOOP":
+            self._bad = 0
+
+    def _ask(self, command: Command) -> Generator[Request, Any, Verdict]:
+        """Send a whole command and relay what the backend says to it, except its verdict."""
+        self._tag = command.tag
+        yield from self._reach()
+        self._lines = self._octets = 0
+        line, literal = command.line, command.literal
+        spent = 0
+        while literal is not None:
+            after = self._afford(spent, literal)
+            yield Send(BACKEND, spelled(line, literal) + b"\r\n")
+            reply = yield from self._reply()
+            if isinstance(reply, Verdict):
+                # Rejected early: what the client sends without waiting must not be taken for commands.
+                if command.verb == b"LOGIN" and reply.status == b"OK":
+                    raise _broken(reply.line)
+                yield from self._swallow(literal, spent)
+                return self._settled(reply)
+            if literal.waits:
+                yield Send(CLIENT, reply.line + b"\r\n")
+            yield Pass(CLIENT, Counted(literal.octets))
+            line, literal = yield from self._rest()
+            spent = after + len(line)
+        yield Send(BACKEND, line + b"\r\n")
+        reply = yield from self._reply()
+        while isinstance(reply, Continuation):
+            yield Send(CLIENT, reply.line + b"\r\n")
+            reply = yield from self._response()
+        return self._settled(reply)
+
+    def _settled(self, verdict: Verdict) -> Verdict:
+        self._tag = b""
+        self._begun = False
+        return verdict
+
+    def _response(self) -> Generator[Request, Any, Verdict | Continuation]:
+        """One line of the client's as data, whatever it holds (RFC 9051 6.2.2), and the reply to it."""
+        heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
+        match heard:
+            case Line(side=Side.BACKEND, text=text):
+                return (yield from self._reply(text))
+            case Line(text=text):
+                yield Send(BACKEND, text + b"\r\n")
+            case _:
+                yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's
+        return (yield from self._reply())
+
+    def _rest(self) -> Generator[Request, Any, tuple[bytes, Literal | None]]:
+        """The line that goes on behind a literal.  What cannot be refused any more ends the session."""
+        heard = yield from self._hear((CLIENT,), Patience.DATA, COMMAND_LINE)
+        try:
+            if isinstance(heard, Unclean):
+                raise Malformed
+            return heard.text, literal_of(heard.text)
+        except Malformed:
+            raise Violation(CLIENT, "client-bad-command") from None
+
+    def _swallow(self, literal: Literal | None, spent: int = 0) -> Script:
+        """Read on to the end of a refused command, as far as the client sends it unasked (RFC 7888 4)."""
+        while literal is not None:
+            spent = self._afford(spent, literal)
+            if literal.waits:
+                break
+            yield Pass(CLIENT, Counted(literal.octets), forward=False)
+            line, literal = yield from self._rest()
+            spent += len(line)
+
+    def _collect(self, command: Command) -> Generator[Request, Any, bytes]:
+        """A whole command's arguments, its literals as quoted strings."""
+        collected, literal = command.arguments or b"", command.literal
+        spent = 0
+        sound = True
+        while literal is not None:
+            spent = self._afford(spent, literal)
+            if literal.waits:
+                yield Send(CLIENT, b"+ OK\r\n")
+            octets = yield Take(CLIENT, literal.octets)
+            try:
+                written = quoted(octets)
+            except Malformed:
+                written, sound = b"", False
+            collected = collected[: collected.rindex(b"{")] + written
+            line, literal = yield from self._rest()
+            collected += line
+            spent += len(line)
+        if not sound:
+            raise Malformed
+        return collected
+
+    def _afford(self, spent: int, literal: Literal) -> int:
+        if spent + literal.octets > LITERAL_OCTETS:
+            raise Violation(CLIENT, "client-line-too-long", "literals")
+        return spent + literal.octets
+
+    # --- the backend -------------------------------------------------------------------------
+
+    def _hear(self, sides: tuple[Side, ...], patience: Patience, limit: int) -> Generator[Request, Any, Line | Unclean]:
+        try:
+            heard: Line | Unclean | TooLong = yield Await(sides, patience, limit)
+        except Lost as lost:
+            if lost.side is BACKEND:
+                yield Peek(BACKEND)  # lost again, unless a line had begun
+                self._midway = True
+            raise
+        if isinstance(heard, TooLong):
+            raise Violation(CLIENT, "client-line-too-long") if heard.side is CLIENT else _broken(b"a line without end")
+        return heard
+
+    def _reply(self, text: bytes | None = None) -> Generator[Request, Any, Verdict | Continuation]:
+        """Relay the backend's lines up to one that the client's command waits for."""
+        while True:
+            if text is None:
+                heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
+                assert isinstance(heard, Line)
+                text = heard.text
+            self._lines += 1
+            self._octets += len(text)
+            if self._lines > REPLY_LINES or self._octets > REPLY_OCTETS:
+                raise _broken(b"a reply without end")
+            if text.startswith(b"+"):
+                return Continuation(text)
+            if text.startswith(self._tag + b" "):
+                verdict = _VERDICT.match(text, len(self._tag) + 1)
+                if verdict is None:
+                    raise _broken(text)
+                return Verdict(verdict[1].upper(), text)
+            yield from self._relay(text)
+            self._begun = True
+            text = None
+
+    def _relay(self, text: bytes) -> Script:
+        """An untagged response, with the literals in it."""
+        if not text.startswith(b"* "):
+            raise _broken(text)
+        yield from self._pass_on(text)
+        if _STATUS.match(text):
+            return  # human text, whatever it ends with
+        while match := _LITERAL.search(text):
+            if len(match[1]) > 9:
+                raise _broken(text)
+            self._midway = True
+            yield Pass(BACKEND, Counted(int(match[1])))
+            heard = yield from self._hear((BACKEND,), Patience.DATA, REPLY_LINE)
+            assert isinstance(heard, Line)
+            text = heard.text
+            yield Send(CLIENT, text + b"\r\n")
+            self._midway = False
+
+    def _pass_on(self, line: bytes) -> Script:
+        """A line of the backend's for the client, edited."""
+        offered = capabilities(line)
+        if self.secured is not None and b"LOGINDISABLED" in offered:
+            cure = "tell the backend that the gateway's address is trusted or its clients are on TLS"
+            yield Note("backend-refuses-plaintext-auth", (("cure", cure),), once=True)
+        if any(_offers_login(token) and token.endswith(sasl.PLUS) for token in offered):
+            yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
+        if line[:5].upper() == b"* BYE":
+            self._bye = True
+        yield Send(CLIENT, edit_line(line, self._stage) + b"\r\n")
+
+    # --- answers of our own ------------------------------------------------------------------
+
+    def _answer(self, reply: bytes) -> Generator[Request, Any, bool]:
+        self._bad = 0
+        yield Send(CLIENT, reply + b"\r\n")
+        return False
+
+    def _refuse(self, tag: bytes, reply: bytes, literal: Literal | None = None) -> Generator[Request, Any, bool]:
+        """Refuse a command.  To a literal that waits, no `+` is said, so that it never comes."""
+        yield from self._swallow(literal)
+        yield Send(CLIENT, tag + b" " + reply + b"\r\n")
+        self._count()
+        return False
+
+    def _refuse_untagged(self, reply: bytes, literal: Literal | None = None) -> Script:
+        self._untagged += 1
+        yield from self._refuse(b"*", b"BAD " + reply, literal)
+        if self._untagged >= UNTAGGED:
+            raise _too_many()
+
+    def _count(self) -> None:
+        self._bad += 1
+        if self._bad >= self.terms.bad_commands:
+            raise _too_many()
+
+
+def _too_many() -> Violation:
+    return Violation(CLIENT, "too-many-bad-commands")
+
+
+def _broken(text: bytes) -> Violation:
+    return Violation(BACKEND, "backend-protocol-error", repr(text[:80]))
+
+
+def unavailable(hostname: bytes) -> bytes:
+    """In place of a greeting (RFC 5530 3)."""
+    return b"* BYE [UNAVAILABLE] %s\r\n" % UNAVAILABLE
+
+
+DIALECT = Dialect(
+    name="imap",
+    script=lambda terms: converse(IMAP(terms)),
+    unavailable=unavailable,
+    patience={
+        # RFC 9051 5.4: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
+        Patience.COMMAND: 1860.0,
+        Patience.REPLY: 330.0,
+        Patience.DATA: 300.0,
+        Patience.RELAY: 1860.0,
+    },
+    policies={},
+)

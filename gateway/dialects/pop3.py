@@ -1,0 +1,477 @@
+"""POP3 (RFC 1939, RFC 2449, RFC 5034), inspected from the greeting to the login, and spliced from there.
+
+Nothing here ever says QUIT for a client that has logged in: it would commit deletions that the client
+did not (RFC 1939 6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable
+from enum import Enum
+from typing import Any, Final
+
+from ..negotiation.vocabulary import (
+    Await,
+    Close,
+    Expired,
+    Line,
+    Lost,
+    Note,
+    Patience,
+    Peek,
+    Proven,
+    Request,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    TLSFailed,
+    TooLong,
+    Trouble,
+    Unavailable,
+    Unclean,
+    Violation,
+)
+from . import sasl
+from .base import REPLY_LINE, REPLY_LINES, REPLY_OCTETS, SASL_LINE, Dialect, Policy, Terms, converse
+from .greeting import greeted, ungreeted
+
+CLIENT: Final = Side.CLIENT
+BACKEND: Final = Side.BACKEND
+BOTH: Final = (BACKEND, CLIENT)
+
+COMMAND_LINE: Final = 512
+"""RFC 2449 4 says 255 octets; a backend that splits longer lines would take the tail for a command."""
+
+_COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?: (.*))?\Z", re.DOTALL)
+_XCLIENT: Final = re.compile(rb" +\[XCLIENT\](?= |\Z)", re.IGNORECASE)
+
+LOGIN: Final = frozenset({b"USER", b"PASS", b"APOP", b"AUTH"})
+AUTHORITY: Final = frozenset({b"XCLIENT", b"XOIP"})
+"""Commands by which a trusted address speaks for others, as Dovecot and Zimbra know them."""
+
+MUST_STLS: Final = b"-ERR [SYS/PERM] Must issue a STLS command first"
+UNKNOWN: Final = b"-ERR Unknown command"
+INVALID: Final = b"-ERR Invalid arguments"
+LOST: Final = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
+UNAVAILABLE: Final = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
+
+
+# --- capabilities: pure functions ------------------------------------------------------------------
+
+
+class Stage(Enum):
+    """How far a session is when the backend lists its capabilities."""
+
+    CLOSED = "before TLS, and no login in the clear"
+    OPEN = "before TLS, and a login in the clear is allowed"
+    SECURE = "inside TLS, before the login"
+
+
+HIDDEN: Final = {
+    Stage.CLOSED: frozenset({b"STLS", b"XCLIENT", b"USER", b"SASL"}),
+    Stage.OPEN: frozenset({b"STLS", b"XCLIENT"}),
+    Stage.SECURE: frozenset({b"STLS", b"XCLIENT"}),
+}
+ADDED: Final = {Stage.CLOSED: (b"STLS",), Stage.OPEN: (b"STLS",), Stage.SECURE: ()}
+"""RFC 2595 4."""
+
+
+def edit_greeting(line: bytes) -> bytes:
+    """Without Dovecot's offer of XCLIENT; an APOP timestamp stays as it is."""
+    return _XCLIENT.sub(b"", line)
+
+
+def edit_capabilities(lines: Iterable[bytes], stage: Stage) -> list[bytes]:
+    """What the client is to see of a CAPA list's lines (RFC 2449 6); ADDED comes behind them."""
+    return [line for line in (_edit_capability(line, stage) for line in lines) if line is not None]
+
+
+def _edit_capability(line: bytes, stage: Stage) -> bytes | None:
+    words = line.split()
+    key = words[0].upper() if words else b""
+    if key in HIDDEN[stage]:
+        return None
+    if key == b"SASL":
+        kept = edit_mechanisms(words[1:])
+        if kept != words[1:]:
+            return b" ".join([words[0], *kept]) if kept else None
+    return line
+
+
+def edit_mechanisms(names: Iterable[bytes]) -> list[bytes]:
+    """Without those that cannot work through a gateway, or authenticate it instead of the client."""
+    names = list(names)
+    hidden = sasl.unusable(name.strip() for name in names)
+    return [name for name in names if name.strip().upper() not in hidden]
+
+
+def bindings(lines: Iterable[bytes]) -> set[bytes]:
+    """What looks like a mechanism with channel binding in a list."""
+    return {word for line in lines for word in line.upper().split() if word.endswith(sasl.PLUS)}
+
+
+# --- the dialogue ----------------------------------------------------------------------------------
+
+
+class Status(Enum):
+    """How a reply begins (RFC 1939 3, RFC 5034 4)."""
+
+    OK = "+OK"
+    ERR = "-ERR"
+    MORE = "+"
+
+    @staticmethod
+    def of(line: bytes) -> Status | None:
+        if line[:3].upper() == b"+OK":
+            return Status.OK
+        if line[:1] == b"-":
+            return Status.ERR
+        # Some servers leave the blank behind the plus out.
+        return Status.MORE if line[:1] == b"+" else None
+
+
+class POP3:
+    """One session's state; what is not in an attribute here is the generator's own place."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.secured: Secured | None = None
+        self._welcomed = False  # the client has its greeting
+        self._reached = False  # the backend has greeted
+        self._outstanding = False  # the backend owes a reply
+        self._midway = False  # words of ours would land inside a line or a list of the backend's
+        self._user = False  # the backend remembers a user name
+        self._dirty = False  # ... or something else that the client said
+        self._bad = 0
+        self._known: dict[bytes, Callable[[bytes, bytes], Generator[Request, Any, bool]]] = {
+            b"CAPA": self._capa,
+            b"STLS": self._stls,
+            b"QUIT": self._quit,
+            b"USER": self._user_name,
+            b"PASS": self._password,
+            b"APOP": self._apop,
+            b"AUTH": self._auth,
+            b"LANG": self._lang,
+            b"UTF8": self._utf8,
+        }
+
+    @property
+    def _stage(self) -> Stage:
+        if self.secured is not None:
+            return Stage.SECURE
+        return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
+
+    # --- greeting and farewell ---------------------------------------------------------------
+
+    def open(self) -> Script:
+        if self.terms.lazy and not self.terms.implicit:
+            self._welcomed = True
+            yield Send(CLIENT, b"+OK %s ready\r\n" % self.terms.hostname)
+            return
+        greeting = yield from self._dial()
+        self._welcomed = True
+        yield Send(CLIENT, edit_greeting(greeting) + b"\r\n")
+        if Status.of(greeting) is Status.ERR:
+            yield Note("backend-refused", (("text", greeting),))
+            yield Close("backend-refused")
+
+    def _dial(self) -> Generator[Request, Any, bytes]:
+        """Connect and hear the greeting: +OK or -ERR.  Raises Unavailable for anything else."""
+        greeting = yield from greeted()
+        if Status.of(greeting) not in (Status.OK, Status.ERR):
+            raise ungreeted(greeting)
+        self._reached = True
+        return greeting
+
+    def _reach(self) -> Script:
+        """Dial, if that was put off; the greeting is not the client's, it has had ours."""
+        if not self._reached:
+            greeting = yield from self._dial()
+            if Status.of(greeting) is Status.ERR:
+                raise Unavailable("backend-refused", repr(greeting))
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        match trouble:
+            case _ if self._midway:
+                return b""
+            case Lost(side=Side.CLIENT) | TLSFailed(side=Side.CLIENT) | Violation(key="tls-on-plaintext-port"):
+                return b""
+            case Violation(key="too-many-bad-commands"):
+                return b"-ERR Too many invalid commands\r\n"
+            case Violation(side=Side.CLIENT, key="client-line-too-long"):
+                return b"-ERR Command too long\r\n"
+            case Violation(side=Side.CLIENT):
+                return b"-ERR Invalid protocol\r\n"
+            case Expired(side=Side.CLIENT):
+                return b""  # RFC 1939 3: an autologout says nothing
+            case _ if not self._welcomed:
+                return UNAVAILABLE
+            case _ if not self._outstanding:
+                return b""
+            case Lost() | Expired():
+                return LOST
+        return UNAVAILABLE
+
+    def farewell(self) -> bytes:
+        return b"QUIT\r\n" if self._reached and not self._outstanding and not self._midway else b""
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def talk(self) -> Script:
+        while True:
+            heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    yield Send(CLIENT, text + b"\r\n")
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case Unclean():
+                    yield from self._refuse(b"-ERR Invalid characters")
+                case _:
+                    yield Note("client-line-too-long")
+                    yield from self._refuse(b"-ERR Command too long")
+
+    def _command(self, line: bytes) -> Generator[Request, Any, bool]:
+        """One command of the client.  Returns whether it was a login that succeeded."""
+        match = _COMMAND.match(line)
+        verb = match[1].upper() if match else b""
+        if not match or verb in AUTHORITY:
+            return (yield from self._refuse(UNKNOWN))
+        if self._waits_for_tls(verb):
+            return (yield from self._refuse(MUST_STLS))
+        return (yield from self._known.get(verb, self._other)(line, match[2] or b""))
+
+    def _waits_for_tls(self, verb: bytes) -> bool:
+        if self._stage is not Stage.CLOSED:
+            return False
+        return verb in LOGIN or (self.terms.policy is Policy.REQUIRED and verb not in (b"CAPA", b"STLS", b"QUIT"))
+
+    def _capa(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        if self.secured is None:
+            if arguments.strip():
+                return (yield from self._refuse(INVALID))
+            if not self._reached:
+                return (yield from self._own_capabilities())
+        status, reply = yield from self._ask(line)
+        if status is Status.OK:
+            yield from self._list(reply, lambda lines: edit_capabilities(lines, self._stage), ADDED[self._stage])
+        elif self.secured is None:
+            return (yield from self._own_capabilities())
+        else:
+            yield from self._conclude(status, reply)
+        return False
+
+    def _own_capabilities(self) -> Generator[Request, Any, bool]:
+        """RFC 2595 4: a server with STLS has CAPA."""
+        self._outstanding = False
+        self._bad = 0
+        yield Send(CLIENT, b"+OK Capability list follows\r\nSTLS\r\n.\r\n")
+        return False
+
+    def _stls(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        if self.secured is not None:
+            return (yield from self._refuse(b"-ERR Command not permitted when TLS active"))
+        if line.upper() != b"STLS":
+            return (yield from self._refuse(b"-ERR STLS takes no arguments"))
+        if self._user or self._dirty:
+            return (yield from self._refuse(b"-ERR STLS not permitted in this state"))
+        self.secured = yield StartTLS(CLIENT, b"+OK Begin TLS negotiation now\r\n")
+        self._bad = 0
+        return False
+
+    def _quit(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        if self.secured is None and arguments.strip():
+            return (yield from self._refuse(INVALID))
+        reply = b"+OK"
+        if self._reached:
+            try:
+                status, reply = yield from self._ask(line)
+            except Lost as lost:
+                if lost.side is CLIENT or self._midway:
+                    raise
+                status, reply = Status.OK, b"+OK"  # it is gone, as it was asked to be
+            if status is not Status.OK:
+                return (yield from self._conclude(status, reply))
+        yield Send(CLIENT, reply + b"\r\n")
+        yield Close("quit")
+        return False
+
+    def _user_name(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        self._user = self._user or status is Status.OK
+        return (yield from self._conclude(status, reply, login=True))
+
+    def _password(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        self._user = False
+        return (yield from self._verdict(status, reply, b"USER"))
+
+    def _apop(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        return (yield from self._verdict(status, reply, b"APOP"))
+
+    def _auth(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        if not arguments.strip():
+            status, reply = yield from self._ask(line)
+            if status is Status.OK:
+                yield from self._list(reply, edit_mechanisms)
+            else:
+                yield from self._conclude(status, reply, login=True)
+            return False
+        mechanism = arguments.partition(b" ")[0].upper()
+        if not sasl.MECHANISM.match(mechanism):
+            return (yield from self._refuse(INVALID))
+        if sasl.refused(mechanism):
+            return (yield from self._refuse(b"-ERR Unsupported authentication mechanism"))
+        status, reply = yield from self._ask(line)
+        while status is Status.MORE:
+            yield Send(CLIENT, reply + b"\r\n")
+            status, reply = yield from self._response()
+        return (yield from self._verdict(status, reply, mechanism))
+
+    def _response(self) -> Generator[Request, Any, tuple[Status, bytes]]:
+        """One line of the client's as data, whatever it holds (RFC 5034 4), and the reply to it."""
+        heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
+        match heard:
+            case Line(side=Side.BACKEND, text=text):
+                return self._status(text), text
+            case Line(text=text):
+                return (yield from self._ask(text))
+        return (yield from self._ask(b"*"))  # the exchange is cancelled; the verdict is the backend's
+
+    def _lang(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        if status is Status.OK and not arguments.strip():  # RFC 6856 3.2
+            yield from self._list(reply, list)
+            return False
+        return (yield from self._conclude(status, reply))
+
+    def _utf8(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        self._dirty = self._dirty or status is Status.OK
+        return (yield from self._conclude(status, reply))
+
+    def _other(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        status, reply = yield from self._ask(line)
+        return (yield from self._conclude(status, reply, idle=line.upper().split()[0] == b"NOOP"))
+
+    # --- replies -----------------------------------------------------------------------------
+
+    def _ask(self, line: bytes) -> Generator[Request, Any, tuple[Status, bytes]]:
+        """Send a line to the backend and hear the first line of its reply."""
+        self._outstanding = True
+        yield from self._reach()
+        yield Send(BACKEND, line + b"\r\n")
+        heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
+        return self._status(heard.text), heard.text
+
+    def _status(self, line: bytes) -> Status:
+        status = Status.of(line)
+        if status is None:
+            raise _broken(line)
+        self._outstanding = status is Status.MORE
+        return status
+
+    def _conclude(
+        self, status: Status, reply: bytes, *, login: bool = False, idle: bool = False
+    ) -> Generator[Request, Any, bool]:
+        """A reply of one line for the client."""
+        self._outstanding = False
+        yield Send(CLIENT, reply + b"\r\n")
+        if status is Status.OK:
+            self._bad = self._bad if idle else 0
+        elif not login:
+            self._count()
+        return False
+
+    def _verdict(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
+        """The reply that ends a login, which succeeds with +OK and nothing else."""
+        result = "ok" if status is Status.OK else "failed"
+        yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
+        if status is not Status.OK:
+            return (yield from self._conclude(status, reply, login=True))
+        yield Proven()
+        yield Send(CLIENT, reply + b"\r\n")
+        return True
+
+    def _list(self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()) -> Script:
+        """A reply of many lines, up to the dot, edited as a whole.  If it breaks off, the client gets
+        what came and then nothing: words of ours would seem to be a part of it."""
+        self._bad = 0
+        lines: list[bytes] = []
+        octets = 0
+        self._midway = True
+        yield Send(CLIENT, first + b"\r\n")
+        try:
+            while True:
+                heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
+                if heard.text == b".":
+                    break
+                octets += len(heard.text)
+                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
+                    raise _broken(b"a reply without end")
+                lines.append(heard.text)
+        except Trouble:
+            yield Send(CLIENT, _joined(edit(lines)))
+            raise
+        told = edit(lines)
+        if bindings(lines) - bindings(told):
+            yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
+        yield Send(CLIENT, _joined([*told, *added, b"."]))
+        self._midway = False
+
+    def _hear(self, sides: tuple[Side, ...], patience: Patience, limit: int) -> Generator[Request, Any, Any]:
+        try:
+            heard = yield Await(sides, patience, limit)
+        except Lost as lost:
+            if lost.side is BACKEND:
+                yield Peek(BACKEND)  # lost again, unless a line had begun
+                self._midway = True
+            raise
+        if isinstance(heard, TooLong) and heard.side is BACKEND:
+            raise _broken(b"a line without end")
+        return heard
+
+    # --- refusals ----------------------------------------------------------------------------
+
+    def _refuse(self, reply: bytes) -> Generator[Request, Any, bool]:
+        yield Send(CLIENT, reply + b"\r\n")
+        self._count()
+        return False
+
+    def _count(self) -> None:
+        self._bad += 1
+        if self._bad >= self.terms.bad_commands:
+            raise Violation(CLIENT, "too-many-bad-commands")
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def _broken(text: bytes) -> Violation:
+    return Violation(BACKEND, "backend-protocol-error", repr(text[:80]))
+
+
+def unavailable(hostname: bytes) -> bytes:
+    """In place of a greeting (RFC 3206 4)."""
+    return UNAVAILABLE
+
+
+DIALECT = Dialect(
+    name="pop3",
+    script=lambda terms: converse(POP3(terms)),
+    unavailable=unavailable,
+    patience={
+        # RFC 1939 3: at least 10 minutes, and a little more, so that the backend closes first.
+        Patience.COMMAND: 660.0,
+        Patience.REPLY: 330.0,
+        Patience.DATA: 300.0,
+        Patience.RELAY: 660.0,
+    },
+    policies={},
+)

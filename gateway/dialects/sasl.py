@@ -1,0 +1,39 @@
+"""Which SASL mechanisms can work through a gateway that ends TLS (RFC 4422, RFC 5802 6).
+
+EXTERNAL would authenticate the gateway's certificate or address, not the client's.  A channel
+binding (`-PLUS`) never matches, as TLS differs on the two legs; and a client that can bind but is
+not offered to do so says so (gs2 flag `y`), which a backend that can bind must take for an attack.
+So the base mechanism goes too, where another one remains.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+PLUS = b"-PLUS"
+EXTERNAL = b"EXTERNAL"
+MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,40}\Z")
+"""RFC 4422 3.1 allows 20 octets; some servers' own names are longer."""
+
+PASSWORD = frozenset({b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"OAUTHBEARER", b"XOAUTH2"})
+
+LAYERED = frozenset({b"GSSAPI", b"GSS-SPNEGO", b"DIGEST-MD5", b"KERBEROS_V4", b"NTLM"})
+"""Mechanisms that may go on with packets of their own after success (RFC 4422 3.7)."""
+
+
+def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
+    """The mechanisms of a backend's list (in upper case) that must not be offered to a client."""
+    names = {name.upper() for name in offered}
+    bound = {name for name in names if name.endswith(PLUS)}
+    bases = {name.removesuffix(PLUS) for name in bound} & names
+    hidden = bound | ({EXTERNAL} & names)
+    if PASSWORD & (names - bases):
+        hidden |= bases
+    return frozenset(hidden)
+
+
+def refused(mechanism: bytes) -> bool:
+    """Whether a client that asks for this mechanism is refused by the gateway itself."""
+    name = mechanism.upper()
+    return name == EXTERNAL or name.endswith(PLUS)

@@ -1,0 +1,324 @@
+"""The driver: feeds what both sides say to a script and returns what is to be done, as lists of actions.
+
+Rules that hold for every dialect live here and nowhere else:
+
+* No plaintext crosses into TLS: at a StartTLS the inbox of that side holds nothing but the beginning
+  of a TLS record, or the session ends (RFC 3207 4.2, RFC 9051 6.2.1, RFC 2595; `_switch`).
+* From the go-ahead to the end of the handshake, and after a failed one, not an octet is said to that
+  side (`_say`).
+* The script hears one line at a time, and only of the sides that it asked for (lock-step); what else
+  arrives stays in a bounded inbox.
+
+The driver knows no socket and no clock.  Whoever owns it reports what happened (`receive`, `ended`,
+`dialled`, `secured`, `expire` ...) and performs the returned actions in order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from .inbox import Inbox
+from .vocabulary import (
+    Abort,
+    Action,
+    Await,
+    Close,
+    Delivered,
+    Dial,
+    Lost,
+    Note,
+    Opaque,
+    Pass,
+    Patience,
+    Peek,
+    Proven,
+    Script,
+    Secured,
+    Send,
+    Side,
+    Splice,
+    StartTLS,
+    Stopped,
+    Take,
+    TLSFailed,
+    Trouble,
+    Unavailable,
+    Violation,
+    Wait,
+)
+
+PLAINTEXT_INBOX: Final = 16 * 1024
+"""Octets of a side that may lie unread before TLS: a handful of commands, thirty times over."""
+SECURE_INBOX: Final = 64 * 1024
+"""The same inside TLS: one SASL line of the greatest size (RFC 4954 4 names 12288 as sufficient)."""
+SWALLOWED_FOR_THE_LOST: Final = 1024 * 1024
+"""Octets of a message that we read on when its backend is gone, so that the client hears why."""
+
+TLS_HANDSHAKE: Final = b"\x16"
+HTTP: Final = re.compile(
+    rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE) (?:/|\*|http)|CONNECT [^ ]*:|Host:", re.IGNORECASE
+)
+
+_PENDING: Final = object()
+
+
+class Negotiation:
+    """One script under way.  Every method returns the actions that follow, in order."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._inboxes = {side: Inbox(side) for side in Side}
+        self._secured: dict[Side, Secured | None] = dict.fromkeys(Side)
+        self._ends: dict[Side, bool] = {}  # sides that are gone, and whether in order
+        self._mute: set[Side] = set()
+        self._swallowed = 0
+        self._stopping = False
+        self._actions: list[Action] = []
+        self.waiting: Wait | None = None
+        self.over = False
+        """The last action was Close or Splice; nothing may be reported any more."""
+
+    # --- what happened -----------------------------------------------------------------------
+
+    def start(self) -> list[Action]:
+        return self._resume(None)
+
+    def receive(self, side: Side, octets: bytes) -> list[Action]:
+        self._inboxes[side].feed(octets)
+        if side is Side.CLIENT and self._before_the_greeting():
+            key = self._foreign()
+            if key is not None:
+                return self._throw(Violation(side, key))
+        return self._proceed()
+
+    def ended(self, side: Side, orderly: bool) -> list[Action]:
+        """That side will say no more: it closed its direction in order, or the connection broke."""
+        self._ends[side] = orderly
+        if not orderly:
+            self._mute.add(side)
+        if isinstance(self.waiting, StartTLS) and self.waiting.side is side:
+            return self._throw(TLSFailed(side, "connection closed during the handshake"))
+        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._inboxes[side])):
+            return self._throw(Lost(side, orderly))
+        return self._proceed()
+
+    def dialled(self) -> list[Action]:
+        return self._resume(None)
+
+    def undialled(self, detail: str) -> list[Action]:
+        return self._throw(Unavailable("backend-connect-failed", detail))
+
+    def secured(self, side: Side, facts: Secured) -> list[Action]:
+        self._secured[side] = facts
+        self._mute.discard(side)
+        return self._resume(facts)
+
+    def unsecured(self, side: Side, detail: str) -> list[Action]:
+        return self._throw(TLSFailed(side, detail))
+
+    def expire(self, trouble: Trouble) -> list[Action]:
+        """A deadline passed."""
+        return self._throw(trouble)
+
+    def stop(self) -> list[Action]:
+        """The gateway shuts down: end now if nothing is under way, else at the next boundary."""
+        self._stopping = True
+        if isinstance(self.waiting, Dial | StartTLS) or self._at_boundary():
+            return self._throw(Stopped())
+        return []
+
+    # --- what the owner may ask --------------------------------------------------------------
+
+    def wants(self, side: Side) -> bool:
+        """Whether to go on reading that side."""
+        match self.waiting:
+            case Await(sides) if side in sides:
+                return True
+            case (Take(source) | Peek(source) | Pass(source)) if source is side:
+                return True
+        capacity = SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX
+        return len(self._inboxes[side]) < capacity // 2
+
+    @property
+    def phase(self) -> str:
+        match self.waiting:
+            case Dial():
+                return "dialling"
+            case StartTLS():
+                return "handshake"
+            case Await(patience=Patience.GREETING):
+                return "greeting"
+        return "secure" if self._secured[Side.CLIENT] else "plaintext"
+
+    # --- the script --------------------------------------------------------------------------
+
+    def _proceed(self) -> list[Action]:
+        """Resume the script if what it waits for is there."""
+        try:
+            answer = self._satisfy()
+        except Trouble as trouble:
+            return self._throw(trouble)
+        if answer is _PENDING:
+            return self._handed_over()
+        return self._resume(answer)
+
+    def _throw(self, trouble: Trouble) -> list[Action]:
+        return self._resume(None, trouble)
+
+    def _resume(self, answer: Any, trouble: Trouble | None = None) -> list[Action]:
+        while True:
+            self.waiting = None
+            try:
+                request = self._script.send(answer) if trouble is None else self._script.throw(trouble)
+            except StopIteration:
+                self._splice()
+                break
+            answer = trouble = None
+            match request:
+                case Send(side, octets):
+                    self._say(side, octets)
+                case Note() | Proven() | Delivered():
+                    self._actions.append(request)
+                case Abort(side):
+                    self._ends[side] = False
+                    self._mute.add(side)
+                    self._actions.append(request)
+                case Close():
+                    self._actions.append(request)
+                    self._finish()
+                    break
+                case _:
+                    self.waiting = request
+                    try:
+                        self._begin(request)
+                        answer = self._satisfy()
+                    except Trouble as caught:
+                        trouble = caught
+                        continue
+                    if answer is _PENDING:
+                        break
+        return self._handed_over()
+
+    def _handed_over(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _finish(self) -> None:
+        self.over = True
+        self._script.close()
+
+    def _splice(self) -> None:
+        """What was read ahead goes on raw, in order, before the legs copy to each other (RFC 2920 and
+        the like allow a client to send its next commands with the login)."""
+        for side in Side:
+            rest = self._inboxes[side].drain()
+            if rest:
+                self._say(side.other, rest)
+        self._actions.append(Splice())
+        self._finish()
+
+    def _say(self, side: Side, octets: bytes) -> None:
+        """The only way out: what is said together becomes one write, and a muted side hears nothing."""
+        if side in self._mute or not octets:
+            return
+        last = self._actions[-1] if self._actions else None
+        if isinstance(last, Send) and last.side is side:
+            self._actions[-1] = Send(side, last.data + octets)
+        else:
+            self._actions.append(Send(side, octets))
+
+    def _begin(self, wait: Wait) -> None:
+        match wait:
+            case Dial():
+                self._actions.append(wait)
+            case StartTLS():
+                self._switch(wait)
+
+    def _switch(self, wait: StartTLS) -> None:
+        """The one place where plaintext could cross into TLS, and does not."""
+        inbox = self._inboxes[wait.side]
+        early = inbox.peek()
+        if early and (wait.side is Side.BACKEND or not early.startswith(TLS_HANDSHAKE)):
+            # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.
+            key = "starttls-injection" if wait.side is Side.CLIENT else "backend-starttls-injection"
+            if wait.side is Side.CLIENT:
+                self._say(wait.side, wait.last_words)
+            self._mute.add(wait.side)
+            raise Violation(wait.side, key, f"{len(inbox)} octets behind it, beginning with {early[:32]!r}")
+        self._mute.add(wait.side)
+        self._actions.append(wait)
+
+    def early(self, side: Side) -> bytes:
+        """The ciphertext that was read together with the last plaintext; belongs to the TLS half."""
+        return self._inboxes[side].drain()
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    def _satisfy(self) -> Any:
+        """What the script waits for, or _PENDING.  Raises what is to be thrown into it instead."""
+        match self.waiting:
+            case Await() as wait:
+                return self._hear(wait)
+            case Pass() as wait:
+                return self._let_pass(wait)
+            case Take(side, octets):
+                taken = self._inboxes[side].take(octets)
+                return self._pending((side,)) if taken is None else taken
+            case Peek(side):
+                return self._inboxes[side].peek() or self._pending((side,))
+        return _PENDING
+
+    def _hear(self, wait: Await) -> Any:
+        if self._stopping and self._at_boundary():
+            raise Stopped
+        for side in (Side.BACKEND, Side.CLIENT):
+            if side not in wait.sides:
+                continue
+            inbox = self._inboxes[side]
+            if side is Side.CLIENT and inbox:
+                if wait.layered and inbox.peek().startswith(b"\0"):
+                    return Opaque(side)
+                key = self._foreign()
+                if key is not None:
+                    raise Violation(side, key)
+            heard = inbox.line(wait.limit)
+            if heard is not None:
+                return heard
+            self._pending((side,))
+        return _PENDING
+
+    def _let_pass(self, wait: Pass) -> Any:
+        forwarded, rest = wait.filter.feed(self._inboxes[wait.source].drain())
+        target = wait.source.other
+        if wait.forward and target not in self._ends:
+            self._say(target, forwarded)
+        elif wait.forward:
+            self._swallowed += len(forwarded)
+            if self._swallowed > SWALLOWED_FOR_THE_LOST:
+                raise Lost(target, self._ends[target])
+        if rest is None:
+            return self._pending((wait.source,))
+        self._inboxes[wait.source].feed(rest)
+        return None
+
+    def _pending(self, sides: tuple[Side, ...]) -> object:
+        for side in sides:
+            if side in self._ends:
+                raise Lost(side, self._ends[side])
+        return _PENDING
+
+    def _at_boundary(self) -> bool:
+        return isinstance(self.waiting, Await) and self.waiting.patience is Patience.COMMAND
+
+    def _before_the_greeting(self) -> bool:
+        return isinstance(self.waiting, Dial) or (
+            isinstance(self.waiting, Await) and self.waiting.patience is Patience.GREETING
+        )
+
+    def _foreign(self) -> str | None:
+        """The event's name if the client speaks TLS in the clear, or HTTP anywhere."""
+        octets = self._inboxes[Side.CLIENT].peek()
+        if octets.startswith(TLS_HANDSHAKE) and not self._secured[Side.CLIENT]:
+            return "tls-on-plaintext-port"
+        return "http-on-mail-port" if HTTP.match(octets) else None

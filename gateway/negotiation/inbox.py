@@ -1,0 +1,72 @@
+"""What a side has said and nobody has acted on yet; it has exactly one owner, the driver.
+
+Lines end with LF; one CR before it belongs to the terminator.  A client's line that holds another
+CR or a NUL is reported as unclean and its text is never handed out: a backend that splits there
+would see two commands where we saw one.
+"""
+
+from __future__ import annotations
+
+from .vocabulary import Line, Side, TooLong, Unclean, Violation
+
+FLOOD = 65536
+"""Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
+honest client's mistake (the longest legal line anywhere is a SASL response of that size)."""
+
+
+class Inbox:
+    """Octets of one side, read as lines, counted octets or whole chunks."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._octets = bytearray()
+        self._scanned = 0  # no LF before this index: one-octet segments cost linear, not quadratic, time
+        self._dropped = 0  # octets of an overlong line that are gone already
+
+    def __len__(self) -> int:
+        return len(self._octets)
+
+    def feed(self, octets: bytes) -> None:
+        self._octets += octets
+
+    def line(self, limit: int) -> Line | Unclean | TooLong | None:
+        """The next line, or None until it is complete.  Raises Violation for an endless one."""
+        end = self._octets.find(b"\n", self._scanned)
+        if self._dropped + (len(self._octets) if end < 0 else end) > limit + FLOOD:
+            raise Violation(self._side, f"{self._side.value}-line-too-long", "no end of line in sight")
+        if end < 0:
+            # One octet of grace: it may be the CR.
+            if self._dropped or len(self._octets) > limit + 1:
+                self._dropped += len(self._octets)
+                self._octets.clear()
+            self._scanned = len(self._octets)
+            return None
+        text = bytes(self._octets[: end - 1 if self._octets[end - 1 : end] == b"\r" else end])
+        del self._octets[: end + 1]
+        self._scanned = 0
+        if self._dropped or len(text) > limit:
+            self._dropped = 0
+            return TooLong(self._side)
+        if self._side is Side.CLIENT and (b"\r" in text or b"\0" in text):
+            return Unclean(self._side)
+        return Line(self._side, text)
+
+    def take(self, octets: int) -> bytes | None:
+        """Exactly so many octets, or None until they are there."""
+        if len(self._octets) < octets:
+            return None
+        taken = bytes(self._octets[:octets])
+        del self._octets[:octets]
+        self._scanned = 0
+        return taken
+
+    def peek(self) -> bytes:
+        """The first octets, up to 64, left where they are."""
+        return bytes(self._octets[:64])
+
+    def drain(self) -> bytes:
+        """Everything, raw; the inbox is empty afterwards."""
+        drained = bytes(self._octets)
+        self._octets.clear()
+        self._scanned = self._dropped = 0
+        return drained

@@ -1,0 +1,272 @@
+"""What a script can ask for, and what it is told: the words between deciding and doing.
+
+A script (one per session, from a dialect) is a generator.  It yields requests and is resumed with
+what the request stands for.  The driver turns the requests into lists of actions, which a session
+performs.  Everything here is a value; nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+
+class Side(Enum):
+    """Whom a leg talks to: the client connects to us, the backend is whom we connect to."""
+
+    CLIENT = "client"
+    BACKEND = "backend"
+
+    @property
+    def other(self) -> Side:
+        return Side.BACKEND if self is Side.CLIENT else Side.CLIENT
+
+
+class Patience(Enum):
+    """Which deadline a wait is under; the dialect and the configuration give the seconds."""
+
+    CONNECT = "connect"
+    """The backend's address answers."""
+    GREETING = "greeting"
+    """The backend's first words."""
+    HANDSHAKE = "handshake"
+    """TLS with the client or the backend."""
+    COMMAND = "command"
+    """The client's next command, or the next line of a dialogue that it leads."""
+    REPLY = "reply"
+    """The backend's reply to a command."""
+    GO_AHEAD = "go-ahead"
+    """The backend's permission to send a message (SMTP 354)."""
+    DATA = "data"
+    """The next octets of a message or literal; renewed by every octet."""
+    FINAL = "final"
+    """The backend's verdict on a message (RFC 5321 4.5.3.2.6: never shorter than 10 minutes)."""
+    RELAY = "relay"
+    """Any octet in either direction after the negotiation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """What a finished TLS handshake agreed on, in OpenSSL's names."""
+
+    version: str
+    cipher: str
+    bits: int
+    group: str | None = None
+    sni: str | None = None
+
+
+# --- what a wait is resumed with -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its terminator; from a client it holds neither CR, LF nor NUL."""
+
+    side: Side
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unclean:
+    """A line from the client with a bare CR or a NUL in it: never to be forwarded."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A line that exceeded the limit of the wait; it has been read to its end and dropped."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """The client's next octet is NUL where a line was awaited: a SASL security layer (RFC 4422 3.7)."""
+
+    side: Side
+
+
+Heard = Line | Unclean | TooLong | Opaque
+
+
+# --- requests that are performed and resume at once ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write these octets to that side; forwarding and replying are the same thing."""
+
+    side: Side
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Log an event; `once` means once per service, however many sessions notice it."""
+
+    event: str
+    fields: tuple[tuple[str, object], ...] = ()
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The session is authenticated or has a mail under way: the pre-authentication deadline ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The backend accepted one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Drop the leg to that side at once, so that it cannot take what it got for complete."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the session: what was sent is flushed, both legs are closed in an orderly way."""
+
+    reason: str
+    detail: str = ""
+
+
+# --- requests that wait --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to the backend; resumed with None, or Unavailable is thrown."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """Say the last plaintext words and switch that side to TLS, as one act; resumed with Secured."""
+
+    side: Side
+    last_words: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """The next line of one of these sides (the backend's first); resumed with Heard."""
+
+    sides: tuple[Side, ...]
+    patience: Patience
+    limit: int
+    """Longest line in octets, without its terminator."""
+    layered: bool = False
+    """A leading NUL of the client is a SASL security layer, not a bad line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Exactly this many octets of that side, resumed with them; only for small, bounded amounts."""
+
+    side: Side
+    octets: int
+    patience: Patience = Patience.DATA
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """The next octets of that side, at least one, left where they are; resumed with them."""
+
+    side: Side
+    patience: Patience = Patience.DATA
+
+
+class Filter(Protocol):
+    """Bulk octets on their way: decides where they end and what of them goes on."""
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        """What to forward, and None, or at the end the octets that lie behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Let a side's octets go in chunks through a filter to the other side, until the filter says
+    that they end; with `forward` false they are swallowed.  Resumed with None."""
+
+    source: Side
+    filter: Filter
+    forward: bool = True
+    patience: Patience = Patience.DATA
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
+
+
+Act = Send | Note | Proven | Delivered | Abort | Close
+Wait = Dial | StartTLS | Await | Take | Peek | Pass
+Request = Act | Wait
+Action = Act | Dial | StartTLS | Splice
+
+Script = Generator[Request, Any, None]
+
+
+# --- what is thrown into a script ----------------------------------------------------------------
+
+
+class Trouble(Exception):
+    """The session cannot go on.  `key` is the event's name in the log, `detail` says why."""
+
+    def __init__(self, key: str, detail: str = "") -> None:
+        super().__init__(key, detail)
+        self.key = key
+        self.detail = detail
+
+
+class Lost(Trouble):
+    """A side is gone: `orderly` after FIN or close_notify, else after a reset."""
+
+    def __init__(self, side: Side, orderly: bool) -> None:
+        super().__init__(f"{side.value}-lost", "" if orderly else "connection reset")
+        self.side = side
+        self.orderly = orderly
+
+
+class Unavailable(Trouble):
+    """The backend cannot be used: not reached, silent, refusing or untrustworthy."""
+
+
+class Expired(Trouble):
+    """A wait took too long; `side` is who kept us waiting."""
+
+    def __init__(self, side: Side, patience: Patience) -> None:
+        greeting = "-greeting" if patience is Patience.GREETING else ""
+        super().__init__(f"{side.value}{greeting}-timeout", f"waiting for: {patience.value}")
+        self.side = side
+        self.patience = patience
+
+
+class Violation(Trouble):
+    """A side broke the protocol beyond what can be answered; `side` is who did."""
+
+    def __init__(self, side: Side, key: str, detail: str = "") -> None:
+        super().__init__(key, detail)
+        self.side = side
+
+
+class TLSFailed(Trouble):
+    """A handshake failed; nothing may be said in the clear on that leg any more."""
+
+    def __init__(self, side: Side, detail: str) -> None:
+        super().__init__("tls-failed" if side is Side.CLIENT else "backend-tls-failed", detail)
+        self.side = side
+
+
+class Stopped(Trouble):
+    """The gateway is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("shutdown")

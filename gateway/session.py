@@ -1,0 +1,382 @@
+"""One session: a client leg, a backend leg, and the negotiation that decides what they do.
+
+The session performs what the negotiation decides and reports what happens back to it.  When the
+negotiation is over the legs write to each other, and the session only watches that something moves.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from .backend import Cancel, Dialer
+from .config.values import Timeouts
+from .deadline import Deadline
+from .dialects.base import Dialect, Policy, Terms
+from .leg import End, Leg
+from .negotiation.driver import Negotiation
+from .negotiation.filters import Newlines
+from .negotiation.vocabulary import (
+    Abort,
+    Action,
+    Await,
+    Close,
+    Delivered,
+    Dial,
+    Expired,
+    Note,
+    Pass,
+    Patience,
+    Peek,
+    Proven,
+    Secured,
+    Send,
+    Side,
+    Splice,
+    StartTLS,
+    Take,
+    TLSFailed,
+    Trouble,
+)
+from .telemetry.events import Events
+from .tls.half import TLSHalf
+
+BULK = 64 * 1024
+"""Octets per read once the legs are spliced: fewer would cost a system call each, more would stay
+allocated with every idle session that was busy once."""
+NEGOTIATING = 16 * 1024
+"""Octets per read before that; no inbox grows by more at a time."""
+HALF_CLOSED = 60.0
+"""Seconds without an octet after which a splice with one end gone is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What all sessions that come in at one listening address have in common."""
+
+    service: str
+    dialect: Dialect
+    implicit: bool
+    policy: Policy
+    lazy: bool
+    hostname: bytes
+    bad_commands: int
+    received: bool
+    newlines: Newlines
+    timeouts: Timeouts
+    dialer: Dialer
+    accept_tls: Callable[[], TLSHalf]
+    events: Events
+    said: set[str] = field(default_factory=set)
+    """Notes that are made once per service and have been made."""
+
+
+def _identity() -> str:
+    """A session's name in the log and in the `id` of its trace fields: an RFC 5322 atom."""
+    return base64.b32encode(os.urandom(6)).decode("ascii").rstrip("=")
+
+
+def _utc() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class Session:
+    """`closed` is called once, when both legs are gone."""
+
+    def __init__(
+        self, reactor: Any, entrance: Entrance, sock: Any, client: str, closed: Callable[[Session], None]
+    ) -> None:
+        self._reactor = reactor
+        self._entrance = entrance
+        self._closed = closed
+        self.identity = _identity()
+        self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
+        self._client = self._leg(Side.CLIENT, sock)
+        self._legs: dict[Side, Leg] = {Side.CLIENT: self._client}
+        self._dialling: Cancel | None = None
+        self._negotiation = Negotiation(
+            entrance.dialect.script(
+                Terms(
+                    hostname=entrance.hostname,
+                    implicit=entrance.implicit,
+                    policy=entrance.policy,
+                    lazy=entrance.lazy,
+                    bad_commands=entrance.bad_commands,
+                    client=client,
+                    session=self.identity,
+                    now=_utc,
+                    received=entrance.received,
+                    newlines=entrance.newlines,
+                )
+            )
+        )
+        self._phase = "dialling"
+        self._spliced = False
+        self._reason = ""
+        self._detail = ""
+        self._proven = False
+        self._messages = 0
+        self._began: float = reactor.seconds()
+        self._awaited: object = None
+        self._moved = 0
+        self._ends: dict[Side, End] = {}
+        self._full: set[Leg] = set()
+        self._deadline = Deadline(reactor, self._expired)
+
+    def _leg(self, side: Side, sock: Any) -> Leg:
+        leg = Leg(self._reactor, sock, self, self._entrance.timeouts.linger)
+        leg.read_size = NEGOTIATING
+        leg.deliver = partial(self._received, side)
+        return leg
+
+    def start(self) -> None:
+        self._client.start()
+        self._perform(self._negotiation.start())
+
+    def stop(self) -> None:
+        """The gateway shuts down: say goodbye at the next boundary; a splice may go on to its end."""
+        if not self._negotiation.over:
+            self._perform(self._negotiation.stop())
+
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
+        self._finish("aborted")
+        for leg in self._legs.values():
+            leg.abort()
+
+    # --- what happens ------------------------------------------------------------------------
+
+    def _received(self, side: Side, octets: bytes) -> None:
+        if not self._negotiation.over:
+            waiting = self._negotiation.waiting
+            self._perform(self._negotiation.receive(side, octets))
+            if waiting is self._negotiation.waiting and self._patience() is Patience.DATA:
+                self._deadline.set(self._seconds())
+
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        if not self._negotiation.over:
+            self._perform(self._negotiation.secured(self._side(leg), facts))
+
+    def leg_tls_failed(self, leg: Leg, reason: str) -> None:
+        if not self._negotiation.over:
+            self._perform(self._negotiation.unsecured(self._side(leg), reason))
+
+    def leg_ended(self, leg: Leg, end: End) -> None:
+        side = self._side(leg)
+        self._ends[side] = end
+        if not self._negotiation.over:
+            # A FIN without close_notify is no reset: what came before it counts, and that is all.
+            self._perform(self._negotiation.ended(side, end is not End.RESET))
+        elif self._spliced and not self._reason:
+            self._half_ended(side)
+
+    def leg_pressed(self, leg: Leg, full: bool) -> None:
+        (self._full.add if full else self._full.discard)(leg)
+        self._flow()
+
+    def leg_closed(self, leg: Leg) -> None:
+        del self._legs[self._side(leg)]
+        self._full.discard(leg)
+        if not self._legs and self._dialling is None:
+            self._over()
+
+    def _dialled(self, sock: Any) -> None:
+        self._dialling = None
+        self._legs[Side.BACKEND] = leg = self._leg(Side.BACKEND, sock)
+        leg.start()
+        self._perform(self._negotiation.dialled())
+
+    def _undialled(self, detail: str) -> None:
+        self._dialling = None
+        self._perform(self._negotiation.undialled(detail))
+
+    def _side(self, leg: Leg) -> Side:
+        return Side.CLIENT if leg is self._client else Side.BACKEND
+
+    # --- what is done ------------------------------------------------------------------------
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(side, octets):
+                    if side in self._legs:
+                        self._legs[side].write(octets)
+                case StartTLS(side, last_words):
+                    leg = self._legs[side]
+                    if last_words:
+                        leg.write(last_words)
+                    leg.start_tls(self._entrance.accept_tls(), self._negotiation.early(side))
+                case Dial():
+                    self._dialling = self._entrance.dialer.dial(self._dialled, self._undialled)
+                case Note():
+                    self._note(action)
+                case Proven():
+                    self._proven = True
+                case Delivered():
+                    self._messages += 1
+                case Abort(side):
+                    if side in self._legs:
+                        self._legs[side].abort()
+                case Splice():
+                    self._splice()
+                case Close(reason, detail):
+                    self._finish(reason, detail)
+                    for leg in list(self._legs.values()):
+                        leg.close()
+        if not self._negotiation.over:
+            self._phase = self._negotiation.phase
+            self._watch()
+            self._flow()
+
+    def _note(self, note: Note) -> None:
+        if note.once:
+            if note.event in self._entrance.said:
+                return
+            self._entrance.said.add(note.event)
+        self._events.emit(note.event, phase=self._phase, **dict(note.fields))
+
+    def _splice(self) -> None:
+        self._spliced = True
+        self._phase = "relaying"
+        client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
+        client.deliver, backend.deliver = backend.write, client.write
+        client.read_size = backend.read_size = BULK
+        self._moved = -1
+        self._deadline.set(self._entrance.dialect.patience[Patience.RELAY])
+        for side in tuple(self._ends):
+            self._half_ended(side)
+
+    def _half_ended(self, side: Side) -> None:
+        """One side of a splice says no more: the other gets what is queued, and then its end.  After a
+        reset nothing may look complete, so the other side is reset too."""
+        reset = self._ends[side] is End.RESET
+        if reset or side.other in self._ends:
+            self._finish(f"{side.value}-lost" if reset else f"{next(iter(self._ends)).value}-closed")
+            for leg in list(self._legs.values()):
+                (leg.abort if reset else leg.close)()
+        else:
+            self._legs[side.other].half_close()
+            self._moved = -1
+            self._deadline.set(HALF_CLOSED)
+
+    def _flow(self) -> None:
+        """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
+        client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
+        if self._reason:
+            return
+        if self._spliced:
+            reads_client = backend not in self._full
+            reads_backend = client not in self._full
+        else:
+            # Before the splice the client also feeds itself, with the replies to its own commands.
+            reads_client = not self._full and self._negotiation.wants(Side.CLIENT)
+            reads_backend = client not in self._full and self._negotiation.wants(Side.BACKEND)
+        if client is not None:
+            (client.resume if reads_client else client.pause)()
+        if backend is not None:
+            (backend.resume if reads_backend else backend.pause)()
+
+    # --- deadlines ---------------------------------------------------------------------------
+
+    def _patience(self) -> Patience | None:
+        match self._negotiation.waiting:
+            case None | Dial():
+                return None  # the dialer has a deadline of its own
+            case StartTLS():
+                return Patience.HANDSHAKE
+            case waiting:
+                return waiting.patience
+
+    def _seconds(self) -> float:
+        timeouts = self._entrance.timeouts
+        match self._patience():
+            case None:
+                return timeouts.preauth
+            case Patience.HANDSHAKE:
+                return timeouts.handshake
+            case Patience.GREETING:
+                return timeouts.greeting
+            case patience:
+                return self._entrance.dialect.patience[patience]
+
+    def _watch(self) -> None:
+        """A new wait has a new deadline; before the session is proven, never beyond `preauth`."""
+        if self._negotiation.waiting is self._awaited:
+            return
+        self._awaited = self._negotiation.waiting
+        self._deadline.set(min(self._seconds(), self._left()))
+
+    def _left(self) -> float:
+        """Seconds until a session that has proven nothing ends, whatever trickles in."""
+        if self._proven:
+            return float("inf")
+        timeouts = self._entrance.timeouts
+        closed = self._entrance.policy is Policy.REQUIRED and self._client.secured is None
+        allowed = min(timeouts.preauth, timeouts.plaintext) if closed else timeouts.preauth
+        return max(0.0, self._began + allowed - float(self._reactor.seconds()))
+
+    def _expired(self) -> None:
+        if self._spliced:
+            self._relay_expired()
+        else:
+            self._perform(self._negotiation.expire(self._lateness()))
+
+    def _lateness(self) -> Trouble:
+        """What the negotiation is told: who kept us waiting, and for what."""
+        if self._left() <= 0:
+            return Expired(Side.CLIENT, Patience.COMMAND)
+        patience = self._patience() or Patience.CONNECT
+        match self._negotiation.waiting:
+            case StartTLS(side):
+                return TLSFailed(side, "handshake timed out")
+            case Await(sides) if Side.CLIENT in sides:
+                return Expired(Side.CLIENT, patience)
+            case Take(side) | Peek(side) | Pass(side):
+                return Expired(side, patience)
+        return Expired(Side.BACKEND, patience)
+
+    def _relay_expired(self) -> None:
+        moved = sum(leg.received + leg.sent for leg in self._legs.values())
+        if moved != self._moved:
+            self._moved = moved
+            self._deadline.set(HALF_CLOSED if self._ends else self._entrance.dialect.patience[Patience.RELAY])
+            return
+        self._finish("idle")
+        for leg in list(self._legs.values()):
+            leg.close()
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _finish(self, reason: str, detail: str = "") -> None:
+        if not self._reason:
+            self._reason, self._detail = reason, detail
+        self._deadline.cancel()
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+
+    def _over(self) -> None:
+        client = self._client
+        facts = client.secured
+        self._events.emit(
+            "session",
+            protocol=self._entrance.dialect.name,
+            policy="implicit" if self._entrance.implicit else self._entrance.policy.value,
+            tls=facts.version if facts else None,
+            cipher=facts.cipher if facts else None,
+            group=facts.group if facts else None,
+            sni=facts.sni if facts else None,
+            phase=self._phase,
+            reason=self._reason,
+            detail=self._detail or None,
+            received=client.received,
+            sent=client.sent,
+            messages=self._messages if self._messages else None,
+            seconds=round(self._reactor.seconds() - self._began, 3),
+        )
+        self._closed(self)

@@ -1,0 +1,1 @@
+"""What the gateway tells: events, and where their lines go."""

@@ -1,0 +1,146 @@
+"""One event, one line: whatever a client says, it can forge neither a line nor a field."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import accumulate
+
+LIMIT = 1024
+"""Octets of a field's value as it stands in the line: long enough for every honest one (attacks: log flooding)."""
+
+_CUT = "..."
+# What needs no quotes: printable ASCII but for the blank and the three signs that mean something in logfmt.
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How fields become a line."""
+
+    field: Callable[[str, object, int], str]
+    """Name, value, longest value in octets."""
+    separator: str
+    begin: str = ""
+    end: str = ""
+
+    def fields(self, fields: Mapping[str, object], limit: int) -> str:
+        """Those that have a value, each behind a separator."""
+        return "".join(
+            self.separator + self.field(name, value, limit) for name, value in fields.items() if value is not None
+        )
+
+    def line(self, moment: str, event: str, rest: str) -> str:
+        head = f"{self.field('time', moment, LIMIT)}{self.separator}{self.field('event', event, LIMIT)}"
+        return f"{self.begin}{head}{rest}{self.end}"
+
+
+def _text(value: object) -> str:
+    match value:
+        case str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            # Octets of the wire have no charset that one could rely on.
+            return bytes(value).decode("ascii", "backslashreplace")
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.3f}"
+    return str(value)
+
+
+def _fitted(text: str, escape: Callable[[str], str], limit: int) -> str:
+    """The escaped text, cut between two characters where it is longer than `limit` octets."""
+    escaped = escape(text[: limit + 1])
+    if len(escaped.encode()) <= limit:
+        return escaped
+    pieces = [escape(character) for character in text[:limit]]
+    ends = accumulate(len(piece.encode()) for piece in pieces)
+    return "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= limit - len(_CUT)) + _CUT
+
+
+def _escaped_character(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    # Not printable are, says Unicode: controls, line and paragraph separators, bidirectional and other invisible
+    # format characters, unassigned ones, and halves of surrogate pairs.
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(map(_escaped_character, text))
+
+
+def _json_escaped(text: str) -> str:
+    # The JSON grammar lets DEL through; terminals do not.
+    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+
+
+def _logfmt_field(name: str, value: object, limit: int) -> str:
+    text = _text(value)
+    if len(text) <= limit and _BARE.fullmatch(text):
+        return f"{name}={text}"
+    return f'{name}="{_fitted(text, _escaped, limit)}"'
+
+
+def _json_field(name: str, value: object, limit: int) -> str:
+    match value:
+        case bool():
+            return f'"{name}":{"true" if value else "false"}'
+        case int():
+            return f'"{name}":{value}'
+        # NaN and the infinities are no numbers in JSON; they go the way of text.
+        case float() if value - value == 0:
+            return f'"{name}":{round(value, 3)}'
+    return f'"{name}":"{_fitted(_text(value), _json_escaped, limit)}"'
+
+
+FORMATS = {
+    "text": Format(_logfmt_field, " "),
+    "json": Format(_json_field, ",", "{", "}"),
+}
+"""By the words of `[gateway] log`."""
+
+
+class Events:
+    """Where events are told: `emit("session", reason="quit")` hands one line to the sink.
+
+    Field names are ours and go into the line as they are; values are anybody's.
+    """
+
+    __slots__ = ("_clock", "_constant", "_format", "_limit", "_sink")
+
+    def __init__(
+        self,
+        sink: Callable[[str], None],
+        form: Format = FORMATS["text"],
+        clock: Callable[[], float] = time.time,
+        limit: int = LIMIT,
+        constant: str = "",
+    ) -> None:
+        self._sink = sink
+        self._format = form
+        self._clock = clock
+        self._limit = limit
+        self._constant = constant
+
+    def emit(self, event: str, **fields: object) -> None:
+        rest = self._constant + self._format.fields(fields, self._limit)
+        self._sink(self._format.line(_moment(self._clock()), event, rest))
+
+    def bound(self, **fields: object) -> Events:
+        """The same, with these fields first in every event; they are formatted once."""
+        constant = self._constant + self._format.fields(fields, self._limit)
+        return Events(self._sink, self._format, self._clock, self._limit, constant)
+
+
+def _moment(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
+    return f"{moment.isoformat(timespec='milliseconds')}Z"

@@ -1,0 +1,83 @@
+"""Where lines go under twistd: our events as they are, Twisted's own messages as events, one line each."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
+from zope.interface import implementer
+
+from .events import Events, Format
+
+# A traceback tells most in its last line: room for a hundred frames.
+_LONGEST_MESSAGE = 16384
+_FILE_MODE = 0o640
+
+_log = Logger(namespace="gateway")
+
+
+def tell_twisted(line: str) -> None:
+    """A sink of events for those who chose an observer of their own (`--logger`, `--syslog`, `twist`)."""
+    _log.info("{line}", line=line)
+
+
+class Output:
+    """A file descriptor that takes whole lines, each in one system call, and never raises.
+
+    A full disk or a reader that went away costs lines, not sessions.
+    """
+
+    def __init__(self, descriptor: int, path: str | None = None) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    @classmethod
+    def to_stdout(cls) -> Output:
+        sys.stdout.flush()
+        # A descriptor of our own: Twisted puts something else in the place of sys.stdout.
+        return cls(os.dup(sys.stdout.fileno()))
+
+    @classmethod
+    def to_file(cls, path: str) -> Output:
+        """Raises OSError where the file cannot be opened."""
+        return cls(_open(path), os.path.abspath(path))
+
+    def write(self, line: str) -> None:
+        octets = (line + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while octets:
+                octets = octets[os.write(self._descriptor, octets) :]
+        except OSError:
+            pass
+
+    def reopen(self) -> None:
+        """After logrotate has moved the file away; keeps the old one where a new one cannot be had."""
+        if self._path is None:
+            return
+        try:
+            fresh = _open(self._path)
+        except OSError as wrong:
+            _log.error("the log file {path} cannot be opened anew: {why}", path=self._path, why=wrong.strerror)
+            return
+        # One step, so that a write that this interrupts finds an open descriptor.
+        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.close(fresh)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+
+
+@implementer(ILogObserver)
+class Observer:
+    """Turns what Twisted, or anybody through it, has to say into `event=log` lines, tracebacks included."""
+
+    def __init__(self, output: Output, form: Format) -> None:
+        self._events = Events(output.write, form, limit=_LONGEST_MESSAGE)
+
+    def __call__(self, event: LogEvent) -> None:
+        message = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        if message:
+            level = event.get("log_level", LogLevel.info).name
+            self._events.emit("log", level=level, message=message.rstrip("\n"))

@@ -1,0 +1,22 @@
+"""Other people's programs: where they are, or how to get them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+# Debian keeps servers where the path of an ordinary user does not lead.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def need(program: str, *, debian: str = "", pip: str = "") -> str:
+    """The program's path; without it the test fails in CI and is skipped elsewhere, telling how to install it."""
+    if path := shutil.which(program, path=_PATH):
+        return path
+    cure = f"apt-get install {debian}" if debian else f"pip install {pip or program} (in an environment of its own)"
+    message = f"this test needs {program}: {cure}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,282 @@
+"""The gateway as an operator runs it: a twistd process with a file, told apart from others only by its log."""
+
+from __future__ import annotations
+
+import base64
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trustme
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE = 20.0
+"""Seconds after which what should have happened will not happen: long for a busy machine, short for a person."""
+LIFE = 600
+"""Seconds after which a gateway ends by itself, whatever became of the tests that started it."""
+CANARY = "Zaunkoenig-77-im-Schacht"
+"""The password of all tests: it may stand nowhere in a log, in no form."""
+ENDED_WELL = (0, -signal.SIGTERM)
+"""twistd dies by the signal that stopped it (143 for a shell); systemd takes both for clean."""
+
+# The alarm outlives everything that the process does, and needs nobody to watch it.
+_TWISTD = """
+import resource, signal
+signal.alarm({life})
+{limit}
+from twisted.scripts.twistd import run
+run()
+"""
+_FIELD = re.compile(r'([^\s=]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
+
+Event = Mapping[str, str]
+
+
+def secrets(password: str = CANARY) -> list[str]:
+    """A password, and what base64 makes of it wherever it begins."""
+    octets = password.encode()
+    forms = [password]
+    for shift in range(3):
+        # The outermost signs also depend on the neighbours; what lies between them does not.
+        coded = base64.b64encode(bytes(shift) + octets).decode()
+        forms.append(coded[-(-shift * 8 // 6) : (shift + len(octets)) * 8 // 6])
+    return forms
+
+
+def parse(line: str) -> dict[str, str]:
+    """A logfmt line as its fields; what is escaped but for quotes stays so."""
+    return {
+        name: bare if quoted is None else re.sub(r'\\(["\\])', r"\1", quoted)
+        for name, quoted, bare in ((m[1], m[2], m[3]) for m in _FIELD.finditer(line))
+    }
+
+
+class Log:
+    """What the process says, as it says it."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._events: list[dict[str, str]] = []
+        self._grown = threading.Condition()
+        self._ended = False
+
+    def take(self, lines: Iterator[str]) -> None:
+        """Reads to the end; for a thread."""
+        for line in lines:
+            with self._grown:
+                self._lines.append(line.rstrip("\n"))
+                self._events.append(parse(line))
+                self._grown.notify_all()
+        with self._grown:
+            self._ended = True
+            self._grown.notify_all()
+
+    @property
+    def text(self) -> str:
+        with self._grown:
+            return "\n".join(self._lines)
+
+    def mark(self) -> int:
+        """Now: later calls look only at what was said after it."""
+        with self._grown:
+            return len(self._lines)
+
+    def events(self, name: str, since: int = 0) -> list[Event]:
+        with self._grown:
+            return [event for event in self._events[since:] if event.get("event") == name]
+
+    def wait(self, name: str, since: int = 0, count: int = 1, deadline: float = DEADLINE, **fields: str) -> Event:
+        """The event of that name, the `count`-th one, that has these fields."""
+        found: list[Event] = []
+
+        def enough() -> bool:
+            found[:] = [
+                event
+                for event in self._events[since:]
+                if event.get("event") == name and fields.items() <= event.items()
+            ]
+            return len(found) >= count or self._ended
+
+        with self._grown:
+            self._grown.wait_for(enough, deadline)
+            said = "\n".join(self._lines[since:])
+        assert len(found) >= count, f"no {name} {fields} ({len(found)} of {count}) in:\n{said}"
+        return found[count - 1]
+
+
+@dataclass(frozen=True)
+class Service:
+    """`[service:NAME]` on ports that the system chooses."""
+
+    name: str
+    backend: str
+    protocol: str = ""
+    modes: Sequence[str] = ("starttls", "implicit")
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def section(self) -> str:
+        lines = [f"[service:{self.name}]", f"protocol = {self.protocol or self.name}", f"backend = {self.backend}"]
+        lines += [f"{mode} = 127.0.0.1:0" for mode in self.modes]
+        lines += [f"{name} = {value}" for name, value in self.options.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The gateway's certificate, on disk, and who vouches for it."""
+
+    certificate: Path
+    authority: Path
+    names: Sequence[str] = ("localhost", "127.0.0.1", "mail.example.test")
+
+    @classmethod
+    def issue(cls, directory: Path) -> Identity:
+        authority = trustme.CA()
+        certificate, trusted = directory / "certificate.pem", directory / "authority.pem"
+        authority.issue_cert(*cls.names).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        authority.cert_pem.write_to_path(str(trusted))
+        return cls(certificate, trusted)
+
+
+class Gateway:
+    """A running one."""
+
+    def __init__(self, process: subprocess.Popen[str], listening: int) -> None:
+        self.process = process
+        self.log = Log()
+        self.errors = Log()
+        self._threads = [
+            threading.Thread(target=log.take, args=(stream,), daemon=True)
+            for log, stream in ((self.log, process.stdout), (self.errors, process.stderr))
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._addresses: dict[tuple[str, str], tuple[str, int]] = {}
+        self._expected = listening
+
+    def await_listening(self) -> None:
+        try:
+            self.log.wait("listening", count=self._expected)
+        except AssertionError as missing:
+            raise AssertionError(f"{missing}\nstandard error:\n{self.errors.text}") from None
+        for event in self.log.events("listening"):
+            host, _, port = event["address"].rpartition(":")
+            self._addresses[event["service"], event["mode"]] = host, int(port)
+
+    def address(self, service: str, mode: str = "starttls") -> tuple[str, int]:
+        return self._addresses[service, mode]
+
+    @property
+    def resident(self) -> int:
+        """Resident octets."""
+        rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        found = re.search(r"^Rss:\s+(\d+) kB", rollup, re.MULTILINE)
+        assert found, rollup
+        return int(found[1]) * 1024
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self, deadline: float = DEADLINE) -> None:
+        """Wait for an end that was asked for, and look over what was said."""
+        try:
+            status = self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the gateway did not end:\n{self.log.text}") from None
+        finally:
+            for thread in self._threads:
+                thread.join(DEADLINE)
+        assert status in ENDED_WELL, f"exit status {status}\n{self.log.text}\n{self.errors.text}"
+        self.inspect()
+
+    def inspect(self) -> None:
+        """No bug showed, no secret was told."""
+        said = f"{self.log.text}\n{self.errors.text}"
+        for bad in ("Traceback", "level=critical", "level=error", "Unhandled", *secrets()):
+            found = [line for line in said.splitlines() if bad in line]
+            assert not found, f"the log says {bad}:\n" + "\n".join(found)
+
+    def kill(self) -> None:
+        """For a gateway that may be in any state."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def launch(
+    directory: Path,
+    identity: Identity,
+    services: Sequence[Service],
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    descriptors: int | None = None,
+) -> Gateway:
+    """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open."""
+    sections: dict[str, dict[str, str]] = {
+        "gateway": {"hostname": "gw.example.test", "drain": "2 s"},
+        "tls": {"certificate": str(identity.certificate)},
+    }
+    for title, more in (options or {}).items():
+        sections.setdefault(title, {}).update(more)
+    text = "".join(
+        f"[{title}]\n" + "".join(f"{name} = {value}\n" for name, value in values.items()) + "\n"
+        for title, values in sections.items()
+    ) + "\n\n".join(service.section for service in services)
+    file = directory / "gateway.ini"
+    file.write_text(text + "\n")
+    limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))" if descriptors else ""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit)),
+            *("-n", "--pidfile=", "starttls-gateway", "--config", str(file)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=directory,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(directory)},
+    )
+    gateway = Gateway(process, sum(len(service.modes) for service in services))
+    try:
+        gateway.await_listening()
+    except BaseException:
+        gateway.kill()
+        raise
+    return gateway
+
+
+Launch = Callable[..., Gateway]
+
+
+@contextmanager
+def running(directory: Path, identity: Identity, services: Sequence[Service], **more: object) -> Iterator[Gateway]:
+    """A gateway for as long as the block takes; it must end well and have said nothing bad."""
+    gateway = launch(directory, identity, services, **more)  # type: ignore[arg-type]
+    try:
+        yield gateway
+        if gateway.process.poll() is None:
+            gateway.terminate()
+        gateway.end()
+    finally:
+        gateway.kill()
+
+
+def seconds_left(deadline: float) -> float:
+    """Until a moment of time.monotonic()."""
+    return max(0.0, deadline - time.monotonic())

@@ -1,0 +1,394 @@
+"""Real mail servers from the distribution, speaking plaintext on loopback, each in a directory of its own."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import queue
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.process import programs
+from tests.process.running import CANARY, DEADLINE, LIFE
+
+ATTEMPTS = 5
+"""A port that was free a moment ago may be taken: that often somebody may be faster than we are."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at now."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+# --- Dovecot ----------------------------------------------------------------------------------
+
+_DOVECOT = """
+base_dir = {directory}/run
+state_dir = {directory}/run
+log_path = /dev/stderr
+protocols = imap pop3
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login cram-md5
+auth_failure_delay = 0
+auth_cache_size = 0
+mail_location = maildir:{directory}/mail/%u
+mail_save_crlf = yes
+mailbox_idle_check_interval = 1 secs
+mail_uid = {mail_user}
+mail_gid = {mail_group}
+first_valid_uid = 1
+first_valid_gid = 1
+mail_max_userip_connections = 100
+default_internal_user = {internal}
+default_internal_group = {internal_group}
+default_login_user = {login}
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid={mail_user} gid={mail_group} home={directory}/mail/%u
+}}
+service imap-login {{
+  {chroot}
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  {chroot}
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service anvil {{
+  {chroot}
+  # Wrong passwords are not punished with seconds of silence.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service stats {{
+  {chroot}
+}}
+service auth {{
+  unix_listener {directory}/sasl {{
+    mode = 0666
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Dovecot:
+    directory: Path
+    imap: str
+    pop3: str
+    owner: tuple[int, int]
+
+    @property
+    def sasl(self) -> Path:
+        """Where others may ask whether a password is right."""
+        return self.directory / "sasl"
+
+    def store(self, user: str, message: bytes) -> None:
+        """Put a message into somebody's new mail, as a delivery agent does it."""
+        maildir = self.directory / "mail" / user
+        for name in ("tmp", "new", "cur"):
+            (maildir / name).mkdir(parents=True, exist_ok=True)
+        fresh = maildir / "tmp" / f"{len(list((maildir / 'new').iterdir())) + 1}.M1P1.localhost"
+        fresh.write_bytes(message)
+        for path in (maildir, *maildir.iterdir(), fresh):
+            os.chown(path, *self.owner)
+        fresh.rename(maildir / "new" / fresh.name)
+
+
+@contextmanager
+def dovecot(directory: Path) -> Iterator[Dovecot]:
+    program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d")
+    if not Path("/usr/lib/dovecot/pop3-login").exists():
+        programs.need("pop3-login", debian="dovecot-pop3d")
+    me = pwd.getpwuid(os.geteuid())
+    mail = me if me.pw_uid else pwd.getpwnam("nobody")
+    group = grp.getgrgid(mail.pw_gid).gr_name
+    settings = {
+        "mail_user": mail.pw_name,
+        "mail_group": group,
+        "internal": me.pw_name if me.pw_uid else "dovecot",
+        "internal_group": group if me.pw_uid else "dovecot",
+        "login": me.pw_name if me.pw_uid else "dovenull",
+        # Only root may lock processes in.
+        "chroot": "chroot =" if me.pw_uid else "",
+        "password": CANARY,
+        "directory": str(directory),
+    }
+    (directory / "mail").mkdir()
+    os.chown(directory / "mail", mail.pw_uid, mail.pw_gid)
+    for _ in range(ATTEMPTS):
+        imap, pop3 = free_ports(2)
+        file = directory / "dovecot.conf"
+        file.write_text(_DOVECOT.format(imap=imap, pop3=pop3, **settings))
+        process = subprocess.Popen(
+            ["timeout", str(LIFE), program, "-F", "-c", str(file)], stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if "starting up" in line:
+                break
+        else:
+            process.wait()
+            process.stderr.close()
+            if "Address already in use" in "".join(lines):
+                continue
+            pytest.fail("Dovecot does not start:\n" + "".join(lines))
+        draining = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+        draining.start()
+        try:
+            yield Dovecot(directory, f"127.0.0.1:{imap}", f"127.0.0.1:{pop3}", (mail.pw_uid, mail.pw_gid))
+        finally:
+            process.terminate()
+            process.wait(DEADLINE)
+            draining.join(DEADLINE)
+            process.stderr.close()
+        return
+    pytest.fail("no free ports for Dovecot")
+
+
+# --- Postfix ----------------------------------------------------------------------------------
+
+_MAIN = """
+compatibility_level = 3.6
+config_directory = {directory}/etc
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+maillog_file = {directory}/log/postfix.log
+maillog_file_prefixes = /
+mail_owner = postfix
+myhostname = legacy.example.test
+mydestination =
+mynetworks =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+alias_maps =
+local_recipient_maps =
+local_header_rewrite_clients =
+virtual_mailbox_domains = example.test
+virtual_mailbox_maps = static:all
+virtual_transport = lmtp:inet:{lmtp}
+lmtp_line_length_limit = 0
+message_size_limit = 100000000
+mailbox_size_limit = 0
+virtual_mailbox_limit = 0
+smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
+smtpd_recipient_restrictions =
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {sasl}
+smtpd_tls_security_level = none
+broken_sasl_auth_clients = yes
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+smtpd_client_connection_rate_limit = 0
+smtpd_client_connection_count_limit = 0
+in_flow_delay = 0
+smtpd_error_sleep_time = 0
+"""
+# service type private unpriv chroot wakeup maxproc command
+_MASTER = """
+127.0.0.1:{smtp} inet n - n - - smtpd
+127.0.0.1:{submission} inet n - n - - smtpd -o smtpd_client_restrictions=permit_sasl_authenticated,reject
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+relay unix - - n - - smtp
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+_PRIVATE = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+
+
+@dataclass(frozen=True)
+class Postfix:
+    """`smtp` takes mail for example.test from everybody, `submission` mail for everywhere after AUTH."""
+
+    smtp: str
+    submission: str
+    mailbox: Mailbox
+    """Where its mail arrives."""
+
+
+@contextmanager
+def postfix(directory: Path, sasl: Path) -> Iterator[Postfix]:
+    command = programs.need("postconf", debian="postfix")
+    if os.geteuid():
+        programs.need("postfix-as-root", debian="postfix (and run the tests as root: its master insists)")
+    shown = subprocess.run([command, "-d", "-h", "daemon_directory"], capture_output=True, text=True, check=True)
+    with Mailbox() as mailbox:
+        _furnish(directory)
+        for _ in range(ATTEMPTS):
+            smtp, submission = free_ports(2)
+            (directory / "etc" / "main.cf").write_text(
+                _MAIN.format(directory=directory, lmtp=mailbox.address, sasl=sasl)
+            )
+            (directory / "etc" / "master.cf").write_text(_MASTER.format(smtp=smtp, submission=submission))
+            # It goes into the background when it is ready, and ends by itself after -e seconds.
+            started = subprocess.run(
+                [f"{shown.stdout.strip()}/master", "-c", str(directory / "etc"), "-e", str(LIFE), "-w"],
+                env={"MAIL_CONFIG": str(directory / "etc"), "PATH": os.environ.get("PATH", os.defpath)},
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+            )
+            if not started.returncode:
+                break
+            log = directory / "log" / "postfix.log"
+            said = started.stderr + (log.read_text() if log.exists() else "")
+            if "already in use" not in said:
+                pytest.fail(f"Postfix does not start:\n{said}")
+        else:
+            pytest.fail("no free ports for Postfix")
+        try:
+            yield Postfix(f"127.0.0.1:{smtp}", f"127.0.0.1:{submission}", mailbox)
+        finally:
+            _stop(int((directory / "queue" / "pid" / "master.pid").read_text()))
+
+
+def _furnish(directory: Path) -> None:
+    owner = pwd.getpwnam("postfix").pw_uid
+    group = grp.getgrnam("postdrop").gr_gid
+    for name in ("etc", "data", "log", "queue"):
+        (directory / name).mkdir()
+    os.chown(directory / "data", owner, -1)
+    for name in (*_PRIVATE, "maildrop", "pid", "public"):
+        path = directory / "queue" / name
+        path.mkdir(mode=0o700)
+        if name != "pid":
+            os.chown(path, owner, group if name in ("maildrop", "public") else -1)
+        path.chmod({"maildrop": 0o1730, "public": 0o2710, "pid": 0o755}.get(name, 0o700))
+
+
+def _stop(pid: int) -> None:
+    """It is not our child: its end shows on a descriptor."""
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(watch, signal.SIGTERM)
+        ended, _, _ = select.select([watch], [], [], DEADLINE)
+        if not ended:
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
+    finally:
+        os.close(watch)
+
+
+class Mailbox:
+    """The end of the road: an LMTP server (RFC 2033) that hands over what arrives, octet by octet as it came."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._arrived: dict[str, queue.SimpleQueue[bytes]] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Mailbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    @property
+    def address(self) -> str:
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}"
+
+    def take(self, recipient: str, deadline: float = DEADLINE) -> bytes:
+        """The next message for this address, dots unstuffed."""
+        try:
+            return self._of(recipient).get(timeout=deadline)
+        except queue.Empty:
+            raise AssertionError(f"nothing arrived for {recipient}") from None
+
+    def _of(self, recipient: str) -> queue.SimpleQueue[bytes]:
+        with self._lock:
+            return self._arrived.setdefault(recipient, queue.SimpleQueue())
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        replies: Mapping[bytes, bytes] = {
+            b"LHLO": b"250-mailbox.example.test\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n",
+            b"QUIT": b"221 2.0.0 Bye\r\n",
+        }
+        recipients: list[str] = []
+        with sock, sock.makefile("rb") as stream:
+            sock.sendall(b"220 mailbox.example.test LMTP\r\n")
+            for line in stream:
+                verb = line[:4].upper()
+                if verb == b"RCPT":
+                    found = re.search(rb"<([^>]*)>", line)
+                    recipients.append(found[1].decode() if found else "")
+                if verb == b"DATA":
+                    sock.sendall(b"354 Go ahead\r\n")
+                    message = self._message(stream)
+                    for recipient in recipients:
+                        self._of(recipient).put(message)
+                    sock.sendall(b"250 2.0.0 Ok\r\n" * len(recipients))
+                    recipients = []
+                else:
+                    sock.sendall(replies.get(verb, b"250 2.0.0 Ok\r\n"))
+
+    @staticmethod
+    def _message(stream: Iterator[bytes]) -> bytes:
+        lines: list[bytes] = []
+        for line in stream:
+            if line == b".\r\n":
+                break
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return b"".join(lines)
+

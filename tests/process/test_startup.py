@@ -1,0 +1,376 @@
+"""twistd starts it, or one clear line says why not: in the foreground and as a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from trustme import CA
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
+
+# A service that does what the gateway does when it starts, and no more.
+TOY_PLUGIN = """
+from twisted.application.service import ServiceMaker
+toy = ServiceMaker("toy", "toy", "A toy.", "toy")
+"""
+TOY = """
+import signal
+from twisted.application.service import Service
+from twisted.internet.defer import fail
+from twisted.logger import Logger
+from twisted.python import usage
+from gateway.errors import StartError
+from gateway.startup import Startup
+from gateway.telemetry.events import FORMATS
+
+TEXT = "0.0.0.0:25: Address already in use; " + "another server listens there, stop it or take another port; " * 3
+
+class Options(usage.Options):
+    optParameters = [["fail", None, ""], ["form", None, "text"]]
+
+class Toy(Service):
+    def __init__(self, events, wish):
+        self.events, self.wish = events, wish
+
+    def privilegedStartService(self):
+        if self.wish == "early":
+            raise StartError(TEXT)
+
+    def startService(self):
+        if self.wish == "late":
+            raise StartError(TEXT)
+        self.events.bound(service="toy").emit("listening", address="127.0.0.1:25")
+        Logger().info("two\\nlines event=forged")
+        print("printed")
+        fail(ZeroDivisionError("oh no"))
+
+def makeService(options):
+    startup = Startup(options.parent, FORMATS[options["form"]])
+    Toy(startup.events, options["fail"]).setServiceParent(startup)
+    return startup
+"""
+TEXT = "starttls-gateway: 0.0.0.0:25: Address already in use; another server listens there, "
+EVENT = r"time=\S+Z event=listening service=toy address=127\.0\.0\.1:25"
+
+
+@dataclass
+class Twistd:
+    """twistd in a directory of its own, in which all its traces are."""
+
+    directory: Path
+    started: list[int] = field(default_factory=list)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(SCRIPTS / "twistd"), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": f"{self.directory}{os.pathsep}{ROOT}"}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if self.pid is not None:
+            self.started.append(self.pid)
+        return done
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's, as its pidfile tells."""
+        try:
+            return int((self.directory / "twistd.pid").read_text())
+        except FileNotFoundError:
+            return None
+
+    def log(self, name: str = "twistd.log") -> list[str]:
+        return (self.directory / name).read_text().splitlines()
+
+    def stop(self) -> None:
+        """Ends the daemon and waits until it is gone."""
+        assert self.pid is not None
+        end = os.pidfd_open(self.pid)
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+            assert select.select([end], [], [], 60) == ([end], [], [])
+        finally:
+            os.close(end)
+        assert self.pid is None
+
+    def told_in_the_foreground(self, *arguments: str) -> list[str]:
+        """The lines of a run that is ended when the toy has nothing more to say."""
+        command = self.command("--nodaemon", *arguments)
+        lines = []
+        with subprocess.Popen(
+            command, cwd=self.directory, env=self.environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.removesuffix("\n"))
+                if "oh no" in line:
+                    process.terminate()
+        return lines
+
+
+@pytest.fixture
+def twistd(tmp_path: Path) -> Iterator[Twistd]:
+    (tmp_path / "twisted" / "plugins").mkdir(parents=True)
+    (tmp_path / "twisted" / "plugins" / "toy_plugin.py").write_text(TOY_PLUGIN)
+    (tmp_path / "toy.py").write_text(TOY)
+    twistd = Twistd(tmp_path)
+    yield twistd
+    for pid in twistd.started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_twistd_lists_the_command(twistd: Twistd) -> None:
+    assert re.search(r"(?m)^ +starttls-gateway +Modern TLS", twistd.run("--help").stdout)
+
+
+def test_its_version_is_the_gateways(twistd: Twistd) -> None:
+    from gateway import __version__
+
+    assert twistd.run("starttls-gateway", "--version").stdout == f"starttls-gateway {__version__}\n"
+
+
+def test_options_do_not_choose_the_reactor() -> None:
+    code = "import sys, gateway.tap, gateway.service, gateway.demo; print('twisted.internet.reactor' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_a_start_that_fails_ends_in_one_line(twistd: Twistd, mode: list[str], moment: str) -> None:
+    done = twistd.run(*mode, "toy", f"--fail={moment}")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(TEXT)
+    assert line.count("another server listens there") == 3
+    assert "Traceback" not in done.stdout
+    assert twistd.pid is None
+
+
+def test_a_daemons_log_tells_why_it_did_not_start(twistd: Twistd) -> None:
+    twistd.run("toy", "--fail=early")
+    assert re.match(r'time=\S+Z event=log level=critical message="0\.0\.0\.0:25: Address already', twistd.log()[-1])
+
+
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+def test_mistakes_in_the_file_are_one_line_each(twistd: Twistd, mode: list[str]) -> None:
+    (twistd.directory / "gw.ini").write_text(
+        "[gateway]\nhostname = mx.example.org\nworkers = 2\nlog = xml\n[tls]\ncertificate = none.pem\n"
+        "[service:smtp]\nstarttls = 99999\nbackend = store\n"
+    )
+    done = twistd.run(*mode, "starttls-gateway", "--config", "gw.ini")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "[gateway] log",
+        "[gateway] workers",
+        "[tls] certificate",
+        "[service:smtp] starttls",
+        "[service:smtp] backend",
+    ]
+    assert all(line.startswith("gw.ini: ") for line in done.stderr.splitlines())
+    assert sorted(file.name for file in twistd.directory.glob("twistd.*")) == []
+
+
+def test_without_a_file(twistd: Twistd) -> None:
+    done = twistd.run("--nodaemon", "starttls-gateway", "-c", "none.ini")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "none.ini: No such file or directory; name the configuration file\n",
+    )
+
+
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@pytest.mark.parametrize(
+    ("trouble", "line"),
+    [
+        ("certificate", r"gw\.ini: \[tls\] certificate: .*/both\.pem: No such file or directory; .+"),
+        ("key", r"gw\.ini: \[tls\] key: .*: Is a directory; .+"),
+        ("foreign key", r"starttls-gateway: \[tls\] .*other\.pem.*"),
+        ("port", r"starttls-gateway: \[service:smtp\] .*127\.0\.0\.1:\d+: Address already in use.+"),
+    ],
+)
+def test_the_gateway_that_cannot_start_says_so_in_one_line(
+    twistd: Twistd, mode: list[str], trouble: str, line: str
+) -> None:
+    busy = socket.create_server(("127.0.0.1", 0))
+    port = busy.getsockname()[1] if trouble == "port" else 0
+    key = {"key": "key = .", "foreign key": "key = other.pem"}.get(trouble, "")
+    (twistd.directory / "gw.ini").write_text(
+        f"[gateway]\nhostname = mx.example.org\n[tls]\ncertificate = both.pem\n{key}\n"
+        f"[service:smtp]\nstarttls = 127.0.0.1:{port}\nbackend = 127.0.0.1:1\n"
+    )
+    for name in {"both.pem", "other.pem"} - ({"both.pem"} if trouble == "certificate" else set()):
+        CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(twistd.directory / name))
+    with busy:
+        done = twistd.run(*mode, "starttls-gateway", "-c", "gw.ini")
+    assert re.fullmatch(line + "\n", done.stderr)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert twistd.pid is None
+
+
+def test_all_lines_in_the_foreground_are_events(twistd: Twistd) -> None:
+    lines = twistd.told_in_the_foreground("toy")
+    assert all(
+        re.match(r"time=\S+Z event=(log level=\w+ message=.+|listening service=toy .+)$", line) for line in lines
+    )
+    assert sum(re.fullmatch(EVENT, line) is not None for line in lines) == 1
+    assert any(line.endswith(r'event=log level=info message="two\x0alines event=forged"') for line in lines)
+    assert any(line.endswith("event=log level=info message=printed") for line in lines)
+    assert any("level=critical" in line and r"Traceback (most recent call last):" in line for line in lines)
+
+
+def test_json_in_the_foreground(twistd: Twistd) -> None:
+    events = [json.loads(line)["event"] for line in twistd.told_in_the_foreground("toy", "--form=json")]
+    assert events.count("listening") == 1
+    assert set(events) == {"log", "listening"}
+
+
+def test_a_daemon_logs_to_twistds_file_and_tidies_up(twistd: Twistd) -> None:
+    done = twistd.run("toy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sum(re.fullmatch(EVENT, line) is not None for line in twistd.log()) == 1
+    assert (twistd.directory / "twistd.log").stat().st_mode & 0o777 == 0o640
+    twistd.stop()
+    assert twistd.log()[-1].endswith('message="Server Shut Down."')
+
+
+def test_a_log_file_is_appended_to_and_opened_anew_for_logrotate(twistd: Twistd) -> None:
+    log = twistd.directory / "gw.log"
+    log.write_text("old\n")
+    twistd.run("--logfile=gw.log", "toy")
+    assert twistd.log("gw.log")[0] == "old"
+    log.rename(twistd.directory / "gw.log.1")
+    assert twistd.pid is not None
+    os.kill(twistd.pid, signal.SIGUSR1)
+    twistd.stop()
+    assert twistd.log("gw.log")[-1].endswith('message="Server Shut Down."')
+    assert not twistd.log("gw.log.1")[-1].endswith('message="Server Shut Down."')
+
+
+def test_a_log_file_that_cannot_be_written(twistd: Twistd) -> None:
+    done = twistd.run("--logfile=none/gw.log", "toy")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "starttls-gateway: none/gw.log: No such file or directory; "
+        "name a log file that can be written with --logfile\n",
+    )
+    assert twistd.pid is None
+
+
+def test_a_daemon_cannot_log_to_standard_output(twistd: Twistd) -> None:
+    done = twistd.run("--logfile=-", "toy")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "starttls-gateway: a daemon has no standard output to log to; name a file with --logfile\n",
+    )
+
+
+def test_another_observer_gets_events_as_messages(twistd: Twistd) -> None:
+    (twistd.directory / "observing.py").write_text(
+        "from twisted.logger import formatEvent, FileLogObserver\n"
+        "def observer():\n"
+        "    return FileLogObserver(open('seen.log', 'a'), lambda event: formatEvent(event) + '\\n')\n"
+    )
+    twistd.run("--logger=observing.observer", "toy")
+    twistd.stop()
+    assert sum(re.fullmatch(EVENT, line) is not None for line in twistd.log("seen.log")) == 1
+    assert not (twistd.directory / "twistd.log").exists()
+
+
+def test_twist_has_a_log_of_its_own(twistd: Twistd) -> None:
+    command = [str(SCRIPTS / "twist"), "--log-format=text", "toy"]
+    lines = []
+    with subprocess.Popen(
+        command, cwd=twistd.directory, env=twistd.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "Starting reactor" in line:
+                process.terminate()
+    assert any("event=listening service=toy" in line for line in lines)
+    assert not (twistd.directory / "twistd.log").exists()
+
+
+def check(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
+    (directory / "gw.ini").write_text(text)
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "check", str(directory / "gw.ini")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+FILE = """[gateway]
+hostname = mx.example.org
+[tls]
+certificate = both.pem
+[service:smtp]
+starttls = 25
+implicit = [::1]:465
+backend = store
+[service:imap]
+starttls = 143
+backend = 10.0.0.5:143
+[backend:store]
+address = 10.0.0.5:25 unix:/run/old
+connect = lazy
+"""
+
+
+def test_check_shows_what_would_be_served(tmp_path: Path) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    done = check(tmp_path, FILE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/gw.ini: good; the gateway will call itself mx.example.org",
+        "service  protocol  listens on  TLS       policy     backend",
+        "smtp     smtp      *:25        STARTTLS  auth-only  10.0.0.5:25, unix:/run/old (lazy)",
+        "smtp     smtp      [::1]:465   implicit  -          10.0.0.5:25, unix:/run/old (lazy)",
+        "imap     imap      *:143       STARTTLS  required   10.0.0.5:143 (eager)",
+    ]
+
+
+def test_check_lists_every_problem(tmp_path: Path) -> None:
+    done = check(tmp_path, FILE.replace("143", "99999").replace("lazy", "late"))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line.split(": ")[1] for line in done.stdout.splitlines()] == [
+        "[tls] certificate",
+        "[backend:store] connect",
+        "[service:imap] starttls",
+        "[service:imap] backend",
+    ]
+
+
+def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
+    (tmp_path / "both.pem").write_text("nothing of the kind\n")
+    done = check(tmp_path, FILE)
+    assert (done.returncode, done.stderr) == (1, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{tmp_path}/gw.ini: [tls] certificate: ")

@@ -1,0 +1,186 @@
+"""A client that says exactly these octets and hears exactly those, in the clear and under TLS."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+import time
+from enum import Enum
+from types import TracebackType
+
+from tests.process.running import DEADLINE
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Ending(Enum):
+    """How the other side stopped talking."""
+
+    FIN = "fin"
+    CLOSE_NOTIFY = "close_notify"
+    RESET = "reset"
+
+
+class Client:
+    """One connection.  Whatever takes longer than `patience` seconds raises TimeoutError."""
+
+    def __init__(self, address: tuple[str, int], patience: float = DEADLINE, receive_buffer: int = 0) -> None:
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(patience)
+        self.socket.connect(address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.patience = patience
+        self.ending: Ending | None = None
+        self.unheard = b""
+        """Octets that have come and were not asked for yet."""
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.socket.close()
+
+    # --- speaking ----------------------------------------------------------------------------
+
+    def say(self, octets: bytes) -> None:
+        if self._tls is None:
+            self.socket.sendall(octets)
+        else:
+            self._tls.write(octets)
+            self._flush()
+
+    def say_in_the_clear(self, octets: bytes) -> None:
+        """Underneath TLS, if there is any."""
+        self.socket.sendall(octets)
+
+    def encrypted(self, octets: bytes) -> bytes:
+        """What would go out for this; it has to go out before anything else does."""
+        assert self._tls is not None
+        self._tls.write(octets)
+        return self._outgoing.read()
+
+    def shake_hands(self, context: ssl.SSLContext, name: str = "mail.example.test", after: bytes = b"") -> None:
+        """TLS from here on; `after` are octets in the clear that go into the write of the ClientHello."""
+        assert self._tls is None
+        assert after or not self.unheard, f"plaintext before TLS: {self.unheard!r}"
+        self._tls = tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        prefix = after
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                if octets := prefix + self._outgoing.read():
+                    self.socket.sendall(octets)
+                if prefix:
+                    # The answer to them comes in the clear, and nothing else does.
+                    prefix = b""
+                    self.unheard += self._clear_line()
+                if not self._feed():
+                    raise ssl.SSLEOFError(f"the other side ended the handshake: {self.ending}") from None
+            except ssl.SSLError:
+                self._flush()
+                raise
+        self._flush()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        assert self._tls is not None
+        return self._tls
+
+    def finish(self) -> None:
+        """No more octets: a bare FIN, even under TLS."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close_notify(self) -> None:
+        try:
+            self.tls.unwrap()
+        except ssl.SSLError:
+            pass
+        self._flush()
+
+    def reset(self) -> None:
+        """Gone at once, with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.socket.close()
+
+    # --- hearing -----------------------------------------------------------------------------
+
+    def hear(self, pattern: bytes) -> bytes:
+        """Everything up to the end of the first match; fails if the other side ends before it."""
+        expression = re.compile(pattern, re.DOTALL | re.MULTILINE)
+        until = time.monotonic() + self.patience
+        while (match := expression.search(self.unheard)) is None:
+            assert time.monotonic() < until, f"no {pattern!r} in {self.unheard[-2000:]!r}"
+            try:
+                more = self.receive()
+            except TimeoutError:
+                raise AssertionError(f"no {pattern!r} in {self.unheard[-2000:]!r}") from None
+            assert more, f"no {pattern!r} before the end ({self.ending}) of {self.unheard[-2000:]!r}"
+            self.unheard += more
+        heard, self.unheard = self.unheard[: match.end()], self.unheard[match.end() :]
+        return heard
+
+    def line(self) -> bytes:
+        return self.hear(rb"\n")
+
+    def rest(self) -> bytes:
+        """Everything up to the end, which sets `ending`."""
+        heard = [self.unheard]
+        while more := self.receive():
+            heard.append(more)
+        self.unheard = b""
+        return b"".join(heard)
+
+    def receive(self) -> bytes:
+        """Some octets; none at the end."""
+        if self._tls is None:
+            return self._receive_raw()
+        while True:
+            try:
+                if octets := self._tls.read(256 * 1024):
+                    return octets
+                self.ending = self.ending or Ending.CLOSE_NOTIFY
+                return b""
+            except ssl.SSLZeroReturnError:
+                self.ending = Ending.CLOSE_NOTIFY
+                return b""
+            except ssl.SSLWantReadError:
+                self._flush()
+                if not self._feed():
+                    return b""
+
+    def _feed(self) -> bool:
+        octets = self._receive_raw()
+        self._incoming.write(octets)
+        return bool(octets)
+
+    def _receive_raw(self) -> bytes:
+        if self.ending is not None:
+            return b""
+        try:
+            octets = self.socket.recv(256 * 1024)
+        except (ConnectionResetError, BrokenPipeError):
+            self.ending = Ending.RESET
+            return b""
+        if not octets:
+            self.ending = Ending.FIN
+        return octets
+
+    def _clear_line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            octet = self.socket.recv(1)
+            assert octet, f"the end came after {line!r}"
+            line += octet
+        return line
+
+    def _flush(self) -> None:
+        if octets := self._outgoing.read():
+            self.socket.sendall(octets)

@@ -1,0 +1,369 @@
+"""Conversations as tests: what each side says, and what must follow from it.
+
+    (
+        Playbook(DIALECT, terms())
+        .start(DIAL)
+        .dialled()
+        .backend(b"+OK hello\\r\\n", to_client(b"+OK hello\\r\\n"))
+        .client(b"STLS\\r\\n", tls(b"+OK Begin TLS negotiation now\\r\\n"))
+        .secured()
+        .client(b"QUIT\\r\\n", to_backend(b"QUIT\\r\\n"))
+        .ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost"))
+        .run()
+    )
+
+Nothing happens before `run`, which plays the script twice: every segment whole, and every octet a
+segment of its own (`cuts`).  Adjacent sends to one side count as one.  Whatever else the negotiation
+does at a step than the step expects is a failure, except Note, Proven and Delivered: they are
+compared only where they are expected, and are all in `notes`, `proven` and `delivered` after a run.
+A script ends where its Playbook ends: it need not end the session.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from gateway.dialects.base import Dialect, Policy, Terms
+from gateway.negotiation.driver import Negotiation
+from gateway.negotiation.vocabulary import (
+    Abort,
+    Action,
+    Close,
+    Delivered,
+    Dial,
+    Note,
+    Patience,
+    Proven,
+    Secured,
+    Send,
+    Side,
+    Splice,
+    StartTLS,
+    Trouble,
+)
+
+WHOLE = 0
+"""A cut: segments as the script has them."""
+SINGLE = 1
+"""A cut: each octet a segment of its own."""
+
+TLS13 = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, "X25519MLKEM768", "mail.example.org")
+
+
+def terms(**changes: Any) -> Terms:
+    """The terms of a plaintext port under `required`, changed as told."""
+    usual = Terms(
+        hostname=b"gw.example.org",
+        implicit=False,
+        policy=Policy.REQUIRED,
+        lazy=False,
+        bad_commands=10,
+        client="192.0.2.10",
+        session="gw1-0001",
+        now=lambda: datetime(2026, 11, 21, 10, 30, 0, tzinfo=timezone.utc),
+    )
+    return replace(usual, **changes)
+
+
+# --- what a step can expect ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Switch:
+    """StartTLS, and the ciphertext that had come along with the plaintext before it."""
+
+    side: Side
+    last_words: bytes
+    early: bytes = b""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A Note with this event and at least these fields."""
+
+    event: str
+    fields: tuple[tuple[str, object], ...] = ()
+
+    def describes(self, action: object) -> bool:
+        return isinstance(action, Note) and action.event == self.event and set(self.fields) <= set(action.fields)
+
+
+Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Delivered
+
+DIAL = Dial()
+SPLICE = Splice()
+PROVEN = Proven()
+DELIVERED = Delivered()
+ABORT_BACKEND = Abort(Side.BACKEND)
+
+
+def to_client(octets: bytes) -> Send:
+    return Send(Side.CLIENT, octets)
+
+
+def to_backend(octets: bytes) -> Send:
+    return Send(Side.BACKEND, octets)
+
+
+def tls(last_words: bytes, side: Side = Side.CLIENT, early: bytes = b"") -> Switch:
+    return Switch(side, last_words, early)
+
+
+def close(reason: str) -> Close:
+    """The end; its detail is not compared (but see `Playbook.detail`)."""
+    return Close(reason)
+
+
+def note(event: str, **fields: object) -> Noted:
+    return Noted(event, tuple(fields.items()))
+
+
+def tidy(actions: Iterable[object]) -> list[object]:
+    """Adjacent sends merged and the splice put last: what does not depend on how the octets were cut."""
+    tidied: list[object] = []
+    spliced = False
+    for action in actions:
+        last = tidied[-1] if tidied else None
+        if isinstance(action, Send) and isinstance(last, Send) and last.side is action.side:
+            tidied[-1] = Send(action.side, last.data + action.data)
+        elif isinstance(action, Send) and not action.data:
+            pass
+        elif isinstance(action, Splice):
+            spliced = True
+        else:
+            tidied.append(action)
+    return [*tidied, SPLICE] if spliced else tidied
+
+
+# --- a negotiation with somebody who performs its actions ------------------------------------------
+
+
+class Stage:
+    """One negotiation, fed as a session would feed it; everything that it did is in `deeds`."""
+
+    def __init__(self, dialect: Dialect, agreed: Terms, cut: int = WHOLE) -> None:
+        self.negotiation = Negotiation(dialect.script(agreed))
+        self.cut = cut
+        self.deeds: list[object] = []
+        self.switching: Side | None = None
+        self._early = b""
+        self.spliced = False
+
+    def take(self, actions: Iterable[Action]) -> None:
+        """Do as a session does with the driver's actions."""
+        for action in actions:
+            match action:
+                case StartTLS(side, last_words):
+                    self.switching = side
+                    self._early = self.negotiation.early(side)
+                    self.deeds.append(Switch(side, last_words, self._early))
+                    continue
+                case Splice():
+                    self.spliced = True
+            self.deeds.append(action)
+
+    def receive(self, side: Side, octets: bytes) -> None:
+        """Octets from a side, cut as agreed; what a session would not hand in is not handed in."""
+        size = self.cut or len(octets)
+        for at in range(0, len(octets), size or 1):
+            segment = octets[at : at + size]
+            if self.spliced:
+                self.deeds.append(Send(side.other, segment))
+            elif self.switching is side:  # ciphertext now: the TLS half's, not the negotiation's
+                self._early += segment
+                last = self.deeds[-1] if self.deeds else None
+                assert isinstance(last, Switch), f"{side.value} spoke during the handshake: {segment!r}"
+                self.deeds[-1] = replace(last, early=self._early)
+            elif not self.negotiation.over:
+                self.take(self.negotiation.receive(side, segment))
+
+    def secured(self, facts: Secured) -> None:
+        side, self.switching = self.switching, None
+        assert side is not None, "no handshake is under way"
+        self.take(self.negotiation.secured(side, facts))
+
+    def unsecured(self, detail: str) -> None:
+        side, self.switching = self.switching, None
+        assert side is not None, "no handshake is under way"
+        self.take(self.negotiation.unsecured(side, detail))
+
+    def heard_by(self, side: Side) -> bytes:
+        """All that this side was told so far, go-aheads included."""
+        heard = b""
+        for deed in self.deeds:
+            match deed:
+                case Send(to, octets) if to is side:
+                    heard += octets
+                case Switch(to, last_words) if to is side:
+                    heard += last_words
+        return heard
+
+
+# --- the script of a test --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something happens, and this follows from it."""
+
+    says: str
+    happen: Callable[[Stage], None]
+    expected: tuple[Expected, ...]
+
+
+class Playbook:
+    """A conversation, written down first and played by `run`."""
+
+    def __init__(self, dialect: Dialect, agreed: Terms | None = None) -> None:
+        self._dialect = dialect
+        self._terms = agreed or terms()
+        self._steps: list[Step] = []
+        self._played = False
+        self.notes: list[Note] = []
+        self.proven = 0
+        self.delivered = 0
+        self.detail = ""
+        """The detail of the Close, if there was one."""
+
+    # what happens
+
+    def start(self, *expected: Expected) -> Playbook:
+        return self._step("start", lambda stage: stage.take(stage.negotiation.start()), expected)
+
+    def client(self, octets: bytes, *expected: Expected) -> Playbook:
+        return self._step(f"client: {octets!r}", lambda stage: stage.receive(Side.CLIENT, octets), expected)
+
+    def backend(self, octets: bytes, *expected: Expected) -> Playbook:
+        return self._step(f"backend: {octets!r}", lambda stage: stage.receive(Side.BACKEND, octets), expected)
+
+    def dialled(self, *expected: Expected) -> Playbook:
+        return self._step("dialled", lambda stage: stage.take(stage.negotiation.dialled()), expected)
+
+    def undialled(self, *expected: Expected, detail: str = "connection refused") -> Playbook:
+        return self._step("undialled", lambda stage: stage.take(stage.negotiation.undialled(detail)), expected)
+
+    def secured(self, *expected: Expected, facts: Secured = TLS13) -> Playbook:
+        return self._step("secured", lambda stage: stage.secured(facts), expected)
+
+    def unsecured(self, *expected: Expected, detail: str = "no shared cipher") -> Playbook:
+        return self._step("unsecured", lambda stage: stage.unsecured(detail), expected)
+
+    def ended(self, side: Side, orderly: bool, *expected: Expected) -> Playbook:
+        how = "closes" if orderly else "is reset"
+        return self._step(
+            f"{side.value} {how}", lambda stage: stage.take(stage.negotiation.ended(side, orderly)), expected
+        )
+
+    def expire(self, trouble: Trouble, *expected: Expected) -> Playbook:
+        return self._step(
+            f"expire {trouble.key}", lambda stage: stage.take(stage.negotiation.expire(trouble)), expected
+        )
+
+    def stop(self, *expected: Expected) -> Playbook:
+        return self._step("stop", lambda stage: stage.take(stage.negotiation.stop()), expected)
+
+    # what is the case
+
+    def waits(self, patience: Patience) -> Playbook:
+        """The negotiation is in a wait with this patience."""
+
+        def check(stage: Stage) -> None:
+            actual = getattr(stage.negotiation.waiting, "patience", None)
+            assert actual is patience, f"waits with {actual}, not {patience}"
+
+        return self._step(f"waits {patience.value}", check, ())
+
+    def wants(self, side: Side, wanted: bool = True) -> Playbook:
+        """The session should (not) read on that side now."""
+
+        def check(stage: Stage) -> None:
+            assert stage.negotiation.wants(side) is wanted, f"wants({side.value}) is not {wanted}"
+
+        return self._step(f"wants {side.value} {wanted}", check, ())
+
+    def phase(self, name: str) -> Playbook:
+        def check(stage: Stage) -> None:
+            assert stage.negotiation.phase == name, f"phase is {stage.negotiation.phase}, not {name}"
+
+        return self._step(f"phase {name}", check, ())
+
+    def then(self, *others: Callable[[Playbook], Playbook]) -> Playbook:
+        """Go on with pieces of script that several tests share."""
+        for other in others:
+            other(self)
+        return self
+
+    # the performance
+
+    def run(self, cuts: tuple[int, ...] = (WHOLE, SINGLE)) -> Playbook:
+        self._played = True
+        for cut in cuts:
+            self._play(cut)
+        return self
+
+    def _step(self, says: str, happen: Callable[[Stage], None], expected: tuple[Expected, ...]) -> Playbook:
+        self._steps.append(Step(says, happen, expected))
+        return self
+
+    def _play(self, cut: int) -> None:
+        stage = Stage(self._dialect, self._terms, cut)
+        self.notes, self.proven, self.delivered, self.detail = [], 0, 0, ""
+        wanted: list[str] = []
+        happened: list[str] = []
+        for step in self._steps:
+            stage.deeds.clear()
+            wanted.append(f">> {step.says}")
+            happened.append(f">> {step.says}")
+            try:
+                step.happen(stage)
+            except AssertionError as error:
+                raise AssertionError(self._told(cut, wanted, [*happened, f"!! {error}"])) from None
+            self._collect(stage.deeds)
+            hoped = tidy(silent(step.expected))
+            deeds = tidy(Close(deed.reason) if isinstance(deed, Close) else deed for deed in silent(stage.deeds))
+            wanted += [f"<< {deed}" for deed in hoped]
+            happened += [f"<< {deed}" for deed in deeds]
+            for expected in step.expected:
+                if missing(expected, stage.deeds):
+                    wanted.append(f"<< {expected}")
+                    happened += [f"-- {deed}" for deed in stage.deeds if isinstance(deed, Note)]
+            if wanted != happened:
+                raise AssertionError(self._told(cut, wanted, happened))
+
+    def _collect(self, deeds: Iterable[object]) -> None:
+        for deed in deeds:
+            match deed:
+                case Note():
+                    self.notes.append(deed)
+                case Proven():
+                    self.proven += 1
+                case Delivered():
+                    self.delivered += 1
+                case Close(detail=detail):
+                    self.detail = detail
+
+    def _told(self, cut: int, wanted: list[str], happened: list[str]) -> str:
+        manner = "single octets" if cut == SINGLE else f"pieces of {cut}" if cut else "whole segments"
+        lines = difflib.ndiff(wanted, happened)
+        return f"played in {manner} (- expected, + happened):\n" + "\n".join(line.rstrip("\n") for line in lines)
+
+    def __del__(self) -> None:
+        assert self._played, "a Playbook was written and never run"
+
+
+def silent(actions: Iterable[Any]) -> Iterator[Any]:
+    """Without what is compared only where it is expected."""
+    return (action for action in actions if not isinstance(action, Note | Noted | Proven | Delivered))
+
+
+def missing(expected: Expected, deeds: Iterable[object]) -> bool:
+    match expected:
+        case Noted():
+            return not any(expected.describes(deed) for deed in deeds)
+        case Proven() | Delivered():
+            return expected not in deeds
+    return False
