@@ -23,8 +23,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
+from gateway.health import Health
 
 _log = Logger()
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Failures to connect that say nothing about the backend."""
 
 Done = Callable[[socket.socket], object]
 Failed = Callable[[str], object]
@@ -45,26 +49,25 @@ class Reactor(Protocol):
     def seconds(self) -> float: ...
 
 
-class Cancel(Protocol):
-    def cancel(self) -> None:
-        """Forget it: neither `done` nor `failed` will be called any more."""
-
-
 class Dialer:
-    """Connects to one of a backend's addresses, the first that answers in their order."""
+    """Connects to one of a backend's addresses, the first that answers in their order.
+
+    Those that failed of late come last.
+    """
 
     def __init__(self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float) -> None:
         """`connect_timeout`: seconds for all addresses together, names and all."""
         self._reactor = reactor
         self._addresses = tuple(addresses)
         self._timeout = connect_timeout
+        self._health = Health(reactor.seconds)
 
-    def dial(self, done: Done, failed: Failed) -> Cancel:
+    def dial(self, done: Done, failed: Failed) -> Attempt:
         """Call `done` with a connected, non-blocking socket, or `failed` with what went wrong; never at once.
 
         The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
-        return Attempt(self._reactor, self._addresses, self._timeout, done, failed)
+        return Attempt(self._reactor, self._addresses, self._health, self._timeout, done, failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class Place:
     family: int
     where: Any
     text: str
+    address: str
+    """As the configuration has it."""
+    host: str = ""
+    """The host in it; nothing for a UNIX socket."""
 
 
 @implementer(IReadWriteDescriptor)
@@ -153,14 +160,24 @@ class Answers:
 
 
 class Attempt:
-    """One dialling, through all the addresses."""
+    """One dialling, through all the addresses; and again from where it was, if what answered is no good."""
 
     def __init__(
-        self, reactor: Reactor, addresses: Sequence[Address], timeout: float, done: Done, failed: Failed
+        self,
+        reactor: Reactor,
+        addresses: Sequence[Address],
+        health: Health,
+        timeout: float,
+        done: Done,
+        failed: Failed,
     ) -> None:
         self._reactor = reactor
-        self._left: deque[Address | Place] = deque(addresses)
+        self._health = health
+        self._addresses = tuple(map(str, addresses))
+        self._left: deque[Address | Place] = deque(sorted(addresses, key=lambda one: health.is_down(str(one))))
+        self._timeout = timeout
         self._ends = reactor.seconds() + timeout
+        self._place: Place | None = None
         self._done = done
         self._failed = failed
         self._complaints: list[str] = []
@@ -168,12 +185,39 @@ class Attempt:
         self._timer: Delayed | None = None
         self._step = 0
         """Tells an answer that we wait for from one that comes too late."""
+        self._blameless = False
         self._over = False
+        if health.rests(self._addresses):
+            self._complaints.append(f"{', '.join(self._addresses)}: failed a moment ago")
+            self._left.clear()
         self._next()
 
+    @property
+    def reached(self) -> Place:
+        """What was connected to last."""
+        assert self._place is not None, "nothing has answered yet"
+        return self._place
+
     def cancel(self) -> None:
+        """Forget it: neither `done` nor `failed` will be called any more."""
         self._over = True
         self._stop()
+
+    def greeted(self) -> None:
+        """What was reached is in health."""
+        for key in (self.reached.text, self.reached.address):
+            self._health.greeted(key)
+
+    def again(self, suspicion: bool) -> None:
+        """What was reached is no good; go on with the addresses that are left, if any.
+
+        With `suspicion` it may be good for others: it only closed before it had said anything.
+        """
+        (self._health.suspected if suspicion else self._health.failed)(self.reached.text)
+        self._complaints.append(f"{self.reached.text}: no good")
+        self._over = False
+        self._ends = self._reactor.seconds() + self._timeout
+        self._next()
 
     def _stop(self) -> None:
         self._step += 1
@@ -190,14 +234,14 @@ class Attempt:
             target = self._left.popleft()
             match target:
                 case TCPAddress():
-                    place = self._place(target)
+                    place = self._numeric(target)
                     if place is None:
                         self._resolve(target)
                         return
                 case UnixAddress(path=path):
-                    place = Place(socket.AF_UNIX, path, str(target))
+                    place = Place(socket.AF_UNIX, path, str(target), str(target))
                 case SystemdAddress():
-                    self._complaints.append(f"{target}: cannot be dialled; it is for listeners")
+                    self._complaints.append(f"{target}: only a listener can use this")
                     continue
                 case Place():
                     place = target
@@ -206,14 +250,14 @@ class Attempt:
         self._reactor.callLater(0, self._give_up)
 
     @staticmethod
-    def _place(address: TCPAddress) -> Place | None:
+    def _numeric(address: TCPAddress) -> Place | None:
         """Where that is, or None if it is a name."""
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         except (OSError, UnicodeError):
             return None
         family, *_, where = found[0]
-        return Place(family, where, str(address))
+        return Place(family, where, str(address), str(address), address.host or "")
 
     def _resolve(self, address: TCPAddress) -> None:
         assert address.host is not None, "a backend has a host"
@@ -232,15 +276,18 @@ class Attempt:
 
     def _resolved(self, address: TCPAddress, found: list[IAddress]) -> None:
         self._stop()
-        places: list[Address | Place] = []
+        host = address.host or ""
+        places: list[Place] = []
         for one in found:
             text = f"{address.host} ({TCPAddress(getattr(one, 'host', '?'), address.port)})"
             if isinstance(one, IPv4Address):
-                places.append(Place(socket.AF_INET, (one.host, one.port), text))
+                places.append(Place(socket.AF_INET, (one.host, one.port), text, str(address), host))
             elif isinstance(one, IPv6Address):
-                places.append(Place(socket.AF_INET6, (one.host, one.port, one.flowInfo, int(one.scopeID or 0)), text))
+                where = (one.host, one.port, one.flowInfo, int(one.scopeID or 0))
+                places.append(Place(socket.AF_INET6, where, text, str(address), host))
         if not places:
             self._complaints.append(f"{address}: the name does not resolve")
+        places.sort(key=lambda place: self._health.is_down(place.text))
         self._left.extendleft(reversed(places))
         self._next()
 
@@ -259,7 +306,7 @@ class Attempt:
                 sock.close()
             self._complain(place, error)
             return False
-        self._wait(f"{place.text}: no answer in time (ETIMEDOUT)")
+        self._wait(f"{place.text}: no answer in time (ETIMEDOUT)", place)
 
         def answered(sock: socket.socket, number: int) -> None:
             self._knock = None
@@ -268,6 +315,7 @@ class Attempt:
                 self._complain(place, OSError(number, os.strerror(number)))
                 self._next()
             else:
+                self._place = place
                 self._succeed(sock)
 
         self._knock = Knock(self._reactor, sock, answered)
@@ -277,14 +325,20 @@ class Attempt:
         number = getattr(error, "errno", None)
         why = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})" if number else str(error)
         self._complaints.append(f"{place.text}: {why}")
+        if number in OURS:
+            self._blameless = True
+        else:
+            self._health.failed(place.text)
 
-    def _wait(self, otherwise: str) -> None:
+    def _wait(self, otherwise: str, place: Place | None = None) -> None:
         """Give what is under way its share of the time that is left, so that the others get theirs."""
         share = max(0.0, self._ends - self._reactor.seconds()) / (len(self._left) + 1)
-        self._timer = self._reactor.callLater(share, self._expired, otherwise)
+        self._timer = self._reactor.callLater(share, self._expired, otherwise, place)
 
-    def _expired(self, complaint: str) -> None:
+    def _expired(self, complaint: str, place: Place | None) -> None:
         self._timer = None
+        if place is not None:
+            self._health.failed(place.text)
         self._stop()
         self._complaints.append(complaint)
         self._next()
@@ -303,4 +357,7 @@ class Attempt:
     def _give_up(self) -> None:
         if not self._over:
             self._over = True
+            if not self._blameless:
+                for key in self._addresses:
+                    self._health.failed(key)
             self._failed("; ".join(self._complaints))

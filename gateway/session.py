@@ -14,10 +14,11 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-from .backend import Cancel, Dialer
+from .backend import Attempt, Dialer
 from .config.values import Timeouts
 from .deadline import Deadline
 from .dialects.base import Dialect, Policy, Terms
+from .dialects.reach import CLOSED
 from .leg import End, Leg
 from .negotiation.driver import Negotiation
 from .negotiation.filters import Newlines
@@ -29,6 +30,8 @@ from .negotiation.vocabulary import (
     Delivered,
     Dial,
     Expired,
+    Greeted,
+    Identified,
     Note,
     Pass,
     Patience,
@@ -72,6 +75,8 @@ class Entrance:
     dialer: Dialer
     accept_tls: Callable[[], TLSHalf]
     events: Events
+    connect_tls: Callable[[str], TLSHalf] | None = None
+    """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once per service and have been made."""
 
@@ -98,7 +103,8 @@ class Session:
         self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
         self._client = self._leg(Side.CLIENT, sock)
         self._legs: dict[Side, Leg] = {Side.CLIENT: self._client}
-        self._dialling: Cancel | None = None
+        self._attempt: Attempt | None = None
+        self._dialling = False
         self._negotiation = Negotiation(
             entrance.dialect.script(
                 Terms(
@@ -146,8 +152,7 @@ class Session:
     def abort(self) -> None:
         """End at once, whatever is under way."""
         self._finish("aborted")
-        for leg in self._legs.values():
-            leg.abort()
+        self._end_legs(reset=True)
 
     # --- what happens ------------------------------------------------------------------------
 
@@ -180,19 +185,38 @@ class Session:
         self._flow()
 
     def leg_closed(self, leg: Leg) -> None:
-        del self._legs[self._side(leg)]
         self._full.discard(leg)
-        if not self._legs and self._dialling is None:
+        side = self._side(leg)
+        if self._legs.get(side) is not leg:
+            return  # a backend's that was given up for the next address
+        del self._legs[side]
+        if self._legs:
+            if self._spliced and not self._reason:
+                # It broke while it was only written to: there is nobody left to write to.
+                self._finish(f"{side.value}-lost")
+                self._end_legs(reset=True)
+        elif not self._dialling:
             self._over()
 
+    def _dial(self, failed: str) -> None:
+        self._dialling = True
+        if self._attempt is None:
+            self._attempt = self._entrance.dialer.dial(self._dialled, self._undialled)
+            return
+        leg = self._legs.pop(Side.BACKEND, None)
+        if leg is not None:
+            leg.abort()
+        self._ends.pop(Side.BACKEND, None)
+        self._attempt.again(suspicion=failed == CLOSED)
+
     def _dialled(self, sock: Any) -> None:
-        self._dialling = None
+        self._dialling = False
         self._legs[Side.BACKEND] = leg = self._leg(Side.BACKEND, sock)
         leg.start()
         self._perform(self._negotiation.dialled())
 
     def _undialled(self, detail: str) -> None:
-        self._dialling = None
+        self._dialling = False
         self._perform(self._negotiation.undialled(detail))
 
     def _side(self, leg: Leg) -> Side:
@@ -210,9 +234,15 @@ class Session:
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
-                    leg.start_tls(self._entrance.accept_tls(), self._negotiation.early(side))
-                case Dial():
-                    self._dialling = self._entrance.dialer.dial(self._dialled, self._undialled)
+                    half = self._entrance.accept_tls() if side is Side.CLIENT else self._connecting()
+                    leg.start_tls(half, self._negotiation.early(side))
+                case Dial(failed):
+                    self._dial(failed)
+                case Greeted():
+                    assert self._attempt is not None
+                    self._attempt.greeted()
+                case Identified(client):
+                    self._identify(client)
                 case Note():
                     self._note(action)
                 case Proven():
@@ -226,12 +256,19 @@ class Session:
                     self._splice()
                 case Close(reason, detail):
                     self._finish(reason, detail)
-                    for leg in list(self._legs.values()):
-                        leg.close()
+                    self._end_legs()
         if not self._negotiation.over:
             self._phase = self._negotiation.phase
             self._watch()
             self._flow()
+
+    def _connecting(self) -> TLSHalf:
+        assert self._attempt is not None and self._entrance.connect_tls is not None
+        return self._entrance.connect_tls(self._attempt.reached.host)
+
+    def _identify(self, client: str) -> None:
+        """A load balancer told who this is: the log and the limits go by that."""
+        self._events = self._entrance.events.bound(session=self.identity, service=self._entrance.service, client=client)
 
     def _note(self, note: Note) -> None:
         if note.once:
@@ -257,8 +294,7 @@ class Session:
         reset = self._ends[side] is End.RESET
         if reset or side.other in self._ends:
             self._finish(f"{side.value}-lost" if reset else f"{next(iter(self._ends)).value}-closed")
-            for leg in list(self._legs.values()):
-                (leg.abort if reset else leg.close)()
+            self._end_legs(reset)
         else:
             self._legs[side.other].half_close()
             self._moved = -1
@@ -347,8 +383,7 @@ class Session:
             self._deadline.set(HALF_CLOSED if self._ends else self._entrance.dialect.patience[Patience.RELAY])
             return
         self._finish("idle")
-        for leg in list(self._legs.values()):
-            leg.close()
+        self._end_legs()
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -356,9 +391,13 @@ class Session:
         if not self._reason:
             self._reason, self._detail = reason, detail
         self._deadline.cancel()
-        if self._dialling is not None:
-            self._dialling.cancel()
-            self._dialling = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._dialling = False
+
+    def _end_legs(self, reset: bool = False) -> None:
+        for leg in list(self._legs.values()):
+            (leg.abort if reset else leg.close)()
 
     def _over(self) -> None:
         client = self._client

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure of what is tested.
+settings.register_profile("gateway", deadline=None)
+settings.load_profile("gateway")
 
 Entry = Mapping[str, Any]
 CORPUS = pytest.StashKey[dict[str, list[Entry]]]()
@@ -46,7 +51,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for kind, entries in metafunc.config.stash[CORPUS].items():
-        if kind in metafunc.fixturenames:
+        if metafunc.definition.path.name == KINDS[kind]:
             metafunc.parametrize(kind, entries, ids=[_name(kind, *numbered) for numbered in enumerate(entries)])
 
 
@@ -62,3 +67,9 @@ def _kind(name: str, entries: Any) -> str:
 def _name(kind: str, index: int, entry: Entry) -> str:
     scenario = f" {entry['protocol']} {entry['scenario']}" if kind == "client" else f" {entry['protocol']}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{index} {entry[kind]} {entry['version']}{scenario}").strip("-")
+
+
+@pytest.fixture(scope="session")
+def recordings(pytestconfig: pytest.Config) -> list[Entry]:
+    """All recorded clients: what one of them did elsewhere tells how it goes on."""
+    return pytestconfig.stash[CORPUS].get("client", [])

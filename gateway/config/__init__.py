@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def load(path: str | Path, protocols: Mapping[str, Traits]) -> Configuration:
         raise ConfigurationError([f"{path}: {wrong.strerror}; name the configuration file"]) from None
     except UnicodeDecodeError as wrong:
         raise ConfigurationError([f"{path}: octet {wrong.start + 1} is not UTF-8; save the file as UTF-8"]) from None
-    return parse(text, str(path), protocols, Machine(Path(path).absolute().parent, complaint=_complaint))
+    machine = Machine(Path(path).absolute().parent, complaint=_complaint, is_local=_is_local)
+    return parse(text, str(path), protocols, machine)
 
 
 def _complaint(path: Path) -> str | None:
@@ -34,3 +36,23 @@ def _complaint(path: Path) -> str | None:
     except OSError as wrong:
         return f"{wrong.strerror}; name a file that the gateway may read when it starts"
     return None
+
+
+def _is_local(host: str) -> bool:
+    """Whether this machine has the address, or goes by the name; no resolver is asked."""
+    if _can_be(host):
+        # With ip_nonlocal_bind, as failover clusters set it, the kernel lets everybody be anybody: then who knows.
+        # These are addresses that no machine has: the discard prefix (RFC 6666) and class E (RFC 1112 4).
+        return not _can_be("100::1" if ":" in host else "240.0.0.1")
+    return host.lower() == socket.gethostname().lower()
+
+
+def _can_be(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        family, kind, protocol, _, place = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(place)
+    except OSError:  # gaierror is one: not an address
+        return False
+    return True

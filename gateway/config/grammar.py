@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from .values import Address, SystemdAddress, TCPAddress, UnixAddress
+from .values import Address, IPAddress, Network, SystemdAddress, TCPAddress, UnixAddress
 
 T = TypeVar("T")
 Grammar = Callable[[str], T]
@@ -23,6 +23,7 @@ _LONGEST = 86400.0
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PIN = re.compile(r"sha256:((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.ASCII | re.IGNORECASE)
 # sockaddr_un.sun_path holds 108 octets with its NUL.
 _LONGEST_PATH = 107
 
@@ -53,14 +54,12 @@ def yes_or_no(text: str) -> bool:
     return choice("yes", "no")(text) == "yes"
 
 
-def choice(*words: str, later: Collection[str] = (), why: str = "") -> Grammar[str]:
-    """One of these words; `later` are words of versions to come, refused with `why`."""
+def choice(*words: str) -> Grammar[str]:
+    """One of these words."""
 
     def grammar(text: str) -> str:
         if text in words:
             return text
-        if text in later:
-            raise ValueError(f"{why}; only {any_of(words)} is possible so far")
         raise ValueError(f"{quoted(text)} is not possible here; write {any_of(words)}")
 
     return grammar
@@ -95,6 +94,72 @@ def host_name(text: str) -> str:
     if not _is_host(text, _LABEL):
         raise ValueError(f"{quoted(text)} is not a host name; write a fully qualified one, like mail.example.org")
     return text
+
+
+def canonical(text: str) -> IPAddress:
+    """An IP address as allow-lists compare it: never IPv4-mapped, a zone only where it tells two hosts apart.
+
+    Raises ValueError for text that is no IP address.
+    """
+    match ipaddress.ip_address(text):
+        case ipaddress.IPv6Address(ipv4_mapped=ipaddress.IPv4Address() as address):
+            return address
+        case ipaddress.IPv6Address(is_link_local=False) as address:
+            return ipaddress.IPv6Address(int(address))
+        case address:
+            return address
+
+
+def certificate_name(text: str) -> str:
+    """What a backend's certificate must be for: one DNS name, or one IP address without brackets."""
+    try:
+        # No certificate holds a zone.
+        return str(canonical(text.partition("%")[0]))
+    except ValueError:
+        pass
+    if not _is_host(text, _LOOSE_LABEL):
+        raise ValueError(
+            f"{quoted(text)} is neither a host name nor an IP address; write the name that the certificate must hold"
+        )
+    return text
+
+
+def verification(text: str) -> str:
+    """`yes`, `no`, or the SHA-256 digest of the leaf certificate, as openssl prints it or without colons."""
+    if text in ("yes", "no"):
+        return text
+    if match := _PIN.fullmatch(text):
+        return f"sha256:{match[1].replace(':', '').lower()}"
+    if text.lower().startswith("sha256:"):
+        raise ValueError(
+            f"{quoted(text)} is not sha256: and 64 hexadecimal digits; "
+            "see: openssl x509 -in FILE -noout -fingerprint -sha256"
+        )
+    raise ValueError(f"{quoted(text)} is not possible here; write yes, no or sha256:HEX")
+
+
+def network(text: str) -> Network:
+    """A network like 10.0.0.0/8, or one address; what is IPv4-mapped is IPv4."""
+    host, slash, bits = text.partition("/")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{quoted(text)} is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or one address"
+        ) from None
+    if "%" in host:
+        raise ValueError(f"{quoted(text)}: zones are not told apart here; write {host.partition('%')[0]}{slash}{bits}")
+    most = address.max_prefixlen
+    if slash and not (re.fullmatch("[0-9]{1,3}", bits) and int(bits) <= most):
+        raise ValueError(f"{quoted(text)}: {quoted(bits)} is not a number of bits from 0 to {most}")
+    length = int(bits) if slash else most
+    # A wider network than all IPv4-mapped addresses is one of IPv6, and holds no IPv4 address.
+    if length >= 96 and (same := canonical(host)).version != address.version:
+        address, length = same, length - 96
+    whole = ipaddress.ip_network((address, length), strict=False)
+    if whole.network_address != address:
+        raise ValueError(f"{quoted(text)} has host bits set; write {whole}, or {address} for that address alone")
+    return whole
 
 
 def several(grammar: Grammar[T]) -> Grammar[tuple[T, ...]]:

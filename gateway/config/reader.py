@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError
 from . import ini
+from .addresses import collide, leads_to
 from .grammar import (
     Grammar,
     any_of,
+    certificate_name,
     choice,
     count,
     destination,
@@ -23,9 +24,11 @@ from .grammar import (
     listener,
     meant,
     name,
+    network,
     quoted,
     several,
     single,
+    verification,
     yes_or_no,
 )
 from .values import TLS, Address, Backend, Configuration, Service, TCPAddress, Timeouts, Traits
@@ -35,6 +38,7 @@ D = TypeVar("D")
 
 _POLICIES = ("required", "auth-only", "optional")
 _NEWLINES = ("normalize", "reject", "pass")
+_IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _FIXED = ("gateway", "tls", "limits", "timeouts")
 _NAMED = ("service", "backend")
 
@@ -48,6 +52,8 @@ class Machine:
     hostname: Callable[[], str] = socket.getfqdn
     complaint: Callable[[Path], str | None] = lambda path: None
     """Why a file cannot be read, or None."""
+    is_local: Callable[[str], bool] = lambda host: False
+    """Whether this address or name is the machine itself.  Loopback addresses and localhost are not asked for."""
 
 
 class _Section:
@@ -56,7 +62,7 @@ class _Section:
     def __init__(self, title: str, options: Mapping[str, str], report: Callable[[str], None]) -> None:
         self.title = title
         self.options = options
-        self.known: list[str] = []
+        self.known: dict[str, None] = {}
         self._report = report
 
     def wrong(self, option: str, what: str) -> None:
@@ -64,7 +70,7 @@ class _Section:
 
     def take(self, option: str, grammar: Grammar[T], default: D) -> T | D:
         """The option's value; the default also stands for a value that is wrong."""
-        self.known.append(option)
+        self.known[option] = None
         text = self.options.get(option)
         if text is None:
             return default
@@ -97,6 +103,8 @@ class _Reader:
         self._backends: dict[str, Backend] = {}
         self._unused: set[str] = set()
         self._listeners: list[tuple[Address, str]] = []
+        self._destinations: list[tuple[_Section, str, Address]] = []
+        self._own_name = ""
 
     def read(self) -> Configuration:
         self._check_titles()
@@ -104,7 +112,6 @@ class _Reader:
         hostname = self._hostname(gateway)
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
-        log_users = gateway.take("log_users", yes_or_no, False)
         gateway.finish()
         tls = self._tls()
         limits = self._section("limits")
@@ -118,12 +125,13 @@ class _Reader:
             self.problems.append(
                 "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]"
             )
+        self._check_loops()
         for title in self._backends:
             if title in self._unused:
                 self.problems.append(
                     f"[backend:{title}]: no service uses it; name it in a service's backend, or remove it"
                 )
-        return Configuration(hostname, drain, log, log_users, tls, services, bad_commands, timeouts)
+        return Configuration(hostname, drain, log, tls, services, bad_commands, timeouts)
 
     def _section(self, title: str) -> _Section:
         return _Section(title, self._sections.get(title, {}), self.problems.append)
@@ -153,7 +161,7 @@ class _Reader:
         given = gateway.take("hostname", host_name, "")
         if given or "hostname" in gateway.options:
             return given
-        own = self._machine.hostname()
+        own = self._own_name = self._machine.hostname()
         try:
             return host_name(own)
         except ValueError:
@@ -169,10 +177,16 @@ class _Reader:
             section.wrong("certificate", "is missing; name the PEM file that holds the certificate and its chain")
         section.finish()
         directory = self._machine.directory
-        for option, file in (("certificate", certificate), ("key", key)):
-            if file and (complaint := self._machine.complaint(directory / file)):
-                section.wrong(option, f"{directory / file}: {complaint}")
-        return TLS(directory / certificate, directory / key if key else None)
+        return TLS(self._file(section, "certificate", certificate) or directory, self._file(section, "key", key))
+
+    def _file(self, section: _Section, option: str, file: str) -> Path | None:
+        """Where the file lies; None where none is named."""
+        if not file:
+            return None
+        path = self._machine.directory / file
+        if complaint := self._machine.complaint(path):
+            section.wrong(option, f"{path}: {complaint}")
+        return path
 
     def _timeouts(self) -> Timeouts:
         section, default, seconds = self._section("timeouts"), Timeouts(), duration(0.1)
@@ -190,14 +204,42 @@ class _Reader:
         section = self._section(f"backend:{title}")
         addresses = section.take("address", several(destination), ())
         connect = section.take("connect", choice("eager", "lazy"), "eager")
-        why = "this version cannot speak TLS to a backend"
-        section.take("tls", choice("none", later=("starttls", "implicit"), why=why), "none")
-        why = "this version cannot tell a backend who the client is"
-        section.take("identity", choice("none", later=("proxy-v1", "proxy-v2", "xclient", "id"), why=why), "none")
+        # None stands for what is wrong: nothing follows from it.
+        tls = section.take("tls", choice("none", "starttls", "implicit"), None if "tls" in section.options else "none")
+        verify = section.take("verify", verification, None if "verify" in section.options else "yes")
+        certificate = section.take("name", certificate_name, None)
+        one = single("give one file, and its name must not hold blanks")
+        ca = section.take("ca", one, "")
+        profile = section.take("profile", choice("intermediate", "legacy"), "intermediate")
+        identity = section.take("identity", choice(*_IDENTITIES), "none")
+        allow_relay = section.take("allow_relay", yes_or_no, False)
         if "address" not in section.options:
             section.wrong("address", "is missing; write host:port or unix:/path")
+        idle = _idle_options(tls, verify)
+        for option, why in idle.items():
+            if option in section.options:
+                section.wrong(option, why)
+        if tls in ("starttls", "implicit") and verify == "yes" and "name" not in section.options:
+            for nameless in [address for address in addresses if not isinstance(address, TCPAddress)][:1]:
+                right = "write the name that the certificate must hold, or verify = sha256:HEX"
+                section.wrong("name", f"is missing, and {nameless} has no host that could stand for it; {right}")
+        if "allow_relay" in section.options and identity != "none":
+            why = f"means nothing with identity = {identity}, for then the backend judges the client itself"
+            section.wrong("allow_relay", f"{why}; remove it")
         section.finish()
-        return Backend(title, addresses, connect)
+        self._destinations += [(section, "address", address) for address in addresses]
+        return Backend(
+            title,
+            addresses,
+            connect,
+            tls or "none",
+            verify or "yes",
+            certificate,
+            None if "ca" in idle else self._file(section, "ca", ca),
+            profile,
+            identity,
+            allow_relay,
+        )
 
     def _service(self, title: str) -> Service:
         section = self._section(f"service:{title}")
@@ -225,7 +267,10 @@ class _Reader:
         newlines = section.take("newlines", choice(*_NEWLINES), "normalize")
         if traits is not None:
             self._check_options(section, protocol, {"received", "newlines"} - traits.options)
+        accept_proxy = section.take("accept_proxy", several(network), ())
         backend = self._named_backend(section)
+        if traits is not None and backend.name in self._backends:
+            self._check_backend(section.title, protocol, traits, backend)
         section.finish()
         return Service(
             title,
@@ -236,6 +281,7 @@ class _Reader:
             backend,
             received,
             newlines,
+            accept_proxy,
         )
 
     def _check_options(self, section: _Section, protocol: str, foreign: Collection[str]) -> None:
@@ -243,6 +289,18 @@ class _Reader:
             if option in foreign:
                 whose = [other for other, traits in self._protocols.items() if option in traits.options]
                 section.wrong(option, f"{protocol} has no such option, only {any_of(whose)} has; remove it")
+
+    def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend) -> None:
+        """What a backend may be asked to do depends on the protocols that are spoken to it."""
+        place = f"backend:{backend.name}"
+        section = _Section(place, self._sections[place], self.problems.append)
+        possible = ("none", *sorted(traits.identities))
+        if backend.identity not in possible:
+            fault = f"[{service}] uses this backend, and {protocol} has no {backend.identity}"
+            section.wrong("identity", f"{fault}; write {any_of(possible)}")
+        # Whoever takes in mail from strangers to hand it on owes it a trace (RFC 5321 4.4); nobody else relays.
+        if "allow_relay" in section.options and "received" not in traits.options:
+            section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")
 
     def _named_backend(self, section: _Section) -> Backend:
         one = single("give one address, or name a [backend:NAME] that lists several")
@@ -255,6 +313,7 @@ class _Reader:
         addresses: tuple[Address, ...] = ()
         if ":" in text:
             addresses = section.take("backend", several(destination), ())
+            self._destinations += [(section, "backend", address) for address in addresses]
         else:
             guess = meant(text, self._backends)
             # One slip of the pen is one problem: the section that was meant is not reported as unused too.
@@ -267,12 +326,37 @@ class _Reader:
         for address in addresses:
             place = f"[{section.title}] {option}"
             for other, owner in self._listeners:
-                if _collide(address, other):
+                if collide(address, other):
                     also = f"{other} of {owner}" if other != address else owner
                     section.wrong(option, f"{address} is taken by {also}; an address can serve one purpose only")
                     break
             else:
                 self._listeners.append((address, place))
+
+    def _check_loops(self) -> None:
+        for section, option, address in self._destinations:
+            for own, owner in self._listeners:
+                if leads_to(address, own, self._is_local):
+                    fault = f"{address} leads back to the gateway, to {own} of {owner}"
+                    section.wrong(option, f"{fault}; write where the old server listens")
+                    break
+
+    def _is_local(self, host: str) -> bool:
+        return host == self._own_name.lower() or self._machine.is_local(host)
+
+
+def _idle_options(tls: str | None, verify: str | None) -> dict[str, str]:
+    """The options of a backend that the others leave nothing to do, and why."""
+    if tls == "none":
+        why = "is about TLS, and this backend is reached without; remove it, or write tls = starttls or tls = implicit"
+        return dict.fromkeys(("verify", "name", "ca", "profile"), why)
+    if verify is None or verify == "yes":
+        return {}
+    shown, why = (
+        ("no", "any certificate will do") if verify == "no" else ("sha256:HEX", "one certificate alone will do")
+    )
+    fault = f"means nothing with verify = {shown}, for {why}"
+    return dict.fromkeys(("name", "ca"), f"{fault}; remove it, or write verify = yes")
 
 
 def _default_policy(address: Address, defaults: Mapping[int, Enum]) -> str:
@@ -280,27 +364,6 @@ def _default_policy(address: Address, defaults: Mapping[int, Enum]) -> str:
         case TCPAddress(_, port) if port in defaults:
             return str(defaults[port].value)
     return "required"
-
-
-def _collide(one: Address, other: Address) -> bool:
-    """Whether the kernel would refuse to let us listen on both."""
-    match one, other:
-        case TCPAddress(host, port), TCPAddress(rival, rival_port):
-            return port == rival_port != 0 and not _family(host).isdisjoint(_family(rival)) and _overlap(host, rival)
-    return one == other
-
-
-def _overlap(host: str | None, rival: str | None) -> bool:
-    wildcards = (None, "0.0.0.0", "::")
-    return host == rival or host in wildcards or rival in wildcards
-
-
-def _family(host: str | None) -> set[int]:
-    """The address families that a listener's host may stand for; a name may be in either."""
-    try:
-        return {4, 6} if host is None else {ipaddress.ip_address(host).version}
-    except ValueError:
-        return {4, 6}
 
 
 def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Machine | None = None) -> Configuration:

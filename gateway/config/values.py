@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,9 @@ class SystemdAddress:
 
 Address = TCPAddress | UnixAddress | SystemdAddress
 
+IPAddress = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
 
 class Traits(Protocol):
     """What the file needs to know of a protocol; the registry of the dialects holds more than that."""
@@ -52,6 +56,10 @@ class Traits(Protocol):
     @property
     def policies(self) -> Mapping[int, Enum]:
         """The default policy by starttls port, as the word for it; `required` for the others."""
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """The ways, apart from `none`, in which a backend of this protocol can be told who the client is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,21 @@ class Backend:
     addresses: tuple[Address, ...]
     connect: str = "eager"
     """`eager` or `lazy` (dial when the first command needs it)."""
+    tls: str = "none"
+    """`none`, `starttls` or `implicit`."""
+    verify: str = "yes"
+    """`yes`, `no`, or `sha256:` and 64 lower-case hexadecimal digits: the leaf certificate's digest."""
+    certificate_name: str | None = None
+    """Option `name`: the DNS name or canonical IP address that the certificate must be for.  None stands for the host
+    of the address that is reached; a UNIX socket has none, so with it and `verify = yes` this is never None."""
+    ca: Path | None = None
+    """PEM file of the trust anchors; None stands for the system's."""
+    profile: str = "intermediate"
+    """`intermediate` or `legacy`."""
+    identity: str = "none"
+    """`none`, `proxy-v1`, `proxy-v2`, `xclient` or `id`; only what the protocols of its services can say."""
+    allow_relay: bool = False
+    """Serve it although it relays for anybody who comes from the gateway's address; only with identity `none`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,8 @@ class Service:
     received: bool = True
     newlines: str = "normalize"
     """SMTP DATA: `normalize`, `reject` or `pass`."""
+    accept_proxy: tuple[Network, ...] = ()
+    """Whose connections begin with a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +133,9 @@ class Configuration:
     """Seconds that sessions may take to finish after a stop."""
     log: str
     """`text` (logfmt) or `json`."""
-    log_users: bool
     tls: TLS
     services: tuple[Service, ...]
     bad_commands: int
     timeouts: Timeouts
+    log_users: bool = False
+    """Not in the file, and nobody reads it: it goes with the last who writes it, gateway/demo/configuration.py."""

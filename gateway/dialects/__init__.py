@@ -10,6 +10,4 @@ from .imap import DIALECT as IMAP
 from .pop3 import DIALECT as POP3
 from .smtp import DIALECT as SMTP
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {dialect.name: dialect for dialect in (SMTP, IMAP, POP3)}
-)
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in (SMTP, IMAP, POP3)})

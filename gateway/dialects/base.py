@@ -8,7 +8,7 @@ registry.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Protocol
@@ -17,8 +17,10 @@ from ..negotiation.filters import Newlines
 from ..negotiation.vocabulary import (
     Abort,
     Close,
+    Identified,
     Lost,
     Note,
+    Pass,
     Patience,
     Script,
     Secured,
@@ -31,6 +33,7 @@ from ..negotiation.vocabulary import (
     Unavailable,
     Violation,
 )
+from ..proxyprotocol import Header, Origin, ProxyError
 
 SASL_LINE = 65536
 """Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
@@ -41,6 +44,24 @@ REPLY_OCTETS = 256 * 1024
 """A backend's reply beyond these is an attack on our memory."""
 LITERAL_OCTETS = 65536
 """Literals of one command before authentication, and a refused chunk is read on to 1 MiB."""
+
+
+class BackendTLS(Enum):
+    """How the backend's leg is secured; never opportunistically."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class Identity(Enum):
+    """How the backend learns the client's address."""
+
+    NONE = "none"
+    PROXY_V1 = "proxy-v1"
+    PROXY_V2 = "proxy-v2"
+    XCLIENT = "xclient"
+    ID = "id"
 
 
 class Policy(Enum):
@@ -66,6 +87,14 @@ class Terms:
     now: Callable[[], datetime]
     received: bool = True
     newlines: Newlines = Newlines.NORMALIZE
+    origin: Origin | None = None
+    """The client's address and port, and the ones it connected to; None for a UNIX socket."""
+    proxied: bool = False
+    """The connection begins with a load balancer's PROXY header, which tells the real origin."""
+    backend_tls: BackendTLS = BackendTLS.NONE
+    backend_verified: bool = False
+    """The backend's certificate is verified: a promise about TLS (RFC 8689) holds beyond us."""
+    identity: Identity = Identity.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +111,8 @@ class Dialect:
     """Default policy by port; REQUIRED for the others."""
     options: frozenset[str] = frozenset()
     """Options of `[service:...]` that make sense for this protocol only."""
+    identities: frozenset[str] = frozenset()
+    """The ways, apart from `none`, in which a backend can be told who the client is."""
 
 
 class Dialogue(Protocol):
@@ -106,14 +137,48 @@ class Dialogue(Protocol):
 
 
 def converse(dialogue: Dialogue) -> Script:
-    """A whole session: TLS first on an implicit port, greeting, dialogue, farewell."""
+    """A whole session: PROXY header and TLS where they come first, greeting, dialogue, farewell."""
     try:
+        if dialogue.terms.proxied:
+            yield from _identify(dialogue)
         if dialogue.terms.implicit:
             dialogue.secured = yield StartTLS(Side.CLIENT)
         yield from dialogue.open()
         yield from dialogue.talk()
     except Trouble as trouble:
         yield from _part(dialogue, trouble)
+
+
+class _Introduction:
+    """A PROXY header, however the network cuts it, as a Filter that forwards nothing."""
+
+    def __init__(self) -> None:
+        self._header = Header()
+        self.origin: Origin | None = None
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        try:
+            told = self._header.feed(chunk)
+        except ProxyError as error:
+            raise Violation(Side.CLIENT, "client-bad-proxy-header", error.reason) from None
+        if told is None:
+            return b"", None
+        self.origin = told.origin
+        return b"", told.rest
+
+
+def _identify(dialogue: Dialogue) -> Script:
+    """From here on the session's client is the one whom the load balancer names, if it names one."""
+    introduction = _Introduction()
+    yield Pass(Side.CLIENT, introduction, forward=False, patience=Patience.PROXY)
+    if introduction.origin is not None:
+        client, port = introduction.origin.source
+        dialogue.terms = replace(dialogue.terms, origin=introduction.origin, client=client)
+        yield Identified(client, port)
+
+
+SILENT = frozenset({"tls-on-plaintext-port", "client-bad-proxy-header"})
+"""Ends of a client that would not understand our words."""
 
 
 def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
@@ -131,7 +196,7 @@ def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
         case _:
             key = trouble.key
             yield Note(key, (("detail", trouble.detail),))
-    last_words = dialogue.goodbye(trouble)
+    last_words = b"" if key in SILENT else dialogue.goodbye(trouble)
     if last_words:
         yield Send(Side.CLIENT, last_words)
     match trouble:

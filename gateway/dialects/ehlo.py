@@ -22,8 +22,8 @@ AUTHORITY = frozenset(
 )
 """Extensions by which a backend lets a trusted address, which is ours, speak for others."""
 
-UNSAFE = frozenset({b"PIPECONNECT", b"X_PIPE_CONNECT", b"PIPE_CONNECT", b"ATRN", b"TURN", b"REQUIRETLS"})
-"""Talking before the greeting, turning the session round, and a promise for a hop in the clear."""
+UNSAFE = frozenset({b"PIPECONNECT", b"X_PIPE_CONNECT", b"PIPE_CONNECT", b"ATRN", b"TURN"})
+"""Talking before the greeting, and turning the session round."""
 
 AUTH = frozenset({b"AUTH", b"X-EXPS"})
 
@@ -51,14 +51,22 @@ def _offer(line: bytes) -> tuple[bytes, list[bytes]]:
     return (match[1], match[2].split()) if match else (line, [])
 
 
-def edit(lines: list[bytes], stage: Stage, *, burl: bool = True) -> list[bytes]:
+def edit(lines: list[bytes], stage: Stage, *, burl: bool = True, requiretls: bool = False) -> list[bytes]:
     """What the client is told; `lines` are the reply's without code.  The first is never touched,
-    order is kept, STARTTLS comes last.  Editing twice is editing once."""
+    order is kept, STARTTLS comes last.  Editing twice is editing once.
+
+    `burl`: a message that the backend fetches can have our trace field.  `requiretls`: both legs are
+    under TLS and the backend's is verified, so that the promise holds (RFC 8689)."""
+    omitted = {b"STARTTLS"} | UNSAFE
+    if not burl:
+        omitted |= {b"BURL"}
+    if not requiretls:
+        omitted |= {b"REQUIRETLS"}
     hidden = sasl.unusable(mechanisms(lines[1:]))
     kept = lines[:1]
     for line in lines[1:]:
         word = keyword(line)
-        if word == b"STARTTLS" or word in UNSAFE or is_authority(word) or (word == b"BURL" and not burl):
+        if word in omitted or is_authority(word):
             continue
         if word in AUTH:
             if stage is Stage.CLOSED:

@@ -40,8 +40,20 @@ from ..negotiation.vocabulary import (
     Violation,
 )
 from . import sasl
-from .base import LITERAL_OCTETS, REPLY_LINE, REPLY_LINES, REPLY_OCTETS, SASL_LINE, Dialect, Policy, Terms, converse
-from .greeting import greeted, ungreeted
+from .base import (
+    LITERAL_OCTETS,
+    REPLY_LINE,
+    REPLY_LINES,
+    REPLY_OCTETS,
+    SASL_LINE,
+    BackendTLS,
+    Dialect,
+    Identity,
+    Policy,
+    Terms,
+    converse,
+)
+from .reach import Hearing, first_line, reached, refused, ungreeted, untrusted
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
@@ -67,6 +79,12 @@ _PAIR: Final = re.compile(rb" *%s +(?:%s|NIL)(?= |\Z) *" % (_STRING, _STRING), r
 MUST_STARTTLS: Final = b"NO [PRIVACYREQUIRED] Must issue a STARTTLS command first"
 LOST: Final = b"Connection to mail server lost"
 UNAVAILABLE: Final = b"Service temporarily unavailable"
+LAST_WORDS: Final = {
+    "client-line-too-long": b"* BYE Command too long\r\n",
+    "http-on-mail-port": b"* BYE Invalid protocol\r\n",
+    "too-many-bad-commands": b"* BYE Too many invalid commands\r\n",
+    "tls-on-plaintext-port": b"",
+}
 
 
 # --- capabilities: pure functions ------------------------------------------------------------------
@@ -101,7 +119,7 @@ def edit_capabilities(tokens: list[bytes], stage: Stage) -> list[bytes]:
         case Stage.SECURE:
             # LOGINDISABLED stays: without it a clear message would become a failing login.
             hidden |= {b"AUTH=" + name for name in sasl.unusable(mechanisms)}
-        case Stage.AUTHENTICATED:
+        case _:
             hidden |= {b"LOGINDISABLED"}
     return [token for token in tokens if token.upper() not in hidden] + added
 
@@ -267,17 +285,88 @@ class IMAP:
             yield Note("backend-refused", (("text", greeting),))
             yield Close("backend-refused")
 
-    def _dial(self) -> Generator[Request, Any, bytes]:
+    def _dial(self) -> Hearing[bytes]:
         """Connect and hear the greeting: OK, or BYE.  Raises Unavailable for anything else."""
-        greeting = yield from greeted()
+        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
+        self._reached = True
+        return greeting
+
+    def _hear_greeting(self) -> Hearing[bytes]:
+        """The greeting, behind TLS and ID where they are agreed on."""
+        greeting = yield from first_line()
         match = _GREETING.match(greeting)
         if match is None:
             raise ungreeted(greeting)
         if match[1].upper() == b"PREAUTH":
             # It trusts our address: every client would be logged in.
             raise Unavailable("backend-preauth", "the backend logs in whoever comes from the gateway")
-        self._reached = True
+        if match[1].upper() == b"BYE":
+            return greeting
+        if self.terms.backend_tls is BackendTLS.STARTTLS:
+            greeting = yield from self._secure_backend(greeting)
+        if self.terms.identity is Identity.ID:
+            yield from self._tell_client(greeting)
         return greeting
+
+    def _secure_backend(self, greeting: bytes) -> Hearing[bytes]:
+        """STARTTLS (RFC 9051 6.2.1); what was said before it is asked again."""
+        known = capabilities(greeting)
+        if known and b"STARTTLS" not in known:
+            untrusted("the backend does not offer STARTTLS")
+        verdict, _ = yield from self._ask_ourselves(b"sgw1", b"STARTTLS")
+        if not _is_ok(verdict):
+            untrusted(f"the backend refuses STARTTLS: {verdict[:80]!r}")
+        yield StartTLS(BACKEND)
+        if not known:
+            return greeting
+        verdict, lines = yield from self._ask_ourselves(b"sgw2", b"CAPABILITY")
+        told = b" ".join(token for line in lines if _LIST.match(line) for token in line.split()[2:])
+        if not _is_ok(verdict) or not told:
+            raise _broken(verdict)
+        return _CODE.sub(lambda code: code[1] + b" " + told, greeting)
+
+    def _tell_client(self, greeting: bytes) -> Script:
+        """ID, as Dovecot takes it from those whom it trusts, and only as the first of a connection."""
+        known = capabilities(greeting)
+        if not known:
+            _, lines = yield from self._ask_ourselves(b"sgw3", b"CAPABILITY")
+            known = [token for line in lines for token in capabilities(line)]
+        if b"ID" not in known:
+            refused("the backend does not offer ID")
+        verdict, _ = yield from self._ask_ourselves(b"sgw4", b"ID (%s)" % self._origin_fields())
+        if not _is_ok(verdict):
+            refused(f"the backend answers ID: {verdict[:80]!r}")
+
+    def _origin_fields(self) -> bytes:
+        origin = self.terms.origin
+        if origin is None:
+            refused("this client has no address that ID could tell")
+        told = {
+            "x-originating-ip": origin.source[0],
+            "x-originating-port": origin.source[1],
+            "x-connected-ip": origin.destination[0],
+            "x-connected-port": origin.destination[1],
+            "x-session-id": self.terms.session,
+            "x-proxy-ttl": 4,
+        }
+        if self.secured is not None:
+            told["x-client-transport"] = "TLS"
+        return " ".join(f'"{name}" "{value}"' for name, value in told.items()).encode("ascii")
+
+    def _ask_ourselves(self, tag: bytes, command: bytes) -> Hearing[tuple[bytes, list[bytes]]]:
+        """A command of ours: the verdict behind its tag, and the untagged lines before it, which are
+        nobody's but ours."""
+        yield Send(BACKEND, tag + b" " + command + b"\r\n")
+        untagged: list[bytes] = []
+        while len(untagged) < REPLY_LINES:
+            heard = yield Await((BACKEND,), Patience.REPLY, REPLY_LINE)
+            text = heard.text if isinstance(heard, Line) else b""
+            if text.startswith(tag + b" "):
+                return text[len(tag) + 1 :], untagged
+            if not text.startswith(b"* "):
+                raise _broken(text)
+            untagged.append(text)
+        raise _broken(b"a reply without end")
 
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
@@ -303,16 +392,8 @@ class IMAP:
                 return b"* BYE Autologout; idle for too long\r\n"
             case Stopped():
                 return b"* BYE Server shutting down\r\n"
-            case Violation(key="tls-on-plaintext-port"):
-                return b""
-            case Violation(key="client-line-too-long"):
-                return b"* BYE Command too long\r\n"
-            case Violation(key="http-on-mail-port"):
-                return b"* BYE Invalid protocol\r\n"
-            case Violation(key="too-many-bad-commands"):
-                return b"* BYE Too many invalid commands\r\n"
             case Violation():
-                return b"* BYE Invalid command\r\n"
+                return LAST_WORDS.get(trouble.key, b"* BYE Invalid command\r\n")
         return b""
 
     def _sorry(self, text: bytes) -> bytes:
@@ -381,19 +462,20 @@ class IMAP:
     def _logout(self, command: Command) -> Generator[Request, Any, bool]:
         if self.secured is None and command.arguments is not None:
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
+        granted = True
         if self._reached:
             try:
                 verdict = yield from self._ask(command)
                 yield from self._conclude(command, verdict)
-                if verdict.status != b"OK":
-                    return False
+                granted = verdict.status == b"OK"
             except Lost as lost:
                 if lost.side is CLIENT or self._midway:
                     raise
-                yield from self._own_goodbye(command.tag)
+                yield from self._own_goodbye(command.tag)  # nothing else is to come
         else:
             yield from self._own_goodbye(command.tag)
-        yield Close("quit")
+        if granted:
+            yield Close("quit")
         return False
 
     def _own_goodbye(self, tag: bytes) -> Script:
@@ -494,6 +576,8 @@ class IMAP:
         yield Send(BACKEND, line + b"\r\n")
         reply = yield from self._reply()
         while isinstance(reply, Continuation):
+            if self._stage is Stage.CLOSED:
+                raise _broken(reply.line)  # no command that may ask for more is let through
             yield Send(CLIENT, reply.line + b"\r\n")
             reply = yield from self._response()
         return self._settled(reply)
@@ -654,6 +738,11 @@ class IMAP:
             raise _too_many()
 
 
+def _is_ok(verdict: bytes) -> bool:
+    match = _VERDICT.match(verdict)
+    return match is not None and match[1].upper() == b"OK"
+
+
 def _too_many() -> Violation:
     return Violation(CLIENT, "too-many-bad-commands")
 
@@ -679,4 +768,5 @@ DIALECT = Dialect(
         Patience.RELAY: 1860.0,
     },
     policies={},
+    identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
 )

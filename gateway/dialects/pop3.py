@@ -34,9 +34,20 @@ from ..negotiation.vocabulary import (
     Unclean,
     Violation,
 )
-from . import sasl
-from .base import REPLY_LINE, REPLY_LINES, REPLY_OCTETS, SASL_LINE, Dialect, Policy, Terms, converse
-from .greeting import greeted, ungreeted
+from . import sasl, xclient
+from .base import (
+    REPLY_LINE,
+    REPLY_LINES,
+    REPLY_OCTETS,
+    SASL_LINE,
+    BackendTLS,
+    Dialect,
+    Identity,
+    Policy,
+    Terms,
+    converse,
+)
+from .reach import Hearing, first_line, reached, refused, ungreeted, untrusted
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
@@ -96,8 +107,10 @@ def _edit_capability(line: bytes, stage: Stage) -> bytes | None:
         return None
     if key == b"SASL":
         kept = edit_mechanisms(words[1:])
+        if not kept:
+            return None
         if kept != words[1:]:
-            return b" ".join([words[0], *kept]) if kept else None
+            return b" ".join([words[0], *kept])
     return line
 
 
@@ -111,6 +124,11 @@ def edit_mechanisms(names: Iterable[bytes]) -> list[bytes]:
 def bindings(lines: Iterable[bytes]) -> set[bytes]:
     """What looks like a mechanism with channel binding in a list."""
     return {word for line in lines for word in line.upper().split() if word.endswith(sasl.PLUS)}
+
+
+def _is_ok(reply: bytes) -> bool:
+    """Strictly: this decides about TLS and trust."""
+    return reply == b"+OK" or reply.startswith(b"+OK ")
 
 
 # --- the dialogue ----------------------------------------------------------------------------------
@@ -178,13 +196,38 @@ class POP3:
             yield Note("backend-refused", (("text", greeting),))
             yield Close("backend-refused")
 
-    def _dial(self) -> Generator[Request, Any, bytes]:
+    def _dial(self) -> Hearing[bytes]:
         """Connect and hear the greeting: +OK or -ERR.  Raises Unavailable for anything else."""
-        greeting = yield from greeted()
-        if Status.of(greeting) not in (Status.OK, Status.ERR):
-            raise ungreeted(greeting)
+        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
         self._reached = True
         return greeting
+
+    def _hear_greeting(self) -> Hearing[bytes]:
+        """The greeting, behind TLS and XCLIENT where they are agreed on."""
+        greeting = yield from first_line()
+        if Status.of(greeting) not in (Status.OK, Status.ERR):
+            raise ungreeted(greeting)
+        if Status.of(greeting) is Status.ERR:
+            return greeting
+        if self.terms.backend_tls is BackendTLS.STARTTLS:
+            reply = yield from self._ask_ourselves(b"STLS")
+            if not _is_ok(reply):
+                untrusted(f"the backend refuses STLS: {reply[:80]!r}")
+            yield StartTLS(BACKEND)
+        if self.terms.identity is Identity.XCLIENT:
+            if not _XCLIENT.search(greeting):
+                refused("the backend does not offer XCLIENT to the gateway's address")
+            reply = yield from self._ask_ourselves(xclient.pop3_command(self.terms))
+            # Dovecot's answer to somebody whom it does not trust begins with +OK, too.
+            if not _is_ok(reply) or b"not from trusted" in reply:
+                refused(f"the backend answers XCLIENT: {reply[:80]!r}")
+        return greeting
+
+    def _ask_ourselves(self, command: bytes) -> Hearing[bytes]:
+        """A command of ours and the line that answers it."""
+        yield Send(BACKEND, command + b"\r\n")
+        heard = yield Await((BACKEND,), Patience.REPLY, REPLY_LINE)
+        return heard.text if isinstance(heard, Line) else b""
 
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
@@ -286,18 +329,16 @@ class POP3:
     def _quit(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         if self.secured is None and arguments.strip():
             return (yield from self._refuse(INVALID))
-        reply = b"+OK"
+        status, reply = Status.OK, b"+OK"
         if self._reached:
             try:
                 status, reply = yield from self._ask(line)
             except Lost as lost:
                 if lost.side is CLIENT or self._midway:
-                    raise
-                status, reply = Status.OK, b"+OK"  # it is gone, as it was asked to be
-            if status is not Status.OK:
-                return (yield from self._conclude(status, reply))
-        yield Send(CLIENT, reply + b"\r\n")
-        yield Close("quit")
+                    raise  # else it is gone, as it was asked to be
+        yield from self._conclude(status, reply)
+        if status is Status.OK:
+            yield Close("quit")
         return False
 
     def _user_name(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
@@ -474,4 +515,5 @@ DIALECT = Dialect(
         Patience.RELAY: 660.0,
     },
     policies={},
+    identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
 )

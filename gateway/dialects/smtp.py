@@ -18,7 +18,6 @@ from ..negotiation.vocabulary import (
     Await,
     Close,
     Delivered,
-    Dial,
     Line,
     Lost,
     Note,
@@ -35,20 +34,22 @@ from ..negotiation.vocabulary import (
     StartTLS,
     TooLong,
     Trouble,
-    Unavailable,
     Violation,
 )
-from . import ehlo, sasl
+from . import ehlo, sasl, xclient
 from .base import (
     REPLY_LINE,
     REPLY_LINES,
     REPLY_OCTETS,
     SASL_LINE,
+    BackendTLS,
     Dialect,
+    Identity,
     Policy,
     Terms,
     converse,
 )
+from .reach import reached, refused, ungreeted, untrusted
 from .received import protocol_keyword, received
 
 CLIENT: Final = Side.CLIENT
@@ -143,21 +144,49 @@ class SMTP:
             yield from self._turned_away(greeting)
 
     def _dial(self) -> Replying:
-        yield Dial()
+        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
+        self._dialled = True
+        if greeting.code != b"220":
+            yield Note("backend-refused", (("text", greeting.octets),))
+        return greeting
+
+    def _hear_greeting(self) -> Replying:
+        """The greeting, behind TLS and XCLIENT where they are agreed on.  A refusal is one, too."""
         self._dialled = True
         self._outstanding = b"greeting"
-        try:
-            greeting = yield from self._reply(Patience.GREETING, relayed=False)
-        except (Violation, Lost) as trouble:
-            if trouble.side is CLIENT:
-                raise
-            if isinstance(trouble, Lost):
-                raise Unavailable("backend-connect-failed", "closed before its greeting") from None
-            raise Unavailable("backend-bad-greeting", trouble.detail) from None
-        if greeting.code != b"220":
-            if greeting.code[:1] not in b"45":
-                raise Unavailable("backend-bad-greeting", repr(greeting.octets[:80]))
-            yield Note("backend-refused", (("text", greeting.octets),))
+        greeting = yield from self._reply(Patience.GREETING, relayed=False)
+        if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
+            offered = yield from self._offered()
+            if b"STARTTLS" not in offered:
+                untrusted("the backend does not offer STARTTLS")
+            reply = yield from self._ask(b"STARTTLS", b"STARTTLS", relayed=False)
+            if reply.code != b"220" or len(reply.lines) > 1:
+                untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")
+            yield StartTLS(BACKEND)
+        if greeting.code == b"220" and self.terms.identity is Identity.XCLIENT:
+            greeting = yield from self._tell_client(greeting)
+        if greeting.code[:1] not in b"45" and greeting.code != b"220":
+            raise ungreeted(greeting.octets)
+        return greeting
+
+    def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
+        """The backend's EHLO list, asked for by ourselves: keyword -> parameters."""
+        reply = yield from self._ask(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
+        if reply.code != b"250":
+            return {}
+        return {ehlo.keyword(line[4:]): line[4:].partition(b" ")[2] for line in reply.lines[1:]}
+
+    def _tell_client(self, greeting: Reply) -> Replying:
+        """XCLIENT; the reply to it is the greeting that counts (Postfix XCLIENT_README)."""
+        offered = yield from self._offered()
+        if b"XCLIENT" not in offered:
+            refused("the backend does not offer XCLIENT to the gateway's address")
+        for command in xclient.commands(self.terms, offered[b"XCLIENT"].upper().split()):
+            greeting = yield from self._ask(b"XCLIENT", command, relayed=False)
+            if greeting.code == b"550":
+                refused(f"the backend answers XCLIENT: {greeting.octets[:80]!r}")
+            if greeting.code != b"220":
+                break
         return greeting
 
     def _turned_away(self, greeting: Reply) -> Script:
@@ -323,6 +352,7 @@ class SMTP:
 
     def _ehlo(self, text: bytes, name: bytes) -> Script:
         reply = yield from self._ask(b"EHLO", text, relayed=False)
+        complete = reply.code == b"250"
         if reply.code in NO_EHLO and name:
             # A backend from before ESMTP; without our help its clients would never learn of STARTTLS.
             older = yield from self._ask(b"HELO", b"HELO " + name, relayed=False)
@@ -336,13 +366,18 @@ class SMTP:
         lines = [line[4:] for line in reply.lines]
         offered = {ehlo.keyword(line) for line in lines[1:]}
         self._chunking = b"CHUNKING" in offered
-        self._authority = any(ehlo.is_authority(word) for word in offered)
+        self._authority = not complete or any(ehlo.is_authority(word) for word in offered)
         if any(name.endswith(sasl.PLUS) for name in ehlo.mechanisms(lines[1:])):
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
         stage = ehlo.Stage.SECURE
         if self.secured is None:
             stage = ehlo.Stage.OPEN if self.terms.policy is Policy.OPTIONAL else ehlo.Stage.CLOSED
-        told = ehlo.edit(lines, stage, burl=self._chunking or not self.terms.received)
+        told = ehlo.edit(
+            lines,
+            stage,
+            burl=self._chunking or not self.terms.received,
+            requiretls=self.terms.backend_verified and self.secured is not None,
+        )
         if told != lines:
             reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
@@ -432,6 +467,7 @@ class SMTP:
     def _data(self, text: bytes) -> Script:
         reply = yield from self._ask(b"DATA", text, Patience.GO_AHEAD)
         if reply.code != b"354":
+            self._recipients = 0  # as far as we know: a chunk might now be taken for commands
             yield from self._pass_on(reply)
             return
         self._mail = True  # whatever the backend thinks: a message is under way
@@ -459,13 +495,14 @@ class SMTP:
         yield Delivered()
 
     def _bdat(self, argument: bytes) -> Script:
-        match = _BDAT.match(argument)
-        if match is None:
-            # The octets that follow cannot be told from commands.
-            yield Send(CLIENT, b"501 5.5.4 Syntax: BDAT count [LAST]\r\n")
-            yield Close("client-bad-bdat")
-            return
-        octets, last = int(match[1]), match[2] is not None
+        match _BDAT.match(argument):
+            case None:  # the octets that follow cannot be told from commands
+                yield Send(CLIENT, b"501 5.5.4 Syntax: BDAT count [LAST]\r\n")
+                yield Close("client-bad-bdat")
+            case found:
+                yield from self._take_chunk(int(found[1]), last=found[2] is not None)
+
+    def _take_chunk(self, octets: int, *, last: bool) -> Script:
         refusal = self._bdat_refusal()
         if refusal:
             if octets > SWALLOWED_CHUNK:
@@ -646,4 +683,5 @@ DIALECT = Dialect(
     },
     policies={25: Policy.AUTH_ONLY},
     options=frozenset({"received", "newlines"}),
+    identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
 )

@@ -26,6 +26,8 @@ from .vocabulary import (
     Close,
     Delivered,
     Dial,
+    Greeted,
+    Identified,
     Lost,
     Note,
     Opaque,
@@ -135,7 +137,7 @@ class Negotiation:
         match self.waiting:
             case Await(sides) if side in sides:
                 return True
-            case (Take(source) | Peek(source) | Pass(source)) if source is side:
+            case Take(source) | Peek(source) | Pass(source) if source is side:
                 return True
         capacity = SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX
         return len(self._inboxes[side]) < capacity // 2
@@ -178,7 +180,7 @@ class Negotiation:
             match request:
                 case Send(side, octets):
                     self._say(side, octets)
-                case Note() | Proven() | Delivered():
+                case Note() | Proven() | Delivered() | Identified() | Greeted():
                     self._actions.append(request)
                 case Abort(side):
                     self._ends[side] = False
@@ -231,9 +233,17 @@ class Negotiation:
     def _begin(self, wait: Wait) -> None:
         match wait:
             case Dial():
+                self._forget(Side.BACKEND)
                 self._actions.append(wait)
             case StartTLS():
                 self._switch(wait)
+
+    def _forget(self, side: Side) -> None:
+        """Whoever was there is gone, and what it said is not the next one's."""
+        self._inboxes[side] = Inbox(side)
+        self._secured[side] = None
+        self._ends.pop(side, None)
+        self._mute.discard(side)
 
     def _switch(self, wait: StartTLS) -> None:
         """The one place where plaintext could cross into TLS, and does not."""

@@ -103,9 +103,7 @@ class Message:
             parts = line.replace(b"\r", b" ").replace(b"\0", b" ").split(b"\n")
             behind_a_bare_one = index == 0 and self._line_start and not self._genuine
             if len(parts) > 1 or behind_a_bare_one:
-                parts = [
-                    b".." if part == b"." and (number > 0 or begun) else part for number, part in enumerate(parts)
-                ]
+                parts = [b".." if part == b"." and (number > 0 or begun) else part for number, part in enumerate(parts)]
             lines[index] = b"\r\n".join(parts)
         return b"\r\n".join(lines)
 

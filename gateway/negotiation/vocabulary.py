@@ -29,6 +29,8 @@ class Patience(Enum):
 
     CONNECT = "connect"
     """The backend's address answers."""
+    PROXY = "proxy"
+    """A load balancer's PROXY header."""
     GREETING = "greeting"
     """The backend's first words."""
     HANDSHAKE = "handshake"
@@ -124,6 +126,19 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class Identified:
+    """A load balancer told who the client really is: its address, and the one it connected to."""
+
+    client: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """The backend proved by its greeting that it is in health."""
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """Drop the leg to that side at once, so that it cannot take what it got for complete."""
 
@@ -143,7 +158,12 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Connect to the backend; resumed with None, or Unavailable is thrown."""
+    """Connect to the backend; resumed with None, or Unavailable is thrown.
+
+    `failed` is the event by which the address reached before has just failed: drop it and try the next.
+    """
+
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +226,7 @@ class Splice:
     """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
 
 
-Act = Send | Note | Proven | Delivered | Abort | Close
+Act = Send | Note | Proven | Delivered | Identified | Greeted | Abort | Close
 Wait = Dial | StartTLS | Await | Take | Peek | Pass
 Request = Act | Wait
 Action = Act | Dial | StartTLS | Splice

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from .verify import BackendTLS, check_for, judge, server_name
 
@@ -157,6 +157,10 @@ def _trust(context: SSL.Context, authorities: Path) -> None:
         raise CertificateError(
             f"{authorities}: a certificate in this file is damaged; fetch the file again from its issuer"
         ) from None
+    # What the operator lists is trusted as it is, an intermediate without its root or the leaf itself, too.
+    store = context.get_cert_store()
+    assert store is not None
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
 def _intermediate() -> SSL.Context:

@@ -31,7 +31,7 @@ PIECE_ENCRYPTED: Final = PIECE + 1024
 UNCOUNTED: Final = 1 << 30
 """As many records as OpenSSL will find: while nothing says how many there are."""
 
-_ALERT: Final = re.compile(r"(?:ssl/tls|sslv3|tlsv1|tlsv13) alert (.+)")
+_ALERT: Final = re.compile(r"(?:ssl/tls|tls|sslv3|tlsv1|tlsv13) alert (.+)")
 
 
 class TLSError(Exception):

@@ -34,6 +34,9 @@ _NAMES: Final = 3
 _LONGEST: Final = 100
 """Characters of a name that a reason shows: a host name may have 253, but nobody reads that."""
 
+_LONGEST_HOST: Final = 253
+"""Octets of a host name (RFC 1035 3.1, as text); OpenSSL would silently say none that is longer than 255."""
+
 _Codes = SSL.X509VerificationCodes
 _Name = x509.DNSName | x509.IPAddress
 
@@ -170,10 +173,11 @@ def peer_certificate(connection: SSL.Connection) -> PeerCertificate | None:
     certificate = connection.get_peer_certificate()
     if certificate is None:
         return None
-    with suppress(ValueError):
+    # A stranger's certificate may raise anything, and most of what cryptography raises is no ValueError.
+    with suppress(Exception):
         readable = certificate.to_cryptography()
         names: tuple[_Name, ...] = ()
-        with suppress(ValueError):
+        with suppress(Exception):
             names = _subject_names(readable) or ()
         return PeerCertificate(
             tuple(str(name.value) for name in names), readable.not_valid_after_utc, _digest(certificate)
@@ -189,9 +193,12 @@ def _identifier(name: str) -> DNS_ID | IPAddress_ID:
         return IPAddress_ID(ipaddress.ip_address(name))
     try:
         # A trailing dot belongs to the zone file's spelling; certificates and SNI do without (RFC 6066 3).
-        return DNS_ID(name.removesuffix("."))
+        identifier = DNS_ID(name.removesuffix("."))
+        if len(identifier.hostname) <= _LONGEST_HOST:
+            return identifier
     except ValueError:
-        raise ValueError(f"name: {name!r} is neither a host name nor an IP address") from None
+        pass
+    raise ValueError(f"name: {name!r} is neither a host name nor an IP address")
 
 
 def _pin(text: str) -> str:
@@ -216,7 +223,7 @@ def _digest(certificate: crypto.X509) -> str:
 
 
 def _subject_names(certificate: x509.Certificate) -> tuple[_Name, ...] | None:
-    """The hosts in the subjectAltName; None without the extension.  Raises ValueError where it cannot be read.
+    """The hosts in the subjectAltName; None without the extension.  Raises anything where it cannot be read.
 
     A URI, say, is no business of ours, and `extract_patterns` would stumble over one with a port.
     """
@@ -296,7 +303,7 @@ def _subject(certificate: crypto.X509) -> str:
 
 
 def _distinguished(certificate: crypto.X509, whose: str) -> str:
-    with suppress(ValueError):
+    with suppress(Exception):
         name: x509.Name = getattr(certificate.to_cryptography(), whose)
         return _shown(name.rfc4514_string()) or "(empty name)"
     return "(unreadable name)"

@@ -116,7 +116,7 @@ class SteppedReactor:
         if why:
             self.removeReader(selectable)
             self.removeWriter(selectable)
-            selectable.connectionLost(Failure(why))
+            selectable.connectionLost(Failure(why))  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _number(selectable: Any) -> int:

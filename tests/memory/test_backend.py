@@ -14,8 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReadWriteDescriptor
 from zope.interface.verify import verifyClass
 
-from gateway import backend as module
-from gateway.backend import Cancel, Dialer, Knock
+from gateway.backend import Attempt, Dialer, Knock
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 from tests.memory.stepping import SteppedReactor
 
@@ -29,7 +28,7 @@ class Caller:
         self.complaints: list[str] = []
         self.calling = False
 
-    def dial(self, *addresses: Address, timeout: float = 10.0) -> Cancel:
+    def dial(self, *addresses: Address, timeout: float = 10.0) -> Attempt:
         self.calling = True
         attempt = Dialer(self.reactor, addresses, timeout).dial(self.done, self.failed)
         self.calling = False
@@ -120,7 +119,7 @@ class Deaf:
                 # Bound but not connected: what poll says of it is a hang-up, so the reactor is not asked.
                 return errno.EINPROGRESS
 
-        monkeypatch.setattr(module.socket, "socket", DeafSocket)
+        monkeypatch.setattr(socket, "socket", DeafSocket)
         monkeypatch.setattr(SteppedReactor, "addWriter", lambda reactor, writer: None)
 
 
@@ -180,7 +179,7 @@ def test_no_descriptors_are_a_failure_and_not_an_exception(
     def none(*family: Any) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(module.socket, "socket", none)
+    monkeypatch.setattr(socket, "socket", none)
     caller.dial(at(server))
     assert caller.fail() == f"{at(server)}: Too many open files (EMFILE)"
 

@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,9 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
+from gateway.leg import End, Leg
+from gateway.negotiation.vocabulary import Secured
 from gateway.tls.context import CertificateError, client_context, connecting
 from gateway.tls.half import TLSError, TLSHalf
 from gateway.tls.verify import BackendTLS, PeerCertificate, judge, peer_certificate
+from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.tls_peer import Peer
 
 NAME = "legacy.example.org"
@@ -358,13 +362,23 @@ def test_no_other_certificate_passes_a_pin(backends: Backends, make: Make) -> No
         assert outcome.refusal == f"pin does not match: sha256:{leaf.pin}"
 
 
-def test_a_self_signed_certificate_may_be_its_own_anchor(backends: Backends) -> None:
-    leaf = issue(hosts(NAME))
-    wanted = BackendTLS(NAME, ca=backends.file("own.pem", leaf.pem()))
-    assert meet(backends.server(leaf), wanted).refusal is None
-    other = issue(hosts("other.example"))
-    wanted = BackendTLS(NAME, ca=backends.file("own.pem", other.pem()))
-    assert meet(backends.server(other), wanted).refusal == f"certificate is for other.example, not {NAME}"
+def test_whatever_is_in_the_file_of_authorities_is_an_anchor(backends: Backends) -> None:
+    leaf, intermediate = of_an_intermediate(backends)
+    for sent, anchor in (
+        ((issue(hosts(NAME)),), None),
+        (by_ca(NAME)(backends), None),
+        ((leaf,), leaf),
+        ((leaf,), intermediate),
+        ((leaf, intermediate), intermediate),
+    ):
+        wanted = BackendTLS(NAME, ca=backends.file("anchor.pem", (anchor or sent[0]).pem()))
+        server = backends.server(*sent)
+        assert meet(server, wanted).refusal is None
+        wrong = meet(server, replace(wanted, name="other.example"))
+        assert wrong.refusal == f"certificate is for {NAME}, not other.example"
+    expired = issue(hosts(NAME), valid=EXPIRED)
+    wanted = BackendTLS(NAME, ca=backends.file("anchor.pem", expired.pem()))
+    assert meet(backends.server(expired), wanted).refusal == f"certificate expired on {EXPIRED[1].date()}"
 
 
 def test_the_systems_authorities_do_not_know_a_private_one(backends: Backends) -> None:
@@ -413,27 +427,30 @@ def test_a_connection_that_nobody_gave_a_check_is_refused(backends: Backends) ->
         assert outcome == "certificate cannot be checked (AttributeError)"
 
 
-def test_a_broken_subject_alt_name_is_a_refusal_and_no_crash(backends: Backends) -> None:
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(b"\x30\x03\x82\x01\xff", id="a host that is not ASCII"),
+        pytest.param(b"\x30\x07\xa5\x05\xa1\x03\x0c\x01A", id="an ediPartyName"),
+    ],
+)
+def test_a_subject_alt_name_beyond_reading_is_a_refusal_and_no_crash(backends: Backends, octets: bytes) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    leaf = issue([], backends.ca, key=key)
-    builder = x509.CertificateBuilder(
-        leaf.certificate.issuer,
-        leaf.certificate.subject,
-        key.public_key(),
-        77,
-        NOW - DAY,
-        NOW + DAY,
-        [
-            x509.Extension(
-                x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-                False,
-                x509.UnrecognizedExtension(x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x03\x82\x01\xff"),
-            )
-        ],
+    kind = x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(backends.strange_ca.certificate.subject)
+        .issuer_name(backends.ca.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(77)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+        .add_extension(x509.UnrecognizedExtension(kind, octets), critical=False)
     )
     broken = Issued(builder.sign(backends.ca.key, hashes.SHA256()), key)
-    outcome = meet(backends.server(broken), backends.wanted())
-    assert outcome.refusal == "certificate cannot be checked (ValueError)"
+    refusal = meet(backends.server(broken), backends.wanted()).refusal
+    assert refusal is not None
+    assert refusal.startswith("certificate cannot be checked (")
     assert meet(backends.server(broken), backends.wanted(verify="no")).refusal is None
     pinned = meet(backends.server(broken), backends.wanted(verify=f"sha256:{broken.pin}"))
     assert pinned.refusal is None
@@ -476,6 +493,53 @@ def test_unusual_complaints_have_openssls_words(backends: Backends) -> None:
         with pytest.raises(SSL.Error) as caught:
             judge(connection, certificate, error, 0, 0)
         assert caught.value.args[0][0][2] == words
+
+
+class Listener:
+    """An owner of a leg that writes down what the session is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        self.said.append("secured")
+
+    def leg_tls_failed(self, leg: Leg, reason: str) -> None:
+        self.said.append(reason)
+
+    def leg_ended(self, leg: Leg, end: End) -> None:
+        self.said.append(end.value)
+
+    def leg_pressed(self, leg: Leg, full: bool) -> None:
+        raise AssertionError("a handshake fills nothing")
+
+    def leg_closed(self, leg: Leg) -> None:
+        self.said.append("closed")
+
+
+def test_the_session_is_told_why_and_the_backend_hears_no_plaintext(
+    backends: Backends, reactor: SteppedReactor
+) -> None:
+    near, far = tcp_pair()
+    owner = Listener()
+    leg = Leg(reactor, near, owner)
+    peer = Peer(backends.server(*by_ca("other.example")(backends)), server=True)
+    leg.start()
+    leg.start_tls(TLSHalf(connecting(client_context(backends.wanted()), backends.wanted())))
+    leg.write(b"AUTH PLAIN AGRlbW8AZGVtbw==\r\n")
+
+    def told() -> bool:
+        with suppress(BlockingIOError), suppress(ssl.SSLError):
+            far.sendall(peer.feed(far.recv(65536)))
+        return bool(owner.said)
+
+    reactor.step_until(told)
+    assert owner.said == [f"certificate is for other.example, not {NAME}"]
+    with suppress(BlockingIOError), suppress(ssl.SSLError):
+        peer.feed(far.recv(65536))
+    assert peer.heard == b""
+    far.close()
+    reactor.step_until(lambda: owner.said[-1] == "closed")
 
 
 # --- the name that is said -----------------------------------------------------------------------
@@ -637,6 +701,7 @@ def without_renegotiation_info(flight: bytes) -> bytes:
         (BackendTLS(""), "name: '' is neither a host name nor an IP address"),
         (BackendTLS("two words"), "name: 'two words' is neither a host name nor an IP address"),
         (BackendTLS("*.example.org"), "name: '*.example.org' is neither"),
+        (BackendTLS("a." * 128), "name: 'a.a."),
         (BackendTLS("a" * 70 + "ü.example"), "name: '"),
         (BackendTLS(NAME, "no", sni="two words"), "name: 'two words' is neither"),
         (BackendTLS(NAME, profile="modern"), "profile: 'modern' is none of intermediate, legacy"),

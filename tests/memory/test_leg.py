@@ -12,14 +12,15 @@ from contextlib import suppress
 import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReadWriteDescriptor
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from gateway.leg import FLUSH_PATIENCE, HIGH_WATER, LOW_WATER, End, Leg
 from gateway.negotiation.vocabulary import Secured
 from gateway.tls.context import accepting, server_context
-from gateway.tls.half import TLSHalf
+from gateway.tls.half import TLSError, TLSHalf
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.test_tls_half import HANDSHAKE, KEY_UPDATE_REQUESTED, by_hand
 from tests.memory.tls_peer import Authority, Peer
@@ -134,6 +135,7 @@ def tcp(reactor: SteppedReactor) -> Iterator[Line]:
 def bugs() -> Iterator[list[LogEvent]]:
     events: list[LogEvent] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         events.append(event)
 
@@ -150,23 +152,20 @@ class TLSLine:
         self.peer = Peer(authority.client())
         self.half = TLSHalf(accepting(server_context(authority.certificate, authority.key)))
 
-    def pump(self) -> None:
-        """Carry what is on the wire to the peer, and its answer back."""
+    def pump(self) -> bool:
+        """Carry what is on the wire to the peer, and its answer back; true once TLS is there at both ends."""
         self.line.pull()
         wire, self.line.got = self.line.got, b""
         if answer := self.peer.feed(wire):
             self.line.far.sendall(answer)
+        return self.peer.shaken and "secured" in self.line.owner.said
 
     def shake(self, early: bytes = b"") -> None:
         self.line.do(self.line.leg.start_tls, self.half, early)
         if not early:
             self.line.far.sendall(self.peer.hello())
 
-        def done() -> bool:
-            self.pump()
-            return self.peer.shaken and "secured" in self.line.owner.said
-
-        self.line.reactor.step_until(done)
+        self.line.reactor.step_until(self.pump)
         self.line.reactor.settle()
         self.pump()
 
@@ -487,8 +486,7 @@ def test_abort_is_a_reset_and_drops_what_is_queued(tcp: Line, reactor: SteppedRe
     reactor.settle()
     assert tcp.owner.said == ["closed"]
     with pytest.raises(ConnectionResetError):
-        while True:
-            tcp.far.recv(1 << 20)
+        tcp.expect_end()
 
 
 def test_a_closed_leg_does_nothing(line: Line, reactor: SteppedReactor) -> None:
@@ -503,7 +501,7 @@ def test_a_closed_leg_does_nothing(line: Line, reactor: SteppedReactor) -> None:
     ):
         line.do(act)
     line.do(line.leg.write, b"x")
-    line.leg.connectionLost(Failure(ConnectionLost()))
+    line.leg.connectionLost(Failure(ConnectionLost()))  # type: ignore[no-untyped-call]
     reactor.settle()
     assert line.owner.said == ["closed"]
 
@@ -561,7 +559,7 @@ def test_plaintext_written_before_goes_out_in_the_clear_before_it(line: Line, au
     line.expect(b"220 go ahead\r\n")
     line.got = b""
     line.far.sendall(tls.peer.hello())
-    line.reactor.step_until(lambda: tls.pump() or "secured" in line.owner.said)
+    line.reactor.step_until(tls.pump)
     assert line.leg.secured is tls.half.secured is not None
 
 
@@ -585,7 +583,7 @@ def test_a_client_hello_may_be_cut_between_early_and_the_socket(line: Line, auth
     # The rest lies in the socket before the early octets had their turn.
     line.do(line.leg.start_tls, tls.half, hello[:3])
     line.leg.doRead()
-    line.reactor.step_until(lambda: tls.pump() or "secured" in line.owner.said)
+    line.reactor.step_until(tls.pump)
 
 
 def test_a_handshake_in_single_octets_works(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
@@ -747,7 +745,7 @@ def test_half_close_during_the_handshake_waits_for_what_waits(line: Line, author
     line.leg.half_close()
     line.far.sendall(tls.peer.hello())
     tls.heard(b"only this")
-    line.reactor.step_until(lambda: tls.pump() or tls.peer.ended)
+    line.reactor.step_until(lambda: tls.pump() and tls.peer.ended)
 
 
 def test_a_peer_that_never_answers_close_notify_is_cut_off(tls: TLSLine, reactor: SteppedReactor) -> None:
@@ -888,3 +886,112 @@ def fill_clear(line: Line) -> None:
             line.near.send(b"x" * 65536)
         except BlockingIOError:
             return
+
+
+class Sick(TLSHalf):
+    """A half that fails where a healthy one practically cannot."""
+
+    def __init__(self, healthy: TLSHalf) -> None:
+        super().__init__(healthy._connection)
+        self.secured = healthy.secured
+
+    def start(self) -> None:
+        raise TLSError("no ciphers available")
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        raise TLSError("internal error")
+
+
+def test_a_client_side_that_cannot_even_begin_fails_in_the_next_turn(
+    line: Line, authority: Authority, reactor: SteppedReactor
+) -> None:
+    line.do(line.leg.start_tls, Sick(TLSLine(line, authority).half))
+    reactor.settle()
+    assert line.owner.said == [("tls failed", "no ciphers available")]
+
+
+def test_an_encryption_that_fails_is_a_reset(tls: TLSLine, reactor: SteppedReactor) -> None:
+    tls.line.leg._half = Sick(tls.half)
+    tls.line.do(tls.line.leg.write, b"250 ok\r\n")
+    reactor.settle()
+    assert tls.line.owner.said == ["secured", ("ended", End.RESET), "closed"]
+    assert tls.line.leg.cause == "TLS: internal error"
+
+
+def test_a_closed_leg_does_not_begin_tls(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
+    line.leg.close()
+    line.do(line.leg.start_tls, TLSLine(line, authority).half)
+    line.far.close()
+    reactor.settle()
+    assert line.owner.said == ["closed"]
+
+
+def test_closing_a_leg_that_refuses_to_send_is_short(line: Line, reactor: SteppedReactor) -> None:
+    counted = Counted(line.near)
+    counted.refuse = OSError(errno.EPIPE, "Broken pipe")
+    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg.write(b"a")
+    line.do(line.leg.close)
+    reactor.settle()
+    assert line.owner.said == ["closed"]
+
+
+def test_a_socket_that_breaks_while_it_is_flushed_is_a_reset(line: Line, reactor: SteppedReactor) -> None:
+    fill(line)
+    counted = Counted(line.near)
+    counted.refuse = OSError(errno.ETIMEDOUT, "Connection timed out")
+    line.leg._socket = counted  # type: ignore[assignment]
+    line.pull()
+    reactor.settle()
+    assert line.owner.said == [("ended", End.RESET), "closed"]
+    assert line.leg.cause == "ETIMEDOUT"
+
+
+def test_fin_while_we_still_flush_does_not_stop_the_flush(line: Line, reactor: SteppedReactor) -> None:
+    data = b"y" * fill(line)
+    line.do(line.leg.close)
+    line.far.shutdown(socket.SHUT_WR)
+    reactor.step()
+    line.expect_end()
+    reactor.settle()
+    assert line.got == data
+    assert line.owner.said == ["closed"]
+    assert reactor.pending() == []
+
+
+@pytest.mark.parametrize("nth", range(12))
+def test_whatever_call_goes_wrong_the_leg_ends_and_nobody_else(
+    line: Line, authority: Authority, reactor: SteppedReactor, bugs: list[LogEvent], nth: int
+) -> None:
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise RuntimeError
+
+    tls = TLSLine(line, authority)
+    for moment in ("secured", "heard", "pressed", "ended", "closed"):
+        line.owner.on[moment] = count
+    line.leg.start_tls(tls.half)
+    for wire in (tls.peer.hello(), b"", b""):
+        with suppress(OSError):
+            line.far.sendall(wire)
+            reactor.settle()
+            line.pull()
+            answer, line.got = tls.peer.feed(line.got), b""
+            line.far.sendall(answer)
+            reactor.settle()
+    with suppress(OSError):
+        for _ in range(6):
+            line.far.sendall(tls.peer.say(b"NOOP\r\n"))
+            reactor.settle()
+        line.far.sendall(tls.peer.goodbye())
+        reactor.settle()
+    line.leg.close()
+    line.far.close()
+    reactor.settle()
+    assert line.owner.said.count("closed") == 1
+    assert len(bugs) == (1 if 0 < nth <= calls else 0)
+    assert (reactor.readers, reactor.writers, reactor.pending()) == ({}, {}, [])

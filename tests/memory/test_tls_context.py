@@ -55,7 +55,7 @@ def test_a_group_outside_the_list_is_not_used(authority: Authority) -> None:
     context = authority.client()
     context.set_ecdh_curve("secp521r1")
     half, peer = TLSHalf(accepting(server_context(authority.certificate, authority.key))), Peer(context)
-    with pytest.raises(Exception, match="no suitable key share|no shared groups|no suitable groups"):
+    with pytest.raises(Exception, match=r"no suitable key share|no shared groups|no suitable groups"):
         half.feed(peer.hello())
 
 

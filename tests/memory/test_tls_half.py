@@ -213,7 +213,7 @@ def test_an_old_version_is_refused_with_an_alert(authority: Authority) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     half, peer = server_half(authority), Peer(context)
     assert refused(half, peer.hello()) == "unsupported protocol"
-    with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         peer.feed(half.outgoing())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import trustme
@@ -72,10 +73,8 @@ class Peer:
 
     def goodbye(self) -> bytes:
         """Ciphertext of close_notify."""
-        try:
+        with suppress(ssl.SSLError):
             self.tls.unwrap()
-        except (ssl.SSLWantReadError, ssl.SSLError):
-            pass
         return self._out.read()
 
     def last_words(self) -> bytes:

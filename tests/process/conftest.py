@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.process import servers
-from tests.process.recording import Backend
+from tests.process.recording import SERVERS, Backend
 from tests.process.running import Gateway, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
-
-NAMES = ("smtp", "imap", "pop3")
+from tests.process.wire import Client
+from tests.process.words import WORDS
 
 
 @pytest.fixture(scope="session")
@@ -51,25 +51,78 @@ def postfix(dovecot: Dovecot) -> Iterator[Postfix]:
         yield postfix
 
 
-@dataclass(frozen=True)
+@dataclass
 class Front:
-    """A gateway, and behind each of its services a backend that tests script."""
+    """A gateway, behind each of its services a backend that tests script, and the clients of one test."""
 
     gateway: Gateway
-    backends: dict[str, Backend]
+    backends: Mapping[str, Backend]
+    trusting: ssl.SSLContext
+    since: int = 0
+    clients: list[Client] = field(default_factory=list)
+
+    def connect(self, service: str, mode: str = "starttls", *, greeted: bool = True, **more: int) -> Client:
+        """In the clear, or inside TLS on an implicit port, and past the greeting unless that is not `greeted`."""
+        client = Client(self.gateway.address(service, mode), **more)
+        self.clients.append(client)
+        if greeted:
+            if mode == "implicit":
+                client.shake_hands(self.trusting)
+            client.hear(WORDS[service.partition("-")[0]].greeting_)
+        return client
+
+    def secure(self, service: str, mode: str = "starttls", **more: int) -> Client:
+        """Inside TLS, and past the first command there."""
+        words = WORDS[service.partition("-")[0]]
+        client = self.connect(service, mode, **more)
+        if mode == "starttls":
+            client.say(words.starttls)
+            assert client.line() == words.go_ahead
+            client.shake_hands(self.trusting)
+        client.say(words.hello)
+        client.hear(words.hello_)
+        return client
+
+    def enter(self, service: str, mode: str = "starttls", **more: int) -> Client:
+        """Logged in."""
+        client = self.secure(service, mode, **more)
+        words = WORDS[service.partition("-")[0]]
+        client.say(words.login)
+        client.hear(words.login_)
+        return client
+
+    def wait(self, event: str, **fields: str) -> Mapping[str, str]:
+        """Something that happened in this test."""
+        return self.gateway.log.wait(event, self.since, **fields)
+
+    def leave(self) -> None:
+        """Close what is open, and see every session end."""
+        for client in self.clients:
+            client.socket.close()
+        if self.clients:
+            self.gateway.log.wait("session", self.since, count=len(self.clients))
 
 
 @pytest.fixture(scope="session")
-def fronts(tmp_path_factory: pytest.TempPathFactory, identity: Identity) -> Iterator[dict[str, Front]]:
-    """By policy; one process serves all of them, with deadlines that a test can wait for."""
-    policies = ("required", "optional")
-    backends = {f"{name}-{policy}": Backend() for name in NAMES for policy in policies}
+def _front(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting: ssl.SSLContext) -> Iterator[Front]:
+    """One process for all protocols and policies, with deadlines that a test can wait for."""
+    backends = {f"{name}-{policy}": Backend() for name in WORDS for policy in ("required", "optional")}
     services = [
         Service(name, backend.address, protocol=name.partition("-")[0], options={"policy": name.partition("-")[2]})
         for name, backend in backends.items()
     ]
-    options = {"timeouts": {"handshake": "2 s", "greeting": "2 s", "linger": "1 s"}}
+    options = {"timeouts": {"handshake": "2 s", "greeting": "2 s", "linger": "500 ms"}}
     with running(tmp_path_factory.mktemp("front"), identity, services, options=options) as gateway:
-        yield {name: Front(gateway, backends) for name in policies}
+        yield Front(gateway, backends, trusting)
     for backend in backends.values():
         backend.close()
+
+
+@pytest.fixture
+def front(_front: Front) -> Iterator[Front]:
+    """As if it were fresh: backends speak their protocols, and no session of another test is left."""
+    for name, backend in _front.backends.items():
+        backend.play(SERVERS[name.partition("-")[0]](None))
+    front = replace(_front, since=_front.gateway.log.mark(), clients=[])
+    yield front
+    front.leave()

@@ -24,7 +24,7 @@ class Connection:
         self.ending = ""
         """How it stopped talking: `fin` or `reset`."""
         self.ended = threading.Event()
-        self.problem: BaseException | None = None
+        self.resetting = False
         self._unread = b""
         self._heard_more = threading.Condition()
 
@@ -72,8 +72,10 @@ class Connection:
             pass
 
     def reset(self) -> None:
+        """Have its own thread close it, and RST be sent then; a close from here would wait for that thread's recv."""
+        self.resetting = True
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        self.socket.close()
+        self.socket.shutdown(socket.SHUT_RD)
 
     def _end(self, how: str) -> None:
         self.ending = self.ending or how
@@ -147,11 +149,14 @@ class Backend:
     def _play(self, script: Script, connection: Connection) -> None:
         try:
             script(connection)
-            if connection.socket.fileno() >= 0:
+            if not connection.resetting:
+                # Who has played his part says no more, but listens to the end.
+                connection.socket.shutdown(socket.SHUT_WR)
                 connection.read_on()
-        except OSError as error:
-            connection.problem = error
-            connection._end("reset" if isinstance(error, ConnectionError) else "fin")
+        except ConnectionError:
+            connection._end("reset")
+        except OSError:
+            pass
         finally:
             connection._end("fin")
             connection.socket.close()

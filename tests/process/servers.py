@@ -242,7 +242,19 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
-_PRIVATE = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+_PRIVATE = (
+    "active",
+    "bounce",
+    "corrupt",
+    "defer",
+    "deferred",
+    "flush",
+    "hold",
+    "incoming",
+    "private",
+    "saved",
+    "trace",
+)
 
 
 @dataclass(frozen=True)
@@ -391,4 +403,3 @@ class Mailbox:
                 break
             lines.append(line[1:] if line.startswith(b".") else line)
         return b"".join(lines)
-

@@ -26,9 +26,7 @@ USER = "grete"
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    tmp_path_factory: pytest.TempPathFactory, identity: Identity, dovecot: Dovecot
-) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, identity: Identity, dovecot: Dovecot) -> Iterator[Gateway]:
     services = [Service("imap", dovecot.imap), Service("pop3", dovecot.pop3)]
     with running(tmp_path_factory.mktemp("gateway"), identity, services) as gateway:
         yield gateway

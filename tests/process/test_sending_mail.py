@@ -29,9 +29,7 @@ _recipients = (f"r{number}@example.test" for number in count())
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    tmp_path_factory: pytest.TempPathFactory, identity: Identity, postfix: Postfix
-) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, identity: Identity, postfix: Postfix) -> Iterator[Gateway]:
     starttls, both = ("starttls",), ("starttls", "implicit")
     services = [
         Service("mx", postfix.smtp, "smtp", starttls, {"policy": "auth-only"}),
@@ -51,7 +49,18 @@ def recipient() -> str:
 def eight_bit() -> bytes:
     """Dots at every place that matters, octets of every value but CR, LF and NUL, a long line, a big tail."""
     signs = bytes(octet for octet in range(1, 256) if octet not in b"\r\n")
-    lines = [b".", b"..", b".x", b"", b"...", signs, b"." + signs, b"x" * 990, b"QUIT", b"MAIL FROM:<evil@example.test>"]
+    lines = [
+        b".",
+        b"..",
+        b".x",
+        b"",
+        b"...",
+        signs,
+        b"." + signs,
+        b"x" * 990,
+        b"QUIT",
+        b"MAIL FROM:<evil@example.test>",
+    ]
     return b"Subject: eight bits\r\n\r\n" + b"".join(line + b"\r\n" for line in lines * 3)
 
 

@@ -131,11 +131,12 @@ class Client:
         return self.hear(rb"\n")
 
     def rest(self) -> bytes:
-        """Everything up to the end, which sets `ending`."""
+        """Everything up to the end, which sets `ending`; then there is nobody any more to talk to."""
         heard = [self.unheard]
         while more := self.receive():
             heard.append(more)
         self.unheard = b""
+        self.socket.close()
         return b"".join(heard)
 
     def receive(self) -> bytes:

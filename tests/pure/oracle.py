@@ -17,8 +17,11 @@ HOST = b"gw.example.org"
 CLOSED, OPEN, SECURE, LOGIN = "closed", "open", "secure", "login"
 """How far a session is: before TLS without and with authentication, inside TLS, at the login's success."""
 
-AUTHORITY = """XCLIENT XFORWARD XRCPTFORWARD XPROXY XPROXYFROM XPROXYTO XOORG XSESSIONPARAMS X-ANONYMOUSTLS XEXCH50
-    XSHADOW XSHADOWREQUEST X-LINK2STATE""".split()
+AUTHORITY = re.findall(
+    r"\S+",
+    "XCLIENT XFORWARD XRCPTFORWARD XPROXY XPROXYFROM XPROXYTO XOORG XSESSIONPARAMS X-ANONYMOUSTLS XEXCH50"
+    " XSHADOW XSHADOWREQUEST X-LINK2STATE",
+)
 NEVER = [*AUTHORITY, "PIPECONNECT", "X_PIPE_CONNECT", "ATRN", "TURN", "REQUIRETLS", "STARTTLS"]
 PASSWORDS = {"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "OAUTHBEARER", "XOAUTH2"}
 
@@ -65,8 +68,8 @@ def usable(offered: Sequence[str]) -> Callable[[str], bool]:
     names = {name.upper() for name in offered}
     bases = {name[:-5] for name in names if name.endswith("-PLUS")}
     others = names & (PASSWORDS - bases)
-    return lambda name: not (
-        name.upper() == "EXTERNAL" or name.upper().endswith("-PLUS") or (others and name.upper() in bases)
+    return lambda name: (
+        not (name.upper() == "EXTERNAL" or name.upper().endswith("-PLUS") or (others and name.upper() in bases))
     )
 
 
@@ -193,7 +196,9 @@ class SMTPOracle:
         words = [re.split("[ =]", text)[0].upper() for text in texts]
         offers = [re.split("[ =]", text.strip(" "))[1:] for text in texts]
         logins = ("AUTH", "X-EXPS")
-        shown = usable([name for word, offer in zip(words[1:], offers[1:], strict=True) if word in logins for name in offer])
+        shown = usable(
+            [name for word, offer in zip(words[1:], offers[1:], strict=True) if word in logins for name in offer]
+        )
         kept = texts[:1]
         for text, word, offer in list(zip(texts, words, offers, strict=True))[1:]:
             if word in NEVER or (word in logins and self.stage == CLOSED):
@@ -253,10 +258,10 @@ class IMAPOracle:
             return Outcome(b"* BAD Invalid tag\r\n")
         self.tag, self.verb = words[0].encode(), words[1].upper()
         if self.verb == "STARTTLS":
+            if self.secured:  # RFC 9051 6.2.1: whatever stands behind it
+                return Outcome(self.tag + b" BAD TLS is already active\r\n")
             if len(words) > 2:
                 return Outcome(self.tag + b" BAD STARTTLS takes no arguments\r\n")
-            if self.secured:
-                return Outcome(self.tag + b" BAD TLS is already active\r\n")
             return Outcome(self.tag + b" OK Begin TLS negotiation now\r\n", switched=True)
         if not self.secured and self.verb == "ID":
             return Outcome(b"* ID NIL\r\n" + self.tag + b" OK ID completed\r\n")
@@ -356,10 +361,10 @@ class POP3Oracle:
         if self.verb in ("XCLIENT", "XOIP"):
             return Outcome(b"-ERR Unknown command\r\n")
         if self.verb == "STLS":
-            if not self.bare:
-                return Outcome(b"-ERR STLS takes no arguments\r\n")
             if self.secured:
                 return Outcome(b"-ERR Command not permitted when TLS active\r\n")
+            if not self.bare:
+                return Outcome(b"-ERR STLS takes no arguments\r\n")
             if self.user:
                 return Outcome(b"-ERR STLS not permitted in this state\r\n")
             return Outcome(b"+OK Begin TLS negotiation now\r\n", switched=True)
@@ -406,10 +411,11 @@ class POP3Oracle:
             shown = usable(offered)
             if word in ("STLS", "XCLIENT") or (self.stage == CLOSED and word in ("USER", "SASL")):
                 continue
+            if word == "SASL" and not any(map(shown, offered)):
+                continue
             if word == "SASL" and not all(map(shown, offered)):
                 line = " ".join([words[0], *filter(shown, offered)]).encode("latin-1")
-            if word != "SASL" or any(map(shown, offered)):
-                kept.append(line)
+            kept.append(line)
         if not self.secured:
             kept.append(b"STLS")
         return [*kept, lines[-1]]

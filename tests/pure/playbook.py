@@ -14,8 +14,9 @@
 
 Nothing happens before `run`, which plays the script twice: every segment whole, and every octet a
 segment of its own (`cuts`).  Adjacent sends to one side count as one.  Whatever else the negotiation
-does at a step than the step expects is a failure, except Note, Proven and Delivered: they are
-compared only where they are expected, and are all in `notes`, `proven` and `delivered` after a run.
+does at a step than the step expects is a failure, except what only tells the session something (Note,
+Proven, Delivered, Identified, Greeted): that is compared only where it is expected.  Notes are in
+`notes` after a run, and `proven` and `delivered` are counted.
 A script ends where its Playbook ends: it need not end the session.
 """
 
@@ -35,6 +36,8 @@ from gateway.negotiation.vocabulary import (
     Close,
     Delivered,
     Dial,
+    Greeted,
+    Identified,
     Note,
     Patience,
     Proven,
@@ -92,7 +95,8 @@ class Noted:
         return isinstance(action, Note) and action.event == self.event and set(self.fields) <= set(action.fields)
 
 
-Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Delivered
+Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Delivered | Identified | Greeted
+SILENT = (Note, Noted, Proven, Delivered, Identified, Greeted)
 
 DIAL = Dial()
 SPLICE = Splice()
@@ -145,7 +149,8 @@ def tidy(actions: Iterable[object]) -> list[object]:
 class Stage:
     """One negotiation, fed as a session would feed it; everything that it did is in `deeds`."""
 
-    def __init__(self, dialect: Dialect, agreed: Terms, cut: int = WHOLE) -> None:
+    def __init__(self, dialect: Dialect, agreed: Terms, cut: int = WHOLE, others: bool = False) -> None:
+        self.others = others
         self.negotiation = Negotiation(dialect.script(agreed))
         self.cut = cut
         self.deeds: list[object] = []
@@ -164,6 +169,9 @@ class Stage:
                     continue
                 case Splice():
                     self.spliced = True
+                case Dial(failed) if failed and not self.others:
+                    self.take(self.negotiation.undialled("no address is left"))
+                    continue
             self.deeds.append(action)
 
     def receive(self, side: Side, octets: bytes) -> None:
@@ -218,7 +226,9 @@ class Step:
 class Playbook:
     """A conversation, written down first and played by `run`."""
 
-    def __init__(self, dialect: Dialect, agreed: Terms | None = None) -> None:
+    def __init__(self, dialect: Dialect, agreed: Terms | None = None, *, others: bool = False) -> None:
+        """With `others` the backend has more addresses: what follows a failed one is the script's matter."""
+        self._others = others
         self._dialect = dialect
         self._terms = agreed or terms()
         self._steps: list[Step] = []
@@ -310,7 +320,7 @@ class Playbook:
         return self
 
     def _play(self, cut: int) -> None:
-        stage = Stage(self._dialect, self._terms, cut)
+        stage = Stage(self._dialect, self._terms, cut, self._others)
         self.notes, self.proven, self.delivered, self.detail = [], 0, 0, ""
         wanted: list[str] = []
         happened: list[str] = []
@@ -357,13 +367,13 @@ class Playbook:
 
 def silent(actions: Iterable[Any]) -> Iterator[Any]:
     """Without what is compared only where it is expected."""
-    return (action for action in actions if not isinstance(action, Note | Noted | Proven | Delivered))
+    return (action for action in actions if not isinstance(action, SILENT))
 
 
 def missing(expected: Expected, deeds: Iterable[object]) -> bool:
     match expected:
         case Noted():
             return not any(expected.describes(deed) for deed in deeds)
-        case Proven() | Delivered():
+        case Proven() | Delivered() | Identified() | Greeted():
             return expected not in deeds
     return False

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import config, proxyprotocol
 from gateway.config import Configuration, ConfigurationError, Machine, load, parse
+from gateway.config.grammar import canonical
 from gateway.config.values import TLS, Backend, Service, SystemdAddress, TCPAddress, Timeouts, UnixAddress
+from gateway.dialects import DIALECTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,12 +33,15 @@ class Policy(Enum):
 class Traits:
     options: frozenset[str] = frozenset()
     policies: Mapping[int, Policy] = field(default_factory=dict)
+    identities: frozenset[str] = frozenset()
 
 
 PROTOCOLS = {
-    "smtp": Traits(frozenset({"received", "newlines"}), {25: Policy.AUTH_ONLY}),
-    "imap": Traits(),
-    "pop3": Traits(),
+    "smtp": Traits(
+        frozenset({"received", "newlines"}), {25: Policy.AUTH_ONLY}, frozenset({"proxy-v1", "proxy-v2", "xclient"})
+    ),
+    "imap": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "id"})),
+    "pop3": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "xclient"})),
 }
 MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org")
 
@@ -81,6 +89,20 @@ def file(*, gateway: str = "", tls: str = "certificate = c.pem", smtp: str = "",
     return f"[gateway]\n{gateway}\n[tls]\n{tls}\n[service:smtp]\n{service}\n{rest}\n"
 
 
+def backend(options: str, address: str = "a:25", *, protocol: str = "smtp") -> str:
+    """A good file whose only service, of this protocol, uses [backend:store]."""
+    service = f"protocol = {protocol}\nstarttls = 25\nbackend = store"
+    return file(smtp=service, rest=f"[backend:store]\naddress = {address}\n{options}")
+
+
+def balancers(networks: str) -> str:
+    return file(smtp=f"starttls = 25\nbackend = a:25\naccept_proxy = {networks}")
+
+
+def the_backend(options: str, address: str = "a:25", *, protocol: str = "smtp") -> Backend:
+    return read(backend(options, address, protocol=protocol)).services[0].backend
+
+
 def the_service(smtp: str, rest: str = "") -> Service:
     return read(file(smtp=smtp, rest=rest)).services[0]
 
@@ -103,7 +125,6 @@ def test_the_shortest_useful_file() -> None:
         hostname="gw.example.org",
         drain=30.0,
         log="text",
-        log_users=False,
         tls=TLS(live / "fullchain.pem", live / "privkey.pem"),
         services=(
             Service("smtp", "smtp", on(25), (), ("auth-only",), smtp),
@@ -122,7 +143,6 @@ def test_every_option() -> None:
         hostname = mail.example.org
         drain = 1.5 min
         log = json
-        log_users = yes
         [tls]
         certificate = /c.pem
         [limits]
@@ -142,18 +162,23 @@ def test_every_option() -> None:
         backend = store
         received = no
         newlines = reject
+        accept_proxy = 10.0.0.0/8 ::ffff:192.0.2.1
         [backend:store]
         address = old.example.org:25
           [2001:DB8::0:1]:25 unix:/run/old my_store:25
         connect = lazy
-        tls = none
+        tls = starttls
+        verify = yes
+        name = store.example.org
+        ca = ca/store.pem
+        profile = legacy
         identity = none
+        allow_relay = yes
     """
     assert read(re.sub("(?m)^        ", "", text)) == Configuration(
         hostname="mail.example.org",
         drain=90.0,
         log="json",
-        log_users=True,
         tls=TLS(Path("/c.pem"), None),
         services=(
             Service(
@@ -176,9 +201,17 @@ def test_every_option() -> None:
                         TCPAddress("my_store", 25),
                     ),
                     "lazy",
+                    tls="starttls",
+                    verify="yes",
+                    certificate_name="store.example.org",
+                    ca=Path("/etc/gw/ca/store.pem"),
+                    profile="legacy",
+                    identity="none",
+                    allow_relay=True,
                 ),
                 received=False,
                 newlines="reject",
+                accept_proxy=(ip_network("10.0.0.0/8"), ip_network("192.0.2.1")),
             ),
         ),
         bad_commands=3,
@@ -193,9 +226,9 @@ def test_the_shipped_file_shows_the_defaults() -> None:
     assert shown.count("\n") == text.count("\n")
     assert read(shown, machine) == read(text, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
-        *("hostname", "drain", "log", "log_users", "certificate", "key"),
-        *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines"),
-        *("address", "connect", "tls", "identity"),
+        *("hostname", "drain", "log", "certificate", "key"),
+        *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy"),
+        *("address", "connect", "tls", "verify", "name", "ca", "profile", "identity", "allow_relay"),
         *("bad_commands", "handshake", "preauth", "connect", "greeting", "linger"),
     }
 
@@ -208,6 +241,8 @@ def test_the_default_policy_depends_on_the_port() -> None:
         "auth-only",
     )
 
+
+WITHOUT_TLS = "is about TLS, and this backend is reached without; remove it, or write tls = starttls or tls = implicit"
 
 # What is written in a file that is good but for that, and the one problem that it makes.
 SLIPS = {
@@ -248,8 +283,8 @@ SLIPS = {
         '[gateway] log: "xml" is not possible here; write text or json',
     ),
     "neither yes nor no": (
-        file(gateway="log_users = true"),
-        '[gateway] log_users: "true" is not possible here; write yes or no',
+        file(smtp="starttls = 25\nbackend = a:25\nreceived = true"),
+        '[service:smtp] received: "true" is not possible here; write yes or no',
     ),
     "option without value": (
         file(gateway="log ="),
@@ -265,7 +300,7 @@ SLIPS = {
     ),
     "option of a later version": (
         file(gateway="workers = 2"),
-        "[gateway] workers: unknown option; [gateway] takes hostname, drain, log or log_users",
+        "[gateway] workers: unknown option; [gateway] takes hostname, drain or log",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
@@ -336,17 +371,163 @@ SLIPS = {
         file(smtp="starttls = 25\nbackend = store", rest="[backend:store]"),
         "[backend:store] address: is missing; write host:port or unix:/path",
     ),
-    "TLS to the backend": (
-        file(smtp="starttls = 25\nbackend = store", rest="[backend:store]\naddress = a:25\ntls = starttls"),
-        "[backend:store] tls: this version cannot speak TLS to a backend; only none is possible so far",
-    ),
     "opportunistic TLS to the backend": (
-        file(smtp="starttls = 25\nbackend = store", rest="[backend:store]\naddress = a:25\ntls = maybe"),
-        '[backend:store] tls: "maybe" is not possible here; write none',
+        backend("tls = maybe\nname = b.example.org"),
+        '[backend:store] tls: "maybe" is not possible here; write none, starttls or implicit',
     ),
-    "identity": (
-        file(smtp="starttls = 25\nbackend = store", rest="[backend:store]\naddress = a:25\nidentity = xclient"),
-        "[backend:store] identity: this version cannot tell a backend who the client is; only none is possible so far",
+    "verify without TLS": (
+        backend("verify = no"),
+        f"[backend:store] verify: {WITHOUT_TLS}",
+    ),
+    "name where TLS is switched off": (
+        backend("tls = none\nname = b.example.org"),
+        f"[backend:store] name: {WITHOUT_TLS}",
+    ),
+    "ca without TLS": (
+        backend("ca = ca.pem"),
+        f"[backend:store] ca: {WITHOUT_TLS}",
+    ),
+    "profile without TLS": (
+        backend("profile = legacy"),
+        f"[backend:store] profile: {WITHOUT_TLS}",
+    ),
+    "verify that is neither": (
+        backend("tls = starttls\nverify = maybe\nname = b.example.org\nca = ca.pem"),
+        '[backend:store] verify: "maybe" is not possible here; write yes, no or sha256:HEX',
+    ),
+    "verify that is neither, and nothing follows from it": (
+        backend("tls = starttls\nverify = maybe", "unix:/old"),
+        '[backend:store] verify: "maybe" is not possible here; write yes, no or sha256:HEX',
+    ),
+    "pin that is too short": (
+        backend("tls = starttls\nverify = sha256:abcd"),
+        '[backend:store] verify: "sha256:abcd" is not sha256: and 64 hexadecimal digits; '
+        "see: openssl x509 -in FILE -noout -fingerprint -sha256",
+    ),
+    "pin that is too long": (
+        backend(f"tls = starttls\nverify = SHA256:{'a' * 66}"),
+        f'[backend:store] verify: "SHA256:{"a" * 50}..." is not sha256: and 64 hexadecimal digits; '
+        "see: openssl x509 -in FILE -noout -fingerprint -sha256",
+    ),
+    "pin in foreign letters": (
+        backend(f"tls = starttls\nverify = \u017fha256:{'a' * 64}"),
+        f'[backend:store] verify: "\\u017fha256:{"a" * 50}..." is not possible here; write yes, no or sha256:HEX',
+    ),
+    "name of a certificate that is not looked at": (
+        backend("tls = starttls\nverify = no\nname = b.example.org"),
+        "[backend:store] name: means nothing with verify = no, for any certificate will do; "
+        "remove it, or write verify = yes",
+    ),
+    "issuer of a certificate that is pinned": (
+        backend(f"tls = starttls\nverify = sha256:{'a' * 64}\nca = ca.pem"),
+        "[backend:store] ca: means nothing with verify = sha256:HEX, for one certificate alone will do; "
+        "remove it, or write verify = yes",
+    ),
+    "two names": (
+        backend("tls = starttls\nname = a.example.org b.example.org"),
+        '[backend:store] name: "a.example.org b.example.org" is neither a host name nor an IP address; '
+        "write the name that the certificate must hold",
+    ),
+    "name with a wildcard": (
+        backend("tls = starttls\nname = *.example.org"),
+        '[backend:store] name: "*.example.org" is neither a host name nor an IP address; '
+        "write the name that the certificate must hold",
+    ),
+    "name in brackets": (
+        backend("tls = starttls\nname = [::1]"),
+        '[backend:store] name: "[::1]" is neither a host name nor an IP address; '
+        "write the name that the certificate must hold",
+    ),
+    "name that cannot be read, on a path that has none": (
+        backend("tls = starttls\nname = *", "unix:/old"),
+        '[backend:store] name: "*" is neither a host name nor an IP address; '
+        "write the name that the certificate must hold",
+    ),
+    "paths that have no name": (
+        backend("tls = implicit", "b.example.org:25 unix:/old unix:/older"),
+        "[backend:store] name: is missing, and unix:/old has no host that could stand for it; "
+        "write the name that the certificate must hold, or verify = sha256:HEX",
+    ),
+    "two files of issuers": (
+        backend("tls = starttls\nca = a.pem b.pem"),
+        '[backend:store] ca: "a.pem b.pem" is more than one word; give one file, and its name must not hold blanks',
+    ),
+    "profile of the other side": (
+        backend("tls = starttls\nprofile = modern"),
+        '[backend:store] profile: "modern" is not possible here; write intermediate or legacy',
+    ),
+    "identity that there is not": (
+        backend("identity = xforward\nallow_relay = no"),
+        '[backend:store] identity: "xforward" is not possible here; write none, proxy-v1, proxy-v2, xclient or id',
+    ),
+    "identity of IMAP for SMTP": (
+        backend("identity = id"),
+        "[backend:store] identity: [service:smtp] uses this backend, and smtp has no id; "
+        "write none, proxy-v1, proxy-v2 or xclient",
+    ),
+    "identity of IMAP for POP3": (
+        backend("identity = id", protocol="pop3"),
+        "[backend:store] identity: [service:smtp] uses this backend, and pop3 has no id; "
+        "write none, proxy-v1, proxy-v2 or xclient",
+    ),
+    "identity of SMTP for IMAP": (
+        backend("identity = xclient", protocol="imap"),
+        "[backend:store] identity: [service:smtp] uses this backend, and imap has no xclient; "
+        "write none, id, proxy-v1 or proxy-v2",
+    ),
+    "relay of what relays nothing": (
+        backend("allow_relay = no", protocol="imap"),
+        "[backend:store] allow_relay: [service:smtp] uses this backend, and imap relays no mail; remove it",
+    ),
+    "relay of one who knows the client": (
+        backend("identity = xclient\nallow_relay = yes"),
+        "[backend:store] allow_relay: means nothing with identity = xclient, for then the backend judges the client "
+        "itself; remove it",
+    ),
+    "relay that is neither yes nor no": (
+        backend("allow_relay = true"),
+        '[backend:store] allow_relay: "true" is not possible here; write yes or no',
+    ),
+    "option of a backend in a service": (
+        file(smtp="starttls = 25\nbackend = a:25\nverify = no"),
+        "[service:smtp] verify: unknown option; [service:smtp] takes protocol, starttls, implicit, policy, received, "
+        "newlines, accept_proxy or backend",
+    ),
+    "network with host bits": (
+        balancers("10.1.2.3/8"),
+        '[service:smtp] accept_proxy: "10.1.2.3/8" has host bits set; write 10.0.0.0/8, or 10.1.2.3 for that address '
+        "alone",
+    ),
+    "IPv6 network with host bits": (
+        balancers("2001:db8::1/64"),
+        '[service:smtp] accept_proxy: "2001:db8::1/64" has host bits set; write 2001:db8::/64, or 2001:db8::1 for that '
+        "address alone",
+    ),
+    "IPv4-mapped network with host bits": (
+        balancers("::ffff:10.1.2.3/104"),
+        '[service:smtp] accept_proxy: "::ffff:10.1.2.3/104" has host bits set; write 10.0.0.0/8, or 10.1.2.3 for that '
+        "address alone",
+    ),
+    "network by name": (
+        balancers("lb.example.org"),
+        '[service:smtp] accept_proxy: "lb.example.org" is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, '
+        "or one address",
+    ),
+    "network with a netmask": (
+        balancers("10.0.0.0/255.0.0.0"),
+        '[service:smtp] accept_proxy: "10.0.0.0/255.0.0.0": "255.0.0.0" is not a number of bits from 0 to 32',
+    ),
+    "network with too many bits": (
+        balancers("::1/129"),
+        '[service:smtp] accept_proxy: "::1/129": "129" is not a number of bits from 0 to 128',
+    ),
+    "network that ends too early": (
+        balancers("10.0.0.0/"),
+        '[service:smtp] accept_proxy: "10.0.0.0/": "" is not a number of bits from 0 to 32',
+    ),
+    "network with a zone": (
+        balancers("fe80::%eth0/64"),
+        '[service:smtp] accept_proxy: "fe80::%eth0/64": zones are not told apart here; write fe80::/64',
     ),
     "policy without a plaintext port": (
         file(smtp="implicit = 465\npolicy = required\nbackend = a:25"),
@@ -509,6 +690,241 @@ def test_services_may_share_a_backend() -> None:
     rest = "[service:two]\nprotocol = smtp\nimplicit = 465\nbackend = store\n[backend:store]\naddress = a:25"
     one, two = read(file(smtp="starttls = 25\nbackend = store", rest=rest)).services
     assert one.backend is two.backend
+
+
+PIN = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"sha256:{PIN}",
+        f"SHA256:{PIN.upper()}",
+        "sha256:" + ":".join(re.findall("..", PIN.upper())),
+    ],
+)
+def test_a_pin_is_read_as_openssl_prints_it(written: str) -> None:
+    assert the_backend(f"tls = implicit\nverify = {written}").verify == f"sha256:{PIN}"
+    assert the_backend(f"tls = implicit\nverify = {written}", "unix:/old").certificate_name is None
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("store.example.org", "store.example.org"),
+        ("old_store", "old_store"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("2001:DB8::0:5", "2001:db8::5"),
+        ("::ffff:10.0.0.5", "10.0.0.5"),
+        ("fe80::5%eth0", "fe80::5"),
+    ],
+)
+def test_a_certificate_is_for_a_host_name_or_an_address(written: str, name: str) -> None:
+    assert the_backend(f"tls = starttls\nname = {written}", "unix:/old a:25").certificate_name == name
+
+
+def test_a_backend_that_is_named_by_its_address_is_reached_without_tls() -> None:
+    one = the_service("starttls = 25\nbackend = a:25").backend
+    assert replace(one, name="store") == the_backend("")
+    assert (one.tls, one.verify, one.certificate_name, one.ca) == ("none", "yes", None, None)
+    assert (one.profile, one.identity, one.allow_relay) == ("intermediate", "none", False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_says_how_its_backends_learn_the_client(protocol: str) -> None:
+    for identity in ("none", *PROTOCOLS[protocol].identities):
+        assert the_backend(f"identity = {identity}", protocol=protocol).identity == identity
+
+
+def test_the_dialects_know_their_identities() -> None:
+    assert {name: set(dialect.identities) for name, dialect in DIALECTS.items()} == {
+        name: set(traits.identities) for name, traits in PROTOCOLS.items()
+    }
+
+
+def test_every_service_is_told_what_its_backend_cannot_do_for_it() -> None:
+    rest = """
+[service:imap]
+starttls = 143
+backend = store
+[service:pop3]
+starttls = 110
+backend = store
+[backend:store]
+address = a:25
+identity = id
+allow_relay = no"""
+    assert [problem.split("; ")[0] for problem in problems(file(smtp="starttls = 25\nbackend = store", rest=rest))] == [
+        "gw.ini: [backend:store] allow_relay: means nothing with identity = id, for then the backend judges the client "
+        "itself",
+        "gw.ini: [backend:store] identity: [service:smtp] uses this backend, and smtp has no id",
+        "gw.ini: [backend:store] allow_relay: [service:imap] uses this backend, and imap relays no mail",
+        "gw.ini: [backend:store] identity: [service:pop3] uses this backend, and pop3 has no id",
+        "gw.ini: [backend:store] allow_relay: [service:pop3] uses this backend, and pop3 relays no mail",
+    ]
+
+
+def test_what_a_backend_can_be_told_is_not_asked_of_an_unknown_protocol() -> None:
+    assert "is not a protocol" in the_problem(backend("identity = id", protocol="smpt"))
+
+
+def test_the_issuers_must_be_readable() -> None:
+    machine = Machine(Path("/etc/gw"), lambda: "gw.example.org", lambda path: "no" if path.name == "ca.pem" else None)
+    assert the_problem(backend("tls = starttls\nca = ca.pem"), machine) == (
+        "gw.ini: [backend:store] ca: /etc/gw/ca.pem: no"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "networks"),
+    [
+        ("10.0.0.0/8", ["10.0.0.0/8"]),
+        ("10.0.0.1 2001:DB8::1", ["10.0.0.1/32", "2001:db8::1/128"]),
+        ("0.0.0.0/0\n  ::/0", ["0.0.0.0/0", "::/0"]),
+        ("::ffff:10.0.0.1", ["10.0.0.1/32"]),
+        ("::ffff:10.0.0.0/104 ::ffff:0:0/96", ["10.0.0.0/8", "0.0.0.0/0"]),
+        ("::fffe:0:0/95", ["::fffe:0:0/95"]),
+    ],
+)
+def test_load_balancers_are_networks_or_addresses(written: str, networks: list[str]) -> None:
+    assert list(map(str, read(balancers(written)).services[0].accept_proxy)) == networks
+
+
+@given(st.ip_addresses())
+def test_addresses_are_canonical_as_in_the_proxy_protocol(address: IPv4Address | IPv6Address) -> None:
+    assert str(canonical(str(address))) == proxyprotocol.canonical(str(address))
+
+
+HOME = Machine(
+    Path("/etc/gw"),
+    lambda: "gw.example.org",
+    is_local=lambda host: host in ("192.0.2.1", "2001:db8::1", "fe80::1%eth0", "gw"),
+)
+"""A machine with these addresses, besides the loopback ones, and this name."""
+
+
+@pytest.mark.parametrize(
+    ("address", "listener"),
+    [
+        ("127.0.0.1:25", "127.0.0.1:25"),
+        ("127.0.0.1:25", "25"),
+        ("127.0.0.1:25", "0.0.0.0:25"),
+        ("127.0.0.1:25", "localhost:25"),
+        ("127.9.9.9:25", "25"),
+        ("localhost:25", "25"),
+        ("localhost:25", "127.0.0.1:25"),
+        ("localhost:25", "[::1]:25"),
+        ("LocalHost:25", "[::]:25"),
+        ("[::1]:25", "25"),
+        ("[::1]:25", "[::]:25"),
+        ("[::1]:25", "localhost:25"),
+        ("[::1%lo]:25", "[::1]:25"),
+        ("0.0.0.0:25", "25"),
+        ("0.0.0.0:25", "0.0.0.0:25"),
+        ("0.0.0.0:25", "127.0.0.1:25"),
+        ("[::]:25", "25"),
+        ("[::]:25", "[::1]:25"),
+        ("192.0.2.1:25", "25"),
+        ("192.0.2.1:25", "0.0.0.0:25"),
+        ("192.0.2.1:25", "192.0.2.1:25"),
+        # An address that only the other half of a cluster has now is still one that we would listen on.
+        ("192.0.2.9:25", "192.0.2.9:25"),
+        ("[2001:db8::1]:25", "25"),
+        ("[2001:db8::1]:25", "[::]:25"),
+        ("[fe80::1%eth0]:25", "[::]:25"),
+        ("[fe80::1%eth0]:25", "[fe80::1%eth0]:25"),
+        ("[::ffff:127.0.0.1]:25", "127.0.0.1:25"),
+        ("[::ffff:127.0.0.1]:25", "0.0.0.0:25"),
+        ("[::ffff:0.0.0.0]:25", "25"),
+        ("[::ffff:192.0.2.1]:25", "25"),
+        ("127.0.0.1:25", "[::ffff:127.0.0.1]:25"),
+        ("127.0.0.1:25", "[::ffff:0.0.0.0]:25"),
+        ("gw.example.org:25", "25"),
+        ("GW.example.ORG:25", "0.0.0.0:25"),
+        ("gw:25", "[::]:25"),
+        ("mx.example.org:25", "MX.example.org:25"),
+        ("unix:/run/smtp", "unix:/run/smtp"),
+        ("unix:/run/smtp", "unix://run/./mail/../smtp"),
+    ],
+)
+def test_a_backend_is_not_the_gateway_itself(address: str, listener: str) -> None:
+    text = file(smtp=f"starttls = {listener}\nbackend = {address}")
+    problem = the_problem(text, HOME)
+    assert problem.startswith("gw.ini: [service:smtp] backend: ")
+    assert " leads back to the gateway, to " in problem
+    assert problem.endswith(" of [service:smtp] starttls; write where the old server listens")
+
+
+@pytest.mark.parametrize(
+    ("address", "listener"),
+    [
+        ("127.0.0.1:26", "25"),
+        ("127.0.0.1:25", "127.0.0.2:25"),
+        ("127.0.0.1:25", "[::]:25"),
+        ("[::1]:25", "0.0.0.0:25"),
+        ("[::ffff:127.0.0.1]:25", "[::]:25"),
+        ("0.0.0.0:25", "[::]:25"),
+        ("[::]:25", "127.0.0.1:25"),
+        ("127.0.0.1:25", "192.0.2.1:25"),
+        ("192.0.2.9:25", "25"),
+        ("192.0.2.9:25", "192.0.2.1:25"),
+        ("[2001:db8::9]:25", "[::]:25"),
+        ("[fe80::1%eth1]:25", "[fe80::1%eth0]:25"),
+        ("mx.example.org:25", "25"),
+        ("mx.example.org:25", "127.0.0.1:25"),
+        ("127.0.0.1:25", "mx.example.org:25"),
+        ("127.0.0.1:25", "0"),
+        ("127.0.0.1:25", "systemd:smtp"),
+        ("unix:/run/old", "unix:/run/smtp"),
+        ("unix:/run/old", "25"),
+        ("127.0.0.1:25", "unix:/run/smtp"),
+    ],
+)
+def test_a_backend_may_be_a_neighbour(address: str, listener: str) -> None:
+    assert read(file(smtp=f"starttls = {listener}\nbackend = {address}"), HOME).services
+
+
+def test_every_address_of_a_backend_is_looked_at_and_every_listener() -> None:
+    rest = (
+        "[service:imap]\nimplicit = 993\nbackend = a:143\n[backend:store]\naddress = a:25 localhost:993 b:25 [::1]:25"
+    )
+    assert problems(file(smtp="starttls = 25\nbackend = store", rest=rest)) == [
+        "gw.ini: [backend:store] address: localhost:993 leads back to the gateway, to *:993 of [service:imap] "
+        "implicit; write where the old server listens",
+        "gw.ini: [backend:store] address: [::1]:25 leads back to the gateway, to *:25 of [service:smtp] starttls; "
+        "write where the old server listens",
+    ]
+
+
+def test_the_name_that_the_gateway_is_given_is_not_the_machines() -> None:
+    # It may well be the name by which the old server is known behind the gateway.
+    text = file(gateway="hostname = mx.example.org", smtp="starttls = 25\nbackend = mx.example.org:25")
+    assert read(text).hostname == "mx.example.org"
+
+
+def test_a_loop_is_found_on_the_machine_that_reads_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").touch()
+    path = tmp_path / "gw.ini"
+    addresses = f"127.0.0.1:25 0x7f000001:25 {socket.gethostname().upper()}:25 240.0.0.2:25 no.invalid:25"
+    store = f"[backend:store]\naddress = {addresses}"
+    text = file(gateway="hostname = mx.example.org", smtp="starttls = 25\nbackend = store", rest=store)
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, PROTOCOLS)
+    assert [problem.split()[3] for problem in caught.value.problems] == addresses.split()[:3]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.199", "2001:db8::1"])
+def test_a_machine_that_may_be_anybody_tells_nothing(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def can_be(host: str) -> bool:
+        asked.append(host)
+        return True
+
+    monkeypatch.setattr(config, "_can_be", can_be)
+    assert not config._is_local(host)
+    assert [":" in one for one in asked] == [":" in host] * 2
 
 
 @given(st.text())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects import ehlo
 from gateway.dialects.ehlo import Stage, edit
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 HOST = b"legacy.example.org greets you"
 CLEAR = (Stage.CLOSED, Stage.OPEN)
@@ -62,7 +65,7 @@ def test_white_space_does_not_hide_a_keyword_from_us_that_a_client_would_see(wor
     assert told(form % word, Stage.CLOSED) == []
 
 
-AUTH = (
+AUTH: tuple[tuple[bytes, list[bytes]], ...] = (
     # offered, left where authentication is allowed
     (b"AUTH PLAIN LOGIN", [b"AUTH PLAIN LOGIN"]),
     (b"AUTH  PLAIN  LOGIN ", [b"AUTH  PLAIN  LOGIN "]),
@@ -126,12 +129,14 @@ WORDS = st.sampled_from(
 REPLIES = st.lists(st.one_of(WORDS, WORDS.map(bytes.lower), st.binary(max_size=12)), min_size=1, max_size=12)
 
 
+@UNHURRIED
 @given(REPLIES, st.sampled_from(Stage), st.booleans())
 def test_editing_twice_is_editing_once(lines: list[bytes], stage: Stage, burl: bool) -> None:
     once = edit(lines, stage, burl=burl)
     assert edit(once, stage, burl=burl) == once
 
 
+@UNHURRIED
 @given(REPLIES, st.sampled_from(Stage))
 def test_nothing_is_left_that_must_not_be_told(lines: list[bytes], stage: Stage) -> None:
     heard = edit(lines, stage)
@@ -144,6 +149,7 @@ def test_nothing_is_left_that_must_not_be_told(lines: list[bytes], stage: Stage)
         assert not ehlo.AUTH & set(words)
 
 
+@UNHURRIED
 @given(REPLIES, st.sampled_from(Stage))
 def test_order_is_kept(lines: list[bytes], stage: Stage) -> None:
     heard = [ehlo.keyword(line) for line in edit(lines, stage)[1:] if line != b"STARTTLS"]

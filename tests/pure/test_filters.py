@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.negotiation.filters import Counted, Message, Newlines
 from gateway.negotiation.vocabulary import Filter
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 # What the sequences are made of; everything else is like `x`.
 TELLING = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\0", b" ", b"x", b"\r\n", b"\r\n.\r\n"]), max_size=24)
@@ -84,6 +87,7 @@ def reference(octets: bytes, newlines: Newlines) -> tuple[bytes, bytes | None, b
 
 
 @pytest.mark.parametrize("newlines", Newlines)
+@UNHURRIED
 @given(OCTETS, CUTS)
 @example(b".\r\n", [])
 @example(b"\n.\r\n\r\n.\r\n", [1, 2, 3])
@@ -107,6 +111,7 @@ def test_a_whole_message_is_what_the_slow_reference_makes_of_it(
 
 
 @pytest.mark.parametrize("newlines", Newlines)
+@UNHURRIED
 @given(OCTETS, CUTS)
 def test_an_unfinished_message_is_forwarded_up_to_what_may_still_become_its_end(
     newlines: Newlines, octets: bytes, cuts: list[int]
@@ -121,6 +126,7 @@ def test_an_unfinished_message_is_forwarded_up_to_what_may_still_become_its_end(
         assert 0 <= held <= len(b".\r")
 
 
+@UNHURRIED
 @given(st.binary(max_size=200), CUTS)
 def test_passing_changes_not_one_octet(octets: bytes, cuts: list[int]) -> None:
     octets += b"\r\n.\r\n"
@@ -129,6 +135,7 @@ def test_passing_changes_not_one_octet(octets: bytes, cuts: list[int]) -> None:
     assert forwarded + rest == octets
 
 
+@UNHURRIED
 @given(OCTETS, CUTS)
 def test_normalising_twice_is_normalising_once(octets: bytes, cuts: list[int]) -> None:
     once, _ = passed(Message(Newlines.NORMALIZE), pieces(octets + b"\r\n.\r\n", cuts))
@@ -186,6 +193,7 @@ def test_S14_every_backend_sees_one_end_of_data(
             assert forwarded.endswith(b"\r\n.\r\n")
 
 
+@UNHURRIED
 @given(OCTETS, CUTS)
 def test_no_octets_at_all_end_a_message_early_for_a_lenient_backend(octets: bytes, cuts: list[int]) -> None:
     forwarded, rest = passed(Message(Newlines.NORMALIZE), pieces(octets + b"\r\n.\r\n", cuts))
@@ -237,6 +245,7 @@ def test_S22_the_header_comes_first_and_nothing_continues_it(body: bytes, forwar
 
 
 @pytest.mark.parametrize("newlines", Newlines)
+@UNHURRIED
 @given(OCTETS, CUTS)
 def test_the_header_is_written_once_however_the_octets_are_cut(
     newlines: Newlines, octets: bytes, cuts: list[int]
@@ -263,6 +272,7 @@ def test_a_rejected_message_is_cut_off_at_its_first_offence() -> None:
 # --- counted octets --------------------------------------------------------------------------------------
 
 
+@UNHURRIED
 @given(st.integers(min_value=0, max_value=60), st.binary(max_size=64), CUTS)
 def test_counted_octets_are_counted_and_nothing_else(count: int, octets: bytes, cuts: list[int]) -> None:
     forwarded, rest = passed(Counted(count), pieces(octets, cuts))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.dialects import imap
 from gateway.dialects.base import LITERAL_OCTETS, Policy
 from gateway.dialects.imap import DIALECT, Literal, Malformed, edit_capabilities, edit_id, edit_line, literal_of
-from gateway.negotiation.vocabulary import Expired, Patience, Side, TLSFailed, Unavailable, Violation
+from gateway.negotiation.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -128,11 +128,9 @@ def test_i01_the_sample_session() -> None:
     assert book.proven == 1
 
 
-# --- commands before TLS, 3.2 ----------------------------------------------------------------------
+# --- commands before TLS, 3.2 ---------------------------------------------------------------------
 
-LOCAL = "local"
-FORWARD = "forward"
-REFUSED = "refused"
+FORWARD = b"(forwarded)"
 
 COMMANDS = [
     (b"a CAPABILITY\r\n", FORWARD, FORWARD, FORWARD),
@@ -140,15 +138,15 @@ COMMANDS = [
     (b"a LOGOUT\r\n", FORWARD, FORWARD, FORWARD),
     *((b"a ID %s\r\n" % args, *(b"* ID NIL\r\na OK ID completed\r\n",) * 3) for args in (b"NIL", b'("name" "x")')),
     (b'a id ("x-originating-ip" "192.0.2.66")\r\n', *(b"* ID NIL\r\na OK ID completed\r\n",) * 3),
-    (b"a LOGIN joe secret\r\n", REFUSED, REFUSED, FORWARD),
-    (b"a login joe secret\r\n", REFUSED, REFUSED, FORWARD),
-    (b"a AUTHENTICATE PLAIN\r\n", REFUSED, REFUSED, FORWARD),
-    (b"a AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\r\n", REFUSED, REFUSED, FORWARD),
-    (b"a AUTHENTICATE EXTERNAL =\r\n", REFUSED, REFUSED, b"a NO Unsupported authentication mechanism\r\n"),
-    (b"a SELECT INBOX\r\n", REFUSED, FORWARD, FORWARD),
-    (b"a LANGUAGE de\r\n", REFUSED, FORWARD, FORWARD),
-    (b"a ENABLE IMAP4rev2\r\n", REFUSED, FORWARD, FORWARD),
-    (b"a X-FOO.BAR-1 baz\r\n", REFUSED, FORWARD, FORWARD),
+    (b"a LOGIN joe secret\r\n", MUST, MUST, FORWARD),
+    (b"a login joe secret\r\n", MUST, MUST, FORWARD),
+    (b"a AUTHENTICATE PLAIN\r\n", MUST, MUST, FORWARD),
+    (b"a AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\r\n", MUST, MUST, FORWARD),
+    (b"a AUTHENTICATE EXTERNAL =\r\n", MUST, MUST, b"a NO Unsupported authentication mechanism\r\n"),
+    (b"a SELECT INBOX\r\n", MUST, FORWARD, FORWARD),
+    (b"a LANGUAGE de\r\n", MUST, FORWARD, FORWARD),
+    (b"a ENABLE IMAP4rev2\r\n", MUST, FORWARD, FORWARD),
+    (b"a X-FOO.BAR-1 baz\r\n", MUST, FORWARD, FORWARD),
     (b"a STARTTLS now\r\n", *(b"a BAD STARTTLS takes no arguments\r\n",) * 3),
     (b"a STARTTLS \r\n", *(b"a BAD STARTTLS takes no arguments\r\n",) * 3),
     (b"a STARTTLS {3}\r\n", *(b"a BAD STARTTLS takes no arguments\r\n",) * 3),
@@ -174,15 +172,8 @@ COMMANDS = [
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: repr(row[0]))
 def test_every_command_before_tls(row: tuple[bytes, ...], policy: Policy) -> None:
     sent, outcome = row[0], row[1 + POLICIES.index(policy)]
-    book = plain(policy)
-    match outcome:
-        case "forward":
-            book.client(sent, to_backend(sent))
-        case "refused":
-            book.client(sent, to_client(MUST))
-        case bytes():
-            book.client(sent, to_client(outcome))
-    book.run()
+    told = to_backend(sent) if outcome is FORWARD else to_client(outcome)
+    plain(policy).client(sent, told).run()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -266,7 +257,7 @@ def test_g14_what_was_asked_in_the_clear_is_answered_in_the_clear() -> None:
     )
 
 
-# --- greetings, G01 to G04, I02, I15 ----------------------------------------------------------------
+# --- greetings, G01 to G04, I02, I15 --------------------------------------------------------------
 
 
 def test_g01_a_backend_that_cannot_be_reached() -> None:
@@ -391,7 +382,7 @@ def test_several_greeting_lines() -> None:
     ).run()
 
 
-# --- literals, I03 to I07, I19 -----------------------------------------------------------------------
+# --- literals, I03 to I07, I19 --------------------------------------------------------------------
 
 
 def test_i03_a_refused_literal_that_waits_gets_no_plus() -> None:
@@ -433,10 +424,6 @@ def test_i06_literals_without_measure(size: bytes, plus: bytes) -> None:
 def test_i06_many_literals_count_together() -> None:
     """Empty ones too: the lines between them are paid for."""
     half = LITERAL_OCTETS // 2
-    book = plain().client(b"a LOGIN {%d+}\r\n" % half + b"x" * half + b" {%d+}\r\n" % half)
-    book.client(b"", to_client(TOO_LONG), LOGOUT, close("client-line-too-long"))
-    with pytest.raises(AssertionError):  # the end comes one step earlier
-        book.run(cuts=(WHOLE,))
     plain().client(
         b"a LOGIN {%d+}\r\n" % half + b"x" * half + b" {%d+}\r\n" % half,
         to_client(TOO_LONG),
@@ -534,7 +521,7 @@ def test_human_text_announces_no_literal() -> None:
     relays(inside(), b"a NOOP\r\n", b"* OK no braces {3}\r\na OK done {3}\r\n").run()
 
 
-# --- logins, I08 to I11 ---------------------------------------------------------------------------------
+# --- logins, I08 to I11 ---------------------------------------------------------------------------
 
 
 def test_i08_authenticate_in_all_its_turns() -> None:
@@ -596,12 +583,12 @@ def test_i09_what_is_pipelined_behind_the_login_follows_it() -> None:
     book = inside().client(b"a LOGIN u p\r\nb SELECT INBOX\r\nc IDLE\r\n", to_backend(b"a LOGIN u p\r\n"))
     book.backend(
         b"* CAPABILITY IMAP4rev1 IDLE\r\na OK in\r\n* 5 EX",
-        to_client(b"* CAPABILITY IMAP4rev1 IDLE\r\na OK in\r\n* 5 EX"),
+        to_client(b"* CAPABILITY IMAP4rev1 IDLE\r\na OK in\r\n"),
         to_backend(b"b SELECT INBOX\r\nc IDLE\r\n"),
+        to_client(b"* 5 EX"),
         SPLICE,
     )
-    with pytest.raises(AssertionError):  # in single octets the splice comes before the tail
-        book.run()
+    book.run()
     book = inside().client(b"a LOGIN u p\r\nb SELECT INBOX\r\nc ID", to_backend(b"a LOGIN u p\r\n"))
     book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), to_backend(b"b SELECT INBOX\r\nc ID"), SPLICE)
     book.client(b"LE\r\n", to_backend(b"LE\r\n")).run()
@@ -649,12 +636,27 @@ def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
     ).run()
 
 
+@pytest.mark.parametrize("policy", [Policy.REQUIRED, Policy.AUTH_ONLY])
+def test_no_line_goes_out_unexamined_where_no_login_may(policy: Policy) -> None:
+    """Whatever the backend asks for."""
+    book = plain(policy).client(b"a CAPABILITY\r\nb LOGIN u p\r\n", to_backend(b"a CAPABILITY\r\n"))
+    book.backend(
+        b"+ go ahead\r\n",
+        to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
+        ABORT_BACKEND,
+        close("backend-protocol-error"),
+    ).run()
+
+
+def test_other_commands_than_logins_may_ask_for_more() -> None:
+    book = relays(inside(), b"a IDLE\r\n", b"+ idling\r\n")
+    relays(book, b"DONE\r\n", b"a OK\r\n").client(b"b STARTTLS\r\n", to_client(b"b BAD TLS is already active\r\n"))
+    book.run()
+
+
 @pytest.mark.parametrize("line", [b"a OK x", b"+ more", b"x" * 8193])
 def test_lines_that_nobody_asked_for_end_the_session(line: bytes) -> None:
-    plain().backend(line + b"\r\n", to_client(UNAVAILABLE), LOGOUT_NOT, close("backend-protocol-error")).run()
-
-
-LOGOUT_NOT = ABORT_BACKEND
+    plain().backend(line + b"\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
 def test_untagged_lines_come_at_any_time() -> None:
@@ -675,10 +677,11 @@ def test_a_reply_without_measure(flood: bytes) -> None:
     stage.receive(Side.CLIENT, b"a CAPABILITY\r\n")
     stage.receive(Side.BACKEND, flood)
     assert stage.negotiation.over
-    assert stage.deeds[-1].reason == "backend-protocol-error"  # type: ignore[attr-defined]
+    assert isinstance(stage.deeds[-1], Close)
+    assert stage.deeds[-1].reason == "backend-protocol-error"
 
 
-# --- capabilities: I10, I17, G13 ------------------------------------------------------------------------
+# --- capabilities: I10, I17, G13 ------------------------------------------------------------------
 
 
 def test_g13_i17_inside_tls() -> None:
@@ -761,7 +764,7 @@ def test_rewriting_keeps_the_order_and_hides_what_it_must(tokens: list[bytes], s
         assert not any(token.upper().startswith(b"AUTH=") for token in told)
 
 
-# --- ID, I13 --------------------------------------------------------------------------------------------
+# --- ID, I13 --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -836,7 +839,7 @@ def test_i13_no_field_of_ours_survives(arguments: bytes) -> None:
     assert edit_id(told) == told
 
 
-# --- tags, I18 --------------------------------------------------------------------------------------------
+# --- tags, I18 ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -851,7 +854,7 @@ def test_tags_that_are_some(tag: bytes) -> None:
     plain().client(tag + b" STARTTLS\r\n", tls(tag + b" OK Begin TLS negotiation now\r\n")).run()
 
 
-# --- bad commands, bad octets, other protocols: G20, G21, G25 -----------------------------------------------
+# --- bad commands, bad octets, other protocols: G20, G21, G25 -------------------------------------
 
 
 def test_three_lines_without_a_tag_in_a_row() -> None:
@@ -913,7 +916,7 @@ def test_g25_what_a_backend_might_split_is_not_forwarded() -> None:
     plain(Policy.OPTIONAL).client(b"a NOOP\rb ID (x)\r\na NOOP\0\r\n", to_client(bad * 2)).run()
 
 
-# --- ends: G17, G18, G27 --------------------------------------------------------------------------------------
+# --- ends: G17, G18, G27 --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inner", [True, False])
@@ -1021,7 +1024,7 @@ def test_last_words_for_troubles_that_come_from_outside() -> None:
     assert dialogue.goodbye(Violation(Side.CLIENT, "something")) == b"* BYE Invalid command\r\n"
 
 
-# --- lazy ------------------------------------------------------------------------------------------------------
+# --- lazy -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -1061,7 +1064,7 @@ def test_lazy_means_nothing_on_an_implicit_port() -> None:
     implicit(lazy=True).dialled().backend(b"* OK hi\r\n", to_client(b"* OK hi\r\n")).run()
 
 
-# --- values ------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def test_the_dialect() -> None:
@@ -1089,7 +1092,7 @@ def test_announcements(line: bytes, literal: Literal | None) -> None:
     assert literal_of(line) == literal
 
 
-# --- properties ---------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 WORD = st.sampled_from(
     b'a|b|LOGIN|AUTHENTICATE|PLAIN|EXTERNAL|STARTTLS|CAPABILITY|NOOP|LOGOUT|ID|FOO|"x"|"|{3}|{3+}|{0+}|NIL|(|)|*|+'
@@ -1102,7 +1105,13 @@ CHUNK = st.one_of(
     st.just(b"* OK x\r\n"),
     st.just(b"+ go\r\n"),
 )
-TALK = st.lists(st.tuples(st.sampled_from(Side), CHUNK), max_size=12)
+# The backend says one line at a time: whether its second line or the client's waiting command comes
+# first is no matter of cutting.
+TALK = st.lists(
+    st.tuples(st.just(Side.CLIENT), CHUNK)
+    | st.tuples(st.just(Side.BACKEND), CHUNK.map(lambda chunk: chunk.partition(b"\n")[0] + chunk[-1:])),
+    max_size=12,
+)
 
 
 def played(talk: list[tuple[Side, bytes]], cut: int, policy: Policy, tls_first: bool = False) -> Stage:

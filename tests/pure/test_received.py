@@ -8,11 +8,14 @@ from email import message_from_bytes
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.received import iana_name, protocol_keyword, received
 from gateway.negotiation.vocabulary import Secured
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 TLS13 = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, "x25519", "mail.example.org")
 TLS12 = Secured("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", 128)
@@ -105,6 +108,7 @@ def test_S24_any_other_name_is_unknown(name: bytes) -> None:
     assert field(name=name) == field(name=b"unknown")
 
 
+@UNHURRIED
 @given(st.binary(max_size=300))
 def test_no_name_forges_a_line(name: bytes) -> None:
     text = field(name=name)

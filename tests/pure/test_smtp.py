@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from gateway.dialects.base import Policy
@@ -10,8 +12,6 @@ from gateway.negotiation.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
-    PROVEN,
-    SPLICE,
     WHOLE,
     Expected,
     Playbook,
@@ -26,24 +26,17 @@ from tests.pure.smtp_talk import (
     AUTH_ONLY,
     CLOSED,
     DOWN,
-    DOWN_LATER,
     EHLO,
-    GARBAGE,
     GO_AHEAD,
     GREETING,
-    HARMLESS,
     LOST,
-    MUST_EHLO,
     MUST_STARTTLS,
     NOT_IMPLEMENTED,
     OK,
     OPEN,
     OPTIONAL,
-    REPLY,
     REQUIRED,
-    SECURE,
     SYNTAX,
-    TOO_MANY,
     asked,
     authenticated,
     envelope,
@@ -280,7 +273,7 @@ def test_a_failed_handshake_on_an_implicit_port_dials_nobody() -> None:
 
 
 @pytest.mark.parametrize("inside", [upgraded, secure, implicit], ids=["upgraded", "greeted", "implicit"])
-def test_G10_there_is_no_tls_inside_tls(inside: type[Playbook]) -> None:
+def test_G10_there_is_no_tls_inside_tls(inside: Callable[[], Playbook]) -> None:
     play = inside().client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n"))
     play.client(b"STARTTLS now\r\n", to_client(NO_PARAMETERS))
     asked(play, b"NOOP\r\n", b"250 ok\r\n").run()
@@ -338,7 +331,7 @@ def test_a_client_that_closes_at_a_boundary_lets_us_say_quit() -> None:
 
 
 @pytest.mark.parametrize("play", [greeted, secure])
-def test_G20_a_line_without_end(play: type[Playbook]) -> None:
+def test_G20_a_line_without_end(play: Callable[[], Playbook]) -> None:
     octets = b"NOOP " + b"x" * (80 * 1024)
     (
         play()
@@ -418,7 +411,7 @@ def test_G29_no_note_tells_a_secret() -> None:
     play = secure()
     asked(play, b"AUTH PLAIN AGEAc2VjcmV0\r\n", b"535 5.7.8 no\r\n")
     asked(play, b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")
-    play.client(b"YWxpY2U=\r\n", to_backend(b"YWxpY2U=\r\n")).backend(b"334 UGFzc3dvcmQ6\r\n", to_client(b"334 UGFzc3dvcmQ6\r\n"))
+    asked(play, b"YWxpY2U=\r\n", b"334 UGFzc3dvcmQ6\r\n")
     asked(play, b"c2VjcmV0\r\n", b"235 2.7.0 ok\r\n").run()
     assert [told.fields for told in play.notes] == [
         (("result", "failed"), ("mechanism", b"PLAIN")),

@@ -1,0 +1,117 @@
+"""The way to the backend, the same for all dialects: connect, say who the client is, TLS, greeting.
+
+What fails on the way is no good for any client, so the next address is tried; a backend that greets
+and refuses has spoken for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn, TypeVar
+
+from .. import proxyprotocol
+from ..negotiation.vocabulary import (
+    Await,
+    Dial,
+    Expired,
+    Greeted,
+    Line,
+    Lost,
+    Patience,
+    Request,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    TLSFailed,
+    Unavailable,
+    Violation,
+)
+from .base import REPLY_LINE, BackendTLS, Identity, Terms
+
+CLOSED = "backend-connect-failed"
+"""How a redial tells that an address took the connection and closed it before it had greeted: it may
+have banned this one client."""
+
+Heard = TypeVar("Heard")
+Hearing = Generator[Request, Any, Heard]
+
+
+def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
+    """Dial until an address is found whose greeting `hear` returns; what it does besides (STARTTLS,
+    XCLIENT, ID) is part of it.  Raises Unavailable, and whatever befalls the client meanwhile."""
+    failed = ""
+    failure: Unavailable | None = None
+    while True:
+        try:
+            yield Dial(failed)
+        except Unavailable as nobody:
+            raise failure or nobody from None
+        except Expired as late:
+            if late.side is Side.CLIENT:
+                raise
+            raise failure or Unavailable("backend-connect-failed", "timeout") from None
+        try:
+            yield from _introduce(terms, client)
+            heard = yield from hear()
+        except (Expired, Lost, Violation, TLSFailed) as trouble:
+            if trouble.side is Side.CLIENT:
+                raise
+            failure = _understood(trouble)
+        except Unavailable as unusable:
+            failure = unusable
+        else:
+            yield Greeted()
+            return heard
+        failed = failure.key
+
+
+def _introduce(terms: Terms, client: Secured | None) -> Script:
+    """The PROXY header is the first on the connection, before TLS (proxy-protocol.txt 2)."""
+    if terms.identity in (Identity.PROXY_V1, Identity.PROXY_V2):
+        yield Send(Side.BACKEND, _header(terms, client))
+    if terms.backend_tls is BackendTLS.IMPLICIT:
+        yield StartTLS(Side.BACKEND)
+
+
+def _header(terms: Terms, client: Secured | None) -> bytes:
+    if terms.origin is None:
+        if terms.identity is Identity.PROXY_V2:
+            return proxyprotocol.v2_local()
+        refused("this client has no address that PROXY version 1 could tell")
+    if terms.identity is Identity.PROXY_V1:
+        return proxyprotocol.v1(terms.origin)
+    return proxyprotocol.v2(terms.origin, secured=client, session=terms.session)
+
+
+def first_line() -> Hearing[bytes]:
+    """The backend's greeting where it is one line."""
+    heard = yield Await((Side.BACKEND,), Patience.GREETING, REPLY_LINE)
+    if not isinstance(heard, Line):
+        raise ungreeted(b"a line without end")
+    return heard.text
+
+
+def ungreeted(text: bytes) -> Unavailable:
+    """The backend's first words are no greeting in this protocol."""
+    return Unavailable("backend-bad-greeting", repr(text[:80]))
+
+
+def untrusted(detail: str) -> NoReturn:
+    """TLS towards the backend was demanded and cannot be had."""
+    raise Unavailable("backend-tls-failed", detail)
+
+
+def refused(detail: str) -> NoReturn:
+    """The backend does not let us tell it who the client is."""
+    raise Unavailable("backend-identity-refused", detail)
+
+
+def _understood(trouble: Expired | Lost | Violation | TLSFailed) -> Unavailable:
+    match trouble:
+        case Lost():
+            return Unavailable(CLOSED, "closed before its greeting")
+        case Violation(key="backend-protocol-error" | "backend-line-too-long"):
+            return Unavailable("backend-bad-greeting", trouble.detail)
+    return Unavailable(trouble.key, trouble.detail)

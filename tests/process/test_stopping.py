@@ -1,0 +1,293 @@
+"""How it ends: at a stop sessions finish within the drain time, and without descriptors it waits for better times."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.process.recording import SERVERS, Backend
+from tests.process.running import DEADLINE, ENDED_WELL, Gateway, Identity, Service, launch, running
+from tests.process.wire import Client, Ending
+from tests.process.words import WORDS
+
+PROTOCOLS = tuple(WORDS)
+DRAIN = 2.0
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
+    yield backends
+    for backend in backends.values():
+        backend.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, identity: Identity, backends: dict[str, Backend]) -> Iterator[Gateway]:
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    options = {"gateway": {"drain": f"{DRAIN:.0f} s"}, "timeouts": {"linger": "500 ms"}}
+    with running(tmp_path, identity, services, options=options) as gateway:
+        yield gateway
+
+
+def secure(gateway: Gateway, trusting: ssl.SSLContext, protocol: str) -> Client:
+    words = WORDS[protocol]
+    client = Client(gateway.address(protocol, "implicit"))
+    client.shake_hands(trusting)
+    client.hear(words.greeting_)
+    client.say(words.hello)
+    client.hear(words.hello_)
+    return client
+
+
+def enter(gateway: Gateway, trusting: ssl.SSLContext, protocol: str) -> Client:
+    client = secure(gateway, trusting, protocol)
+    client.say(WORDS[protocol].login)
+    client.hear(WORDS[protocol].login_)
+    return client
+
+
+def check_closed(gateway: Gateway) -> None:
+    """Nobody can come in any more."""
+    for protocol in PROTOCOLS:
+        for mode in ("starttls", "implicit"):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(gateway.address(protocol, mode), timeout=DEADLINE)
+
+
+def test_a_gateway_without_sessions_stops_at_once(gateway: Gateway) -> None:
+    gateway.terminate()
+    gateway.end(deadline=DRAIN)
+    check_closed(gateway)
+
+
+def test_sessions_at_a_boundary_get_the_goodbye_of_their_protocol(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    began = time.monotonic()
+    with ExitStack() as stack:
+        clients = []
+        for protocol, words in WORDS.items():
+            clear = stack.enter_context(Client(gateway.address(protocol)))
+            clear.hear(words.greeting_)
+            clients += [(protocol, clear), (protocol, stack.enter_context(secure(gateway, trusting, protocol)))]
+        gateway.terminate()
+        for protocol, client in clients:
+            assert client.rest() == WORDS[protocol].shutdown
+        check_closed(gateway)
+    gateway.end(deadline=DRAIN)
+    assert time.monotonic() - began < DRAIN + 1
+    assert [event["reason"] for event in gateway.log.events("session")] == ["shutdown"] * len(clients)
+    for protocol in PROTOCOLS:
+        for _ in range(2):
+            backend = backends[protocol].connection()
+            assert backend.wait_until_ended() == "fin"
+            assert backend.heard.endswith(WORDS[protocol].polite)
+
+
+@pytest.mark.parametrize("protocol", ["imap", "pop3"])
+def test_a_session_in_the_splice_goes_on_until_the_drain_time_is_over(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext, protocol: str
+) -> None:
+    question, answer = {"imap": (b"n NOOP\r\n", b"n OK NOOP by the backend\r\n"),
+                        "pop3": (b"NOOP\r\n", b"+OK NOOP by the backend\r\n")}[protocol]  # fmt: skip
+    with enter(gateway, trusting, protocol) as client, secure(gateway, trusting, "imap") as idle:
+        began = time.monotonic()
+        gateway.terminate()
+        assert idle.rest() == WORDS["imap"].shutdown  # so the stop has been heard
+        check_closed(gateway)
+        for _ in range(100):
+            client.say(question)
+            assert client.line() == answer
+        assert client.rest() == b""
+        lasted = time.monotonic() - began
+    assert DRAIN - 0.2 < lasted < DRAIN + 2
+    gateway.end(deadline=DRAIN)
+    assert gateway.log.wait("session", service=protocol, phase="relaying")["reason"] in ("aborted", "shutdown")
+    backends[protocol].connection().wait_until_ended()
+
+
+def test_a_session_in_the_splice_that_ends_by_itself_lets_the_gateway_go(
+    gateway: Gateway, trusting: ssl.SSLContext
+) -> None:
+    with enter(gateway, trusting, "pop3") as client, secure(gateway, trusting, "imap") as idle:
+        began = time.monotonic()
+        gateway.terminate()
+        assert idle.rest() == WORDS["imap"].shutdown
+        client.say(b"QUIT\r\n")
+        assert client.rest() == b"+OK bye\r\n"
+        assert client.ending is Ending.CLOSE_NOTIFY
+    gateway.end(deadline=DRAIN)
+    assert time.monotonic() - began < DRAIN - 0.2
+
+
+def test_a_message_under_way_is_taken_before_the_goodbye(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    with secure(gateway, trusting, "smtp") as client, secure(gateway, trusting, "imap") as idle:
+        client.say(b"MAIL FROM:<a@example.test>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n")
+        client.hear(rb"^354 [^\n]*\n")
+        client.say(b"Subject: half\r\n\r\n")
+        gateway.terminate()
+        assert idle.rest() == WORDS["imap"].shutdown
+        client.say(b"the other one\r\n.\r\n")
+        assert client.rest() == b"250 2.0.0 Ok: queued\r\n" + WORDS["smtp"].shutdown
+    gateway.end(deadline=DRAIN)
+    ended = gateway.log.wait("session", service="smtp")
+    assert (ended["reason"], ended["messages"]) == ("shutdown", "1")
+
+
+def test_handshakes_and_dials_under_way_are_given_up(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    held = Backend(lambda connection: connection.read_on())
+    try:
+        backends["imap"].play(held.script)  # accepts and never greets
+        with ExitStack() as stack:
+            shaking = stack.enter_context(Client(gateway.address("smtp", "implicit")))
+            waiting = stack.enter_context(Client(gateway.address("imap")))
+            backends["imap"].connection()
+            clear = stack.enter_context(Client(gateway.address("pop3")))
+            clear.hear(WORDS["pop3"].greeting_)
+            began = time.monotonic()
+            gateway.terminate()
+            assert clear.rest() == b""
+            assert shaking.rest() == b""
+            assert waiting.rest() in (b"", WORDS["imap"].shutdown, WORDS["imap"].unavailable)
+            assert time.monotonic() - began < DRAIN + 1
+        gateway.end(deadline=DRAIN + 1)
+    finally:
+        held.close()
+
+
+def test_a_second_sigterm_changes_nothing(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)])
+    try:
+        with enter(gateway, trusting, "imap") as client, secure(gateway, trusting, "imap") as idle:
+            gateway.terminate()
+            assert idle.rest() == WORDS["imap"].shutdown
+            gateway.terminate()
+            client.say(b"n NOOP\r\n")
+            assert client.line() == b"n OK NOOP by the backend\r\n"
+            client.rest()
+        # Twisted complains in its log that it is stopping already (platform.md 1), so that is not looked at.
+        assert gateway.process.wait(DEADLINE) in ENDED_WELL
+    finally:
+        gateway.kill()
+
+
+def test_it_stops_by_the_interrupt_key_too(tmp_path: Path, identity: Identity, backends: dict[str, Backend]) -> None:
+    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)])
+    try:
+        gateway.process.send_signal(signal.SIGINT)
+        assert gateway.process.wait(DEADLINE) in (0, -signal.SIGINT)
+        gateway.inspect()
+    finally:
+        gateway.kill()
+
+
+# --- descriptors ----------------------------------------------------------------------------------
+
+DESCRIPTORS = 64
+CROWD = 150
+
+
+def test_without_descriptors_clients_are_turned_away_and_later_ones_served(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    options = {"timeouts": {"linger": "500 ms"}}
+    with running(tmp_path, identity, services, options=options, descriptors=DESCRIPTORS) as gateway:
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(Client(gateway.address("smtp"))) for _ in range(CROWD)]
+            served = 0
+            for client in crowd:
+                # Each is greeted, told that there is no room, or closed.
+                try:
+                    first = client.line()
+                except (AssertionError, ConnectionError):
+                    continue
+                served += first.startswith(b"220 ")
+                assert first.startswith(b"220 ") or first == WORDS["smtp"].unavailable, first
+            assert 5 < served < DESCRIPTORS // 2
+            print(f"{served} of {CROWD} were served with {DESCRIPTORS} descriptors")
+            # Those who are inside can still use it.
+            greeted = [client for client in crowd if client.ending is None and client.socket.fileno() >= 0]
+            assert greeted
+        check_recovery(gateway, trusting)
+        # One line for each burst and its end, not for each connection.
+        complaints = gateway.log.events("descriptors-exhausted")
+        print(f"{len(complaints)} complaints: {[event['detail'] for event in complaints]}")
+        assert 0 < len(complaints) <= 12
+
+
+def check_recovery(gateway: Gateway, trusting: ssl.SSLContext) -> None:
+    """The gateway is as good as before, as soon as it has seen that everybody went."""
+    until = time.monotonic() + DEADLINE
+    while True:
+        with Client(gateway.address("smtp")) as client:
+            try:
+                if client.line().startswith(b"220 "):
+                    break
+            except (AssertionError, ConnectionError):
+                pass
+        assert time.monotonic() < until, "it did not recover"
+    for protocol in PROTOCOLS:
+        with enter(gateway, trusting, protocol) as client:
+            client.say(WORDS[protocol].quit)
+            client.hear(WORDS[protocol].quit_)
+            assert client.rest() == b""
+
+
+def test_many_clients_are_served_at_once(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    since = gateway.log.mark()
+    with ExitStack() as stack:
+        clients = [
+            (protocol, stack.enter_context(enter(gateway, trusting, protocol)))
+            for _ in range(50)
+            for protocol in PROTOCOLS
+        ]
+        for protocol, client in reversed(clients):
+            client.say(WORDS[protocol].quit)
+        for protocol, client in clients:
+            client.hear(WORDS[protocol].quit_)
+            assert client.rest() == b""
+    gateway.log.wait("session", since, count=len(clients))
+    assert {event["reason"] for event in gateway.log.events("session", since)} <= {
+        "quit",
+        "backend-closed",
+        "client-closed",
+    }
+
+
+def test_a_connection_of_a_backend_is_given_back_with_its_session(
+    gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
+
+    def visit(count: int) -> None:
+        since = gateway.log.mark()
+        for _ in range(count):
+            for protocol in PROTOCOLS:
+                with enter(gateway, trusting, protocol) as client:
+                    client.reset()
+        gateway.log.wait("session", since, count=3 * count)
+
+    visit(2)
+    before = descriptors()
+    visit(30)
+    assert descriptors() <= before
+
+

@@ -1,0 +1,177 @@
+"""The architecture as tests: what may import what (design.md 3, 4), and that the half that decides is pure."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.dialects import DIALECTS
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "gateway").rglob("*.py"))
+}
+TREES = {module: ast.parse(path.read_bytes(), str(path)) for module, path in SOURCES.items()}
+
+PURE = ("gateway.negotiation", "gateway.dialects", "gateway.config", "gateway.proxyprotocol")
+"""What knows no reactor, no TLS and no socket of ours."""
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that this one imports, wherever in its text; relative ones resolved."""
+    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(TREES[module]):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=target, names=names, level=level):
+                parts = package.split(".")
+                base = ".".join(parts[: len(parts) - level + 1]) if level else ""
+                source = ".".join(filter(None, [base, target]))
+                inner = [f"{source}.{name.name}" for name in names]
+                yield from (name if name in SOURCES else source for name in inner)
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imports(module) if within(name, "gateway")}
+
+
+def modules(*packages: str) -> list[str]:
+    return [module for module in SOURCES if within(module, *packages)]
+
+
+def test_relative_imports_are_resolved() -> None:
+    assert "gateway.negotiation.vocabulary" in ours("gateway.negotiation.driver")
+    assert {"gateway.dialects.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.smtp")
+    assert "gateway.dialects.smtp" in ours("gateway.dialects")
+    assert "twisted.logger" in set(imports("gateway.leg"))
+
+
+@pytest.mark.parametrize("module", modules(*PURE))
+def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours(module: str) -> None:
+    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    )
+    assert module in loaded
+    assert not [name for name in loaded if within(name, "twisted", "zope", "OpenSSL", "cryptography", "ssl", "asyncio")]
+    assert {name for name in loaded if within(name, "gateway") and not within(name, *PURE)} <= {
+        "gateway",
+        "gateway.errors",
+    }
+
+
+ALLOWED = {
+    "gateway.negotiation": ("gateway.negotiation",),
+    "gateway.dialects": ("gateway.negotiation", "gateway.dialects", "gateway.proxyprotocol"),
+    "gateway.config": ("gateway.config", "gateway.errors"),
+    "gateway.errors": (),
+    "gateway.deadline": (),
+    "gateway.proxyprotocol": ("gateway.negotiation",),
+    "gateway.tls": ("gateway.tls", "gateway.config", "gateway.errors", "gateway.negotiation"),
+}
+"""Packages that may import these of ours, and nothing else of ours."""
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_point_one_way(package: str) -> None:
+    for module in modules(package):
+        assert not {name for name in ours(module) if not within(name, *ALLOWED[package])}, module
+
+
+def test_what_carries_a_session_does_not_know_it() -> None:
+    carriers = modules("gateway.leg", "gateway.tls", "gateway.backend", "gateway.listener")
+    assert "gateway.leg" in carriers
+    for module in carriers:
+        assert not {name for name in ours(module) if within(name, "gateway.session", "gateway.service")}, module
+
+
+def test_nothing_but_the_entrances_knows_the_service() -> None:
+    knowing = [module for module in SOURCES if any(within(name, "gateway.service") for name in ours(module))]
+    entrances = ("gateway.tap", "gateway.demo", "gateway.cli", "gateway.worker", "gateway.service")
+    assert not [module for module in knowing if not within(module, *entrances)]
+
+
+def test_only_one_package_sees_openssl() -> None:
+    seeing = [module for module in SOURCES if any(within(name, "OpenSSL", "ssl") for name in imports(module))]
+    assert seeing
+    assert not [module for module in seeing if not within(module, "gateway.tls")]
+
+
+def test_what_must_not_carry_data_is_not_imported() -> None:
+    # design.md 3.8; the demo's legacy servers may be Twisted's.
+    shunned = (
+        "twisted.mail", "twisted.protocols.haproxy", "twisted.protocols.basic", "twisted.protocols.portforward",
+        "twisted.internet.ssl", "twisted.protocols.tls",
+    )  # fmt: skip
+    for module in SOURCES:
+        if not within(module, "gateway.demo"):
+            assert not [name for name in imports(module) if within(name, *shunned)], module
+
+
+def names_a_dialect(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=str(value)):
+            return value in DIALECTS
+        case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts):
+            return any(names_a_dialect(part) for part in parts)
+    return False
+
+
+def asks_for_a_dialect(node: ast.AST) -> bool:
+    """`protocol == "smtp"`, `in ("smtp", ...)`, `case "smtp"`, `.name == other.name` of a dialect."""
+    match node:
+        case ast.Compare(left=left, comparators=comparators):
+            return any(names_a_dialect(part) for part in (left, *comparators))
+        case ast.MatchValue(value=value):
+            return names_a_dialect(value)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("protocol == 'smtp'", True),
+        ("'imap' != x", True),
+        ("x in ('pop3', 'smtp')", True),
+        ("match x:\n case 'smtp' | 'imap': pass", True),
+        ("x == 'starttls'", False),
+        ("f('smtp')", False),
+    ],
+)
+def test_a_question_for_a_dialect_is_recognised(text: str, asks: bool) -> None:
+    assert any(map(asks_for_a_dialect, ast.walk(ast.parse(text)))) is asks
+
+
+def test_a_protocol_is_a_value_and_nobody_asks_which() -> None:
+    # The demo's servers are protocols themselves.
+    asking = [
+        f"{module}:{getattr(node, 'lineno', '?')}"
+        for module, tree in TREES.items()
+        if not within(module, "gateway.dialects", "gateway.demo")
+        for node in ast.walk(tree)
+        if asks_for_a_dialect(node)
+    ]
+    assert not asking
+
+
+def test_no_module_shares_its_path_with_a_package_of_twisted() -> None:
+    assert not (ROOT / "twisted" / "__init__.py").exists()
+    assert not (ROOT / "twisted" / "plugins" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_opens_with_a_sentence(module: str) -> None:
+    if SOURCES[module].read_bytes().strip():
+        assert ast.get_docstring(TREES[module]), module

@@ -1,0 +1,128 @@
+"""The inbox: lines, counted octets, chunks; bounded whatever comes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.negotiation.inbox import FLOOD, Inbox
+from gateway.negotiation.vocabulary import Line, Side, TooLong, Unclean, Violation
+
+CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
+
+
+def read(side: Side, *segments: bytes, limit: int = 8) -> list[object]:
+    """All that can be read as lines when the octets come in these segments."""
+    inbox = Inbox(side)
+    heard: list[object] = []
+    for segment in segments:
+        inbox.feed(segment)
+        while (line := inbox.line(limit)) is not None:
+            heard.append(line)
+    heard.append(inbox.drain())
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("octets", "heard"),
+    [
+        (b"NOOP\r\n", [Line(CLIENT, b"NOOP"), b""]),
+        (b"NOOP\n", [Line(CLIENT, b"NOOP"), b""]),
+        (b"\n\r\n", [Line(CLIENT, b""), Line(CLIENT, b""), b""]),
+        (b"a\r\nb", [Line(CLIENT, b"a"), b"b"]),
+        (b"a\r\r\n", [Unclean(CLIENT), b""]),
+        (b"a\rb\r\n", [Unclean(CLIENT), b""]),
+        (b"a\0\r\n", [Unclean(CLIENT), b""]),
+        (b"12345678\r\n", [Line(CLIENT, b"12345678"), b""]),
+        (b"123456789\r\nx\n", [TooLong(CLIENT), Line(CLIENT, b"x"), b""]),
+        (b"123456789\nx\n", [TooLong(CLIENT), Line(CLIENT, b"x"), b""]),
+        (b"12345678\r", [b"12345678\r"]),
+    ],
+)
+def test_lines(octets: bytes, heard: list[object]) -> None:
+    assert read(CLIENT, octets) == heard
+    assert read(CLIENT, *(octets[at : at + 1] for at in range(len(octets)))) == heard
+
+
+def test_a_backend_may_say_anything_in_a_line() -> None:
+    assert read(BACKEND, b"a\rb\0\r\n") == [Line(BACKEND, b"a\rb\0"), b""]
+
+
+def test_an_overlong_line_is_dropped_while_it_comes() -> None:
+    inbox = Inbox(CLIENT)
+    for _ in range(100):
+        inbox.feed(b"x" * 100)
+        assert inbox.line(8) is None
+        assert len(inbox) <= 9
+    inbox.feed(b"y\r\nNOOP\r\n")
+    assert [inbox.line(8), inbox.line(8)] == [TooLong(CLIENT), Line(CLIENT, b"NOOP")]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize(("side", "key"), [(CLIENT, "client-line-too-long"), (BACKEND, "backend-line-too-long")])
+def test_an_endless_line_is_a_violation(end: bytes, side: Side, key: str) -> None:
+    inbox = Inbox(side)
+    inbox.feed(b"x" * (FLOOD + 8))
+    assert inbox.line(8) is None
+    inbox.feed(b"x" + end)
+    with pytest.raises(Violation) as caught:
+        inbox.line(8)
+    assert (caught.value.side, caught.value.key) == (side, key)
+
+
+def test_counted_octets() -> None:
+    inbox = Inbox(CLIENT)
+    inbox.feed(b"ab")
+    assert inbox.line(8) is None
+    assert (inbox.take(3), inbox.take(0)) == (None, b"")
+    inbox.feed(b"c\nd\n")
+    assert inbox.take(3) == b"abc"
+    assert (inbox.line(8), inbox.line(8)) == (Line(CLIENT, b""), Line(CLIENT, b"d"))
+
+
+def test_peeking_leaves_everything_and_shows_little() -> None:
+    inbox = Inbox(CLIENT)
+    assert inbox.peek() == b""
+    inbox.feed(b"x" * 100)
+    assert (len(inbox.peek()), len(inbox)) == (64, 100)
+
+
+def test_draining_begins_anew() -> None:
+    inbox = Inbox(CLIENT)
+    inbox.feed(b"x" * 20)
+    assert inbox.line(8) is None
+    assert inbox.drain() == b""  # dropped already
+    inbox.feed(b"ok\n")
+    assert inbox.line(8) == Line(CLIENT, b"ok")
+
+
+PIECES = st.lists(st.binary(max_size=12) | st.sampled_from([b"\r", b"\n", b"\r\n", b"12345678", b"\0"]), max_size=12)
+
+
+@given(PIECES, st.sampled_from(Side))
+def test_how_the_network_cuts_changes_nothing(pieces: list[bytes], side: Side) -> None:
+    octets = b"".join(pieces)
+    lines = read(side, octets)[:-1]
+    assert read(side, *pieces)[:-1] == lines
+    assert read(side, *(octets[at : at + 1] for at in range(len(octets))))[:-1] == lines
+
+
+@given(PIECES)
+def test_a_line_of_the_client_never_holds_what_a_backend_might_split_at(pieces: list[bytes]) -> None:
+    for heard in read(CLIENT, *pieces)[:-1]:
+        if isinstance(heard, Line):
+            assert not {b"\r", b"\n", b"\0"} & {bytes([octet]) for octet in heard.text}
+            assert len(heard.text) <= 8
+
+
+def test_single_octets_cost_linear_time() -> None:
+    """60000 octets one by one: quadratic scanning would look at 1.8 thousand million."""
+    inbox = Inbox(CLIENT)
+    begun = time.process_time()
+    for _ in range(60000):
+        inbox.feed(b"x")
+        inbox.line(65536)
+    assert time.process_time() - begun < 2

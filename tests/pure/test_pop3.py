@@ -1,0 +1,630 @@
+"""POP3: the tables of protocols.md 4 and the rows P and G of its chapter 15 that need no sockets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects import pop3
+from gateway.dialects.base import Policy
+from gateway.dialects.pop3 import ADDED, DIALECT, edit_capabilities, edit_greeting, edit_mechanisms
+from gateway.negotiation.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    PROVEN,
+    SINGLE,
+    SPLICE,
+    TLS13,
+    WHOLE,
+    Playbook,
+    Stage,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+
+POLICIES = tuple(Policy)
+MUST = b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"
+UNKNOWN = b"-ERR Unknown command\r\n"
+UNAVAILABLE = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
+LOST = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
+TOO_MANY = b"-ERR Too many invalid commands\r\n"
+INVALID = b"-ERR Invalid arguments\r\n"
+OWN_LIST = b"+OK Capability list follows\r\nSTLS\r\n.\r\n"
+GO_AHEAD = b"+OK Begin TLS negotiation now\r\n"
+QUIT = to_backend(b"QUIT\r\n")
+
+OFFERED = (
+    b"+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nSTLS\r\nUSER\r\nSASL PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS EXTERNAL\r\nXCLIENT\r\n"
+)
+KEPT = b"+OK\r\nCAPA\r\nTOP\r\nUIDL\r\n"
+
+
+def plain(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
+    """A plaintext port, greeted."""
+    return (
+        Playbook(DIALECT, terms(policy=policy, **changes))
+        .start(DIAL)
+        .dialled()
+        .backend(b"+OK ready\r\n", to_client(b"+OK ready\r\n"))
+    )
+
+
+def inside(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
+    """The same after STLS."""
+    return plain(policy, **changes).client(b"STLS\r\n", tls(GO_AHEAD)).secured()
+
+
+def lazy(policy: Policy = Policy.REQUIRED) -> Playbook:
+    return Playbook(DIALECT, terms(policy=policy, lazy=True)).start(to_client(b"+OK gw.example.org ready\r\n"))
+
+
+def relays(book: Playbook, command: bytes, reply: bytes, shown: bytes | None = None) -> Playbook:
+    return book.client(command, to_backend(command)).backend(reply, to_client(reply if shown is None else shown))
+
+
+# --- the transcript, P01 --------------------------------------------------------------------------
+
+
+def test_p01_the_sample_session() -> None:
+    listed = b"+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\n"
+    book = Playbook(DIALECT).start(DIAL).dialled()
+    book.backend(
+        b"+OK [XCLIENT] legacy ready <1896.697170952@legacy.example.org>\r\n",
+        to_client(b"+OK legacy ready <1896.697170952@legacy.example.org>\r\n"),
+    )
+    book.client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.backend(listed + b"STLS\r\nUSER\r\nSASL PLAIN LOGIN EXTERNAL\r\n.\r\n", to_client(listed + b"STLS\r\n.\r\n"))
+    book.client(b"USER joe\r\n", to_client(MUST))
+    book.client(b"STLS\r\n", tls(GO_AHEAD)).secured()
+    book.client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.backend(
+        listed + b"STLS\r\nUSER\r\nSASL PLAIN LOGIN EXTERNAL\r\n.\r\n",
+        to_client(listed + b"USER\r\nSASL PLAIN LOGIN\r\n.\r\n"),
+    )
+    book.client(b"STLS\r\n", to_client(b"-ERR Command not permitted when TLS active\r\n"))
+    relays(book, b"USER joe\r\n", b"+OK\r\n")
+    book.client(b"PASS secret\r\n", to_backend(b"PASS secret\r\n"))
+    book.backend(
+        b"+OK Logged in.\r\n",
+        note("auth", result="ok", mechanism="USER"),
+        PROVEN,
+        to_client(b"+OK Logged in.\r\n"),
+        SPLICE,
+    )
+    book.run()
+    assert book.proven == 1
+
+
+# --- commands before TLS, 4.2 ---------------------------------------------------------------------
+
+FORWARD = b"(forwarded)"
+NO_ARGUMENTS = b"-ERR STLS takes no arguments\r\n"
+
+COMMANDS = [
+    (b"CAPA\r\n", FORWARD, FORWARD, FORWARD),
+    (b"capa\r\n", FORWARD, FORWARD, FORWARD),
+    (b"CAPA x\r\n", INVALID, INVALID, INVALID),
+    (b"QUIT\r\n", FORWARD, FORWARD, FORWARD),
+    (b"QUIT x\r\n", INVALID, INVALID, INVALID),
+    (b"STLS now\r\n", NO_ARGUMENTS, NO_ARGUMENTS, NO_ARGUMENTS),
+    (b"STLS \r\n", NO_ARGUMENTS, NO_ARGUMENTS, NO_ARGUMENTS),
+    *(
+        (line, MUST, MUST, FORWARD)
+        for line in (b"USER joe\r\n", b"user  joe \r\n", b"PASS x\r\n", b"APOP joe 0123\r\n")
+    ),
+    *((line, MUST, MUST, FORWARD) for line in (b"AUTH\r\n", b"AUTH PLAIN\r\n", b"auth plain AGEAYg==\r\n")),
+    (b"AUTH EXTERNAL =\r\n", MUST, MUST, b"-ERR Unsupported authentication mechanism\r\n"),
+    *((line, UNKNOWN, UNKNOWN, UNKNOWN) for line in (b"XCLIENT ADDR=1.2.3.4\r\n", b"xoip 1.2.3.4\r\n", b"XCLIENT\r\n")),
+    *((line, UNKNOWN, UNKNOWN, UNKNOWN) for line in (b" XCLIENT\r\n", b"XCLIENT\tADDR=1\r\n", b"\r\n", b"\xe4\r\n")),
+    *((line, MUST, FORWARD, FORWARD) for line in (b"NOOP\r\n", b"LANG\r\n", b"LANG de\r\n", b"UTF8\r\n")),
+    *((line, MUST, FORWARD, FORWARD) for line in (b"STAT\r\n", b"DELE 1\r\n", b"FOO BAR\r\n")),
+    (b"NOOP\0\r\n", *(b"-ERR Invalid characters\r\n",) * 3),
+    (b"NOOP\rXCLIENT ADDR=1.2.3.4 LOGIN=root\r\n", *(b"-ERR Invalid characters\r\n",) * 3),
+    (b"CAPA" + b" " * 509 + b"\r\n", *(b"-ERR Command too long\r\n",) * 3),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: repr(row[0][:40]))
+def test_every_command_before_tls(row: tuple[bytes, ...], policy: Policy) -> None:
+    sent, outcome = row[0], row[1 + POLICIES.index(policy)]
+    if outcome is FORWARD:
+        plain(policy).client(sent, to_backend(sent)).run()
+    else:
+        plain(policy).client(sent, to_client(outcome)).run()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_stls_before_tls(policy: Policy) -> None:
+    plain(policy).client(b"stls\n", tls(GO_AHEAD)).run()
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        (Policy.REQUIRED, KEPT + b"STLS\r\n.\r\n"),
+        (Policy.AUTH_ONLY, KEPT + b"STLS\r\n.\r\n"),
+        (Policy.OPTIONAL, KEPT + b"USER\r\nSASL PLAIN\r\nSTLS\r\n.\r\n"),
+    ],
+)
+def test_capabilities_before_tls(policy: Policy, shown: bytes) -> None:
+    relays(plain(policy), b"CAPA\r\n", OFFERED + b".\r\n", shown).run()
+
+
+def test_g13_capabilities_inside_tls() -> None:
+    book = relays(inside(), b"CAPA\r\n", OFFERED + b".\r\n", KEPT + b"USER\r\nSASL PLAIN\r\n.\r\n").run()
+    assert [(each.event, each.once) for each in book.notes] == [("backend-channel-binding", True)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("reply", [b"-ERR what\r\n", b"+ERR what\r\n"])
+def test_p02_a_backend_without_capa(policy: Policy, reply: bytes) -> None:
+    relays(plain(policy), b"CAPA\r\n", reply, OWN_LIST).ended(Side.CLIENT, True, QUIT, close("client-closed")).run()
+    relays(inside(policy), b"CAPA\r\n", reply).run()
+
+
+# --- the switch: G05 to G10, G14, P05, P07 --------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [b"USER evil\r\nPASS pw\r\n", b"USER ", b"\r\n"])
+def test_g05_g06_plaintext_behind_stls_ends_the_session(more: bytes) -> None:
+    plain().client(
+        b"STLS\r\n" + more, to_client(GO_AHEAD), note("starttls-injection"), QUIT, close("starttls-injection")
+    ).run(cuts=(WHOLE,))
+
+
+def test_g07_a_client_hello_behind_stls_belongs_to_tls() -> None:
+    plain().client(b"STLS\r\n\x16\x03\x01", tls(GO_AHEAD, early=b"\x16\x03\x01")).secured().run()
+
+
+def test_g08_a_failed_handshake_is_followed_by_silence() -> None:
+    plain().client(b"STLS\r\n", tls(GO_AHEAD)).unsecured(note("tls-failed"), QUIT, close("tls-failed")).run()
+    Playbook(DIALECT, terms(implicit=True)).start(tls(b"")).unsecured(ABORT_BACKEND, close("tls-failed")).run()
+
+
+def test_g10_stls_inside_tls_and_on_the_implicit_port() -> None:
+    active = to_client(b"-ERR Command not permitted when TLS active\r\n")
+    inside().client(b"STLS\r\n", active).client(b"STLS now\r\n", active).run()
+    book = Playbook(DIALECT, terms(implicit=True, lazy=True)).start(tls(b"")).secured(DIAL).dialled()
+    book.backend(b"+OK [XCLIENT] <1.2@x>\r\n", to_client(b"+OK <1.2@x>\r\n")).client(b"STLS\r\n", active)
+    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+
+
+def test_g14_what_was_asked_in_the_clear_is_answered_in_the_clear() -> None:
+    book = plain(Policy.OPTIONAL).client(b"NOOP\r\nSTLS\r\n", to_backend(b"NOOP\r\n"))
+    book.backend(b"+OK\r\n", to_client(b"+OK\r\n"), tls(GO_AHEAD)).run()
+
+
+def test_p07_g28_stls_after_user() -> None:
+    """A refused password clears the name; nothing clears UTF8."""
+    book = relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"+OK\r\n")
+    book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n"))
+    relays(book, b"USER jim\r\n", b"-ERR\r\n")
+    book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n"))
+    relays(book, b"PASS x\r\n", b"-ERR\r\n")
+    book.client(b"STLS\r\n", tls(GO_AHEAD)).run()
+    relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"-ERR\r\n").client(b"STLS\r\n", tls(GO_AHEAD)).run()
+    book = relays(plain(Policy.AUTH_ONLY), b"UTF8\r\n", b"+OK\r\n")
+    relays(book, b"UTF8\r\n", b"-ERR\r\n")
+    book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n")).run()
+
+
+def test_p05_apop() -> None:
+    book = relays(inside(), b"APOP joe 0123\r\n", b"-ERR no\r\n")
+    book.client(b"APOP joe 0124\r\n", to_backend(b"APOP joe 0124\r\n"))
+    book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
+    assert [dict(each.fields) for each in book.notes] == [
+        {"result": "failed", "mechanism": "APOP"},
+        {"result": "ok", "mechanism": "APOP"},
+    ]
+
+
+# --- greetings: G01 to G04 ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"+OK hello", b"+OK hello"),
+        (b"+ok", b"+ok"),
+        (b"+OK [XCLIENT] Dovecot ready.", b"+OK Dovecot ready."),
+        (b"+OK [xclient]", b"+OK"),
+        (b"+OK  [XCLIENT]  [XCLIENT] x", b"+OK x"),
+        (b"+OK [XCLIENTS] x", b"+OK [XCLIENTS] x"),
+    ],
+)
+def test_p08_greetings(said: bytes, told: bytes) -> None:
+    assert edit_greeting(edit_greeting(said)) == edit_greeting(said)
+    Playbook(DIALECT).start(DIAL).dialled().backend(said + b"\n", to_client(told + b"\r\n")).run()
+
+
+@pytest.mark.parametrize("line", [b"ERR too many", b"SSH-2.0-x", b"* OK", b"+ERR", b"", b"220 x"])
+def test_g03_garbage_for_a_greeting(line: bytes) -> None:
+    book = Playbook(DIALECT).start(DIAL).dialled()
+    book.backend(
+        line + b"\r\n",
+        note("backend-bad-greeting", detail=repr(line)),
+        to_client(UNAVAILABLE),
+        ABORT_BACKEND,
+        close("backend-bad-greeting"),
+    ).run()
+
+
+def test_g01_g02_no_greeting() -> None:
+    Playbook(DIALECT).start(DIAL).undialled(
+        to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")
+    ).run()
+    Playbook(DIALECT).start(DIAL).dialled().expire(
+        Expired(Side.BACKEND, Patience.GREETING),
+        to_client(UNAVAILABLE),
+        ABORT_BACKEND,
+        close("backend-greeting-timeout"),
+    ).run()
+
+
+def test_g04_a_refusal_is_relayed() -> None:
+    Playbook(DIALECT).start(DIAL).dialled().backend(
+        b"-ERR [SYS/TEMP] busy\r\n",
+        to_client(b"-ERR [SYS/TEMP] busy\r\n"),
+        note("backend-refused", text=b"-ERR [SYS/TEMP] busy"),
+        close("backend-refused"),
+    ).run()
+
+
+# --- logins: G11, G12, P03, P04, P06 --------------------------------------------------------------
+
+
+def test_p03_the_list_of_a_bare_auth_is_edited() -> None:
+    listed = b"+OK\r\nPLAIN\r\nSCRAM-SHA-1\r\nSCRAM-SHA-1-PLUS\r\n external \r\n.\r\n"
+    relays(inside(), b"AUTH\r\n", listed, b"+OK\r\nPLAIN\r\n.\r\n").run()
+    relays(plain(Policy.OPTIONAL), b"auth \r\n", b"+OK\r\nLOGIN\r\n.\r\n").run()
+    relays(inside(bad_commands=1), b"AUTH\r\n", b"-ERR what\r\n").run()
+
+
+@pytest.mark.parametrize("more", [b"+ ", b"+", b"+Go ahead", b"+ T0sgdGhlbg=="])
+def test_p04_continuations(more: bytes) -> None:
+    book = relays(inside(), b"AUTH PLAIN\r\n", more + b"\r\n")
+    book.client(b"XCLIENT is data here\r\n", to_backend(b"XCLIENT is data here\r\n"))
+    book.backend(more + b"\r\n", to_client(more + b"\r\n"))
+    book.client(b"\r\n", to_backend(b"\r\n"))
+    book.backend(
+        b"+OK in\r\n", note("auth", result="ok", mechanism="PLAIN"), PROVEN, to_client(b"+OK in\r\n"), SPLICE
+    ).run()
+
+
+def test_an_exchange_that_fails() -> None:
+    book = relays(inside(bad_commands=1), b"AUTH login\r\n", b"+ \r\n")
+    relays(book, b"*\r\n", b"-ERR cancelled\r\n")
+    relays(book, b"AUTH login eA==\r\n", b"-ERR no\r\n").run()
+    assert [dict(each.fields) for each in book.notes] == [{"result": "failed", "mechanism": "LOGIN"}] * 2
+
+
+@pytest.mark.parametrize("line", [b"\0", b"x\ry", b"x" * 65537])
+def test_a_response_that_is_not_forwarded_cancels_the_exchange(line: bytes) -> None:
+    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))
+    book.backend(b"-ERR cancelled\r\n", to_client(b"-ERR cancelled\r\n")).run(cuts=(WHOLE, 1000))
+
+
+def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
+    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").backend(b"-ERR slow\r\n", to_client(b"-ERR slow\r\n"))
+    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+
+
+@pytest.mark.parametrize("words", [b"EXTERNAL", b"external =", b"SCRAM-SHA-1-PLUS", b"Gs2-Krb5-Plus abc"])
+def test_g12_mechanisms_that_would_authenticate_the_gateway(words: bytes) -> None:
+    inside().client(b"AUTH " + words + b"\r\n", to_client(b"-ERR Unsupported authentication mechanism\r\n")).run()
+
+
+@pytest.mark.parametrize("words", [b" EXTERNAL", b'"EXTERNAL"', b"EXTERNAL\t=", b"\tEXTERNAL"])
+def test_a_mechanism_is_a_bare_word(words: bytes) -> None:
+    inside().client(b"AUTH " + words + b"\r\n", to_client(INVALID)).run()
+
+
+def test_p06_what_is_pipelined_behind_the_login_follows_it() -> None:
+    book = inside().client(b"USER joe\r\nPASS x\r\nSTAT\r\nQUIT\r\n", to_backend(b"USER joe\r\n"))
+    book.backend(b"+OK\r\n", to_client(b"+OK\r\n"), to_backend(b"PASS x\r\n"))
+    book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), to_backend(b"STAT\r\nQUIT\r\n"), SPLICE).run()
+
+
+def test_a_login_that_fails_leaves_the_rest_inspected() -> None:
+    book = inside().client(b"PASS x\r\nSTLS\r\n", to_backend(b"PASS x\r\n"))
+    book.backend(b"-ERR no\r\n", to_client(b"-ERR no\r\n-ERR Command not permitted when TLS active\r\n"))
+    relays(book, b"PASS x\r\n", b"+ERR database\r\n").run()
+    assert [dict(each.fields)["result"] for each in book.notes] == ["failed", "failed"]
+
+
+def test_under_optional_a_login_in_the_clear_is_spliced() -> None:
+    book = relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"+OK\r\n").client(
+        b"PASS  a b \r\n", to_backend(b"PASS  a b \r\n")
+    )
+    book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
+
+
+@pytest.mark.parametrize("command", [b"XCLIENT ADDR=1.2.3.4\r\n", b"XOIP 1.2.3.4\r\n", b"xclient\r\n"])
+def test_p08_authority_is_refused_inside_tls(command: bytes) -> None:
+    inside().client(command, to_client(UNKNOWN)).run()
+
+
+# --- replies --------------------------------------------------------------------------------------
+
+
+def test_lists_of_languages() -> None:
+    relays(inside(), b"LANG\r\n", b"+OK languages\r\nen English\r\n.\r\n").run()
+    relays(inside(), b"LANG de\r\n", b"+OK auf Deutsch\r\n").run()
+    relays(inside(), b"LANG\r\n", b"-ERR what\r\n").run()
+
+
+def test_lines_that_nobody_asked_for_are_relayed() -> None:
+    """As Qpopper says a second line after a failed login."""
+    book = relays(inside(), b"PASS x\r\n", b"-ERR no\r\n+OK signing off\r\n")
+    book.ended(Side.BACKEND, True, note("backend-closed"), ABORT_BACKEND, close("backend-closed")).run()
+
+
+@pytest.mark.parametrize("line", [b"", b"OK", b"* OK", b".", b"x" * 8193])
+def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
+    book = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n"))
+    book.backend(
+        line + b"\r\n",
+        note("backend-protocol-error"),
+        to_client(UNAVAILABLE),
+        ABORT_BACKEND,
+        close("backend-protocol-error"),
+    ).run()
+
+
+@pytest.mark.parametrize("flood", [b"TOP\r\n" * 1001, (b"X" * 8000 + b"\r\n") * 34])
+def test_a_list_without_measure(flood: bytes) -> None:
+    stage = Stage(DIALECT, terms())
+    stage.take(stage.negotiation.start())
+    stage.take(stage.negotiation.dialled())
+    stage.receive(Side.BACKEND, b"+OK hi\r\n")
+    stage.receive(Side.CLIENT, b"CAPA\r\n")
+    stage.receive(Side.BACKEND, b"+OK\r\n" + flood)
+    assert stage.negotiation.over
+    assert stage.deeds[-1] == Close("backend-protocol-error", repr(b"a reply without end"))
+
+
+S = pop3.Stage
+
+
+@pytest.mark.parametrize(
+    ("line", "stage", "told"),
+    [
+        (b"stls", S.SECURE, None),
+        (b"XCLIENT", S.OPEN, None),
+        (b"USER", S.CLOSED, None),
+        (b"USER", S.OPEN, b"USER"),
+        (b"SASL PLAIN", S.CLOSED, None),
+        (b"SASL  PLAIN  LOGIN ", S.SECURE, b"SASL  PLAIN  LOGIN "),
+        (b"sasl  plain  external ", S.SECURE, b"sasl plain"),
+        (b"SASL EXTERNAL", S.SECURE, None),
+        (b"SASL", S.SECURE, None),
+        (b"IMPLEMENTATION STLS-USER SASL", S.CLOSED, b"IMPLEMENTATION STLS-USER SASL"),
+        (b"", S.CLOSED, b""),
+    ],
+)
+def test_edited_lines(line: bytes, stage: pop3.Stage, told: bytes | None) -> None:
+    assert edit_capabilities([line], stage) == ([] if told is None else [told])
+
+
+LISTS = st.lists(
+    st.lists(
+        st.sampled_from(b"STLS USER user SASL sasl PLAIN EXTERNAL SCRAM-SHA-1 SCRAM-SHA-1-PLUS TOP XCLIENT".split())
+    ).map(b" ".join)
+    | st.binary(max_size=8)
+)
+
+
+@given(LISTS, st.sampled_from(pop3.Stage))
+def test_rewriting_twice_is_rewriting_once(lines: list[bytes], stage: pop3.Stage) -> None:
+    once = [*edit_capabilities(lines, stage), *ADDED[stage]]
+    assert [*edit_capabilities(once, stage), *ADDED[stage]] == once
+    told = edit_mechanisms(lines)
+    assert edit_mechanisms(told) == told
+
+
+# --- bad commands, bad octets, other protocols: G20, G21, G25 -------------------------------------
+
+
+def test_bad_commands_in_a_row() -> None:
+    """The backend's -ERR counts like ours, but not to a login; a success begins anew, but not NOOP's."""
+    book = inside(bad_commands=3).client(b"XCLIENT\r\n", to_client(UNKNOWN))
+    relays(book, b"FOO\r\n", b"-ERR what\r\n")
+    relays(book, b"LANG en\r\n", b"+OK\r\n")
+    for _ in range(4):
+        relays(book, b"USER x\r\n", b"-ERR\r\n")
+        relays(book, b"PASS x\r\n", b"-ERR\r\n")
+    book.client(b"\r\n", to_client(UNKNOWN))
+    relays(book, b"noop\r\n", b"+OK\r\n")
+    relays(book, b"NOOPS\r\n", b"-ERR\r\n")
+    book.client(b"\0\r\n", to_client(b"-ERR Invalid characters\r\n" + TOO_MANY), QUIT, close("too-many-bad-commands"))
+    book.run()
+
+
+def test_a_list_and_tls_are_successes() -> None:
+    book = plain(bad_commands=2).client(b"USER x\r\n", to_client(MUST))
+    relays(book, b"CAPA\r\n", b"-ERR\r\n", OWN_LIST).client(b"USER x\r\n", to_client(MUST))
+    relays(book, b"CAPA\r\n", b"+OK\r\n.\r\n", b"+OK\r\nSTLS\r\n.\r\n").client(b"USER x\r\n", to_client(MUST))
+    book.client(b"STLS\r\n", tls(GO_AHEAD)).secured().client(b"\r\n", to_client(UNKNOWN))
+    relays(book, b"USER x\r\n", b"+OK\r\n").client(b"\r\n", to_client(UNKNOWN))
+    book.client(b"\r\n", to_client(UNKNOWN + TOO_MANY), QUIT, close("too-many-bad-commands")).run()
+
+
+def test_g20_a_line_too_long() -> None:
+    inside().client(
+        b"x" * 513 + b"\r\nNOOP\r\n",
+        note("client-line-too-long"),
+        to_client(b"-ERR Command too long\r\n"),
+        to_backend(b"NOOP\r\n"),
+    ).run()
+    end = (note("client-line-too-long"), to_client(b"-ERR Command too long\r\n"), QUIT, close("client-line-too-long"))
+    plain().client(b"x" * 66048).client(b"x" * 1000, *end).run(cuts=(WHOLE, 1000))
+
+
+def test_g21_http_and_tls_on_the_plaintext_port() -> None:
+    plain().client(
+        b"GET / HTTP/1.1\r\n", to_client(b"-ERR Invalid protocol\r\n"), QUIT, close("http-on-mail-port")
+    ).run(cuts=(WHOLE,))
+    plain().client(b"\x16\x03\x01", QUIT, close("tls-on-plaintext-port")).run()
+
+
+# --- ends: G17, G18, G27, P09 ---------------------------------------------------------------------
+
+
+def test_g27_quit() -> None:
+    for book in (plain(), inside()):
+        book.client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+        book.backend(b"+OK bye\r\n", to_client(b"+OK bye\r\n"), close("quit")).run()
+
+
+def test_a_quit_that_is_not_granted() -> None:
+    book = relays(inside(), b"QUIT now\r\n", b"-ERR no arguments\r\n")
+    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+
+
+def test_the_end_of_either_side_during_quit() -> None:
+    asked = plain().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    asked.ended(Side.BACKEND, True, to_client(b"+OK\r\n"), close("quit")).run()
+    asked = plain().client(b"QUIT\r\n", to_backend(b"QUIT\r\n")).backend(b"+O")
+    asked.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+    asked = plain().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    asked.ended(Side.CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_g17_the_backend_is_lost() -> None:
+    plain().ended(Side.BACKEND, False, note("backend-closed"), ABORT_BACKEND, close("backend-closed")).run()
+    asked = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n"))
+    asked.ended(Side.BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
+    within = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n")).backend(b"+OK 5")
+    within.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_g17_the_backend_is_lost_within_a_list() -> None:
+    book = plain().client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.backend(b"+OK\r\nTOP\r\nSTLS\r\nUI", to_client(b"+OK\r\n"))
+    book.ended(Side.BACKEND, True, to_client(b"TOP\r\n"), ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_g18_the_client_is_lost() -> None:
+    plain().ended(Side.CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+    plain().ended(Side.CLIENT, True, QUIT, close("client-closed")).run()
+    asked = inside().client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
+    asked.ended(Side.CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+    exchange = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
+    exchange.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
+    Playbook(DIALECT).start(DIAL).ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_timeouts() -> None:
+    """RFC 1939 3: on an autologout nothing is said."""
+    plain().expire(Expired(Side.CLIENT, Patience.COMMAND), QUIT, close("client-timeout")).run()
+    asked = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n")).waits(Patience.REPLY)
+    asked.expire(Expired(Side.BACKEND, Patience.REPLY), to_client(LOST), ABORT_BACKEND, close("backend-timeout")).run()
+
+
+def test_a_shutdown_waits_for_the_boundary() -> None:
+    plain().stop(QUIT, close("shutdown")).run()
+    asked = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n")).stop()
+    asked.backend(b"-ERR\r\n", to_client(b"-ERR\r\n"), QUIT, close("shutdown")).run()
+    Playbook(DIALECT).start(DIAL).stop(to_client(UNAVAILABLE), ABORT_BACKEND, close("shutdown")).run()
+
+
+def test_last_words_for_troubles_that_come_from_outside() -> None:
+    dialogue = pop3.POP3(terms())
+    assert dialogue.goodbye(TLSFailed(Side.BACKEND, "expired")) == UNAVAILABLE
+    assert dialogue.goodbye(Unavailable("backend-identity-refused")) == UNAVAILABLE
+    assert dialogue.goodbye(Violation(Side.CLIENT, "something")) == b"-ERR Invalid protocol\r\n"
+
+
+# --- lazy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_lazy_answers_for_itself_before_tls(policy: Policy) -> None:
+    book = lazy(policy).client(b"CAPA\r\n", to_client(OWN_LIST))
+    book.client(b"QUIT\r\n", to_client(b"+OK\r\n"), close("quit")).run()
+
+
+def lazily() -> Playbook:
+    return lazy().client(b"STLS\r\n", tls(GO_AHEAD)).secured().client(b"USER joe\r\n", DIAL)
+
+
+def test_lazy_dials_when_the_backend_is_needed_and_swallows_its_greeting() -> None:
+    book = lazily().dialled().backend(b"+OK <1.2@x>\r\n", to_backend(b"USER joe\r\n"))
+    book.backend(b"+OK\r\n", to_client(b"+OK\r\n"))
+    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+
+
+def test_lazy_with_a_backend_that_is_not_there() -> None:
+    lazily().undialled(to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")).run()
+    book = lazily().dialled()
+    book.backend(b"-ERR full\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-refused")).run()
+
+
+# --- values and properties ------------------------------------------------------------------------
+
+
+def test_the_dialect() -> None:
+    assert DIALECT.name == "pop3"
+    assert DIALECT.unavailable(b"gw") == UNAVAILABLE
+    assert DIALECT.patience[Patience.COMMAND] == DIALECT.patience[Patience.RELAY] == 660
+    assert not DIALECT.policies
+
+
+WORD = st.sampled_from(
+    b"USER|PASS|APOP|AUTH|PLAIN|EXTERNAL|STLS|CAPA|NOOP|QUIT|LANG|UTF8|XCLIENT|FOO|+OK|-ERR|+|.|joe".split(b"|")
+)
+CHUNK = st.one_of(
+    st.binary(max_size=20),
+    st.lists(WORD, max_size=3).map(lambda words: b" ".join(words) + b"\r\n"),
+    st.sampled_from([b"+OK\r\n", b"-ERR\r\n", b".\r\n", b"+ \r\n"]),
+)
+# The backend says one line at a time: whether its second line or the client's waiting command comes
+# first is no matter of cutting.
+TALK = st.lists(
+    st.tuples(st.just(Side.CLIENT), CHUNK)
+    | st.tuples(st.just(Side.BACKEND), CHUNK.map(lambda chunk: chunk.partition(b"\n")[0] + chunk[-1:])),
+    max_size=12,
+)
+
+
+def played(talk: list[tuple[Side, bytes]], cut: int, policy: Policy, inner: bool = False) -> Stage:
+    stage = Stage(DIALECT, terms(policy=policy, bad_commands=5), cut)
+    stage.take(stage.negotiation.start())
+    stage.take(stage.negotiation.dialled())
+    stage.receive(Side.BACKEND, b"+OK hi\r\n")
+    if inner:
+        stage.receive(Side.CLIENT, b"STLS\r\n")
+        stage.secured(TLS13)
+    for side, octets in talk:
+        if stage.negotiation.over or stage.switching:
+            break
+        stage.receive(side, octets)
+    return stage
+
+
+def heard(stage: Stage) -> tuple[bytes, bytes, object]:
+    """Without what depends on how much plaintext lay behind a STLS."""
+    reason = getattr(stage.deeds[-1], "reason", None)
+    told = stage.heard_by(Side.BACKEND)
+    if stage.switching or reason == "starttls-injection":
+        reason, told = "switched", told.removesuffix(b"QUIT\r\n")
+    return stage.heard_by(Side.CLIENT), told, reason
+
+
+@given(TALK, st.sampled_from(Policy), st.booleans())
+def test_how_the_network_cuts_changes_nothing(talk: list[tuple[Side, bytes]], policy: Policy, inner: bool) -> None:
+    assert heard(played(talk, WHOLE, policy, inner)) == heard(played(talk, SINGLE, policy, inner))
+
+
+@given(TALK)
+def test_required_in_the_clear_lets_nothing_through(talk: list[tuple[Side, bytes]]) -> None:
+    """Not even when it is mixed with answers of a backend that says what it likes."""
+    for line in played(talk, WHOLE, Policy.REQUIRED).heard_by(Side.BACKEND).split(b"\r\n")[:-1]:
+        assert line.strip().upper() in (b"CAPA", b"QUIT")
