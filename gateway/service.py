@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -11,17 +15,20 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from .backend import Dialer
-from .config.values import Configuration
+from .config.values import Address, Backend, Configuration
 from .config.values import Service as ServiceValues
 from .dialects import DIALECTS
-from .dialects.base import Policy
+from .dialects.base import BackendTLS as BackendMode
+from .dialects.base import Identity, Policy, Terms
 from .errors import StartError
 from .listener import BindError, Listener, bind
 from .negotiation.filters import Newlines
+from .proxyprotocol import canonical
 from .session import Entrance, Session
 from .telemetry.events import Events
-from .tls.context import CertificateError, accepting, server_context
+from .tls.context import CertificateError, accepting, client_context, connecting, server_context
 from .tls.half import TLSHalf
+from .tls.verify import BackendTLS
 
 
 class Gateway(Service):
@@ -36,6 +43,7 @@ class Gateway(Service):
         self._configuration = configuration
         self._events = events
         self._given_reactor = reactor
+        self._backends: dict[Backend, _Reachable] = {}
         self._bound: list[tuple[socket.socket, str, Entrance]] | None = None
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
@@ -54,65 +62,64 @@ class Gateway(Service):
     def privilegedStartService(self) -> None:
         if self._bound is not None:
             return
-        tls = self._configuration.tls
+        bound: list[tuple[socket.socket, str, Entrance]] = []
         try:
-            context = server_context(tls.certificate, tls.key)
-        except CertificateError as error:
-            raise StartError(f"[tls] {error}") from None
-        self._bound = []
-        try:
+            tls = self._configuration.tls
+            with _told("[tls]"):
+                context = server_context(tls.certificate, tls.key)
             for service in self._configuration.services:
-                self._bind(service, lambda: TLSHalf(accepting(context)))
-        except BindError as error:
-            for sock, _, _ in self._bound:
+                with _told(f"[backend:{service.backend.name}]"):
+                    backend = self._backend(service.backend)
+                with _told(f"[service:{service.name}]"):
+                    for address, terms in _agreed(self._configuration, service):
+                        entrance = Entrance(
+                            service=service.name,
+                            dialect=DIALECTS[service.protocol],
+                            terms=terms,
+                            accept_proxy=service.accept_proxy,
+                            timeouts=self._configuration.timeouts,
+                            dialer=backend.dialer,
+                            accept_tls=partial(_accepted, context),
+                            events=self._events,
+                            connect_tls=backend.connect_tls,
+                            said=backend.said,
+                        )
+                        bound.extend((sock, text, entrance) for sock, text in bind(address))
+        except StartError:
+            for sock, _, _ in bound:
                 sock.close()
-            self._bound = None
-            raise StartError(f"[service:{service.name}] {error}") from None
+            raise
+        self._bound = bound
 
-    def _bind(self, service: ServiceValues, accept_tls: Any) -> None:
-        configuration = self._configuration
-        assert self._bound is not None
-        entrance = partial(
-            Entrance,
-            service=service.name,
-            dialect=DIALECTS[service.protocol],
-            lazy=service.backend.connect == "lazy",
-            hostname=configuration.hostname.encode("ascii"),
-            bad_commands=configuration.bad_commands,
-            received=service.received,
-            newlines=Newlines(service.newlines),
-            timeouts=configuration.timeouts,
-            dialer=Dialer(self._reactor, service.backend.addresses, configuration.timeouts.connect),
-            accept_tls=accept_tls,
-            events=self._events,
-            said=set(),
-        )
-        for address, policy in zip(service.starttls, service.policies, strict=True):
-            for sock, text in bind(address):
-                self._bound.append((sock, text, entrance(implicit=False, policy=Policy(policy))))
-        for address in service.implicit:
-            for sock, text in bind(address):
-                self._bound.append((sock, text, entrance(implicit=True, policy=Policy.REQUIRED)))
+    def _backend(self, values: Backend) -> _Reachable:
+        """One dialer, one memory of failures and one TLS context for all services in front of it."""
+        if values not in self._backends:
+            dialer = Dialer(self._reactor, values.addresses, self._configuration.timeouts.connect)
+            self._backends[values] = _Reachable(dialer, _connecting(values))
+        return self._backends[values]
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
         _raise_descriptor_limit()
         super().startService()
         for sock, text, entrance in self._bound or ():
-            complain = partial(self._events.emit, "descriptors-exhausted", service=entrance.service, address=text)
-            listener = Listener(
-                self._reactor, sock, partial(self._accept, entrance), lambda detail, tell=complain: tell(detail=detail)
-            )
+            complain = partial(self._complain, service=entrance.service, address=text)
+            listener = Listener(self._reactor, sock, partial(self._accept, entrance), complain)
             self._listeners.append(listener)
             listener.start()
+            terms = entrance.terms
             self._events.emit(
                 "listening",
                 service=entrance.service,
                 protocol=entrance.dialect.name,
-                mode="implicit" if entrance.implicit else "starttls",
-                policy=None if entrance.implicit else entrance.policy.value,
+                mode="implicit" if terms.implicit else "starttls",
+                policy=None if terms.implicit else terms.policy.value,
+                connect="lazy" if terms.lazy and not terms.implicit else "eager",
                 address=text,
             )
+
+    def _complain(self, detail: str, service: str, address: str) -> None:
+        self._events.emit("descriptors-exhausted", service=service, address=address, detail=detail)
 
     # --- serve -------------------------------------------------------------------------------
 
@@ -148,12 +155,77 @@ class Gateway(Service):
             session.abort()
 
 
+@contextmanager
+def _told(section: str) -> Iterator[None]:
+    """What goes wrong is the operator's to mend, who must know where."""
+    try:
+        yield
+    except (CertificateError, BindError) as error:
+        raise StartError(f"{section} {error}") from None
+
+
+def _agreed(configuration: Configuration, service: ServiceValues) -> Iterator[tuple[Address, Terms]]:
+    """The addresses of a service, and the terms for whoever comes in there."""
+    backend = service.backend
+    common = Terms(
+        hostname=configuration.hostname.encode("ascii"),
+        implicit=True,
+        policy=Policy.REQUIRED,
+        # PROXY version 2 tells the client's TLS, which is not known before it is there.
+        lazy=backend.connect == "lazy" or backend.identity == Identity.PROXY_V2.value,
+        bad_commands=configuration.bad_commands,
+        client="",
+        session="",
+        now=lambda: datetime.now(timezone.utc),
+        received=service.received,
+        newlines=Newlines(service.newlines),
+        backend_tls=BackendMode(backend.tls),
+        backend_verified=backend.tls != "none" and backend.verify != "no",
+        identity=Identity(backend.identity),
+    )
+    for address, policy in zip(service.starttls, service.policies, strict=True):
+        yield address, replace(common, implicit=False, policy=Policy(policy))
+    for address in service.implicit:
+        yield address, common
+
+
+def _accepted(context: Any) -> TLSHalf:
+    return TLSHalf(accepting(context))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reachable:
+    """A backend that services share."""
+
+    dialer: Dialer
+    connect_tls: Callable[[str], TLSHalf] | None
+    said: set[str] = field(default_factory=set)
+
+
+def _connecting(backend: Backend) -> Callable[[str], TLSHalf] | None:
+    """host -> the connecting half of TLS towards it.  Raises CertificateError."""
+    if backend.tls == "none":
+        return None
+    wanted = BackendTLS(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
+    context = client_context(wanted if wanted.name else replace(wanted, name="localhost"))
+
+    def connect(host: str) -> TLSHalf:
+        return TLSHalf(connecting(context, wanted if wanted.name else replace(wanted, name=_canonical(host))))
+
+    return connect
+
+
+def _canonical(host: str) -> str:
+    """A certificate names an address in its one form; a name is left as it is."""
+    try:
+        return canonical(host)
+    except ValueError:
+        return host
+
+
 def _client(sock: socket.socket, address: Any) -> str:
-    """The client's address as text, an IPv4 one never in its IPv6 form; empty for a UNIX socket."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return ""
-    host = str(address[0]).partition("%")[0]
-    return host.removeprefix("::ffff:") if "." in host else host
+    """The client's canonical address; empty for a UNIX socket."""
+    return canonical(address[0]) if sock.family in (socket.AF_INET, socket.AF_INET6) else ""
 
 
 def _raise_descriptor_limit() -> None:

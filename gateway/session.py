@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from .backend import Attempt, Dialer
-from .config.values import Timeouts
+from .config.values import Network, Timeouts
 from .deadline import Deadline
-from .dialects.base import Dialect, Policy, Terms
+from .dialects.base import Dialect, Identity, Policy, Terms
 from .dialects.reach import CLOSED
 from .leg import End, Leg
 from .negotiation.driver import Negotiation
-from .negotiation.filters import Newlines
 from .negotiation.vocabulary import (
     Abort,
     Action,
@@ -46,6 +46,7 @@ from .negotiation.vocabulary import (
     TLSFailed,
     Trouble,
 )
+from .proxyprotocol import Origin
 from .telemetry.events import Events
 from .tls.half import TLSHalf
 
@@ -54,6 +55,8 @@ BULK = 64 * 1024
 allocated with every idle session that was busy once."""
 NEGOTIATING = 16 * 1024
 """Octets per read before that; no inbox grows by more at a time."""
+PROXY = 5.0
+"""Seconds for a load balancer's PROXY header, which is the first that it sends."""
 HALF_CLOSED = 60.0
 """Seconds without an octet after which a splice with one end gone is over."""
 
@@ -64,13 +67,9 @@ class Entrance:
 
     service: str
     dialect: Dialect
-    implicit: bool
-    policy: Policy
-    lazy: bool
-    hostname: bytes
-    bad_commands: int
-    received: bool
-    newlines: Newlines
+    terms: Terms
+    """What is agreed on before anybody has come in."""
+    accept_proxy: tuple[Network, ...]
     timeouts: Timeouts
     dialer: Dialer
     accept_tls: Callable[[], TLSHalf]
@@ -78,7 +77,7 @@ class Entrance:
     connect_tls: Callable[[str], TLSHalf] | None = None
     """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
-    """Notes that are made once per service and have been made."""
+    """Notes that are made once per backend and have been made."""
 
 
 def _identity() -> str:
@@ -86,8 +85,14 @@ def _identity() -> str:
     return base64.b32encode(os.urandom(6)).decode("ascii").rstrip("=")
 
 
-def _utc() -> datetime:
-    return datetime.now(timezone.utc)
+def _origin(sock: socket.socket) -> Origin | None:
+    """Where the connection comes from and which address it was made to."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        return Origin(sock.getpeername()[:2], sock.getsockname()[:2])
+    except OSError:
+        return None  # reset meanwhile: the session will learn of it
 
 
 class Session:
@@ -105,22 +110,14 @@ class Session:
         self._legs: dict[Side, Leg] = {Side.CLIENT: self._client}
         self._attempt: Attempt | None = None
         self._dialling = False
-        self._negotiation = Negotiation(
-            entrance.dialect.script(
-                Terms(
-                    hostname=entrance.hostname,
-                    implicit=entrance.implicit,
-                    policy=entrance.policy,
-                    lazy=entrance.lazy,
-                    bad_commands=entrance.bad_commands,
-                    client=client,
-                    session=self.identity,
-                    now=_utc,
-                    received=entrance.received,
-                    newlines=entrance.newlines,
-                )
-            )
+        terms = replace(
+            entrance.terms,
+            client=client,
+            session=self.identity,
+            origin=_origin(sock) if entrance.terms.identity is not Identity.NONE else None,
+            proxied=bool(client) and any(ip_address(client) in network for network in entrance.accept_proxy),
         )
+        self._negotiation = Negotiation(entrance.dialect.script(terms))
         self._phase = "dialling"
         self._spliced = False
         self._reason = ""
@@ -337,6 +334,8 @@ class Session:
                 return timeouts.handshake
             case Patience.GREETING:
                 return timeouts.greeting
+            case Patience.PROXY:
+                return PROXY
             case patience:
                 return self._entrance.dialect.patience[patience]
 
@@ -352,7 +351,7 @@ class Session:
         if self._proven:
             return float("inf")
         timeouts = self._entrance.timeouts
-        closed = self._entrance.policy is Policy.REQUIRED and self._client.secured is None
+        closed = self._entrance.terms.policy is Policy.REQUIRED and self._client.secured is None
         allowed = min(timeouts.preauth, timeouts.plaintext) if closed else timeouts.preauth
         return max(0.0, self._began + allowed - float(self._reactor.seconds()))
 
@@ -405,7 +404,7 @@ class Session:
         self._events.emit(
             "session",
             protocol=self._entrance.dialect.name,
-            policy="implicit" if self._entrance.implicit else self._entrance.policy.value,
+            policy="implicit" if self._entrance.terms.implicit else self._entrance.terms.policy.value,
             tls=facts.version if facts else None,
             cipher=facts.cipher if facts else None,
             group=facts.group if facts else None,

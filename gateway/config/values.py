@@ -137,5 +137,4 @@ class Configuration:
     services: tuple[Service, ...]
     bad_commands: int
     timeouts: Timeouts
-    log_users: bool = False
     """Not in the file, and nobody reads it: it goes with the last who writes it, gateway/demo/configuration.py."""

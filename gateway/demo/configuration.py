@@ -60,7 +60,6 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         hostname="localhost",
         drain=2.0,  # whoever tries a demo does not wait for it
         log="text",
-        log_users=False,
         tls=tls,
         services=services,
         bad_commands=10,

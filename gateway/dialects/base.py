@@ -98,6 +98,18 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What anybody may ask a server of this protocol to learn what it can do."""
+
+    ask: Callable[[bytes], bytes]
+    """hostname -> the command, without CRLF."""
+    leave: bytes
+    """The command that ends the session, without CRLF."""
+    listed: Callable[[bytes], list[bytes] | None]
+    """The reply to it -> the capabilities, each with its parameters; None where the reply is no list."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """A protocol, chosen once per service."""
 
@@ -113,6 +125,10 @@ class Dialect:
     """Options of `[service:...]` that make sense for this protocol only."""
     identities: frozenset[str] = frozenset()
     """The ways, apart from `none`, in which a backend can be told who the client is."""
+    question: Question | None = None
+    """How to look at a server."""
+    relays: bool = False
+    """Takes mail for others: a server that trusts the gateway's address would do so for anybody (protocols.md 1.10)."""
 
 
 class Dialogue(Protocol):
@@ -208,3 +224,30 @@ def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
             polite = dialogue.farewell()
     yield Send(Side.BACKEND, polite) if polite else Abort(Side.BACKEND)
     yield Close(key, trouble.detail)
+
+
+def turned_away(terms: Terms, words: bytes, reason: str) -> Script:
+    """A whole session with a client that cannot be served now: it hears so in place of a greeting."""
+    return converse(_Closed(terms, words, reason))
+
+
+class _Closed:
+    """The dialogue of a service that is not to be had; no backend is dialled."""
+
+    def __init__(self, terms: Terms, words: bytes, reason: str) -> None:
+        self.terms = terms
+        self.secured: Secured | None = None
+        self._words = words
+        self._reason = reason
+
+    def open(self) -> Script:
+        yield Send(Side.CLIENT, self._words)
+
+    def talk(self) -> Script:
+        yield Close(self._reason)
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        return b""
+
+    def farewell(self) -> bytes:
+        return b""

@@ -50,6 +50,7 @@ from .base import (
     Dialect,
     Identity,
     Policy,
+    Question,
     Terms,
     converse,
 )
@@ -756,6 +757,12 @@ def unavailable(hostname: bytes) -> bytes:
     return b"* BYE [UNAVAILABLE] %s\r\n" % UNAVAILABLE
 
 
+def listed(reply: bytes) -> list[bytes] | None:
+    """The tokens in a reply to CAPABILITY (RFC 9051 7.2.2)."""
+    lists = [line.split()[2:] for line in reply.splitlines() if _LIST.match(line)]
+    return [token for tokens in lists for token in tokens] if lists else None
+
+
 DIALECT = Dialect(
     name="imap",
     script=lambda terms: converse(IMAP(terms)),
@@ -769,4 +776,5 @@ DIALECT = Dialect(
     },
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
+    question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed),
 )

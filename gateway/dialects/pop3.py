@@ -44,6 +44,7 @@ from .base import (
     Dialect,
     Identity,
     Policy,
+    Question,
     Terms,
     converse,
 )
@@ -503,6 +504,12 @@ def unavailable(hostname: bytes) -> bytes:
     return UNAVAILABLE
 
 
+def listed(reply: bytes) -> list[bytes] | None:
+    """The lines of a CAPA list (RFC 2449 5)."""
+    first, *lines = reply.splitlines() or [b""]
+    return [line for line in lines if line != b"."] if _is_ok(first) else None
+
+
 DIALECT = Dialect(
     name="pop3",
     script=lambda terms: converse(POP3(terms)),
@@ -516,4 +523,5 @@ DIALECT = Dialect(
     },
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    question=Question(lambda hostname: b"CAPA", b"QUIT", listed),
 )

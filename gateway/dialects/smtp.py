@@ -46,6 +46,7 @@ from .base import (
     Dialect,
     Identity,
     Policy,
+    Question,
     Terms,
     converse,
 )
@@ -668,6 +669,12 @@ def unavailable(hostname: bytes) -> bytes:
     return b"421 %s Service not available, closing transmission channel\r\n" % hostname
 
 
+def listed(reply: bytes) -> list[bytes] | None:
+    """The extensions in a reply to EHLO; None if it is none, or one to HELO after all."""
+    lines = reply.splitlines()
+    return [line[4:] for line in lines[1:]] if reply.startswith(b"250") else None
+
+
 DIALECT = Dialect(
     name="smtp",
     script=lambda terms: converse(SMTP(terms)),
@@ -684,4 +691,6 @@ DIALECT = Dialect(
     policies={25: Policy.AUTH_ONLY},
     options=frozenset({"received", "newlines"}),
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed),
+    relays=True,
 )

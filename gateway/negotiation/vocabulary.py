@@ -108,7 +108,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Log an event; `once` means once per service, however many sessions notice it."""
+    """Log an event; `once` means once per backend, however many sessions notice it."""
 
     event: str
     fields: tuple[tuple[str, object], ...] = ()

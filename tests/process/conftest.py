@@ -61,9 +61,9 @@ class Front:
     since: int = 0
     clients: list[Client] = field(default_factory=list)
 
-    def connect(self, service: str, mode: str = "starttls", *, greeted: bool = True, **more: int) -> Client:
+    def connect(self, service: str, mode: str = "starttls", *, greeted: bool = True) -> Client:
         """In the clear, or inside TLS on an implicit port, and past the greeting unless that is not `greeted`."""
-        client = Client(self.gateway.address(service, mode), **more)
+        client = Client(self.gateway.address(service, mode))
         self.clients.append(client)
         if greeted:
             if mode == "implicit":
@@ -71,10 +71,10 @@ class Front:
             client.hear(WORDS[service.partition("-")[0]].greeting_)
         return client
 
-    def secure(self, service: str, mode: str = "starttls", **more: int) -> Client:
+    def secure(self, service: str, mode: str = "starttls") -> Client:
         """Inside TLS, and past the first command there."""
         words = WORDS[service.partition("-")[0]]
-        client = self.connect(service, mode, **more)
+        client = self.connect(service, mode)
         if mode == "starttls":
             client.say(words.starttls)
             assert client.line() == words.go_ahead
@@ -83,9 +83,9 @@ class Front:
         client.hear(words.hello_)
         return client
 
-    def enter(self, service: str, mode: str = "starttls", **more: int) -> Client:
+    def enter(self, service: str, mode: str = "starttls") -> Client:
         """Logged in."""
-        client = self.secure(service, mode, **more)
+        client = self.secure(service, mode)
         words = WORDS[service.partition("-")[0]]
         client.say(words.login)
         client.hear(words.login_)
@@ -93,7 +93,7 @@ class Front:
 
     def wait(self, event: str, **fields: str) -> Mapping[str, str]:
         """Something that happened in this test."""
-        return self.gateway.log.wait(event, self.since, **fields)
+        return self.gateway.log.wait(event, self.since, 1, **fields)
 
     def leave(self) -> None:
         """Close what is open, and see every session end."""

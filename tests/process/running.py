@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +91,7 @@ class Log:
         with self._grown:
             return [event for event in self._events[since:] if event.get("event") == name]
 
-    def wait(self, name: str, since: int = 0, count: int = 1, deadline: float = DEADLINE, **fields: str) -> Event:
+    def wait(self, name: str, since: int = 0, count: int = 1, **fields: str) -> Event:
         """The event of that name, the `count`-th one, that has these fields."""
         found: list[Event] = []
 
@@ -105,7 +104,7 @@ class Log:
             return len(found) >= count or self._ended
 
         with self._grown:
-            self._grown.wait_for(enough, deadline)
+            self._grown.wait_for(enough, DEADLINE)
             said = "\n".join(self._lines[since:])
         assert len(found) >= count, f"no {name} {fields} ({len(found)} of {count}) in:\n{said}"
         return found[count - 1]
@@ -261,13 +260,16 @@ def launch(
     return gateway
 
 
-Launch = Callable[..., Gateway]
-
-
 @contextmanager
-def running(directory: Path, identity: Identity, services: Sequence[Service], **more: object) -> Iterator[Gateway]:
+def running(
+    directory: Path,
+    identity: Identity,
+    services: Sequence[Service],
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    descriptors: int | None = None,
+) -> Iterator[Gateway]:
     """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(directory, identity, services, **more)  # type: ignore[arg-type]
+    gateway = launch(directory, identity, services, options, descriptors)
     try:
         yield gateway
         if gateway.process.poll() is None:
@@ -275,8 +277,3 @@ def running(directory: Path, identity: Identity, services: Sequence[Service], **
         gateway.end()
     finally:
         gateway.kill()
-
-
-def seconds_left(deadline: float) -> float:
-    """Until a moment of time.monotonic()."""
-    return max(0.0, deadline - time.monotonic())

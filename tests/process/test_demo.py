@@ -25,8 +25,9 @@ from twisted.internet import reactor
 from gateway import demo
 from gateway.telemetry.events import Events
 service = demo.make_service(Events(lambda line: print(line, flush=True)), dict.fromkeys(demo.PORTS, 0))
-service.privilegedStartService()
-service.startService()
+# Not before the reactor minds signals: a test may be over at once.
+reactor.callWhenRunning(service.privilegedStartService)
+reactor.callWhenRunning(service.startService)
 reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
 reactor.run()
 """
@@ -64,7 +65,8 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
     patience = Timer(30, process.kill)
     patience.start()
     try:
-        yield from process.stdout
+        for line in process.stdout:  # not `yield from`, which would close it with this generator
+            yield line
     finally:
         patience.cancel()
 

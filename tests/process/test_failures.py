@@ -68,45 +68,65 @@ def test_G01_a_backend_that_is_not_there_is_told_as_unavailable(
     assert closed.log.wait("session", since)["reason"] == "backend-connect-failed"
 
 
-def test_G02_a_backend_that_never_greets_is_given_up(front: Front) -> None:
-    clients = []
-    for protocol in PROTOCOLS:
-        front.backends[f"{protocol}-required"].play(silent)
-        clients += [(protocol, begin(front, f"{protocol}-required", mode)) for mode in MODES]
-    for protocol, client in clients:
-        assert client.rest() == WORDS[protocol].unavailable
-    for protocol in PROTOCOLS:
-        for count in (1, 2):
-            front.gateway.log.wait(
-                "backend-greeting-timeout", front.since, count=count, service=f"{protocol}-required"
-            )
-        assert front.backends[f"{protocol}-required"].connection().wait_until_ended()
+def close_at_once(connection: Connection) -> None:
+    """Accept, and be gone."""
 
 
-@pytest.mark.parametrize("garbage", [b"SSH-2.0-x\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"\0\0\r\n", b"x" * 100_000])
-@each_mode
-@each_protocol
-def test_G03_a_backend_that_greets_with_garbage_is_unavailable(
-    front: Front, protocol: str, mode: str, garbage: bytes
-) -> None:
-    service = f"{protocol}-required"
-    front.backends[service].play(greet(garbage))
-    client = begin(front, service, mode)
-    assert client.rest() == WORDS[protocol].unavailable
-    assert front.wait("backend-bad-greeting", service=service)["detail"]
-    backend = front.backends[service].connection()
+FAILING = {
+    "silence": silent,
+    "close": close_at_once,
+    "ssh": greet(b"SSH-2.0-x\r\n"),
+    "web": greet(b"HTTP/1.1 400 Bad Request\r\n"),
+    "zeros": greet(b"\0\0\r\n"),
+    "endless": greet(b"x" * 100_000),
+}
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting: ssl.SSLContext) -> Iterator[Front]:
+    """A backend for each case, as the gateway remembers for a moment which one has failed."""
+    names = [f"{protocol}-{case}-{mode}" for protocol in PROTOCOLS for case in FAILING for mode in MODES]
+    backends = {name: Backend(FAILING[name.split("-")[1]]) for name in names}
+    services = [
+        Service(name, backend.address, name.split("-")[0], (name.split("-")[2],)) for name, backend in backends.items()
+    ]
+    options = {"timeouts": {"greeting": "2 s"}}
+    with running(tmp_path_factory.mktemp("gateway"), identity, services, options=options) as gateway:
+        yield Front(gateway, backends, trusting)
+    for backend in backends.values():
+        backend.close()
+
+
+def check_unavailable(failing: Front, name: str, client: Client, event: str) -> None:
+    assert client.rest() == WORDS[name.split("-")[0]].unavailable
+    failing.wait(event, service=name)
+    backend = failing.backends[name].connection()
     backend.wait_until_ended()
     assert backend.heard == b""
 
 
+def test_G02_a_backend_that_never_greets_is_given_up(failing: Front) -> None:
+    names = [f"{protocol}-silence-{mode}" for protocol in PROTOCOLS for mode in MODES]
+    for name, client in [(name, begin(failing, name, name.split("-")[2])) for name in names]:
+        check_unavailable(failing, name, client, "backend-greeting-timeout")
+
+
+@pytest.mark.parametrize("case", ["ssh", "web", "zeros", "endless"])
 @each_mode
 @each_protocol
-def test_G03_a_backend_that_closes_before_its_greeting_is_unavailable(front: Front, protocol: str, mode: str) -> None:
-    service = f"{protocol}-required"
-    front.backends[service].play(lambda connection: connection.socket.shutdown(socket.SHUT_WR))
-    client = begin(front, service, mode)
-    assert client.rest() == WORDS[protocol].unavailable
-    front.wait("backend-connect-failed", service=service)
+def test_G03_a_backend_that_greets_with_garbage_is_unavailable(
+    failing: Front, protocol: str, mode: str, case: str
+) -> None:
+    name = f"{protocol}-{case}-{mode}"
+    check_unavailable(failing, name, begin(failing, name, mode), "backend-bad-greeting")
+    assert failing.wait("backend-bad-greeting", service=name)["detail"]
+
+
+@each_mode
+@each_protocol
+def test_G03_a_backend_that_closes_before_its_greeting_is_unavailable(failing: Front, protocol: str, mode: str) -> None:
+    name = f"{protocol}-close-{mode}"
+    check_unavailable(failing, name, begin(failing, name, mode), "backend-connect-failed")
 
 
 REFUSALS = {

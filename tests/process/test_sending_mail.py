@@ -257,8 +257,8 @@ def test_curl_delivers(
     auth = ["--user", f"{USER}:{CANARY}"] if service == "submission" else []
     subprocess.run(
         [
-            *(curl, "--silent", "--show-error", "--ssl-reqd", "--cacert", identity.authority, *auth),
-            *("--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", file),
+            *(curl, "--silent", "--show-error", "--ssl-reqd", "--cacert", str(identity.authority), *auth),
+            *("--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", str(file)),
             f"{scheme}://localhost:{port}/client.example.test",
         ],
         check=True,

@@ -62,7 +62,9 @@ def check_closed(gateway: Gateway) -> None:
                 socket.create_connection(gateway.address(protocol, mode), timeout=DEADLINE)
 
 
-def test_a_gateway_without_sessions_stops_at_once(gateway: Gateway) -> None:
+def test_a_gateway_without_sessions_stops_at_once(gateway: Gateway, trusting: ssl.SSLContext) -> None:
+    secure(gateway, trusting, "imap").reset()
+    gateway.log.wait("session")
     gateway.terminate()
     gateway.end(deadline=DRAIN)
     check_closed(gateway)
@@ -185,9 +187,12 @@ def test_a_second_sigterm_changes_nothing(
         gateway.kill()
 
 
-def test_it_stops_by_the_interrupt_key_too(tmp_path: Path, identity: Identity, backends: dict[str, Backend]) -> None:
+def test_it_stops_by_the_interrupt_key_too(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
     gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)])
     try:
+        secure(gateway, trusting, "imap").reset()  # so it runs, and has seen to its signals
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(DEADLINE) in (0, -signal.SIGINT)
         gateway.inspect()
@@ -289,5 +294,3 @@ def test_a_connection_of_a_backend_is_given_back_with_its_session(
     before = descriptors()
     visit(30)
     assert descriptors() <= before
-
-

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import time
+from contextlib import suppress
 from enum import Enum
 from types import TracebackType
 
@@ -99,10 +100,8 @@ class Client:
         self.socket.shutdown(socket.SHUT_WR)
 
     def close_notify(self) -> None:
-        try:
+        with suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
-        except ssl.SSLError:
-            pass
         self._flush()
 
     def reset(self) -> None:

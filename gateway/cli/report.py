@@ -1,0 +1,274 @@
+"""What `check --live` found, for people and for programs.
+
+With `--json` it is one object:
+
+    file, hostname      the file, and what the gateway calls itself; hostname is null for a bad file
+    good                whether everything is as it should be: then the exit status is 0
+    problems            lines about the file itself; if there are any, no backend was looked at
+    backends            one object for each address of each backend, and for each protocol spoken to it:
+      backend, services, protocol, address
+      reached           what the address turned out to be, or null
+      good              whether this address is as it should be
+      greeting          null, or {backend: what it says, client: what of it a client of the gateway is told}
+      capabilities      {backend, client: lists of text, null without an answer; removed, added: what the gateway
+                        changes, for a client inside TLS}
+      tls               {mode: none, starttls or implicit; version, cipher, group: null without a handshake;
+                        certificate: null or {names, not_after, days_left, sha256, trust: verified, pinned,
+                        unverified or refused}}
+      identity          {mode: as in the file; accepted: null where there is nothing to accept or nobody to ask}
+      relay             null where nobody was asked, or {verdict: open, closed, undecided or null; text: the answer;
+                        allowed: allow_relay}
+      problems          objects {problem, detail, cure}; `problem` is the event's name in the gateway's log
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from difflib import SequenceMatcher
+from typing import Any
+
+WIDTH = 100
+"""Columns of a report."""
+LABEL = 14
+"""Columns of the words in front."""
+LONGEST = 240
+"""Characters of one thing that a backend said."""
+
+
+def _word(capability: str) -> str:
+    return capability.split(" ")[0].upper()
+
+
+def shown(octets: bytes) -> str:
+    """What a stranger said, harmless in a terminal."""
+    text = "".join(chr(octet) if 0x20 <= octet <= 0x7E else f"\\x{octet:02x}" for octet in octets[: LONGEST + 1])
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    problem: str
+    """The event's name in the gateway's log."""
+    detail: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    names: tuple[str, ...]
+    not_after: datetime
+    days_left: int
+    sha256: str
+    trust: str
+    """`verified`, `pinned`, `unverified` or `refused`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    verdict: str | None
+    text: str
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One address of one backend, in one protocol.  Texts are fit for a terminal."""
+
+    backend: str
+    services: tuple[str, ...]
+    protocol: str
+    address: str
+    reached: str
+    greeting: tuple[str, ...]
+    """Line by line, as the backend says it."""
+    welcome: tuple[str, ...]
+    """... as a client is told."""
+    offered: tuple[str, ...] | None
+    shown: tuple[str, ...] | None
+    mode: str
+    version: str | None
+    cipher: str | None
+    group: str | None
+    certificate: Certificate | None
+    identity: str
+    accepted: bool | None
+    relay: Relay | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        """The capabilities, each with ` `, `-` or `+` for what the gateway does to it."""
+        before, after = self.offered or (), self.shown or ()
+        told: list[tuple[str, str]] = []
+        for what, start, end, other, until in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if what == "equal":
+                told += [(" ", name) for name in before[start:end]]
+                continue
+            added = list(after[other:until])
+            for name in before[start:end]:
+                told.append(("-", name))
+                # What is shortened stands behind what it was.
+                told += [("+", new) for new in added if _word(new) == _word(name)]
+                added = [new for new in added if _word(new) != _word(name)]
+            told += [("+", new) for new in added]
+        return told
+
+    def as_json(self) -> dict[str, Any]:
+        certificate = None
+        if self.certificate is not None:
+            certificate = asdict(self.certificate) | {"not_after": self.certificate.not_after.isoformat()}
+        greeting = {"backend": "\n".join(self.greeting), "client": "\n".join(self.welcome)}
+        return {
+            "backend": self.backend,
+            "services": list(self.services),
+            "protocol": self.protocol,
+            "address": self.address,
+            "reached": self.reached or None,
+            "good": self.good,
+            "greeting": greeting if self.greeting else None,
+            "capabilities": {
+                "backend": self.offered,
+                "client": self.shown,
+                "removed": [name for sign, name in self.changes if sign == "-"],
+                "added": [name for sign, name in self.changes if sign == "+"],
+            },
+            "tls": {
+                "mode": self.mode,
+                "version": self.version,
+                "cipher": self.cipher,
+                "group": self.group,
+                "certificate": certificate,
+            },
+            "identity": {"mode": self.identity, "accepted": self.accepted},
+            "relay": None if self.relay is None else asdict(self.relay),
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def in_json(file: str, hostname: str | None, problems: Sequence[str], reports: Sequence[Report]) -> str:
+    good = not problems and all(report.good for report in reports)
+    backends = [report.as_json() for report in reports]
+    whole = {"file": file, "hostname": hostname, "good": good, "problems": list(problems), "backends": backends}
+    return json.dumps(whole, indent=2)
+
+
+# --- for people ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """What the terminal can show."""
+
+    colours: bool = False
+    lines: bool = False
+    """Box drawing."""
+
+    def red(self, text: str) -> str:
+        return self._painted("31", text)
+
+    def green(self, text: str) -> str:
+        return self._painted("32", text)
+
+    def bold(self, text: str) -> str:
+        return self._painted("1", text)
+
+    def _painted(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colours else text
+
+
+def in_words(reports: Sequence[Report], paint: Paint) -> Iterable[str]:
+    for report in reports:
+        yield ""
+        yield from _block(report, paint)
+    wrong = sum(not report.good for report in reports)
+    yield ""
+    looked = f"{len(reports)} address{'es' if len(reports) != 1 else ''} looked at"
+    yield f"{looked}: {paint.red(f'{wrong} not as it should be') if wrong else paint.green('all good')}"
+
+
+def _block(report: Report, paint: Paint) -> Iterable[str]:
+    yield _heading(report, paint)
+    for line in report.welcome or report.greeting:
+        yield from _row("greeting", line)
+    yield from _row("tls", _tls(report))
+    if report.certificate is not None:
+        yield from _row("certificate", _certificate(report.certificate))
+    yield from _row("identity", _identity(report))
+    if report.relay is not None:
+        yield from _row("relay", _relay(report.relay))
+    yield from _capabilities(report, paint)
+    for problem in report.problems:
+        detail = f"{problem.problem}: {problem.detail}" if problem.detail else problem.problem
+        yield from (paint.red(line) for line in _row("wrong", detail))
+        yield from _row("cure", problem.cure)
+
+
+def _heading(report: Report, paint: Paint) -> str:
+    rule = "─" if paint.lines else "-"
+    place = report.address if report.backend == report.address else f"{report.backend} at {report.address}"
+    title = f"{place}: {report.protocol} for {', '.join(report.services)}"
+    word = "good" if report.good else "WRONG"
+    filling = rule * max(2, WIDTH - len(title) - len(word) - 5)
+    return f"{rule * 2} {paint.bold(title)} {filling} {(paint.green if report.good else paint.red)(word)}"
+
+
+def _row(label: str, text: str) -> Iterable[str]:
+    lines = textwrap.wrap(text, WIDTH - LABEL, break_on_hyphens=False) or [""]
+    yield f"{label:<{LABEL}}{lines[0]}".rstrip()
+    for line in lines[1:]:
+        yield " " * LABEL + line
+
+
+def _tls(report: Report) -> str:
+    if report.mode == "none":
+        return "none: in the clear"
+    if report.version is None:
+        return f"{report.mode}: not reached"
+    return ", ".join(word for word in (report.mode, report.version, report.cipher, report.group) if word)
+
+
+def _certificate(certificate: Certificate) -> str:
+    names = ", ".join(certificate.names) or "no names"
+    days = certificate.days_left
+    left = f"expired {-days} days ago" if days < 0 else f"{days} day{'s' if days != 1 else ''} left"
+    return f"{names}; {left}; {certificate.trust}"
+
+
+def _identity(report: Report) -> str:
+    if report.identity == "none":
+        return "none: the backend sees the gateway's address"
+    return f"{report.identity}: {({True: 'accepted', False: 'refused', None: 'not known'})[report.accepted]}"
+
+
+def _relay(relay: Relay) -> str:
+    words = {
+        "open": "OPEN, as the file allows" if relay.allowed else "OPEN: whoever comes through the gateway may send",
+        "closed": "closed",
+        "undecided": "undecided: the backend did not say",
+    }
+    word = words.get(relay.verdict or "", "not known")
+    return f"{word} ({relay.text})" if relay.text else word
+
+
+def _capabilities(report: Report, paint: Paint) -> Iterable[str]:
+    if report.offered is None and report.shown is None:
+        if report.greeting:
+            yield from _row("capabilities", "none: the backend lists none")
+        return
+    label = "capabilities"
+    colours: dict[str, Callable[[str], str]] = {"-": paint.red, "+": paint.green, " ": str}
+    for sign, name in report.changes:
+        yield f"{label:<{LABEL}}" + colours[sign](f"{sign} {name}".rstrip())
+        label = ""
+    if label:
+        yield from _row(label, "none")

@@ -1,0 +1,172 @@
+"""A look at a backend through the eyes of a client: the dialogue is the real one, only its client is made up.
+
+What the client would be shown is thus not computed a second time but what the dialect itself says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..negotiation.vocabulary import (
+    Await,
+    Close,
+    Dial,
+    Greeted,
+    Line,
+    Lost,
+    Pass,
+    Patience,
+    Request,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    Trouble,
+)
+from ..proxyprotocol import Origin
+from .base import Dialect, Identity, Question, Terms
+
+INSIDE = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
+"""The TLS that the client that is not there pretends to have."""
+
+Whence = Callable[[], Origin | None]
+"""Asked once the backend is reached: the two ends of the connection to it; None for a UNIX socket."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What the client said, and all that followed from it."""
+
+    said: bytes = b""
+    """Without CRLF; nothing for the greeting, which comes by itself."""
+    heard: bytes = b""
+    """What the backend answered, line by line."""
+    told: bytes = b""
+    """What of it the client was told."""
+
+
+class Visit:
+    """One session of a client that is inside TLS from its first octet and says some words, one after another.
+
+    No client's leg is ever addressed: `script` is for a negotiation that has a backend only.
+    """
+
+    def __init__(self, dialect: Dialect, terms: Terms, words: Sequence[bytes], whence: Whence = lambda: None) -> None:
+        self.greeting = b""
+        """The backend's first words, as they came."""
+        self.greeted = False
+        """The backend was reached, is what it should be, and let itself be told who is there."""
+        self.exchanges = [Exchange()]
+        self.end: Close | None = None
+        self._dialect = dialect
+        self._terms = terms
+        self._words = list(words)
+        self._whence = whence
+
+    def script(self) -> Script:
+        # Who we are is known only when we are there, so the dialogue begins behind its own first Dial.
+        refusal = None
+        try:
+            yield Dial()
+        except Trouble as trouble:
+            refusal = trouble
+        terms = replace(self._terms, implicit=True, proxied=False)
+        if refusal is None:
+            terms = replace(terms, origin=_origin(terms.identity, self._whence))
+        with closing(self._dialect.script(terms)) as script:
+            yield from self._play(script, refusal)
+
+    def _play(self, script: Script, refusal: Trouble | None) -> Script:
+        dialled = True
+        answer: Any = None
+        trouble: Trouble | None = None
+        while True:
+            try:
+                request = script.send(answer) if trouble is None else script.throw(trouble)
+            except StopIteration:
+                return
+            answer = trouble = None
+            match request:
+                case Dial() if dialled:
+                    dialled, trouble = False, refusal
+                case StartTLS(side=Side.CLIENT):
+                    answer = INSIDE
+                case Send(side=Side.CLIENT, data=octets):
+                    self.exchanges[-1].told += octets
+                case Await(sides) if Side.CLIENT in sides:
+                    if self._words:
+                        self.exchanges.append(Exchange(self._words.pop(0)))
+                        answer = Line(Side.CLIENT, self.exchanges[-1].said)
+                    else:
+                        trouble = Lost(Side.CLIENT, orderly=True)
+                case _:
+                    try:
+                        answer = yield self._noticed(request)
+                    except Trouble as befallen:
+                        trouble = befallen
+                    else:
+                        self._write_down(request, answer)
+
+    def _noticed(self, request: Request) -> Request:
+        match request:
+            case Dial():
+                self.greeting = b""
+                self.exchanges = [Exchange()]
+            case Greeted():
+                self.greeted = True
+            case Close():
+                self.end = request
+            case Pass():
+                return replace(request, forward=False)
+        return request
+
+    def _write_down(self, request: Request, answer: Any) -> None:
+        if isinstance(request, Await) and isinstance(answer, Line):
+            self.exchanges[-1].heard += answer.text + b"\r\n"
+            if request.patience is Patience.GREETING:
+                self.greeting += answer.text + b"\r\n"
+
+
+def _origin(identity: Identity, whence: Whence) -> Origin | None:
+    """Whom the backend is told of: the gateway itself."""
+    if identity in (Identity.NONE, Identity.PROXY_V2):
+        return None  # PROXY version 2 has a word for those who speak for themselves
+    return whence() or LOCAL
+
+
+LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
+"""Who comes through a UNIX socket, to whom wants to hear an address."""
+
+
+# --- what is there -------------------------------------------------------------------------------
+
+
+class Survey(Visit):
+    """A visit that asks for the capabilities and leaves."""
+
+    def __init__(self, dialect: Dialect, terms: Terms, question: Question, whence: Whence = lambda: None) -> None:
+        super().__init__(dialect, terms, (question.ask(terms.hostname), question.leave), whence)
+        self._question = question
+
+    @property
+    def welcome(self) -> bytes:
+        """The greeting as a client of the gateway gets it."""
+        return self.exchanges[0].told
+
+    @property
+    def offered(self) -> list[bytes] | None:
+        """The backend's capabilities; None without an answer that lists any."""
+        return self._listed(lambda exchange: exchange.heard)
+
+    @property
+    def shown(self) -> list[bytes] | None:
+        """What of them a client of the gateway sees inside TLS."""
+        return self._listed(lambda exchange: exchange.told)
+
+    def _listed(self, side: Callable[[Exchange], bytes]) -> list[bytes] | None:
+        asked = self.exchanges[1:2]
+        return self._question.listed(side(asked[0])) if asked else None

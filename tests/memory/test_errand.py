@@ -1,0 +1,561 @@
+"""Errands to a backend over real sockets, stepped by hand; and the watch that sends them again and again."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gateway.backend import Dialer
+from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAddress
+from gateway.dialects import DIALECTS
+from gateway.dialects.relay import CURE, Probe, Verdict
+from gateway.dialects.survey import Survey
+from gateway.errand import ConnectTLS, Errand, terms_of_errands
+from gateway.negotiation.vocabulary import (
+    Abort,
+    Await,
+    Close,
+    Dial,
+    Lost,
+    Note,
+    Patience,
+    Script,
+    Send,
+    Side,
+    Trouble,
+    Violation,
+)
+from gateway.relay import SHORTEST, RelayWatch, is_watched
+from gateway.telemetry.events import Events
+from gateway.tls.towards import Towards
+from tests.memory.stepping import SteppedReactor
+from tests.memory.tls_peer import Authority, Peer
+
+SMTP = DIALECTS["smtp"]
+BACKEND = Side.BACKEND
+PATIENCE = {Patience.REPLY: 30.0}
+
+
+class Server:
+    """A backend that answers by verb, in the test's own thread, whenever it is pumped."""
+
+    def __init__(self, greeting: bytes = b"220 legacy ESMTP\r\n", path: Path | None = None) -> None:
+        if path is None:
+            self._listening = socket.create_server(("127.0.0.1", 0))
+        else:
+            self._listening = socket.socket(socket.AF_UNIX)
+            self._listening.bind(str(path))
+            self._listening.listen()
+        self._listening.setblocking(False)
+        self.address: Address = UnixAddress(str(path)) if path else TCPAddress(*self._listening.getsockname())
+        self.greeting = greeting
+        self.answers = {b"RCPT": b"554 5.7.1 Relay access denied\r\n", b"QUIT": b"221 bye\r\n"}
+        self.tls: Authority | None = None
+        self.heard: list[bytes] = []
+        """Lines, of all connections."""
+        self.visits = 0
+        self.lost = 0
+        """Connections that the gateway ended."""
+        self._open: dict[socket.socket, Peer | None] = {}
+
+    def pump(self) -> None:
+        with suppress(BlockingIOError):
+            sock, _ = self._listening.accept()
+            sock.setblocking(False)
+            self.visits += 1
+            peer = Peer(self.tls.server(), server=True) if self.tls else None
+            self._open[sock] = peer
+            if peer is None:
+                sock.send(self.greeting)
+        for sock, peer in list(self._open.items()):
+            try:
+                octets = sock.recv(4096)
+            except BlockingIOError:
+                continue
+            except OSError:
+                octets = b""
+            if not octets:
+                self.lost += 1
+                self._close(sock)
+            elif peer is None:
+                self._answer(sock, octets, sock.send)
+            else:
+                self._feed(sock, peer, octets)
+
+    def _feed(self, sock: socket.socket, peer: Peer, ciphertext: bytes) -> None:
+        shaken = peer.shaken
+        try:
+            sock.send(peer.feed(ciphertext))
+        except OSError:  # an SSLError is one
+            self._close(sock)
+            return
+        if peer.shaken and not shaken:
+            sock.send(peer.say(self.greeting))
+        octets, peer.heard = peer.heard, b""
+        self._answer(sock, octets, lambda plaintext: sock.send(peer.say(plaintext)))
+
+    def _answer(self, sock: socket.socket, octets: bytes, say: Callable[[bytes], object]) -> None:
+        for line in octets.splitlines():
+            self.heard.append(line)
+            verb = line[:4].upper()
+            say(self.answers.get(verb, b"250 ok\r\n"))
+            if verb == b"QUIT":
+                self._close(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        del self._open[sock]
+        sock.close()
+
+    def close(self) -> None:
+        for sock in list(self._open):
+            self._close(sock)
+        self._listening.close()
+
+    def hears(self) -> list[bytes]:
+        self.pump()
+        return self.heard
+
+
+Another = Callable[..., Server]
+
+
+@pytest.fixture
+def another() -> Iterator[Another]:
+    """Makes servers, and closes them in the end."""
+    servers: list[Server] = []
+
+    def make(*arguments: object, **more: object) -> Server:
+        servers.append(Server(*arguments, **more))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(another: Another) -> Server:
+    return another()
+
+
+class Sent:
+    """An errand under way, and the calls of `done`."""
+
+    def __init__(
+        self,
+        reactor: SteppedReactor,
+        script: Script,
+        *addresses: Address,
+        connect_tls: ConnectTLS | None = None,
+        limit: float = 100.0,
+    ) -> None:
+        self.reactor = reactor
+        self.done: list[Errand] = []
+        dialer = Dialer(reactor, addresses, 10.0)
+        self.errand = Errand(
+            reactor, script, dialer, connect_tls, Timeouts(), {**SMTP.patience, **PATIENCE}, limit, self.done.append
+        )
+        self.errand.start()
+        assert not self.done, "never from inside `start`"
+
+    def ended(self, *servers: Server) -> Trouble:
+        def over() -> bool:
+            for server in servers:
+                server.pump()
+            return bool(self.done)
+
+        self.reactor.step_until(over)
+        self.reactor.settle()
+        assert self.done == [self.errand]
+        assert not self.reactor.pending(), "an errand leaves nothing behind"
+        assert not self.reactor.readers
+        assert not self.reactor.writers
+        return self.errand.trouble
+
+
+def survey(backend: Backend | None = None) -> Survey:
+    assert SMTP.question is not None
+    return Survey(SMTP, terms_of_errands("gw.example.test", backend or Backend("b", ()), "test"), SMTP.question)
+
+
+def conversation(*words: bytes) -> Script:
+    yield Dial()
+    for word in words:
+        yield Await((BACKEND,), Patience.REPLY, 512)
+        yield Send(BACKEND, word)
+    yield Note("said", (("words", len(words)),))
+    yield Close("through", "all said")
+
+
+# --- errands -----------------------------------------------------------------------------------------
+
+
+def test_an_errand_tells_how_it_ended_when_the_connection_is_gone(reactor: SteppedReactor, server: Server) -> None:
+    sent = Sent(reactor, conversation(b"EHLO x\r\n", b"QUIT\r\n"), server.address)
+    trouble = sent.ended(server)
+    assert (trouble.key, trouble.detail) == ("through", "all said")
+    assert server.heard == [b"EHLO x", b"QUIT"]
+    assert [note.event for note in sent.errand.notes] == ["said"]
+    assert sent.errand.place == str(server.address)
+    assert sent.errand.ends is not None
+    assert isinstance(server.address, TCPAddress)
+    assert sent.errand.ends.destination == ("127.0.0.1", server.address.port)
+    assert sent.errand.ends.source[0] == "127.0.0.1"
+
+
+def test_a_UNIX_socket_has_no_ends(reactor: SteppedReactor, another: Another, tmp_path: Path) -> None:
+    server = another(path=tmp_path / "socket")
+    sent = Sent(reactor, conversation(b"QUIT\r\n"), server.address)
+    assert sent.ended(server).key == "through"
+    assert sent.errand.ends is None
+
+
+def test_a_real_survey_is_an_errand(reactor: SteppedReactor, server: Server) -> None:
+    server.answers[b"EHLO"] = b"250-legacy\r\n250-STARTTLS\r\n250 SIZE\r\n"
+    found = survey()
+    assert Sent(reactor, found.script(), server.address).ended(server).key == "quit"
+    assert found.offered == [b"STARTTLS", b"SIZE"]
+    assert found.shown == [b"SIZE"]
+
+
+def test_a_backend_that_is_not_there_is_the_end_of_an_errand(reactor: SteppedReactor, server: Server) -> None:
+    server.close()
+    trouble = Sent(reactor, survey().script(), server.address).ended()
+    assert trouble.key == "backend-connect-failed"
+    assert "ECONNREFUSED" in trouble.detail
+
+
+def test_the_next_address_is_tried(reactor: SteppedReactor, server: Server, another: Another) -> None:
+    wrong = another(greeting=b"SSH-2.0-x\r\n")
+    found = survey()
+    assert Sent(reactor, found.script(), wrong.address, server.address).ended(wrong, server).key == "quit"
+    assert found.greeting == server.greeting
+
+
+def test_what_a_script_does_not_catch_is_its_result(reactor: SteppedReactor, server: Server) -> None:
+    def careless() -> Script:
+        yield Dial()
+        yield Await((BACKEND,), Patience.REPLY, 512)
+        raise Violation(BACKEND, "backend-protocol-error", "no such thing")
+
+    trouble = Sent(reactor, careless(), server.address).ended(server)
+    assert (trouble.key, trouble.detail) == ("backend-protocol-error", "no such thing")
+
+
+def test_a_backend_that_leaves_is_its_result_too(reactor: SteppedReactor, server: Server) -> None:
+    def insatiable() -> Script:
+        yield Dial()
+        yield Send(BACKEND, b"QUIT\r\n")
+        while True:
+            yield Await((BACKEND,), Patience.REPLY, 512)
+
+    assert isinstance(Sent(reactor, insatiable(), server.address).ended(server), Lost)
+
+
+def test_a_bug_in_a_script_ends_it_and_nothing_else(reactor: SteppedReactor, server: Server) -> None:
+    def broken() -> Script:
+        yield Dial()
+        raise ZeroDivisionError
+
+    trouble = Sent(reactor, broken(), server.address).ended(server)
+    assert (trouble.key, trouble.detail) == ("internal-error", "ZeroDivisionError")
+
+
+def test_a_script_that_is_through_without_a_word_is_an_end(reactor: SteppedReactor, server: Server) -> None:
+    def short() -> Script:
+        yield Dial()
+        yield Abort(BACKEND)
+
+    assert Sent(reactor, short(), server.address).ended(server).key == "spliced"
+
+
+def test_a_script_that_has_nowhere_to_go_is_an_end(reactor: SteppedReactor, server: Server) -> None:
+    def stay() -> Script:
+        yield Close("stayed")
+
+    assert Sent(reactor, stay(), server.address).ended().key == "stayed"
+
+
+def test_a_backend_that_never_greets_is_given_up(reactor: SteppedReactor, another: Another) -> None:
+    silent = another(greeting=b"")
+    sent = Sent(reactor, survey().script(), silent.address)
+    reactor.settle()
+    silent.pump()
+    assert silent.visits == 1
+    reactor.settle()
+    reactor.advance(29.9)
+    assert not sent.done
+    reactor.advance(0.1)
+    trouble = sent.ended(silent)
+    assert trouble.key == "backend-greeting-timeout"
+
+
+def test_a_limit_is_the_limit_of_it_all(reactor: SteppedReactor, server: Server) -> None:
+    del server.answers[b"QUIT"]
+    server.answers[b"EHLO"] = b""
+    sent = Sent(reactor, survey().script(), server.address, limit=12.0)
+    reactor.step_until(server.hears)
+    reactor.settle()
+    reactor.advance(11.9)
+    assert not sent.done
+    reactor.advance(0.1)
+    assert sent.ended(server).key == "backend-timeout"
+
+
+def test_a_cancelled_errand_is_gone_without_a_word(reactor: SteppedReactor, server: Server) -> None:
+    sent = Sent(reactor, survey().script(), server.address)
+    reactor.step_until(server.hears)
+    sent.errand.cancel()
+    reactor.settle()
+    assert (sent.done, reactor.pending(), reactor.readers) == ([], [], {})
+
+
+def test_an_errand_that_is_cancelled_while_it_dials_is_gone(reactor: SteppedReactor, server: Server) -> None:
+    sent = Sent(reactor, survey().script(), server.address)
+    sent.errand.cancel()
+    reactor.settle()
+    assert (sent.done, reactor.pending(), reactor.writers) == ([], [], {})
+
+
+def test_an_errand_speaks_TLS_where_it_is_agreed_on(
+    reactor: SteppedReactor, server: Server, authority: Authority, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    authority.ca.cert_pem.write_to_path(str(ca))
+    server.tls = authority
+    backend = Backend("b", (), tls="implicit", certificate_name="mail.example.test", ca=ca)
+    found = survey(backend)
+    sent = Sent(reactor, found.script(), server.address, connect_tls=Towards(backend))
+    assert sent.ended(server).key == "quit"
+    assert found.greeting == server.greeting
+    assert sent.errand.secured is not None
+    assert sent.errand.secured.version == "TLSv1.3"
+
+
+def test_a_backend_that_is_somebody_else_is_not_talked_to(
+    reactor: SteppedReactor, server: Server, authority: Authority, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    authority.ca.cert_pem.write_to_path(str(ca))
+    server.tls = authority
+    # Without a name in the file it is the host of the address that must be certified.
+    backend = Backend("b", (), tls="implicit", ca=ca)
+    found = survey(backend)
+    sent = Sent(reactor, found.script(), server.address, connect_tls=Towards(backend))
+    trouble = sent.ended(server)
+    assert (trouble.key, trouble.detail) == (
+        "backend-tls-failed",
+        "certificate is for mail.example.test, not 127.0.0.1",
+    )
+    assert not found.greeted
+    assert server.heard == []
+    assert sent.errand.secured is None
+
+
+# --- the watch ---------------------------------------------------------------------------------------
+
+
+class Watching:
+    """A watch over some servers, and the lines that it told."""
+
+    def __init__(self, reactor: SteppedReactor, *servers: Server) -> None:
+        self.reactor = reactor
+        self.servers = servers
+        self.lines: list[str] = []
+        self.jitter = 1.0
+        backend = Backend("legacy", tuple(server.address for server in servers))
+        events = Events(self.lines.append, clock=lambda: 0.0)
+        self.watch = RelayWatch(
+            reactor, backend, SMTP, "gw.example.test", Timeouts(), None, events, jitter=lambda: self.jitter
+        )
+
+    def pump(self) -> None:
+        for server in self.servers:
+            server.pump()
+
+    def rest(self) -> list[float]:
+        """Until every probe is over; then the seconds until the next ones."""
+
+        def resting() -> bool:
+            self.pump()
+            pending = self.reactor.pending()
+            busy = self.reactor.readers or self.reactor.writers
+            return not busy and len(pending) == len(self.servers) and min(pending) >= SHORTEST
+
+        self.reactor.step_until(resting)
+        return [round(seconds, 3) for seconds in self.reactor.pending()]
+
+    def later(self, seconds: float) -> list[float]:
+        self.reactor.clock.advance(seconds)
+        return self.rest()
+
+    def told(self) -> list[str]:
+        """The events since the last time."""
+        lines, self.lines[:] = list(self.lines), []
+        return [line.partition("event=")[2].partition(" ")[0] for line in lines]
+
+
+OPEN = b"250 2.1.5 Ok\r\n"
+CLOSED = b"554 5.7.1 Relay access denied\r\n"
+LATER = b"450 4.7.1 Greylisted\r\n"
+
+
+def test_nobody_is_served_before_the_verdict(reactor: SteppedReactor, server: Server) -> None:
+    watching = Watching(reactor, server)
+    assert watching.watch.forbids()
+    watching.watch.start()
+    assert watching.watch.forbids()
+    assert watching.watch.reason == "relay-unknown"
+    assert watching.rest() == [3600.0]
+    assert not watching.watch.forbids()
+    assert watching.watch.reason == ""
+    assert watching.told() == []
+    assert not [line for line in server.heard if line.upper().startswith((b"DATA", b"BDAT"))]
+
+
+def test_S30_an_open_relay_is_not_served_until_it_is_mended(reactor: SteppedReactor, server: Server) -> None:
+    server.answers[b"RCPT"] = OPEN
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    assert watching.rest() == [60.0]
+    assert watching.watch.forbids()
+    assert watching.watch.reason == "open-relay"
+    assert f'cure="{CURE}"' in watching.lines[0]
+    assert f"backend=legacy address={server.address}" in watching.lines[0]
+    assert 'text="250 2.1.5 Ok"' in watching.lines[0]
+    assert watching.told() == ["open-relay"]
+    assert watching.later(60.0) == [60.0]
+    assert watching.told() == [], "only a change is told"
+    server.answers[b"RCPT"] = LATER
+    assert watching.later(60.0) == [60.0]
+    assert watching.watch.forbids(), "who does not say is not mended"
+    assert watching.told() == []
+    server.answers[b"RCPT"] = CLOSED
+    assert watching.later(60.0) == [3600.0]
+    assert not watching.watch.forbids()
+    assert watching.told() == ["relay-closed"]
+    server.answers[b"RCPT"] = OPEN
+    assert watching.later(3600.0) == [60.0]
+    assert watching.watch.forbids()
+    assert watching.told() == ["open-relay"]
+
+
+def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, server: Server) -> None:
+    server.answers[b"RCPT"] = LATER
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    assert watching.rest() == [60.0]
+    assert not watching.watch.forbids()
+    assert watching.told() == ["relay-undecided"]
+    assert watching.later(60.0) == [60.0]
+    assert watching.told() == []
+    server.answers[b"RCPT"] = CLOSED
+    assert watching.later(60.0) == [3600.0]
+    server.answers[b"RCPT"] = LATER
+    assert watching.later(3600.0) == [60.0]
+    assert not watching.watch.forbids()
+    assert watching.told() == ["relay-undecided"]
+    server.answers[b"RCPT"] = OPEN
+    watching.later(60.0)
+    assert watching.watch.forbids()
+
+
+def test_a_server_that_is_not_there_is_tried_again_more_and_more_seldom(
+    reactor: SteppedReactor, another: Another
+) -> None:
+    server = another()
+    server.close()
+    watching = Watching(reactor, server)
+    watching.servers = (another(),)  # nobody is asked
+    watching.watch.start()
+    waits = watching.rest()
+    for _ in range(5):
+        waits += watching.later(waits[-1])
+    assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert watching.watch.forbids()
+    assert watching.told() == ["backend-connect-failed"]
+    watching.jitter = 1.25
+    assert watching.later(60.0) == [75.0]
+
+
+def test_a_verdict_outlasts_an_outage(reactor: SteppedReactor, server: Server) -> None:
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    assert watching.rest() == [3600.0]
+    server.greeting = b"SSH-2.0-x\r\n"
+    assert watching.later(3600.0) == [5.0]
+    assert not watching.watch.forbids()
+    assert watching.told() == ["backend-bad-greeting"]
+    server.greeting = b"220 back\r\n"
+    assert watching.later(5.0) == [3600.0]
+    server.greeting = b"SSH-2.0-x\r\n"
+    assert watching.later(3600.0) == [5.0], "it begins anew"
+    assert watching.told() == ["backend-bad-greeting"]
+
+
+def test_each_address_may_be_another_server(reactor: SteppedReactor, server: Server, another: Another) -> None:
+    other = another()
+    other.answers[b"RCPT"] = OPEN
+    watching = Watching(reactor, server, other)
+    watching.watch.start()
+    assert watching.rest() == [60.0, 3600.0]
+    assert watching.watch.forbids()
+    assert watching.told() == ["open-relay"]
+    other.answers[b"RCPT"] = CLOSED
+    watching.later(60.0)
+    assert not watching.watch.forbids()
+
+
+def test_one_address_that_is_not_there_does_not_close_the_service(
+    reactor: SteppedReactor, server: Server, another: Another
+) -> None:
+    other = another()
+    other.greeting = b"SSH-2.0-x\r\n"
+    watching = Watching(reactor, server, other)
+    watching.watch.start()
+    assert watching.rest() == [5.0, 3600.0]
+    assert not watching.watch.forbids()
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+def test_a_watch_that_is_stopped_leaves_nothing_behind(
+    reactor: SteppedReactor, server: Server, under_way: bool
+) -> None:
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    if under_way:
+        reactor.step_until(server.hears)
+    else:
+        watching.rest()
+    watching.watch.stop()
+    reactor.settle()
+    assert (reactor.pending(), reactor.readers, reactor.writers) == ([], {}, {})
+
+
+@pytest.mark.parametrize(("protocol", "identity", "allow_relay", "watched"), [
+    ("smtp", "none", False, True), ("smtp", "none", True, False), ("smtp", "xclient", False, False),
+    ("smtp", "proxy-v2", False, False), ("imap", "none", False, False), ("pop3", "none", False, False),
+])  # fmt: skip
+def test_only_what_may_relay_for_strangers_is_watched(
+    protocol: str, identity: str, allow_relay: bool, watched: bool
+) -> None:
+    backend = Backend("b", (), identity=identity, allow_relay=allow_relay)
+    assert is_watched(DIALECTS[protocol], backend) is watched
+
+
+def test_a_probe_is_an_errand_too(reactor: SteppedReactor, server: Server) -> None:
+    probe = Probe(SMTP, terms_of_errands("gw.example.test", Backend("b", ()), "test"))
+    Sent(reactor, probe.script(), server.address).ended(server)
+    assert probe.verdict is Verdict.CLOSED
+    assert server.heard == [
+        b"EHLO gw.example.test",
+        b"MAIL FROM:<>",
+        b"RCPT TO:<relay-probe@example.com>",
+        b"RCPT TO:<relay-probe@[192.0.2.1]>",
+        b"RSET",
+        b"QUIT",
+    ]

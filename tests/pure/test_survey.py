@@ -1,0 +1,239 @@
+"""A look at a backend: what it is asked, and what is seen of it with a client's eyes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.dialects import DIALECTS, imap, pop3, smtp
+from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms
+from gateway.dialects.survey import Survey, Visit
+from gateway.negotiation.vocabulary import (
+    Await,
+    Close,
+    Dial,
+    Expired,
+    Lost,
+    Patience,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+)
+from gateway.proxyprotocol import SIGNATURE, Origin
+from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, note, terms, tls, to_backend
+
+BACKEND, CLIENT = Side.BACKEND, Side.CLIENT
+HERE = Origin(("10.0.0.1", 40000), ("10.0.0.5", 25))
+IMAP, POP3, SMTP = (DIALECTS[name] for name in ("imap", "pop3", "smtp"))
+
+
+class Looking:
+    """A survey as a playbook plays it: every play is a survey of its own, and the last one is looked at."""
+
+    def __init__(self, dialect: Dialect, whence: Origin | None = HERE, others: bool = False, **changes: Any) -> None:
+        assert dialect.question is not None
+        question = dialect.question
+        self.surveys: list[Survey] = []
+
+        def script(agreed: Terms) -> Script:
+            self.surveys.append(Survey(dialect, agreed, question, lambda: whence))
+            return self.surveys[-1].script()
+
+        self.play = Playbook(replace(dialect, script=script), terms(**changes), others=others).start(DIAL)
+
+    def found(self) -> Survey:
+        self.play.run()
+        one, other = self.surveys
+        assert (one.greeting, one.exchanges, one.end) == (other.greeting, other.exchanges, other.end)
+        return other
+
+
+EHLO = b"EHLO gw.example.org\r\n"
+REPLY = b"250-legacy\r\n250-SIZE 10\r\n250-STARTTLS\r\n250-XCLIENT NAME ADDR\r\n250 AUTH PLAIN EXTERNAL\r\n"
+
+
+def test_an_SMTP_server_is_asked_EHLO_and_left() -> None:
+    looking = Looking(SMTP)
+    looking.play.dialled().backend(b"220-old\r\n220 legacy ESMTP\r\n", to_backend(EHLO))
+    looking.play.backend(REPLY, to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.greeted
+    assert survey.greeting == survey.welcome == b"220-old\r\n220 legacy ESMTP\r\n"
+    assert survey.offered == [b"SIZE 10", b"STARTTLS", b"XCLIENT NAME ADDR", b"AUTH PLAIN EXTERNAL"]
+    assert survey.shown == [b"SIZE 10", b"AUTH PLAIN"]
+    assert [exchange.said for exchange in survey.exchanges] == [b"", b"EHLO gw.example.org", b"QUIT"]
+    assert survey.exchanges[-1].told == b"221 bye\r\n"
+    assert survey.end == Close("quit")
+
+
+def test_an_SMTP_server_from_before_ESMTP_lists_nothing() -> None:
+    looking = Looking(SMTP)
+    looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
+    looking.play.backend(b"502 what\r\n", to_backend(b"HELO gw.example.org\r\n"))
+    looking.play.backend(b"250 legacy\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.offered is None
+    assert survey.shown == []
+
+
+def test_an_IMAP_server_is_asked_CAPABILITY_and_left() -> None:
+    looking = Looking(IMAP)
+    looking.play.dialled().backend(b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n", to_backend(b"sgw7 CAPABILITY\r\n"))
+    looking.play.backend(
+        b"* CAPABILITY IMAP4rev1 STARTTLS AUTH=EXTERNAL\r\nsgw7 OK done\r\n", to_backend(b"sgw8 LOGOUT\r\n")
+    )
+    looking.play.backend(b"* BYE\r\nsgw8 OK bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.greeting == b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n"
+    assert survey.welcome == b"* OK [CAPABILITY IMAP4rev1] hi\r\n"
+    assert survey.offered == [b"IMAP4rev1", b"STARTTLS", b"AUTH=EXTERNAL"]
+    assert survey.shown == [b"IMAP4rev1"]
+
+
+def test_an_IMAP_servers_literal_is_nobodys() -> None:
+    looking = Looking(IMAP)
+    looking.play.dialled().backend(b"* OK hi\r\n", to_backend(b"sgw7 CAPABILITY\r\n"))
+    looking.play.backend(b"* X {5}\r\nab\r\nc\r\nsgw7 BAD no\r\n", to_backend(b"sgw8 LOGOUT\r\n"))
+    looking.play.backend(b"sgw8 OK bye\r\n", close("quit"))
+    assert looking.found().offered is None
+
+
+def test_a_POP3_server_is_asked_CAPA_and_left() -> None:
+    looking = Looking(POP3)
+    looking.play.dialled().backend(b"+OK [XCLIENT] hi\r\n", to_backend(b"CAPA\r\n"))
+    looking.play.backend(b"+OK\r\nTOP\r\nSTLS\r\nSASL PLAIN EXTERNAL\r\n.\r\n", to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"+OK bye\r\n", close("quit"))
+    survey = looking.found()
+    assert (survey.greeting, survey.welcome) == (b"+OK [XCLIENT] hi\r\n", b"+OK hi\r\n")
+    assert survey.offered == [b"TOP", b"STLS", b"SASL PLAIN EXTERNAL"]
+    assert survey.shown == [b"TOP", b"SASL PLAIN"]
+
+
+@pytest.mark.parametrize(("listed", "reply"), [
+    (smtp.listed, b""), (smtp.listed, b"502 what\r\n"), (imap.listed, b""), (imap.listed, b"sgw7 BAD what\r\n"),
+    (pop3.listed, b""), (pop3.listed, b"-ERR what\r\n"),
+])  # fmt: skip
+def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
+    assert listed(reply) is None
+
+
+def test_every_dialect_has_a_question_that_says_who_asks_or_nothing() -> None:
+    for dialect in DIALECTS.values():
+        assert dialect.question is not None
+        for line in (dialect.question.ask(b"gw.example.org"), dialect.question.leave):
+            assert line
+            assert not {*line} & {*b"\r\n\0"}
+
+
+def test_what_the_dialect_does_for_clients_it_does_for_a_survey() -> None:
+    looking = Looking(SMTP, backend_tls=BackendTLS.STARTTLS)
+    looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
+    looking.play.backend(b"250-legacy\r\n250 STARTTLS\r\n", to_backend(b"STARTTLS\r\n"))
+    looking.play.backend(b"220 go\r\n", tls(b"", BACKEND)).secured(to_backend(EHLO))
+    looking.play.backend(b"250-legacy\r\n250 SIZE\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.greeting == b"220 legacy\r\n"
+    assert survey.offered == [b"SIZE"]
+
+
+# --- who is there ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("identity", "whence", "header"), [
+    (Identity.NONE, HERE, b""),
+    (Identity.PROXY_V1, HERE, b"PROXY TCP4 10.0.0.1 10.0.0.5 40000 25\r\n"),
+    (Identity.PROXY_V1, None, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"),
+    (Identity.PROXY_V2, HERE, SIGNATURE + b"\x20\0\0\0"),
+])  # fmt: skip
+def test_a_backend_is_told_of_the_gateway_itself(identity: Identity, whence: Origin | None, header: bytes) -> None:
+    looking = Looking(POP3, whence, identity=identity)
+    looking.play.dialled(*[to_backend(header)] * bool(header)).backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
+    looking.play.backend(b"-ERR what\r\n", to_backend(b"QUIT\r\n")).backend(b"+OK\r\n", close("quit"))
+    assert looking.found().greeted
+
+
+def test_XCLIENT_tells_the_gateways_own_address() -> None:
+    looking = Looking(SMTP, identity=Identity.XCLIENT)
+    looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
+    looking.play.backend(
+        b"250-legacy\r\n250 XCLIENT ADDR PORT\r\n", to_backend(b"XCLIENT ADDR=10.0.0.1 PORT=40000\r\n")
+    )
+    looking.play.backend(b"550 no\r\n", ABORT_BACKEND, close("backend-identity-refused"))
+    survey = looking.found()
+    assert not survey.greeted
+    assert survey.offered is None
+
+
+# --- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_a_backend_that_is_not_there_is_told_as_the_dialect_tells_it() -> None:
+    looking = Looking(IMAP)
+    looking.play.undialled(note("backend-connect-failed"), ABORT_BACKEND, close("backend-connect-failed"))
+    survey = looking.found()
+    assert not survey.greeted
+    assert survey.offered is survey.shown is None
+    assert survey.end == Close("backend-connect-failed", "connection refused")
+
+
+def test_what_lasts_too_long_while_dialling_is_no_different() -> None:
+    looking = Looking(IMAP)
+    looking.play.expire(Expired(BACKEND, Patience.CONNECT), ABORT_BACKEND, close("backend-connect-failed")).run()
+
+
+def test_the_next_address_begins_anew() -> None:
+    looking = Looking(SMTP, others=True)
+    looking.play.dialled().backend(b"SSH-2.0\r\n", Dial("backend-bad-greeting")).dialled()
+    looking.play.backend(b"220 second\r\n", to_backend(EHLO)).backend(b"250 second\r\n", to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"221 bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.greeting == b"220 second\r\n"
+    assert survey.exchanges[0].heard == b"220 second\r\n"
+
+
+def test_a_refusal_is_seen_as_clients_see_it() -> None:
+    looking = Looking(SMTP)
+    looking.play.dialled().backend(b"554 go away\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.welcome == b"554 go away\r\n"
+    assert survey.offered is None
+
+
+def test_a_backend_that_leaves_in_the_middle_ends_the_survey() -> None:
+    looking = Looking(POP3)
+    looking.play.dialled().backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
+    looking.play.ended(BACKEND, False, ABORT_BACKEND, close("backend-lost"))
+    assert looking.found().offered is None
+
+
+def test_a_word_that_never_comes_is_a_client_that_left() -> None:
+    visits = []
+
+    def script(agreed: Terms) -> Script:
+        visits.append(Visit(POP3, agreed, ()))
+        return visits[-1].script()
+
+    play = Playbook(replace(POP3, script=script), terms()).start(DIAL).dialled()
+    play.backend(b"+OK hi\r\n", to_backend(b"QUIT\r\n"), close("client-closed")).run()
+    assert visits[-1].end == Close("client-closed")
+
+
+def test_a_dialogue_that_is_through_is_the_end_of_the_visit() -> None:
+    def dialogue(agreed: Terms) -> Script:
+        yield StartTLS(CLIENT)
+        yield Dial()
+        heard = yield Await((CLIENT, BACKEND), Patience.COMMAND, 512)
+        yield Send(CLIENT, b"to nobody")
+        yield Send(BACKEND, heard.text)
+        try:
+            yield Await((CLIENT,), Patience.COMMAND, 512)
+        except Lost:
+            return
+
+    visit = Visit(replace(POP3, script=dialogue), terms(), [b"word"])
+    requests: list[object] = list(visit.script())
+    assert requests == [Dial(), Send(BACKEND, b"word")]
+    assert visit.exchanges[1].told == b"to nobody"
