@@ -214,6 +214,7 @@ class Attempt:
         With `suspicion` it may be good for others: it only closed before it had said anything.
         """
         (self._health.suspected if suspicion else self._health.failed)(self.reached.text)
+        self._blameless = self._blameless or suspicion
         self._complaints.append(f"{self.reached.text}: no good")
         self._over = False
         self._ends = self._reactor.seconds() + self._timeout

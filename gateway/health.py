@@ -38,18 +38,22 @@ class Health:
     def failed(self, key: str) -> None:
         """Not reached, or reached and no mail server: refused, silent, garbage, untrustworthy."""
         record = self._records.setdefault(key, _Record())
-        now = self._seconds()
-        if now >= record.last_until:  # one outage is one failure, however many clients run into it
-            record.failures += 1
-            record.last_until = now + min(LONGEST, SHORTEST * 2 ** (record.failures - 1)) * self._jitter()
-        record.failed_at = now
+        self._put_last(record)
+        record.failed_at = self._seconds()
 
     def suspected(self, key: str) -> None:
         """Reached, and closed without a greeting."""
         record = self._records.setdefault(key, _Record())
         record.suspicions += 1
         if record.suspicions >= SUSPICIONS:
-            self.failed(key)
+            # No rest: if it is a ban after all, one client must not keep all others from the only address.
+            self._put_last(record)
+
+    def _put_last(self, record: _Record) -> None:
+        now = self._seconds()
+        if now >= record.last_until:  # one outage is one failure, however many clients run into it
+            record.failures += 1
+            record.last_until = now + min(LONGEST, SHORTEST * 2 ** (record.failures - 1)) * self._jitter()
 
     def greeted(self, key: str) -> None:
         """It spoke as a mail server does, be it to refuse."""

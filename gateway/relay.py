@@ -15,6 +15,12 @@ from .telemetry.events import Events
 
 AGAIN = {Verdict.OPEN: 60.0, Verdict.UNDECIDED: 60.0, Verdict.CLOSED: 3600.0}
 """Seconds until a backend is asked again: soon where the answer may be mended, seldom where all is well."""
+EVENTS = {
+    Verdict.OPEN: "open-relay",
+    Verdict.UNDECIDED: "relay-undecided",
+    Verdict.CLOSED: "relay-closed",
+}
+"""By the verdict that an address has now and had not before."""
 SHORTEST, LONGEST = 5.0, 60.0
 """Seconds until a backend that was not reached is tried again, doubled each time: nobody is served before."""
 
@@ -136,20 +142,11 @@ class _Post:
             self._miss(errand)
             return
         self._unreached = 0
-        text = probe.text or errand.trouble.detail or None
-        match self.verdict, found:
-            case (Verdict.OPEN, Verdict.OPEN | Verdict.UNDECIDED) | (Verdict.UNDECIDED, Verdict.UNDECIDED):
-                pass
-            case _, Verdict.OPEN:
-                self._events.emit("open-relay", text=text, cure=CURE)
-                self.verdict = found
-            case _, Verdict.UNDECIDED:
-                self._events.emit("relay-undecided", text=text)
-                self.verdict = found
-            case was, Verdict.CLOSED:
-                if was is Verdict.OPEN:
-                    self._events.emit("relay-closed", text=text)
-                self.verdict = found
+        # Who was open and does not say is not mended.
+        if found is not self.verdict and (self.verdict, found) != (Verdict.OPEN, Verdict.UNDECIDED):
+            self.verdict = found
+            cure = CURE if found is Verdict.OPEN else None
+            self._events.emit(EVENTS[found], text=probe.text or errand.trouble.detail or None, cure=cure)
         self._again(AGAIN[found])
 
     def _miss(self, errand: Errand) -> None:

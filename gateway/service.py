@@ -64,9 +64,12 @@ class Gateway(Service):
             return
         bound: list[tuple[socket.socket, str, Entrance]] = []
         try:
-            tls = self._configuration.tls
-            with _told("[tls]"):
-                context = server_context(tls.certificate, tls.key)
+            contexts = {}
+            for service in self._configuration.services:
+                first = service.tls.pairs[0]
+                own = first not in self._configuration.tls.pairs
+                with _told(f"[service:{service.name}]" if own else "[tls]"):
+                    contexts[service.name] = server_context(first.certificate, first.key)
             for service in self._configuration.services:
                 with _told(f"[backend:{service.backend.name}]"):
                     backend = self._backend(service.backend)
@@ -79,7 +82,7 @@ class Gateway(Service):
                             accept_proxy=service.accept_proxy,
                             timeouts=self._configuration.timeouts,
                             dialer=backend.dialer,
-                            accept_tls=partial(_accepted, context),
+                            accept_tls=partial(_accepted, contexts[service.name]),
                             events=self._events,
                             connect_tls=backend.connect_tls,
                             said=backend.said,

@@ -158,7 +158,7 @@ class Session:
             waiting = self._negotiation.waiting
             self._perform(self._negotiation.receive(side, octets))
             if waiting is self._negotiation.waiting and self._patience() is Patience.DATA:
-                self._deadline.set(self._seconds())
+                self._deadline.set(min(self._seconds(), self._left()))
 
     def leg_secured(self, leg: Leg, facts: Secured) -> None:
         if not self._negotiation.over:
@@ -284,6 +284,7 @@ class Session:
         self._deadline.set(self._entrance.dialect.patience[Patience.RELAY])
         for side in tuple(self._ends):
             self._half_ended(side)
+        self._flow()
 
     def _half_ended(self, side: Side) -> None:
         """One side of a splice says no more: the other gets what is queued, and then its end.  After a

@@ -16,22 +16,27 @@ from .report import Paint, in_json, in_words
 
 if TYPE_CHECKING:
     from ..tls.towards import Towards
+    from .certificates import Served
 
 Row = tuple[str, ...]
 
 
 def check(file: str, live: bool = False, as_json: bool = False) -> int:
     """Tell what is wrong with the file, or what it will do; with `live` also what its backends are like."""
+    from .certificates import served, told
+
     try:
         configuration = load(file, DIALECTS)
-        towards = _usable(file, configuration)
+        certificates = served(configuration)
+        towards = _usable(file, configuration, certificates)
     except ConfigurationError as wrong:
         print(in_json(file, None, wrong.problems, ()) if as_json else "\n".join(wrong.problems))
         return 1
     if not as_json:
         print(f"{file}: good; the gateway will call itself {configuration.hostname}")
         titles = ("service", "protocol", "listens on", "TLS", "policy", "backend")
-        print(*_table([titles, *_rows(configuration)]), sep="\n", flush=True)
+        print(*_table([titles, *_rows(configuration)]), sep="\n")
+        print(*told(certificates), sep="\n", flush=True)
     if not live:
         return 0
     from .live import look
@@ -44,16 +49,13 @@ def check(file: str, live: bool = False, as_json: bool = False) -> int:
     return 0 if all(report.good for report in reports) else 1
 
 
-def _usable(file: str, configuration: Configuration) -> dict[Backend, Towards]:
+def _usable(file: str, configuration: Configuration, certificates: Sequence[Served]) -> dict[Backend, Towards]:
     """TLS towards the backends that have it.  Raises ConfigurationError for what TLS can make nothing of."""
-    from ..tls.context import CertificateError, server_context
+    from ..tls.context import CertificateError
     from ..tls.towards import Towards
+    from .certificates import complaints
 
-    problems = []
-    try:
-        server_context(configuration.tls.certificate, configuration.tls.key)
-    except CertificateError as wrong:
-        problems.append(f"{file}: [tls] certificate: {wrong}")
+    problems = [f"{file}: {complaint}" for complaint in complaints(configuration, certificates)]
     towards = {}
     for backend in dict.fromkeys(service.backend for service in configuration.services):
         try:

@@ -194,7 +194,9 @@ class _Looking:
             return None
         if self._surveying.trouble.key == "backend-identity-refused" or self._misunderstood:
             return False
-        return True if self._survey.greeted else None
+        # Whoever does not trust us ignores ID in silence (Dovecot), so nothing is proven by its OK.
+        provable = self._terms.identity is not Identity.ID
+        return True if self._survey.greeted and provable else None
 
     @property
     def _misunderstood(self) -> bool:
@@ -207,22 +209,27 @@ class _Looking:
         if self._misunderstood:
             detail = "the server greets, but does not answer as if it had understood the PROXY header"
             yield Problem("backend-identity-refused", detail, IDENTITY_CURES[self._backend.identity])
-        elif not self._ended_well(trouble.key):
-            cure = CURES.get(trouble.key, _SEE_THE_LOG)
-            if trouble.key == "backend-identity-refused":
+        elif key := self._failure():
+            cure = CURES.get(key, _SEE_THE_LOG)
+            if key == "backend-identity-refused":
                 cure = IDENTITY_CURES[self._backend.identity]
-            yield Problem(trouble.key, shown((trouble.detail or self._last_words()).encode("utf-8")), cure)
+            yield Problem(key, shown((trouble.detail or self._last_words()).encode("utf-8")), cure)
         if relay is not None and relay.verdict == Verdict.OPEN.value and not relay.allowed:
             yield Problem("open-relay", relay.text, CURE)
 
-    def _ended_well(self, key: str) -> bool:
-        """A server that closes instead of answering the last command is only in a hurry."""
+    def _failure(self) -> str:
+        """What went wrong, as an event's name; nothing if nothing did."""
+        errand = self._surveying
+        if any(note.event == "backend-refused" for note in errand.notes):
+            return "backend-refused"  # however politely the two parted
         asked = [exchange.said for exchange in self._survey.exchanges]
         leave = self._dialect.question and self._dialect.question.leave
-        return key == "quit" or (key in ("backend-lost", "backend-closed") and leave in asked)
+        # A server that closes instead of answering the last command is only in a hurry.
+        hurried = errand.trouble.key in ("backend-lost", "backend-closed") and leave in asked
+        return "" if hurried or errand.trouble.key == "quit" else errand.trouble.key
 
     def _last_words(self) -> str:
-        return " ".join(_lines(self._survey.exchanges[-1].heard))
+        return " ".join(_lines(self._survey.greeting or self._survey.exchanges[-1].heard))
 
 
 def _certified(found: PeerCertificate | None, secured: Secured | None, backend: Backend) -> Certificate | None:

@@ -1,25 +1,4 @@
-"""What `check --live` found, for people and for programs.
-
-With `--json` it is one object:
-
-    file, hostname      the file, and what the gateway calls itself; hostname is null for a bad file
-    good                whether everything is as it should be: then the exit status is 0
-    problems            lines about the file itself; if there are any, no backend was looked at
-    backends            one object for each address of each backend, and for each protocol spoken to it:
-      backend, services, protocol, address
-      reached           what the address turned out to be, or null
-      good              whether this address is as it should be
-      greeting          null, or {backend: what it says, client: what of it a client of the gateway is told}
-      capabilities      {backend, client: lists of text, null without an answer; removed, added: what the gateway
-                        changes, for a client inside TLS}
-      tls               {mode: none, starttls or implicit; version, cipher, group: null without a handshake;
-                        certificate: null or {names, not_after, days_left, sha256, trust: verified, pinned,
-                        unverified or refused}}
-      identity          {mode: as in the file; accepted: null where there is nothing to accept or nobody to ask}
-      relay             null where nobody was asked, or {verdict: open, closed, undecided or null; text: the answer;
-                        allowed: allow_relay}
-      problems          objects {problem, detail, cure}; `problem` is the event's name in the gateway's log
-"""
+"""What `check --live` found, for people and for programs; docs/check.md tells what the keys mean."""
 
 from __future__ import annotations
 
@@ -247,6 +226,8 @@ def _certificate(certificate: Certificate) -> str:
 def _identity(report: Report) -> str:
     if report.identity == "none":
         return "none: the backend sees the gateway's address"
+    if report.accepted is None and report.welcome:
+        return f"{report.identity}: told; who does not trust the gateway ignores it in silence, so look into its log"
     return f"{report.identity}: {({True: 'accepted', False: 'refused', None: 'not known'})[report.accepted]}"
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .reader import Machine, parse
+from .reader import parse
+from .section import Machine
 from .values import Configuration, Traits
 
 __all__ = ["Configuration", "ConfigurationError", "Machine", "load", "parse"]

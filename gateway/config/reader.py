@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
-from pathlib import Path
-from typing import TypeVar
 
 from ..errors import ConfigurationError
 from . import ini
 from .addresses import collide, leads_to
 from .grammar import (
-    Grammar,
     any_of,
     certificate_name,
     choice,
@@ -31,65 +26,16 @@ from .grammar import (
     verification,
     yes_or_no,
 )
-from .values import TLS, Address, Backend, Configuration, Service, TCPAddress, Timeouts, Traits
-
-T = TypeVar("T")
-D = TypeVar("D")
+from .section import Machine, Section
+from .tls import MISSING, TLSOptions, read_tls
+from .values import Address, Backend, Configuration, Service, TCPAddress, Timeouts, Traits
 
 _POLICIES = ("required", "auth-only", "optional")
 _NEWLINES = ("normalize", "reject", "pass")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
+_PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts")
 _NAMED = ("service", "backend")
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a file leaves to the machine that it lies on."""
-
-    directory: Path = Path()
-    """Where relative file names begin."""
-    hostname: Callable[[], str] = socket.getfqdn
-    complaint: Callable[[Path], str | None] = lambda path: None
-    """Why a file cannot be read, or None."""
-    is_local: Callable[[str], bool] = lambda host: False
-    """Whether this address or name is the machine itself.  Loopback addresses and localhost are not asked for."""
-
-
-class _Section:
-    """One section while it is read: hands out values, collects complaints, knows what was never asked for."""
-
-    def __init__(self, title: str, options: Mapping[str, str], report: Callable[[str], None]) -> None:
-        self.title = title
-        self.options = options
-        self.known: dict[str, None] = {}
-        self._report = report
-
-    def wrong(self, option: str, what: str) -> None:
-        self._report(f"[{self.title}] {option}: {what}")
-
-    def take(self, option: str, grammar: Grammar[T], default: D) -> T | D:
-        """The option's value; the default also stands for a value that is wrong."""
-        self.known[option] = None
-        text = self.options.get(option)
-        if text is None:
-            return default
-        if not text.strip():
-            self.wrong(option, "has no value; give it one, or leave the option out")
-            return default
-        try:
-            return grammar(text.strip())
-        except ValueError as wrong:
-            hint = "; a comment needs a line of its own" if " #" in text or " ;" in text else ""
-            self.wrong(option, f"{wrong}{hint}")
-            return default
-
-    def finish(self) -> None:
-        for option in self.options:
-            if option not in self.known:
-                guess = meant(option, self.known)
-                right = f"did you mean {guess}?" if guess else f"[{self.title}] takes {any_of(self.known)}"
-                self.wrong(option, f"unknown option; {right}")
 
 
 class _Reader:
@@ -103,8 +49,9 @@ class _Reader:
         self._backends: dict[str, Backend] = {}
         self._unused: set[str] = set()
         self._listeners: list[tuple[Address, str]] = []
-        self._destinations: list[tuple[_Section, str, Address]] = []
+        self._destinations: list[tuple[Section, str, Address]] = []
         self._own_name = ""
+        self._tls = TLSOptions()
 
     def read(self) -> Configuration:
         self._check_titles()
@@ -113,7 +60,7 @@ class _Reader:
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
         gateway.finish()
-        tls = self._tls()
+        self._tls = self._shared_tls()
         limits = self._section("limits")
         bad_commands = limits.take("bad_commands", count(1, 1000), 10)
         limits.finish()
@@ -131,10 +78,10 @@ class _Reader:
                 self.problems.append(
                     f"[backend:{title}]: no service uses it; name it in a service's backend, or remove it"
                 )
-        return Configuration(hostname, drain, log, tls, services, bad_commands, timeouts)
+        return Configuration(hostname, drain, log, self._tls.values, services, bad_commands, timeouts)
 
-    def _section(self, title: str) -> _Section:
-        return _Section(title, self._sections.get(title, {}), self.problems.append)
+    def _section(self, title: str) -> Section:
+        return Section(title, self._sections.get(title, {}), self.problems.append, self._machine)
 
     def _named(self, kind: str) -> list[str]:
         prefix = f"{kind}:"
@@ -157,7 +104,7 @@ class _Reader:
                 cure = f"did you mean [{right}]?" if guess else f"there are {known}"
                 self.problems.append(f"[{title}]: unknown section; {cure}")
 
-    def _hostname(self, gateway: _Section) -> str:
+    def _hostname(self, gateway: Section) -> str:
         given = gateway.take("hostname", host_name, "")
         if given or "hostname" in gateway.options:
             return given
@@ -168,25 +115,16 @@ class _Reader:
             gateway.wrong("hostname", f"is missing, and the machine's own name {quoted(own)} is no host name; add it")
             return ""
 
-    def _tls(self) -> TLS:
+    def _shared_tls(self) -> TLSOptions:
         section = self._section("tls")
-        one = single("this version takes one file, and its name must not hold blanks")
-        certificate = section.take("certificate", one, "")
-        key = section.take("key", one, "")
-        if not certificate and "certificate" not in section.options:
-            section.wrong("certificate", "is missing; name the PEM file that holds the certificate and its chain")
+        options = read_tls(section, TLSOptions())
         section.finish()
-        directory = self._machine.directory
-        return TLS(self._file(section, "certificate", certificate) or directory, self._file(section, "key", key))
-
-    def _file(self, section: _Section, option: str, file: str) -> Path | None:
-        """Where the file lies; None where none is named."""
-        if not file:
-            return None
-        path = self._machine.directory / file
-        if complaint := self._machine.complaint(path):
-            section.wrong(option, f"{path}: {complaint}")
-        return path
+        titles = [f"service:{title}" for title in self._named("service")]
+        bare = [title for title in ("tls", *titles) if self._section(title).options.keys().isdisjoint(_PAIR)]
+        if "tls" in bare and (len(bare) > 1 or not titles):
+            whose = f", and [{bare[1]}] has none of its own" if len(bare) <= len(titles) else ""
+            section.wrong("certificate", f"is missing{whose}; {MISSING}")
+        return options
 
     def _timeouts(self) -> Timeouts:
         section, default, seconds = self._section("timeouts"), Timeouts(), duration(0.1)
@@ -235,7 +173,7 @@ class _Reader:
             tls or "none",
             verify or "yes",
             certificate,
-            None if "ca" in idle else self._file(section, "ca", ca),
+            section.file("ca", ca) if ca and "ca" not in idle else None,
             profile,
             identity,
             allow_relay,
@@ -271,6 +209,7 @@ class _Reader:
         backend = self._named_backend(section)
         if traits is not None and backend.name in self._backends:
             self._check_backend(section.title, protocol, traits, backend)
+        tls = read_tls(section, self._tls).values
         section.finish()
         return Service(
             title,
@@ -279,12 +218,13 @@ class _Reader:
             implicit,
             tuple(policy or _default_policy(address, defaults) for address in starttls),
             backend,
+            tls,
             received,
             newlines,
             accept_proxy,
         )
 
-    def _check_options(self, section: _Section, protocol: str, foreign: Collection[str]) -> None:
+    def _check_options(self, section: Section, protocol: str, foreign: Collection[str]) -> None:
         for option in section.options:
             if option in foreign:
                 whose = [other for other, traits in self._protocols.items() if option in traits.options]
@@ -292,8 +232,7 @@ class _Reader:
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend) -> None:
         """What a backend may be asked to do depends on the protocols that are spoken to it."""
-        place = f"backend:{backend.name}"
-        section = _Section(place, self._sections[place], self.problems.append)
+        section = self._section(f"backend:{backend.name}")
         possible = ("none", *sorted(traits.identities))
         if backend.identity not in possible:
             fault = f"[{service}] uses this backend, and {protocol} has no {backend.identity}"
@@ -302,7 +241,7 @@ class _Reader:
         if "allow_relay" in section.options and "received" not in traits.options:
             section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")
 
-    def _named_backend(self, section: _Section) -> Backend:
+    def _named_backend(self, section: Section) -> Backend:
         one = single("give one address, or name a [backend:NAME] that lists several")
         text = section.take("backend", one, "")
         if "backend" not in section.options:
@@ -322,7 +261,7 @@ class _Reader:
             section.wrong("backend", f"there is no [backend:{text}]; {right}")
         return Backend(text, addresses)
 
-    def _claim(self, section: _Section, option: str, addresses: Iterable[Address]) -> None:
+    def _claim(self, section: Section, option: str, addresses: Iterable[Address]) -> None:
         for address in addresses:
             place = f"[{section.title}] {option}"
             for other, owner in self._listeners:

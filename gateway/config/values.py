@@ -63,11 +63,29 @@ class Traits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TLS:
-    """`[tls]`: `key` is None where the certificate's file holds the key too."""
+class Pair:
+    """A PEM file with a certificate and its chain, and the one with its key."""
 
     certificate: Path
-    key: Path | None
+    key: Path | None = None
+    """None where the certificate's file holds the key too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """`[tls]`, or what a service makes of it.  Services that are served alike have equal ones."""
+
+    pairs: tuple[Pair, ...]
+    """The first is for clients that name no other.  Of a service there is one at least."""
+    profile: str = "intermediate"
+    """`modern`, `intermediate` or `legacy`."""
+    legacy_clients: tuple[Network, ...] = ()
+    """Whom the profile `legacy` admits below TLS 1.2; not empty with it, and empty without.  Compare canonical
+    addresses: no network is IPv4-mapped."""
+    client_certificate: str = "none"
+    """`none`, `request` or `require`."""
+    client_ca: Path | None = None
+    """PEM file of the issuers that clients' certificates may have; None with `none`, and only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +124,8 @@ class Service:
     policies: tuple[str, ...]
     """Per starttls address, in order: `required`, `auth-only` or `optional`."""
     backend: Backend
+    tls: TLS
+    """Towards clients: its own options, and those of `[tls]` where it has none."""
     received: bool = True
     newlines: str = "normalize"
     """SMTP DATA: `normalize`, `reject` or `pass`."""
@@ -134,6 +154,7 @@ class Configuration:
     log: str
     """`text` (logfmt) or `json`."""
     tls: TLS
+    """What services inherit; without pairs where each of them has its own certificate."""
     services: tuple[Service, ...]
     bad_commands: int
     timeouts: Timeouts

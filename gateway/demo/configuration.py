@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.config.values import TLS, Backend, Configuration, Service, TCPAddress, Timeouts
+from gateway.config.values import TLS, Backend, Configuration, Pair, Service, TCPAddress, Timeouts
 
 HOST = "127.0.0.1"
 
@@ -33,14 +33,13 @@ def self_signed(directory: Path) -> TLS:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    tls = TLS(directory / "localhost.pem", directory / "localhost.key")
-    tls.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    assert tls.key is not None
-    tls.key.touch(mode=0o600)
-    tls.key.write_bytes(
+    certificate_file, key_file = directory / "localhost.pem", directory / "localhost.key"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    return tls
+    return TLS((Pair(certificate_file, key_file),))
 
 
 def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int]) -> Configuration:
@@ -51,10 +50,10 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
 
     behind = {protocol: Backend(f"legacy-{protocol}", (TCPAddress(HOST, port),)) for protocol, port in backends.items()}
     services = (
-        Service("smtp", "smtp", at("smtp"), (), ("auth-only",), behind["smtp"]),
-        Service("submission", "smtp", at("submission"), at("submissions"), ("required",), behind["smtp"]),
-        Service("imap", "imap", at("imap"), at("imaps"), ("required",), behind["imap"]),
-        Service("pop3", "pop3", at("pop3"), at("pop3s"), ("required",), behind["pop3"]),
+        Service("smtp", "smtp", at("smtp"), (), ("auth-only",), behind["smtp"], tls),
+        Service("submission", "smtp", at("submission"), at("submissions"), ("required",), behind["smtp"], tls),
+        Service("imap", "imap", at("imap"), at("imaps"), ("required",), behind["imap"], tls),
+        Service("pop3", "pop3", at("pop3"), at("pop3s"), ("required",), behind["pop3"], tls),
     )
     return Configuration(
         hostname="localhost",

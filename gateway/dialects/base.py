@@ -127,6 +127,8 @@ class Dialect:
     """The ways, apart from `none`, in which a backend can be told who the client is."""
     question: Question | None = None
     """How to look at a server."""
+    alpn: tuple[bytes, ...] = ()
+    """What clients call it in their ClientHello (RFC 7301)."""
     relays: bool = False
     """Takes mail for others: a server that trusts the gateway's address would do so for anybody (protocols.md 1.10)."""
 
@@ -212,7 +214,9 @@ def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
         case _:
             key = trouble.key
             yield Note(key, (("detail", trouble.detail),))
-    last_words = b"" if key in SILENT else dialogue.goodbye(trouble)
+    # Where TLS comes first nothing is said in the clear before it.
+    unheard = key in SILENT or (dialogue.terms.implicit and dialogue.secured is None)
+    last_words = b"" if unheard else dialogue.goodbye(trouble)
     if last_words:
         yield Send(Side.CLIENT, last_words)
     match trouble:

@@ -340,8 +340,7 @@ class IMAP:
 
     def _origin_fields(self) -> bytes:
         origin = self.terms.origin
-        if origin is None:
-            refused("this client has no address that ID could tell")
+        assert origin is not None, "reached() lets nobody else pass"
         told = {
             "x-originating-ip": origin.source[0],
             "x-originating-port": origin.source[1],
@@ -776,5 +775,6 @@ DIALECT = Dialect(
     },
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
+    alpn=(b"imap",),
     question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed),
 )

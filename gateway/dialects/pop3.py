@@ -160,6 +160,7 @@ class POP3:
         self.secured: Secured | None = None
         self._welcomed = False  # the client has its greeting
         self._reached = False  # the backend has greeted
+        self._asked = False  # ... and has had a command of the client's
         self._outstanding = False  # the backend owes a reply
         self._midway = False  # words of ours would land inside a line or a list of the backend's
         self._user = False  # the backend remembers a user name
@@ -269,6 +270,9 @@ class POP3:
             heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
             match heard:
                 case Line(side=Side.BACKEND, text=text):
+                    if not self._asked and Status.of(text) is not Status.ERR:
+                        # A second greeting, or the answer to what somebody slipped in before TLS (RFC 2595 2.1).
+                        raise _broken(text)
                     yield Send(CLIENT, text + b"\r\n")
                 case Line(text=text):
                     if (yield from self._command(text)):
@@ -407,6 +411,7 @@ class POP3:
         """Send a line to the backend and hear the first line of its reply."""
         self._outstanding = True
         yield from self._reach()
+        self._asked = True
         yield Send(BACKEND, line + b"\r\n")
         heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
         return self._status(heard.text), heard.text
@@ -523,5 +528,6 @@ DIALECT = Dialect(
     },
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    alpn=(b"pop3",),
     question=Question(lambda hostname: b"CAPA", b"QUIT", listed),
 )

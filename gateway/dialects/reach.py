@@ -41,6 +41,7 @@ Hearing = Generator[Request, Any, Heard]
 def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
     """Dial until an address is found whose greeting `hear` returns; what it does besides (STARTTLS,
     XCLIENT, ID) is part of it.  Raises Unavailable, and whatever befalls the client meanwhile."""
+    _must_be_known(terms)
     failed = ""
     failure: Unavailable | None = None
     while True:
@@ -67,6 +68,15 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
         failed = failure.key
 
 
+def _must_be_known(terms: Terms) -> None:
+    """A client whose address is gone, since it was reset before anybody looked, must not pass for us; and what
+    is amiss with it is no failure of an address, so that nobody is dialled."""
+    if terms.identity is Identity.NONE or terms.origin is not None:
+        return
+    if terms.client or terms.identity is not Identity.PROXY_V2:
+        refused(f"this client has no address that {terms.identity.value} could tell")
+
+
 def _introduce(terms: Terms, client: Secured | None) -> Script:
     """The PROXY header is the first on the connection, before TLS (proxy-protocol.txt 2)."""
     if terms.identity in (Identity.PROXY_V1, Identity.PROXY_V2):
@@ -77,9 +87,7 @@ def _introduce(terms: Terms, client: Secured | None) -> Script:
 
 def _header(terms: Terms, client: Secured | None) -> bytes:
     if terms.origin is None:
-        if terms.identity is Identity.PROXY_V2:
-            return proxyprotocol.v2_local()
-        refused("this client has no address that PROXY version 1 could tell")
+        return proxyprotocol.v2_local()
     if terms.identity is Identity.PROXY_V1:
         return proxyprotocol.v1(terms.origin)
     return proxyprotocol.v2(terms.origin, secured=client, session=terms.session)

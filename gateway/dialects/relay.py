@@ -53,10 +53,14 @@ class Probe(Visit):
     @property
     def text(self) -> bytes:
         """The answer that the verdict rests on; nothing if there was none."""
-        if self.verdict is Verdict.OPEN:
-            decisive = [answer for answer in self._answers(b"RCPT") if answer[:1] == b"2"]
-        else:
-            decisive = [exchange.told for exchange in self.exchanges if exchange.told[:1] in (b"4", b"5")]
+        match self.verdict:
+            case Verdict.OPEN:
+                candidates, digits = self._answers(b"RCPT"), b"2"
+            case Verdict.CLOSED:
+                candidates, digits = [exchange.told for exchange in self.exchanges], b"5"
+            case _:
+                candidates, digits = [exchange.told for exchange in self.exchanges], b"45"
+        decisive = [answer for answer in candidates if answer and answer[:1] in digits]
         return decisive[0].splitlines()[0] if decisive else b""
 
     def _answers(self, verb: bytes) -> list[bytes]:

@@ -153,14 +153,13 @@ class SMTP:
 
     def _hear_greeting(self) -> Replying:
         """The greeting, behind TLS and XCLIENT where they are agreed on.  A refusal is one, too."""
-        self._dialled = True
         self._outstanding = b"greeting"
         greeting = yield from self._reply(Patience.GREETING, relayed=False)
         if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
             offered = yield from self._offered()
             if b"STARTTLS" not in offered:
                 untrusted("the backend does not offer STARTTLS")
-            reply = yield from self._ask(b"STARTTLS", b"STARTTLS", relayed=False)
+            reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
             if reply.code != b"220" or len(reply.lines) > 1:
                 untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")
             yield StartTLS(BACKEND)
@@ -172,7 +171,7 @@ class SMTP:
 
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
         """The backend's EHLO list, asked for by ourselves: keyword -> parameters."""
-        reply = yield from self._ask(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
+        reply = yield from self._say(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
         if reply.code != b"250":
             return {}
         return {ehlo.keyword(line[4:]): line[4:].partition(b" ")[2] for line in reply.lines[1:]}
@@ -183,7 +182,7 @@ class SMTP:
         if b"XCLIENT" not in offered:
             refused("the backend does not offer XCLIENT to the gateway's address")
         for command in xclient.commands(self.terms, offered[b"XCLIENT"].upper().split()):
-            greeting = yield from self._ask(b"XCLIENT", command, relayed=False)
+            greeting = yield from self._say(b"XCLIENT", command, relayed=False)
             if greeting.code == b"550":
                 refused(f"the backend answers XCLIENT: {greeting.octets[:80]!r}")
             if greeting.code != b"220":
@@ -582,9 +581,12 @@ class SMTP:
                 yield from self._ask(b"HELO", b"HELO " + self._name, relayed=False)
 
     def _ask(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:
-        """Send a line to the backend and read its whole reply."""
+        """Send a line to the backend, which may have to be dialled, and read its whole reply."""
         if not self._dialled:
             yield from self._reach(verb)
+        return (yield from self._say(verb, text, patience, relayed=relayed))
+
+    def _say(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:
         self._outstanding = verb or b"?"
         yield Send(BACKEND, text + b"\r\n")
         return (yield from self._reply(patience, relayed=relayed))
@@ -691,6 +693,8 @@ DIALECT = Dialect(
     policies={25: Policy.AUTH_ONLY},
     options=frozenset({"received", "newlines"}),
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    # Neither is registered; both are in use (attacks.md C1).
+    alpn=(b"smtp", b"esmtp"),
     question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed),
     relays=True,
 )

@@ -34,7 +34,7 @@ INSIDE = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 """The TLS that the client that is not there pretends to have."""
 
 Whence = Callable[[], Origin | None]
-"""Asked once the backend is reached: the two ends of the connection to it; None for a UNIX socket."""
+"""Asked once the backend was dialled: the two ends of the connection; None without one, or for a UNIX socket."""
 
 
 @dataclass(slots=True)
@@ -74,9 +74,8 @@ class Visit:
             yield Dial()
         except Trouble as trouble:
             refusal = trouble
-        terms = replace(self._terms, implicit=True, proxied=False)
-        if refusal is None:
-            terms = replace(terms, origin=_origin(terms.identity, self._whence))
+        origin = _origin(self._terms.identity, self._whence)
+        terms = replace(self._terms, implicit=True, proxied=False, client="", origin=origin)
         with closing(self._dialect.script(terms)) as script:
             yield from self._play(script, refusal)
 
@@ -139,7 +138,7 @@ def _origin(identity: Identity, whence: Whence) -> Origin | None:
 
 
 LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
-"""Who comes through a UNIX socket, to whom wants to hear an address."""
+"""Who comes through a UNIX socket, or does not come at all, to whom wants to hear an address."""
 
 
 # --- what is there -------------------------------------------------------------------------------

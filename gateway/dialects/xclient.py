@@ -24,9 +24,8 @@ def _smtp_address(address: str) -> str:
 
 
 def _attributes(terms: Terms) -> list[tuple[bytes, str]]:
-    """What can be told, in the order of the documentation, ADDR last: our authority may end with it."""
-    if terms.origin is None:
-        refused("this client has no address that XCLIENT could tell")
+    """What can be told, in the order of the documentation."""
+    assert terms.origin is not None, "reached() lets nobody else pass"
     (client, port), (local, local_port) = terms.origin.source, terms.origin.destination
     return [
         # Else Postfix goes on with the name of our own address, which its access maps may trust.
@@ -52,6 +51,7 @@ def commands(terms: Terms, offered: list[bytes]) -> list[bytes]:
     line = b"XCLIENT " + b" ".join(pairs)
     if len(line) + 2 <= COMMAND_LINE:
         return [line]
+    # ADDR last: our authority may end with it.
     address = next(pair for pair in pairs if pair.startswith(b"ADDR="))
     return [b"XCLIENT " + b" ".join(pair for pair in pairs if pair is not address), b"XCLIENT " + address]
 

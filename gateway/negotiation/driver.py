@@ -126,7 +126,7 @@ class Negotiation:
     def stop(self) -> list[Action]:
         """The gateway shuts down: end now if nothing is under way, else at the next boundary."""
         self._stopping = True
-        if isinstance(self.waiting, Dial | StartTLS) or self._at_boundary():
+        if isinstance(self.waiting, StartTLS) or self._before_the_greeting() or self._at_boundary():
             return self._throw(Stopped())
         return []
 

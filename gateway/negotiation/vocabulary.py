@@ -50,6 +50,16 @@ class Patience(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """What a client's certificate amounts to."""
+
+    verified: bool
+    """It is valid, and one of `client_ca` vouches for it."""
+    common_name: str | None = None
+    """Of its subject; anybody's words unless `verified`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Secured:
     """What a finished TLS handshake agreed on, in OpenSSL's names."""
 
@@ -58,6 +68,10 @@ class Secured:
     bits: int
     group: str | None = None
     sni: str | None = None
+    alpn: str | None = None
+    """The protocol that was agreed on (RFC 7301), if the other end asked for one."""
+    certificate: ClientCertificate | None = None
+    """The client's, where one was asked for and presented."""
 
 
 # --- what a wait is resumed with -----------------------------------------------------------------

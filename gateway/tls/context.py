@@ -1,4 +1,4 @@
-"""How the gateway speaks TLS: to clients by Mozilla's intermediate profile, to each backend as its section says."""
+"""How the gateway speaks TLS: to clients by Mozilla's profiles, to each backend as its section says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
+from gateway.config.values import Pair
+
+from .certificates import CERTIFICATE_MARK, install, load, read
+from .certificates import CertificateError as CertificateError
 from .verify import BackendTLS, check_for, judge, server_name
 
 CIPHERS: Final = b":".join(
@@ -25,6 +26,26 @@ CIPHERS: Final = b":".join(
 )
 """TLS 1.2: forward secrecy and AEAD only.  TLS 1.3 has nothing else."""
 
+_CIPHERS_OF_THE_PAST: Final = b":".join(
+    (
+        b"ECDHE-ECDSA-AES128-SHA256",
+        b"ECDHE-RSA-AES128-SHA256",
+        b"ECDHE-ECDSA-AES128-SHA",
+        b"ECDHE-RSA-AES128-SHA",
+        b"ECDHE-ECDSA-AES256-SHA384",
+        b"ECDHE-RSA-AES256-SHA384",
+        b"ECDHE-ECDSA-AES256-SHA",
+        b"ECDHE-RSA-AES256-SHA",
+        b"AES128-GCM-SHA256",
+        b"AES256-GCM-SHA384",
+        b"AES128-SHA256",
+        b"AES256-SHA256",
+        b"AES128-SHA",
+        b"AES256-SHA",
+    )
+)
+"""Mozilla's `old`, without what OpenSSL no longer has (3DES) and DHE, which would want parameters."""
+
 GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 """Key exchange, post-quantum first; without it where OpenSSL (before 3.5) does not know it."""
 
@@ -36,6 +57,24 @@ ENABLE_PARTIAL_WRITE: Final = 0x1
 
 LEGACY_SERVER_CONNECT: Final = 0x4
 """SSL_OP_LEGACY_SERVER_CONNECT: servers without RFC 5746, too.  They may renegotiate as little as others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What clients are offered."""
+
+    minimum: int
+    ciphers: bytes
+    options: int = 0
+
+
+MODERN: Final = Accepted(SSL.TLS1_3_VERSION, CIPHERS)
+INTERMEDIATE: Final = Accepted(SSL.TLS1_2_VERSION, CIPHERS)
+# An old client may name its worst suite first.  SECLEVEL is said before any certificate is there: a small key would
+# be refused else (platform.md 3).
+LEGACY: Final = Accepted(
+    SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0", SSL.OP_CIPHER_SERVER_PREFERENCE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +101,36 @@ PROFILES: Final = {
 }
 """By the word for it in `[backend:NAME]`."""
 
-# The words by which PEM blocks of a private key end, PKCS#8, RSA or EC alike (RFC 7468 10, 11).
-_KEY_MARK: Final = b"PRIVATE KEY-----"
-_CERTIFICATE_MARK: Final = b"-----BEGIN CERTIFICATE-----"
 
-_COMPLAINTS: Final = {
-    "ee key too small": "the key is too small; use RSA with 2048 bits or more, or ECDSA P-256",
-    "ca md too weak": "a certificate of the chain is signed with a broken hash; get it signed with SHA-256",
-    "ee md too weak": "the certificate is signed with a broken hash; get it signed with SHA-256",
-}
+def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
+    """A context for clients, still without a certificate.
 
-
-class CertificateError(ValueError):
-    """A certificate or key cannot be used; the text is one line that names the file and the cure."""
+    `identity` (32 octets at most) tells apart what must not resume each other's sessions; contexts never do anyway,
+    each has ticket keys of its own.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(accepted.minimum)
+    context.set_cipher_list(accepted.ciphers)
+    _choose_groups(context)
+    context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | accepted.options)
+    # Tickets resume a session; a cache in memory would only grow.  Without an id a client with a certificate
+    # that resumes is refused (platform.md T5).
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(identity)
+    # An idle session gives its 34 KiB of record buffers back.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.clear_mode(ENABLE_PARTIAL_WRITE)
+    return context
 
 
 def server_context(certificate: Path, key: Path | None) -> SSL.Context:
-    """A context that accepts TLS 1.2 and 1.3 with this certificate.
+    """A context that accepts TLS 1.2 and 1.3 with this certificate and no other.
 
     `certificate` is a PEM file, the leaf first and then its chain; `key` is None where that file holds the
     key too.  Raises CertificateError.
     """
-    context = _intermediate()
-    _certify(context, certificate, key if key is not None else certificate)
+    context = bare_context(INTERMEDIATE, b"starttls-gateway")
+    install(context, load(Pair(certificate, key)))
     return context
 
 
@@ -149,7 +195,7 @@ def _offer_groups(context: SSL.Context, groups: bytes) -> None:
 
 
 def _trust(context: SSL.Context, authorities: Path) -> None:
-    if _CERTIFICATE_MARK not in _read(authorities):
+    if CERTIFICATE_MARK not in read(authorities):
         raise CertificateError(f"{authorities}: no certificate in this file; it must be a PEM file of CA certificates")
     try:
         context.load_verify_locations(str(authorities))
@@ -163,22 +209,6 @@ def _trust(context: SSL.Context, authorities: Path) -> None:
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
-def _intermediate() -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_cipher_list(CIPHERS)
-    _choose_groups(context)
-    context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION)
-    # Tickets resume a session; a cache in memory would only grow.  Without an id a client with a certificate
-    # that resumes is refused (platform.md T5).
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_session_id(b"starttls-gateway")
-    # An idle session gives its 34 KiB of record buffers back.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.clear_mode(ENABLE_PARTIAL_WRITE)
-    return context
-
-
 def _choose_groups(context: SSL.Context) -> None:
     # pyOpenSSL has no public way to give a list, and `set_tmp_ecdh` would cut it to one group (platform.md 3).
     # Should the private one go away, OpenSSL's own choice stays: a good one, only longer.
@@ -190,68 +220,3 @@ def _choose_groups(context: SSL.Context) -> None:
         if choose(context._context, groups) == 1:
             return
         library.ERR_clear_error()
-
-
-def _certify(context: SSL.Context, certificate: Path, key: Path) -> None:
-    chain = _read(certificate)
-    if _CERTIFICATE_MARK not in chain:
-        cure = "it must be a PEM file that begins with the server's certificate"
-        if chain[:1] == b"\x30":
-            cure = "it is in DER form; convert it: openssl x509 -inform DER -in FILE -out FILE.pem"
-        raise CertificateError(f"{certificate}: no certificate in this file; {cure}")
-    try:
-        certificates = x509.load_pem_x509_certificates(chain)
-    except ValueError:
-        raise CertificateError(
-            f"{certificate}: a certificate in this file is damaged; fetch the file again from its issuer"
-        ) from None
-    # cryptography tells apart what OpenSSL would lump together as "bad decrypt" or "no start line".
-    secret = _read(key)
-    if _KEY_MARK not in secret:
-        cure = "give the file that holds it as `key`" if key == certificate else "it must be a PEM file"
-        raise CertificateError(f"{key}: no private key in this file; {cure}")
-    try:
-        private = load_pem_private_key(secret[_beginning(secret) :], None)
-    except TypeError:
-        raise CertificateError(
-            f"{key}: the private key is protected by a passphrase; remove it: openssl pkey -in {key} -out NEW"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{key}: the private key in this file is damaged or of an unknown kind") from None
-    try:
-        matches = certificates[0].public_key() == private.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{certificate}: the certificate's key is of an unknown kind") from None
-    if not matches:
-        raise CertificateError(
-            f"{key}: the private key does not belong to the first certificate in {certificate}; "
-            "the server's own certificate must come first, its issuers behind it"
-        )
-    try:
-        # Files, not objects: a second certificate of another kind then keeps its own chain (platform.md 3).
-        context.use_certificate_chain_file(str(certificate))
-        context.use_privatekey(private)  # type: ignore[arg-type]
-        context.check_privatekey()
-    except SSL.Error as error:
-        text = "; ".join(reason for _library, _function, reason in error.args[0] if reason)
-        raise CertificateError(f"{certificate}: {_COMPLAINTS.get(text, f'OpenSSL refuses it ({text})')}") from None
-
-
-def _beginning(secret: bytes) -> int:
-    """Where the key's PEM block begins: before it there may be certificates, or EC PARAMETERS."""
-    return secret.rindex(b"-----BEGIN", 0, secret.index(_KEY_MARK))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CertificateError(f"{path}: no such file; write the name of the PEM file in full") from None
-    except IsADirectoryError:
-        raise CertificateError(f"{path}: this is a directory; name the PEM file in it") from None
-    except PermissionError:
-        raise CertificateError(
-            f"{path}: the gateway may not read this file; let its group read it (chgrp, chmod g+r), its directory too"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CertificateError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -9,6 +9,8 @@ from OpenSSL import SSL
 
 from gateway.negotiation.vocabulary import Secured
 
+from .clients import presented, refusal
+
 RECORD: Final = 16384
 """Most plaintext octets that a TLS record carries (RFC 8446 5.1)."""
 
@@ -169,6 +171,8 @@ class TLSHalf:
             bits=connection.get_cipher_bits() or 0,
             group=connection.get_group_name(),
             sni=None if name is None else name.decode("ascii", "backslashreplace"),
+            alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
+            certificate=presented(connection),
         )
         return True
 
@@ -209,7 +213,7 @@ class TLSHalf:
     def _broken(self, error: SSL.Error, plaintext: list[bytes]) -> TLSError:
         self._failed = True
         self._talkative = True
-        return TLSError(_reason(error), b"".join(plaintext))
+        return TLSError(refusal(self._connection) or _reason(error), b"".join(plaintext))
 
 
 def _reason(error: SSL.Error) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from OpenSSL import SSL
 
+from gateway.config.grammar import canonical
 from gateway.config.values import Backend
 
 from .context import client_context, connecting
@@ -31,4 +32,12 @@ class Towards:
         return connecting(self._context, self._named(host))
 
     def _named(self, host: str) -> BackendTLS:
-        return self._wanted if self._wanted.name else replace(self._wanted, name=host)
+        return self._wanted if self._wanted.name else replace(self._wanted, name=_canonical(host))
+
+
+def _canonical(host: str) -> str:
+    """A certificate names an address in its one form; a name is left as it is."""
+    try:
+        return str(canonical(host.partition("%")[0]))
+    except ValueError:
+        return host

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.backend import Dialer
+from gateway.cli.live import LIMIT, Inspection
+from gateway.cli.report import Relay, Report
+from gateway.config import Configuration, parse
 from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAddress
 from gateway.dialects import DIALECTS
 from gateway.dialects.relay import CURE, Probe, Verdict
@@ -356,6 +359,14 @@ def test_a_backend_that_is_somebody_else_is_not_talked_to(
     assert sent.errand.secured is None
 
 
+@pytest.mark.parametrize(("host", "name"), [
+    ("::ffff:10.0.0.5", "10.0.0.5"), ("2001:DB8:0::1", "2001:db8::1"), ("fe80::1%eth0", "fe80::1"),
+    ("Mail.example.test", "Mail.example.test"),
+])  # fmt: skip
+def test_the_certificate_of_an_address_is_for_its_one_form(host: str, name: str) -> None:
+    assert Towards(Backend("b", (), tls="implicit"))._named(host).name == name
+
+
 # --- the watch ---------------------------------------------------------------------------------------
 
 
@@ -413,7 +424,9 @@ def test_nobody_is_served_before_the_verdict(reactor: SteppedReactor, server: Se
     assert watching.rest() == [3600.0]
     assert not watching.watch.forbids()
     assert watching.watch.reason == ""
-    assert watching.told() == []
+    assert watching.told() == ["relay-closed"]
+    assert watching.later(3600.0) == [3600.0]
+    assert watching.told() == [], "only a change is told"
     assert not [line for line in server.heard if line.upper().startswith((b"DATA", b"BDAT"))]
 
 
@@ -458,7 +471,7 @@ def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, 
     server.answers[b"RCPT"] = LATER
     assert watching.later(3600.0) == [60.0]
     assert not watching.watch.forbids()
-    assert watching.told() == ["relay-undecided"]
+    assert watching.told() == ["relay-closed", "relay-undecided"]
     server.answers[b"RCPT"] = OPEN
     watching.later(60.0)
     assert watching.watch.forbids()
@@ -486,6 +499,7 @@ def test_a_verdict_outlasts_an_outage(reactor: SteppedReactor, server: Server) -
     watching = Watching(reactor, server)
     watching.watch.start()
     assert watching.rest() == [3600.0]
+    assert watching.told() == ["relay-closed"]
     server.greeting = b"SSH-2.0-x\r\n"
     assert watching.later(3600.0) == [5.0]
     assert not watching.watch.forbids()
@@ -504,7 +518,7 @@ def test_each_address_may_be_another_server(reactor: SteppedReactor, server: Ser
     watching.watch.start()
     assert watching.rest() == [60.0, 3600.0]
     assert watching.watch.forbids()
-    assert watching.told() == ["open-relay"]
+    assert sorted(watching.told()) == ["open-relay", "relay-closed"]
     other.answers[b"RCPT"] = CLOSED
     watching.later(60.0)
     assert not watching.watch.forbids()
@@ -559,3 +573,45 @@ def test_a_probe_is_an_errand_too(reactor: SteppedReactor, server: Server) -> No
         b"RSET",
         b"QUIT",
     ]
+
+
+# --- all backends at once ------------------------------------------------------------------------------
+
+
+def a_file(**servers: Server) -> Configuration:
+    """An SMTP service in front of each of them; a backend may take its time to greet."""
+    text = "[gateway]\nhostname = gw.example.test\n[tls]\ncertificate = unused.pem\n[timeouts]\ngreeting = 5 min\n"
+    for port, (name, server) in enumerate(servers.items(), 2500):
+        text += f"[service:{name}]\nprotocol = smtp\nstarttls = {port}\nbackend = {server.address}\n"
+    return parse(text, "gateway.ini", DIALECTS)
+
+
+def test_an_inspection_is_over_when_the_slowest_backend_has_had_its_time(
+    reactor: SteppedReactor, server: Server, another: Another
+) -> None:
+    silent = another(greeting=b"")
+    found: list[list[Report]] = []
+    Inspection(reactor, a_file(quick=server, silent=silent), {}, found.append).start()
+    reactor.step_until(lambda: server.hears().count(b"QUIT") == 2)
+    silent.pump()
+    reactor.settle()
+    reactor.advance(LIMIT - 0.1)
+    assert not found
+    reactor.advance(0.1)
+    silent.pump()
+    reactor.step_until(lambda: found)
+    assert [report.services for report in found[0]] == [("quick",), ("silent",)], "in the order of the file"
+    quick, slow = found[0]
+    assert quick.good
+    assert quick.relay == Relay("closed", "554 5.7.1 Relay access denied", allowed=False)
+    assert [problem.problem for problem in slow.problems] == ["backend-greeting-timeout"]
+
+
+def test_an_inspection_asks_all_backends_at_the_same_time(reactor: SteppedReactor, another: Another) -> None:
+    silent = [another(greeting=b"") for _ in range(5)]
+    file = a_file(**{f"silent{number}": server for number, server in enumerate(silent)})
+    Inspection(reactor, file, {}, lambda reports: None).start()
+    reactor.settle()
+    for server in silent:
+        server.pump()
+    assert [server.visits for server in silent] == [1] * 5

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from gateway.proxyprotocol import SIGNATURE
-from tests.process.recording import Backend, Connection, Script, greet, imap, pop3, smtp
+from tests.process.recording import Backend, Connection, Script, imap, pop3, smtp
 from tests.process.running import DEADLINE, ROOT, Identity
+from tests.process.servers import Dovecot, Postfix
 
 DENIED = b"554 5.7.1 Relay access denied\r\n"
 closed_relay = smtp({b"RCPT": DENIED})
@@ -187,12 +188,12 @@ def test_TLS_and_the_certificate_are_told(checking: Checking, serve: Serve, iden
     status, text = checking.text()
     assert status == 0, text
     assert row(text, "tls").startswith("implicit, TLSv1.3, TLS_")
-    assert row(text, "certificate").startswith("localhost, mail.example.test, 127.0.0.1; ")
+    assert row(text, "certificate").startswith("localhost, 127.0.0.1, mail.example.test; ")
     assert row(text, "certificate").endswith(" days left; verified")
     status, found = checking.json()
     tls = found["backends"][0]["tls"]
     assert tls["version"] == "TLSv1.3"
-    assert tls["certificate"]["names"] == ["localhost", "mail.example.test", "127.0.0.1"]
+    assert tls["certificate"]["names"] == ["localhost", "127.0.0.1", "mail.example.test"]
     assert tls["certificate"]["days_left"] > 0
     assert len(tls["certificate"]["sha256"]) == 64
     assert tls["certificate"]["trust"] == "verified"
@@ -218,41 +219,24 @@ def test_a_certificate_that_is_refused_is_wrong(
     assert report["tls"]["version"] is report["greeting"] is report["capabilities"]["client"] is None
 
 
-@pytest.mark.parametrize(("protocol", "script", "problem"), [
-    ("smtp", greet(b"554 5.3.2 go away\r\n"), "backend-refused"),
-    ("imap", greet(b"* BYE go away\r\n"), "backend-refused"),
-    ("pop3", greet(b"-ERR go away\r\n"), "backend-refused"),
-    ("smtp", greet(b"SSH-2.0-x\r\n"), "backend-bad-greeting"),
-    ("imap", greet(b"* PREAUTH welcome\r\n"), "backend-preauth"),
+@pytest.mark.parametrize(("protocol", "greeting", "problem"), [
+    ("smtp", b"554 5.3.2 go away\r\n", "backend-refused"),
+    ("smtp", b"421 4.3.2 busy\r\n", "backend-refused"),
+    ("imap", b"* BYE go away\r\n", "backend-refused"),
+    ("pop3", b"-ERR go away\r\n", "backend-refused"),
+    ("smtp", b"SSH-2.0-x\r\n", "backend-bad-greeting"),
+    ("imap", b"* PREAUTH welcome\r\n", "backend-preauth"),
 ])  # fmt: skip
 def test_a_backend_that_does_not_serve_is_wrong(
-    checking: Checking, serve: Serve, protocol: str, script: Script, problem: str
+    checking: Checking, serve: Serve, protocol: str, greeting: bytes, problem: str
 ) -> None:
-    def refuse_and_end(connection: Connection) -> None:
-        # Who is told to QUIT is answered; the rest is silence.
-        quitting = connection
-        script_greets = script
-        del script_greets
-        quitting.say(GREETINGS[script])
-        quitting.line()
-        quitting.say(b"221 bye\r\n")
-
-    GREETINGS = {script: _first_words(script)}
-    checking.service(protocol, serve(refuse_and_end).address)
+    checking.service(protocol, serve(greet_and_go(greeting)).address)
     status, found = checking.json()
     assert status == 1
     (wrong,) = found["backends"][0]["problems"]
     assert wrong["problem"] == problem
+    assert wrong["detail"]
     assert wrong["cure"]
-
-
-def _first_words(script: Script) -> bytes:
-    """What a `greet` script says."""
-    near, far = socket.socketpair()
-    with near, far:
-        near.shutdown(socket.SHUT_WR)
-        script(Connection(far))
-        return near.recv(4096)
 
 
 def test_who_is_not_there_is_wrong_and_each_address_stands_for_itself(
@@ -315,6 +299,26 @@ def test_XCLIENT_tells_the_gateways_own_address_and_may_be_refused(checking: Che
     assert row(text, "identity") == "xclient: refused"
     assert "smtpd_authorized_xclient_hosts" in text
     assert b" ADDR=127.0.0.1 " in backend.connection().heard
+
+
+def test_ID_is_told_but_nobody_says_whether_it_is_believed(checking: Checking, serve: Serve) -> None:
+    backend = serve(imap({b"ID": b"* ID NIL\r\nTAG OK done\r\n"}))
+    checking.service("imap", backend.address, identity="id")
+    status, text = checking.text()
+    assert status == 0
+    assert row(text, "identity").startswith("id: told; ")
+    assert b'"x-originating-ip" "127.0.0.1"' in backend.connection().heard
+    assert checking.json()[1]["backends"][0]["identity"] == {"mode": "id", "accepted": None}
+
+
+def test_real_servers_are_looked_at_without_harm(checking: Checking, dovecot: Dovecot, postfix: Postfix) -> None:
+    checking.service("smtp", postfix.smtp)
+    checking.service("imap", dovecot.imap)
+    checking.service("pop3", dovecot.pop3)
+    status, text = checking.text()
+    assert status == 0, text
+    assert "closed (554 5.7.1 <relay-probe@example.com>: Relay access denied)" in text
+    assert "3 addresses looked at: all good" in text
 
 
 # --- the terminal ----------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Probing:
     (b"251 forwarded", b"251 forwarded", OPEN, b"251 forwarded"),
     (b"450 later", b"252 trying", OPEN, b"252 trying"),
     (b"450 later", b"451 later", UNDECIDED, b"450 later"),
-    (b"450 later", b"550 no", CLOSED, b"450 later"),
+    (b"450 later", b"550 no", CLOSED, b"550 no"),
     (b"550 no", b"450 later", CLOSED, b"550 no"),
     (b"503 what", b"503 what", CLOSED, b"503 what"),
 ])  # fmt: skip

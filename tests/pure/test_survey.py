@@ -179,6 +179,12 @@ def test_a_backend_that_is_not_there_is_told_as_the_dialect_tells_it() -> None:
     assert survey.end == Close("backend-connect-failed", "connection refused")
 
 
+@pytest.mark.parametrize("identity", [Identity.PROXY_V1, Identity.PROXY_V2, Identity.XCLIENT])
+def test_a_backend_that_is_not_there_has_refused_nobody(identity: Identity) -> None:
+    looking = Looking(SMTP, None, identity=identity)
+    looking.play.undialled(ABORT_BACKEND, close("backend-connect-failed")).run()
+
+
 def test_what_lasts_too_long_while_dialling_is_no_different() -> None:
     looking = Looking(IMAP)
     looking.play.expire(Expired(BACKEND, Patience.CONNECT), ABORT_BACKEND, close("backend-connect-failed")).run()

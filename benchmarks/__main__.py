@@ -1,0 +1,179 @@
+"""The benchmark's command: `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+from . import chart, client, figures, peers, processes, report
+from .peers import Peer, Running, Stage, Unavailable
+from .workloads import WORKLOADS, Conditions, Sample, Workload, measure
+
+DESCRIPTORS = 65536
+"""More than 10,000 sessions need, with two of them each."""
+CHECKED = ("imap-implicit", "round-trip", "download", "upload")
+CHECK_LIMIT = 1.25
+"""How much of a bare Twisted port forward's CPU the gateway may need: it needs less than 1, and CI is no laboratory."""
+
+
+def _arguments(given: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the gateway beside its peers.")
+    names = [workload.name for workload in WORKLOADS]
+    known = ["gateway", *(peer.name for peer in peers.PEERS)]
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=names, help=f"of {', '.join(names)}")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", choices=known, help=f"of {', '.join(known)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long sessions follow one another (2)")
+    parser.add_argument("--octets", type=int, default=10**9, help="of a transfer (1000000000)")
+    parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout of the gateway, measured too")
+    parser.add_argument("--out", type=Path, default=peers.ROOT / "build" / "bench", help="directory of the results")
+    parser.add_argument("--limit", type=int, default=3600, help="seconds after which it all ends (3600)")
+    parser.add_argument(
+        "--check", action="store_true", help=f"only whether the gateway needs at most {CHECK_LIMIT} of bare Twisted"
+    )
+    return parser.parse_args(given)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(f"benchmarks: ended by {signal.Signals(number).name}")
+
+
+def _machine() -> dict[str, object]:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "client": f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}",
+        "load": os.getloadavg()[0],
+    }
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _chosen(options: argparse.Namespace) -> list[Peer]:
+    everybody = [peers.gateway(peers.ROOT), *peers.PEERS]
+    chosen = [peer for peer in everybody if not options.peers or peer.name in options.peers]
+    if options.before is not None:
+        chosen.insert(1, replace(peers.gateway(options.before.resolve(), "before"), yardstick=True))
+    return chosen
+
+
+class Benchmark:
+    """All rounds, and what they brought."""
+
+    def __init__(self, stage: Stage, conditions: Conditions) -> None:
+        self._stage = stage
+        self._conditions = conditions
+        self._running: dict[str, Running] = {}
+        self.absent: dict[str, str] = {}
+        self.samples: list[Sample] = []
+
+    def invite(self, chosen: Sequence[Peer], stack: ExitStack) -> dict[str, str]:
+        """Start all that are there; returns their versions."""
+        versions = {}
+        for peer in chosen:
+            try:
+                version = peer.version()
+                self._running[peer.name] = stack.enter_context(peers.running(peer, self._stage))
+            except Unavailable as why:
+                self.absent[peer.name] = str(why)
+                _say(f"{peer.name} does not take part: {why}")
+            else:
+                versions[peer.name] = version
+        return versions
+
+    def round(self, number: int, workloads: Sequence[Workload]) -> None:
+        """Everybody does everything; another one begins each time."""
+        order = list(self._running)
+        for workload in workloads:
+            if number >= workload.most_rounds:
+                continue
+            order.append(order.pop(0))
+            for name in order:
+                peer = self._running[name].peer
+                if workload.service in peer.services:
+                    sample = self._measure(workload, peer, number)
+                    self.samples.append(sample)
+                    _say(f"round {number + 1}  {workload.name:<14} {name:<8} {_brief(workload, sample)}")
+
+    def _measure(self, workload: Workload, peer: Peer, number: int) -> Sample:
+        backend = self._stage.backend_pid
+        if not workload.fresh:
+            return measure(workload, self._running[peer.name], self._conditions, number, backend)
+        try:
+            with peers.running(peer, self._stage) as fresh:
+                return measure(workload, fresh, self._conditions, number, backend)
+        except Unavailable as why:
+            return Sample(workload.name, peer.name, number, {}, failure=str(why))
+
+
+def _brief(workload: Workload, sample: Sample) -> str:
+    if not sample.measures:
+        return f"failed: {sample.failure}"
+    return f"{report.number(sample.measures[workload.main] * workload.scale)} {workload.unit}"
+
+
+def _check(run: report.Run) -> int:
+    """0 if the gateway is not far behind bare Twisted."""
+    failed = 0
+    for workload in run.workloads:
+        ours, theirs = (figures.of(run.samples, workload, peer, "cpu") for peer in ("gateway", "twisted"))
+        ratio = figures.ratio(ours, theirs)
+        good = ratio is not None and ratio <= CHECK_LIMIT
+        failed += not good
+        found = "nothing measured" if ratio is None else f"{ratio:.2f} of a bare Twisted port forward"
+        print(f"{'good' if good else 'BAD '}  {workload.name}: {found}, at most {CHECK_LIMIT}")
+    return 1 if failed else 0
+
+
+def main(given: Sequence[str]) -> int:
+    options = _arguments(given)
+    workloads = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
+    chosen = _chosen(options)
+    if options.check:
+        workloads = [workload for workload in WORKLOADS if workload.name in CHECKED]
+        chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, _stop)
+    signal.alarm(options.limit)
+    descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
+    machine = _machine()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))
+        stage = stack.enter_context(peers.stage(directory, descriptors))
+        tls = client.context(stage.certificate)
+        conditions = Conditions(tls, options.seconds, options.octets, options.at_once)
+        benchmark = Benchmark(stage, conditions)
+        versions = benchmark.invite(chosen, stack)
+        for number in range(options.rounds):
+            benchmark.round(number, workloads)
+    rivals = [peer.name for peer in chosen if not peer.yardstick and peer.name != "gateway"]
+    shown = {name: getattr(options, name) for name in ("rounds", "seconds", "octets", "at_once")}
+    run = report.Run(machine, shown, versions, benchmark.absent, rivals, workloads, benchmark.samples)
+    if options.check:
+        return _check(run)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, content in (("txt", report.text(run)), ("json", report.as_json(run)), ("svg", chart.svg(run))):
+        (options.out / f"bench.{name}").write_text(content)
+    print(report.text(run), end="")
+    _say(f"{options.out}/bench.txt, bench.json, bench.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,278 @@
+"""What is measured: each workload drives one running peer and returns what it cost."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import client, processes
+from .client import Broken, Conversation, Outcome, Talk
+from .peers import IMAP_IMPLICIT, IMAP_STARTTLS, SMTP_STARTTLS, Running
+
+Measures = dict[str, float]
+"""Seconds, octets or pure numbers, by name; `cpu` and `wall` are per unit of the workload."""
+
+WARM = 10
+"""Conversations before the first that counts: modules loaded, caches filled."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one may choose on the command line."""
+
+    tls: ssl.SSLContext
+    seconds: float
+    """How long sessions follow one another."""
+    octets: int
+    """Of a transfer."""
+    at_once: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """`measure` is at most `most` times what `against` has; with nobody to compare with, at most `most` itself."""
+
+    most: float
+    against: str = ""
+    measure: str = ""
+    """The workload's main one if it is not named."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    title: str
+    service: str
+    unit: str
+    main: str
+    """The measure that is compared."""
+    scale: float
+    """What to multiply it with for `unit`."""
+    run: Callable[[Running, Conditions], Measures]
+    fresh: bool = False
+    """Wants a process that has done nothing yet."""
+    most_rounds: int = 1000
+    targets: tuple[Target, ...] = ()
+    extra: tuple[tuple[str, str, float], ...] = ()
+    """Further measures worth a column: name, unit, scale."""
+
+
+def _converse(running: Running, conditions: Conditions, begin: client.Begin, seconds: float) -> tuple[Outcome, float]:
+    """Sessions for so long, and the CPU that they cost, what follows the last one included."""
+    running.settle()
+    before = running.cpu()
+    until = time.perf_counter() + seconds
+    outcome = client.converse(begin, conditions.at_once, lambda _: time.perf_counter() < until)
+    running.settle()
+    return outcome, running.cpu() - before
+
+
+def _warm(conditions: Conditions, begin: client.Begin) -> Outcome:
+    return client.converse(begin, min(WARM, conditions.at_once), lambda begun: begun < WARM)
+
+
+def _per(running: Running, units: float, cpu: float, wall: float) -> Measures:
+    return {"units": units, "cpu": cpu / units, "wall": wall / units, "pss": running.memory()["Pss"]}
+
+
+def _imap(starttls: bool, resumed: bool) -> Callable[[Running, Conditions], Measures]:
+    def run(running: Running, conditions: Conditions) -> Measures:
+        port = running.ports[IMAP_STARTTLS if starttls else IMAP_IMPLICIT]
+        ticket: ssl.SSLSession | None = None
+
+        def begin() -> tuple[Conversation, Talk]:
+            one = Conversation(port, conditions.tls, ticket)
+            return one, client.imap(one, starttls)
+
+        warm = _warm(conditions, begin)
+        if resumed:
+            ticket = warm.session
+        outcome, cpu = _converse(running, conditions, begin, conditions.seconds)
+        if resumed and outcome.resumed < outcome.finished:
+            raise Broken(f"resumes {outcome.resumed} of {outcome.finished} sessions")
+        return _per(running, outcome.finished, cpu, outcome.seconds)
+
+    return run
+
+
+def _smtp(octets: int, times: int) -> Callable[[Running, Conditions], Measures]:
+    mail = client.message(octets)
+
+    def run(running: Running, conditions: Conditions) -> Measures:
+        port = running.ports[SMTP_STARTTLS]
+
+        def begin() -> tuple[Conversation, Talk]:
+            one = Conversation(port, conditions.tls)
+            return one, client.smtp(one, mail, times)
+
+        _warm(conditions, begin)
+        outcome, cpu = _converse(running, conditions, begin, conditions.seconds)
+        return _per(running, outcome.finished * times, cpu, outcome.seconds)
+
+    return run
+
+
+def _transfer(move: Callable[[ssl.SSLSocket, int], None]) -> Callable[[Running, Conditions], Measures]:
+    def run(running: Running, conditions: Conditions) -> Measures:
+        with client.logged_in(running.ports[IMAP_IMPLICIT], conditions.tls) as sock:
+            move(sock, conditions.octets // 50)
+            running.settle()
+            before, began = running.cpu(), time.perf_counter()
+            move(sock, conditions.octets)
+            wall = time.perf_counter() - began
+            cpu = running.cpu() - before
+        return _per(running, conditions.octets / 1e9, cpu, wall)
+
+    return run
+
+
+def _round_trip(running: Running, conditions: Conditions) -> Measures:
+    with client.logged_in(running.ports[IMAP_IMPLICIT], conditions.tls) as sock:
+        list(client.round_trips(sock, time.perf_counter() + 0.2))
+        running.settle()
+        before, began = running.cpu(), time.perf_counter()
+        trips = sorted(client.round_trips(sock, began + conditions.seconds))
+        wall = time.perf_counter() - began
+        cpu = running.cpu() - before
+    return {
+        **_per(running, len(trips), cpu, wall),
+        "median": statistics.median(trips),
+        "p99": trips[int(len(trips) * 0.99)],
+    }
+
+
+def _idle(sessions: int) -> Callable[[Running, Conditions], Measures]:
+    def run(running: Running, conditions: Conditions) -> Measures:
+        port = running.ports[IMAP_IMPLICIT]
+        opened: list[Conversation] = []
+
+        def login() -> tuple[Conversation, Talk]:
+            one = Conversation(port, conditions.tls)
+            return one, client.imap_login(one, starttls=False)
+
+        def begin() -> tuple[Conversation, Talk]:
+            one = Conversation(port, conditions.tls)
+            return one, client.imap(one, starttls=False)
+
+        _warm(conditions, begin)
+        alone, alone_cpu = _converse(running, conditions, begin, conditions.seconds)
+        before = running.memory()["Pss"]
+        try:
+            client.converse(login, conditions.at_once, lambda begun: begun < sessions, keep=opened)
+            running.settle()
+            held = running.memory()["Pss"]
+            cpu, began = running.cpu(), time.perf_counter()
+            time.sleep(max(3.0, conditions.seconds))
+            idle = (running.cpu() - cpu) / (time.perf_counter() - began)
+            among, among_cpu = _converse(running, conditions, begin, conditions.seconds)
+        finally:
+            for one in opened:
+                one.close()
+        return {
+            "units": sessions,
+            "memory": (held - before) / sessions,
+            "idle": idle,
+            "cpu": among_cpu / among.finished,
+            "wall": among.seconds / among.finished,
+            "slower": (among_cpu / among.finished) / (alone_cpu / alone.finished),
+            "pss": held,
+        }
+
+    return run
+
+
+def _start(running: Running, conditions: Conditions) -> Measures:
+    used = running.memory()
+    return {"units": 1, "start": running.seconds, "cpu": running.cpu(), "rss": used["Rss"], "pss": used["Pss"]}
+
+
+_MS, _US, _KB, _MB = 1e3, 1e6, 1e-3, 1e-6
+
+WORKLOADS = (
+    Workload(
+        "imap-full", "IMAP, STARTTLS, full handshake", IMAP_STARTTLS, "ms/session", "cpu", _MS, _imap(True, False),
+        targets=(Target(1.25, "nginx"), Target(1.0, "stunnel"), Target(1.0, "dovecot")),
+    ),
+    Workload(
+        "imap-resumed", "IMAP, STARTTLS, resumed", IMAP_STARTTLS, "ms/session", "cpu", _MS, _imap(True, True),
+        targets=(Target(1.8, "nginx"),),
+    ),
+    Workload(
+        "imap-implicit", "IMAP, implicit TLS, full handshake", IMAP_IMPLICIT, "ms/session", "cpu", _MS,
+        _imap(False, False),
+        targets=(Target(1.0, "haproxy"),),
+    ),
+    Workload("smtp-4k", "SMTP, a mail of 4 KB", SMTP_STARTTLS, "ms/session", "cpu", _MS, _smtp(4096, 1)),
+    Workload("smtp-1m", "SMTP, a mail of 1 MB", SMTP_STARTTLS, "ms/session", "cpu", _MS, _smtp(1_000_000, 1)),
+    Workload(
+        "smtp-many", "SMTP, ten mails of 4 KB in a session", SMTP_STARTTLS, "ms/mail", "cpu", _MS, _smtp(4096, 10),
+        targets=(Target(2.0, "stunnel"),),
+    ),
+    Workload(
+        "download", "Download", IMAP_IMPLICIT, "s/GB", "cpu", 1.0, _transfer(client.download),
+        targets=(Target(0.85, "nginx"),),
+    ),
+    Workload(
+        "upload", "Upload", IMAP_IMPLICIT, "s/GB", "cpu", 1.0, _transfer(client.upload),
+        targets=(Target(1.2, "nginx"),),
+    ),
+    Workload(
+        "round-trip", "Round trip of a short line", IMAP_IMPLICIT, "us", "cpu", _US, _round_trip,
+        targets=(Target(1.6, "nginx"),),
+        extra=(("median", "us, median", _US), ("p99", "us, 99th percentile", _US)),
+    ),
+    Workload(
+        "idle-1000", "Memory of 1,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(1000),
+        fresh=True,
+        targets=(Target(1.0, "nginx"),),
+        extra=(("idle", "% CPU when idle", 100.0), ("slower", "x CPU of a new session", 1.0)),
+    ),
+    Workload(
+        "idle-10000", "Memory of 10,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(10000),
+        fresh=True,
+        # Half a minute for each of them, and memory hardly varies.
+        most_rounds=1,
+        targets=(Target(1.0, "nginx"), Target(0.01, measure="idle"), Target(1.1, measure="slower")),
+        extra=(("idle", "% CPU when idle", 100.0), ("slower", "x CPU of a new session", 1.0)),
+    ),
+    Workload(
+        "start", "Start to listening", IMAP_IMPLICIT, "s", "start", 1.0, _start,
+        fresh=True,
+        targets=(Target(0.6, measure="start"), Target(45e6, measure="rss")),
+        extra=(("rss", "MB resident", _MB), ("pss", "MB PSS", _MB)),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One workload on one peer in one round."""
+
+    workload: str
+    peer: str
+    round: int
+    measures: Measures
+    others: float = 0.0
+    """Processors that were kept busy by processes that had nothing to do with it."""
+    failure: str = ""
+
+
+def measure(workload: Workload, running: Running, conditions: Conditions, number: int, backend: int) -> Sample:
+    """`backend` is the process behind all peers."""
+
+    def ours() -> float:
+        return processes.own_cpu() + processes.cpu(backend) + running.cpu()
+
+    name = running.peer.name
+    began, machine, own = time.perf_counter(), processes.machine_cpu(), ours()
+    try:
+        measures = workload.run(running, conditions)
+    except (Broken, OSError, ssl.SSLError, ZeroDivisionError) as error:
+        return Sample(workload.name, name, number, {}, failure=str(error) or type(error).__name__)
+    elapsed = time.perf_counter() - began
+    others = ((processes.machine_cpu() - machine) - (ours() - own)) / elapsed
+    return Sample(workload.name, name, number, measures, others=max(0.0, min(others, float(os.cpu_count() or 1))))

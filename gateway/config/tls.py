@@ -1,0 +1,115 @@
+"""The options of `[tls]`, which each `[service:NAME]` may have too: what they say, inherit and need of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from .grammar import any_of, choice, network, several, single
+from .section import Section
+from .values import TLS, Network, Pair
+
+_PROFILES = ("modern", "intermediate", "legacy")
+_CLIENT_CERTIFICATES = ("none", "request", "require")
+_WHOSE_CLIENTS = "name the networks of the clients that know nothing newer than TLS 1.0 or 1.1"
+_WHOSE_CA = "name the PEM file of the issuers whose certificates count"
+MISSING = "name the PEM file that holds the certificate and its chain"
+"""What would be right where there is no certificate."""
+
+_one_file = single("write one file, and its name must not hold blanks")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSOptions:
+    """What one section says, and where it is silent, what it inherits."""
+
+    pairs: tuple[Pair, ...] = ()
+    profile: str | None = "intermediate"
+    """None stands for what is wrong: nothing follows from it.  So it does below."""
+    legacy_clients: tuple[Network, ...] = ()
+    client_certificate: str | None = "none"
+    client_ca: Path | None = None
+    written: frozenset[str] = frozenset()
+    """The options that stand in the file, whether they are good or not."""
+
+    @property
+    def values(self) -> TLS:
+        """Without what nothing asks for, so that services that are served alike have equal ones."""
+        legacy, asked = self.profile == "legacy", self.client_certificate != "none"
+        return TLS(
+            self.pairs,
+            self.profile or "intermediate",
+            self.legacy_clients if legacy else (),
+            self.client_certificate or "none",
+            self.client_ca if asked else None,
+        )
+
+
+def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
+    """What the section says of TLS; `base` is what holds where it says nothing."""
+    written = section.options.keys()
+    certificates = section.take("certificate", several(str), ())
+    keys = section.take("key", several(str), ())
+    profile = section.take("profile", choice(*_PROFILES), None if "profile" in written else base.profile)
+    clients = section.take("legacy_clients", several(network), base.legacy_clients)
+    asked = section.take(
+        "client_certificate",
+        choice(*_CLIENT_CERTIFICATES),
+        None if "client_certificate" in written else base.client_certificate,
+    )
+    authorities = section.take("client_ca", _one_file, "")
+    if "key" in written and "certificate" not in written:
+        section.wrong("certificate", f"is missing, and key needs it; {MISSING}, or remove the key")
+    found = TLSOptions(
+        # A key belongs to its certificate: a section with its own of one inherits nothing of the other.
+        _pairs(section, certificates, keys) if "certificate" in written else base.pairs,
+        profile,
+        clients,
+        asked,
+        section.file("client_ca", authorities) if authorities else base.client_ca,
+        base.written | written,
+    )
+    _check_companion(section, found, "profile", profile, ("legacy",), "legacy_clients", _WHOSE_CLIENTS)
+    _check_companion(section, found, "client_certificate", asked, ("request", "require"), "client_ca", _WHOSE_CA)
+    return found
+
+
+def _pairs(section: Section, certificates: tuple[str, ...], keys: tuple[str, ...]) -> tuple[Pair, ...]:
+    """Each certificate with its key: there is one for each of them, or none for any."""
+    holders = [section.file("certificate", name) for name in certificates]
+    for twice in [path for place, path in enumerate(holders) if path in holders[:place]]:
+        section.wrong("certificate", f"{twice} stands there twice; write each file once")
+    if not keys:
+        return tuple(Pair(path, None) for path in holders)
+    paths = [section.file("key", name) for name in keys]
+    if holders and len(paths) != len(holders):
+        fault = f"there are {_counted(holders, 'certificate')}, but {_counted(paths, 'key')}"
+        right = "write a key for each of them, in the same order; the same file again where it holds both"
+        section.wrong("key", f"{fault}; {right}")
+    # Not strict: what is left over has just been told.
+    return tuple(Pair(path, key if key != path else None) for path, key in zip(holders, paths, strict=False))
+
+
+def _counted(things: Collection[object], what: str) -> str:
+    return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
+
+
+def _check_companion(
+    section: Section,
+    found: TLSOptions,
+    switch: str,
+    word: str | None,
+    wanting: Collection[str],
+    companion: str,
+    right: str,
+) -> None:
+    """Some words need another option, which means nothing with the other words."""
+    if word is None or section.options.keys().isdisjoint({switch, companion}):
+        return  # What is inherited as it is has been looked at where it stands.
+    if word in wanting and companion not in found.written:
+        section.wrong(companion, f"is missing, and {switch} = {word} needs it; {right}")
+    if word not in wanting and companion in section.options:
+        section.wrong(
+            companion, f"means nothing with {switch} = {word}; remove it, or write {switch} = {any_of(wanting)}"
+        )

@@ -1,0 +1,197 @@
+"""A flood of equal events is told by its beginning and its size (attacks.md L4).
+
+Whatever one client, or anybody who can connect, can cause as often as it likes has a budget of lines a minute.  What
+is beyond it is counted, and told in one `suppressed` line when the minute is over.  What costs a success (a login, a
+mail) or is the gateway's own is always told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..limits import Client, client_key
+
+MINUTE = 60.0
+"""Seconds that a budget is for, beginning with the first event after the last minute was over."""
+TOTAL = 40
+"""Lines of all kinds that share it.  The first of each kind in a minute is told in any case: nobody can hide one
+attack behind another."""
+FAILING = 65536
+"""Clients with an event of which it is known that it was told.  Beyond it, failed logins of others are all told."""
+OFFENDERS = 1024
+"""Clients for which it is counted how many of their events were not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Lines a minute for one kind of event."""
+
+    per_client: int
+    per_kind: int
+    """Of all clients."""
+    shared: bool = False
+    """What is spent here also counts against TOTAL."""
+    first: bool = False
+    """The first of a client is told, whatever others have spent."""
+
+
+COSTS_NOTHING = Budget(per_client=5, per_kind=20, shared=True)
+"""What anybody can cause by connecting: enough to see what goes on, and who began."""
+COSTS_A_DIALOGUE = Budget(per_client=30, per_kind=300)
+"""What takes a TLS handshake or a polite end: monitoring, clients that look around, mail that was not accepted."""
+FAILED_LOGIN = Budget(per_client=20, per_kind=300, first=True)
+"""fail2ban counts these.  `[limits] auth_failures_per_minute` is the same for one client; against many clients at once
+the first of each is what bans it."""
+
+NOISE = frozenset({
+    "refused",
+    "tls-failed",
+    "starttls-injection",
+    "tls-on-plaintext-port",
+    "http-on-mail-port",
+    "too-many-bad-commands",
+    "sasl-layer-unsupported",
+    "descriptors-exhausted",
+})  # fmt: skip
+NOISY = ("client-", "backend-")
+"""The same, by how they begin: what clients do, and what happens to each of them when the backend is away."""
+
+Fields = Mapping[str, object]
+Kind = tuple[str, str, str]
+"""Event, service, and the reason or limit; all of them words of ours or of the configuration, and so not many."""
+
+
+def budget_of(event: str, fields: Fields) -> Budget | None:
+    """None for what is always told."""
+    match event:
+        case "session":
+            return _budget_of_session(fields)
+        case "auth":
+            return FAILED_LOGIN if fields.get("result") == "failed" else None
+        case "plaintext":
+            return COSTS_A_DIALOGUE
+        case _ if event in NOISE or event.startswith(NOISY):
+            return COSTS_NOTHING
+    return None
+
+
+def _budget_of_session(fields: Fields) -> Budget | None:
+    phase = fields.get("phase")
+    if fields.get("proven") or fields.get("messages") or phase == "relaying":
+        return None
+    return COSTS_A_DIALOGUE if phase == "secure" or fields.get("reason") == "quit" else COSTS_NOTHING
+
+
+class Teller(Protocol):
+    """What can be told an event; `Events` is one."""
+
+    def emit(self, event: str, **fields: object) -> None: ...
+
+    def bound(self, **fields: object) -> Teller: ...
+
+
+class Summary:
+    """What was told and what was not in this minute, for all events of the gateway.
+
+    `seconds` is a clock that never goes back.  `tick` is to be called every few seconds, or the last flood is told of
+    only with the next event; `flush` at the end.
+    """
+
+    def __init__(self, events: Teller, seconds: Callable[[], float]) -> None:
+        self._events = events
+        self._seconds = seconds
+        self._began = float("-inf")
+        self._total = 0
+        self._told: dict[Kind, int] = {}
+        self._clients: dict[tuple[Kind, Client], int] = {}
+        self._suppressed: dict[Kind, int] = {}
+        self._offenders: dict[Client, int] = {}
+
+    def lets(self, event: str, service: str, client: str, fields: Fields) -> bool:
+        """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
+        self.tick()
+        budget = budget_of(event, fields)
+        if budget is None:
+            return True
+        kind = (event, service, str(fields.get("reason") or fields.get("limit") or ""))
+        key = client_key(client)
+        if self._is_within(budget, kind, key):
+            self._tell(budget, kind, key)
+            return True
+        self._suppress(kind, key)
+        return False
+
+    def tick(self) -> None:
+        """A minute may be over."""
+        now = self._seconds()
+        if now - self._began >= MINUTE:
+            self.flush()
+            self._began = now
+
+    def flush(self) -> None:
+        """Say what was not told, and begin anew."""
+        if self._suppressed:
+            kinds = sorted(self._suppressed.items(), key=lambda item: (-item[1], item[0]))
+            worst = max(self._offenders, key=self._offenders.__getitem__, default=None)
+            self._events.emit(
+                "suppressed",
+                count=sum(self._suppressed.values()),
+                seconds=round(self._seconds() - self._began, 3),
+                clients=len(self._offenders),
+                worst=worst,
+                worst_count=None if worst is None else self._offenders[worst],
+                detail=", ".join(f"{' '.join(filter(None, kind))}: {count}" for kind, count in kinds),
+            )
+        self._total = 0
+        self._told.clear()
+        self._clients.clear()
+        self._suppressed.clear()
+        self._offenders.clear()
+
+    def _is_within(self, budget: Budget, kind: Kind, client: Client) -> bool:
+        of_kind = self._told.get(kind, 0)
+        of_client = self._clients.get((kind, client), 0)
+        if of_kind == 0 or (budget.first and client and of_client == 0):
+            return True
+        if of_kind >= budget.per_kind or of_client >= budget.per_client:
+            return False
+        return not budget.shared or self._total < TOTAL
+
+    def _tell(self, budget: Budget, kind: Kind, client: Client) -> None:
+        self._told[kind] = self._told.get(kind, 0) + 1
+        self._total += budget.shared
+        # Who comes by a UNIX socket may be anybody.
+        if client and ((kind, client) in self._clients or len(self._clients) < FAILING):
+            self._clients[kind, client] = self._clients.get((kind, client), 0) + 1
+
+    def _suppress(self, kind: Kind, client: Client) -> None:
+        self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+        if client and (client in self._offenders or len(self._offenders) < OFFENDERS):
+            self._offenders[client] = self._offenders.get(client, 0) + 1
+
+
+class SummedEvents:
+    """Like the events that it is made of, within the budgets of a summary."""
+
+    __slots__ = ("_client", "_events", "_service", "_summary")
+
+    def __init__(self, events: Teller, summary: Summary, service: str = "", client: str = "") -> None:
+        self._events = events
+        self._summary = summary
+        self._service = service
+        self._client = client
+
+    def emit(self, event: str, **fields: object) -> None:
+        if self._summary.lets(event, self._of("service", fields), self._of("client", fields), fields):
+            self._events.emit(event, **fields)
+
+    def bound(self, **fields: object) -> SummedEvents:
+        """The same, with these fields first in every event."""
+        service, client = self._of("service", fields), self._of("client", fields)
+        return SummedEvents(self._events.bound(**fields), self._summary, service, client)
+
+    def _of(self, name: str, fields: Fields) -> str:
+        mine = self._service if name == "service" else self._client
+        return str(fields.get(name) or mine)
