@@ -24,11 +24,12 @@ from .errors import StartError
 from .listener import BindError, Listener, bind
 from .negotiation.filters import Newlines
 from .proxyprotocol import canonical
+from .relay import RelayWatch, is_watched
 from .session import Entrance, Session
 from .telemetry.events import Events
-from .tls.context import CertificateError, accepting, client_context, connecting, server_context
+from .tls.context import CertificateError, accepting, server_context
 from .tls.half import TLSHalf
-from .tls.verify import BackendTLS
+from .tls.towards import Towards
 
 
 class Gateway(Service):
@@ -45,6 +46,7 @@ class Gateway(Service):
         self._given_reactor = reactor
         self._backends: dict[Backend, _Reachable] = {}
         self._bound: list[tuple[socket.socket, str, Entrance]] | None = None
+        self._watches: dict[Backend, RelayWatch] = {}
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._stopped: Deferred[None] | None = None
@@ -86,6 +88,7 @@ class Gateway(Service):
                             events=self._events,
                             connect_tls=backend.connect_tls,
                             said=backend.said,
+                            refusal=self._refusal(service, backend),
                         )
                         bound.extend((sock, text, entrance) for sock, text in bind(address))
         except StartError:
@@ -98,13 +101,34 @@ class Gateway(Service):
         """One dialer, one memory of failures and one TLS context for all services in front of it."""
         if values not in self._backends:
             dialer = Dialer(self._reactor, values.addresses, self._configuration.timeouts.connect)
-            self._backends[values] = _Reachable(dialer, _connecting(values))
+            self._backends[values] = _Reachable(dialer, Towards(values) if values.tls != "none" else None)
         return self._backends[values]
+
+    def _refusal(self, service: ServiceValues, backend: _Reachable) -> Callable[[], str]:
+        """One watch for all services in front of a backend that may relay for strangers."""
+        dialect, values = DIALECTS[service.protocol], service.backend
+        if not is_watched(dialect, values):
+            return _nothing
+        if values not in self._watches:
+            configuration = self._configuration
+            self._watches[values] = RelayWatch(
+                self._reactor,
+                values,
+                dialect,
+                configuration.hostname,
+                configuration.timeouts,
+                backend.connect_tls,
+                self._events,
+            )
+        watch = self._watches[values]
+        return lambda: watch.reason
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
         _raise_descriptor_limit()
         super().startService()
+        for watch in self._watches.values():
+            watch.start()
         for sock, text, entrance in self._bound or ():
             complain = partial(self._complain, service=entrance.service, address=text)
             listener = Listener(self._reactor, sock, partial(self._accept, entrance), complain)
@@ -144,6 +168,8 @@ class Gateway(Service):
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()
+        for watch in self._watches.values():
+            watch.stop()
         if not self._sessions:
             return None
         stopped: Deferred[None] = Deferred()
@@ -192,6 +218,10 @@ def _agreed(configuration: Configuration, service: ServiceValues) -> Iterator[tu
         yield address, common
 
 
+def _nothing() -> str:
+    return ""
+
+
 def _accepted(context: Any) -> TLSHalf:
     return TLSHalf(accepting(context))
 
@@ -203,27 +233,6 @@ class _Reachable:
     dialer: Dialer
     connect_tls: Callable[[str], TLSHalf] | None
     said: set[str] = field(default_factory=set)
-
-
-def _connecting(backend: Backend) -> Callable[[str], TLSHalf] | None:
-    """host -> the connecting half of TLS towards it.  Raises CertificateError."""
-    if backend.tls == "none":
-        return None
-    wanted = BackendTLS(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
-    context = client_context(wanted if wanted.name else replace(wanted, name="localhost"))
-
-    def connect(host: str) -> TLSHalf:
-        return TLSHalf(connecting(context, wanted if wanted.name else replace(wanted, name=_canonical(host))))
-
-    return connect
-
-
-def _canonical(host: str) -> str:
-    """A certificate names an address in its one form; a name is left as it is."""
-    try:
-        return canonical(host)
-    except ValueError:
-        return host
 
 
 def _client(sock: socket.socket, address: Any) -> str:

@@ -18,14 +18,13 @@ from typing import Any
 from .backend import Attempt, Dialer
 from .config.values import Network, Timeouts
 from .deadline import Deadline
-from .dialects.base import Dialect, Identity, Policy, Terms
+from .dialects.base import Dialect, Identity, Policy, Terms, turned_away
 from .dialects.reach import CLOSED
 from .leg import End, Leg
 from .negotiation.driver import Negotiation
 from .negotiation.vocabulary import (
     Abort,
     Action,
-    Await,
     Close,
     Delivered,
     Dial,
@@ -33,19 +32,17 @@ from .negotiation.vocabulary import (
     Greeted,
     Identified,
     Note,
-    Pass,
     Patience,
-    Peek,
     Proven,
+    Script,
     Secured,
     Send,
     Side,
     Splice,
     StartTLS,
-    Take,
-    TLSFailed,
     Trouble,
 )
+from .negotiation.waiting import lateness, patience_for
 from .proxyprotocol import Origin
 from .telemetry.events import Events
 from .tls.half import TLSHalf
@@ -78,6 +75,8 @@ class Entrance:
     """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once per backend and have been made."""
+    refusal: Callable[[], str] = lambda: ""
+    """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
 
 
 def _identity() -> str:
@@ -93,6 +92,12 @@ def _origin(sock: socket.socket) -> Origin | None:
         return Origin(sock.getpeername()[:2], sock.getsockname()[:2])
     except OSError:
         return None  # reset meanwhile: the session will learn of it
+
+
+def _script(entrance: Entrance, terms: Terms) -> Script:
+    if reason := entrance.refusal():
+        return turned_away(terms, entrance.dialect.unavailable(terms.hostname), reason)
+    return entrance.dialect.script(terms)
 
 
 class Session:
@@ -117,7 +122,7 @@ class Session:
             origin=_origin(sock) if entrance.terms.identity is not Identity.NONE else None,
             proxied=bool(client) and any(ip_address(client) in network for network in entrance.accept_proxy),
         )
-        self._negotiation = Negotiation(entrance.dialect.script(terms))
+        self._negotiation = Negotiation(_script(entrance, terms))
         self._phase = "dialling"
         self._spliced = False
         self._reason = ""
@@ -318,13 +323,7 @@ class Session:
     # --- deadlines ---------------------------------------------------------------------------
 
     def _patience(self) -> Patience | None:
-        match self._negotiation.waiting:
-            case None | Dial():
-                return None  # the dialer has a deadline of its own
-            case StartTLS():
-                return Patience.HANDSHAKE
-            case waiting:
-                return waiting.patience
+        return patience_for(self._negotiation.waiting)
 
     def _seconds(self) -> float:
         timeouts = self._entrance.timeouts
@@ -366,15 +365,7 @@ class Session:
         """What the negotiation is told: who kept us waiting, and for what."""
         if self._left() <= 0:
             return Expired(Side.CLIENT, Patience.COMMAND)
-        patience = self._patience() or Patience.CONNECT
-        match self._negotiation.waiting:
-            case StartTLS(side):
-                return TLSFailed(side, "handshake timed out")
-            case Await(sides) if Side.CLIENT in sides:
-                return Expired(Side.CLIENT, patience)
-            case Take(side) | Peek(side) | Pass(side):
-                return Expired(side, patience)
-        return Expired(Side.BACKEND, patience)
+        return lateness(self._negotiation.waiting)
 
     def _relay_expired(self) -> None:
         moved = sum(leg.received + leg.sent for leg in self._legs.values())

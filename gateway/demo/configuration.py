@@ -48,7 +48,11 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
     def at(port: str) -> tuple[TCPAddress]:
         return (TCPAddress(HOST, ports[port]),)
 
-    behind = {protocol: Backend(f"legacy-{protocol}", (TCPAddress(HOST, port),)) for protocol, port in backends.items()}
+    behind = {
+        # The demo's SMTP server keeps whatever it gets, and sends nothing on.
+        protocol: Backend(f"legacy-{protocol}", (TCPAddress(HOST, port),), allow_relay=protocol == "smtp")
+        for protocol, port in backends.items()
+    }
     services = (
         Service("smtp", "smtp", at("smtp"), (), ("auth-only",), behind["smtp"], tls),
         Service("submission", "smtp", at("submission"), at("submissions"), ("required",), behind["smtp"], tls),

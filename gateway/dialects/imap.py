@@ -358,9 +358,11 @@ class IMAP:
         nobody's but ours."""
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
         untagged: list[bytes] = []
-        while len(untagged) < REPLY_LINES:
+        octets = 0
+        while len(untagged) < REPLY_LINES and octets <= REPLY_OCTETS:
             heard = yield Await((BACKEND,), Patience.REPLY, REPLY_LINE)
             text = heard.text if isinstance(heard, Line) else b""
+            octets += len(text)
             if text.startswith(tag + b" "):
                 return text[len(tag) + 1 :], untagged
             if not text.startswith(b"* "):

@@ -7,8 +7,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import AuthorityInformationAccessOID
 from OpenSSL import SSL, crypto
 
 from gateway.config.values import Pair
@@ -55,7 +57,7 @@ class Certified:
     pair: Pair
     chain: tuple[x509.Certificate, ...]
     """The server's own first; none of them needs the file any more."""
-    private: Any
+    private: Any = field(compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -273,7 +275,7 @@ def _complaints(certified: Certified, now: datetime) -> Iterator[str]:
         elif certificate.not_valid_before_utc > now:
             day = _day(certificate.not_valid_before_utc)
             yield f"{file}: {what} is not valid before {day}; wait for it, or see whether this machine's clock is right"
-    for number, (certificate, issuer) in enumerate(zip(chain, chain[1:], strict=False), 1):
+    for number, (certificate, issuer) in enumerate(pairwise(chain), 1):
         if _issued(certificate, issuer):
             continue
         if any(_issued(certificate, other) for other in chain if other not in (certificate, issuer)):
@@ -362,8 +364,8 @@ def _unanchored(chain: Sequence[x509.Certificate]) -> bool:
 
 
 def _alternatives(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
-    # A name that cannot be read is one that no client can ask for.
-    with suppress(x509.ExtensionNotFound, ValueError):
+    # A name that cannot be read is one that no client can ask for; cryptography may raise anything over it.
+    with suppress(Exception):
         return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     return ()
 
@@ -399,9 +401,9 @@ def _tlsa(certificate: x509.Certificate) -> str:
 
 def _published_at(certificate: x509.Certificate) -> str | None:
     """Where the issuer's certificate can be had (RFC 5280 4.2.2.1); usually in DER form."""
-    with suppress(x509.ExtensionNotFound, ValueError):
+    with suppress(Exception):
         for access in certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value:
-            if access.access_method == x509.AuthorityInformationAccessOID.CA_ISSUERS:
+            if access.access_method == AuthorityInformationAccessOID.CA_ISSUERS:
                 return _shown(str(access.access_location.value))
     return None
 

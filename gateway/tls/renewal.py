@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from gateway.config.values import TLS, Pair
 
-from .certificates import Authorities, CertificateError, Certified, load, load_authorities, read
+from .certificates import Authorities, CertificateError, Certified, load, load_authorities
 from .server import Inventory, ServerTLS
 
 INTERVAL: Final = 5.0
@@ -94,14 +95,12 @@ class Renewal:
         """A line with the cure for each file that cannot be read any more; for after privileges were dropped."""
         lines = []
         for source, watched in self._watched.items():
-            for path in dict.fromkeys(_files(source)):
-                try:
-                    read(path)
-                except CertificateError as error:
-                    lines.append(_locked(path))
-                    # It has been told with that.
-                    self._watched[source] = replace(watched, refused=str(error), told=True)
-        return lines
+            locked = [_locked(path) for path in _files(source) if not _may_read(path)]
+            if locked:
+                lines += locked
+                # What changes now because of that alone is no renewal.
+                self._watched[source] = replace(watched, seen=_signature(source), refused=locked[0])
+        return list(dict.fromkeys(lines))
 
     def start(self, reactor: Reactor) -> None:
         """Look every INTERVAL seconds, from INTERVAL seconds on."""
@@ -120,8 +119,10 @@ class Renewal:
             self._warn(source, now)
         if now - self._rotated >= ROTATION:
             self._rotated = now
-            for server in self._servers:
-                server.wear(server.prepare(self._inventory({})))
+            # Not so important that it could fail: what was good enough until now stays.
+            with suppress(CertificateError):
+                for server in self._servers:
+                    server.wear(server.prepare(self._inventory({})))
 
     def _turn(self, reactor: Reactor) -> None:
         self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
@@ -218,7 +219,13 @@ def _files(source: Source) -> tuple[Path, ...]:
 
 
 def _read(source: Source, now: datetime) -> Certified | Authorities:
-    return load(source, now) if isinstance(source, Pair) else load_authorities(source)
+    try:
+        return load(source, now) if isinstance(source, Pair) else load_authorities(source)
+    except CertificateError:
+        raise
+    except Exception as fault:
+        # Half a file may be anything.
+        raise CertificateError(f"{_files(source)[0]}: cannot be understood ({type(fault).__name__})") from None
 
 
 def _signature(source: Source) -> Signature:
@@ -237,6 +244,17 @@ def _looks(path: Path) -> tuple[int, ...]:
     return (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
 
 
+def _may_read(path: Path) -> bool:
+    """Whatever else is wrong with it is not a question of rights."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        return False
+    except (OSError, ValueError):
+        pass
+    return True
+
+
 def _locked(path: Path) -> str:
     """What the operator can do about a file that root could read and the gateway's user cannot."""
     culprit = _culprit(path)
@@ -246,8 +264,8 @@ def _locked(path: Path) -> str:
     except KeyError:
         user = str(os.geteuid())
     return (
-        f"{path}: {user} may not read it, so a renewed certificate will go unnoticed until the gateway is started again; "
-        f"the {what} {culprit} is in the way: chgrp it to a group of {user} and chmod {right}, "
+        f"{path}: {user} may not read it, so a renewed certificate will not be served before the gateway is started "
+        f"again; the {what} {culprit} is in the way: chgrp it to a group of {user} and chmod {right}, "
         "or let systemd pass the files on (LoadCredential=)"
     )
 

@@ -119,13 +119,20 @@ class Service:
     protocol: str = ""
     modes: Sequence[str] = ("starttls", "implicit")
     options: Mapping[str, str] = field(default_factory=dict)
+    watched: bool = False
+    """An SMTP backend at an address is first asked whether it relays; those that tests script would."""
 
     @property
     def section(self) -> str:
-        lines = [f"[service:{self.name}]", f"protocol = {self.protocol or self.name}", f"backend = {self.backend}"]
+        protocol, backend = self.protocol or self.name, self.backend
+        meant = []
+        if protocol == "smtp" and ":" in backend and not self.watched:
+            backend = f"{self.name}-server"
+            meant = [f"[backend:{backend}]", f"address = {self.backend}", "allow_relay = yes"]
+        lines = [f"[service:{self.name}]", f"protocol = {protocol}", f"backend = {backend}"]
         lines += [f"{mode} = 127.0.0.1:0" for mode in self.modes]
         lines += [f"{name} = {value}" for name, value in self.options.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *meant])
 
 
 @dataclass(frozen=True)

@@ -537,6 +537,7 @@ def test_a_lazy_backend_is_dialled_when_it_is_needed(
         f"backend:{protocol}-store": {"address": backend.address, "connect": "lazy"}
         for protocol, backend in backends.items()
     }
+    options["backend:smtp-store"]["allow_relay"] = "yes"
     with running(tmp_path, identity, services, options=options) as gateway:
         for protocol, words in WORDS.items():
             with Client(gateway.address(protocol)) as client:

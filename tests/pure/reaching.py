@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect
-from gateway.negotiation.vocabulary import Send, Side
+from gateway.negotiation.vocabulary import Side
 from gateway.proxyprotocol import Origin
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -31,7 +31,7 @@ HERE = Origin(("192.0.2.10", 40000), ("198.51.100.1", 143))
 HERE6 = Origin(("2001:db8::10", 40000), ("2001:db8::1", 143))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Way:
     """One protocol's way to its backend under `tls = starttls`, in what is said on it."""
 
@@ -47,17 +47,23 @@ class Way:
     """What we say first inside TLS, and the answers."""
     welcome: bytes
     """The greeting that the client gets under `required`."""
+    welcome_inside: bytes
+    """... and on an implicit port."""
     unavailable: bytes
     """What it hears instead."""
-    login: bytes
-    """What the client wants to say, and would say too early."""
+    login: tuple[bytes, ...]
+    """What the client wants to say: lines that a backend would act on."""
 
     def __str__(self) -> str:
         return self.dialect.name
 
     def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
+        """A backend that has not greeted yet, for a client that is inside TLS where that comes first."""
         agreed = terms(**{"backend_tls": BackendTLS.STARTTLS, "received": False, **changes})
-        return Playbook(self.dialect, agreed, others=others).start(DIAL).dialled()
+        play = Playbook(self.dialect, agreed, others=others)
+        if agreed.implicit:
+            return play.start(tls(b"")).secured(DIAL).dialled()
+        return play.start(DIAL).dialled()
 
     def begun(self, play: Playbook) -> Playbook:
         """From the greeting to our STARTTLS."""
@@ -71,26 +77,24 @@ class Way:
         """Up to our STARTTLS."""
         return self.begun(self.dialled(**changes))
 
-    def finished(self, play: Playbook) -> Playbook:
-        """From the handshake's success to the client's greeting."""
-        steps: list[Send] = [*(to_backend(ask) for ask, _ in self.again), to_client(self.welcome)]
-        play.secured(steps[0])
-        for (_, answer), step in zip(self.again, steps[1:], strict=True):
-            play.backend(answer, step)
+    def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
+        """From the handshake's success to the client's greeting, and what follows it at once."""
+        welcome = self.welcome_inside if implicit else self.welcome
+        steps = [(to_backend(ask),) for ask, _ in self.again]
+        first, *others = [*steps, (to_client(welcome), *then)]
+        play.secured(*first)
+        for (_, answer), step in zip(self.again, others, strict=True):
+            play.backend(answer, *step)
         return play
 
-    def secured(self, **changes: Any) -> Playbook:
-        """Up to the client's greeting, on a plaintext port."""
-        return self.finished(self.asked(**changes).backend(self.go, SWITCH))
+    def secured(self, *then: Expected, implicit: bool = False, **changes: Any) -> Playbook:
+        """Up to the client's greeting."""
+        play = self.asked(implicit=implicit, **changes).backend(self.go, SWITCH)
+        return self.finished(play, *then, implicit=implicit)
 
     def sorry(self, key: str, **fields: object) -> tuple[Expected, ...]:
         """What follows where no address is left: the log knows why, the client does not."""
         return note(key, **fields), to_client(self.unavailable), ABORT_BACKEND, close(key)
-
-    def offering(self, answer: bytes) -> Way:
-        """The same with another answer to the last thing that we ask before STARTTLS."""
-        *before, (ask, _) = self.asks
-        return replace(self, asks=(*before, (ask, answer)))
 
 
 HELLO = b"EHLO gw.example.org\r\n"
@@ -103,8 +107,9 @@ SMTP = Way(
     go=b"220 2.0.0 go ahead\r\n",
     again=(),
     welcome=b"220 legacy.example.org ESMTP\r\n",
+    welcome_inside=b"220 legacy.example.org ESMTP\r\n",
     unavailable=b"421 gw.example.org Service not available, closing transmission channel\r\n",
-    login=b"EHLO me\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\n",
+    login=(b"EHLO me\r\n", b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"),
 )
 IMAP = Way(
     DIALECTS["imap"],
@@ -114,8 +119,9 @@ IMAP = Way(
     go=b"sgw1 OK go\r\n",
     again=((b"sgw2 CAPABILITY\r\n", b"* CAPABILITY IMAP4rev1 AUTH=PLAIN INSIDE\r\nsgw2 OK done\r\n"),),
     welcome=b"* OK [CAPABILITY IMAP4rev1 INSIDE STARTTLS LOGINDISABLED] hi\r\n",
+    welcome_inside=b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN INSIDE] hi\r\n",
     unavailable=b"* BYE [UNAVAILABLE] Service temporarily unavailable\r\n",
-    login=b"a LOGIN joe secret\r\n",
+    login=(b"a LOGIN joe secret\r\n",),
 )
 POP3 = Way(
     DIALECTS["pop3"],
@@ -125,7 +131,8 @@ POP3 = Way(
     go=b"+OK go\r\n",
     again=(),
     welcome=b"+OK hi\r\n",
+    welcome_inside=b"+OK hi\r\n",
     unavailable=b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n",
-    login=b"USER joe\r\nPASS secret\r\n",
+    login=(b"USER joe\r\n", b"PASS secret\r\n"),
 )
 WAYS = (SMTP, IMAP, POP3)

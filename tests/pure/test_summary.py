@@ -219,8 +219,9 @@ def test_a_busy_server_s_polite_sessions_are_told_although_nothing_came_of_them(
     for client in addresses(250):
         log.session(client).emit("session", phase="plaintext", reason="quit")
     assert len(log.take()) == 50
-    log.session().emit("tls-failed")
-    assert len(log.take()) == 1, "they do not count against the noise"
+    for client in addresses(10):
+        log.session(client).emit("tls-failed")
+    assert len(log.take()) == 10, "they do not count against the noise"
 
 
 def test_the_first_failed_login_of_a_client_is_told_whatever_the_others_did(log: Log) -> None:
@@ -284,17 +285,44 @@ def test_a_binding_keeps_what_was_bound_before(log: Log) -> None:
     assert log.take() == [{"event": "x", "service": "smtp", "client": "192.0.2.1", "session": "S"}]
 
 
+def test_every_minute_has_all_its_budgets_again(log: Log) -> None:
+    minutes = []
+    for _ in range(3):
+        for number, client in enumerate(addresses(300)):
+            log.session(client, f"service{number % 3}").emit("refused", limit="sessions")
+        for _ in range(10):
+            log.session().emit("client-timeout")
+        for _ in range(30):
+            log.session("192.0.2.9").emit("auth", result="failed")
+        told = Counter(str(line["event"]) for line in log.take())
+        minutes.append((told, log.suppressed()))
+    assert minutes[0][0] == {"refused": 42, "client-timeout": 1, "auth": 20}
+    assert minutes[0][1] is not None
+    assert minutes[0][1]["clients"] == 258 + 2
+    assert minutes[1:] == minutes[:1] * 2
+
+
+def test_offenders_are_counted_on_when_there_is_no_room_for_more(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "OFFENDERS", 2)
+    for _ in range(10):
+        for client in addresses(3):
+            log.session(client).emit("tls-failed")
+    told = log.suppressed()
+    assert told is not None
+    assert (told["count"], told["clients"], told["worst_count"]) == (15, 2, 5)
+
+
 # --- the summary ---------------------------------------------------------------------------------
 
 
 def test_the_worst_come_first(log: Log) -> None:
-    for count, client, service in ((7, "192.0.2.1", "smtp"), (12, "192.0.2.2", "imap"), (7, "192.0.2.3", "pop3")):
+    for count, client, service in ((7, "192.0.2.1", "imap"), (12, "192.0.2.2", "smtp"), (7, "192.0.2.3", "pop3")):
         for _ in range(count):
             log.session(client, service).emit("tls-failed")
     told = log.suppressed()
     assert told is not None
     assert (told["count"], told["clients"], told["worst"], told["worst_count"]) == (11, 3, "192.0.2.2", 7)
-    assert told["detail"] == "tls-failed imap: 7, tls-failed pop3: 2, tls-failed smtp: 2"
+    assert told["detail"] == "tls-failed smtp: 7, tls-failed imap: 2, tls-failed pop3: 2"
 
 
 def test_without_a_tick_the_next_event_tells(log: Log) -> None:
