@@ -3,11 +3,13 @@ PYTHON = python3
 VENV = .venv
 TOOLS = .venv-tools
 PYTEST_ARGS =
+ROUNDS = 5
+BENCH_ARGS =
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.telemetry.events
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -20,6 +22,10 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Beside whatever peers are installed; benchmarks/README.md tells what it does.
+bench: $(VENV)/installed
+	$(VENV)/bin/python -m benchmarks --rounds $(ROUNDS) $(BENCH_ARGS)
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -148,8 +148,8 @@ def main(given: Sequence[str]) -> int:
     if options.check:
         workloads = [workload for workload in WORKLOADS if workload.name in CHECKED]
         chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
-    for number in (signal.SIGALRM, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for ending in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(ending, _stop)
     signal.alarm(options.limit)
     descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
     machine = _machine()
@@ -157,7 +157,9 @@ def main(given: Sequence[str]) -> int:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))
         stage = stack.enter_context(peers.stage(directory, descriptors))
         tls = client.context(stage.certificate)
-        conditions = Conditions(tls, options.seconds, options.octets, options.at_once)
+        # What the descriptors leave for sessions that are held, beside those that come and go.
+        held = stage.sessions - 2 * options.at_once - 20
+        conditions = Conditions(tls, options.seconds, options.octets, options.at_once, held)
         benchmark = Benchmark(stage, conditions)
         versions = benchmark.invite(chosen, stack)
         for number in range(options.rounds):

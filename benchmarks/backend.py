@@ -10,7 +10,7 @@ import json
 import re
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 PIECE = 256 * 1024
@@ -179,7 +179,10 @@ class Permission(Connection):
         raise AssertionError("HTTP is read as a whole")
 
 
-def serve(listeners: dict[int, tuple[socket.socket, Callable[[socket.socket, select.epoll], Connection]]]) -> None:
+Protocol = Callable[[socket.socket, select.epoll], Connection]
+
+
+def serve(listeners: Mapping[int, tuple[socket.socket, Protocol]]) -> None:
     """Until somebody ends the process."""
     poll = select.epoll()
     for number in listeners:
@@ -216,9 +219,10 @@ def serve(listeners: dict[int, tuple[socket.socket, Callable[[socket.socket, sel
 
 
 def main() -> None:
-    listeners = {}
-    ports = {}
-    for name, protocol in (("imap", IMAP), ("smtp", SMTP), ("permission", Permission)):
+    listeners: dict[int, tuple[socket.socket, Protocol]] = {}
+    ports: dict[str, int] = {}
+    protocols: dict[str, Protocol] = {"imap": IMAP, "smtp": SMTP, "permission": Permission}
+    for name, protocol in protocols.items():
         listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         listener.setblocking(False)
         listeners[listener.fileno()] = (listener, protocol)

@@ -32,6 +32,8 @@ class Run:
 
 def number(value: float) -> str:
     """Three digits that count."""
+    if value >= 1000:
+        return f"{value:,.0f}"
     if value >= 100 or value == 0:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

@@ -30,6 +30,8 @@ class Conditions:
     octets: int
     """Of a transfer."""
     at_once: int
+    held: int
+    """Sessions that the descriptors are enough for."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ def _round_trip(running: Running, conditions: Conditions) -> Measures:
     }
 
 
-def _idle(sessions: int) -> Callable[[Running, Conditions], Measures]:
+def _idle(wanted: int) -> Callable[[Running, Conditions], Measures]:
     def run(running: Running, conditions: Conditions) -> Measures:
+        sessions = min(wanted, conditions.held)
         port = running.ports[IMAP_IMPLICIT]
         opened: list[Conversation] = []
 
@@ -192,6 +195,12 @@ def _start(running: Running, conditions: Conditions) -> Measures:
 
 _MS, _US, _KB, _MB = 1e3, 1e6, 1e-3, 1e-6
 
+_IDLE_EXTRA = (
+    ("units", "sessions", 1.0),
+    ("idle", "% CPU when idle", 100.0),
+    ("slower", "x CPU of a new session", 1.0),
+)
+
 WORKLOADS = (
     Workload(
         "imap-full", "IMAP, STARTTLS, full handshake", IMAP_STARTTLS, "ms/session", "cpu", _MS, _imap(True, False),
@@ -229,7 +238,7 @@ WORKLOADS = (
         "idle-1000", "Memory of 1,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(1000),
         fresh=True,
         targets=(Target(1.0, "nginx"),),
-        extra=(("idle", "% CPU when idle", 100.0), ("slower", "x CPU of a new session", 1.0)),
+        extra=_IDLE_EXTRA,
     ),
     Workload(
         "idle-10000", "Memory of 10,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(10000),
@@ -237,7 +246,7 @@ WORKLOADS = (
         # Half a minute for each of them, and memory hardly varies.
         most_rounds=1,
         targets=(Target(1.0, "nginx"), Target(0.01, measure="idle"), Target(1.1, measure="slower")),
-        extra=(("idle", "% CPU when idle", 100.0), ("slower", "x CPU of a new session", 1.0)),
+        extra=_IDLE_EXTRA,
     ),
     Workload(
         "start", "Start to listening", IMAP_IMPLICIT, "s", "start", 1.0, _start,

@@ -19,7 +19,8 @@ whom the backend has banned, which says nothing about the backend."""
 
 @dataclass(slots=True)
 class _Record:
-    failures: int = 0
+    lasts: float = SHORTEST / 2
+    """Seconds that the last failure counted."""
     suspicions: int = 0
     failed_at: float = float("-inf")
     last_until: float = float("-inf")
@@ -52,8 +53,8 @@ class Health:
     def _put_last(self, record: _Record) -> None:
         now = self._seconds()
         if now >= record.last_until:  # one outage is one failure, however many clients run into it
-            record.failures += 1
-            record.last_until = now + min(LONGEST, SHORTEST * 2 ** (record.failures - 1)) * self._jitter()
+            record.lasts = min(LONGEST, 2 * record.lasts)
+            record.last_until = now + record.lasts * self._jitter()
 
     def greeted(self, key: str) -> None:
         """It spoke as a mail server does, be it to refuse."""

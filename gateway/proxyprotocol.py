@@ -12,7 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from .negotiation.vocabulary import Secured
+from .negotiation.vocabulary import ClientCertificate, Secured
 
 LONGEST_V1 = 107
 """Octets of a version 1 line with its CRLF (proxy-protocol.txt 2.1); the parser's words cannot add up to more."""
@@ -64,16 +64,6 @@ class Origin:
             object.__setattr__(self, name, (canonical(address), port))
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
-    """What a client's certificate amounts to; `resumed` if it was presented in an earlier connection of the
-    TLS session and not in this one."""
-
-    verified: bool
-    common_name: str | None = None
-    resumed: bool = False
-
-
 # --- said to a backend ---------------------------------------------------------------------------
 
 _LOCAL, _PROXY = b"\x20", b"\x21"
@@ -112,9 +102,9 @@ def v2(
 ) -> bytes:
     """The header of version 2: at most 536 octets, the first on the connection, in one write.
 
-    `secured` is the client leg's TLS, None on a plaintext leg (then `certificate` means nothing); `sni` is by
-    default the name in `secured`, and left out unless it is a DNS name; `session` becomes the UNIQUE_ID and is
-    ASCII of at most 128 octets.
+    `secured` is the client leg's TLS, None on a plaintext leg (then `certificate` means nothing); `sni`, `alpn` and
+    `certificate` are by default what it holds, and a name is left out unless it is a DNS name; `session` becomes
+    the UNIQUE_ID and is ASCII of at most 128 octets.
     """
     source, destination = _in_one_family(origin)
     family = _TCP6 if ":" in source else _TCP4
@@ -125,13 +115,13 @@ def v2(
     name = sni or (secured.sni if secured else None) or ""
     if len(name) <= _LONGEST_NAME and _DNS_NAME.fullmatch(name):
         said[_AUTHORITY] = name.encode("ascii")
-    if alpn:
-        said[_ALPN] = alpn.encode("ascii")
+    if protocol := alpn or (secured.alpn if secured else None):
+        said[_ALPN] = protocol.encode("ascii")
     if session:
         assert len(session) <= LONGEST_ID, session
         said[_UNIQUE_ID] = session.encode("ascii")
     if secured:
-        said |= _tls_facts(secured, certificate)
+        said |= _tls_facts(secured, certificate or secured.certificate)
     expendable = iter(_EXPENDABLE)
     while len(SIGNATURE) + 4 + len(addresses) + len(block := _tlvs(said)) > LONGEST_V2:
         said.pop(next(expendable), None)
@@ -162,7 +152,7 @@ def _tls_facts(secured: Secured, certificate: ClientCertificate | None) -> dict[
     client, verified = _OVER_TLS, False
     facts = {_VERSION: secured.version.encode("ascii"), _CIPHER: secured.cipher.encode("ascii")}
     if certificate:
-        client |= _CERTIFICATE_EVER if certificate.resumed else _CERTIFICATE_EVER | _CERTIFICATE_NOW
+        client |= _CERTIFICATE_EVER | _CERTIFICATE_NOW  # no session with a certificate is resumed
         verified = certificate.verified
         # A backend may take the name for a user's, or log it: one with control characters is not passed on.
         if verified and certificate.common_name and certificate.common_name.isprintable():

@@ -27,8 +27,9 @@ from .proxyprotocol import canonical
 from .relay import RelayWatch, is_watched
 from .session import Entrance, Session
 from .telemetry.events import Events
-from .tls.context import CertificateError, accepting, server_context
+from .tls.certificates import CertificateError
 from .tls.half import TLSHalf
+from .tls.renewal import Renewal
 from .tls.towards import Towards
 
 
@@ -44,6 +45,7 @@ class Gateway(Service):
         self._configuration = configuration
         self._events = events
         self._given_reactor = reactor
+        self._renewal = Renewal(events.emit)
         self._backends: dict[Backend, _Reachable] = {}
         self._bound: list[tuple[socket.socket, str, Entrance]] | None = None
         self._watches: dict[Backend, RelayWatch] = {}
@@ -66,15 +68,12 @@ class Gateway(Service):
             return
         bound: list[tuple[socket.socket, str, Entrance]] = []
         try:
-            contexts = {}
-            for service in self._configuration.services:
-                first = service.tls.pairs[0]
-                own = first not in self._configuration.tls.pairs
-                with _told(f"[service:{service.name}]" if own else "[tls]"):
-                    contexts[service.name] = server_context(first.certificate, first.key)
             for service in self._configuration.services:
                 with _told(f"[backend:{service.backend.name}]"):
                     backend = self._backend(service.backend)
+                inherited = service.tls.pairs == self._configuration.tls.pairs
+                with _told("[tls]" if inherited else f"[service:{service.name}]"):
+                    tls = self._renewal.serve(service.tls, DIALECTS[service.protocol].alpn)
                 with _told(f"[service:{service.name}]"):
                     for address, terms in _agreed(self._configuration, service):
                         entrance = Entrance(
@@ -84,7 +83,7 @@ class Gateway(Service):
                             accept_proxy=service.accept_proxy,
                             timeouts=self._configuration.timeouts,
                             dialer=backend.dialer,
-                            accept_tls=partial(_accepted, contexts[service.name]),
+                            accept_tls=tls.accept,
                             events=self._events,
                             connect_tls=backend.connect_tls,
                             said=backend.said,
@@ -127,6 +126,9 @@ class Gateway(Service):
         self.privilegedStartService()  # `twist` does not call it
         _raise_descriptor_limit()
         super().startService()
+        for line in self._renewal.still_readable():
+            self._events.emit("certificate", state="unreadable", detail=line)
+        self._renewal.start(self._reactor)
         for watch in self._watches.values():
             watch.start()
         for sock, text, entrance in self._bound or ():
@@ -168,6 +170,7 @@ class Gateway(Service):
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()
+        self._renewal.stop()
         for watch in self._watches.values():
             watch.stop()
         if not self._sessions:
@@ -220,10 +223,6 @@ def _agreed(configuration: Configuration, service: ServiceValues) -> Iterator[tu
 
 def _nothing() -> str:
     return ""
-
-
-def _accepted(context: Any) -> TLSHalf:
-    return TLSHalf(accepting(context))
 
 
 @dataclass(frozen=True, slots=True)

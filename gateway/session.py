@@ -69,7 +69,8 @@ class Entrance:
     accept_proxy: tuple[Network, ...]
     timeouts: Timeouts
     dialer: Dialer
-    accept_tls: Callable[[], TLSHalf]
+    accept_tls: Callable[[str], TLSHalf]
+    """TLS with the client of this address."""
     events: Events
     connect_tls: Callable[[str], TLSHalf] | None = None
     """TLS towards the backend's host of this name."""
@@ -94,6 +95,13 @@ def _origin(sock: socket.socket) -> Origin | None:
         return None  # reset meanwhile: the session will learn of it
 
 
+def _subject(facts: Secured | None) -> str | None:
+    """Whom a verified client certificate names."""
+    if facts is None or facts.certificate is None or not facts.certificate.verified:
+        return None
+    return facts.certificate.common_name or ""
+
+
 def _script(entrance: Entrance, terms: Terms) -> Script:
     if reason := entrance.refusal():
         return turned_away(terms, entrance.dialect.unavailable(terms.hostname), reason)
@@ -110,6 +118,7 @@ class Session:
         self._entrance = entrance
         self._closed = closed
         self.identity = _identity()
+        self._address = client
         self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
         self._client = self._leg(Side.CLIENT, sock)
         self._legs: dict[Side, Leg] = {Side.CLIENT: self._client}
@@ -236,7 +245,7 @@ class Session:
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
-                    half = self._entrance.accept_tls() if side is Side.CLIENT else self._connecting()
+                    half = self._entrance.accept_tls(self._address) if side is Side.CLIENT else self._connecting()
                     leg.start_tls(half, self._negotiation.early(side))
                 case Dial(failed):
                     self._dial(failed)
@@ -269,7 +278,8 @@ class Session:
         return self._entrance.connect_tls(self._attempt.reached.host)
 
     def _identify(self, client: str) -> None:
-        """A load balancer told who this is: the log and the limits go by that."""
+        """A load balancer told who this is: the log goes by that."""
+        self._address = client
         self._events = self._entrance.events.bound(session=self.identity, service=self._entrance.service, client=client)
 
     def _note(self, note: Note) -> None:
@@ -401,6 +411,8 @@ class Session:
             cipher=facts.cipher if facts else None,
             group=facts.group if facts else None,
             sni=facts.sni if facts else None,
+            alpn=facts.alpn if facts else None,
+            certificate=_subject(facts),
             phase=self._phase,
             reason=self._reason,
             detail=self._detail or None,

@@ -48,13 +48,20 @@ class Speaker(Log):
 
 
 @contextmanager
-def speaking(command: Sequence[str], stream: str = "stdout") -> Iterator[tuple[subprocess.Popen[str], Speaker]]:
+def speaking(
+    command: Sequence[str], stream: str = "stdout", stdin: int = subprocess.DEVNULL
+) -> Iterator[tuple[subprocess.Popen[str], Speaker]]:
     """A program until the end of the block, and what it says there."""
-    pipes = {stream: subprocess.PIPE}
     process = subprocess.Popen(
-        ["timeout", str(LIFE), *command], stdin=subprocess.DEVNULL, text=True, errors="replace", **pipes
+        ["timeout", str(LIFE), *command],
+        stdin=stdin,
+        stdout=subprocess.PIPE if stream == "stdout" else None,
+        stderr=subprocess.PIPE if stream == "stderr" else None,
+        text=True,
+        errors="replace",
     )
-    source = getattr(process, stream)
+    source = process.stdout or process.stderr
+    assert source is not None
     speaker = Speaker()
     draining = threading.Thread(target=speaker.take, args=(source,), daemon=True)
     draining.start()
@@ -65,6 +72,8 @@ def speaking(command: Sequence[str], stream: str = "stdout") -> Iterator[tuple[s
         process.wait(DEADLINE)
         draining.join(DEADLINE)
         source.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.memory.test_backend_tls import EXPIRED, NAME, TO_COME, Backends, Issued, address, hosts, issue
 from tests.process.recording import Backend
 from tests.process.running import CANARY, Gateway, Identity, Service, running
-from tests.process.secured import ASKED, secured
+from tests.process.secured import ASKED, section, secured
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -82,7 +82,7 @@ class Matrix:
     backends: Mapping[str, Backend]
 
 
-def _section(kind: Kind, leaf: Issued, anchors: Path) -> dict[str, str]:
+def _trust(kind: Kind, leaf: Issued, anchors: Path) -> dict[str, str]:
     options = {"ca": str(anchors), **kind.options} if kind.options.get("verify", "yes") == "yes" else dict(kind.options)
     return {name: value.replace("PIN", leaf.pin) for name, value in options.items() if value}
 
@@ -102,12 +102,8 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, identity: Identity) -> Iter
                 name = f"{called}-{protocol}-{way}"
                 backends[name] = Backend(secured(protocol, way, context))
                 stack.callback(backends[name].close)
-                options[f"backend:{name}"] = {
-                    **{"address": backends[name].address, "tls": way},
-                    **_section(kind, chain[0], makers.anchors),
-                }
-                if protocol == "smtp":
-                    options[f"backend:{name}"]["allow_relay"] = "yes"
+                trust = _trust(kind, chain[0], makers.anchors)
+                options[f"backend:{name}"] = section(protocol, backends[name].address, tls=way, **trust)
                 services.append(Service(name, name, protocol=protocol))
         gateway = stack.enter_context(running(directory, identity, services, options))
         yield Matrix(gateway, backends)

@@ -198,7 +198,9 @@ def test_H8_who_tells_the_clients_address_opens_no_relay(land: Landscape, told: 
         assert re.fullmatch(expected, caller.line())
 
 
-@pytest.mark.parametrize("header", [f"PROXY TCP4 {FORGED} 127.0.0.1 1 25\r\n".encode("ascii"), SIGNATURE + b"\x20\0\0\0"])
+@pytest.mark.parametrize(
+    "header", [f"PROXY TCP4 {FORGED} 127.0.0.1 1 25\r\n".encode("ascii"), SIGNATURE + b"\x20\0\0\0"]
+)
 @pytest.mark.parametrize("protocol", TOLD)
 def test_H5_where_no_PROXY_header_is_expected_it_is_a_bad_command(
     land: Landscape, protocol: str, header: bytes
@@ -256,11 +258,8 @@ Heard = SimpleQueue[bytes]
 def peek_header(connection: Connection, heard: Heard, ending: Script) -> None:
     """Read a PROXY header, which must have come in one piece and before anything else."""
     first = connection.socket.recv(4096, socket.MSG_PEEK)
-    if first.startswith(SIGNATURE):
-        length = 16 + int.from_bytes(first[14:16], "big")
-    else:
-        length = first.index(b"\r\n") + 2
-    heard.put(connection.socket.recv(length))
+    ends = 16 + int.from_bytes(first[14:16], "big") if first.startswith(SIGNATURE) else first.index(b"\r\n") + 2
+    heard.put(connection.socket.recv(ends))
     ending(connection)
 
 

@@ -136,3 +136,8 @@ POP3 = Way(
     login=(b"USER joe\r\n", b"PASS secret\r\n"),
 )
 WAYS = (SMTP, IMAP, POP3)
+
+
+def short(value: object) -> str:
+    """A test's name for a value."""
+    return ascii(value[:30])[2:-1] if isinstance(value, bytes) else str(value)[:30]

@@ -32,7 +32,7 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
-from tests.pure.reaching import BACKEND, HELLO, HERE, IMAP, POP3, SMTP, SWITCH, WAYS, Way
+from tests.pure.reaching import BACKEND, HELLO, HERE, IMAP, POP3, SMTP, SWITCH, WAYS, Way, short
 
 CLIENT = Side.CLIENT
 GREETED = Greeted()
@@ -43,13 +43,9 @@ LONG = (WHOLE, 977)
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
-def _id(value: object) -> str:
-    return ascii(value[:30])[2:-1] if isinstance(value, bytes) else str(value)
-
-
 def each(said: dict[Way, tuple[bytes, ...]]) -> pytest.MarkDecorator:
     """Of each way, whatever may be said on it."""
-    return pytest.mark.parametrize(("way", "said"), [(way, one) for way in said for one in said[way]], ids=_id)
+    return pytest.mark.parametrize(("way", "said"), [(way, one) for way in said for one in said[way]], ids=short)
 
 
 # --- G15, B1, B2, B13: what is said behind the go-ahead -------------------------------------------
@@ -211,9 +207,9 @@ def test_B5_B8_B20_STARTTLS_answered_with_nonsense(way: Way, said: bytes) -> Non
 
 
 @pytest.mark.parametrize(("way", "said"), [
-    (SMTP, b"220"), (SMTP, b"220 "), (SMTP, b"220-go"[:3] + b" go"), (IMAP, b"sgw1 OK"), (IMAP, b"sgw1 ok go"),
+    (SMTP, b"220"), (SMTP, b"220 "), (SMTP, b"220 go"), (IMAP, b"sgw1 OK"), (IMAP, b"sgw1 ok go"),
     (IMAP, b"sgw1 OK [CAPABILITY X] go"), (POP3, b"+OK"), (POP3, b"+OK "),
-], ids=_id)  # fmt: skip
+], ids=short)  # fmt: skip
 def test_B5_what_else_means_yes(way: Way, said: bytes) -> None:
     way.asked().backend(said + b"\r\n", SWITCH).unsecured(*way.sorry("backend-tls-failed")).run()
 
@@ -271,7 +267,7 @@ UNTAGGED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("line", UNTAGGED, ids=_id)
+@pytest.mark.parametrize("line", UNTAGGED, ids=short)
 def test_B9_B10_B11_nobody_is_told_what_comes_untagged_before_TLS(line: bytes) -> None:
     IMAP.finished(IMAP.asked().backend(line + b"\r\n" + IMAP.go, SWITCH)).run()
     IMAP.finished(
@@ -544,7 +540,7 @@ def test_B19_a_line_without_end(way: Way) -> None:
 
 @pytest.mark.parametrize("said", [
     b"25", b"250", b"250x", b"250-a\r\n550 b", b"999 x", b"2 5 0", b"\0", b"250-a\r\n", b"\x1b[2J", b"-ERR\r",
-], ids=_id)  # fmt: skip
+], ids=short)  # fmt: skip
 def test_B20_malformed_answers_decide_nothing(said: bytes) -> None:
     key = "backend-tls-failed" if said == b"250" else "backend-bad-greeting"
     play = SMTP.dialled().backend(SMTP.greeting, to_backend(HELLO))
@@ -554,3 +550,17 @@ def test_B20_malformed_answers_decide_nothing(said: bytes) -> None:
 def test_B20_a_bare_LF_ends_a_line_of_the_backends_too() -> None:
     """The second line is then the answer to EHLO, and no command of anybody's."""
     SMTP.dialled().backend(b"220 a\nSTARTTLS\n", to_backend(HELLO), *SMTP.sorry("backend-bad-greeting")).run()
+
+
+# --- what TLS on both legs is good for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verified", [False, True])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_promise_of_TLS_is_made_where_both_legs_keep_it(verified: bool, implicit: bool) -> None:
+    """REQUIRETLS (RFC 8689)."""
+    play = SMTP.secured(implicit=implicit, backend_verified=verified).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n"))
+    shown = [b"250-legacy\r\n", *[b"250-REQUIRETLS\r\n"] * (verified and implicit), b"250-SIZE\r\n"]
+    last = b"250 SIZE\r\n" if implicit else b"250 STARTTLS\r\n"
+    told = b"".join([*shown[:-1], last] if implicit else [*shown, last])
+    play.backend(b"250-legacy\r\n250-REQUIRETLS\r\n250 SIZE\r\n", to_client(told)).run()

@@ -1,0 +1,166 @@
+"""Which addresses come last, for how long, and when nobody is asked at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.health import LONGEST, REST, SHORTEST, SUSPICIONS, Health
+
+ONE, OTHER = "10.0.0.5:25", "10.0.0.6:25"
+
+
+class Watched:
+    """A Health with a clock that stands still."""
+
+    def __init__(self, jitter: float = 1.0) -> None:
+        self.now = 1000.0
+        self.health = Health(lambda: self.now, lambda: jitter)
+
+    def outage(self, key: str = ONE) -> float:
+        """Fail now; the seconds that it then comes last, and the clock behind them."""
+        began = self.now
+        self.health.failed(key)
+        assert self.health.is_down(key)
+        while self.health.is_down(key):
+            self.now += 0.25
+        return self.now - began
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_whoever_is_not_known_is_in_health(watched: Watched) -> None:
+    assert not watched.health.is_down(ONE)
+    assert not watched.health.rests([ONE])
+
+
+def test_it_grows_with_every_failure_up_to_a_bound(watched: Watched) -> None:
+    assert [watched.outage() for _ in range(8)] == [2, 4, 8, 16, 32, LONGEST, LONGEST, LONGEST]
+    assert watched.outage(OTHER) == SHORTEST
+
+
+def test_an_outage_of_a_day_does_not_end_in_a_number_too_large(watched: Watched) -> None:
+    assert {watched.outage() for _ in range(2000)} <= {2, 4, 8, 16, 32, LONGEST}
+
+
+def test_a_greeting_makes_up_for_everything(watched: Watched) -> None:
+    watched.outage()
+    watched.outage()
+    watched.health.failed(ONE)
+    watched.health.greeted(ONE)
+    assert not watched.health.is_down(ONE)
+    assert not watched.health.rests([ONE])
+    assert watched.outage() == SHORTEST
+    watched.health.greeted(OTHER)
+
+
+def test_one_outage_is_one_failure_however_many_run_into_it(watched: Watched) -> None:
+    for _ in range(100):
+        watched.health.failed(ONE)
+        watched.now += SHORTEST / 128
+    watched.now += SHORTEST
+    assert not watched.health.is_down(ONE)
+    assert watched.outage() == 2 * SHORTEST
+
+
+@pytest.mark.parametrize("jitter", [0.75, 1.25])
+def test_jitter_keeps_gateways_out_of_step(jitter: float) -> None:
+    assert Watched(jitter).outage() == pytest.approx(SHORTEST * jitter, abs=0.25)
+
+
+def test_by_default_it_is_a_quarter_either_way() -> None:
+    for _ in range(50):
+        now = [0.0]
+        health = Health(lambda now=now: now[0])  # type: ignore[misc]
+        health.failed(ONE)
+        now[0] = 0.75 * SHORTEST - 0.01
+        assert health.is_down(ONE)
+        now[0] = 1.25 * SHORTEST + 0.01
+        assert not health.is_down(ONE)
+
+
+# --- H10: a client that the backend has banned ----------------------------------------------------
+
+
+def test_H10_connections_closed_before_the_greeting_may_be_one_clients(watched: Watched) -> None:
+    for _ in range(SUSPICIONS - 1):
+        watched.health.suspected(ONE)
+    assert not watched.health.is_down(ONE)
+    watched.health.suspected(ONE)
+    assert watched.health.is_down(ONE)
+
+
+def test_H10_somebody_elses_greeting_in_between_acquits(watched: Watched) -> None:
+    for _ in range(10 * SUSPICIONS):
+        watched.health.suspected(ONE)
+        watched.health.greeted(ONE)
+        watched.now += 60.0
+    assert not watched.health.is_down(ONE)
+
+
+def test_H10_however_often_it_is_only_the_order_that_suffers(watched: Watched) -> None:
+    """The only address of a backend is tried for everybody else, whoever was sent away a moment ago."""
+    for _ in range(100):
+        watched.health.suspected(ONE)
+        assert not watched.health.rests([ONE])
+        watched.now += 0.01
+
+
+def test_suspicion_and_failure_add_up(watched: Watched) -> None:
+    for _ in range(SUSPICIONS):
+        watched.health.suspected(ONE)
+    watched.now += SHORTEST
+    assert watched.outage() == 2 * SHORTEST
+
+
+# --- the rest -------------------------------------------------------------------------------------
+
+
+def test_a_crowd_does_not_hammer_what_has_just_failed(watched: Watched) -> None:
+    watched.health.failed(ONE)
+    assert watched.health.rests([ONE])
+    watched.now += REST - 0.01
+    assert watched.health.rests([ONE])
+    watched.now += 0.01
+    assert not watched.health.rests([ONE])
+    assert watched.health.is_down(ONE)  # it still comes last
+
+
+def test_while_any_may_answer_nobody_rests(watched: Watched) -> None:
+    watched.health.failed(ONE)
+    assert not watched.health.rests([ONE, OTHER])
+    watched.now += REST / 2
+    watched.health.failed(OTHER)
+    assert watched.health.rests([ONE, OTHER])
+    watched.now += REST / 2
+    assert not watched.health.rests([ONE, OTHER])
+
+
+def test_every_failure_begins_a_rest(watched: Watched) -> None:
+    watched.health.failed(ONE)
+    watched.now += 1.5 * REST
+    watched.health.failed(ONE)
+    assert watched.health.rests([ONE])
+
+
+@given(st.lists(st.tuples(st.sampled_from("fsg."), st.floats(0, 30)), max_size=60))
+def test_whatever_happens_it_ends(events: list[tuple[str, float]]) -> None:
+    """Nothing comes last for longer than the longest time, and nothing rests for longer than a rest."""
+    watched = Watched(1.25)
+    for event, seconds in events:
+        match event:
+            case "f":
+                watched.health.failed(ONE)
+            case "s":
+                watched.health.suspected(ONE)
+            case "g":
+                watched.health.greeted(ONE)
+        watched.now += seconds
+    watched.now += REST
+    assert not watched.health.rests([ONE])
+    watched.now += LONGEST * 1.25
+    assert not watched.health.is_down(ONE)

@@ -1,0 +1,723 @@
+"""Who the client is, told to the backend and by load balancers: rows G22, G23, S25, S26, I14 and P08 of
+protocols.md 15, B24 and H1 to H7 of attacks.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects import xclient
+from gateway.dialects.base import BackendTLS, Dialect, Identity, Policy, turned_away
+from gateway.negotiation.vocabulary import Dial, Expired, Greeted, Identified, Patience, Secured, Side
+from gateway.proxyprotocol import Origin
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    WHOLE,
+    Expected,
+    Playbook,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+from tests.pure.reaching import BACKEND, HELLO, HERE, HERE6, IMAP, POP3, SMTP, SWITCH, WAYS, Way, short
+
+CLIENT = Side.CLIENT
+PLAIN = BackendTLS.NONE
+GREETED = Greeted()
+MAPPED = Origin(("::ffff:192.0.2.10", 40000), ("::ffff:198.51.100.1", 143))
+MIXED = Origin(("192.0.2.10", 40000), ("2001:db8::1", 143))
+
+every_way = pytest.mark.parametrize("way", WAYS, ids=str)
+every_mode = pytest.mark.parametrize("mode", list(BackendTLS), ids=lambda mode: mode.value)
+
+
+def introduced(way: Way, header: bytes, mode: BackendTLS = PLAIN, **changes: Any) -> Playbook:
+    """Dialled, and this is the first that the backend hears, in one write, before anything else happens."""
+    play = Playbook(way.dialect, terms(backend_tls=mode, received=False, **changes)).start(DIAL)
+    return play.dialled(to_backend(header), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
+
+
+# --- G22, G23, H7: PROXY headers ------------------------------------------------------------------
+
+SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
+SESSION = bytes.fromhex("050008") + b"gw1-0001"
+V2 = {
+    "v4": (HERE, SIGNATURE + bytes.fromhex("2111 0017 c000020a c6336401 9c40 008f") + SESSION),
+    "mapped": (MAPPED, SIGNATURE + bytes.fromhex("2111 0017 c000020a c6336401 9c40 008f") + SESSION),
+    "v6": (
+        HERE6,
+        SIGNATURE
+        + bytes.fromhex("2121 002f 20010db8000000000000000000000010 20010db8000000000000000000000001 9c40 008f")
+        + SESSION,
+    ),
+}
+"""protocols.md 1.10 on a leg in the clear."""
+V1 = {
+    "v4": (HERE, b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"),
+    "mapped": (MAPPED, b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"),
+    "v6": (HERE6, b"PROXY TCP6 2001:db8::10 2001:db8::1 40000 143\r\n"),
+    "mixed": (MIXED, b"PROXY TCP6 ::ffff:c000:20a 2001:db8::1 40000 143\r\n"),
+}
+
+
+def headers() -> list[Any]:
+    return [
+        pytest.param(identity, origin, header, id=f"{identity.value}-{name}")
+        for identity, table in ((Identity.PROXY_V1, V1), (Identity.PROXY_V2, V2))
+        for name, (origin, header) in table.items()
+    ]
+
+
+@every_way
+@every_mode
+@pytest.mark.parametrize(("identity", "origin", "header"), headers())
+def test_G22_H7_the_header_is_the_first_on_the_connection(
+    way: Way, mode: BackendTLS, identity: Identity, origin: Origin, header: bytes
+) -> None:
+    play = introduced(way, header, mode, identity=identity, origin=origin)
+    if mode is BackendTLS.STARTTLS:
+        way.finished(way.begun(play).backend(way.go, SWITCH), GREETED)
+    else:
+        if mode is BackendTLS.IMPLICIT:
+            play.secured()
+        greeting = way.greeting.replace(b" STARTTLS LOGINDISABLED ID CLEAR", b" INSIDE")
+        play.backend(greeting, to_client(way.welcome), GREETED)
+    play.run()
+
+
+SAMPLE = SIGNATURE + bytes.fromhex(
+    "2111 0055 c000020a c6336401 9c40 008f 020010 6d61696c2e6578616d706c652e6f7267 050008 6777312d30303031"
+    "200028 01 00000001 210007 544c5376312e33 230016 544c535f4145535f3235365f47434d5f534841333834"
+)
+"""The whole sample of protocols.md 1.10."""
+
+
+@pytest.mark.parametrize(("way", "welcome", "command"), [
+    (SMTP, b"220 gw.example.org ESMTP\r\n", b"EHLO me\r\n"),
+    (IMAP, b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.org ready\r\n", b"a CAPABILITY\r\n"),
+    (POP3, b"+OK gw.example.org ready\r\n", b"CAPA\r\n"),
+], ids=short)  # fmt: skip
+@every_mode
+def test_G23_lazy_tells_the_clients_TLS(way: Way, welcome: bytes, command: bytes, mode: BackendTLS) -> None:
+    starttls = {"smtp": b"STARTTLS\r\n", "imap": b"b STARTTLS\r\n", "pop3": b"STLS\r\n"}[str(way)]
+    go = {
+        "smtp": b"220 2.0.0 Ready to start TLS\r\n",
+        "imap": b"b OK Begin TLS negotiation now\r\n",
+        "pop3": b"+OK Begin TLS negotiation now\r\n",
+    }[str(way)]
+    agreed = terms(identity=Identity.PROXY_V2, origin=HERE, lazy=True, backend_tls=mode, received=False)
+    assert len(SAMPLE) == 101
+    play = Playbook(way.dialect, agreed).start(to_client(welcome)).client(starttls, tls(go)).secured()
+    play.client(command, DIAL).dialled(to_backend(SAMPLE), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
+    if mode is BackendTLS.STARTTLS:
+        steps = [(to_backend(ask),) for ask, _ in way.again]
+        first, *others = [*steps, (to_backend(command), GREETED)]
+        way.begun(play).backend(way.go, SWITCH).secured(*first)
+        for (_, answer), step in zip(way.again, others, strict=True):
+            play.backend(answer, *step)
+    else:
+        if mode is BackendTLS.IMPLICIT:
+            play.secured()
+        play.backend(way.greeting, to_backend(command), GREETED)
+    play.run()
+
+
+@every_way
+def test_G23_so_does_an_implicit_port(way: Way) -> None:
+    agreed = terms(identity=Identity.PROXY_V2, origin=HERE, implicit=True)
+    Playbook(way.dialect, agreed).start(tls(b"")).secured(DIAL).dialled(to_backend(SAMPLE)).run()
+
+
+def test_G23_the_header_tells_what_was_agreed_on_with_this_client() -> None:
+    facts = Secured("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", 128)
+    agreed = terms(identity=Identity.PROXY_V2, origin=HERE, implicit=True)
+    header = (
+        SIGNATURE + bytes.fromhex("2111 0047 c000020a c6336401 9c40 008f") + SESSION
+        + bytes.fromhex("20 002d 01 00000001 21 0007") + b"TLSv1.2" + bytes.fromhex("23 001b") + facts.cipher.encode()
+    )  # fmt: skip
+    Playbook(POP3.dialect, agreed).start(tls(b"")).secured(DIAL, facts=facts).dialled(to_backend(header)).run()
+
+
+@every_way
+def test_H7_the_next_address_is_told_as_well(way: Way) -> None:
+    for identity, (origin, header) in ((Identity.PROXY_V1, V1["v4"]), (Identity.PROXY_V2, V2["v4"])):
+        play = Playbook(way.dialect, terms(identity=identity, origin=origin), others=True).start(DIAL)
+        play.dialled(to_backend(header)).backend(b"SSH-2.0-x\r\n", Dial("backend-bad-greeting"))
+        play.dialled(to_backend(header)).ended(BACKEND, True, Dial("backend-connect-failed"))
+        play.dialled(to_backend(header)).run()
+
+
+TOLD = [
+    (way, identity)
+    for way in WAYS
+    for identity in Identity
+    if identity is not Identity.NONE and identity.value in way.dialect.identities
+]
+
+
+@pytest.mark.parametrize(("way", "identity"), TOLD, ids=short)
+def test_a_client_that_was_reset_at_once_does_not_pass_for_the_gateway(way: Way, identity: Identity) -> None:
+    """Its socket no longer tells where it came from, but what it had sent may still be there: with `LOCAL` the
+    backend would take it for ours.  Nobody is dialled, so that nobody is blamed."""
+    Playbook(way.dialect, terms(identity=identity, origin=None), others=True).start(
+        *way.sorry("backend-identity-refused")
+    ).run()
+
+
+@pytest.mark.parametrize(("way", "identity"), TOLD, ids=short)
+def test_a_client_on_a_UNIX_socket(way: Way, identity: Identity) -> None:
+    play = Playbook(way.dialect, terms(identity=identity, origin=None, client=""), others=True)
+    if identity is Identity.PROXY_V2:
+        play.start(DIAL).dialled(to_backend(SIGNATURE + bytes.fromhex("20000000"))).run()
+    else:
+        play.start(*way.sorry("backend-identity-refused")).run()
+
+
+# --- S25, S26, H2: XCLIENT for SMTP ---------------------------------------------------------------
+
+OFFER = b"NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
+DOVECOT = b"ADDR PORT LOGIN HELO PROTO SESSION TTL TIMEOUT DESTADDR DESTPORT DESTNAME CLIENT-TRANSPORT FORWARD"
+POSTFIX_V4 = b"NAME=[UNAVAILABLE] ADDR=192.0.2.10 PORT=40000 DESTADDR=198.51.100.1 DESTPORT=143"
+
+
+def offers(listed: bytes) -> bytes:
+    return b"250-legacy\r\n250-xclient %s\r\n250 SIZE\r\n" % listed
+
+
+def asked(origin: Origin = HERE, offer: bytes = OFFER, *then: Expected, **changes: Any) -> Playbook:
+    play = SMTP.dialled(identity=Identity.XCLIENT, origin=origin, **{"backend_tls": PLAIN, **changes})
+    return play.backend(SMTP.greeting, to_backend(HELLO)).backend(offers(offer), *then)
+
+
+@pytest.mark.parametrize(("origin", "offer", "told"), [
+    (HERE, OFFER, POSTFIX_V4),
+    (MAPPED, OFFER, POSTFIX_V4),
+    (HERE6, OFFER, b"NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::10 PORT=40000 DESTADDR=IPV6:2001:db8::1 DESTPORT=143"),
+    (MIXED, OFFER, b"NAME=[UNAVAILABLE] ADDR=192.0.2.10 PORT=40000 DESTADDR=IPV6:2001:db8::1 DESTPORT=143"),
+    (HERE, b"ADDR", b"ADDR=192.0.2.10"),
+    (HERE, b"addr  port", b"ADDR=192.0.2.10 PORT=40000"),
+    (HERE, b"PORT NAME ADDR LOGIN HELO PROTO", b"NAME=[UNAVAILABLE] ADDR=192.0.2.10 PORT=40000"),
+    (HERE, b"ADDR DESTPORT X-NEW", b"ADDR=192.0.2.10 DESTPORT=143"),
+    (HERE, DOVECOT, b"ADDR=192.0.2.10 PORT=40000 DESTADDR=198.51.100.1 DESTPORT=143 SESSION=gw1-0001 TTL=4"),
+], ids=short)  # fmt: skip
+def test_S25_H2_what_the_backend_takes_is_told(origin: Origin, offer: bytes, told: bytes) -> None:
+    greeting = b"220-now I know\r\n220 who you are\r\n"
+    play = asked(origin, offer, to_backend(b"XCLIENT %s\r\n" % told))
+    play.backend(greeting, GREETED, to_client(greeting)).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n")).run()
+
+
+def test_S25_on_an_implicit_port_Dovecot_learns_that_there_is_TLS() -> None:
+    told = b"XCLIENT ADDR=192.0.2.10 SESSION=gw1-0001 TTL=4 CLIENT-TRANSPORT=TLS\r\n"
+    asked(HERE, b"ADDR SESSION TTL CLIENT-TRANSPORT", to_backend(told), implicit=True).run()
+
+
+def test_S25_H2_behind_TLS_it_is_asked_again() -> None:
+    play = SMTP.asked(identity=Identity.XCLIENT, origin=HERE).backend(SMTP.go, SWITCH).secured(to_backend(HELLO))
+    play.backend(offers(b"ADDR"), to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
+    play.backend(b"220 inside\r\n", to_client(b"220 inside\r\n"), GREETED).run()
+
+    agreed = terms(identity=Identity.XCLIENT, origin=HERE, backend_tls=BackendTLS.IMPLICIT)
+    play = Playbook(SMTP.dialect, agreed).start(DIAL).dialled(SWITCH).secured()
+    play.backend(SMTP.greeting, to_backend(HELLO)).backend(offers(b"ADDR"), to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
+    play.backend(b"220 inside\r\n", to_client(b"220 inside\r\n"), GREETED).run()
+
+
+LONG = "x" * 490
+
+
+@pytest.mark.parametrize("reply", [b"220 two\r\n", b"421 no\r\n", b"550 no\r\n"])
+def test_S25_H2_a_command_that_would_be_too_long_is_two_and_ADDR_comes_last(reply: bytes) -> None:
+    first = to_backend(b"XCLIENT PORT=40000 SESSION=%s\r\n" % LONG.encode())
+    play = asked(HERE, b"ADDR PORT SESSION", first, session=LONG)
+    play.backend(b"220 one\r\n", to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
+    match reply[:3]:
+        case b"220":
+            play.backend(reply, to_client(reply), GREETED)
+        case b"421":
+            play.backend(reply, to_client(reply), GREETED, close("backend-refused"))
+        case _:
+            play.backend(reply, *SMTP.sorry("backend-identity-refused"))
+    play.run()
+
+
+def test_S26_a_first_half_that_is_refused_is_the_answer() -> None:
+    play = asked(
+        HERE, b"ADDR PORT SESSION", to_backend(b"XCLIENT PORT=40000 SESSION=%s\r\n" % LONG.encode()), session=LONG
+    )
+    play.backend(b"554 no\r\n", to_client(b"554 no\r\n"), GREETED).run()
+
+
+@given(st.integers(1, 600))
+def test_S25_no_command_is_longer_than_512_octets_unless_one_value_is(length: int) -> None:
+    commands = xclient.commands(terms(origin=HERE6, session="x" * length), [*OFFER.split(), b"SESSION"])
+    assert len(commands[0]) + 2 <= 512 or len(commands) == 2
+    assert b"ADDR=IPV6:2001:db8::10" in commands[-1].split()
+    assert sum(command.count(b" ADDR=") for command in commands) == 1
+
+
+def told(**changes: Any) -> Playbook:
+    return asked(HERE, b"ADDR", to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"), **changes)
+
+
+def test_S26_550_is_our_own_mistake_and_the_client_hears_none_of_it() -> None:
+    told().backend(b"550 5.7.0 not you\r\n", *SMTP.sorry("backend-identity-refused")).run()
+    told(others=True).backend(b"550 5.7.0 not you\r\n", Dial("backend-identity-refused")).run()
+
+
+def test_S26_another_refusal_is_this_clients() -> None:
+    refused = note("backend-refused")
+    told().backend(b"421 busy\r\n", GREETED, refused, to_client(b"421 busy\r\n"), close("backend-refused")).run()
+    play = told().backend(b"554 5.7.1 listed\r\n", GREETED, refused, to_client(b"554 5.7.1 listed\r\n"))
+    play.client(b"EHLO me\r\n", to_client(b"503 5.5.1 Only QUIT is allowed now\r\n"))
+    play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit"))
+    play.run()
+
+
+@pytest.mark.parametrize("reply", [b"250 ok\r\n", b"354 go\r\n", b"221 x\r\n", b"nonsense\r\n", b"\r\n"])
+def test_S26_an_answer_that_means_nothing(reply: bytes) -> None:
+    told().backend(reply, *SMTP.sorry("backend-bad-greeting")).run()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"250 legacy\r\n", b"250-legacy\r\n250 XFORWARD ADDR\r\n", b"502 what\r\n", b"421 x\r\n"]
+)
+def test_S26_who_does_not_offer_it_is_not_told(reply: bytes) -> None:
+    play = SMTP.dialled(identity=Identity.XCLIENT, origin=HERE, backend_tls=PLAIN)
+    play.backend(SMTP.greeting, to_backend(HELLO)).backend(reply, *SMTP.sorry("backend-identity-refused")).run()
+
+
+@pytest.mark.parametrize("offer", [b"NAME PORT", b"ADDRESS", b""])
+def test_S26_without_ADDR_it_is_worth_nothing(offer: bytes) -> None:
+    asked(HERE, offer, *SMTP.sorry("backend-identity-refused")).run()
+
+
+def test_S26_a_greeting_that_refuses_needs_no_name() -> None:
+    play = SMTP.dialled(identity=Identity.XCLIENT, origin=HERE, backend_tls=PLAIN)
+    play.backend(b"554 no\r\n", to_client(b"554 no\r\n")).run()
+
+
+# --- B24: what we put into commands ---------------------------------------------------------------
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_B24_no_value_leaves_its_place(text: str) -> None:
+    """RFC 3461 4: one word, whatever it stands for, and readable again."""
+    encoded = xclient.xtext(text)
+    assert all(0x21 <= octet <= 0x7E and octet != ord("=") for octet in encoded)
+    decoded, rest = b"", encoded
+    while rest:
+        if rest[:1] == b"+":
+            assert rest[1:3] == rest[1:3].upper()
+            decoded, rest = decoded + bytes.fromhex(rest[1:3].decode("ascii")), rest[3:]
+        else:
+            decoded, rest = decoded + rest[:1], rest[1:]
+    assert decoded.decode() == text
+
+
+@pytest.mark.parametrize("address", [
+    "192.0.2.1\r\nXCLIENT ADDR=127.0.0.1", "192.0.2.1 ", "192.0.2.1 LOGIN=root", "mail.example.org", "", '1"',
+])  # fmt: skip
+def test_B24_an_origin_holds_addresses_and_nothing_else(address: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        Origin((address, 1), ("192.0.2.1", 1))
+
+
+def test_B24_a_zone_is_the_machines_own_and_is_told_to_nobody() -> None:
+    assert Origin(("fe80::1%eth0\r\n", 1), ("::1", 1)).source == ("fe80::1", 1)
+
+
+@every_way
+def test_B24_what_the_backend_calls_itself_is_never_said_to_it(way: Way) -> None:
+    """Nor is anything else of its greeting; our own name is the one in the file."""
+    evil = {
+        "smtp": b"220 x.example\rSTARTTLS\0\x1b[2J\r\n",
+        "imap": b"* OK [CAPABILITY IMAP4rev1 STARTTLS] \rsgw9\0\x1b[2J\r\n",
+        "pop3": b"+OK <1@evil\rQUIT>\r\n",
+    }[str(way)]
+    first = way.asks[0][0] if way.asks else way.command
+    way.dialled().backend(evil, to_backend(first)).run()
+
+
+# --- I14: ID for IMAP -----------------------------------------------------------------------------
+
+V4_FIELDS = (
+    b'"x-originating-ip" "192.0.2.10" "x-originating-port" "40000" "x-connected-ip" "198.51.100.1"'
+    b' "x-connected-port" "143" "x-session-id" "gw1-0001" "x-proxy-ttl" "4"'
+)
+V6_FIELDS = V4_FIELDS.replace(b"192.0.2.10", b"2001:db8::10").replace(b"198.51.100.1", b"2001:db8::1")
+LISTED = b"* OK [CAPABILITY IMAP4rev1 ID AUTH=PLAIN] hi\r\n"
+SHOWN = b"* OK [CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED] hi\r\n"
+
+
+def id_told(origin: Origin = HERE, fields: bytes = V4_FIELDS, **changes: Any) -> Playbook:
+    play = IMAP.dialled(identity=Identity.ID, origin=origin, backend_tls=PLAIN, **changes)
+    return play.backend(LISTED, to_backend(b"sgw4 ID (%s)\r\n" % fields))
+
+
+@pytest.mark.parametrize(("origin", "fields"), [(HERE, V4_FIELDS), (MAPPED, V4_FIELDS), (HERE6, V6_FIELDS)], ids=short)
+def test_I14_the_exact_line_and_no_tag_of_the_clients_is_touched(origin: Origin, fields: bytes) -> None:
+    play = (
+        id_told(origin, fields).backend(b'* ID ("name" "Dovecot")\r\n').backend(b"sgw4 OK done\r\n", to_client(SHOWN))
+    )
+    play.client(b"sgw4 CAPABILITY\r\n", to_backend(b"sgw4 CAPABILITY\r\n"))
+    play.backend(b"sgw4 OK done\r\n", to_client(b"sgw4 OK done\r\n")).run()
+
+
+def test_I14_inside_TLS_that_is_told_too() -> None:
+    fields = V4_FIELDS + b' "x-client-transport" "TLS"'
+    play = id_told(HERE, fields, implicit=True)
+    play.backend(b"sgw4 OK\r\n", GREETED, to_client(LISTED)).run()
+
+
+def test_I14_who_lists_nothing_is_asked() -> None:
+    for said, known in ((b"* CAPABILITY IMAP4rev1\r\n* CAPABILITY id\r\n", True), (b"* CAPABILITY IMAP4\r\n", False)):
+        play = IMAP.dialled(identity=Identity.ID, origin=HERE, backend_tls=PLAIN)
+        play.backend(b"* OK hi\r\n", to_backend(b"sgw3 CAPABILITY\r\n"))
+        if known:
+            play.backend(said + b"sgw3 OK\r\n", to_backend(b"sgw4 ID (%s)\r\n" % V4_FIELDS))
+            play.backend(b"sgw4 OK\r\n", to_client(b"* OK hi\r\n"), GREETED).run()
+        else:
+            play.backend(said + b"sgw3 OK\r\n", *IMAP.sorry("backend-identity-refused")).run()
+
+
+def test_I14_behind_STARTTLS() -> None:
+    listed = b"* CAPABILITY IMAP4rev1 ID NEW\r\nsgw2 OK\r\n"
+    play = IMAP.asked(identity=Identity.ID, origin=HERE).backend(IMAP.go, SWITCH)
+    play.secured(to_backend(b"sgw2 CAPABILITY\r\n")).backend(listed, to_backend(b"sgw4 ID (%s)\r\n" % V4_FIELDS))
+    told = b"* OK [CAPABILITY IMAP4rev1 ID NEW STARTTLS LOGINDISABLED] hi\r\n"
+    play.backend(b"sgw4 OK\r\n", to_client(told), GREETED).run()
+
+
+@pytest.mark.parametrize("verdict", [b"NO [SERVERBUG] x", b"NO", b"BAD what", b"OKAY", b"", b"PREAUTH"])
+def test_I14_a_refusal_fails_closed(verdict: bytes) -> None:
+    id_told().backend(b"sgw4 %s\r\n" % verdict, *IMAP.sorry("backend-identity-refused")).run()
+    id_told(others=True).backend(b"sgw4 %s\r\n" % verdict, Dial("backend-identity-refused")).run()
+
+
+def test_I14_a_backend_that_does_not_offer_it() -> None:
+    play = IMAP.dialled(identity=Identity.ID, origin=HERE, backend_tls=PLAIN)
+    play.backend(b"* OK [CAPABILITY IMAP4rev1 IDLE XID] hi\r\n", *IMAP.sorry("backend-identity-refused")).run()
+
+
+def test_I14_a_goodbye_in_its_place_is_the_backends() -> None:
+    play = id_told().backend(b"* BYE too many\r\n")
+    play.ended(BACKEND, True, *IMAP.sorry("backend-connect-failed")).run()
+
+
+# --- P08, H3: XCLIENT for POP3 --------------------------------------------------------------------
+
+TRUSTING = b"+OK [XCLIENT] Dovecot ready.\r\n"
+P_V4 = b"ADDR=192.0.2.10 PORT=40000 DESTADDR=198.51.100.1 DESTPORT=143 SESSION=gw1-0001 TTL=4"
+P_V6 = b"ADDR=2001:db8::10 PORT=40000 DESTADDR=2001:db8::1 DESTPORT=143 SESSION=gw1-0001 TTL=4"
+
+
+def pop_told(origin: Origin = HERE, told: bytes = P_V4, **changes: Any) -> Playbook:
+    play = POP3.dialled(identity=Identity.XCLIENT, origin=origin, backend_tls=PLAIN, **changes)
+    return play.backend(TRUSTING, to_backend(b"XCLIENT %s\r\n" % told))
+
+
+@pytest.mark.parametrize(("origin", "line"), [(HERE, P_V4), (MAPPED, P_V4), (HERE6, P_V6)], ids=short)
+def test_P08_POP3_has_no_prefixes_and_the_client_gets_the_first_greeting(origin: Origin, line: bytes) -> None:
+    play = pop_told(origin, line).backend(b"+OK Updated\r\n", to_client(b"+OK Dovecot ready.\r\n"), GREETED)
+    play.client(b"CAPA\r\n", to_backend(b"CAPA\r\n")).run()
+
+
+def test_P08_on_an_implicit_port_it_learns_that_there_is_TLS() -> None:
+    play = pop_told(HERE, P_V4 + b" CLIENT-TRANSPORT=TLS", implicit=True)
+    play.backend(b"+OK Updated\r\n", to_client(b"+OK Dovecot ready.\r\n")).run()
+
+
+def test_P08_behind_STLS() -> None:
+    play = POP3.dialled(identity=Identity.XCLIENT, origin=HERE).backend(TRUSTING, to_backend(b"STLS\r\n"))
+    play.backend(b"+OK go\r\n", SWITCH).secured(to_backend(b"XCLIENT %s\r\n" % P_V4))
+    play.backend(b"+OK Updated\r\n", to_client(b"+OK Dovecot ready.\r\n"), GREETED).run()
+
+
+@pytest.mark.parametrize("reply", [
+    b"-ERR no\r\n", b"+OK You are not from trusted IP - ignoring\r\n", b"+OKAY\r\n", b"+ \r\n", b"what\r\n", b"\r\n",
+])  # fmt: skip
+def test_P08_whoever_does_not_believe_us_is_not_used(reply: bytes) -> None:
+    pop_told().backend(reply, *POP3.sorry("backend-identity-refused")).run()
+
+
+@pytest.mark.parametrize("greeting", [b"+OK hi\r\n", b"+OK [XCLIENTS] hi\r\n", b"+OK x[XCLIENT]\r\n"])
+def test_P08_nor_whoever_does_not_offer_it(greeting: bytes) -> None:
+    play = POP3.dialled(identity=Identity.XCLIENT, origin=HERE, backend_tls=PLAIN)
+    play.backend(greeting, *POP3.sorry("backend-identity-refused")).run()
+
+
+# --- H1, H3, H4: a client that wants to speak for others ------------------------------------------
+
+WORDS = {
+    "smtp": (
+        b"XCLIENT ADDR=127.0.0.1 NAME=localhost LOGIN=root", b"xclient ADDR=1.2.3.4", b"XCLIENT\tADDR=1.2.3.4",
+        b"XCLIENT", b"XFORWARD NAME=x ADDR=y", b"xforward", b"XPROXY 4 1.2.3.4 1 1.2.3.4 25", b"XRCPTFORWARD x",
+    ),
+    "pop3": (b"XCLIENT ADDR=127.0.0.1 LOGIN=root", b"xclient ADDR=1", b"XOIP 1.2.3.4", b"xoip", b"XCLIENT"),
+}  # fmt: skip
+REFUSAL = {"smtp": b"502 5.5.1 Command not implemented\r\n", "pop3": b"-ERR Unknown command\r\n"}
+GO = {"smtp": b"220 2.0.0 Ready to start TLS\r\n", "pop3": b"+OK Begin TLS negotiation now\r\n"}
+
+
+def greeted(way: Way, policy: Policy = Policy.OPTIONAL, **changes: Any) -> Playbook:
+    play = way.dialled(backend_tls=PLAIN, policy=policy, **changes)
+    return play.backend(
+        b"+OK hi\r\n" if way is POP3 else b"220 hi\r\n", to_client(b"+OK hi\r\n" if way is POP3 else b"220 hi\r\n")
+    )
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize(("way", "word"), [(way, word) for way in (SMTP, POP3) for word in WORDS[str(way)]], ids=short)
+def test_P08_H1_H3_nobody_speaks_for_others(way: Way, word: bytes, policy: Policy) -> None:
+    refusal = to_client(REFUSAL[str(way)])
+    before = greeted(way, policy).client(word + b"\r\n", refusal)
+    before.client(b"STARTTLS\r\n" if way is SMTP else b"STLS\r\n", tls(GO[str(way)])).secured()
+    before.client(word + b"\n", refusal).run()
+    greeted(way, implicit=True).client(word + b"\r\n" + word + b"\r\n", refusal, refusal).run()
+
+
+@pytest.mark.parametrize(("way", "line", "heard"), [
+    (SMTP, b" XCLIENT ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (SMTP, b"NOOP\rXCLIENT ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (SMTP, b"XCLIENT\0ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (SMTP, b"\tXFORWARD ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (POP3, b" XCLIENT ADDR=1.2.3.4\r\n", b"-ERR Unknown command\r\n"),
+    (POP3, b"NOOP\rXCLIENT ADDR=1.2.3.4\r\n", b"-ERR Invalid characters\r\n"),
+    (POP3, b"XCLIENT\tADDR=1.2.3.4\r\n", b"-ERR Unknown command\r\n"),
+], ids=short)  # fmt: skip
+def test_H1_H3_nor_in_disguise(way: Way, line: bytes, heard: bytes) -> None:
+    for implicit in (False, True):
+        greeted(way, implicit=implicit).client(line, to_client(heard)).run()
+
+
+def test_H1_nor_inside_a_pipelined_group_or_when_authenticated() -> None:
+    group = greeted(SMTP, implicit=True).client(b"NOOP\nXCLIENT ADDR=1.2.3.4\nNOOP\n", to_backend(b"NOOP\r\n"))
+    ok = to_client(b"250 ok\r\n")
+    group.backend(b"250 ok\r\n", ok, to_client(REFUSAL["smtp"]), to_backend(b"NOOP\r\n")).backend(
+        b"250 ok\r\n", ok
+    ).run()
+    login = b"AUTH PLAIN AGEAYg==\r\n"
+    inside = (
+        greeted(SMTP, implicit=True).client(login, to_backend(login)).backend(b"235 ok\r\n", to_client(b"235 ok\r\n"))
+    )
+    inside.client(b"XCLIENT LOGIN=root\r\n", to_client(REFUSAL["smtp"])).run()
+
+
+@pytest.mark.parametrize("identity", [Identity.NONE, Identity.XCLIENT])
+def test_H1_nor_is_it_ever_offered(identity: Identity) -> None:
+    play = told() if identity is Identity.XCLIENT else SMTP.dialled(backend_tls=PLAIN)
+    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n")).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n"))
+    play.backend(
+        b"250-legacy\r\n250-XCLIENT NAME ADDR\r\n250-xforward NAME\r\n250 SIZE\r\n",
+        to_client(b"250-legacy\r\n250-SIZE\r\n250 STARTTLS\r\n"),
+    ).run()
+
+
+FORGED = (
+    b'("x-originating-ip" "10.0.0.1" "x-session-id" "x" "x-proxy-ttl" "99" "x-forward-mail" "root")',
+    b'("X-Originating-IP" "10.0.0.1")',
+    b'("x-connected-ip" "10.0.0.1" "x-session-ext-id" "x" "x-client-transport" "TLS")',
+    b'("\\x-originating-ip" "10.0.0.1")',
+    b'(" x-originating-ip" "10.0.0.1")',
+)
+
+
+@pytest.mark.parametrize("identity", [Identity.NONE, Identity.ID])
+@pytest.mark.parametrize("forged", FORGED)
+def test_H4_fields_of_ours_in_a_clients_ID_never_arrive(forged: bytes, identity: Identity) -> None:
+    if identity is Identity.ID:
+        play = id_told(fields=V4_FIELDS + b' "x-client-transport" "TLS"', implicit=True)
+        play.backend(b"sgw4 OK\r\n", to_client(LISTED))
+    else:
+        play = IMAP.dialled(backend_tls=PLAIN, implicit=True).backend(LISTED, to_client(LISTED))
+    if b"\\x" in forged:
+        play.client(b"a ID %s\r\n" % forged, to_client(b"a BAD Invalid arguments\r\n")).run()
+        return
+    play.client(b"a ID %s\r\n" % forged, to_backend(b"a ID NIL\r\n"))
+    play.backend(b"a OK done\r\n", to_client(b"a OK done\r\n"))
+    mixed = b'b ID (%s "name" "x")\r\n' % forged[1:-1]
+    play.client(mixed, to_backend(b'b ID ("name" "x")\r\n')).backend(b"b OK\r\n", to_client(b"b OK\r\n")).run()
+
+
+def test_H4_nor_as_literals() -> None:
+    play = IMAP.dialled(backend_tls=PLAIN, implicit=True).backend(LISTED, to_client(LISTED))
+    play.client(b"a ID ({16+}\r\nX-ORIGINATING-IP {8+}\r\n10.0.0.1)\r\n", to_backend(b"a ID NIL\r\n")).run()
+
+
+def test_H4_before_TLS_the_answer_is_ours() -> None:
+    play = IMAP.dialled(backend_tls=PLAIN, policy=Policy.OPTIONAL)
+    play.backend(LISTED, to_client(b"* OK [CAPABILITY IMAP4rev1 ID AUTH=PLAIN STARTTLS] hi\r\n"))
+    play.client(b'a ID ("x-originating-ip" "10.0.0.1")\r\n', to_client(b"* ID NIL\r\na OK ID completed\r\n")).run()
+
+
+# --- H5, H6: PROXY headers of clients -------------------------------------------------------------
+
+HEADER = b"PROXY TCP4 203.0.113.7 198.51.100.1 51000 25\r\n"
+HEADER2 = SIGNATURE + bytes.fromhex("2111 000c cb007107 c6336401 c738 0019")
+LOCAL = SIGNATURE + bytes.fromhex("20 00 0000")
+NEVER = (b"PROXY TCP4 10.0.0.1 10.0.0.2 1 25\r\n", SIGNATURE + bytes.fromhex("2111 000c 7f000001 7f000001 9c40 0019"))
+REAL = Identified("203.0.113.7", 51000)
+
+
+@pytest.mark.parametrize("forged", NEVER, ids=["v1", "v2"])
+@every_way
+def test_H5_where_no_balancer_is_a_header_is_a_bad_command(way: Way, forged: bytes) -> None:
+    """Nothing of it goes on, nobody is identified, and before a lazy dial it dials nobody."""
+    play = Playbook(way.dialect, terms(lazy=True)).start(
+        to_client({
+            "smtp": b"220 gw.example.org ESMTP\r\n",
+            "imap": b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.org ready\r\n",
+            "pop3": b"+OK gw.example.org ready\r\n",
+        }[str(way)])
+    )  # fmt: skip
+    v1 = {
+        "smtp": (to_client(b"530 5.7.0 Must issue a STARTTLS command first\r\n"),),
+        "imap": (to_client(b"PROXY NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n"),),
+        "pop3": (to_client(b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),),
+    }
+    syntax = to_client(b"500 5.5.2 Syntax error\r\n")
+    invalid = to_client(b"* BAD Invalid tag\r\n")
+    garbled = to_client(b"* BAD Invalid characters\r\n")
+    unknown = to_client(b"-ERR Unknown command\r\n")
+    v2: dict[str, tuple[Expected, ...]] = {
+        "smtp": (syntax, syntax, syntax, to_client(b"221 2.0.0 gw.example.org closing connection\r\n"), close("quit")),
+        "imap": (invalid, invalid, garbled, to_client(b"* BYE Too many invalid commands\r\n"), ABORT_BACKEND,
+                 close("too-many-bad-commands")),
+        "pop3": (unknown, unknown, to_client(b"-ERR Invalid characters\r\n"), to_client(b"+OK\r\n"), close("quit")),
+    }  # fmt: skip
+    play.client(forged, *(v1 if forged is NEVER[0] else v2)[str(way)]).run()
+    assert not any(isinstance(deed, Identified) for deed in play.notes)
+
+
+def proxied(dialect: Dialect, **changes: Any) -> Playbook:
+    return Playbook(dialect, terms(**{"proxied": True, "received": False, **changes})).start()
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER2], ids=["v1", "v2"])
+@every_way
+def test_H6_a_header_tells_who_the_client_is_however_it_is_cut(way: Way, header: bytes) -> None:
+    play = proxied(way.dialect).client(header, REAL, DIAL).dialled()
+    play.backend(way.greeting.replace(b"STARTTLS LOGINDISABLED ID CLEAR", b"INSIDE AUTH=PLAIN"), to_client(way.welcome))
+    play.run()
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER2], ids=["v1", "v2"])
+def test_H6_what_comes_along_with_it_is_the_clients(header: bytes) -> None:
+    play = proxied(SMTP.dialect).client(header + b"EHLO me\r\n", REAL, DIAL).dialled()
+    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n"), to_backend(b"EHLO me\r\n")).run()
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER2, LOCAL], ids=["v1", "v2", "LOCAL"])
+@every_way
+def test_H6_a_ClientHello_in_the_same_segment_is_kept(way: Way, header: bytes) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00"
+    play = proxied(way.dialect, implicit=True).client(header + hello, tls(b"", CLIENT, hello))
+    play.secured(DIAL).run()
+
+
+def test_H6_a_client_behind_a_balancer_may_not_begin_with_TLS_either() -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00"
+    ending: tuple[Expected, ...] = (note("tls-on-plaintext-port"), ABORT_BACKEND, close("tls-on-plaintext-port"))
+    proxied(SMTP.dialect).client(HEADER, REAL, DIAL).client(hello, *ending).run()
+    # In one segment it is noticed when the client would be heard.
+    ending = (note("tls-on-plaintext-port"), to_backend(b"QUIT\r\n"), close("tls-on-plaintext-port"))
+    play = proxied(SMTP.dialect).client(HEADER + hello, REAL, DIAL).dialled()
+    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n"), *ending).run((WHOLE,))
+
+
+@pytest.mark.parametrize("header", [
+    LOCAL, b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN x y z\r\n", SIGNATURE + bytes.fromhex("21 00 0000"),
+], ids=short)  # fmt: skip
+def test_H6_a_header_without_an_origin_leaves_the_connections_own(header: bytes) -> None:
+    play = proxied(SMTP.dialect, identity=Identity.PROXY_V1, origin=HERE).client(header, DIAL)
+    play.dialled(to_backend(V1["v4"][1])).run()
+
+
+@pytest.mark.parametrize("identity", list(Identity))
+def test_H6_H7_the_backend_is_told_of_the_real_client(identity: Identity) -> None:
+    """Where the balancer's connection has no address of its own, on a UNIX socket, too."""
+    real = b"PROXY TCP4 203.0.113.7 198.51.100.1 51000 25\r\n"
+    real2 = SIGNATURE + bytes.fromhex("2111 0017 cb007107 c6336401 c738 0019") + SESSION
+    fields = V4_FIELDS.replace(b"192.0.2.10", b"203.0.113.7").replace(b"40000", b"51000").replace(b"143", b"25")
+    line = P_V4.replace(b"192.0.2.10", b"203.0.113.7").replace(b"40000", b"51000").replace(b"=143", b"=25")
+    for origin in (HERE, None):
+        changes: dict[str, Any] = {"identity": identity, "origin": origin, "proxied": True}
+        way = IMAP if identity is Identity.ID else POP3
+        play = Playbook(way.dialect, terms(**changes)).start().client(HEADER2, REAL, DIAL)
+        match identity:
+            case Identity.NONE:
+                play.dialled()
+            case Identity.PROXY_V1:
+                play.dialled(to_backend(real))
+            case Identity.PROXY_V2:
+                play.dialled(to_backend(real2))
+            case Identity.XCLIENT:
+                play.dialled().backend(TRUSTING, to_backend(b"XCLIENT %s\r\n" % line))
+            case Identity.ID:
+                play.dialled().backend(LISTED, to_backend(b"sgw4 ID (%s)\r\n" % fields))
+        play.run()
+
+
+@pytest.mark.parametrize("said", [
+    b"EHLO me\r\n", b"a LOGIN joe secret\r\n", b"\x16\x03\x01\x02\x00", b"PROXY TCP4 1.2.3.4\r\n", b"PROXY\r\n",
+    b"PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n", SIGNATURE + b"\x31", SIGNATURE + bytes.fromhex("2111 ffff"),
+    b"\r\n\r\nx", b"GET / HTTP/1.1\r\n",
+], ids=short)  # fmt: skip
+@pytest.mark.parametrize("implicit", [False, True])
+@every_way
+def test_H6_a_wrong_header_is_the_end_and_nobody_is_told(way: Way, implicit: bool, said: bytes) -> None:
+    ending = (note("client-bad-proxy-header"), ABORT_BACKEND, close("client-bad-proxy-header"))
+    proxied(way.dialect, implicit=implicit).client(said, *ending).run()
+
+
+@every_way
+def test_H6_two_headers_are_one_too_many(way: Way) -> None:
+    proxied(way.dialect, implicit=True).client(HEADER + HEADER2, *_injected(way)).run((WHOLE,))
+
+
+def _injected(way: Way) -> tuple[Expected, ...]:
+    return (note("starttls-injection"), ABORT_BACKEND, close("starttls-injection"))
+
+
+@every_way
+def test_H6_who_never_sends_it_is_late(way: Way) -> None:
+    play = proxied(way.dialect).waits(Patience.PROXY).client(HEADER[:-1]).waits(Patience.PROXY)
+    last_words: dict[str, tuple[Expected, ...]] = {
+        "smtp": (to_client(SMTP.unavailable),),
+        "imap": (to_client(b"* BYE Autologout; idle for too long\r\n"),),
+        "pop3": (),
+    }
+    ending = (*last_words[str(way)], ABORT_BACKEND, close("client-timeout"))
+    play.expire(Expired(CLIENT, Patience.PROXY), note("client-timeout"), *ending).run()
+
+
+@every_way
+def test_H6_where_TLS_is_to_come_nothing_is_said_in_the_clear(way: Way) -> None:
+    proxied(way.dialect, implicit=True).expire(
+        Expired(CLIENT, Patience.PROXY), ABORT_BACKEND, close("client-timeout")
+    ).run()
+
+
+@every_way
+@pytest.mark.parametrize("orderly", [True, False])
+def test_H6_a_balancer_that_looks_in_and_leaves_dials_nobody(way: Way, orderly: bool) -> None:
+    proxied(way.dialect).ended(CLIENT, orderly, ABORT_BACKEND, close("client-lost")).run()
+    proxied(way.dialect).client(HEADER[:9]).ended(CLIENT, orderly, ABORT_BACKEND, close("client-lost")).run()
+
+
+@every_way
+def test_H6_a_service_that_is_closed_must_know_whom_it_turns_away(way: Way) -> None:
+    def closed() -> Playbook:
+        dialect = replace(way.dialect, script=lambda agreed: turned_away(agreed, b"go away\r\n", "closed"))
+        return Playbook(dialect, terms(proxied=True)).start()
+
+    closed().client(HEADER, REAL, to_client(b"go away\r\n"), close("closed")).run()
+    closed().expire(Expired(CLIENT, Patience.PROXY), ABORT_BACKEND, close("client-timeout")).run()
