@@ -116,6 +116,11 @@ def _first(pattern: str, text: str) -> str:
     return found[1] if found else "of an unknown version"
 
 
+def _python_path(root: Path) -> str:
+    """Of this checkout, and what the caller has there: packages may come from it."""
+    return os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _with_openssl(version: str, openssl: re.Match[str] | None) -> str:
     return f"{version}, OpenSSL {openssl[1]}" if openssl else version
 
@@ -153,7 +158,7 @@ def gateway(root: Path, name: str = "gateway") -> Peer:
         "gateway.ini",
         _run_gateway,
         lambda: _gateway_version(root),
-        {"PYTHONPATH": str(root)},
+        {"PYTHONPATH": _python_path(root)},
     )
 
 
@@ -174,7 +179,7 @@ TWISTED = Peer(
     "",
     _run_forward,
     _twisted_version,
-    {"PYTHONPATH": str(ROOT)},
+    {"PYTHONPATH": _python_path(ROOT)},
     yardstick=True,
 )
 
@@ -362,7 +367,7 @@ def stage(directory: Path, descriptors: int) -> Iterator[Stage]:
     home = directory / "backend"
     home.mkdir()
     log = home / "output.log"
-    environment = {"PATH": _PATH, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(directory / "pycache")}
+    environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT), "PYTHONPYCACHEPREFIX": str(directory / "pycache")}
     backend = processes.start(_python("-m", "benchmarks.backend"), home, log, environment)
     try:
         deadline = time.monotonic() + PATIENCE

@@ -30,7 +30,7 @@ LOW_WATER: Final = 16 * 1024
 
 MOST_ANSWERS: Final = 16 * 1024
 """Unsent octets that TLS says by itself in answer to the other end: 600 KeyUpdates that nobody fetched are a
-flood, and memory that no owner can stop from growing (attacks.md I11)."""
+flood, and memory that no owner can stop from growing."""
 
 FLUSH_PATIENCE: Final = 30.0
 """Seconds without progress after which a closing leg gives up what is still unsent."""
@@ -48,7 +48,7 @@ class End(Enum):
     ORDERLY = "orderly"
     """FIN in the clear, close_notify under TLS."""
     TRUNCATED = "truncated"
-    """FIN under TLS without close_notify: anybody on the path may have cut it (attacks.md I9)."""
+    """FIN under TLS without close_notify: anybody on the path may have cut it."""
     RESET = "reset"
     """The connection failed; what was sent may not have arrived.  The leg closes itself."""
 

@@ -1,4 +1,4 @@
-"""How much of the gateway one client may have, and all of them together (design.md 2.2, attacks.md K2, E12).
+"""How much of the gateway one client may have, and all of them together.
 
 Octets and sockets are other people's business: whoever accepts, asks here first, and tells when it is over.
 Every call costs the same, however many clients there are; but for `forget`, which takes 25 ms after the worst flood.

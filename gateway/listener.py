@@ -20,7 +20,7 @@ from zope.interface import implementer
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 
 ACCEPTS: Final = 32
-"""Connections accepted in one turn: a flood shall not starve the sessions that are there (attacks.md K11)."""
+"""Connections accepted in one turn: a flood shall not starve the sessions that are there."""
 
 BACKLOG: Final = 1024
 """Connections that the kernel keeps for us; it takes less where net.core.somaxconn says so."""

@@ -1,7 +1,6 @@
 """The PROXY protocol, versions 1 and 2: who the client is, told to a backend or by a load balancer.
 
-Octets to values and back.  The protocol is HAProxy's proxy-protocol.txt; what of it is worth sending, and what
-backends make of it, stands in protocols.md 1.10.
+Octets to values and back.  The protocol is HAProxy's proxy-protocol.txt.
 """
 
 from __future__ import annotations

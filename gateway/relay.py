@@ -1,4 +1,4 @@
-"""The watch over backends that would relay for anybody who comes through the gateway (protocols.md 1.10)."""
+"""The watch over backends that would relay for anybody who comes through the gateway."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def collide(one: Address, other: Address) -> bool:
 
 
 def leads_to(backend: Address, listener: Address, is_local: Callable[[str], bool]) -> bool:
-    """Whether a connection to `backend` would be accepted by `listener` (attacks.md H9).
+    """Whether a connection to `backend` would be accepted by `listener`.
 
     No resolver is asked: a name is known where it is `localhost`, the listener's own, or where `is_local` knows it.
     What cannot be seen from here: a socket of systemd's, a port of the kernel's choice, symbolic links, two gateways

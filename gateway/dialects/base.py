@@ -130,7 +130,7 @@ class Dialect:
     alpn: tuple[bytes, ...] = ()
     """What clients call it in their ClientHello (RFC 7301)."""
     relays: bool = False
-    """Takes mail for others: a server that trusts the gateway's address would do so for anybody (protocols.md 1.10)."""
+    """Takes mail for others: a server that trusts the gateway's address would do so for anybody."""
 
 
 class Dialogue(Protocol):

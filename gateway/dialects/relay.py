@@ -1,4 +1,4 @@
-"""Would the backend relay for anybody who comes through the gateway?  Asked as a stranger would ask (attacks.md H8).
+"""Would the backend relay for anybody who comes through the gateway?  Asked as a stranger would ask.
 
 Nothing is ever delivered: the question ends before DATA.
 """

@@ -693,7 +693,7 @@ DIALECT = Dialect(
     policies={25: Policy.AUTH_ONLY},
     options=frozenset({"received", "newlines"}),
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
-    # Neither is registered; both are in use (attacks.md C1).
+    # Neither is registered; both are in use.
     alpn=(b"smtp", b"esmtp"),
     question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed),
     relays=True,

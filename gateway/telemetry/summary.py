@@ -1,4 +1,4 @@
-"""A flood of equal events is told by its beginning and its size (attacks.md L4).
+"""A flood of equal events is told by its beginning and its size.
 
 Whatever one client, or anybody who can connect, can cause as often as it likes has a budget of lines a minute.  What
 is beyond it is counted, and told in one `suppressed` line when the minute is over.  What costs a success (a login, a

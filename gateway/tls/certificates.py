@@ -145,7 +145,7 @@ def install(context: SSL.Context, certified: Certified) -> None:
 
     Its security level must be set before.  Raises CertificateError where OpenSSL wants something better.
     """
-    # A file, not objects: only so does each kind of key keep a chain of its own (platform.md 3).  And not the
+    # A file, not objects: only so does each kind of key keep a chain of its own.  And not the
     # operator's file, which may have changed since it was judged.
     try:
         with _as_file(b"".join(one.public_bytes(Encoding.PEM) for one in certified.chain)) as name:

@@ -50,7 +50,7 @@ GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 """Key exchange, post-quantum first; without it where OpenSSL (before 3.5) does not know it."""
 
 NO_RENEGOTIATION: Final = 0x40000000
-"""SSL_OP_NO_RENEGOTIATION, which pyOpenSSL does not name (platform.md 3)."""
+"""SSL_OP_NO_RENEGOTIATION, which pyOpenSSL does not name."""
 
 ENABLE_PARTIAL_WRITE: Final = 0x1
 """SSL_MODE_ENABLE_PARTIAL_WRITE: pyOpenSSL sets it, and each write would be one record and no more."""
@@ -71,7 +71,7 @@ class Accepted:
 MODERN: Final = Accepted(SSL.TLS1_3_VERSION, CIPHERS)
 INTERMEDIATE: Final = Accepted(SSL.TLS1_2_VERSION, CIPHERS)
 # An old client may name its worst suite first.  SECLEVEL is said before any certificate is there: a small key would
-# be refused else (platform.md 3).
+# be refused else.
 LEGACY: Final = Accepted(
     SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0", SSL.OP_CIPHER_SERVER_PREFERENCE
 )
@@ -114,7 +114,7 @@ def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
     _choose_groups(context)
     context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | accepted.options)
     # Tickets resume a session; a cache in memory would only grow.  Without an id a client with a certificate
-    # that resumes is refused (platform.md T5).
+    # that resumes is refused.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(identity)
     # An idle session gives its 34 KiB of record buffers back.
@@ -210,7 +210,7 @@ def _trust(context: SSL.Context, authorities: Path) -> None:
 
 
 def _choose_groups(context: SSL.Context) -> None:
-    # pyOpenSSL has no public way to give a list, and `set_tmp_ecdh` would cut it to one group (platform.md 3).
+    # pyOpenSSL has no public way to give a list, and `set_tmp_ecdh` would cut it to one group.
     # Should the private one go away, OpenSSL's own choice stays: a good one, only longer.
     library: Any = getattr(SSL, "_lib", None)
     choose = getattr(library, "SSL_CTX_set1_curves_list", None)

@@ -61,7 +61,7 @@ class TLSHalf:
         self.secured: Secured | None = None
         """What was agreed on, once the handshake is done."""
         self.ended = False
-        """The other end said close_notify: nothing after it is input (attacks.md A13)."""
+        """The other end said close_notify: nothing after it is input."""
         self._connection = connection
         self._failed = False
         self._talkative = False

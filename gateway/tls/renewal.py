@@ -24,7 +24,7 @@ RETRY: Final = timedelta(minutes=1)
 """After that a refused file is read again although it looks the same: it may have been too early for it."""
 
 ROTATION: Final = timedelta(days=1)
-"""How long the keys of session tickets live: they come with the contexts (attacks.md I5)."""
+"""How long the keys of session tickets live: they come with the contexts."""
 
 WARNINGS: Final = (21, 7, 1, 0)
 """Days before the end at which it is told, once each: certbot renews 30 days before it, so 21 is late already."""

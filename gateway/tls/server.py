@@ -133,7 +133,7 @@ class ServerTLS:
         if weak and not (lax and len(weak) < len(group)):
             raise weak[0]
         # SNI switches certificates, ALPN and trust; the mode of verification stays that of the first context
-        # (platform.md T4), and is the same in all of them.
+        #, and is the same in all of them.
         context.set_alpn_select_callback(partial(_agree, self._alpn))
         if (mode := MODES[self.values.client_certificate]) != SSL.VERIFY_NONE:
             context.set_options(SSL.OP_NO_TICKET)
@@ -185,7 +185,7 @@ def _agree(ours: tuple[bytes, ...], connection: SSL.Connection, offered: list[by
     """OpenSSL's ALPN callback, called where the client offers protocols.
 
     A browser that was sent here for another server's certificate is refused (ALPACA, RFC 9325 3.8); other strangers'
-    ids are no reason, mail clients offer all kinds of things (protocols.md 1.11).
+    ids are no reason, mail clients offer all kinds of things.
     """
     for name in ours:
         if name in offered:

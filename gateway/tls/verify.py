@@ -48,7 +48,7 @@ _HASH_TOO_WEAK: Final = 68
 @dataclass(frozen=True, slots=True)
 class BackendTLS:
     """How TLS towards one backend is done; all of it comes from the file, nothing from what the backend says or
-    from DNS (RFC 7817 3, attacks.md B17)."""
+    from DNS (RFC 7817 3)."""
 
     name: str
     """What the certificate must be for (the reference identifier, RFC 9525 6.1): a DNS name or an IP address.
@@ -144,8 +144,8 @@ def server_name(wanted: BackendTLS) -> bytes | None:
 def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int) -> bool:
     """OpenSSL's verify callback: asks the Check that is the connection's app data.
 
-    A refusal is raised as the SSL.Error that the handshake then raises (platform.md T1: whatever goes wrong in
-    here refuses).  pyOpenSSL keeps that promise for a callback of the context only, not of the connection.
+    A refusal is raised as the SSL.Error that the handshake then raises: whatever goes wrong in here refuses.
+    pyOpenSSL keeps that promise for a callback of the context only, not of the connection.
     """
     try:
         check: Check = connection.get_app_data()

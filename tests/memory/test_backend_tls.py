@@ -178,7 +178,7 @@ def meet(server: ssl.SSLContext, wanted: BackendTLS, context: SSL.Context | None
     return Outcome(refusal, half, connection, alert, heard[0] if heard else None)
 
 
-# --- the matrix (attacks.md B16, B17) ------------------------------------------------------------
+# --- the matrix ------------------------------------------------------------
 
 Make = Callable[[Backends], tuple[Issued, ...]]
 
@@ -582,7 +582,7 @@ def test_before_the_handshake_there_is_nothing_to_report(backends: Backends) -> 
     assert peer_certificate(connecting(client_context(backends.wanted()), backends.wanted())) is None
 
 
-# --- profiles (attacks.md J) ---------------------------------------------------------------------
+# --- profiles ---------------------------------------------------------------------
 
 
 def small_key() -> rsa.RSAPrivateKey:

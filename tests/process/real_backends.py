@@ -210,7 +210,7 @@ def dovecot(directory: Path, certificate: Path) -> Iterator[Dovecot]:
 
 # --- Postfix ----------------------------------------------------------------------------------
 
-# Whoever comes from the gateway's address may relay, as on many a machine that both share (attacks.md H8).
+# Whoever comes from the gateway's address may relay, as on many a machine that both share.
 _MAIN = """
 compatibility_level = 3.6
 config_directory = {directory}/etc

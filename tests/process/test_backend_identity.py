@@ -149,7 +149,7 @@ def test_an_address_of_IPv6_is_shown_too(land: Landscape, protocol: str, told: s
     said.hear(r": client=unknown\[::1\]" if protocol == "smtp" else r"Login: user=<grete>, .*rip=::1, lip=", before)
 
 
-# --- attacks.md H: what the gateway may, its clients may not --------------------------------------------
+# --- H: what the gateway may, its clients may not --------------------------------------------
 
 FORGED = "198.51.100.66"
 FORGERIES = {
@@ -301,7 +301,7 @@ def test_G22_G23_H7_the_PROXY_header_is_one_write_before_everything_and_tells_of
 
 
 def header_v2(client: str, port: int, address: tuple[str, int], ended: Mapping[str, str]) -> bytes:
-    """As protocols.md 1.10 shows it."""
+    """Byte by byte."""
 
     def tlv(kind: int, value: bytes) -> bytes:
         return struct.pack(">BH", kind, len(value)) + value

@@ -27,7 +27,7 @@ from tests.process.words import WORDS
 PROTOCOLS = tuple(WORDS)
 WAYS = ("starttls", "implicit")
 
-# --- attacks.md B: no octet from before TLS counts, and without TLS there is nothing --------------------
+# --- B: no octet from before TLS counts, and without TLS there is nothing --------------------
 
 
 class Cheat(NamedTuple):
@@ -156,7 +156,7 @@ def test_without_honest_TLS_the_client_hears_no_more_than_that(
     assert trial.backends[name].connections.empty()
 
 
-# --- attacks.md B18: who stalls ----------------------------------------------------------------------
+# --- B18: who stalls ----------------------------------------------------------------------
 
 
 def half_a_server_hello(connection: Connection) -> None:

@@ -65,7 +65,8 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
     patience = Timer(30, process.kill)
     patience.start()
     try:
-        for line in process.stdout:  # not `yield from`, which would close it with this generator
+        # Not `yield from`, which would close it with this generator.
+        for line in process.stdout:  # noqa: UP028
             yield line
     finally:
         patience.cancel()

@@ -86,7 +86,7 @@ def test_command_injection_tester_finds_nothing(tester: Path, real: Gateway, tmp
         assert said.count("TLS handshake failed - Server probably closed the connection!") >= len(PROTOCOLS), said
 
 
-# --- protocols.md 15.1 ----------------------------------------------------------------------------
+# --- rows G of docs/conformance.md ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("behind", [b"NOOP\r\n", b"NOO", b"\r\n", b" ", b"\0", b"\x15\x03\x01\0\2\2\x28"])

@@ -181,7 +181,7 @@ def test_a_second_sigterm_changes_nothing(
             client.say(b"n NOOP\r\n")
             assert client.line() == b"n OK NOOP by the backend\r\n"
             client.rest()
-        # Twisted complains in its log that it is stopping already (platform.md 1), so that is not looked at.
+        # Twisted complains in its log that it is stopping already, so that is not looked at.
         assert gateway.process.wait(DEADLINE) in ENDED_WELL
     finally:
         gateway.kill()

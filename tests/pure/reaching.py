@@ -27,7 +27,7 @@ SWITCH = tls(b"", BACKEND)
 """The handshake with the backend begins; our last words before it were the STARTTLS command, long ago."""
 
 HERE = Origin(("192.0.2.10", 40000), ("198.51.100.1", 143))
-"""The client and the address that it came to (protocols.md 1.10)."""
+"""The client and the address that it came to."""
 HERE6 = Origin(("2001:db8::10", 40000), ("2001:db8::1", 143))
 
 

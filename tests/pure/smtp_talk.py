@@ -24,7 +24,7 @@ REPLY = (
     b"250-CHUNKING\r\n"
     b"250 SMTPUTF8\r\n"
 )
-"""The backend of protocols.md 2.2."""
+"""A backend that offers everything."""
 CLOSED = (
     b"250-legacy.example.org\r\n"
     b"250-PIPELINING\r\n"

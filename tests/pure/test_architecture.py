@@ -1,4 +1,4 @@
-"""The architecture as tests: what may import what (design.md 3, 4), and that the half that decides is pure."""
+"""The architecture as tests: what may import what, and that the half that decides is pure."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_only_one_package_sees_openssl() -> None:
 
 
 def test_what_must_not_carry_data_is_not_imported() -> None:
-    # design.md 3.8; the demo's legacy servers may be Twisted's.
+    # The demo's legacy servers may be Twisted's.
     shunned = (
         "twisted.mail", "twisted.protocols.haproxy", "twisted.protocols.basic", "twisted.protocols.portforward",
         "twisted.internet.ssl", "twisted.protocols.tls",

@@ -400,7 +400,7 @@ def test_how_the_network_cuts_changes_nothing(pieces: list[bytes], side: Side) -
 
 
 def test_the_pure_half_is_pure() -> None:
-    """Who imports it has loaded neither Twisted nor OpenSSL (design.md rule 1)."""
+    """Who imports it has loaded neither Twisted nor OpenSSL."""
     code = (
         "import sys, gateway.dialects.smtp, gateway.dialects.imap, gateway.dialects.pop3, gateway.negotiation.driver;"
         "print(sorted({'twisted', 'zope', 'ssl', 'OpenSSL', 'asyncio'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""The EHLO reply's table (protocols.md 2.3): each keyword in each stage."""
+"""The EHLO reply's table: each keyword in each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IMAP: the tables of protocols.md 3 and the rows I and G of its chapter 15 that need no sockets."""
+"""IMAP: every command under every policy, and the rows I and G of docs/conformance.md that need no sockets."""
 
 from __future__ import annotations
 

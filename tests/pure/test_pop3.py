@@ -1,4 +1,4 @@
-"""POP3: the tables of protocols.md 4 and the rows P and G of its chapter 15 that need no sockets."""
+"""POP3: every command under every policy, and the rows P and G of docs/conformance.md that need no sockets."""
 
 from __future__ import annotations
 

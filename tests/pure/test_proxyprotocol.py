@@ -1,4 +1,4 @@
-"""Who the client is, byte by byte: protocols.md 1.10 (G22, G23) out, attacks.md H5 to H7 and H11 in."""
+"""Who the client is, byte by byte: what goes out (G22, G23 of docs/conformance.md) and comes in (H5 to H11)."""
 
 from __future__ import annotations
 

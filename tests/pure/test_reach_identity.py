@@ -1,5 +1,5 @@
 """Who the client is, told to the backend and by load balancers: rows G22, G23, S25, S26, I14 and P08 of
-protocols.md 15, B24 and H1 to H7 of attacks.md."""
+docs/conformance.md, B24 and H1 to H7."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ V2 = {
         + SESSION,
     ),
 }
-"""protocols.md 1.10 on a leg in the clear."""
+"""The header on a leg in the clear."""
 V1 = {
     "v4": (HERE, b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"),
     "mapped": (MAPPED, b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"),
@@ -97,7 +97,7 @@ SAMPLE = SIGNATURE + bytes.fromhex(
     "2111 0055 c000020a c6336401 9c40 008f 020010 6d61696c2e6578616d706c652e6f7267 050008 6777312d30303031"
     "200028 01 00000001 210007 544c5376312e33 230016 544c535f4145535f3235365f47434d5f534841333834"
 )
-"""The whole sample of protocols.md 1.10."""
+"""A whole header with all that it can tell."""
 
 
 @pytest.mark.parametrize(("way", "welcome", "command"), [

@@ -1,8 +1,7 @@
-"""TLS towards the backend: rows G15, G16 and I16 of protocols.md 15, B1 to B24 of attacks.md.
+"""TLS towards the backend: rows G15, G16, I16 and B1 to B24 of docs/conformance.md.
 
 Until the backend's TLS is there and verified, nothing that it says has another effect than that TLS begins or
-that the address is given up.  (attacks.md B10 would hide the greeting's text as well; protocols.md 2.6, 3.6 and 4.6
-relay it, and count.)
+that the address is given up.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def each(said: dict[Way, tuple[bytes, ...]]) -> pytest.MarkDecorator:
 # --- G15, B1, B2, B13: what is said behind the go-ahead -------------------------------------------
 
 ANYTHING = (b"injected\r\n", b"x", b"\r\n", b"\n", b"\0", b"\x16\x03\x03\x00\x7a\x02")
-"""The last one is a ServerHello: who says that before our ClientHello is no server (protocols.md 1.11)."""
+"""The last one is a ServerHello: who says that before our ClientHello is no server."""
 behind_the_go_ahead = each({
     SMTP: (*ANYTHING, b"250-legacy\r\n250 AUTH LOGIN PLAIN\r\n", b"421 bye\r\n", b"250-AUTH PLAIN\r\n250-X"),
     IMAP: (*ANYTHING, b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nsgw2 OK done\r\n", b"* BYE\r\n", b"* CAPABILITY IMAP"),
@@ -313,7 +312,7 @@ def test_B12_B20_a_greeting_that_is_none(way: Way, said: bytes, mode: BackendTLS
 @every_mode
 @each(REFUSED)
 def test_B12_G04_a_refusal_has_no_TLS_and_is_relayed(way: Way, said: bytes, mode: BackendTLS) -> None:
-    """protocols.md 2.6: a refusal is the backend's word to this client; there is nothing left to protect."""
+    """A refusal is the backend's word to this client; there is nothing left to protect."""
     ends: tuple[Expected, ...] = () if way is SMTP and said[:3] != b"421" else (close("backend-refused"),)
     told = to_client(said + b"\r\n")
     way.dialled(backend_tls=mode).backend(said + b"\r\n", GREETED, note("backend-refused"), told, *ends).run()

@@ -1,4 +1,4 @@
-"""The trace field's form (protocols.md 2.7, RFC 5321 4.4, RFC 8314 4.3)."""
+"""The trace field's form."""
 
 from __future__ import annotations
 

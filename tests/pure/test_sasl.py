@@ -1,4 +1,4 @@
-"""Mechanisms that cannot work through a gateway (protocols.md 1.8)."""
+"""Mechanisms that cannot work through a gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SMTP before TLS, the switch, and the session inside: every command of protocols.md 2.2, the rows of chapter 15."""
+"""SMTP before TLS, the switch, and the session inside: every command under every policy, the rows G and S."""
 
 from __future__ import annotations
 
