@@ -61,13 +61,16 @@ class Dialer:
         self._addresses = tuple(addresses)
         self._timeout = connect_timeout
         self._health = Health(reactor.seconds)
+        self.permits: Callable[[Address], bool] = lambda address: True
+        """Which addresses may be connected to now."""
 
     def dial(self, done: Done, failed: Failed) -> Attempt:
         """Call `done` with a connected, non-blocking socket, or `failed` with what went wrong; never at once.
 
         The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
-        return Attempt(self._reactor, self._addresses, self._health, self._timeout, done, failed)
+        permitted = tuple(filter(self.permits, self._addresses))
+        return Attempt(self._reactor, permitted, self._health, self._timeout, done, failed)
 
 
 @dataclass(frozen=True, slots=True)

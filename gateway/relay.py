@@ -51,27 +51,31 @@ class RelayWatch:
         jitter: Jitter = _some_jitter,
     ) -> None:
         assert is_watched(dialect, backend)
-        self._posts = [
-            _Post(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
+        self._posts = {
+            address: _Post(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
             for address in backend.addresses
-        ]
+        }
 
     def start(self) -> None:
-        for post in self._posts:
+        for post in self._posts.values():
             post.ask()
 
     def stop(self) -> None:
-        for post in self._posts:
+        for post in self._posts.values():
             post.leave()
 
-    def forbids(self) -> bool:
-        """Whether a session that comes in now must not get to the backend."""
-        return bool(self.reason)
+    def permits(self, address: Address) -> bool:
+        """Whether that one of its addresses has been asked, and would not relay."""
+        return self._verdicts[address] not in (None, Verdict.OPEN)
+
+    @property
+    def _verdicts(self) -> dict[Address, Verdict | None]:
+        return {address: post.verdict for address, post in self._posts.items()}
 
     @property
     def reason(self) -> str:
         """Why, as the `session` event tells it; nothing where nothing is against it."""
-        verdicts = [post.verdict for post in self._posts]
+        verdicts = self._verdicts.values()
         if Verdict.OPEN in verdicts:
             return "open-relay"
         return "" if any(verdicts) else "relay-unknown"

@@ -119,6 +119,7 @@ class Gateway(Service):
                 backend.connect_tls,
                 self._events,
             )
+            backend.dialer.permits = self._watches[values].permits
         watch = self._watches[values]
         return lambda: watch.reason
 

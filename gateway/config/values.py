@@ -158,4 +158,3 @@ class Configuration:
     services: tuple[Service, ...]
     bad_commands: int
     timeouts: Timeouts
-    """Not in the file, and nobody reads it: it goes with the last who writes it, gateway/demo/configuration.py."""

@@ -514,7 +514,7 @@ class IMAP:
         if self._stage is Stage.CLOSED:
             return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
         mechanism = (command.arguments or b"").partition(b" ")[0].upper()
-        if command.literal is not None or not sasl.MECHANISM.match(mechanism):
+        if command.literal is not None or not sasl.is_request(command.arguments or b""):
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
         if sasl.refused(mechanism):
             return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
@@ -578,8 +578,8 @@ class IMAP:
         yield Send(BACKEND, line + b"\r\n")
         reply = yield from self._reply()
         while isinstance(reply, Continuation):
-            if self._stage is Stage.CLOSED:
-                raise _broken(reply.line)  # no command that may ask for more is let through
+            if command.verb != b"AUTHENTICATE":
+                raise _broken(reply.line)  # nothing else may ask for more
             yield Send(CLIENT, reply.line + b"\r\n")
             reply = yield from self._response()
         return self._settled(reply)
@@ -590,12 +590,12 @@ class IMAP:
         return verdict
 
     def _response(self) -> Generator[Request, Any, Verdict | Continuation]:
-        """One line of the client's as data, whatever it holds (RFC 9051 6.2.2), and the reply to it."""
+        """One line of the client's as data (RFC 9051 6.2.2), and the reply to it."""
         heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
         match heard:
             case Line(side=Side.BACKEND, text=text):
                 return (yield from self._reply(text))
-            case Line(text=text):
+            case Line(text=text) if sasl.RESPONSE.match(text):
                 yield Send(BACKEND, text + b"\r\n")
             case _:
                 yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's

@@ -270,8 +270,11 @@ class POP3:
             heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
             match heard:
                 case Line(side=Side.BACKEND, text=text):
-                    if not self._asked and Status.of(text) is not Status.ERR:
-                        # A second greeting, or the answer to what somebody slipped in before TLS (RFC 2595 2.1).
+                    if not self._asked and (
+                        Status.of(text) is not Status.ERR or self.terms.identity is not Identity.NONE
+                    ):
+                        # A second greeting, the answer to what somebody slipped in before TLS (RFC 2595 2.1), or to
+                        # a PROXY header that was not expected.
                         raise _broken(text)
                     yield Send(CLIENT, text + b"\r\n")
                 case Line(text=text):
@@ -328,6 +331,7 @@ class POP3:
         if self._user or self._dirty:
             return (yield from self._refuse(b"-ERR STLS not permitted in this state"))
         self.secured = yield StartTLS(CLIENT, b"+OK Begin TLS negotiation now\r\n")
+        self._asked = False  # what still comes is no answer to anything that was said inside
         self._bad = 0
         return False
 
@@ -369,7 +373,7 @@ class POP3:
                 yield from self._conclude(status, reply, login=True)
             return False
         mechanism = arguments.partition(b" ")[0].upper()
-        if not sasl.MECHANISM.match(mechanism):
+        if not sasl.is_request(arguments):
             return (yield from self._refuse(INVALID))
         if sasl.refused(mechanism):
             return (yield from self._refuse(b"-ERR Unsupported authentication mechanism"))
@@ -380,12 +384,12 @@ class POP3:
         return (yield from self._verdict(status, reply, mechanism))
 
     def _response(self) -> Generator[Request, Any, tuple[Status, bytes]]:
-        """One line of the client's as data, whatever it holds (RFC 5034 4), and the reply to it."""
+        """One line of the client's as data (RFC 5034 4), and the reply to it."""
         heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
         match heard:
             case Line(side=Side.BACKEND, text=text):
                 return self._status(text), text
-            case Line(text=text):
+            case Line(text=text) if sasl.RESPONSE.match(text):
                 return (yield from self._ask(text))
         return (yield from self._ask(b"*"))  # the exchange is cancelled; the verdict is the backend's
 

@@ -16,6 +16,10 @@ EXTERNAL = b"EXTERNAL"
 MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,40}\Z")
 """RFC 4422 3.1 allows 20 octets; some servers' own names are longer."""
 
+RESPONSE = re.compile(rb"(?:[A-Za-z0-9+/]+={0,2}|=|\*)?\Z")
+"""A client's line in a dialogue, or its initial response: base64, `=` for nothing, `*` to cancel (RFC 4954 4,
+RFC 9051 6.2.2, RFC 5034 4).  Such lines are long; in nothing else could a server that splits them find a command."""
+
 PASSWORD = frozenset({b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"OAUTHBEARER", b"XOAUTH2"})
 
 LAYERED = frozenset({b"GSSAPI", b"GSS-SPNEGO", b"DIGEST-MD5", b"KERBEROS_V4", b"NTLM"})
@@ -31,6 +35,12 @@ def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
     if PASSWORD & (names - bases):
         hidden |= bases
     return frozenset(hidden)
+
+
+def is_request(arguments: bytes) -> bool:
+    """Whether these are the arguments of an AUTH command: a mechanism, and an initial response at most."""
+    mechanism, _, initial = arguments.partition(b" ")
+    return bool(MECHANISM.match(mechanism) and RESPONSE.match(initial)) and initial != b"*"
 
 
 def refused(mechanism: bytes) -> bool:

@@ -58,8 +58,13 @@ BACKEND: Final = Side.BACKEND
 
 COMMAND_LINE: Final = 510
 """RFC 5321 4.5.3.1.4: 512 with CRLF.  A backend that splits longer lines would take the tail for a command."""
-LONGER: Final = {b"MAIL": 2048, b"RCPT": 2048, b"AUTH": 12288, b"X-EXPS": 12288}
-"""Extensions lengthen MAIL and RCPT (RFC 1870, 3461, 4954 ...); AUTH as in RFC 4954 4."""
+AUTH_LINE: Final = 12288
+"""RFC 4954 4.  It holds base64 and nothing else, in which no tail is a command that matters."""
+EXTENDED_LINE: Final = 2048
+"""MAIL and RCPT, where the backend offers an extension that lengthens them (RFC 1870, 3461, 4954 ...)."""
+LENGTHENING: Final = frozenset({
+    b"SIZE", b"8BITMIME", b"DSN", b"AUTH", b"SMTPUTF8", b"DELIVERBY", b"MT-PRIORITY", b"FUTURERELEASE", b"REQUIRETLS",
+})  # fmt: skip
 SWALLOWED_CHUNK: Final = 1024 * 1024
 """Octets of a refused BDAT chunk that we read on; with more the session ends."""
 LARGEST_CHUNK: Final = 2**31 - 65536
@@ -121,6 +126,7 @@ class SMTP:
         self._name = b""  # what the client called itself since TLS
         self._extended = False  # ... in EHLO
         self._chunking = False  # the backend's latest EHLO reply offers it
+        self._lengthened = False  # ... an extension that makes commands longer
         self._authority = True  # ... or, as far as we know, a way to speak for others
         self._messages = 0
         self._end_transaction()
@@ -241,7 +247,7 @@ class SMTP:
     def talk(self) -> Script:
         while True:
             sides = (BACKEND, CLIENT) if self._dialled else (CLIENT,)
-            limit = LONGER[b"AUTH"]
+            limit = AUTH_LINE
             heard = yield Await(sides, Patience.COMMAND, limit, self._layered)
             self._layered = False
             match heard:
@@ -271,7 +277,7 @@ class SMTP:
                 yield from self._relay(b"", text)
             return
         verb, argument = match[1].upper(), match[2] or b""
-        if len(text) > LONGER.get(verb, COMMAND_LINE):
+        if len(text) > self._longest(verb):
             yield from self._too_long()
         elif verb in WEB:
             raise Violation(CLIENT, "http-on-mail-port")
@@ -290,6 +296,11 @@ class SMTP:
     def _closed(self) -> bool:
         """TLS is required and not there yet."""
         return self.secured is None and self.terms.policy is Policy.REQUIRED
+
+    def _longest(self, verb: bytes) -> int:
+        if verb in ehlo.AUTH:
+            return AUTH_LINE
+        return EXTENDED_LINE if self._lengthened and verb in (b"MAIL", b"RCPT") else COMMAND_LINE
 
     def _waits_for_tls(self, verb: bytes) -> bool:
         if self._closed:
@@ -347,6 +358,9 @@ class SMTP:
         else:
             self._silent = False
             reply = yield from self._ask(b"QUIT", text)
+            if reply.code in BAD_COMMAND:
+                yield from self._pass_on(reply)  # `QUIT now`: the session goes on
+                return
             yield Send(CLIENT, reply.octets)
         yield Close("quit")
 
@@ -366,6 +380,7 @@ class SMTP:
         lines = [line[4:] for line in reply.lines]
         offered = {ehlo.keyword(line) for line in lines[1:]}
         self._chunking = b"CHUNKING" in offered
+        self._lengthened = not LENGTHENING.isdisjoint(offered)
         self._authority = not complete or any(ehlo.is_authority(word) for word in offered)
         if any(name.endswith(sasl.PLUS) for name in ehlo.mechanisms(lines[1:])):
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
@@ -386,7 +401,7 @@ class SMTP:
         self._name = name.split(b" ")[0]
         self._extended = extended
         self._must_greet = False
-        self._chunking = False
+        self._chunking = self._lengthened = False
         self._end_transaction()
 
     def _starttls(self, text: bytes) -> Script:
@@ -404,9 +419,12 @@ class SMTP:
             self._must_greet = True
 
     def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
-        mechanism = (argument.split() or [b""])[0]
+        mechanism, _, initial = argument.rstrip(b" \t").partition(b" ")
         if mechanism and (not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism)):
             yield from self._refuse(b"504 5.5.4 Unrecognized authentication type")
+            return
+        if not sasl.RESPONSE.match(initial) or initial == b"*":
+            yield from self._refuse(b"501 5.5.2 Syntax error in authentication response")
             return
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
@@ -414,14 +432,17 @@ class SMTP:
             self._outstanding = verb
             heard = yield Await((BACKEND, CLIENT), Patience.COMMAND, SASL_LINE)
             match heard:
-                case Line(side=Side.CLIENT, text=response):
+                case Line(side=Side.CLIENT, text=response) if sasl.RESPONSE.match(response):
                     reply = yield from self._ask(verb, response)
+                case Line(side=Side.CLIENT):
+                    yield from self._cancel(verb, b"501 5.5.2 Cannot decode response")
+                    return
                 case Line(text=words):
                     yield from self._unasked(words)
                 case TooLong(side=Side.BACKEND):
                     _broken("a line without end")
                 case _:
-                    yield from self._cancel(verb)
+                    yield from self._cancel(verb, b"500 5.5.6 Authentication exchange line is too long")
                     return
         if mechanism:
             result = "ok" if reply.code == b"235" else "failed"
@@ -432,7 +453,7 @@ class SMTP:
             yield Proven()
         yield from self._pass_on(reply)
 
-    def _cancel(self, verb: bytes) -> Script:
+    def _cancel(self, verb: bytes, refusal: bytes) -> Script:
         """Take the client's word back (RFC 4954 4): the backend must no longer wait for a response, or it
         would take the next command for one."""
         reply = yield from self._ask(verb, b"*", relayed=False)
@@ -440,7 +461,7 @@ class SMTP:
             _broken(f"a cancelled dialogue goes on: {reply.lines[0][:80]!r}")
         if reply.code == b"421":
             yield from self._pass_on(reply)
-        yield from self._refuse(b"500 5.5.6 Authentication exchange line is too long")
+        yield from self._refuse(refusal)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -564,6 +585,8 @@ class SMTP:
             self._end_transaction()
             if reply.positive:
                 yield from self._delivered()
+        elif not reply.positive:
+            self._recipients = 0  # the backend may have dropped the transaction: further chunks are swallowed
         yield from self._pass_on(reply)
 
     # --- the backend -------------------------------------------------------------------------

@@ -61,6 +61,8 @@ TLS_HANDSHAKE: Final = b"\x16"
 HTTP: Final = re.compile(
     rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE) (?:/|\*|http)|CONNECT [^ ]*:|Host:", re.IGNORECASE
 )
+PROXY: Final = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)")
+"""A PROXY header (version 1) from somebody who may not send one; version 2 ends with its QUIT."""
 
 _PENDING: Final = object()
 
@@ -327,8 +329,10 @@ class Negotiation:
         )
 
     def _foreign(self) -> str | None:
-        """The event's name if the client speaks TLS in the clear, or HTTP anywhere."""
+        """The event's name if the client speaks TLS in the clear, HTTP, or for another client."""
         octets = self._inboxes[Side.CLIENT].peek()
         if octets.startswith(TLS_HANDSHAKE) and not self._secured[Side.CLIENT]:
             return "tls-on-plaintext-port"
-        return "http-on-mail-port" if HTTP.match(octets) else None
+        if HTTP.match(octets):
+            return "http-on-mail-port"
+        return "unexpected-proxy-header" if PROXY.match(octets) else None

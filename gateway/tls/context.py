@@ -52,6 +52,9 @@ GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 NO_RENEGOTIATION: Final = 0x40000000
 """SSL_OP_NO_RENEGOTIATION, which pyOpenSSL does not name."""
 
+PRIORITIZE_CHACHA: Final = 0x200000
+"""SSL_OP_PRIORITIZE_CHACHA: who puts ChaCha20 first has no hardware for AES, and gets it although we choose."""
+
 ENABLE_PARTIAL_WRITE: Final = 0x1
 """SSL_MODE_ENABLE_PARTIAL_WRITE: pyOpenSSL sets it, and each write would be one record and no more."""
 
@@ -65,16 +68,12 @@ class Accepted:
 
     minimum: int
     ciphers: bytes
-    options: int = 0
 
 
 MODERN: Final = Accepted(SSL.TLS1_3_VERSION, CIPHERS)
 INTERMEDIATE: Final = Accepted(SSL.TLS1_2_VERSION, CIPHERS)
-# An old client may name its worst suite first.  SECLEVEL is said before any certificate is there: a small key would
-# be refused else.
-LEGACY: Final = Accepted(
-    SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0", SSL.OP_CIPHER_SERVER_PREFERENCE
-)
+# SECLEVEL is said before any certificate is there: a small key would be refused else.
+LEGACY: Final = Accepted(SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,8 @@ def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
     context.set_min_proto_version(accepted.minimum)
     context.set_cipher_list(accepted.ciphers)
     _choose_groups(context)
-    context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | accepted.options)
+    # An old client may name its worst suite first.
+    context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | PRIORITIZE_CHACHA)
     # Tickets resume a session; a cache in memory would only grow.  Without an id a client with a certificate
     # that resumes is refused.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

@@ -133,7 +133,7 @@ class ServerTLS:
         if weak and not (lax and len(weak) < len(group)):
             raise weak[0]
         # SNI switches certificates, ALPN and trust; the mode of verification stays that of the first context
-        #, and is the same in all of them.
+        # , and is the same in all of them.
         context.set_alpn_select_callback(partial(_agree, self._alpn))
         if (mode := MODES[self.values.client_certificate]) != SSL.VERIFY_NONE:
             context.set_options(SSL.OP_NO_TICKET)

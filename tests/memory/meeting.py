@@ -22,9 +22,11 @@ from gateway.session import Entrance, Session
 from gateway.telemetry.events import FORMATS, Events
 from gateway.tls.half import TLSHalf
 from gateway.tls.towards import Towards
-from tests.memory.stepping import SteppedReactor, tcp_pair
+from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.tls_peer import Authority, Peer
 from tests.pure.playbook import terms
+
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER by which closing sends RST."""
@@ -58,9 +60,10 @@ class End:
         self.pump()
 
     def start_tls(self, context: ssl.SSLContext, *, server: bool = False) -> None:
-        """From here on it is TLS; who is no server says its ClientHello."""
+        """From here on it is TLS: the ClientHello is what was heard last, or is said now."""
         self.peer = Peer(context, server=server)
-        self.throw(b"" if server else self.peer.hello())
+        heard, self.heard = self.heard, b""
+        self.throw(self.peer.feed(heard))
 
     @property
     def secure(self) -> bool:
@@ -135,6 +138,7 @@ class Call:
         """What the session said of the addresses."""
         self.cancelled = False
         self._dialer = dialer
+        self._delayed: Any = None
         self._done = done
         self._failed = failed
         self._answer()
@@ -149,18 +153,19 @@ class Call:
 
     def cancel(self) -> None:
         self.cancelled = True
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
 
     def _answer(self) -> None:
-        self._dialer.reactor.callLater(self._dialer.delay, self._dial)
+        self._delayed = self._dialer.reactor.callLater(self._dialer.delay, self._dial)
 
     def _dial(self) -> None:
-        if self.cancelled:
-            return
-        self.cancelled = True
+        self._delayed = None
         if len(self._dialer.backends) >= self._dialer.addresses:
             self._failed("10.0.0.5:25: Connection refused (ECONNREFUSED)")
             return
-        near, far = tcp_pair()
+        near, far = self._dialer.pair()
         self._dialer.backends.append(End(far))
         self._dialer.greet(self._dialer.backends[-1])
         self._done(near)
@@ -169,8 +174,9 @@ class Call:
 class Switchboard:
     """A Dialer whose addresses are the ends that the test holds."""
 
-    def __init__(self, reactor: SteppedReactor, addresses: int = 1) -> None:
+    def __init__(self, reactor: SteppedReactor, addresses: int, pair: Pair) -> None:
         self.reactor = reactor
+        self.pair = pair
         self.addresses = addresses
         self.delay = 0.0
         self.backends: list[End] = []
@@ -184,7 +190,11 @@ class Switchboard:
 
 
 class Meeting:
-    """One entrance, and the sessions that come in there."""
+    """One entrance, and the sessions that come in there.
+
+    Connections are UNIX sockets, on which what is said is there at once, unless `tcp` is asked for: only TCP has
+    resets and addresses, but its loopback may take longer than a clock that is moved by hand likes.
+    """
 
     def __init__(
         self,
@@ -197,6 +207,7 @@ class Meeting:
         accept_proxy: Iterable[str] = (),
         timeouts: Timeouts | None = None,
         dialer: Any = None,
+        tcp: bool = False,
         **changes: Any,
     ) -> None:
         self.reactor = reactor
@@ -205,7 +216,10 @@ class Meeting:
         self.closed: list[Session] = []
         self.sessions: list[Session] = []
         self.clients: list[End] = []
-        self.dialer = Switchboard(reactor, addresses) if dialer is None else dialer
+        self.others: list[Any] = []
+        """Whoever else has a `pump`."""
+        self._pair = tcp_pair if tcp else unix_pair
+        self.dialer = Switchboard(reactor, addresses, self._pair) if dialer is None else dialer
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(str(authority.certificate))
         context.use_privatekey_file(str(authority.key))
@@ -233,17 +247,19 @@ class Meeting:
             connect_tls=Towards(backend) if backend and backend.tls != "none" else None,
         )
 
-    def _accept_tls(self) -> TLSHalf:
+    def _accept_tls(self, address: str) -> TLSHalf:
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
         return TLSHalf(connection)
 
     # --- who comes in ----------------------------------------------------------------------------
 
-    def enter(self, near: socket.socket | None = None, far: socket.socket | None = None, client: str = "127.0.0.1") -> End:
+    def enter(
+        self, near: socket.socket | None = None, far: socket.socket | None = None, client: str = "127.0.0.1"
+    ) -> End:
         """A client comes in, by these two ends of a connection if they are given."""
         if near is None or far is None:
-            far, near = tcp_pair()
+            far, near = self._pair()
         session = Session(self.reactor, self.entrance, near, client, self.closed.append)
         self.sessions.append(session)
         self.clients.append(End(far))
@@ -264,8 +280,8 @@ class Meeting:
     # --- how it goes on --------------------------------------------------------------------------
 
     def pump(self) -> None:
-        for end in self.ends:
-            end.pump()
+        for one in [*self.ends, *self.others]:
+            one.pump()
 
     def until(self, predicate: Callable[[], object]) -> None:
         def holds() -> object:
@@ -302,9 +318,8 @@ class Meeting:
         try:
             self.until(lambda: len(end.heard) >= len(octets))
         except AssertionError:
-            assert end.heard == octets
-            raise
-        assert end.heard[: len(octets)] == octets
+            raise AssertionError(f"heard {end.heard!r}, not {octets!r}; told {self.lines}") from None
+        assert end.heard.startswith(octets), f"heard {end.heard[: len(octets)]!r}, not {octets!r}"
         end.heard = end.heard[len(octets) :]
 
     def ask(self, octets: bytes, reply: bytes) -> None:

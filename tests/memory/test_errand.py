@@ -417,12 +417,12 @@ LATER = b"450 4.7.1 Greylisted\r\n"
 
 def test_nobody_is_served_before_the_verdict(reactor: SteppedReactor, server: Server) -> None:
     watching = Watching(reactor, server)
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     watching.watch.start()
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     assert watching.watch.reason == "relay-unknown"
     assert watching.rest() == [3600.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
     assert watching.watch.reason == ""
     assert watching.told() == ["relay-closed"]
     assert watching.later(3600.0) == [3600.0]
@@ -435,7 +435,7 @@ def test_S30_an_open_relay_is_not_served_until_it_is_mended(reactor: SteppedReac
     watching = Watching(reactor, server)
     watching.watch.start()
     assert watching.rest() == [60.0]
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     assert watching.watch.reason == "open-relay"
     assert f'cure="{CURE}"' in watching.lines[0]
     assert f"backend=legacy address={server.address}" in watching.lines[0]
@@ -445,15 +445,15 @@ def test_S30_an_open_relay_is_not_served_until_it_is_mended(reactor: SteppedReac
     assert watching.told() == [], "only a change is told"
     server.answers[b"RCPT"] = LATER
     assert watching.later(60.0) == [60.0]
-    assert watching.watch.forbids(), "who does not say is not mended"
+    assert watching.watch.reason, "who does not say is not mended"
     assert watching.told() == []
     server.answers[b"RCPT"] = CLOSED
     assert watching.later(60.0) == [3600.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
     assert watching.told() == ["relay-closed"]
     server.answers[b"RCPT"] = OPEN
     assert watching.later(3600.0) == [60.0]
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     assert watching.told() == ["open-relay"]
 
 
@@ -462,7 +462,7 @@ def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, 
     watching = Watching(reactor, server)
     watching.watch.start()
     assert watching.rest() == [60.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
     assert watching.told() == ["relay-undecided"]
     assert watching.later(60.0) == [60.0]
     assert watching.told() == []
@@ -470,11 +470,11 @@ def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, 
     assert watching.later(60.0) == [3600.0]
     server.answers[b"RCPT"] = LATER
     assert watching.later(3600.0) == [60.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
     assert watching.told() == ["relay-closed", "relay-undecided"]
     server.answers[b"RCPT"] = OPEN
     watching.later(60.0)
-    assert watching.watch.forbids()
+    assert watching.watch.reason
 
 
 def test_a_server_that_is_not_there_is_tried_again_more_and_more_seldom(
@@ -489,7 +489,7 @@ def test_a_server_that_is_not_there_is_tried_again_more_and_more_seldom(
     for _ in range(5):
         waits += watching.later(waits[-1])
     assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     assert watching.told() == ["backend-connect-failed"]
     watching.jitter = 1.25
     assert watching.later(60.0) == [75.0]
@@ -502,7 +502,7 @@ def test_a_verdict_outlasts_an_outage(reactor: SteppedReactor, server: Server) -
     assert watching.told() == ["relay-closed"]
     server.greeting = b"SSH-2.0-x\r\n"
     assert watching.later(3600.0) == [5.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
     assert watching.told() == ["backend-bad-greeting"]
     server.greeting = b"220 back\r\n"
     assert watching.later(5.0) == [3600.0]
@@ -517,11 +517,11 @@ def test_each_address_may_be_another_server(reactor: SteppedReactor, server: Ser
     watching = Watching(reactor, server, other)
     watching.watch.start()
     assert watching.rest() == [60.0, 3600.0]
-    assert watching.watch.forbids()
+    assert watching.watch.reason
     assert sorted(watching.told()) == ["open-relay", "relay-closed"]
     other.answers[b"RCPT"] = CLOSED
     watching.later(60.0)
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
 
 
 def test_one_address_that_is_not_there_does_not_close_the_service(
@@ -532,7 +532,7 @@ def test_one_address_that_is_not_there_does_not_close_the_service(
     watching = Watching(reactor, server, other)
     watching.watch.start()
     assert watching.rest() == [5.0, 3600.0]
-    assert not watching.watch.forbids()
+    assert not watching.watch.reason
 
 
 @pytest.mark.parametrize("under_way", [True, False])

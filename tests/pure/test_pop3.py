@@ -290,12 +290,19 @@ def test_p03_the_list_of_a_bare_auth_is_edited() -> None:
 @pytest.mark.parametrize("more", [b"+ ", b"+", b"+Go ahead", b"+ T0sgdGhlbg=="])
 def test_p04_continuations(more: bytes) -> None:
     book = relays(inside(), b"AUTH PLAIN\r\n", more + b"\r\n")
-    book.client(b"XCLIENT is data here\r\n", to_backend(b"XCLIENT is data here\r\n"))
+    book.client(b"XCLIENT\r\n", to_backend(b"XCLIENT\r\n"))
     book.backend(more + b"\r\n", to_client(more + b"\r\n"))
     book.client(b"\r\n", to_backend(b"\r\n"))
     book.backend(
         b"+OK in\r\n", note("auth", result="ok", mechanism="PLAIN"), PROVEN, to_client(b"+OK in\r\n"), SPLICE
     ).run()
+
+
+def test_a_response_that_is_none_cancels_the_exchange() -> None:
+    """A server that splits long lines would find a command in it."""
+    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
+    book.client(b"A" * 512 + b"XCLIENT ADDR=1.2.3.4\r\n", to_backend(b"*\r\n"))
+    book.backend(b"-ERR cancelled\r\n", to_client(b"-ERR cancelled\r\n")).run()
 
 
 def test_an_exchange_that_fails() -> None:

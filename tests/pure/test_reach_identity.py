@@ -569,7 +569,7 @@ REAL = Identified("203.0.113.7", 51000)
 
 @pytest.mark.parametrize("forged", NEVER, ids=["v1", "v2"])
 @every_way
-def test_H5_where_no_balancer_is_a_header_is_a_bad_command(way: Way, forged: bytes) -> None:
+def test_H5_where_no_balancer_is_a_header_ends_the_session(way: Way, forged: bytes) -> None:
     """Nothing of it goes on, nobody is identified, and before a lazy dial it dials nobody."""
     play = Playbook(way.dialect, terms(lazy=True)).start(
         to_client({
@@ -578,11 +578,12 @@ def test_H5_where_no_balancer_is_a_header_is_a_bad_command(way: Way, forged: byt
             "pop3": b"+OK gw.example.org ready\r\n",
         }[str(way)])
     )  # fmt: skip
-    v1 = {
-        "smtp": (to_client(b"530 5.7.0 Must issue a STARTTLS command first\r\n"),),
-        "imap": (to_client(b"PROXY NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n"),),
-        "pop3": (to_client(b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),),
+    words = {
+        "smtp": b"421 4.7.0 gw.example.org Too many errors\r\n",
+        "imap": b"* BYE Invalid command\r\n",
+        "pop3": b"-ERR Invalid protocol\r\n",
     }
+    ends = (to_client(words[str(way)]), ABORT_BACKEND, close("unexpected-proxy-header"))
     syntax = to_client(b"500 5.5.2 Syntax error\r\n")
     invalid = to_client(b"* BAD Invalid tag\r\n")
     garbled = to_client(b"* BAD Invalid characters\r\n")
@@ -593,7 +594,7 @@ def test_H5_where_no_balancer_is_a_header_is_a_bad_command(way: Way, forged: byt
                  close("too-many-bad-commands")),
         "pop3": (unknown, unknown, to_client(b"-ERR Invalid characters\r\n"), to_client(b"+OK\r\n"), close("quit")),
     }  # fmt: skip
-    play.client(forged, *(v1 if forged is NEVER[0] else v2)[str(way)]).run()
+    play.client(forged, *(ends if forged is NEVER[0] else v2[str(way)])).run()
     assert not any(isinstance(deed, Identified) for deed in play.notes)
 
 

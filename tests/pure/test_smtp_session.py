@@ -213,7 +213,7 @@ def test_S19_a_refused_data_leaves_the_next_line_a_command(code: bytes) -> None:
 
 def test_S20_a_dialogue_is_relayed_and_no_word_of_it_is_a_command() -> None:
     play = asked(secure(), b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")
-    for word in (b"STARTTLS", b"QUIT", b"XCLIENT ADDR=1.2.3.4", b"", b"=", b" ", b"x" * 13 * 1024, b"y" * 65536):
+    for word in (b"STARTTLS", b"QUIT", b"XCLIENT", b"", b"=", b"x" * 13 * 1024, b"y" * 65536):
         asked(play, word + b"\r\n", b"334\r\n")
     asked(play, b"*\r\n", b"501 cancelled\r\n")
     play.client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n")).run()
@@ -222,6 +222,20 @@ def test_S20_a_dialogue_is_relayed_and_no_word_of_it_is_a_command() -> None:
 def test_S20_a_dialogue_that_was_sent_along_is_read_as_one_only_if_the_backend_asks() -> None:
     play = secure().client(b"AUTH LOGIN\r\nXCLIENT x\r\nNOOP\r\n", to_backend(b"AUTH LOGIN\r\n"))
     play.backend(b"504 no\r\n", to_client(b"504 no\r\n" + NOT_IMPLEMENTED), to_backend(b"NOOP\r\n")).run()
+
+
+@pytest.mark.parametrize("word", [b"A" * 512 + b"XCLIENT ADDR=1.2.3.4", b" ", b"ab=c", b"***", b"caf\xe9"])
+def test_E6_a_response_that_is_no_base64_cancels_the_dialogue(word: bytes) -> None:
+    """A server that splits long lines would find a command in it."""
+    play = asked(secure(), b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n").client(word + b"\r\n", to_backend(b"*\r\n"))
+    play.backend(b"501 cancelled\r\n", to_client(b"501 5.5.2 Cannot decode response\r\n"))
+    asked(play, b"NOOP\r\n", b"250 ok\r\n").run((WHOLE, 1000))
+
+
+@pytest.mark.parametrize("initial", [b"a b", b"*", b"A" * 501 + b" XCLIENT ADDR=1.2.3.4", b"!", b"=="])
+def test_E6_an_initial_response_that_is_no_base64_is_refused(initial: bytes) -> None:
+    refusal = b"501 5.5.2 Syntax error in authentication response\r\n"
+    secure().client(b"AUTH PLAIN " + initial + b"\r\n", to_client(refusal)).run((WHOLE, 1000))
 
 
 TOO_LONG = b"500 5.5.6 Authentication exchange line is too long\r\n"
