@@ -22,9 +22,9 @@ from .workloads import WORKLOADS, Conditions, Sample, Workload, measure
 
 DESCRIPTORS = 65536
 """More than 10,000 sessions need, with two of them each."""
-CHECKED = ("imap-implicit", "round-trip", "download", "upload")
-CHECK_LIMIT = 1.25
-"""How much of a bare Twisted port forward's CPU the gateway may need: it needs less than 1, and CI is no laboratory."""
+CHECK_LIMITS = {"imap-implicit": 2.0, "round-trip": 1.0, "download": 1.2, "upload": 1.5}
+"""How much of a bare Twisted port forward's CPU the gateway may need: half again of what it did when this was written.
+The forward looks at nothing, so a session with all its beginnings costs the gateway more, and all else less."""
 
 
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -41,7 +41,9 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=peers.ROOT / "build" / "bench", help="directory of the results")
     parser.add_argument("--limit", type=int, default=3600, help="seconds after which it all ends (3600)")
     parser.add_argument(
-        "--check", action="store_true", help=f"only whether the gateway needs at most {CHECK_LIMIT} of bare Twisted"
+        "--check",
+        action="store_true",
+        help="only whether the gateway is not too far behind bare Twisted; exit status 0 or 1",
     )
     return parser.parse_args(given)
 
@@ -134,10 +136,11 @@ def _check(run: report.Run) -> int:
     for workload in run.workloads:
         ours, theirs = (figures.of(run.samples, workload, peer, "cpu") for peer in ("gateway", "twisted"))
         ratio = figures.ratio(ours, theirs)
-        good = ratio is not None and ratio <= CHECK_LIMIT
+        limit = CHECK_LIMITS[workload.name]
+        good = ratio is not None and ratio <= limit
         failed += not good
         found = "nothing measured" if ratio is None else f"{ratio:.2f} of a bare Twisted port forward"
-        print(f"{'good' if good else 'BAD '}  {workload.name}: {found}, at most {CHECK_LIMIT}")
+        print(f"{'good' if good else 'BAD '}  {workload.name}: {found}, at most {limit}")
     return 1 if failed else 0
 
 
@@ -146,7 +149,7 @@ def main(given: Sequence[str]) -> int:
     workloads = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
     chosen = _chosen(options)
     if options.check:
-        workloads = [workload for workload in WORKLOADS if workload.name in CHECKED]
+        workloads = [workload for workload in WORKLOADS if workload.name in CHECK_LIMITS]
         chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
     for ending in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(ending, _stop)

@@ -266,7 +266,7 @@ def _locked(path: Path) -> str:
     return (
         f"{path}: {user} may not read it, so a renewed certificate will not be served before the gateway is started "
         f"again; the {what} {culprit} is in the way: chgrp it to a group of {user} and chmod {right}, "
-        "or let systemd pass the files on (LoadCredential=)"
+        "or have whatever renews it restart the gateway"
     )
 
 

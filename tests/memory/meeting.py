@@ -219,7 +219,7 @@ class Meeting:
         self.others: list[Any] = []
         """Whoever else has a `pump`."""
         self._pair = tcp_pair if tcp else unix_pair
-        self.dialer = Switchboard(reactor, addresses, self._pair) if dialer is None else dialer
+        self.dialer: Any = Switchboard(reactor, addresses, self._pair) if dialer is None else dialer
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(str(authority.certificate))
         context.use_privatekey_file(str(authority.key))

@@ -499,7 +499,7 @@ def test_what_cannot_be_read_any_more_is_told_with_its_cure(house: House, direct
         assert f"{culprit} is in the way" in line
         assert "nobody" in line
         assert "chgrp" in line
-        assert "LoadCredential" in line
+        assert "restart" in line
     # Nothing was renewed: this is no refusal.
     assert told == ["expiring"]
     assert "is in the way" in house.told[0]["detail"]

@@ -146,12 +146,12 @@ def test_G16_B16_a_certificate_that_is_not_right(
     meet: Meet, secured: Callable[..., Backend], directory: Path, protocol: str, tls: str, wrong: str
 ) -> None:
     """The client's temporary refusal, the reason in the log, and not an octet of the client's to the backend."""
-    changes: dict[str, Any] = {
+    wrongs: dict[str, dict[str, Any]] = {
         "name": {"certificate_name": "other.example.test"},
         "issuer": {"ca": others(directory)},
         "pin": {"verify": "sha256:" + "00" * 32, "ca": None},
-    }[wrong]
-    meeting = meet(protocol, backend=secured(tls, **changes), policy=Policy.OPTIONAL)
+    }
+    meeting = meet(protocol, backend=secured(tls, **wrongs[wrong]), policy=Policy.OPTIONAL)
     client = meeting.enter()
     login = {"smtp": b"AUTH PLAIN c2VjcmV0\r\n", "imap": b"a LOGIN joe secret\r\n", "pop3": b"USER secret\r\n"}[
         protocol
@@ -193,7 +193,7 @@ def test_B17_without_a_name_in_the_file_it_is_the_host_that_was_dialled(
         backend = meeting.backend
         backend.start_tls(meeting.authority.server(), server=True)
         if host == "mail.example.test":
-            meeting.until(lambda backend=backend: backend.secure)
+            meeting.until(lambda: meeting.backend.secure)
             backend.say(b"+OK I am other.example.test\r\n")
             meeting.hears(client, b"+OK I am other.example.test\r\n")
         else:
@@ -362,9 +362,9 @@ def test_the_next_address_has_TLS_of_its_own(meet: Meet, secured: Callable[..., 
 
 def test_B22_every_client_has_a_connection_of_its_own(meet: Meet) -> None:
     meeting = meet("smtp", addresses=3)
-    for number in range(3):
+    for _ in range(3):
         client = meeting.enter()
-        meeting.until(lambda number=number: len(meeting.dialer.backends) == number + 1)
+        meeting.until(lambda: len(meeting.dialer.backends) == len(meeting.clients))
         meeting.backend.say(b"220 hi\r\n")
         meeting.hears(client, b"220 hi\r\n")
         client.say(b"QUIT\r\n")
@@ -420,11 +420,11 @@ def test_H10_a_client_whom_the_backend_bans_does_not_keep_the_others_out(
 ) -> None:
     meeting = meet("smtp", dialer=Dialer(reactor, [door.address], 10.0), tcp=True)
     meeting.others.append(door)
-    for number in range(1, 6):
+    for _ in range(5):
         banned = meeting.enter()
-        meeting.until(lambda number=number: len(door.open) == number)
+        meeting.until(lambda: len(door.open) == len(meeting.clients))
         door.open[-1].sock.close()
-        meeting.until(lambda banned=banned: banned.gone)
+        meeting.until(lambda: meeting.clients[-1].gone)
         assert banned.heard == UNAVAILABLE["smtp"]
     client = meeting.enter()
     meeting.until(lambda: len(door.open) == 6)

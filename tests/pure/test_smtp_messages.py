@@ -1,4 +1,4 @@
-"""SMTP messages: DATA, BDAT, BURL and the trace field; rows S11-S17, S22-S24, S27, S31 of chapter 15."""
+"""SMTP messages: DATA, BDAT, BURL and the trace field; rows S11-S17, S22-S24, S27, S31."""
 
 from __future__ import annotations
 
@@ -431,3 +431,9 @@ def test_without_the_option_there_is_none() -> None:
     assert GREETING.startswith(b"220")
     assert terms().received
     assert Playbook(DIALECT, terms()).start(DIAL).run().delivered == 0
+
+
+def test_behind_a_failed_BURL_chunks_are_swallowed() -> None:
+    """The backend may have dropped the transaction (RFC 3030 2), and would take a chunk for commands."""
+    play = asked(envelope(secure()), b"BURL imap://x/1\r\n", b"554 5.7.0 no\r\n")
+    play.client(b"BDAT 6\r\nQUIT\r\n", to_client(b"503 5.5.1 Need RCPT command\r\n")).run()

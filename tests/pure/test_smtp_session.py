@@ -511,3 +511,18 @@ def test_the_registered_dialect() -> None:
     assert DIALECT.options == {"received", "newlines"}
     assert DIALECT.patience[Patience.FINAL] >= 600
     assert REQUIRED not in DIALECT.policies.values()
+
+
+def test_a_QUIT_that_the_backend_does_not_understand_ends_nothing() -> None:
+    play = asked(secure(), b"QUIT now\r\n", b"501 5.5.4 Syntax: QUIT\r\n")
+    play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+
+
+def test_MAIL_may_be_long_only_where_the_backend_offers_what_makes_it_long() -> None:
+    """One that was written for 512 octets may split longer lines, and take the tail for a command."""
+    long = b"MAIL FROM:<%s@example.com>\r\n" % (b"a" * 600)
+    hello(upgraded(), b"250-x\r\n250 PIPELINING\r\n", b"250-x\r\n250 PIPELINING\r\n").client(
+        long, to_client(b"500 5.5.2 Line too long\r\n")
+    ).run()
+    asked(hello(upgraded(), b"250-x\r\n250 SIZE\r\n", b"250-x\r\n250 SIZE\r\n"), long, b"250 ok\r\n").run()
