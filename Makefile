@@ -32,10 +32,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# Programs that attack, apart from what they are let loose on.
-$(TOOLS)/installed:
+# Programs that attack and scan, apart from what they are let loose on: sslyze wants an older cryptography.
+$(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze
 	touch $@
 
 clean:

@@ -48,6 +48,14 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+class TimeUp(BaseException):
+    """`--limit` is over; what was measured until then is told all the same."""
+
+
+def _time_up(number: int, frame: FrameType | None) -> None:
+    raise TimeUp
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(f"benchmarks: ended by {signal.Signals(number).name}")
 
@@ -151,11 +159,12 @@ def main(given: Sequence[str]) -> int:
     if options.check:
         workloads = [workload for workload in WORKLOADS if workload.name in CHECK_LIMITS]
         chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
-    for ending in (signal.SIGALRM, signal.SIGTERM):
-        signal.signal(ending, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGALRM, _time_up)
     signal.alarm(options.limit)
     descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
     machine = _machine()
+    shortened: dict[str, object] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))
         stage = stack.enter_context(peers.stage(directory, descriptors))
@@ -165,10 +174,15 @@ def main(given: Sequence[str]) -> int:
         conditions = Conditions(tls, options.seconds, options.octets, options.at_once, held)
         benchmark = Benchmark(stage, conditions)
         versions = benchmark.invite(chosen, stack)
-        for number in range(options.rounds):
-            benchmark.round(number, workloads)
+        try:
+            for number in range(options.rounds):
+                benchmark.round(number, workloads)
+            signal.alarm(0)
+        except TimeUp:
+            shortened = {"ended": f"by the limit of {options.limit} s, in round {number + 1}"}
+            _say("time is up")
     rivals = [peer.name for peer in chosen if not peer.yardstick and peer.name != "gateway"]
-    shown = {name: getattr(options, name) for name in ("rounds", "seconds", "octets", "at_once")}
+    shown = {name: getattr(options, name) for name in ("rounds", "seconds", "octets", "at_once")} | shortened
     run = report.Run(machine, shown, versions, benchmark.absent, rivals, workloads, benchmark.samples)
     if options.check:
         return _check(run)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 from OpenSSL import SSL
 
+from gateway.backend import Dialer
 from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
@@ -241,7 +242,7 @@ class Meeting:
             terms=agreed,
             accept_proxy=tuple(ip_network(network) for network in accept_proxy),
             timeouts=timeouts or Timeouts(),
-            dialer=self.dialer,
+            dialer=cast(Dialer, self.dialer),
             accept_tls=self._accept_tls,
             events=Events(self.lines.append, FORMATS["json"]),
             connect_tls=Towards(backend) if backend and backend.tls != "none" else None,

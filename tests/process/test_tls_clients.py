@@ -1,4 +1,4 @@
-"""What clients of all kinds agree on with the gateway: versions, groups, protocols, names and their own certificates."""
+"""What clients of all kinds agree on with the gateway: versions, groups, protocols, names, their certificates."""
 
 from __future__ import annotations
 
@@ -68,6 +68,11 @@ class Peer:
             self.tls.set_tlsext_host_name(name.encode("ascii"))
         self.tls.do_handshake()
 
+    def be_greeted(self, context: SSL.Context) -> None:
+        """In TLS 1.3 a client is done with the handshake before its certificate was looked at."""
+        self.shake_hands(context)
+        self.line()
+
     @property
     def shown(self) -> x509.Certificate:
         assert self.tls is not None
@@ -105,9 +110,7 @@ class Landscape:
         """What client and log are told of a handshake that fails."""
         since = self.gateway.log.mark()
         with self.arrive(service, mode, source) as peer, pytest.raises(SSL.Error) as raised:
-            peer.shake_hands(context)
-            # In TLS 1.3 a client is done before its certificate was looked at.
-            peer.line()
+            peer.be_greeted(context)
         failed = self.gateway.log.wait("tls-failed", since, service=service, client=source)
         return str(raised.value.args[0][0][2]), failed["detail"]
 

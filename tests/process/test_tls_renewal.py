@@ -289,13 +289,12 @@ class House:
 
     def told(self, state: str, service: str) -> list[str]:
         """Reasons."""
+        wanted = (state, str(self.lineages[service].certificate))
         events = self.gateway.log.events("certificate")
-        path = str(self.lineages[service].certificate)
-        return [event.get("detail", "") for event in events if (event["state"], event.get("certificate")) == (state, path)]
+        return [event.get("detail", "") for event in events if (event["state"], event.get("certificate")) == wanted]
 
-    def wait(self, state: str, service: str, count: int = 1) -> None:
-        path = str(self.lineages[service].certificate)
-        self.gateway.log.wait("certificate", count=count, state=state, certificate=path)
+    def wait(self, state: str, service: str) -> None:
+        self.gateway.log.wait("certificate", state=state, certificate=str(self.lineages[service].certificate))
 
 
 @pytest.fixture

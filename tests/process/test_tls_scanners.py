@@ -138,7 +138,7 @@ def test_testssl_finds_no_weakness(scanned: Gateway, tmp_path: Path, authority: 
     done = subprocess.run(
         [
             *(programs.need("testssl", debian="testssl.sh"), "--quiet", "--color=0", "--warnings=batch"),
-            *("--protocols", "--std", "--server-preference", "--server-defaults", "--vulnerable"),
+            *("--nodns=none", "--protocols", "--server-preference", "--server-defaults", "--vulnerable"),
             *(f"--add-ca={authority}", f"--jsonfile={report}", f"--ip={host}", f"{NAME}:{port}"),
         ],
         stdin=subprocess.DEVNULL,

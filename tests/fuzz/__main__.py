@@ -1,0 +1,143 @@
+"""Each parser under a coverage-guided fuzzer: `make fuzz MINUTES=5`, or `python -m tests.fuzz --minutes 5 smtp imap`.
+
+Every target gets the minutes for itself; as many run at once as there are processors.  A run begins with the kept
+corpus (tests/fuzz/corpus) and what earlier runs found (build/fuzz/corpus).  A failure is kept in build/fuzz and
+shown with its traceback; as a file in tests/fuzz/corpus it becomes a test (test_fuzz_corpus.py).
+
+`--keep` replaces the kept corpus by the smallest inputs that reach what all known ones do, within a few KB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CORPUS = HERE / "corpus"
+BUILD = HERE.parents[1] / "build" / "fuzz"
+HANG = 10
+"""Seconds that one input may take."""
+LARGEST = 4096
+KEPT = 4096
+"""Octets of one target's kept corpus."""
+
+
+def fuzz(name: str, arguments: Sequence[str]) -> None:
+    """One target in this process, which libFuzzer ends."""
+    import atheris  # only where it is installed: it does not come with the tests
+
+    with atheris.instrument_imports(include=["gateway"]):
+        from tests.fuzz.targets import TARGETS
+    atheris.Setup([name, *arguments], TARGETS[name])
+    atheris.Fuzz()
+
+
+def _command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.fuzz", "--target", name, *arguments]
+
+
+def start(name: str, seconds: int) -> tuple[subprocess.Popen[bytes], Path]:
+    found, log = BUILD / "corpus" / name, BUILD / f"{name}.log"
+    found.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _command(
+                name,
+                f"-max_total_time={seconds}",
+                f"-timeout={HANG}",
+                f"-max_len={LARGEST}",
+                "-rss_limit_mb=2048",
+                "-print_final_stats=1",
+                f"-artifact_prefix={BUILD}/{name}-",
+                *([f"-dict={HERE / 'words.dict'}"] if name != "config" else []),
+                str(found),
+                str(CORPUS / name),
+            ),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    return process, log
+
+
+def report(name: str, log: Path, status: int) -> str:
+    text = log.read_text(errors="replace")
+    figures = dict(re.findall(r"stat::(\w+):\s+(\d+)", text))
+    covered = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", text)
+    branches, features, inputs = covered[-1] if covered else ("?", "?", "?")
+    line = (
+        f"{name:<8} {'ok' if status == 0 else 'FAILED':<6} {figures.get('number_of_executed_units', '?'):>9} runs "
+        f"{figures.get('average_exec_per_sec', '?'):>6}/s  {branches:>5} branches {features:>6} features "
+        f"{inputs:>5} inputs  {figures.get('slowest_unit_time_sec', '?')} s the slowest  "
+        f"{figures.get('peak_rss_mb', '?')} MB"
+    )
+    if status:
+        line += "\n" + "\n".join(text.splitlines()[-40:])
+    return line
+
+
+def keep(name: str) -> None:
+    """The smallest inputs first, until nothing new comes or the room is full."""
+    merged = BUILD / "merged" / name
+    shutil.rmtree(merged, ignore_errors=True)
+    merged.mkdir(parents=True)
+    sources = [str(CORPUS / name), str(BUILD / "corpus" / name)]
+    subprocess.run(_command(name, "-merge=1", f"-max_len={LARGEST}", str(merged), *sources), check=True)
+    named = [path for path in sorted((CORPUS / name).iterdir()) if not re.fullmatch("[0-9a-f]{40}", path.name)]
+    room = KEPT - sum(path.stat().st_size for path in named)
+    for path in (CORPUS / name).iterdir():
+        if path not in named:
+            path.unlink()
+    for path in sorted(merged.iterdir(), key=lambda path: path.stat().st_size):
+        room -= path.stat().st_size
+        if room < 0:
+            break
+        shutil.copy(path, CORPUS / name / path.name)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--target"]:
+        fuzz(sys.argv[2], sys.argv[3:])
+        return
+    everything = sorted(path.name for path in CORPUS.iterdir())
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(everything)}; default all")
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep", action="store_true", help="renew the kept corpus instead")
+    options = parser.parse_args()
+    wanted = options.targets or everything
+    if unknown := set(wanted) - set(everything):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if options.keep:
+        for name in wanted:
+            keep(name)
+        return
+    waiting, running, failed = list(wanted), {}, False
+    try:
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                name = waiting.pop(0)
+                running[name] = start(name, max(1, int(options.minutes * 60)))
+            time.sleep(0.2)
+            for name, (process, log) in list(running.items()):
+                status = process.poll()
+                if status is not None:
+                    del running[name]
+                    failed = failed or status != 0
+                    print(report(name, log, status), flush=True)
+    finally:
+        for process, _ in running.values():
+            process.kill()
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
