@@ -222,6 +222,7 @@ def main() -> None:
                 soak.run(seconds, options.at_once)
                 time.sleep(10)  # for what lingers
                 after = soak.sample()
+                import subprocess as S; print(S.run(f"ls -l /proc/{gateway.process.pid}/fd; ss -tnp | grep pid={gateway.process.pid}", shell=True, capture_output=True, text=True).stdout)
                 well = report(soak, before, after, seconds)
     print("all is well" if well else "NOT WELL")
     sys.exit(not well)

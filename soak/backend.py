@@ -24,8 +24,9 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def mail(octets: int) -> bytes:
-    """A mail of this size."""
-    return (PATTERN * (octets // len(PATTERN) + 1))[:octets]
+    """A mail of this size; it never ends with half a line end, which the gateway would mend."""
+    whole = (PATTERN * (octets // len(PATTERN) + 1))[:octets]
+    return whole[:-1] + b"." if whole.endswith(b"\r") else whole
 
 
 class Gone(Exception):

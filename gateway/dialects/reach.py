@@ -17,6 +17,7 @@ from ..negotiation.vocabulary import (
     Greeted,
     Line,
     Lost,
+    Note,
     Patience,
     Request,
     Script,
@@ -53,6 +54,9 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
             if late.side is Side.CLIENT:
                 raise
             raise failure or Unavailable("backend-connect-failed", "timeout") from None
+        if failure is not None:
+            # Nobody else would tell: this client is served.
+            yield Note(failure.key, (("detail", f"{failure.detail}; another address is tried".lstrip("; ")),))
         try:
             yield from _introduce(terms, client)
             heard = yield from hear()

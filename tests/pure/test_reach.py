@@ -268,3 +268,11 @@ def test_every_failure_on_the_way_has_an_event_of_its_own(way: Way, identity: Id
             assert stage.heard_by(CLIENT) == way.unavailable
             (told,) = [deed for deed in stage.deeds if isinstance(deed, Note)]
             assert told.event.startswith("backend-")
+
+
+@every_way
+def test_an_address_that_failed_is_told_although_another_one_serves(way: Way) -> None:
+    """An expired certificate on the first of two servers would go unnoticed for ever."""
+    play = way.dialled(others=True).backend(b"nonsense\r\n", Dial("backend-bad-greeting"))
+    play.dialled(note("backend-bad-greeting")).run()
+    assert [dict(each.fields)["detail"] for each in play.notes] == ["b'nonsense'; another address is tried"]
