@@ -2,14 +2,16 @@
 PYTHON = python3
 VENV = .venv
 TOOLS = .venv-tools
+FUZZER = build/venv-fuzz
 PYTEST_ARGS =
 ROUNDS = 5
 BENCH_ARGS =
+MINUTES = 5
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.telemetry.events
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz soak clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -27,6 +29,13 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m benchmarks --rounds $(ROUNDS) $(BENCH_ARGS)
 
+# Each parser for so many minutes; atheris has wheels for some Pythons only, for others say PYTHON=python3.12.
+fuzz: $(FUZZER)/installed
+	$(FUZZER)/bin/python -m tests.fuzz --minutes $(MINUTES)
+
+soak: $(VENV)/installed
+	$(VENV)/bin/python -m soak --minutes $(MINUTES)
+
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
@@ -36,6 +45,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze
+	touch $@
+
+$(FUZZER)/installed: Makefile
+	$(PYTHON) -m venv $(FUZZER)
+	$(FUZZER)/bin/python -m pip install --quiet --disable-pip-version-check atheris
 	touch $@
 
 clean:

@@ -169,9 +169,9 @@ def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
     odd = sum(soak.failed[name] for name in FAULTS)
     total = sum(soak.done.values()) + lost + odd
     print(
-        f"\n{total} sessions in {seconds:.0f} s; honest ones lost: {lost}; injected faults that ended otherwise: {odd}\n"
+        f"\n{total} sessions in {seconds:.0f} s; honest ones lost: {lost}; faults that ended unexpectedly: {odd}\n"
         f"before  {before}\nwarm    {warm}\nend     {last}\nafter   {after}\n"
-        f"CPU per session: {cost(busy[: tenth + 1]):.2f} ms in the first tenth, {cost(busy[-tenth - 1 :]):.2f} ms in the last\n"
+        f"CPU per session: {cost(busy[: tenth + 1]):.2f} ms at first, {cost(busy[-tenth - 1 :]):.2f} ms at last\n"
         f"memory: {peak / 2**20:.1f} MiB at most; {last.resident / warm.resident:.2f} times what it was when warm\n"
         f"descriptors: {before.descriptors} before, {after.descriptors} after"
     )
@@ -186,7 +186,9 @@ def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--at-once", type=int, default=24, help="clients at a time")
     parser.add_argument("--seed", type=int, default=1)
@@ -218,11 +220,11 @@ def main() -> None:
             ]
             with running.running(directory, identity, services, sections) as gateway:
                 soak = Soak(gateway, trusting, options.seed)
+                time.sleep(2)  # for what it opens once
                 before = soak.sample()
                 soak.run(seconds, options.at_once)
                 time.sleep(10)  # for what lingers
                 after = soak.sample()
-                import subprocess as S; print(S.run(f"ls -l /proc/{gateway.process.pid}/fd; ss -tnp | grep pid={gateway.process.pid}", shell=True, capture_output=True, text=True).stdout)
                 well = report(soak, before, after, seconds)
     print("all is well" if well else "NOT WELL")
     sys.exit(not well)

@@ -20,6 +20,7 @@ from contextlib import suppress
 STALL = 3.0
 """Seconds for which a stalling backend says nothing, before it goes."""
 PATTERN = b"".join(b"%06d: the quick brown fox jumps over the lazy dog, 0123456789\r\n" % n for n in range(1000))
+EHLO = b"250-soak\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SIZE 0\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -98,7 +99,7 @@ def smtp(peer: Peer) -> None:
         verb, _, rest = line.partition(b" ")
         match verb.upper():
             case b"EHLO":
-                peer.say(b"250-soak\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SIZE 0\r\n")
+                peer.say(EHLO)
             case b"AUTH":
                 peer.say(b"235 2.7.0 ok\r\n")
             case b"MAIL":
@@ -133,7 +134,7 @@ def imap(peer: Peer) -> None:
             if not found[2]:
                 peer.say(b"+ go\r\n")
             literal = peer.take(int(found[1]))
-            line = line[: found.start()] + (literal if len(literal) < 100 else digest(literal)) + peer.line()
+            line = line[: found.start()] + digest(literal) + peer.line()
         tag, verb, *rest = line.split(b" ")
         match verb.upper():
             case b"LOGIN":

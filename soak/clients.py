@@ -23,6 +23,7 @@ from tests.process.words import WORDS
 PATIENCE = 60.0
 HANDSHAKE = 3.0
 """Seconds that the gateway gives a handshake."""
+WEB = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 PROTOCOLS = ("smtp", "imap", "pop3")
 MODES = ("starttls", "implicit")
 
@@ -314,7 +315,7 @@ def err(world: World) -> None:
 def speak_something_else(world: World) -> None:
     mode = world.random.choice(MODES)
     with world.connect(world.protocol(), mode) as client:
-        client.say(world.random.choice([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02", world.random.randbytes(200)]))
+        client.say(world.random.choice([WEB, b"\x16\x03\x01\x02", world.random.randbytes(200)]))
         client.finish()
         with suppress(TimeoutError):
             client.rest()

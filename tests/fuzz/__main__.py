@@ -10,6 +10,7 @@ shown with its traceback; as a file in tests/fuzz/corpus it becomes a test (test
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import shutil
@@ -31,7 +32,7 @@ KEPT = 4096
 
 def fuzz(name: str, arguments: Sequence[str]) -> None:
     """One target in this process, which libFuzzer ends."""
-    import atheris  # only where it is installed: it does not come with the tests
+    atheris = importlib.import_module("atheris")  # only where it is installed: it does not come with the tests
 
     with atheris.instrument_imports(include=["gateway"]):
         from tests.fuzz.targets import TARGETS
@@ -106,7 +107,9 @@ def main() -> None:
         fuzz(sys.argv[2], sys.argv[3:])
         return
     everything = sorted(path.name for path in CORPUS.iterdir())
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(everything)}; default all")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -120,7 +123,8 @@ def main() -> None:
         for name in wanted:
             keep(name)
         return
-    waiting, running, failed = list(wanted), {}, False
+    waiting, failed = list(wanted), False
+    running: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:

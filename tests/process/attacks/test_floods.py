@@ -1,0 +1,106 @@
+"""Attacks K of docs/conformance.md: floods, as far as a minute of tests can show them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.attacks.conftest import HELLO, Attack
+from tests.process.running import DEADLINE, Identity, Service, running
+from tests.process.wire import Client
+from tests.process.words import WORDS
+
+PROTOCOLS = ("smtp", "imap", "pop3")
+each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+
+
+def cpu(attack: Attack) -> float:
+    fields = Path(f"/proc/{attack.gateway.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def test_K1_a_handshake_that_trickles_is_cut_off_at_its_deadline(attack: Attack) -> None:
+    client = attack.connect("imap", "implicit", greeted=False)
+    start = time.monotonic()
+    client.socket.settimeout(0.2)
+    record = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300)
+    over = False
+    for octet in record:
+        try:
+            client.say(bytes([octet]))
+            over = client.socket.recv(100) == b""
+        except TimeoutError:
+            continue
+        except OSError:
+            over = True
+        if over:
+            break
+    assert over
+    assert 1.5 < time.monotonic() - start < 10
+    assert attack.wait("tls-failed")["detail"] == "handshake timed out"
+
+
+@each_protocol
+def test_K3_who_says_nothing_on_an_implicit_port_costs_the_backend_nothing(attack: Attack, protocol: str) -> None:
+    for _ in range(10):
+        attack.connect(protocol, "implicit", greeted=False)
+    time.sleep(0.3)
+    assert attack.visits[attack.service(protocol)] == []
+
+
+def test_K7_single_octets_cost_linear_time(attack: Attack) -> None:
+    """One line without end, a write and a record for each octet: nothing is looked through again with each."""
+
+    def feed(octets: int) -> float:
+        client = attack.secure("imap", "implicit")
+        before = cpu(attack)
+        for _ in range(octets):
+            client.say(b"x")
+        client.say(b"\r\nc CAPABILITY\r\n")
+        client.hear(HELLO["imap"])
+        return cpu(attack) - before
+
+    # 8192 octets are the longest command: within it everything is kept.
+    half, whole = min(feed(4000) for _ in range(2)), feed(8000)
+    assert whole <= 2.5 * half + 0.1
+
+
+def test_K10_a_storm_of_resets_leaves_nothing(attack: Attack) -> None:
+    descriptors = Path(f"/proc/{attack.gateway.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    for number in range(150):
+        for protocol in PROTOCOLS:
+            address = attack.gateway.address(attack.service(protocol), "starttls" if number % 2 else "implicit")
+            sock = socket.create_connection(address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if number % 3:
+                sock.sendall(b"\x16\x03\x01")
+            sock.close()
+    client = attack.secure("imap")
+    client.say(b"c CAPABILITY\r\n")
+    client.hear(HELLO["imap"])
+    client.socket.close()
+    until = time.monotonic() + DEADLINE
+    while len(list(descriptors.iterdir())) > before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(list(descriptors.iterdir())) <= before
+
+
+def test_K13_when_the_backend_is_down_everybody_hears_so(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        dead = f"127.0.0.1:{taken.getsockname()[1]}"
+    services = [Service(name, dead, name) for name in PROTOCOLS]
+    with running(tmp_path, identity, services) as gateway:
+        for protocol in PROTOCOLS:
+            clients = [Client(gateway.address(protocol)) for _ in range(40)]
+            for client in clients:
+                with client:
+                    assert client.rest() == WORDS[protocol].unavailable
+        gateway.log.wait("session", count=120)

@@ -1,0 +1,130 @@
+"""Attacks C of docs/conformance.md: other protocols, and names in the handshake."""
+
+from __future__ import annotations
+
+import random
+import ssl
+
+import pytest
+
+from tests.process.attacks.conftest import GREETED, Attack
+from tests.process.running import Identity
+
+PROTOCOLS = ("smtp", "imap", "pop3")
+each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+each_mode = pytest.mark.parametrize("mode", ["starttls", "implicit"])
+OWN = {"smtp": ["smtp", "esmtp"], "imap": ["imap"], "pop3": ["pop3"]}
+
+
+@pytest.mark.parametrize("offered", ["own", "web", "none", "many"])
+@each_mode
+@each_protocol
+def test_C1_C2_application_protocols(
+    attack: Attack, identity: Identity, protocol: str, mode: str, offered: str
+) -> None:
+    context = ssl.create_default_context(cafile=str(identity.authority))
+    match offered:
+        case "own":
+            context.set_alpn_protocols(OWN[protocol][:1])
+        case "web":
+            context.set_alpn_protocols(["h2", "http/1.1"])
+        case "many":
+            context.set_alpn_protocols([f"x{number}" for number in range(100)] + OWN[protocol][-1:])
+    client = attack.connect(protocol, mode, greeted=mode == "starttls")
+    after = attack.words(protocol).starttls if mode == "starttls" else b""
+    if offered == "web":
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            client.shake_hands(context, after=after)
+        attack.wait("tls-failed")
+        return
+    client.shake_hands(context, after=after)
+    agreed = client.tls.selected_alpn_protocol()
+    assert agreed == {"own": OWN[protocol][0], "none": None, "many": OWN[protocol][-1]}[offered]
+
+
+WEB = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: mail\r\nContent-Length: 90\r\n\r\nEHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
+    b"a LOGIN u p\r\nUSER u\r\n",
+    b"CONNECT h:25 HTTP/1.1\r\n\r\nUSER u\r\n",
+]
+
+
+@pytest.mark.parametrize("request_", WEB, ids=["GET", "POST", "CONNECT"])
+@pytest.mark.parametrize("inside", [False, True], ids=["clear", "tls"])
+@each_protocol
+def test_C3_a_browser_is_shown_the_door_at_its_first_line(
+    attack: Attack, protocol: str, inside: bool, request_: bytes
+) -> None:
+    client = attack.connect(protocol, "implicit" if inside else "starttls")
+    client.say(request_)
+    client.rest()
+    attack.wait("http-on-mail-port")
+    heard = attack.visit(protocol).heard
+    assert not [word for word in (b"MAIL", b"LOGIN", b"USER", b"EHLO x", b"HTTP") if word in heard]
+
+
+@each_protocol
+def test_C4_markup_is_not_sent_back_before_tls(attack: Attack, protocol: str) -> None:
+    for words in (b"<script>alert(1)</script> NOOP\r\n", b"NOOP <script>\r\n", b"USER <script>\r\n", b"a <script>\r\n"):
+        client = attack.connect(protocol)
+        client.say(words)
+        client.finish()
+        assert b"<script>" not in client.rest()
+
+
+@pytest.mark.parametrize("name", ["nobody.example", "MAIL.EXAMPLE.TEST", "x" * 60 + ".test", "xn--mller-kva.example"])
+@each_protocol
+def test_C5_any_name_gets_the_certificate_there_is(attack: Attack, protocol: str, name: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client = attack.connect(protocol, "implicit", greeted=False)
+    client.shake_hands(context, name)
+    client.hear(GREETED[protocol])
+
+
+def test_C6_a_session_of_one_service_is_not_resumed_at_another(attack: Attack) -> None:
+    first = attack.enter("imap", "implicit")
+    session = first.tls.session
+    second = attack.connect("pop3", "implicit", greeted=False)
+    second._tls = attack.trusting.wrap_bio(
+        second._incoming, second._outgoing, server_hostname="mail.example.test", session=session
+    )
+    tls = second._tls
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            second._flush()
+            assert second._feed()
+    second._flush()
+    assert not tls.session_reused
+
+
+NOISE = {
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "rdp": b"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x03\x00\x00\x00",
+    "redis": b"*1\r\n$4\r\nPING\r\n",
+    "smb": b"\x00\x00\x00\x85\xffSMBr\x00\x00\x00\x00",
+    "proxy 1": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 25\r\n",
+    "proxy 2": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12),
+    "random": random.Random(7).randbytes(4096).replace(b"\x16", b"y"),
+    "lines": b"\n" * 4096,
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@each_mode
+@each_protocol
+def test_C8_noise_is_answered_with_few_words_and_fewer_lines(
+    attack: Attack, protocol: str, mode: str, noise: str
+) -> None:
+    client = attack.connect(protocol, mode)
+    client.say(NOISE[noise])
+    client.finish()
+    assert len(client.rest()) < 8192
+    attack.wait("session")
+    lines = attack.gateway.log.text.count("\n") - attack.since
+    assert lines < 30
+    assert b"10.0.0.1" not in attack.visit(protocol).heard
