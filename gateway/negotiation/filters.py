@@ -10,6 +10,9 @@ from enum import Enum
 END = b".\r\n"
 """End of data, at the start of a line (RFC 5321 4.1.1.4)."""
 
+_HARMLESS = bytes(set(range(256)) - set(b"\r\n\0"))
+"""What is left without these is CR, LF and NUL; if that is nothing but CRLFs, no line end is broken."""
+
 _HELD = (b"", b".", b"\r", b".\r")
 """Beginnings of a line that may yet become the end of data: not forwarded before more is known."""
 
@@ -91,8 +94,7 @@ class Message:
         if self._newlines is Newlines.PASS:
             return body
         lone_dot = self._line_start and not self._genuine and body.startswith(END)
-        feeds = body.count(b"\n")
-        if not lone_dot and feeds == body.count(b"\r\n") == body.count(b"\r") and b"\0" not in body:
+        if not lone_dot and len(body.translate(None, _HARMLESS)) == 2 * body.count(b"\r\n"):
             return body
         if self._newlines is Newlines.REJECT:
             self.offended = True

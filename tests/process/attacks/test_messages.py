@@ -209,7 +209,9 @@ def test_D10_a_reply_is_one_whatever_its_length(attack: Attack, lines: int) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [b"18446744073709551616", b"-1", b"0x10", b"1 LAST x", b"", b"5,5", b"+5", b"1e3", b"99999999999"], ids=repr
+    "arguments",
+    [b"18446744073709551616", b"-1", b"0x10", b"1 LAST x", b"", b"5,5", b"+5", b"1e3", b"99999999999"],
+    ids=repr,
 )
 def test_D11_a_chunk_whose_end_nobody_can_tell_ends_the_session(attack: Attack, arguments: bytes) -> None:
     client = attack.secure("smtp")
@@ -255,7 +257,11 @@ def test_D12_a_chunk_where_none_is_offered_is_swallowed(attack: Attack) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(b"MAIL FROM:<a@b> SIZE=99999999999999999999\r\n", b"MAIL FROM:<a@b> SIZE=-1\r\n", b"MAIL FROM:<a@b> AUTH=<>\r\n"),
+        *(
+            b"MAIL FROM:<a@b> SIZE=99999999999999999999\r\n",
+            b"MAIL FROM:<a@b> SIZE=-1\r\n",
+            b"MAIL FROM:<a@b> AUTH=<>\r\n",
+        ),
         b"MAIL FROM:<a@b> " + b"X=y " * 90 + b"\r\n",
     ],
     ids=len,

@@ -53,7 +53,9 @@ def test_G5_the_timestamp_is_the_backends(attack: Attack) -> None:
     assert b"<1896.697170952@legacy.example.test>" in client.line()
 
 
-@pytest.mark.parametrize("command", [b"XCLIENT ADDR=1.2.3.4 PORT=1\r\n", b"XOIP 1.2.3.4\r\n", b"xclient addr=1.2.3.4\r\n"])
+@pytest.mark.parametrize(
+    "command", [b"XCLIENT ADDR=1.2.3.4 PORT=1\r\n", b"XOIP 1.2.3.4\r\n", b"xclient addr=1.2.3.4\r\n"]
+)
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 def test_G6_nobody_speaks_for_others(attack: Attack, mode: str, command: bytes) -> None:
     client = attack.connect("pop3", greeted=False)

@@ -119,7 +119,12 @@ def test_E9_a_second_try_has_nothing_of_the_first(attack: Attack) -> None:
     for protocol, first, second, answers in (
         ("smtp", b"AUTH PLAIN %s\r\n" % WRONG, b"AUTH PLAIN AGEAYg==\r\n", rb"\A535 [^\n]*\n235 [^\n]*\n"),
         ("imap", b"a LOGIN u wrong\r\n", b"b LOGIN u b\r\n", rb"\Aa NO [^\n]*\nb OK [^\n]*\n"),
-        ("pop3", b"USER u\r\nPASS wrong\r\n", b"USER u\r\nPASS b\r\n", rb"\A\+OK [^\n]*\n-ERR [^\n]*\n\+OK [^\n]*\n\+OK"),
+        (
+            "pop3",
+            b"USER u\r\nPASS wrong\r\n",
+            b"USER u\r\nPASS b\r\n",
+            rb"\A\+OK [^\n]*\n-ERR [^\n]*\n\+OK [^\n]*\n\+OK",
+        ),
     ):
         client = attack.secure(protocol)
         client.say(first + second)

@@ -25,9 +25,7 @@ INJECTED = {
 
 
 @pytest.mark.parametrize(("protocol", "words"), [(name, each) for name in INJECTED for each in INJECTED[name]])
-def test_A1_A2_what_is_behind_starttls_in_its_segment_is_nobodys(
-    attack: Attack, protocol: str, words: bytes
-) -> None:
+def test_A1_A2_what_is_behind_starttls_in_its_segment_is_nobodys(attack: Attack, protocol: str, words: bytes) -> None:
     client = attack.connect(protocol)
     client.say(attack.words(protocol).starttls + words)
     assert client.rest() == attack.words(protocol).go_ahead
@@ -89,9 +87,7 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("protocol", "line", "refusal"), [(name, *each) for name in STRANGE for each in STRANGE[name]]
-)
+@pytest.mark.parametrize(("protocol", "line", "refusal"), [(name, *each) for name in STRANGE for each in STRANGE[name]])
 def test_A4_odd_spellings_are_errors_and_no_tls_begins(
     attack: Attack, protocol: str, line: bytes, refusal: bytes
 ) -> None:
@@ -210,9 +206,7 @@ def test_A7_D14_who_began_something_in_the_clear_cannot_take_it_inside(
         ("pop3", b"USER evil\r\nPASS pw\r\n", rb"^-ERR what"),
     ],
 )
-def test_A8_no_starttls_behind_a_login_in_the_clear(
-    attack: Attack, protocol: str, login: bytes, answer: bytes
-) -> None:
+def test_A8_no_starttls_behind_a_login_in_the_clear(attack: Attack, protocol: str, login: bytes, answer: bytes) -> None:
     client = attack.connect(protocol, policy="optional")
     client.say(login)
     if protocol == "smtp":
@@ -242,9 +236,7 @@ REFUSALS = {"smtp": rb"\A530 ", "imap": rb"\Aa NO \[PRIVACYREQUIRED\]", "pop3": 
 
 
 @pytest.mark.parametrize(("protocol", "command"), [(name, each) for name in SECRETS for each in SECRETS[name]])
-def test_A9_A14_credentials_in_the_clear_are_refused_at_once(
-    attack: Attack, protocol: str, command: bytes
-) -> None:
+def test_A9_A14_credentials_in_the_clear_are_refused_at_once(attack: Attack, protocol: str, command: bytes) -> None:
     client = attack.connect(protocol)
     client.say(command)
     client.hear(REFUSALS[protocol] + rb"[^\n]*\n")
@@ -325,7 +317,9 @@ def test_A13_close_notify_inside_a_chunk_completes_nothing(attack: Attack) -> No
     assert b"QUIT" not in visit.heard
 
 
-@pytest.mark.parametrize("early", [b"EHLO a\r\n", b"GET / HTTP/1.0\r\n\r\n", b"x" * 100_000], ids=["word", "web", "bulk"])
+@pytest.mark.parametrize(
+    "early", [b"EHLO a\r\n", b"GET / HTTP/1.0\r\n\r\n", b"x" * 100_000], ids=["word", "web", "bulk"]
+)
 def test_A15_nothing_is_ahead_of_the_greeting(attack: Attack, early: bytes) -> None:
     for protocol in PROTOCOLS:
         client = attack.connect(protocol, greeted=False)
@@ -350,9 +344,7 @@ def test_A16_tls_on_a_plaintext_port_and_the_other_way_round(attack: Attack, pro
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 @each_protocol
-def test_A17_a_first_command_with_the_end_of_the_handshake_is_heard(
-    attack: Attack, protocol: str, mode: str
-) -> None:
+def test_A17_a_first_command_with_the_end_of_the_handshake_is_heard(attack: Attack, protocol: str, mode: str) -> None:
     words = attack.words(protocol)
     client = attack.connect(protocol, mode, greeted=mode == "starttls")
     client.shake_hands(attack.trusting, after=words.starttls if mode == "starttls" else b"")

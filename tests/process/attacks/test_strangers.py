@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import ssl
+from pathlib import Path
 
 import pytest
 
 from tests.process.attacks.conftest import GREETED, Attack
-from tests.process.running import Identity
+from tests.process.recording import Backend, Connection, imap
+from tests.process.running import Identity, Service, running
+from tests.process.secured import presenting, shake_hands
+from tests.process.wire import Client
 
 PROTOCOLS = ("smtp", "imap", "pop3")
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -100,6 +104,32 @@ def test_C6_a_session_of_one_service_is_not_resumed_at_another(attack: Attack) -
             assert second._feed()
     second._flush()
     assert not tls.session_reused
+
+
+def test_C7_towards_the_backend_none_is_offered(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> None:
+    context = presenting(identity.certificate)
+    context.set_alpn_protocols(["imap", "h2"])
+    agreed: list[str | None] = []
+
+    def script(connection: Connection) -> None:
+        shake_hands(connection, context)
+        assert isinstance(connection.socket, ssl.SSLSocket)
+        agreed.append(connection.socket.selected_alpn_protocol())
+        imap()(connection)
+
+    backend = Backend(script)
+    host, _, port = backend.address.rpartition(":")
+    section = {"address": f"localhost:{port}", "tls": "implicit", "ca": str(identity.authority)}
+    assert host == "127.0.0.1"
+    with running(
+        tmp_path, identity, [Service("imap", "old", modes=("implicit",))], {"backend:old": section}
+    ) as gateway:
+        with Client(gateway.address("imap", "implicit")) as client:
+            client.shake_hands(trusting)
+            client.hear(GREETED["imap"])
+        gateway.log.wait("session")
+    backend.close()
+    assert agreed == [None]
 
 
 NOISE = {
