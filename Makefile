@@ -9,7 +9,8 @@ BENCH_ARGS =
 MINUTES = 5
 
 # The half that decides is covered by branch, all of it.
-PURE = gateway.negotiation gateway.dialects gateway.config gateway.telemetry.events
+PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
+    gateway.telemetry.events gateway.telemetry.summary
 
 .PHONY: demo test lint bench fuzz soak clean
 

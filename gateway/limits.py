@@ -172,6 +172,35 @@ class Limits:
                 del self._open[client]
 
 
+class Stay:
+    """One session that was admitted, until it has `left`: whose it is, and what it may."""
+
+    __slots__ = ("_client", "_limits")
+
+    def __init__(self, limits: Limits, client: Client) -> None:
+        self._limits = limits
+        self._client = client
+
+    def moved(self, address: str) -> str:
+        """It is of the client at this address.  The limit that is against that, as the log has it, or nothing."""
+        new = client_key(address)
+        refusal = self._limits.moved(self._client, new)
+        if refusal is not None:
+            return refusal.value
+        self._client = new
+        return ""
+
+    def may_log_in(self) -> bool:
+        return self._limits.may_authenticate(self._client)
+
+    def rejected(self) -> None:
+        self._limits.auth_failed(self._client)
+
+    def left(self) -> None:
+        """To be called once."""
+        self._limits.left(self._client)
+
+
 class _LastMinute:
     """How often each client did something in the last minute; only those who did are known."""
 

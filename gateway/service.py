@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -18,19 +18,28 @@ from .backend import Dialer
 from .config.values import Address, Backend, Configuration
 from .config.values import Service as ServiceValues
 from .dialects import DIALECTS
+from .dialects.base import REFUSED, Identity, Policy, Terms
 from .dialects.base import BackendTLS as BackendMode
-from .dialects.base import Identity, Policy, Terms
 from .errors import StartError
+from .limits import Limits, Refusal, Stay, affordable, client_key
 from .listener import BindError, Listener, bind
 from .negotiation.filters import Newlines
 from .proxyprotocol import canonical
 from .relay import RelayWatch, is_watched
 from .session import Entrance, Session
 from .telemetry.events import Events
+from .telemetry.summary import Summary, SummedEvents
 from .tls.certificates import CertificateError
 from .tls.half import TLSHalf
 from .tls.renewal import Renewal
 from .tls.towards import Towards
+
+TICK = 10.0
+"""Seconds between two looks whether a minute is over whose floods are to be told."""
+FORGET = 60.0
+"""Seconds after which what is known of clients that did nothing is given up."""
+UNHEARD = 65536
+"""Octets that are read of who is turned away: closing with unread octets would send a RST, and destroy our words."""
 
 
 class Gateway(Service):
@@ -49,6 +58,11 @@ class Gateway(Service):
         self._backends: dict[Backend, _Reachable] = {}
         self._bound: list[tuple[socket.socket, str, Entrance]] | None = None
         self._watches: dict[Backend, RelayWatch] = {}
+        # No clock before twistd's -r has chosen one.
+        self._summary = Summary(events, lambda: float(self._reactor.seconds()))
+        self._summed = SummedEvents(events, self._summary)
+        self._limits: Limits | None = None
+        self._duties: list[_Duty] = []
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._stopped: Deferred[None] | None = None
@@ -84,7 +98,7 @@ class Gateway(Service):
                             timeouts=self._configuration.timeouts,
                             dialer=backend.dialer,
                             accept_tls=tls.accept,
-                            events=self._events,
+                            events=self._summed,
                             connect_tls=backend.connect_tls,
                             said=backend.said,
                             refusal=self._refusal(service, backend),
@@ -125,8 +139,12 @@ class Gateway(Service):
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
-        _raise_descriptor_limit()
+        self._limits = self._affordable_limits(_raise_descriptor_limit())
         super().startService()
+        self._duties = [
+            _Duty(self._reactor, TICK, self._summary.tick),
+            _Duty(self._reactor, FORGET, self._limits.forget),
+        ]
         for line in self._renewal.still_readable():
             self._events.emit("certificate", state="unreadable", detail=line)
         self._renewal.start(self._reactor)
@@ -148,19 +166,53 @@ class Gateway(Service):
                 address=text,
             )
 
+    def _affordable_limits(self, descriptors: int) -> Limits:
+        values = self._configuration.limits
+        sessions = affordable(values.sessions, descriptors)
+        if sessions < values.sessions:
+            self._events.emit(
+                "limit-lowered",
+                limit=Refusal.SESSIONS.value,
+                wanted=values.sessions,
+                value=sessions,
+                detail=f"the limit of open files is {descriptors}",
+                cure="raise it (LimitNOFILE), or write [limits] sessions as it is",
+            )
+        return Limits(replace(values, sessions=sessions), self._reactor.seconds)
+
     def _complain(self, detail: str, service: str, address: str) -> None:
-        self._events.emit("descriptors-exhausted", service=service, address=address, detail=detail)
+        self._summed.emit("descriptors-exhausted", service=service, address=address, detail=detail)
 
     # --- serve -------------------------------------------------------------------------------
 
     def _accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
-        session = Session(self._reactor, entrance, sock, _client(sock, address), self._over)
+        assert self._limits is not None, "nobody listens before the start"
+        client = _client(sock, address)
+        # Whoever comes through a load balancer is nobody until its PROXY header tells.
+        key = client_key("" if entrance.expects_header(client) else client)
+        refusal = self._limits.admit(key)
+        if refusal is not None:
+            self._summed.emit(REFUSED, service=entrance.service, client=client, limit=refusal.value)
+            _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.busy(entrance.terms.hostname))
+            return
+        stay = Stay(self._limits, key)
+        try:
+            session = Session(self._reactor, entrance, sock, client, partial(self._over, stay), stay)
+        except BaseException:
+            stay.left()
+            raise
         self._sessions.add(session)
-        session.start()
+        try:
+            session.start()
+        except BaseException:
+            session.abort()
+            raise
 
-    def _over(self, session: Session) -> None:
+    def _over(self, stay: Stay, session: Session) -> None:
+        stay.left()
         self._sessions.discard(session)
         if self._stopped is not None and not self._sessions:
+            self._finish()
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
 
@@ -175,6 +227,7 @@ class Gateway(Service):
         for watch in self._watches.values():
             watch.stop()
         if not self._sessions:
+            self._finish()
             return None
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
@@ -183,9 +236,33 @@ class Gateway(Service):
             session.stop()
         return stopped
 
+    def _finish(self) -> None:
+        """Nobody is there any more."""
+        for duty in self._duties:
+            duty.stop()
+        self._duties.clear()
+        self._summary.flush()
+
     def _cut(self) -> None:
         for session in list(self._sessions):
             session.abort()
+
+
+class _Duty:
+    """Done every so many seconds.  (Twisted's LoopingCall installs the default reactor, whichever it is given.)"""
+
+    def __init__(self, reactor: Any, seconds: float, act: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._act = act
+        self._call = reactor.callLater(seconds, self._do)
+
+    def stop(self) -> None:
+        self._call.cancel()
+
+    def _do(self) -> None:
+        self._call = self._reactor.callLater(self._seconds, self._do)
+        self._act()
 
 
 @contextmanager
@@ -240,8 +317,22 @@ def _client(sock: socket.socket, address: Any) -> str:
     return canonical(address[0]) if sock.family in (socket.AF_INET, socket.AF_INET6) else ""
 
 
-def _raise_descriptor_limit() -> None:
-    """A session takes two descriptors; the soft limit is a default for programs that use select()."""
+def _turn_away(sock: socket.socket, words: bytes) -> None:
+    """Say so, if anything, and be gone: whoever is refused costs no descriptor that others could have.
+
+    Octets that the other end has yet to send can still cross our words; nobody sends any before he was greeted.
+    """
+    with suppress(OSError):
+        sock.send(words)
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(UNHEARD)
+    sock.close()
+
+
+def _raise_descriptor_limit() -> int:
+    """A session takes two descriptors; the soft limit is a default for programs that use select().  How many files
+    may be open now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

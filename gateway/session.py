@@ -21,6 +21,7 @@ from .deadline import Deadline
 from .dialects.base import Dialect, Identity, Policy, Terms, turned_away
 from .dialects.reach import CLOSED
 from .leg import End, Leg
+from .limits import Stay
 from .negotiation.driver import Negotiation
 from .negotiation.vocabulary import (
     Abort,
@@ -34,6 +35,7 @@ from .negotiation.vocabulary import (
     Note,
     Patience,
     Proven,
+    Rejected,
     Script,
     Secured,
     Send,
@@ -44,7 +46,7 @@ from .negotiation.vocabulary import (
 )
 from .negotiation.waiting import lateness, patience_for
 from .proxyprotocol import Origin
-from .telemetry.events import Events
+from .telemetry.summary import Teller
 from .tls.half import TLSHalf
 
 BULK = 64 * 1024
@@ -54,6 +56,12 @@ NEGOTIATING = 16 * 1024
 """Octets per read before that; no inbox grows by more at a time."""
 PROXY = 5.0
 """Seconds for a load balancer's PROXY header, which is the first that it sends."""
+GRACE = 60.0
+"""Seconds that the data of a message may take, and more as it comes: one for each LEAST_RATE octets.  Without that,
+an octet a minute would keep a session, and the backend's, for ever."""
+LEAST_RATE = 100.0
+"""Octets a second: less than the slowest modem brings.  Who is kept waiting by the backend has sent enough for ten
+minutes before anybody stops reading from him."""
 HALF_CLOSED = 60.0
 """Seconds without an octet after which a splice with one end gone is over."""
 
@@ -71,13 +79,17 @@ class Entrance:
     dialer: Dialer
     accept_tls: Callable[[str], TLSHalf]
     """TLS with the client of this address."""
-    events: Events
+    events: Teller
     connect_tls: Callable[[str], TLSHalf] | None = None
     """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once per backend and have been made."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
+
+    def expects_header(self, client: str) -> bool:
+        """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""
+        return bool(client) and any(ip_address(client) in network for network in self.accept_proxy)
 
 
 def _identity() -> str:
@@ -112,8 +124,15 @@ class Session:
     """`closed` is called once, when both legs are gone."""
 
     def __init__(
-        self, reactor: Any, entrance: Entrance, sock: Any, client: str, closed: Callable[[Session], None]
+        self,
+        reactor: Any,
+        entrance: Entrance,
+        sock: Any,
+        client: str,
+        closed: Callable[[Session], None],
+        stay: Stay | None = None,
     ) -> None:
+        """Without a `stay` there are no limits; it is the caller's to end."""
         self._reactor = reactor
         self._entrance = entrance
         self._closed = closed
@@ -129,8 +148,11 @@ class Session:
             client=client,
             session=self.identity,
             origin=_origin(sock) if entrance.terms.identity is not Identity.NONE else None,
-            proxied=bool(client) and any(ip_address(client) in network for network in entrance.accept_proxy),
+            proxied=entrance.expects_header(client),
         )
+        if stay is not None:
+            terms = replace(terms, moved=stay.moved, may_log_in=stay.may_log_in)
+        self._stay = stay
         self._negotiation = Negotiation(_script(entrance, terms))
         self._phase = "dialling"
         self._spliced = False
@@ -140,6 +162,9 @@ class Session:
         self._messages = 0
         self._began: float = reactor.seconds()
         self._awaited: object = None
+        self._awaited_since = 0.0
+        self._arrived = 0
+        """Octets since then."""
         self._moved = 0
         self._ends: dict[Side, End] = {}
         self._full: set[Leg] = set()
@@ -172,7 +197,8 @@ class Session:
             waiting = self._negotiation.waiting
             self._perform(self._negotiation.receive(side, octets))
             if waiting is self._negotiation.waiting and self._patience() is Patience.DATA:
-                self._deadline.set(min(self._seconds(), self._left()))
+                self._arrived += len(octets)
+                self._deadline.set(self._allowance())
 
     def leg_secured(self, leg: Leg, facts: Secured) -> None:
         if not self._negotiation.over:
@@ -201,12 +227,11 @@ class Session:
         if self._legs.get(side) is not leg:
             return  # a backend's that was given up for the next address
         del self._legs[side]
-        if self._legs:
-            if self._spliced and not self._reason:
-                # It broke while it was only written to: there is nobody left to write to.
-                self._finish(f"{side.value}-lost")
-                self._end_legs(reset=True)
-        elif not self._dialling:
+        if not self._reason and (self._spliced or side is Side.CLIENT):
+            # It broke while it was only written to, or by a bug of ours: there is nobody left to serve.
+            self._finish(f"{side.value}-lost")
+            self._end_legs(reset=True)
+        if not self._legs and not self._dialling:
             self._over()
 
     def _dial(self, failed: str) -> None:
@@ -258,6 +283,9 @@ class Session:
                     self._note(action)
                 case Proven():
                     self._proven = True
+                case Rejected():
+                    if self._stay is not None:
+                        self._stay.rejected()
                 case Delivered():
                     self._messages += 1
                 case Abort(side):
@@ -354,7 +382,17 @@ class Session:
         if self._negotiation.waiting is self._awaited:
             return
         self._awaited = self._negotiation.waiting
-        self._deadline.set(min(self._seconds(), self._left()))
+        self._awaited_since = self._reactor.seconds()
+        self._arrived = 0
+        self._deadline.set(self._allowance())
+
+    def _allowance(self) -> float:
+        """Seconds that what is awaited may still take."""
+        allowed = min(self._seconds(), self._left())
+        if self._patience() is Patience.DATA:
+            due = self._awaited_since + GRACE + self._arrived / LEAST_RATE
+            allowed = min(allowed, max(0.0, due - self._reactor.seconds()))
+        return allowed
 
     def _left(self) -> float:
         """Seconds until a session that has proven nothing ends, whatever trickles in."""
@@ -366,10 +404,15 @@ class Session:
         return max(0.0, self._began + allowed - float(self._reactor.seconds()))
 
     def _expired(self) -> None:
-        if self._spliced:
-            self._relay_expired()
-        else:
-            self._perform(self._negotiation.expire(self._lateness()))
+        try:
+            if self._spliced:
+                self._relay_expired()
+            else:
+                self._perform(self._negotiation.expire(self._lateness()))
+        except Exception:
+            # After a bug of ours this is the last that would ever happen here.
+            self.abort()
+            raise
 
     def _lateness(self) -> Trouble:
         """What the negotiation is told: who kept us waiting, and for what."""
@@ -403,22 +446,25 @@ class Session:
     def _over(self) -> None:
         client = self._client
         facts = client.secured
-        self._events.emit(
-            "session",
-            protocol=self._entrance.dialect.name,
-            policy="implicit" if self._entrance.terms.implicit else self._entrance.terms.policy.value,
-            tls=facts.version if facts else None,
-            cipher=facts.cipher if facts else None,
-            group=facts.group if facts else None,
-            sni=facts.sni if facts else None,
-            alpn=facts.alpn if facts else None,
-            certificate=_subject(facts),
-            phase=self._phase,
-            reason=self._reason,
-            detail=self._detail or None,
-            received=client.received,
-            sent=client.sent,
-            messages=self._messages if self._messages else None,
-            seconds=round(self._reactor.seconds() - self._began, 3),
-        )
-        self._closed(self)
+        try:
+            self._events.emit(
+                "session",
+                protocol=self._entrance.dialect.name,
+                policy="implicit" if self._entrance.terms.implicit else self._entrance.terms.policy.value,
+                tls=facts.version if facts else None,
+                cipher=facts.cipher if facts else None,
+                group=facts.group if facts else None,
+                sni=facts.sni if facts else None,
+                alpn=facts.alpn if facts else None,
+                certificate=_subject(facts),
+                phase=self._phase,
+                reason=self._reason,
+                detail=self._detail or None,
+                received=client.received,
+                sent=client.sent,
+                messages=self._messages if self._messages else None,
+                proven=self._proven or None,
+                seconds=round(self._reactor.seconds() - self._began, 3),
+            )
+        finally:
+            self._closed(self)

@@ -37,6 +37,7 @@ ALSO: Mapping[str, tuple[str, ...]] = {
     "K4": ("process/test_memory.py::test_a_client_that_never_reads_stops_its_backend",),
     "K5": ("process/test_memory.py::test_a_backend_that_never_reads_stops_its_client",),
     "K6": ("pure/test_inbox.py::test_an_overlong_line_is_dropped_while_it_comes",),
+    "K7": ("pure/test_inbox.py::test_single_octets_cost_linear_time",),
     "K8": ("process/test_stopping.py::test_without_descriptors_clients_are_turned_away_and_later_ones_served",),
     "K9": ("memory/test_listener.py::test_need_does_not_make_the_reactor_run_hot",),
     "K11": ("memory/test_leg.py::test_one_turn_reads_no_more_than_read_size",),
@@ -49,7 +50,6 @@ ALSO: Mapping[str, tuple[str, ...]] = {
     "M7": (
         "process/test_backend_failover.py::test_a_first_backend_that_hangs_costs_its_greeting_time_once_and_then_nothing",
     ),
-    "M8": ("memory/test_session.py::test_before_TLS_a_client_has_a_minute_whatever_trickles_in",),
     "M9": ("memory/test_tls_server.py::test_a_handshake_that_is_half_done_survives_a_swap",),
     "L1": ("process/test_injection.py::test_G11_G29_a_password_in_the_clear_reaches_neither_backend_nor_log",),
     "L2": (

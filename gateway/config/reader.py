@@ -28,7 +28,7 @@ from .grammar import (
 )
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
-from .values import Address, Backend, Configuration, Service, TCPAddress, Timeouts, Traits
+from .values import Address, Backend, Configuration, Limits, Service, TCPAddress, Timeouts, Traits
 
 _POLICIES = ("required", "auth-only", "optional")
 _NEWLINES = ("normalize", "reject", "pass")
@@ -61,9 +61,7 @@ class _Reader:
         log = gateway.take("log", choice("text", "json"), "text")
         gateway.finish()
         self._tls = self._shared_tls()
-        limits = self._section("limits")
-        bad_commands = limits.take("bad_commands", count(1, 1000), 10)
-        limits.finish()
+        bad_commands, limits = self._limits()
         timeouts = self._timeouts()
         self._backends = {title: self._backend(title) for title in self._named("backend")}
         self._unused = set(self._backends)
@@ -78,7 +76,7 @@ class _Reader:
                 self.problems.append(
                     f"[backend:{title}]: no service uses it; name it in a service's backend, or remove it"
                 )
-        return Configuration(hostname, drain, log, self._tls.values, services, bad_commands, timeouts)
+        return Configuration(hostname, drain, log, self._tls.values, services, bad_commands, limits, timeouts)
 
     def _section(self, title: str) -> Section:
         return Section(title, self._sections.get(title, {}), self.problems.append, self._machine)
@@ -125,6 +123,18 @@ class _Reader:
             whose = f", and [{bare[1]}] has none of its own" if len(bare) <= len(titles) else ""
             section.wrong("certificate", f"is missing{whose}; {MISSING}")
         return options
+
+    def _limits(self) -> tuple[int, Limits]:
+        section, default, number = self._section("limits"), Limits(), count(1, 1_000_000)
+        bad_commands = section.take("bad_commands", count(1, 1000), 10)
+        limits = Limits(
+            sessions=section.take("sessions", number, default.sessions),
+            sessions_per_client=section.take("sessions_per_client", number, default.sessions_per_client),
+            connects_per_minute=section.take("connects_per_minute", number, default.connects_per_minute),
+            auth_failures_per_minute=section.take("auth_failures_per_minute", number, default.auth_failures_per_minute),
+        )
+        section.finish()
+        return bad_commands, limits
 
     def _timeouts(self) -> Timeouts:
         section, default, seconds = self._section("timeouts"), Timeouts(), duration(0.1)

@@ -147,6 +147,20 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """`[limits]`, as far as it is about what one client, and all of them together, may have."""
+
+    sessions: int = 10000
+    """Open ones of the whole gateway; it serves fewer where it may not open so many files."""
+    sessions_per_client: int = 50
+    """A client is an IPv4 address or an IPv6 /64."""
+    connects_per_minute: int = 300
+    """Per client."""
+    auth_failures_per_minute: int = 20
+    """Per client, over all its sessions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     hostname: str
     drain: float
@@ -157,4 +171,5 @@ class Configuration:
     """What services inherit; without pairs where each of them has its own certificate."""
     services: tuple[Service, ...]
     bad_commands: int
+    limits: Limits
     timeouts: Timeouts

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.config.values import TLS, Backend, Configuration, Pair, Service, TCPAddress, Timeouts
+from gateway.config.values import TLS, Backend, Configuration, Limits, Pair, Service, TCPAddress, Timeouts
 
 HOST = "127.0.0.1"
 
@@ -66,5 +66,6 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         tls=tls,
         services=services,
         bad_commands=10,
+        limits=Limits(),
         timeouts=Timeouts(),
     )

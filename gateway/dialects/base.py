@@ -95,6 +95,11 @@ class Terms:
     backend_verified: bool = False
     """The backend's certificate is verified: a promise about TLS (RFC 8689) holds beyond us."""
     identity: Identity = Identity.NONE
+    moved: Callable[[str], str] = lambda client: ""
+    """Tells whose session it turned out to be, by the address.  The limit that keeps this client out, as the log
+    has it, or nothing."""
+    may_log_in: Callable[[], bool] = lambda: True
+    """Whether the backend may be asked about the client's credentials, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Dialect:
     script: Callable[[Terms], Script]
     unavailable: Callable[[bytes], bytes]
     """hostname -> what a client hears in place of a greeting when it cannot be served now."""
+    busy: Callable[[bytes], bytes]
+    """The same where the reason is that it, or everybody together, has too many connections."""
     patience: Mapping[Patience, float]
     """Seconds for the waits that the configuration does not name."""
     policies: Mapping[int, Policy]
@@ -193,7 +200,15 @@ def _identify(dialogue: Dialogue) -> Script:
         client, port = introduction.origin.source
         dialogue.terms = replace(dialogue.terms, origin=introduction.origin, client=client)
         yield Identified(client, port)
+        if limit := dialogue.terms.moved(client):
+            raise Unavailable(REFUSED, limit)
 
+
+REFUSED = "refused"
+"""The event of a limit that was reached."""
+
+TOO_MANY_FAILURES = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
+"""A login that the backend is not asked about."""
 
 SILENT = frozenset({"tls-on-plaintext-port", "client-bad-proxy-header"})
 """Ends of a client that would not understand our words."""
@@ -208,6 +223,9 @@ def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
             yield Note(key, (("detail", trouble.detail),))
         case Stopped():
             key = trouble.key
+        case Unavailable(key="refused"):
+            key = trouble.key
+            yield Note(key, (("limit", trouble.detail),))
         case TLSFailed(side=Side.CLIENT):
             key = trouble.key
             yield Note(key, (("key", "client-tls-failed"), ("detail", trouble.detail)))

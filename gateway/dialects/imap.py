@@ -24,6 +24,7 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
+    Rejected,
     Request,
     Script,
     Secured,
@@ -46,6 +47,7 @@ from .base import (
     REPLY_LINES,
     REPLY_OCTETS,
     SASL_LINE,
+    TOO_MANY_FAILURES,
     BackendTLS,
     Dialect,
     Identity,
@@ -74,6 +76,8 @@ _STATUS: Final = re.compile(rb"(?:\*|[^ *+]+) (?:OK|NO|BAD|BYE|PREAUTH)(?: |\Z)"
 _LIST: Final = re.compile(rb"\A(\* CAPABILITY)([ \t].*)?\Z", re.IGNORECASE | re.DOTALL)
 _CODE: Final = re.compile(rb"(\[CAPABILITY)([ \t][^\]]*)?(?=\]|\Z)", re.IGNORECASE)
 _VERDICT: Final = re.compile(rb"(OK|NO|BAD)(?: |\Z)", re.IGNORECASE)
+_LATER: Final = re.compile(rb" *\[(?:UNAVAILABLE|INUSE|LIMIT)[\] ]", re.IGNORECASE)
+"""Behind NO: whatever the password, it would have been refused (RFC 5530 3)."""
 _STRING: Final = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
 _PAIR: Final = re.compile(rb" *%s +(?:%s|NIL)(?= |\Z) *" % (_STRING, _STRING), re.IGNORECASE)
 
@@ -243,6 +247,12 @@ class Verdict:
     status: bytes
     line: bytes
 
+    @property
+    def rejects(self) -> bool:
+        """NO, and a login cannot hope for another answer later."""
+        # The tag holds no blank.
+        return self.status == b"NO" and not _LATER.match(self.line, self.line.index(b" ") + 3)
+
 
 class IMAP:
     """One session's state; what is not in an attribute here is the generator's own place."""
@@ -388,6 +398,8 @@ class IMAP:
                 return b""
             case Lost(side=Side.BACKEND) | Expired(side=Side.BACKEND):
                 return self._sorry(LOST)
+            case Unavailable(key="refused"):
+                return busy(self.terms.hostname)
             case Unavailable() | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
                 return self._sorry(UNAVAILABLE)
             case Expired():
@@ -522,6 +534,10 @@ class IMAP:
 
     def _prove(self, command: Command, mechanism: bytes) -> Generator[Request, Any, bool]:
         """A login, however long it takes.  Its success is the backend's tagged OK and nothing else."""
+        if not self.terms.may_log_in():
+            yield TOO_MANY_FAILURES
+            reply = b"NO [UNAVAILABLE] Temporary authentication failure"
+            return (yield from self._refuse(command.tag, reply, command.literal))
         verdict = yield from self._ask(command)
         succeeded = verdict.status == b"OK"
         result = "ok" if succeeded else "failed"
@@ -530,6 +546,8 @@ class IMAP:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
         else:
+            if verdict.rejects:
+                yield Rejected()
             yield from self._conclude(command, verdict)
         return succeeded
 
@@ -758,6 +776,11 @@ def unavailable(hostname: bytes) -> bytes:
     return b"* BYE [UNAVAILABLE] %s\r\n" % UNAVAILABLE
 
 
+def busy(hostname: bytes) -> bytes:
+    """In place of a greeting (RFC 5530 3)."""
+    return b"* BYE [UNAVAILABLE] Too many connections\r\n"
+
+
 def listed(reply: bytes) -> list[bytes] | None:
     """The tokens in a reply to CAPABILITY (RFC 9051 7.2.2)."""
     lists = [line.split()[2:] for line in reply.splitlines() if _LIST.match(line)]
@@ -768,6 +791,7 @@ DIALECT = Dialect(
     name="imap",
     script=lambda terms: converse(IMAP(terms)),
     unavailable=unavailable,
+    busy=busy,
     patience={
         # RFC 9051 5.4: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
         Patience.COMMAND: 1860.0,

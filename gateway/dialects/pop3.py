@@ -21,6 +21,7 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
+    Rejected,
     Request,
     Script,
     Secured,
@@ -40,6 +41,7 @@ from .base import (
     REPLY_LINES,
     REPLY_OCTETS,
     SASL_LINE,
+    TOO_MANY_FAILURES,
     BackendTLS,
     Dialect,
     Identity,
@@ -61,6 +63,8 @@ _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?: (.*))?\Z", re.DOTAL
 _XCLIENT: Final = re.compile(rb" +\[XCLIENT\](?= |\Z)", re.IGNORECASE)
 
 LOGIN: Final = frozenset({b"USER", b"PASS", b"APOP", b"AUTH"})
+_LATER: Final = re.compile(rb"\S* *\[(?:SYS/|IN-USE\]|LOGIN-DELAY\])", re.IGNORECASE)
+"""A refusal that says nothing of the password (RFC 3206 4, RFC 2449 8.1)."""
 AUTHORITY: Final = frozenset({b"XCLIENT", b"XOIP"})
 """Commands by which a trusted address speaks for others, as Dovecot and Zimbra know them."""
 
@@ -252,6 +256,8 @@ class POP3:
                 return b"-ERR Invalid protocol\r\n"
             case Expired(side=Side.CLIENT):
                 return b""  # RFC 1939 3: an autologout says nothing
+            case Unavailable(key="refused"):
+                return busy(self.terms.hostname)
             case _ if not self._welcomed:
                 return UNAVAILABLE
             case _ if not self._outstanding:
@@ -294,6 +300,9 @@ class POP3:
             return (yield from self._refuse(UNKNOWN))
         if self._waits_for_tls(verb):
             return (yield from self._refuse(MUST_STLS))
+        if verb in LOGIN and not self.terms.may_log_in():
+            yield TOO_MANY_FAILURES
+            return (yield from self._refuse(b"-ERR [SYS/TEMP] Temporary authentication failure"))
         return (yield from self._known.get(verb, self._other)(line, match[2] or b""))
 
     def _waits_for_tls(self, verb: bytes) -> bool:
@@ -444,6 +453,8 @@ class POP3:
         result = "ok" if status is Status.OK else "failed"
         yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
         if status is not Status.OK:
+            if not _LATER.match(reply):
+                yield Rejected()
             return (yield from self._conclude(status, reply, login=True))
         yield Proven()
         yield Send(CLIENT, reply + b"\r\n")
@@ -513,6 +524,11 @@ def unavailable(hostname: bytes) -> bytes:
     return UNAVAILABLE
 
 
+def busy(hostname: bytes) -> bytes:
+    """In place of a greeting (RFC 3206 4)."""
+    return b"-ERR [SYS/TEMP] Too many connections\r\n"
+
+
 def listed(reply: bytes) -> list[bytes] | None:
     """The lines of a CAPA list (RFC 2449 5)."""
     first, *lines = reply.splitlines() or [b""]
@@ -523,6 +539,7 @@ DIALECT = Dialect(
     name="pop3",
     script=lambda terms: converse(POP3(terms)),
     unavailable=unavailable,
+    busy=busy,
     patience={
         # RFC 1939 3: at least 10 minutes, and a little more, so that the backend closes first.
         Patience.COMMAND: 660.0,

@@ -26,6 +26,7 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
+    Rejected,
     Request,
     Script,
     Secured,
@@ -34,6 +35,7 @@ from ..negotiation.vocabulary import (
     StartTLS,
     TooLong,
     Trouble,
+    Unavailable,
     Violation,
 )
 from . import ehlo, sasl, xclient
@@ -42,6 +44,7 @@ from .base import (
     REPLY_LINES,
     REPLY_OCTETS,
     SASL_LINE,
+    TOO_MANY_FAILURES,
     BackendTLS,
     Dialect,
     Identity,
@@ -218,6 +221,8 @@ class SMTP:
                 return b""
             case Lost(side=Side.CLIENT) | Violation(key="tls-on-plaintext-port"):
                 return b""
+            case Unavailable(key="refused"):
+                return busy(host)
             case Violation(key="http-on-mail-port"):
                 return b"421 4.7.0 Protocol error\r\n"
             case _ if not self._welcomed:
@@ -426,6 +431,10 @@ class SMTP:
         if not sasl.RESPONSE.match(initial) or initial == b"*":
             yield from self._refuse(b"501 5.5.2 Syntax error in authentication response")
             return
+        if mechanism and not self.terms.may_log_in():
+            yield TOO_MANY_FAILURES
+            yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
+            return
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
@@ -447,6 +456,8 @@ class SMTP:
         if mechanism:
             result = "ok" if reply.code == b"235" else "failed"
             yield Note("auth", (("result", result), ("mechanism", mechanism.upper())))
+            if reply.code.startswith(b"5"):
+                yield Rejected()
         if reply.code == b"235":
             self._authenticated = self._trusted = True
             self._layered = mechanism.upper() in sasl.LAYERED
@@ -694,6 +705,11 @@ def unavailable(hostname: bytes) -> bytes:
     return b"421 %s Service not available, closing transmission channel\r\n" % hostname
 
 
+def busy(hostname: bytes) -> bytes:
+    """In place of a greeting."""
+    return b"421 4.7.0 %s Too many connections\r\n" % hostname
+
+
 def listed(reply: bytes) -> list[bytes] | None:
     """The extensions in a reply to EHLO; None if it is none, or one to HELO after all."""
     lines = reply.splitlines()
@@ -704,6 +720,7 @@ DIALECT = Dialect(
     name="smtp",
     script=lambda terms: converse(SMTP(terms)),
     unavailable=unavailable,
+    busy=busy,
     patience={
         # RFC 5321 4.5.3.2, each a little longer, so that the backend's own farewell wins.
         Patience.COMMAND: 330.0,

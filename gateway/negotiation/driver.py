@@ -35,6 +35,7 @@ from .vocabulary import (
     Patience,
     Peek,
     Proven,
+    Rejected,
     Script,
     Secured,
     Send,
@@ -182,7 +183,7 @@ class Negotiation:
             match request:
                 case Send(side, octets):
                     self._say(side, octets)
-                case Note() | Proven() | Delivered() | Identified() | Greeted():
+                case Note() | Proven() | Rejected() | Delivered() | Identified() | Greeted():
                     self._actions.append(request)
                 case Abort(side):
                     self._ends[side] = False

@@ -135,6 +135,11 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """The backend did not take what the client gave for its credentials: somebody may be guessing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The backend accepted one message."""
 
@@ -240,7 +245,7 @@ class Splice:
     """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
 
 
-Act = Send | Note | Proven | Delivered | Identified | Greeted | Abort | Close
+Act = Send | Note | Proven | Rejected | Delivered | Identified | Greeted | Abort | Close
 Wait = Dial | StartTLS | Await | Take | Peek | Pass
 Request = Act | Wait
 Action = Act | Dial | StartTLS | Splice

@@ -51,6 +51,7 @@ NOISE = frozenset({
     "starttls-injection",
     "tls-on-plaintext-port",
     "http-on-mail-port",
+    "unexpected-proxy-header",
     "too-many-bad-commands",
     "sasl-layer-unsupported",
     "descriptors-exhausted",

@@ -10,15 +10,17 @@ shown with its traceback; as a file in tests/fuzz/corpus it becomes a test (test
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
@@ -26,6 +28,9 @@ BUILD = HERE.parents[1] / "build" / "fuzz"
 HANG = 10
 """Seconds that one input may take."""
 LARGEST = 4096
+FOUND = re.compile(r"[0-9a-f]{40}\Z")
+"""How what was found is named; other names are given by people."""
+Step = tuple[str, int, int]
 KEPT = 4096
 """Octets of one target's kept corpus."""
 
@@ -84,22 +89,52 @@ def report(name: str, log: Path, status: int) -> str:
 
 
 def keep(name: str) -> None:
-    """The smallest inputs first, until nothing new comes or the room is full."""
-    merged = BUILD / "merged" / name
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir(parents=True)
-    sources = [str(CORPUS / name), str(BUILD / "corpus" / name)]
-    subprocess.run(_command(name, "-merge=1", f"-max_len={LARGEST}", str(merged), *sources), check=True)
-    named = [path for path in sorted((CORPUS / name).iterdir()) if not re.fullmatch("[0-9a-f]{40}", path.name)]
-    room = KEPT - sum(path.stat().st_size for path in named)
-    for path in (CORPUS / name).iterdir():
-        if path not in named:
-            path.unlink()
-    for path in sorted(merged.iterdir(), key=lambda path: path.stat().st_size):
+    """The smallest inputs first, each that goes a way that none did before it, until the room is full."""
+    target = importlib.import_module("tests.fuzz.targets").TARGETS[name]
+    known = sorted((CORPUS / name).iterdir(), key=lambda path: (FOUND.match(path.name) is not None, path.name))
+    named = [path for path in known if not FOUND.match(path.name)]
+    octets = {path.read_bytes() for path in known[len(named) :]}
+    found = BUILD / "corpus" / name
+    octets |= {path.read_bytes() for path in found.iterdir()} if found.is_dir() else set()
+    seen: set[Step] = set()
+    room = KEPT
+    for path in named:
+        seen |= ways(target, path.read_bytes())
         room -= path.stat().st_size
-        if room < 0:
-            break
-        shutil.copy(path, CORPUS / name / path.name)
+    for path in known[len(named) :]:
+        path.unlink()
+    for some in sorted(octets, key=lambda each: (len(each), each)):
+        new = ways(target, some) - seen
+        if new and len(some) <= room:
+            room -= len(some)
+            seen |= new
+            (CORPUS / name / hashlib.sha1(some).hexdigest()).write_bytes(some)
+
+
+def ways(target: Callable[[bytes], None], octets: bytes) -> set[Step]:
+    """Each step from a line of the gateway's to another that this input takes."""
+    steps: set[Step] = set()
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if "/gateway/" not in frame.f_code.co_filename:
+            return None
+        last = frame.f_code.co_firstlineno
+
+        def line(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+            nonlocal last
+            if event == "line":
+                steps.add((frame.f_code.co_filename, last, frame.f_lineno))
+                last = frame.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(trace)
+    try:
+        target(octets)
+    finally:
+        sys.settrace(None)
+    return steps
 
 
 def main() -> None:

@@ -481,7 +481,7 @@ def test_a_chunk_that_trickles_does_not_either(meet: Meet) -> None:
     client = meeting.clients[0]
     client.say(b"BDAT 1000000\r\n")
     for _ in range(40):
-        client.say(b"x")
+        client.say(b"x" * 1000)
         meeting.advance(5.0)
         if client.gone:
             break
@@ -494,8 +494,8 @@ def test_a_chunk_that_trickles_does_not_either(meet: Meet) -> None:
 def test_a_client_with_a_mail_under_way_has_proven_something(meet: Meet) -> None:
     meeting = mailing(meet("smtp", **OPEN))
     for _ in range(8):
-        meeting.advance(100.0)
-        meeting.clients[0].say(b"x")
+        meeting.advance(50.0)
+        meeting.clients[0].say(b"x" * 10_000)
         meeting.rest()
     assert not meeting.closed
 
@@ -503,6 +503,10 @@ def test_a_client_with_a_mail_under_way_has_proven_something(meet: Meet) -> None
 def test_in_DATA_every_octet_renews_the_patience(meet: Meet) -> None:
     meeting = mailing(meet("smtp", **OPEN))
     client, backend = meeting.clients[0], meeting.backend
+    # Long since as fast as it must be, on average.
+    client.say(b"y" * 200_000)
+    meeting.rest()
+    backend.heard = b""
     for _ in range(5):
         meeting.advance(290.0)
         client.say(b"x")

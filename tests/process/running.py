@@ -30,8 +30,13 @@ _TWISTD = """
 import resource, signal
 signal.alarm({life})
 {limit}
+{everything}
 from twisted.scripts.twistd import run
 run()
+"""
+_EVERYTHING = """
+from gateway.telemetry import summary
+summary.budget_of = lambda event, fields: None
 """
 _FIELD = re.compile(r'([^\s=]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
 
@@ -230,11 +235,19 @@ def launch(
     services: Sequence[Service],
     options: Mapping[str, Mapping[str, str]] | None = None,
     descriptors: int | None = None,
+    summed: bool = False,
 ) -> Gateway:
-    """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open."""
+    """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
+    `summed`, every event is told, for to the gateway the tests are a flood."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {"hostname": "gw.example.test", "drain": "2 s"},
         "tls": {"certificate": str(identity.certificate)},
+        # All tests are one client.
+        "limits": {
+            "sessions_per_client": "10000",
+            "connects_per_minute": "100000",
+            "auth_failures_per_minute": "100000",
+        },
     }
     for title, more in (options or {}).items():
         sections.setdefault(title, {}).update(more)
@@ -247,7 +260,7 @@ def launch(
     limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))" if descriptors else ""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit)),
+            *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
             *("-n", "--pidfile=", "starttls-gateway", "--config", str(file)),
         ],
         stdin=subprocess.DEVNULL,
@@ -274,9 +287,10 @@ def running(
     services: Sequence[Service],
     options: Mapping[str, Mapping[str, str]] | None = None,
     descriptors: int | None = None,
+    summed: bool = False,
 ) -> Iterator[Gateway]:
     """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(directory, identity, services, options, descriptors)
+    gateway = launch(directory, identity, services, options, descriptors, summed)
     try:
         yield gateway
         if gateway.process.poll() is None:

@@ -102,10 +102,12 @@ def scanned(authority: Path) -> Iterator[Gateway]:
     issuer.issue(directory / "rsa.pem", rsa.generate_private_key(65537, 2048))
     backends = {protocol: Backend(script(None)) for protocol, script in SERVERS.items()}
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
-    certificates = {"certificate": f"{directory}/ecdsa.pem {directory}/rsa.pem"}
-    with running(
-        directory, Identity(directory / "ecdsa.pem", authority), services, options={"tls": certificates}
-    ) as gateway:
+    options = {
+        "tls": {"certificate": f"{directory}/ecdsa.pem {directory}/rsa.pem"},
+        # A scanner is one client, and in a hurry.
+        "limits": {"connects_per_minute": "100000", "sessions_per_client": "1000"},
+    }
+    with running(directory, Identity(directory / "ecdsa.pem", authority), services, options=options) as gateway:
         yield gateway
     for backend in backends.values():
         backend.close()

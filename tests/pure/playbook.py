@@ -15,8 +15,8 @@
 Nothing happens before `run`, which plays the script twice: every segment whole, and every octet a
 segment of its own (`cuts`).  Adjacent sends to one side count as one.  Whatever else the negotiation
 does at a step than the step expects is a failure, except what only tells the session something (Note,
-Proven, Delivered, Identified, Greeted): that is compared only where it is expected.  Notes are in
-`notes` after a run, and `proven` and `delivered` are counted.
+Proven, Rejected, Delivered, Identified, Greeted): that is compared only where it is expected.  Notes are in
+`notes` after a run, and `proven`, `rejected` and `delivered` are counted.
 A script ends where its Playbook ends: it need not end the session.
 """
 
@@ -41,6 +41,7 @@ from gateway.negotiation.vocabulary import (
     Note,
     Patience,
     Proven,
+    Rejected,
     Secured,
     Send,
     Side,
@@ -95,12 +96,13 @@ class Noted:
         return isinstance(action, Note) and action.event == self.event and set(self.fields) <= set(action.fields)
 
 
-Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Delivered | Identified | Greeted
-SILENT = (Note, Noted, Proven, Delivered, Identified, Greeted)
+Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Delivered | Identified | Greeted
+SILENT = (Note, Noted, Proven, Rejected, Delivered, Identified, Greeted)
 
 DIAL = Dial()
 SPLICE = Splice()
 PROVEN = Proven()
+REJECTED = Rejected()
 DELIVERED = Delivered()
 ABORT_BACKEND = Abort(Side.BACKEND)
 
@@ -235,6 +237,7 @@ class Playbook:
         self._played = False
         self.notes: list[Note] = []
         self.proven = 0
+        self.rejected = 0
         self.delivered = 0
         self.detail = ""
         """The detail of the Close, if there was one."""
@@ -321,7 +324,7 @@ class Playbook:
 
     def _play(self, cut: int) -> None:
         stage = Stage(self._dialect, self._terms, cut, self._others)
-        self.notes, self.proven, self.delivered, self.detail = [], 0, 0, ""
+        self.notes, self.proven, self.rejected, self.delivered, self.detail = [], 0, 0, 0, ""
         wanted: list[str] = []
         happened: list[str] = []
         for step in self._steps:
@@ -351,6 +354,8 @@ class Playbook:
                     self.notes.append(deed)
                 case Proven():
                     self.proven += 1
+                case Rejected():
+                    self.rejected += 1
                 case Delivered():
                     self.delivered += 1
                 case Close(detail=detail):
@@ -374,6 +379,6 @@ def missing(expected: Expected, deeds: Iterable[object]) -> bool:
     match expected:
         case Noted():
             return not any(expected.describes(deed) for deed in deeds)
-        case Proven() | Delivered() | Identified() | Greeted():
+        case Proven() | Rejected() | Delivered() | Identified() | Greeted():
             return expected not in deeds
     return False

@@ -20,7 +20,14 @@ SOURCES = {
 }
 TREES = {module: ast.parse(path.read_bytes(), str(path)) for module, path in SOURCES.items()}
 
-PURE = ("gateway.negotiation", "gateway.dialects", "gateway.config", "gateway.proxyprotocol")
+PURE = (
+    "gateway.negotiation",
+    "gateway.dialects",
+    "gateway.config",
+    "gateway.proxyprotocol",
+    "gateway.limits",
+    "gateway.telemetry.summary",
+)
 """What knows no reactor, no TLS and no socket of ours."""
 
 
@@ -69,6 +76,7 @@ def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours
     assert {name for name in loaded if within(name, "gateway") and not within(name, *PURE)} <= {
         "gateway",
         "gateway.errors",
+        "gateway.telemetry",
     }
 
 
@@ -79,6 +87,8 @@ ALLOWED = {
     "gateway.errors": (),
     "gateway.deadline": (),
     "gateway.proxyprotocol": ("gateway.negotiation",),
+    "gateway.limits": ("gateway.proxyprotocol",),
+    "gateway.telemetry.summary": ("gateway.limits",),
     "gateway.tls": ("gateway.tls", "gateway.config", "gateway.errors", "gateway.negotiation"),
 }
 """Packages that may import these of ours, and nothing else of ours."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway import config, proxyprotocol
 from gateway.config import Configuration, ConfigurationError, Machine, load, parse
 from gateway.config.grammar import canonical
-from gateway.config.values import TLS, Backend, Pair, Service, SystemdAddress, TCPAddress, Timeouts, UnixAddress
+from gateway.config.values import TLS, Backend, Limits, Pair, Service, SystemdAddress, TCPAddress, Timeouts, UnixAddress
 from gateway.dialects import DIALECTS
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +134,7 @@ def test_the_shortest_useful_file() -> None:
             Service("pop3", "pop3", on(110), on(995), ("required",), pop3, tls),
         ),
         bad_commands=10,
+        limits=Limits(sessions=10000, sessions_per_client=50, connects_per_minute=300, auth_failures_per_minute=20),
         timeouts=Timeouts(handshake=15, preauth=180, plaintext=60, connect=10, greeting=30, linger=3),
     )
 
@@ -153,6 +154,10 @@ def test_every_option() -> None:
         client_ca = ca/clients.pem
         [limits]
         bad_commands = 3
+        sessions = 1
+        sessions_per_client = 2
+        connects_per_minute = 3
+        auth_failures_per_minute = 1000000
         [timeouts]
         handshake = 500 ms
         preauth = 1 h
@@ -244,6 +249,7 @@ def test_every_option() -> None:
             ),
         ),
         bad_commands=3,
+        limits=Limits(sessions=1, sessions_per_client=2, connects_per_minute=3, auth_failures_per_minute=1000000),
         timeouts=Timeouts(handshake=0.5, preauth=3600, connect=1, greeting=2, linger=3),
     )
 
@@ -259,7 +265,8 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         *("certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca"),
         *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy"),
         *("address", "connect", "tls", "verify", "name", "ca", "profile", "identity", "allow_relay"),
-        *("bad_commands", "handshake", "preauth", "connect", "greeting", "linger"),
+        *("sessions", "sessions_per_client", "connects_per_minute", "auth_failures_per_minute", "bad_commands"),
+        *("handshake", "preauth", "connect", "greeting", "linger"),
     }
 
 
@@ -308,6 +315,13 @@ SLIPS = {
         file(rest="[limits]\nbad_commands = 0"),
         '[limits] bad_commands: "0" is not a number from 1 to 1000',
     ),
+    **{
+        f"{option} out of range": (
+            file(rest=f"[limits]\n{option} = 0"),
+            f'[limits] {option}: "0" is not a number from 1 to 1000000',
+        )
+        for option in ("sessions", "sessions_per_client", "connects_per_minute", "auth_failures_per_minute")
+    },
     "word that is not possible": (
         file(gateway="log = xml"),
         '[gateway] log: "xml" is not possible here; write text or json',

@@ -83,7 +83,7 @@ def acts(*requests: Request) -> Dialect:
             yield Send(BACKEND, b"farewell")
             yield Close(trouble.key, trouble.detail)
 
-    return Dialect("test", script, lambda hostname: b"", {}, {})
+    return Dialect("test", script, lambda hostname: b"", lambda hostname: b"", {}, {})
 
 
 def heard(what: object) -> Noted:
@@ -381,7 +381,7 @@ def echo(agreed: Terms) -> Script:
         yield Close(trouble.key)
 
 
-ECHO = Dialect("echo", echo, lambda hostname: b"", {}, {})
+ECHO = Dialect("echo", echo, lambda hostname: b"", lambda hostname: b"", {}, {})
 PIECES = st.lists(st.binary(max_size=10) | st.sampled_from([b"\r\n", b"#\n", b"abc\r\n", b"GET /"]))
 
 

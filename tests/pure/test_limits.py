@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.limits import DESCRIPTORS, REMEMBERED, RESERVE, Client, Limits, Refusal, affordable, client_key
+from gateway.limits import DESCRIPTORS, REMEMBERED, RESERVE, Client, Limits, Refusal, Stay, affordable, client_key
 
 NOBODY = Client("")
 ALICE, BOB, CAROL = Client("192.0.2.1"), Client("192.0.2.2"), Client("2001:db8::/64")
@@ -206,6 +206,24 @@ def test_a_move_to_where_one_is_is_none() -> None:
     assert gate.moved(ALICE, BOB) is None
     assert gate.moved(BOB, NOBODY) is None
     assert (gate.open, gate.present) == (1, 0)
+
+
+def test_a_stay_is_of_whom_it_turned_out_to_be() -> None:
+    gate = Gate(Options(sessions_per_client=1, auth_failures_per_minute=1))
+    assert gate.admit(NOBODY) is gate.admit(NOBODY) is None
+    first, second = Stay(gate, NOBODY), Stay(gate, NOBODY)
+    first.rejected()
+    assert first.may_log_in()  # nobody is nobody
+    assert first.moved("::ffff:192.0.2.1") == ""
+    assert second.moved("192.0.2.1") == "sessions-per-client"
+    assert second.moved("192.0.2.2") == ""
+    first.rejected()
+    assert not first.may_log_in()
+    assert second.may_log_in()
+    first.left()
+    assert gate.admit(ALICE) is None
+    second.left()
+    assert gate.open == 1
 
 
 def test_a_change_of_the_limits_is_for_those_who_come() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from tests import numbers
+
+SECURITY = numbers.DOCUMENT.with_name("security.md")
 
 
 def test_every_row_has_a_test_and_every_number_a_row() -> None:
@@ -20,3 +24,12 @@ def test_mistakes_are_found() -> None:
     assert "G01 is held by no test" in found
     assert "G02: pure/test_numbers.py has no such test" in found
     assert any(line.startswith("G03 (") for line in found)
+
+
+def test_the_tests_that_prove_a_promise_exist() -> None:
+    named = re.findall(r"`((?:pure|memory|process)/[^`]+\.py)(?:::(\w+))?`", SECURITY.read_text())
+    assert len(named) > 20
+    for module, name in named:
+        path = numbers.TESTS / module
+        assert path.exists(), module
+        assert not name or name in numbers.names(path), name

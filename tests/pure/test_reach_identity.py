@@ -688,6 +688,29 @@ def _injected(way: Way) -> tuple[Expected, ...]:
     return (note("starttls-injection"), ABORT_BACKEND, close("starttls-injection"))
 
 
+BUSY = {
+    "smtp": b"421 4.7.0 gw.example.org Too many connections\r\n",
+    "imap": b"* BYE [UNAVAILABLE] Too many connections\r\n",
+    "pop3": b"-ERR [SYS/TEMP] Too many connections\r\n",
+}
+
+
+@every_way
+def test_K2_limits_are_those_of_the_client_whom_the_header_names(way: Way) -> None:
+    told: list[str] = []
+
+    def moved(client: str) -> str:
+        told.append(client)
+        return "sessions-per-client"
+
+    ending = (REAL, note("refused", limit="sessions-per-client"), to_client(BUSY[str(way)]))
+    proxied(way.dialect, moved=moved).client(HEADER, *ending, ABORT_BACKEND, close("refused")).run()
+    proxied(way.dialect, moved=moved, implicit=True).client(HEADER, *ending[:2], ABORT_BACKEND, close("refused")).run()
+    assert set(told) == {"203.0.113.7"}
+    assert way.dialect.busy(b"gw.example.org") == BUSY[str(way)]
+    proxied(way.dialect, moved=moved).client(LOCAL, DIAL).run()
+
+
 @every_way
 def test_H6_who_never_sends_it_is_late(way: Way) -> None:
     play = proxied(way.dialect).waits(Patience.PROXY).client(HEADER[:-1]).waits(Patience.PROXY)

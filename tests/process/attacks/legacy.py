@@ -1,7 +1,8 @@
 """Backends that trust everybody, and what they took for commands and messages.
 
-A `strict` one reads its protocol as the RFC has it.  A `lenient` one takes LF and CR for line ends, every combination
-of them around a dot for the end of a message, and does not know literals that do not wait: what follows is commands.
+A `strict` one reads its protocol as the RFC has it, but that SMTP's takes LF alone for the end of a command.  A
+`lenient` one takes LF and CR for line ends, every combination of them around a dot for the end of a message, and does
+not know literals that do not wait: what follows is commands.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_M6_octets_are_the_same_on_both_sides_however_they_are_cut(attack: Attac
             at += size
         connection.read_on()
 
-    answers = {b"LOGIN": play} if protocol == "imap" else {b"USER": b"+OK USER\r\n", b"PASS": play}
+    answers: dict[bytes, bytes | Script] = {b"LOGIN": play, b"USER": b"+OK USER\r\n", b"PASS": play}
     attack.play(protocol, SERVERS[protocol](answers))
     client = attack.enter(protocol)
     own = random.Random(1)
