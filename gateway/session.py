@@ -50,7 +50,7 @@ from .telemetry.summary import Teller
 from .tls.half import TLSHalf
 
 BULK = 64 * 1024
-"""Octets per read once the legs are spliced: fewer would cost a system call each, more would stay
+"""Octets per read once the legs are spliced, and of a message: fewer would cost a system call each, more would stay
 allocated with every idle session that was busy once."""
 NEGOTIATING = 16 * 1024
 """Octets per read before that; no inbox grows by more at a time."""
@@ -384,6 +384,7 @@ class Session:
         self._awaited = self._negotiation.waiting
         self._awaited_since = self._reactor.seconds()
         self._arrived = 0
+        self._client.read_size = BULK if self._patience() is Patience.DATA else NEGOTIATING
         self._deadline.set(self._allowance())
 
     def _allowance(self) -> float:
