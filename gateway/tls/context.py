@@ -8,9 +8,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL, crypto
 
-from gateway.config.values import Pair
-
-from .certificates import CERTIFICATE_MARK, install, load, read
+from .certificates import CERTIFICATE_MARK, read
 from .certificates import CertificateError as CertificateError
 from .verify import BackendTLS, check_for, judge, server_name
 
@@ -120,17 +118,6 @@ def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
     # An idle session gives its 34 KiB of record buffers back.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(ENABLE_PARTIAL_WRITE)
-    return context
-
-
-def server_context(certificate: Path, key: Path | None) -> SSL.Context:
-    """A context that accepts TLS 1.2 and 1.3 with this certificate and no other.
-
-    `certificate` is a PEM file, the leaf first and then its chain; `key` is None where that file holds the
-    key too.  Raises CertificateError.
-    """
-    context = bare_context(INTERMEDIATE, b"starttls-gateway")
-    install(context, load(Pair(certificate, key)))
     return context
 
 

@@ -19,11 +19,11 @@ from zope.interface.verify import verifyObject
 
 from gateway.leg import FLUSH_PATIENCE, HIGH_WATER, LOW_WATER, End, Leg
 from gateway.negotiation.vocabulary import Secured
-from gateway.tls.context import accepting, server_context
+from gateway.tls.context import accepting
 from gateway.tls.half import TLSError, TLSHalf
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.test_tls_half import HANDSHAKE, KEY_UPDATE_REQUESTED, by_hand
-from tests.memory.tls_peer import Authority, Peer
+from tests.memory.tls_peer import Authority, Peer, server_context
 
 
 class Owner:

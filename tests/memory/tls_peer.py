@@ -7,6 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import trustme
+from OpenSSL import SSL
+
+from gateway.config.values import Pair
+from gateway.tls.certificates import install, load
+from gateway.tls.context import INTERMEDIATE, bare_context
 
 
 class Authority:
@@ -80,3 +85,10 @@ class Peer:
     def last_words(self) -> bytes:
         """What a failed handshake left to send: the alert."""
         return self._out.read()
+
+
+def server_context(certificate: Path, key: Path | None) -> SSL.Context:
+    """A context as a service with this one certificate has it.  Raises CertificateError."""
+    context = bare_context(INTERMEDIATE, b"starttls-gateway")
+    install(context, load(Pair(certificate, key)))
+    return context
