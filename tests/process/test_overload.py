@@ -143,6 +143,7 @@ def test_K2_all_together_are_too_many(tmp_path: Path, identity: Identity, trusti
         inside.pop().reset()
         gateway.log.wait("session")
         visit(gateway, trusting, "imap", somebody())
+        gateway.log.wait("refused", count=len(PROTOCOLS))
         assert {event["limit"] for event in gateway.log.events("refused")} == {"sessions"}
 
 
@@ -220,8 +221,10 @@ def test_E12_failed_logins_are_counted_over_sessions(
         asked = [words.login in connection.heard for connection in connections]
         assert asked == [True] * 4 + [False] * 3
         assert guess(HONEST) == failure
+        gateway.log.wait("refused", count=3)
         told = [(event["limit"], event["client"]) for event in gateway.log.events("refused")]
         assert told == [("auth-failures-per-minute", FLOODING)] * 3
+        gateway.log.wait("auth", count=5)
         assert len(gateway.log.events("auth")) == 5
 
 

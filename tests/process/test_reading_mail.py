@@ -148,6 +148,7 @@ def test_a_wrong_password_is_refused_by_dovecot_and_told_as_such(
         session.login(USER, CANARY.upper())
     session.login(f"wrong-{mode}", CANARY)  # the connection is as good as before
     session.logout()
+    gateway.log.wait("auth", since, count=2)
     results = [event["result"] for event in gateway.log.events("auth", since)]
     assert results == ["failed", "ok"]
     mailbox = pop3(gateway, mode, trusting)

@@ -189,6 +189,7 @@ def test_a_wrong_password_is_refused_by_postfix_and_the_right_one_then_taken(
         with pytest.raises(smtplib.SMTPAuthenticationError):
             client.login(USER, CANARY.lower())
         client.login(USER, CANARY)
+    gateway.log.wait("auth", since, result="ok")
     results = [event["result"] for event in gateway.log.events("auth", since)]
     assert results[-1] == "ok"
     assert "failed" in results
