@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from .config.values import Timeouts
+from .negotiation.vocabulary import Patience
+
+PROXY = 5.0
+"""Seconds for a load balancer's PROXY header, which is the first that it sends."""
+
+
+def allowances(timeouts: Timeouts, dialect: Mapping[Patience, float]) -> Mapping[Patience, float]:
+    """Seconds for each kind of wait: the dialect's, and what the configuration says.  The dialer watches itself."""
+    return {
+        **dialect,
+        Patience.CONNECT: float("inf"),
+        Patience.PROXY: PROXY,
+        Patience.GREETING: timeouts.greeting,
+        Patience.HANDSHAKE: timeouts.handshake,
+    }
 
 
 class Deadline:
@@ -20,12 +37,13 @@ class Deadline:
         self._due = 0.0
         self._call: Any = None
 
-    def set(self, seconds: float) -> None:
-        self._due = self._reactor.seconds() + seconds
+    def set(self, due: float) -> None:
+        """To a time of the reactor's clock."""
+        self._due = due
         if self._call is None:
-            self._call = self._reactor.callLater(seconds, self._fire)
-        elif self._call.getTime() > self._due:
-            self._call.reset(seconds)
+            self._call = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._fire)
+        elif self._call.getTime() > due:
+            self._call.reset(max(0.0, due - self._reactor.seconds()))
 
     def cancel(self) -> None:
         if self._call is not None:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from .backend import Attempt, Dialer
 from .config.values import Backend, Timeouts
-from .deadline import Deadline
+from .deadline import Deadline, allowances
 from .dialects.base import BackendTLS, Identity, Policy, Terms
 from .dialects.reach import CLOSED
 from .leg import End, Leg
@@ -32,7 +32,7 @@ from .negotiation.vocabulary import (
     StartTLS,
     Trouble,
 )
-from .negotiation.waiting import lateness, patience_for
+from .negotiation.waiting import lateness
 from .proxyprotocol import Origin
 from .tls.half import TLSHalf
 
@@ -74,7 +74,7 @@ class Errand:
         self._dialer = dialer
         self._connect_tls = connect_tls
         self._timeouts = timeouts
-        self._patience = patience
+        self._allowances = allowances(timeouts, patience)
         self._limit = limit
         self._done = done
         self._attempt: Attempt | None = None
@@ -194,19 +194,8 @@ class Errand:
         if self._over or waiting is self._awaited:
             return
         self._awaited = waiting
-        left = max(0.0, self._ends_at - float(self._reactor.seconds()))
-        self._deadline.set(min(self._seconds(), left))
-
-    def _seconds(self) -> float:
-        match patience_for(self._negotiation.waiting):
-            case None:
-                return self._limit
-            case Patience.HANDSHAKE:
-                return self._timeouts.handshake
-            case Patience.GREETING:
-                return self._timeouts.greeting
-            case patience:
-                return self._patience[patience]
+        assert waiting is not None
+        self._deadline.set(min(self._reactor.seconds() + self._allowances[waiting.patience], self._ends_at))
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
@@ -17,7 +17,7 @@ from typing import Any
 
 from .backend import Attempt, Dialer
 from .config.values import Network, Timeouts
-from .deadline import Deadline
+from .deadline import Deadline, allowances
 from .dialects.base import Dialect, Identity, Policy, Terms, turned_away
 from .dialects.reach import CLOSED
 from .leg import End, Leg
@@ -43,8 +43,9 @@ from .negotiation.vocabulary import (
     Splice,
     StartTLS,
     Trouble,
+    Wait,
 )
-from .negotiation.waiting import lateness, patience_for
+from .negotiation.waiting import lateness, phase_of
 from .proxyprotocol import Origin
 from .telemetry.summary import Teller
 from .tls.half import TLSHalf
@@ -54,8 +55,6 @@ BULK = 64 * 1024
 allocated with every idle session that was busy once."""
 NEGOTIATING = 16 * 1024
 """Octets per read before that; no inbox grows by more at a time."""
-PROXY = 5.0
-"""Seconds for a load balancer's PROXY header, which is the first that it sends."""
 GRACE = 60.0
 """Seconds that the data of a message may take, and more as it comes: one for each LEAST_RATE octets.  Without that,
 an octet a minute would keep a session, and the backend's, for ever."""
@@ -86,10 +85,18 @@ class Entrance:
     """Notes that are made once per backend and have been made."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
+    allowances: Mapping[Patience, float] = field(init=False)
+    """Seconds for each kind of wait."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
 
     def expects_header(self, client: str) -> bool:
         """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""
-        return bool(client) and any(ip_address(client) in network for network in self.accept_proxy)
+        if not client or not self.accept_proxy:
+            return False
+        address = ip_address(client)
+        return any(address in network for network in self.accept_proxy)
 
 
 def _identity() -> str:
@@ -149,22 +156,26 @@ class Session:
             session=self.identity,
             origin=_origin(sock) if entrance.terms.identity is not Identity.NONE else None,
             proxied=entrance.expects_header(client),
+            moved=entrance.terms.moved if stay is None else stay.moved,
+            may_log_in=entrance.terms.may_log_in if stay is None else stay.may_log_in,
         )
-        if stay is not None:
-            terms = replace(terms, moved=stay.moved, may_log_in=stay.may_log_in)
         self._stay = stay
         self._negotiation = Negotiation(_script(entrance, terms))
-        self._phase = "dialling"
         self._spliced = False
         self._reason = ""
         self._detail = ""
         self._proven = False
         self._messages = 0
-        self._began: float = reactor.seconds()
-        self._awaited: object = None
+        self._began = float(reactor.seconds())
+        self._limit = self._began + entrance.timeouts.preauth
+        """When a session that has proven nothing ends, whatever trickles in."""
+        self._closed_until = self._began + min(entrance.timeouts.preauth, entrance.timeouts.plaintext)
+        """The same before TLS, where that is required."""
+        self._awaited: Wait | None = None
         self._awaited_since = 0.0
+        self._patience = Patience.CONNECT
         self._arrived = 0
-        """Octets since then."""
+        """Octets of a message since then."""
         self._moved = 0
         self._ends: dict[Side, End] = {}
         self._full: set[Leg] = set()
@@ -194,11 +205,11 @@ class Session:
 
     def _received(self, side: Side, octets: bytes) -> None:
         if not self._negotiation.over:
-            waiting = self._negotiation.waiting
+            waiting = self._awaited
             self._perform(self._negotiation.receive(side, octets))
-            if waiting is self._negotiation.waiting and self._patience() is Patience.DATA:
+            if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
                 self._arrived += len(octets)
-                self._deadline.set(self._allowance())
+                self._renew(self._reactor.seconds())
 
     def leg_secured(self, leg: Leg, facts: Secured) -> None:
         if not self._negotiation.over:
@@ -297,7 +308,6 @@ class Session:
                     self._finish(reason, detail)
                     self._end_legs()
         if not self._negotiation.over:
-            self._phase = self._negotiation.phase
             self._watch()
             self._flow()
 
@@ -315,16 +325,18 @@ class Session:
             if note.event in self._entrance.said:
                 return
             self._entrance.said.add(note.event)
-        self._events.emit(note.event, phase=self._phase, **dict(note.fields))
+        self._events.emit(note.event, phase=self._phase(), **dict(note.fields))
+
+    def _phase(self) -> str:
+        return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
 
     def _splice(self) -> None:
         self._spliced = True
-        self._phase = "relaying"
         client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
         client.deliver, backend.deliver = backend.write, client.write
         client.read_size = backend.read_size = BULK
         self._moved = -1
-        self._deadline.set(self._entrance.dialect.patience[Patience.RELAY])
+        self._extend(self._entrance.allowances[Patience.RELAY])
         for side in tuple(self._ends):
             self._half_ended(side)
         self._flow()
@@ -339,7 +351,7 @@ class Session:
         else:
             self._legs[side.other].half_close()
             self._moved = -1
-            self._deadline.set(HALF_CLOSED)
+            self._extend(HALF_CLOSED)
 
     def _flow(self) -> None:
         """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
@@ -360,49 +372,36 @@ class Session:
 
     # --- deadlines ---------------------------------------------------------------------------
 
-    def _patience(self) -> Patience | None:
-        return patience_for(self._negotiation.waiting)
-
-    def _seconds(self) -> float:
-        timeouts = self._entrance.timeouts
-        match self._patience():
-            case None:
-                return timeouts.preauth
-            case Patience.HANDSHAKE:
-                return timeouts.handshake
-            case Patience.GREETING:
-                return timeouts.greeting
-            case Patience.PROXY:
-                return PROXY
-            case patience:
-                return self._entrance.dialect.patience[patience]
-
     def _watch(self) -> None:
-        """A new wait has a new deadline; before the session is proven, never beyond `preauth`."""
-        if self._negotiation.waiting is self._awaited:
+        """A new wait has a new deadline."""
+        waiting = self._negotiation.waiting
+        if waiting is self._awaited:
             return
-        self._awaited = self._negotiation.waiting
-        self._awaited_since = self._reactor.seconds()
+        assert waiting is not None
+        self._awaited = waiting
+        self._awaited_since = now = float(self._reactor.seconds())
         self._arrived = 0
-        self._client.read_size = BULK if self._patience() is Patience.DATA else NEGOTIATING
-        self._deadline.set(self._allowance())
+        if waiting.patience is not self._patience:
+            self._patience = waiting.patience
+            self._client.read_size = BULK if waiting.patience is Patience.DATA else NEGOTIATING
+        self._renew(now)
 
-    def _allowance(self) -> float:
-        """Seconds that what is awaited may still take."""
-        allowed = min(self._seconds(), self._left())
-        if self._patience() is Patience.DATA:
-            due = self._awaited_since + GRACE + self._arrived / LEAST_RATE
-            allowed = min(allowed, max(0.0, due - self._reactor.seconds()))
-        return allowed
+    def _renew(self, now: float) -> None:
+        """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
+        due = now + self._entrance.allowances[self._patience]
+        if self._patience is Patience.DATA:
+            due = min(due, self._awaited_since + GRACE + self._arrived / LEAST_RATE)
+        self._deadline.set(min(due, self._last_moment()))
 
-    def _left(self) -> float:
-        """Seconds until a session that has proven nothing ends, whatever trickles in."""
+    def _extend(self, seconds: float) -> None:
+        self._deadline.set(self._reactor.seconds() + seconds)
+
+    def _last_moment(self) -> float:
         if self._proven:
             return float("inf")
-        timeouts = self._entrance.timeouts
-        closed = self._entrance.terms.policy is Policy.REQUIRED and self._client.secured is None
-        allowed = min(timeouts.preauth, timeouts.plaintext) if closed else timeouts.preauth
-        return max(0.0, self._began + allowed - float(self._reactor.seconds()))
+        if self._entrance.terms.policy is Policy.REQUIRED and self._client.secured is None:
+            return self._closed_until
+        return self._limit
 
     def _expired(self) -> None:
         try:
@@ -417,7 +416,7 @@ class Session:
 
     def _lateness(self) -> Trouble:
         """What the negotiation is told: who kept us waiting, and for what."""
-        if self._left() <= 0:
+        if self._last_moment() <= self._reactor.seconds():
             return Expired(Side.CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)
 
@@ -425,7 +424,7 @@ class Session:
         moved = sum(leg.received + leg.sent for leg in self._legs.values())
         if moved != self._moved:
             self._moved = moved
-            self._deadline.set(HALF_CLOSED if self._ends else self._entrance.dialect.patience[Patience.RELAY])
+            self._extend(HALF_CLOSED if self._ends else self._entrance.allowances[Patience.RELAY])
             return
         self._finish("idle")
         self._end_legs()
@@ -458,7 +457,7 @@ class Session:
                 sni=facts.sni if facts else None,
                 alpn=facts.alpn if facts else None,
                 certificate=_subject(facts),
-                phase=self._phase,
+                phase=self._phase(),
                 reason=self._reason,
                 detail=self._detail or None,
                 received=client.received,

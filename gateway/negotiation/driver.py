@@ -59,11 +59,18 @@ SWALLOWED_FOR_THE_LOST: Final = 1024 * 1024
 """Octets of a message that we read on when its backend is gone, so that the client hears why."""
 
 TLS_HANDSHAKE: Final = b"\x16"
-HTTP: Final = re.compile(
-    rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE) (?:/|\*|http)|CONNECT [^ ]*:|Host:", re.IGNORECASE
+FOREIGN: Final = re.compile(
+    rb"(?P<tls>\x16)"
+    rb"|(?P<http>(?i:(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE) (?:/|\*|http)|CONNECT [^ ]{0,64}:|Host:))"
+    rb"|(?P<proxy>PROXY (?:TCP[46]|UNKNOWN))"
 )
-PROXY: Final = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)")
-"""A PROXY header (version 1) from somebody who may not send one; version 2 ends with its QUIT."""
+"""What is no mail protocol: TLS, HTTP, and a PROXY header (version 1) from somebody who may not send one; version 2
+ends with its QUIT."""
+FOREIGN_KEYS: Final = {
+    "tls": "tls-on-plaintext-port",
+    "http": "http-on-mail-port",
+    "proxy": "unexpected-proxy-header",
+}
 
 _PENDING: Final = object()
 
@@ -137,6 +144,8 @@ class Negotiation:
 
     def wants(self, side: Side) -> bool:
         """Whether to go on reading that side."""
+        if len(self._inboxes[side]) < PLAINTEXT_INBOX // 2:
+            return True
         match self.waiting:
             case Await(sides) if side in sides:
                 return True
@@ -144,17 +153,6 @@ class Negotiation:
                 return True
         capacity = SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX
         return len(self._inboxes[side]) < capacity // 2
-
-    @property
-    def phase(self) -> str:
-        match self.waiting:
-            case Dial():
-                return "dialling"
-            case StartTLS():
-                return "handshake"
-            case Await(patience=Patience.GREETING):
-                return "greeting"
-        return "secure" if self._secured[Side.CLIENT] else "plaintext"
 
     # --- the script --------------------------------------------------------------------------
 
@@ -183,17 +181,7 @@ class Negotiation:
             match request:
                 case Send(side, octets):
                     self._say(side, octets)
-                case Note() | Proven() | Rejected() | Delivered() | Identified() | Greeted():
-                    self._actions.append(request)
-                case Abort(side):
-                    self._ends[side] = False
-                    self._mute.add(side)
-                    self._actions.append(request)
-                case Close():
-                    self._actions.append(request)
-                    self._finish()
-                    break
-                case _:
+                case Await() | Pass() | Take() | Peek() | Dial() | StartTLS():
                     self.waiting = request
                     try:
                         self._begin(request)
@@ -203,6 +191,17 @@ class Negotiation:
                         continue
                     if answer is _PENDING:
                         break
+                case Note() | Proven() | Rejected() | Delivered() | Identified() | Greeted():
+                    self._actions.append(request)
+                case Abort(side):
+                    self._ends[side] = False
+                    self._mute.add(side)
+                    self._actions.append(request)
+                case _:
+                    assert isinstance(request, Close)
+                    self._actions.append(request)
+                    self._finish()
+                    break
         return self._handed_over()
 
     def _handed_over(self) -> list[Action]:
@@ -277,9 +276,9 @@ class Negotiation:
                 return self._let_pass(wait)
             case Take(side, octets):
                 taken = self._inboxes[side].take(octets)
-                return self._pending((side,)) if taken is None else taken
+                return self._pending(side) if taken is None else taken
             case Peek(side):
-                return self._inboxes[side].peek() or self._pending((side,))
+                return self._inboxes[side].peek() or self._pending(side)
         return _PENDING
 
     def _hear(self, wait: Await) -> Any:
@@ -298,7 +297,7 @@ class Negotiation:
             heard = inbox.line(wait.limit)
             if heard is not None:
                 return heard
-            self._pending((side,))
+            self._pending(side)
         return _PENDING
 
     def _let_pass(self, wait: Pass) -> Any:
@@ -311,14 +310,13 @@ class Negotiation:
             if self._swallowed > SWALLOWED_FOR_THE_LOST:
                 raise Lost(target, self._ends[target])
         if rest is None:
-            return self._pending((wait.source,))
+            return self._pending(wait.source)
         self._inboxes[wait.source].feed(rest)
         return None
 
-    def _pending(self, sides: tuple[Side, ...]) -> object:
-        for side in sides:
-            if side in self._ends:
-                raise Lost(side, self._ends[side])
+    def _pending(self, side: Side) -> object:
+        if side in self._ends:
+            raise Lost(side, self._ends[side])
         return _PENDING
 
     def _at_boundary(self) -> bool:
@@ -331,9 +329,7 @@ class Negotiation:
 
     def _foreign(self) -> str | None:
         """The event's name if the client speaks TLS in the clear, HTTP, or for another client."""
-        octets = self._inboxes[Side.CLIENT].peek()
-        if octets.startswith(TLS_HANDSHAKE) and not self._secured[Side.CLIENT]:
-            return "tls-on-plaintext-port"
-        if HTTP.match(octets):
-            return "http-on-mail-port"
-        return "unexpected-proxy-header" if PROXY.match(octets) else None
+        kind = self._inboxes[Side.CLIENT].begins(FOREIGN)
+        if kind is None or (kind == "tls" and self._secured[Side.CLIENT]):
+            return None
+        return FOREIGN_KEYS[kind]

@@ -7,11 +7,16 @@ would see two commands where we saw one.
 
 from __future__ import annotations
 
+import re
+
 from .vocabulary import Line, Side, TooLong, Unclean, Violation
 
 FLOOD = 65536
 """Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
 honest client's mistake (the longest legal line anywhere is a SASL response of that size)."""
+
+
+CR = 0x0D
 
 
 class Inbox:
@@ -31,18 +36,19 @@ class Inbox:
 
     def line(self, limit: int) -> Line | Unclean | TooLong | None:
         """The next line, or None until it is complete.  Raises Violation for an endless one."""
-        end = self._octets.find(b"\n", self._scanned)
-        if self._dropped + (len(self._octets) if end < 0 else end) > limit + FLOOD:
+        octets = self._octets
+        end = octets.find(b"\n", self._scanned)
+        if self._dropped + (len(octets) if end < 0 else end) > limit + FLOOD:
             raise Violation(self._side, f"{self._side.value}-line-too-long", "no end of line in sight")
         if end < 0:
             # One octet of grace: it may be the CR.
-            if self._dropped or len(self._octets) > limit + 1:
-                self._dropped += len(self._octets)
-                self._octets.clear()
-            self._scanned = len(self._octets)
+            if self._dropped or len(octets) > limit + 1:
+                self._dropped += len(octets)
+                octets.clear()
+            self._scanned = len(octets)
             return None
-        text = bytes(self._octets[: end - 1 if self._octets[end - 1 : end] == b"\r" else end])
-        del self._octets[: end + 1]
+        text = bytes(octets[: end - 1 if end and octets[end - 1] == CR else end])
+        del octets[: end + 1]
         self._scanned = 0
         if self._dropped or len(text) > limit:
             self._dropped = 0
@@ -59,6 +65,11 @@ class Inbox:
         del self._octets[:octets]
         self._scanned = 0
         return taken
+
+    def begins(self, pattern: re.Pattern[bytes]) -> str | None:
+        """The name of the group of this pattern that the first octets match, or None."""
+        match = pattern.match(self._octets)
+        return None if match is None else match.lastgroup
 
     def peek(self) -> bytes:
         """The first octets, up to 64, left where they are."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Side(Enum):
@@ -18,6 +18,9 @@ class Side(Enum):
 
     CLIENT = "client"
     BACKEND = "backend"
+
+    # Enum's own is written in Python, and would be called a hundred times in a session.
+    __hash__ = object.__hash__
 
     @property
     def other(self) -> Side:
@@ -28,7 +31,7 @@ class Patience(Enum):
     """Which deadline a wait is under; the dialect and the configuration give the seconds."""
 
     CONNECT = "connect"
-    """The backend's address answers."""
+    """The backend's address answers; the dialer has a deadline of its own for that."""
     PROXY = "proxy"
     """A load balancer's PROXY header."""
     GREETING = "greeting"
@@ -47,6 +50,8 @@ class Patience(Enum):
     """The backend's verdict on a message (RFC 5321 4.5.3.2.6: never shorter than 10 minutes)."""
     RELAY = "relay"
     """Any octet in either direction after the negotiation."""
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,7 @@ class Dial:
     """
 
     failed: str = ""
+    patience: ClassVar = Patience.CONNECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +197,7 @@ class StartTLS:
 
     side: Side
     last_words: bytes = b""
+    patience: ClassVar = Patience.HANDSHAKE
 
 
 @dataclass(frozen=True, slots=True)

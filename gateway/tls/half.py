@@ -6,6 +6,8 @@ import re
 from typing import Any, Final
 
 from OpenSSL import SSL
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
 
 from gateway.negotiation.vocabulary import Secured
 
@@ -28,8 +30,6 @@ room for another."""
 # pyOpenSSL's methods around these cost as much again: a buffer for each call, an exception for each end.  Without them
 # a short round trip takes 15 % less CPU, and so does a transfer.  The names are private, and have not changed in ten
 # years.
-_lib: Any = SSL._lib
-_ffi: Any = SSL._ffi
 _read, _write, _fetch, _put = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
 _why, _MORE, _END = _lib.SSL_get_error, _lib.SSL_ERROR_WANT_READ, _lib.SSL_ERROR_ZERO_RETURN
 _octets, _from = _ffi.buffer, _ffi.from_buffer
@@ -55,7 +55,8 @@ class TLSError(Exception):
 class TLSHalf:
     """One end of a TLS connection in memory.
 
-    `connection` was made without a socket and knows already whether it accepts or connects.
+    `connection` was made without a socket and knows already whether it accepts or connects; it writes all or nothing
+    (no SSL_MODE_ENABLE_PARTIAL_WRITE).
     """
 
     __slots__ = ("_connection", "_failed", "_from_ssl", "_into_ssl", "_ssl", "ended", "secured")
@@ -172,8 +173,9 @@ class TLSHalf:
         if not plaintext:
             return b""
         count = _write(self._ssl, _from(plaintext), len(plaintext))
-        if count <= 0:
+        if count != len(plaintext):
             self._connection._raise_ssl_error(self._ssl, count)
+            raise AssertionError("a context with SSL_MODE_ENABLE_PARTIAL_WRITE")
         return self.outgoing()
 
     def _broken(self, error: SSL.Error, plaintext: list[bytes]) -> TLSError:

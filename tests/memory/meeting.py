@@ -21,6 +21,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.session import Entrance, Session
 from gateway.telemetry.events import FORMATS, Events
+from gateway.tls.context import ENABLE_PARTIAL_WRITE
 from gateway.tls.half import TLSHalf
 from gateway.tls.towards import Towards
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
@@ -222,6 +223,7 @@ class Meeting:
         self._pair = tcp_pair if tcp else unix_pair
         self.dialer: Any = Switchboard(reactor, addresses, self._pair) if dialer is None else dialer
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.clear_mode(ENABLE_PARTIAL_WRITE)
         context.use_certificate_chain_file(str(authority.certificate))
         context.use_privatekey_file(str(authority.key))
         self._context = context

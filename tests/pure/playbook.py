@@ -49,6 +49,7 @@ from gateway.negotiation.vocabulary import (
     StartTLS,
     Trouble,
 )
+from gateway.negotiation.waiting import phase_of
 
 WHOLE = 0
 """A cut: segments as the script has them."""
@@ -300,7 +301,8 @@ class Playbook:
 
     def phase(self, name: str) -> Playbook:
         def check(stage: Stage) -> None:
-            assert stage.negotiation.phase == name, f"phase is {stage.negotiation.phase}, not {name}"
+            phase = phase_of(stage.negotiation.waiting, stage.negotiation._secured[Side.CLIENT] is not None)
+            assert phase == name, f"phase is {phase}, not {name}"
 
         return self._step(f"phase {name}", check, ())
 

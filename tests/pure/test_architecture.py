@@ -85,7 +85,7 @@ ALLOWED = {
     "gateway.dialects": ("gateway.negotiation", "gateway.dialects", "gateway.proxyprotocol"),
     "gateway.config": ("gateway.config", "gateway.errors"),
     "gateway.errors": (),
-    "gateway.deadline": (),
+    "gateway.deadline": ("gateway.config", "gateway.negotiation"),
     "gateway.proxyprotocol": ("gateway.negotiation",),
     "gateway.limits": ("gateway.proxyprotocol",),
     "gateway.telemetry.summary": ("gateway.limits",),

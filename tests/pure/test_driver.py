@@ -346,7 +346,11 @@ def test_an_endless_line_is_told_to_the_script() -> None:
 
 def test_whom_to_read() -> None:
     play(COMMAND).start().wants(CLIENT).wants(BACKEND).run()
-    for wait in (Take(CLIENT, 10**6), Pass(CLIENT, Counted(10**6), forward=False)):
+    for wait in (
+        Await((CLIENT,), Patience.COMMAND, 10**6),
+        Take(CLIENT, 10**6),
+        Pass(CLIENT, Counted(10**6), forward=False),
+    ):
         play(wait).start().client(b"x" * SECURE_INBOX).wants(CLIENT).run(cuts=(WHOLE, 5000))
     play(Peek(CLIENT)).start().wants(CLIENT).wants(BACKEND).run()
 
