@@ -22,8 +22,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
+from gateway.config.values import Address, TCPAddress, UnixAddress
 from gateway.health import Health
+from gateway.leg import prepare
 
 _log = Logger()
 
@@ -58,7 +59,7 @@ class Dialer:
     def __init__(self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float) -> None:
         """`connect_timeout`: seconds for all addresses together, names and all."""
         self._reactor = reactor
-        self._addresses = tuple(addresses)
+        self._targets = tuple(map(_target, addresses))
         self._timeout = connect_timeout
         self._health = Health(reactor.seconds)
         self.permits: Callable[[Address], bool] = lambda address: True
@@ -69,7 +70,7 @@ class Dialer:
 
         The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
-        permitted = tuple(filter(self.permits, self._addresses))
+        permitted = [target for target in self._targets if self.permits(target.address)]
         return Attempt(self._reactor, permitted, self._health, self._timeout, done, failed)
 
 
@@ -84,6 +85,31 @@ class Place:
     """As the configuration has it."""
     host: str = ""
     """The host in it; nothing for a UNIX socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address of the configuration."""
+
+    address: Address
+    text: str
+    place: Place | None
+    """Where that is; None for a name that has to be resolved each time, and for what only a listener can use."""
+
+
+def _target(address: Address) -> Target:
+    text = str(address)
+    match address:
+        case TCPAddress(host, port):
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            except (OSError, UnicodeError):
+                return Target(address, text, None)
+            family, *_, where = found[0]
+            return Target(address, text, Place(family, where, text, text, host or ""))
+        case UnixAddress(path):
+            return Target(address, text, Place(socket.AF_UNIX, path, text, text))
+    return Target(address, text, None)
 
 
 @implementer(IReadWriteDescriptor)
@@ -168,7 +194,7 @@ class Attempt:
     def __init__(
         self,
         reactor: Reactor,
-        addresses: Sequence[Address],
+        targets: Sequence[Target],
         health: Health,
         timeout: float,
         done: Done,
@@ -176,8 +202,8 @@ class Attempt:
     ) -> None:
         self._reactor = reactor
         self._health = health
-        self._addresses = tuple(map(str, addresses))
-        self._left: deque[Address | Place] = deque(sorted(addresses, key=lambda one: health.is_down(str(one))))
+        self._addresses = [target.text for target in targets]
+        self._left: deque[Target | Place] = deque(sorted(targets, key=lambda target: health.is_down(target.text)))
         self._timeout = timeout
         self._ends = reactor.seconds() + timeout
         self._place: Place | None = None
@@ -237,33 +263,20 @@ class Attempt:
     def _next(self) -> None:
         """Go through what is left until something is under way."""
         while self._left:
-            target = self._left.popleft()
-            match target:
-                case TCPAddress():
-                    place = self._numeric(target)
-                    if place is None:
-                        self._resolve(target)
-                        return
-                case UnixAddress(path=path):
-                    place = Place(socket.AF_UNIX, path, str(target), str(target))
-                case SystemdAddress():
-                    self._complaints.append(f"{target}: only a listener can use this")
+            match self._left.popleft():
+                case Place() as place:
+                    pass
+                case Target(place=Place() as place):
+                    pass
+                case Target(address=TCPAddress() as address):
+                    self._resolve(address)
+                    return
+                case Target(text=text):
+                    self._complaints.append(f"{text}: only a listener can use this")
                     continue
-                case Place():
-                    place = target
             if self._connect(place):
                 return
         self._reactor.callLater(0, self._give_up)
-
-    @staticmethod
-    def _numeric(address: TCPAddress) -> Place | None:
-        """Where that is, or None if it is a name."""
-        try:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except (OSError, UnicodeError):
-            return None
-        family, *_, where = found[0]
-        return Place(family, where, str(address), str(address), address.host or "")
 
     def _resolve(self, address: TCPAddress) -> None:
         assert address.host is not None, "a backend has a host"
@@ -302,7 +315,7 @@ class Attempt:
         sock: socket.socket | None = None
         try:
             sock = socket.socket(place.family, socket.SOCK_STREAM)
-            sock.setblocking(False)
+            prepare(sock)
             number = sock.connect_ex(place.where)
             if number not in (0, errno.EINPROGRESS):
                 # A UNIX socket answers at once; EAGAIN is its full queue.

@@ -88,6 +88,15 @@ class Reactor(Protocol):
     def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
 
 
+def prepare(sock: socket.socket) -> None:
+    """Ready to become a leg when it is connected; of a listening socket what it accepts inherits the options."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # What belongs together we send at once; and who is gone without a word shall be missed one day.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 def nobody(data: bytes) -> None:
     """Where plaintext goes that nobody wants."""
 
@@ -143,7 +152,7 @@ class Leg:
     _log = Logger()
 
     def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, linger: float = 3.0) -> None:
-        """`sock` is connected; the leg owns it from here on.  `linger` is in seconds."""
+        """`sock` is connected and does not block; the leg owns it from here on.  `linger` is in seconds."""
         self.deliver: Callable[[bytes], object] = nobody
         """Gets the plaintext, one call per read.  The owner rebinds it at will, to another leg's `write` too."""
         self.received = 0
@@ -200,13 +209,6 @@ class Leg:
         self._timer: Delayed | None = None
         self._left = 0
         self._stalled = 0.0
-
-        sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # A connection that was reset meanwhile may refuse; reading it will say so.
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     # --- what the owner does ---------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
+from gateway.leg import prepare
 
 ACCEPTS: Final = 32
 """Connections accepted in one turn: a flood shall not starve the sessions that are there."""
@@ -81,7 +82,7 @@ class Listener:
         self._reading = False
         self._stopped = False
         self._pause: Delayed | None = None
-        sock.setblocking(False)
+        prepare(sock)
 
     def start(self) -> None:
         """Begin to accept."""

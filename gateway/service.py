@@ -187,7 +187,7 @@ class Gateway(Service):
 
     def _accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
         assert self._limits is not None, "nobody listens before the start"
-        client = _client(sock, address)
+        client = _client(address)
         # Whoever comes through a load balancer is nobody until its PROXY header tells.
         key = client_key("" if entrance.expects_header(client) else client)
         refusal = self._limits.admit(key)
@@ -312,9 +312,12 @@ class _Reachable:
     said: set[str] = field(default_factory=set)
 
 
-def _client(sock: socket.socket, address: Any) -> str:
-    """The client's canonical address; empty for a UNIX socket."""
-    return canonical(address[0]) if sock.family in (socket.AF_INET, socket.AF_INET6) else ""
+def _client(address: Any) -> str:
+    """The client's canonical address, of the one that accept(2) gave; empty for a UNIX socket."""
+    if not address or isinstance(address, (str, bytes)):
+        return ""
+    host: str = address[0]
+    return canonical(host) if ":" in host else host
 
 
 def _turn_away(sock: socket.socket, words: bytes) -> None:

@@ -6,7 +6,6 @@ negotiation is over the legs write to each other, and the session only watches t
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +100,7 @@ class Entrance:
 
 def _identity() -> str:
     """A session's name in the log and in the `id` of its trace fields: an RFC 5322 atom."""
-    return base64.b32encode(os.urandom(6)).decode("ascii").rstrip("=")
+    return os.urandom(6).hex()
 
 
 def _origin(sock: socket.socket) -> Origin | None:

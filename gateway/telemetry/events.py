@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import accumulate
 
 LIMIT = 1024
@@ -30,9 +31,8 @@ class Format:
 
     def fields(self, fields: Mapping[str, object], limit: int) -> str:
         """Those that have a value, each behind a separator."""
-        return "".join(
-            self.separator + self.field(name, value, limit) for name, value in fields.items() if value is not None
-        )
+        field, separator = self.field, self.separator
+        return "".join([separator + field(name, value, limit) for name, value in fields.items() if value is not None])
 
     def line(self, moment: str, event: str, rest: str) -> str:
         head = f"{self.field('time', moment, LIMIT)}{self.separator}{self.field('event', event, LIMIT)}"
@@ -84,7 +84,7 @@ def _json_escaped(text: str) -> str:
 
 
 def _logfmt_field(name: str, value: object, limit: int) -> str:
-    text = _text(value)
+    text = value if isinstance(value, str) else _text(value)
     if len(text) <= limit and _BARE.fullmatch(text):
         return f"{name}={text}"
     return f'{name}="{_fitted(text, _escaped, limit)}"'
@@ -142,5 +142,11 @@ class Events:
 
 
 def _moment(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
-    return f"{moment.isoformat(timespec='milliseconds')}Z"
+    whole, part = divmod(int(seconds * 1000), 1000)
+    return f"{_second(whole)}.{part:03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    # The same for a hundred lines where it matters.
+    return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None).isoformat()

@@ -11,6 +11,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from gateway.leg import prepare
+
 HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -142,9 +144,15 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
         near.connect(listening.getsockname())
         far, _ = listening.accept()
-    near.setblocking(False)
+    prepare(near)
     far.setblocking(False)
     return near, far
+
+
+def is_prepared(sock: socket.socket) -> bool:
+    """As a leg wants its socket: it does not block, does not delay, and keeps alive."""
+    prompt = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    return bool(not sock.getblocking() and prompt and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyClass
 
 from gateway.backend import Attempt, Dialer, Knock
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
-from tests.memory.stepping import SteppedReactor
+from tests.memory.stepping import SteppedReactor, is_prepared
 
 
 class Caller:
@@ -129,7 +129,9 @@ def test_a_knock_is_what_a_reactor_writes() -> None:
 
 def test_tcp_is_dialled(caller: Caller, server: socket.socket) -> None:
     caller.dial(at(server))
-    assert caller.succeed().getpeername() == server.getsockname()
+    sock = caller.succeed()
+    assert sock.getpeername() == server.getsockname()
+    assert is_prepared(sock)
 
 
 def test_unix_is_dialled(caller: Caller, directory: Path) -> None:

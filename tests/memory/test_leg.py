@@ -200,11 +200,6 @@ def test_octets_go_both_ways_and_are_counted(line: Line, reactor: SteppedReactor
     assert (line.leg.received, line.leg.sent) == (8, 11)
 
 
-def test_a_tcp_leg_does_not_delay_and_keeps_alive(tcp: Line) -> None:
-    assert tcp.near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert tcp.near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-
 def test_nothing_is_read_before_the_start(reactor: SteppedReactor) -> None:
     near, far = unix_pair()
     owner = Owner()

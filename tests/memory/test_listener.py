@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from gateway import listener as module
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 from gateway.listener import ACCEPTS, PAUSE, BindError, Listener, bind
-from tests.memory.stepping import SteppedReactor
+from tests.memory.stepping import SteppedReactor, is_prepared
 
 ANY = TCPAddress("127.0.0.1", 0)
 
@@ -57,7 +57,7 @@ class Door:
         self.listener.start()
 
     def accepted(self, sock: socket.socket, address: Any) -> None:
-        assert not sock.getblocking()
+        assert is_prepared(sock)
         assert address[0] == "127.0.0.1"
         self.guests.append(sock)
 
