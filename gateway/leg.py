@@ -710,6 +710,8 @@ class Leg:
             self._owner.leg_closed(self)
         except Exception as error:
             self._log.critical("a bug at the end of one connection: {kind}", kind=type(error).__name__)
+        # Nothing that is over shall wait for the garbage collector, which looks through all that is not over.
+        del self._owner
 
 
 def _name(error: OSError) -> str:

@@ -467,3 +467,5 @@ class Session:
             )
         finally:
             self._closed(self)
+            # As in a leg: no circle is left for the garbage collector.
+            del self._deadline, self._attempt
