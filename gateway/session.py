@@ -178,6 +178,8 @@ class Session:
         self._moved = 0
         self._ends: dict[Side, End] = {}
         self._full: set[Leg] = set()
+        self._stopped = False
+        """Not every leg is read."""
         self._deadline = Deadline(reactor, self._expired)
 
     def _leg(self, side: Side, sock: Any) -> Leg:
@@ -308,7 +310,8 @@ class Session:
                     self._end_legs()
         if not self._negotiation.over:
             self._watch()
-            self._flow()
+            if self._stopped or self._full or self._negotiation.crowded():
+                self._flow()
 
     def _connecting(self) -> TLSHalf:
         assert self._attempt is not None and self._entrance.connect_tls is not None
@@ -364,6 +367,7 @@ class Session:
             # Before the splice the client also feeds itself, with the replies to its own commands.
             reads_client = not self._full and self._negotiation.wants(Side.CLIENT)
             reads_backend = client not in self._full and self._negotiation.wants(Side.BACKEND)
+        self._stopped = not (reads_client and reads_backend)
         if client is not None:
             (client.resume if reads_client else client.pause)()
         if backend is not None:

@@ -53,6 +53,8 @@ from .vocabulary import (
 
 PLAINTEXT_INBOX: Final = 16 * 1024
 """Octets of a side that may lie unread before TLS: a handful of commands, thirty times over."""
+CROWDED: Final = PLAINTEXT_INBOX // 2
+"""Octets below which every side is read on."""
 SECURE_INBOX: Final = 64 * 1024
 """The same inside TLS: one SASL line of the greatest size (RFC 4954 4 names 12288 as sufficient)."""
 SWALLOWED_FOR_THE_LOST: Final = 1024 * 1024
@@ -111,7 +113,7 @@ class Negotiation:
             self._mute.add(side)
         if isinstance(self.waiting, StartTLS) and self.waiting.side is side:
             return self._throw(TLSFailed(side, "connection closed during the handshake"))
-        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._inboxes[side])):
+        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._inboxes[side].octets)):
             return self._throw(Lost(side, orderly))
         return self._proceed()
 
@@ -144,15 +146,20 @@ class Negotiation:
 
     def wants(self, side: Side) -> bool:
         """Whether to go on reading that side."""
-        if len(self._inboxes[side]) < PLAINTEXT_INBOX // 2:
+        unread = len(self._inboxes[side].octets)
+        if unread < CROWDED:
             return True
         match self.waiting:
             case Await(sides) if side in sides:
                 return True
             case Take(source) | Peek(source) | Pass(source) if source is side:
                 return True
-        capacity = SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX
-        return len(self._inboxes[side]) < capacity // 2
+        return unread < (SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX) // 2
+
+    def crowded(self) -> bool:
+        """Whether there is a side that is perhaps not wanted."""
+        client, backend = self._inboxes.values()
+        return len(client.octets) >= CROWDED or len(backend.octets) >= CROWDED
 
     # --- the script --------------------------------------------------------------------------
 
@@ -257,7 +264,7 @@ class Negotiation:
             if wait.side is Side.CLIENT:
                 self._say(wait.side, wait.last_words)
             self._mute.add(wait.side)
-            raise Violation(wait.side, key, f"{len(inbox)} octets behind it, beginning with {early[:32]!r}")
+            raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {early[:32]!r}")
         self._mute.add(wait.side)
         self._actions.append(wait)
 
@@ -288,7 +295,10 @@ class Negotiation:
             if side not in wait.sides:
                 continue
             inbox = self._inboxes[side]
-            if side is Side.CLIENT and inbox:
+            if not inbox.octets:
+                self._pending(side)
+                continue
+            if side is Side.CLIENT:
                 if wait.layered and inbox.peek().startswith(b"\0"):
                     return Opaque(side)
                 key = self._foreign()

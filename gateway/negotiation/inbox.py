@@ -24,19 +24,17 @@ class Inbox:
 
     def __init__(self, side: Side) -> None:
         self._side = side
-        self._octets = bytearray()
+        self.octets = bytearray()
+        """What is there; others may look."""
         self._scanned = 0  # no LF before this index: one-octet segments cost linear, not quadratic, time
         self._dropped = 0  # octets of an overlong line that are gone already
 
-    def __len__(self) -> int:
-        return len(self._octets)
-
     def feed(self, octets: bytes) -> None:
-        self._octets += octets
+        self.octets += octets
 
     def line(self, limit: int) -> Line | Unclean | TooLong | None:
         """The next line, or None until it is complete.  Raises Violation for an endless one."""
-        octets = self._octets
+        octets = self.octets
         end = octets.find(b"\n", self._scanned)
         if self._dropped + (len(octets) if end < 0 else end) > limit + FLOOD:
             raise Violation(self._side, f"{self._side.value}-line-too-long", "no end of line in sight")
@@ -59,25 +57,25 @@ class Inbox:
 
     def take(self, octets: int) -> bytes | None:
         """Exactly so many octets, or None until they are there."""
-        if len(self._octets) < octets:
+        if len(self.octets) < octets:
             return None
-        taken = bytes(self._octets[:octets])
-        del self._octets[:octets]
+        taken = bytes(self.octets[:octets])
+        del self.octets[:octets]
         self._scanned = 0
         return taken
 
     def begins(self, pattern: re.Pattern[bytes]) -> str | None:
         """The name of the group of this pattern that the first octets match, or None."""
-        match = pattern.match(self._octets)
+        match = pattern.match(self.octets)
         return None if match is None else match.lastgroup
 
     def peek(self) -> bytes:
         """The first octets, up to 64, left where they are."""
-        return bytes(self._octets[:64])
+        return bytes(self.octets[:64])
 
     def drain(self) -> bytes:
         """Everything, raw; the inbox is empty afterwards."""
-        drained = bytes(self._octets)
-        self._octets.clear()
+        drained = bytes(self.octets)
+        self.octets.clear()
         self._scanned = self._dropped = 0
         return drained

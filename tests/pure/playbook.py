@@ -296,6 +296,7 @@ class Playbook:
 
         def check(stage: Stage) -> None:
             assert stage.negotiation.wants(side) is wanted, f"wants({side.value}) is not {wanted}"
+            assert wanted or stage.negotiation.crowded(), "not wanted and not crowded: nobody would ask"
 
         return self._step(f"wants {side.value} {wanted}", check, ())
 
