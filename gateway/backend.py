@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -202,8 +201,8 @@ class Attempt:
     ) -> None:
         self._reactor = reactor
         self._health = health
-        self._addresses = [target.text for target in targets]
-        self._left: deque[Target | Place] = deque(sorted(targets, key=lambda target: health.is_down(target.text)))
+        self._targets = targets
+        self._left: list[Target | Place] = sorted(targets, key=lambda target: health.is_down(target.text))
         self._timeout = timeout
         self._ends = reactor.seconds() + timeout
         self._place: Place | None = None
@@ -216,10 +215,11 @@ class Attempt:
         """Tells an answer that we wait for from one that comes too late."""
         self._blameless = False
         self._over = False
-        if health.rests(self._addresses):
+        addresses = [target.text for target in targets]
+        if health.rests(addresses):
             # Nobody was asked, so nobody failed: a steady stream of clients must not make the rest last for ever.
             self._blameless = True
-            self._complaints.append(f"{', '.join(self._addresses)}: failed a moment ago")
+            self._complaints.append(f"{', '.join(addresses)}: failed a moment ago")
             self._left.clear()
         self._next()
 
@@ -263,7 +263,7 @@ class Attempt:
     def _next(self) -> None:
         """Go through what is left until something is under way."""
         while self._left:
-            match self._left.popleft():
+            match self._left.pop(0):
                 case Place() as place:
                     pass
                 case Target(place=Place() as place):
@@ -307,7 +307,7 @@ class Attempt:
         if not places:
             self._complaints.append(f"{address}: the name does not resolve")
         places.sort(key=lambda place: self._health.is_down(place.text))
-        self._left.extendleft(reversed(places))
+        self._left[:0] = places
         self._next()
 
     def _connect(self, place: Place) -> bool:
@@ -377,6 +377,6 @@ class Attempt:
         if not self._over:
             self._over = True
             if not self._blameless:
-                for key in self._addresses:
-                    self._health.failed(key)
+                for target in self._targets:
+                    self._health.failed(target.text)
             self._failed("; ".join(self._complaints))

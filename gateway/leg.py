@@ -120,7 +120,6 @@ class Leg:
         "_eof",
         "_fin_due",
         "_fin_sent",
-        "_full",
         "_gone",
         "_half",
         "_held",
@@ -143,6 +142,7 @@ class Leg:
         "_writing",
         "cause",
         "deliver",
+        "full",
         "read_size",
         "received",
         "secured",
@@ -187,7 +187,8 @@ class Leg:
         """Of these, at most what TLS said by itself."""
         self._corked = False
         """A turn of the reactor is under way on this leg: what is written in it goes out in one send at its end."""
-        self._full = False
+        self.full = False
+        """More is unsent than HIGH_WATER, and not yet less than LOW_WATER again."""
 
         self._started = False
         self._paused = False
@@ -603,12 +604,12 @@ class Leg:
         if self._closing or self._gone:
             return
         unsent = self._unsent_octets + self._waiting_octets
-        if self._full:
+        if self.full:
             if unsent < LOW_WATER:
-                self._full = False
+                self.full = False
                 self._owner.leg_pressed(self, False)
         elif unsent > HIGH_WATER:
-            self._full = True
+            self.full = True
             self._owner.leg_pressed(self, True)
 
     def _cannot_write(self, cause: str) -> None:

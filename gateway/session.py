@@ -126,8 +126,49 @@ def _script(entrance: Entrance, terms: Terms) -> Script:
     return entrance.dialect.script(terms)
 
 
+def _nothing() -> Script:
+    yield from ()
+
+
+SPENT = Negotiation(_nothing())
+"""A negotiation that is over, for everybody who has none any more."""
+SPENT.start()
+
+
 class Session:
     """`closed` is called once, when both legs are gone."""
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_arrived",
+        "_attempt",
+        "_awaited",
+        "_awaited_since",
+        "_began",
+        "_client",
+        "_closed",
+        "_closed_until",
+        "_deadline",
+        "_detail",
+        "_dialling",
+        "_ends",
+        "_entrance",
+        "_events",
+        "_legs",
+        "_limit",
+        "_messages",
+        "_moved",
+        "_negotiation",
+        "_patience",
+        "_proven",
+        "_reactor",
+        "_reason",
+        "_spliced",
+        "_stay",
+        "_stopped",
+        "identity",
+    )
 
     def __init__(
         self,
@@ -177,7 +218,6 @@ class Session:
         """Octets of a message since then."""
         self._moved = 0
         self._ends: dict[Side, End] = {}
-        self._full: set[Leg] = set()
         self._stopped = False
         """Not every leg is read."""
         self._deadline = Deadline(reactor, self._expired)
@@ -230,11 +270,9 @@ class Session:
             self._half_ended(side)
 
     def leg_pressed(self, leg: Leg, full: bool) -> None:
-        (self._full.add if full else self._full.discard)(leg)
         self._flow()
 
     def leg_closed(self, leg: Leg) -> None:
-        self._full.discard(leg)
         side = self._side(leg)
         if self._legs.get(side) is not leg:
             return  # a backend's that was given up for the next address
@@ -310,7 +348,7 @@ class Session:
                     self._end_legs()
         if not self._negotiation.over:
             self._watch()
-            if self._stopped or self._full or self._negotiation.crowded():
+            if self._stopped or self._negotiation.crowded():
                 self._flow()
 
     def _connecting(self) -> TLSHalf:
@@ -334,6 +372,9 @@ class Session:
 
     def _splice(self) -> None:
         self._spliced = True
+        # Ten thousand idle sessions need neither.
+        self._negotiation = SPENT
+        self._attempt = self._awaited = None
         client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
         client.deliver, backend.deliver = backend.write, client.write
         client.read_size = backend.read_size = BULK
@@ -357,16 +398,15 @@ class Session:
 
     def _flow(self) -> None:
         """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
-        client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
         if self._reason:
             return
-        if self._spliced:
-            reads_client = backend not in self._full
-            reads_backend = client not in self._full
-        else:
+        client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
+        reads_client = backend is None or not backend.full
+        reads_backend = client is None or not client.full
+        if not self._spliced:
             # Before the splice the client also feeds itself, with the replies to its own commands.
-            reads_client = not self._full and self._negotiation.wants(Side.CLIENT)
-            reads_backend = client not in self._full and self._negotiation.wants(Side.BACKEND)
+            reads_client = reads_client and reads_backend and self._negotiation.wants(Side.CLIENT)
+            reads_backend = reads_backend and self._negotiation.wants(Side.BACKEND)
         self._stopped = not (reads_client and reads_backend)
         if client is not None:
             (client.resume if reads_client else client.pause)()

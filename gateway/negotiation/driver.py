@@ -80,6 +80,19 @@ _PENDING: Final = object()
 class Negotiation:
     """One script under way.  Every method returns the actions that follow, in order."""
 
+    __slots__ = (
+        "_actions",
+        "_ends",
+        "_inboxes",
+        "_mute",
+        "_script",
+        "_secured",
+        "_stopping",
+        "_swallowed",
+        "over",
+        "waiting",
+    )
+
     def __init__(self, script: Script) -> None:
         self._script = script
         self._inboxes = {side: Inbox(side) for side in Side}

@@ -22,6 +22,8 @@ CR = 0x0D
 class Inbox:
     """Octets of one side, read as lines, counted octets or whole chunks."""
 
+    __slots__ = ("_dropped", "_scanned", "_side", "octets")
+
     def __init__(self, side: Side) -> None:
         self._side = side
         self.octets = bytearray()
