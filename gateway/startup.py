@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,6 +13,7 @@ from types import TracebackType
 from twisted.application.service import MultiService
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.python.runtime import seconds as time_of_day
 
 from .errors import StartError
 from .telemetry.events import Events, Format
@@ -48,10 +50,12 @@ class Startup(MultiService):
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
+        _steady_the_clock()
         with self._one_line():
             super().privilegedStartService()
 
     def startService(self) -> None:
+        _steady_the_clock()
         with self._one_line():
             super().startService()
         if self._foreground is not None:
@@ -86,6 +90,17 @@ class Startup(MultiService):
                 _log.critical("{text}", text=str(wrong))
                 self._foreground.tell(_line(wrong))
             raise
+
+
+def _steady_the_clock() -> None:
+    """Deadlines by a clock that nobody sets: Twisted's own is the time of day.
+
+    Only where nothing was scheduled by that one, and the reactor has no better one of its own.
+    """
+    from twisted.internet import reactor  # not before `twistd -r` has chosen it
+
+    if reactor.seconds is time_of_day and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]
 
 
 class _Foreground:

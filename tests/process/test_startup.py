@@ -374,3 +374,31 @@ def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{tmp_path}/gw.ini: [tls] certificate: ")
+
+
+CLOCK = """
+import sys, time
+from gateway.startup import Startup
+from gateway.telemetry.events import FORMATS
+if sys.argv[1] != "epoll":
+    from twisted.internet import asyncioreactor
+    asyncioreactor.install()
+from twisted.internet import reactor
+if "busy" in sys.argv:
+    reactor.callLater(1, print)
+Startup({}, FORMATS["text"]).privilegedStartService()
+reactor.callLater(0.1, reactor.stop)
+reactor.run()
+print(reactor.seconds is time.monotonic, abs(reactor.seconds() - time.time()) > 3600 * 24 * 365)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["epoll"], "True True"),
+    (["epoll", "busy"], "False False"),
+    (["asyncio"], "True True"),
+])  # fmt: skip
+def test_M8_deadlines_do_not_follow_the_time_of_day(arguments: list[str], said: str) -> None:
+    """Who sets the clock moves no deadline.  What was scheduled before is left on the clock it was scheduled by."""
+    done = subprocess.run([sys.executable, "-c", CLOCK, *arguments], capture_output=True, text=True, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == (said, "")
