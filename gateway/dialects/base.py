@@ -7,11 +7,11 @@ registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..negotiation.filters import Newlines
 from ..negotiation.vocabulary import (
@@ -22,6 +22,8 @@ from ..negotiation.vocabulary import (
     Note,
     Pass,
     Patience,
+    Rejected,
+    Request,
     Script,
     Secured,
     Send,
@@ -210,6 +212,31 @@ REFUSED = "refused"
 TOO_MANY_FAILURES = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
 """A login that the backend is not asked about."""
 
+FAILED_LOGINS = 3
+"""Logins of one session that the backend rejects, before it is over: somebody mistypes once or twice, and who guesses
+has to connect again, which is counted (`[limits]`) and costs him a handshake."""
+
+T = TypeVar("T")
+
+
+class Logins:
+    """Those of one session that failed."""
+
+    __slots__ = ("_failed",)
+
+    def __init__(self) -> None:
+        self._failed = 0
+
+    def rejected(self, answer: Generator[Request, Any, T]) -> Generator[Request, Any, T]:
+        """The backend did not take the client's credentials, and this is what the client hears of it."""
+        yield Rejected()
+        self._failed += 1
+        result = yield from answer
+        if self._failed >= FAILED_LOGINS:
+            raise Violation(Side.CLIENT, "too-many-failed-logins")
+        return result
+
+
 SILENT = frozenset({"tls-on-plaintext-port", "client-bad-proxy-header"})
 """Ends of a client that would not understand our words."""
 
@@ -221,8 +248,8 @@ def _part(dialogue: Dialogue, trouble: Trouble) -> Script:
         case Lost():
             key = "backend-closed" if dialogue.farewell() else "backend-lost"
             yield Note(key, (("detail", trouble.detail),))
-        case Stopped():
-            key = trouble.key
+        case Stopped() | Violation(key="too-many-failed-logins"):
+            key = trouble.key  # each failure was told
         case Unavailable(key="refused"):
             key = trouble.key
             yield Note(key, (("limit", trouble.detail),))

@@ -24,7 +24,6 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
-    Rejected,
     Request,
     Script,
     Secured,
@@ -51,6 +50,7 @@ from .base import (
     BackendTLS,
     Dialect,
     Identity,
+    Logins,
     Policy,
     Question,
     Terms,
@@ -88,6 +88,7 @@ LAST_WORDS: Final = {
     "client-line-too-long": b"* BYE Command too long\r\n",
     "http-on-mail-port": b"* BYE Invalid protocol\r\n",
     "too-many-bad-commands": b"* BYE Too many invalid commands\r\n",
+    "too-many-failed-logins": b"* BYE Too many failed logins\r\n",
     "tls-on-plaintext-port": b"",
 }
 
@@ -266,6 +267,7 @@ class IMAP:
         self._midway = False  # words of ours would land inside a line or a literal of the backend's
         self._bye = False  # the backend said its goodbye itself
         self._bad = 0
+        self._logins = Logins()
         self._untagged = 0
         self._lines = self._octets = 0  # of the reply that is coming
         self._local: dict[bytes, Callable[[Command], Generator[Request, Any, bool]]] = {
@@ -546,9 +548,8 @@ class IMAP:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
         else:
-            if verdict.rejects:
-                yield Rejected()
-            yield from self._conclude(command, verdict)
+            answer = self._conclude(command, verdict)
+            yield from self._logins.rejected(answer) if verdict.rejects else answer
         return succeeded
 
     def _other(self, command: Command) -> Generator[Request, Any, bool]:

@@ -21,7 +21,6 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
-    Rejected,
     Request,
     Script,
     Secured,
@@ -45,6 +44,7 @@ from .base import (
     BackendTLS,
     Dialect,
     Identity,
+    Logins,
     Policy,
     Question,
     Terms,
@@ -170,6 +170,7 @@ class POP3:
         self._user = False  # the backend remembers a user name
         self._dirty = False  # ... or something else that the client said
         self._bad = 0
+        self._logins = Logins()
         self._known: dict[bytes, Callable[[bytes, bytes], Generator[Request, Any, bool]]] = {
             b"CAPA": self._capa,
             b"STLS": self._stls,
@@ -250,6 +251,8 @@ class POP3:
                 return b""
             case Violation(key="too-many-bad-commands"):
                 return b"-ERR Too many invalid commands\r\n"
+            case Violation(key="too-many-failed-logins"):
+                return b"-ERR [AUTH] Too many failed logins\r\n"
             case Violation(side=Side.CLIENT, key="client-line-too-long"):
                 return b"-ERR Command too long\r\n"
             case Violation(side=Side.CLIENT):
@@ -453,9 +456,8 @@ class POP3:
         result = "ok" if status is Status.OK else "failed"
         yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
         if status is not Status.OK:
-            if not _LATER.match(reply):
-                yield Rejected()
-            return (yield from self._conclude(status, reply, login=True))
+            answer = self._conclude(status, reply, login=True)
+            return (yield from answer if _LATER.match(reply) else self._logins.rejected(answer))
         yield Proven()
         yield Send(CLIENT, reply + b"\r\n")
         return True

@@ -26,7 +26,6 @@ from ..negotiation.vocabulary import (
     Patience,
     Peek,
     Proven,
-    Rejected,
     Request,
     Script,
     Secured,
@@ -48,6 +47,7 @@ from .base import (
     BackendTLS,
     Dialect,
     Identity,
+    Logins,
     Policy,
     Question,
     Terms,
@@ -122,6 +122,7 @@ class SMTP:
         self._silent = False  # words of ours would land inside a reply, or in a foreign stream
         self._outstanding = b""  # the verb that the backend owes a reply to
         self._bad = 0
+        self._logins = Logins()
         self._trusted = False  # authenticated or a mail accepted: bad commands are no longer counted
         self._authenticated = False
         self._layered = False
@@ -233,6 +234,8 @@ class SMTP:
                 return b"421 4.4.2 %s Connection to mail server lost\r\n" % host
             case Violation(side=Side.BACKEND):
                 return b"421 4.3.0 %s Internal error\r\n" % host
+            case Violation(key="too-many-failed-logins"):
+                return b"421 4.7.0 %s Too many failed logins\r\n" % host
             case Violation(key="client-line-too-long"):
                 return b"421 4.7.0 %s Line too long\r\n" % host
             case Violation():
@@ -456,13 +459,12 @@ class SMTP:
         if mechanism:
             result = "ok" if reply.code == b"235" else "failed"
             yield Note("auth", (("result", result), ("mechanism", mechanism.upper())))
-            if reply.code.startswith(b"5"):
-                yield Rejected()
         if reply.code == b"235":
             self._authenticated = self._trusted = True
             self._layered = mechanism.upper() in sasl.LAYERED
             yield Proven()
-        yield from self._pass_on(reply)
+        answer = self._pass_on(reply)
+        yield from self._logins.rejected(answer) if mechanism and reply.code.startswith(b"5") else answer
 
     def _cancel(self, verb: bytes, refusal: bytes) -> Script:
         """Take the client's word back (RFC 4954 4): the backend must no longer wait for a response, or it

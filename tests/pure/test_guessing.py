@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Policy
-from tests.pure.playbook import DIAL, REJECTED, Playbook, close, note, terms, tls, to_backend, to_client
+from gateway.dialects.base import FAILED_LOGINS, Policy
+from tests.pure.playbook import DIAL, REJECTED, SPLICE, Playbook, close, note, terms, tls, to_backend, to_client
 
 REFUSED = note("refused", limit="auth-failures-per-minute")
 FAILED = note("auth", result="failed")
@@ -93,6 +93,62 @@ def test_E12_only_the_end_of_a_dialogue_counts() -> None:
 def test_E12_what_proves_nobody_is_no_failure(protocol: str, command: bytes, answer: bytes) -> None:
     play = inside(protocol).client(command, to_backend(command)).backend(answer, to_client(answer)).run()
     assert play.rejected == 0
+
+
+# --- too many in one session -----------------------------------------------------------------------
+
+GUESSES = {
+    "smtp": (b"AUTH PLAIN AGEAYg==\r\n", b"535 5.7.8 no\r\n", b"454 4.7.0 later\r\n"),
+    "imap": (b"a LOGIN joe secret\r\n", b"a NO [AUTHENTICATIONFAILED] no\r\n", b"a NO [UNAVAILABLE] later\r\n"),
+    "pop3": (b"PASS secret\r\n", b"-ERR [AUTH] no\r\n", b"-ERR [SYS/TEMP] later\r\n"),
+}
+GOODBYES = {
+    "smtp": b"421 4.7.0 gw.example.org Too many failed logins\r\n",
+    "imap": b"* BYE Too many failed logins\r\n",
+    "pop3": b"-ERR [AUTH] Too many failed logins\r\n",
+}
+
+
+@pytest.mark.parametrize("protocol", GUESSES)
+def test_E12_the_last_guess_is_answered_and_then_the_session_is_over(protocol: str) -> None:
+    guess, refusal, later = GUESSES[protocol]
+    play = inside(protocol)
+    for _ in range(FAILED_LOGINS - 1):
+        play.client(guess, to_backend(guess)).backend(refusal, FAILED, REJECTED, to_client(refusal))
+        # What says nothing of the password is no guess.
+        play.client(guess, to_backend(guess)).backend(later, FAILED, to_client(later))
+    farewell = b"sgw9 LOGOUT\r\n" if protocol == "imap" else b"QUIT\r\n"
+    play.client(guess, to_backend(guess)).backend(
+        refusal, FAILED, REJECTED, to_client(refusal + GOODBYES[protocol]), to_backend(farewell),
+        close("too-many-failed-logins"),
+    ).run()  # fmt: skip
+    assert play.rejected == FAILED_LOGINS
+    assert {event.event for event in play.notes} == {"auth"}
+
+
+@pytest.mark.parametrize("protocol", GUESSES)
+def test_E12_the_last_one_may_be_right(protocol: str) -> None:
+    guess, refusal, _ = GUESSES[protocol]
+    welcome = {"smtp": b"235 in\r\n", "imap": b"a OK in\r\n", "pop3": b"+OK in\r\n"}[protocol]
+    play = inside(protocol)
+    for _ in range(FAILED_LOGINS - 1):
+        play.client(guess, to_backend(guess)).backend(refusal, to_client(refusal))
+    spliced = () if protocol == "smtp" else (SPLICE,)
+    play.client(guess, to_backend(guess)).backend(welcome, to_client(welcome), *spliced).run()
+    assert play.proven == 1
+
+
+@pytest.mark.parametrize("protocol", GUESSES)
+def test_E12_guesses_sent_ahead_are_not_heard(protocol: str) -> None:
+    """One at a time: what lies behind the last one never reaches the backend."""
+    guess, refusal, _ = GUESSES[protocol]
+    play = inside(protocol).client(guess * 10, to_backend(guess))
+    for _ in range(FAILED_LOGINS - 1):
+        play.backend(refusal, to_client(refusal), to_backend(guess))
+    farewell = b"sgw9 LOGOUT\r\n" if protocol == "imap" else b"QUIT\r\n"
+    play.backend(
+        refusal, to_client(refusal + GOODBYES[protocol]), to_backend(farewell), close("too-many-failed-logins")
+    ).run()  # fmt: skip
 
 
 # --- above the limit -----------------------------------------------------------------------------

@@ -10,6 +10,11 @@ from tests.process.attacks.conftest import Attack
 from tests.process.attacks.legacy import WRONG
 from tests.process.recording import smtp
 
+TOO_MANY = {
+    "smtp": b"421 4.7.0 gw.example.test Too many failed logins\r\n",
+    "imap": b"* BYE Too many failed logins\r\n",
+    "pop3": b"-ERR [AUTH] Too many failed logins\r\n",
+}
 EMPTY = base64.b64encode(b"\0\0")
 
 
@@ -153,8 +158,8 @@ def test_E11_the_error_step_of_a_token_mechanism_is_relayed(attack: Attack) -> N
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
-def test_E12_guesses_are_told_one_by_one(attack: Attack, protocol: str) -> None:
-    """Above the limit the gateway refuses by itself: see the tests of limits."""
+def test_E12_guesses_are_told_one_by_one_and_the_third_is_the_last(attack: Attack, protocol: str) -> None:
+    """Above the limit of a minute the gateway refuses by itself: see the tests of limits."""
     client = attack.secure(protocol)
     guess = {
         "smtp": (b"AUTH PLAIN %s\r\n" % WRONG, rb"\A535 [^\n]*\n"),
@@ -165,3 +170,23 @@ def test_E12_guesses_are_told_one_by_one(attack: Attack, protocol: str) -> None:
         client.say(guess[0])
         client.hear(guess[1])
     attack.gateway.log.wait("auth", attack.since, 3, result="failed")
+    assert client.rest() == TOO_MANY[protocol]
+    attack.wait("session", reason="too-many-failed-logins")
+    visit = attack.visit(protocol)
+    visit.ended()
+    assert visit.heard.endswith(attack.words(protocol).polite)
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+def test_E12_a_thousand_guesses_in_one_write_are_three(attack: Attack, protocol: str) -> None:
+    client = attack.secure(protocol)
+    guess = {
+        "smtp": b"AUTH PLAIN %s\r\n" % WRONG,
+        "imap": b"a LOGIN u wrong\r\n",
+        "pop3": b"USER u\r\nPASS wrong\r\n",
+    }[protocol]
+    client.say(guess * 1000)
+    assert client.rest().endswith(TOO_MANY[protocol])
+    visit = attack.visit(protocol)
+    visit.ended()
+    assert visit.heard.count(guess) == 3
