@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -165,6 +166,9 @@ class Gateway(Service):
                 connect="lazy" if terms.lazy and not terms.implicit else "eager",
                 address=text,
             )
+
+        # What is there now stays; no collection need look through it again.
+        gc.freeze()
 
     def _affordable_limits(self, descriptors: int) -> Limits:
         values = self._configuration.limits
