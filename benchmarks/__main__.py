@@ -27,6 +27,11 @@ CHECK_LIMITS = {"imap-implicit": 2.0, "round-trip": 1.0, "download": 1.2, "uploa
 The forward looks at nothing, so a session with all its beginnings costs the gateway more, and all else less."""
 
 
+def _whole(text: str) -> int:
+    """1e9 is easier to read than 1000000000."""
+    return int(float(text))
+
+
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the gateway beside its peers.")
     names = [workload.name for workload in WORKLOADS]
@@ -35,7 +40,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=known, help=f"of {', '.join(known)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long sessions follow one another (2)")
-    parser.add_argument("--octets", type=int, default=10**9, help="of a transfer (1000000000)")
+    parser.add_argument("--octets", type=_whole, default=10**9, help="of a transfer (1e9)")
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
     parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout of the gateway, measured too")
     parser.add_argument("--out", type=Path, default=peers.ROOT / "build" / "bench", help="directory of the results")
@@ -90,12 +95,12 @@ class Benchmark:
         self._stage = stage
         self._conditions = conditions
         self._running: dict[str, Running] = {}
+        self.versions: dict[str, str] = {}
         self.absent: dict[str, str] = {}
         self.samples: list[Sample] = []
 
-    def invite(self, chosen: Sequence[Peer], stack: ExitStack) -> dict[str, str]:
-        """Start all that are there; returns their versions."""
-        versions = {}
+    def invite(self, chosen: Sequence[Peer], stack: ExitStack) -> None:
+        """Start all that are there."""
         for peer in chosen:
             try:
                 version = peer.version()
@@ -104,8 +109,7 @@ class Benchmark:
                 self.absent[peer.name] = str(why)
                 _say(f"{peer.name} does not take part: {why}")
             else:
-                versions[peer.name] = version
-        return versions
+                self.versions[peer.name] = version
 
     def round(self, number: int, workloads: Sequence[Workload]) -> None:
         """Everybody does everything; another one begins each time."""
@@ -159,7 +163,8 @@ def main(given: Sequence[str]) -> int:
     if options.check:
         workloads = [workload for workload in WORKLOADS if workload.name in CHECK_LIMITS]
         chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     signal.signal(signal.SIGALRM, _time_up)
     signal.alarm(options.limit)
     descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
@@ -173,17 +178,18 @@ def main(given: Sequence[str]) -> int:
         held = stage.sessions - 2 * options.at_once - 20
         conditions = Conditions(tls, options.seconds, options.octets, options.at_once, held)
         benchmark = Benchmark(stage, conditions)
-        versions = benchmark.invite(chosen, stack)
+        turn = 0
         try:
-            for number in range(options.rounds):
-                benchmark.round(number, workloads)
+            benchmark.invite(chosen, stack)
+            for turn in range(options.rounds):
+                benchmark.round(turn, workloads)
             signal.alarm(0)
         except TimeUp:
-            shortened = {"ended": f"by the limit of {options.limit} s, in round {number + 1}"}
+            shortened = {"ended": f"by the limit of {options.limit} s, in round {turn + 1}"}
             _say("time is up")
     rivals = [peer.name for peer in chosen if not peer.yardstick and peer.name != "gateway"]
     shown = {name: getattr(options, name) for name in ("rounds", "seconds", "octets", "at_once")} | shortened
-    run = report.Run(machine, shown, versions, benchmark.absent, rivals, workloads, benchmark.samples)
+    run = report.Run(machine, shown, benchmark.versions, benchmark.absent, rivals, workloads, benchmark.samples)
     if options.check:
         return _check(run)
     options.out.mkdir(parents=True, exist_ok=True)

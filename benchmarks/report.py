@@ -71,7 +71,9 @@ def _rows(run: Run, workload: Workload) -> list[list[str]]:
             ]
         )
         if figure.failure:
-            rows.append([f"  * in {sum(bool(s.failure) for s in run.samples)} rounds: {figure.failure}"])
+            mine = [s for s in run.samples if (s.workload, s.peer) == (workload.name, figure.peer)]
+            broken = sum(bool(sample.failure) for sample in mine)
+            rows.append([f"  * failed in {broken} of {len(mine)} rounds: {figure.failure}"])
     return rows
 
 

@@ -58,6 +58,8 @@ class Workload:
     fresh: bool = False
     """Wants a process that has done nothing yet."""
     most_rounds: int = 1000
+    sessions: int = 0
+    """With fewer of them its targets are open."""
     targets: tuple[Target, ...] = ()
     extra: tuple[tuple[str, str, float], ...] = ()
     """Further measures worth a column: name, unit, scale."""
@@ -239,6 +241,7 @@ WORKLOADS = (
     Workload(
         "idle-1000", "Memory of 1,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(1000),
         fresh=True,
+        sessions=1000,
         targets=(Target(1.0, "nginx"),),
         extra=_IDLE_EXTRA,
     ),
@@ -248,6 +251,7 @@ WORKLOADS = (
         fresh=True,
         # Half a minute for each of them, and memory hardly varies.
         most_rounds=1,
+        sessions=10000,
         targets=(Target(1.0, "nginx"), Target(0.01, measure="idle"), Target(1.1, measure="slower")),
         extra=_IDLE_EXTRA,
     ),
