@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -31,10 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(__file__).with_name("configs")
 PATIENCE = 20.0
 """Seconds until a peer must listen."""
-ATTEMPTS = 3
-"""A port that was free a moment ago may be taken by somebody else."""
 # Debian keeps servers where the path of an ordinary user does not lead.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_NUMBERS = itertools.count(1)
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 
 IMAP_STARTTLS, IMAP_IMPLICIT, SMTP_STARTTLS = "imap_starttls", "imap_implicit", "smtp_starttls"
@@ -85,6 +85,7 @@ class Running:
 
     peer: Peer
     process: subprocess.Popen[bytes]
+    directory: Path
     ports: Mapping[str, int]
     seconds: float
     """From its start until all its ports took a connection."""
@@ -97,6 +98,10 @@ class Running:
 
     def settle(self) -> None:
         processes.settle(self.process.pid)
+
+    def obituary(self) -> str:
+        """What it said last if it has ended, nothing if it lives."""
+        return "" if self.process.poll() is None else f"has ended: {_last_words(self.directory)}"
 
 
 def _program(name: str, debian: str) -> str:
@@ -265,12 +270,17 @@ def _settings(stage: Stage, directory: Path) -> dict[str, object]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+@contextmanager
+def _reserved(count: int) -> Iterator[list[int]]:
+    """Ports that the system gives to nobody else, while whoever says SO_REUSEADDR, as servers do, may listen there."""
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            holding = stack.enter_context(socket.socket())
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holding.bind(("127.0.0.1", 0))
+            ports.append(holding.getsockname()[1])
+        yield ports
 
 
 def _takes_connections(port: int) -> bool:
@@ -279,8 +289,7 @@ def _takes_connections(port: int) -> bool:
         return knocking.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _launch(peer: Peer, stage: Stage, directory: Path) -> Running:
-    ports = dict(zip(peer.services, _free_ports(len(peer.services)), strict=True))
+def _launch(peer: Peer, stage: Stage, directory: Path, ports: Mapping[str, int]) -> Running:
     settings = {**_settings(stage, directory), **ports}
     config = directory / (peer.config or "none")
     if peer.config:
@@ -304,7 +313,7 @@ def _launch(peer: Peer, stage: Stage, directory: Path) -> Running:
                 if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                     raise Unavailable(f"does not start: {_last_words(directory)}")
                 time.sleep(0.002)
-        return Running(peer, process, ports, time.perf_counter() - began)
+        return Running(peer, process, directory, ports, time.perf_counter() - began)
     except BaseException:
         processes.end(process)
         raise
@@ -318,19 +327,15 @@ def _last_words(directory: Path) -> str:
 @contextmanager
 def running(peer: Peer, stage: Stage) -> Iterator[Running]:
     """A process of its own for as long as the block takes.  Raises Unavailable."""
-    for attempt in range(1, ATTEMPTS + 1):
-        directory = stage.directory / f"{peer.name}-{time.monotonic_ns()}"
-        directory.mkdir(mode=0o755)
+    # Short, for Dovecot makes sockets below it, whose paths may have 107 octets.
+    directory = stage.directory / f"{peer.name}-{next(_NUMBERS)}"
+    directory.mkdir(mode=0o755)
+    with _reserved(len(peer.services)) as ports:
+        started = _launch(peer, stage, directory, dict(zip(peer.services, ports, strict=True)))
         try:
-            started = _launch(peer, stage, directory)
-            break
-        except Unavailable:
-            if attempt == ATTEMPTS:
-                raise
-    try:
-        yield started
-    finally:
-        processes.end(started.process)
+            yield started
+        finally:
+            processes.end(started.process)
 
 
 def _issue(directory: Path) -> tuple[Path, Path, Path]:

@@ -288,7 +288,8 @@ def measure(workload: Workload, running: Running, conditions: Conditions, number
     try:
         measures = workload.run(running, conditions)
     except (Broken, OSError, ssl.SSLError, ZeroDivisionError) as error:
-        return Sample(workload.name, name, number, {}, failure=str(error) or type(error).__name__)
+        failure = running.obituary() or str(error) or type(error).__name__
+        return Sample(workload.name, name, number, {}, failure=failure)
     elapsed = time.perf_counter() - began
     others = ((processes.machine_cpu() - machine) - (ours() - own)) / elapsed
     return Sample(workload.name, name, number, measures, others=max(0.0, min(others, float(os.cpu_count() or 1))))

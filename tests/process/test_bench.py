@@ -48,7 +48,7 @@ class Ground:
 
     @property
     def scratch(self) -> Path:
-        return self.directory / "scratch"
+        return self.directory / "tmp"
 
     def start(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
         """`first` is a directory whose programs are found before all others."""
@@ -205,7 +205,7 @@ def test_everybody_did_everything_that_it_can(whole: Done) -> None:
     for workload in WORKLOADS:
         for (name, peer), sample in samples.items():
             if name == workload.name:
-                assert not sample["failure"], (name, peer)
+                assert not sample["failure"], (name, peer, sample["failure"])
                 # However little there was to do, the clock is fine enough.
                 assert sample["measures"][workload.main] > 0, (name, peer)
                 assert sample["measures"]["pss"] > 1e6
