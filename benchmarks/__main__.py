@@ -18,7 +18,7 @@ from types import FrameType
 
 from . import chart, client, figures, peers, processes, report
 from .peers import Peer, Running, Stage, Unavailable
-from .workloads import WORKLOADS, Conditions, Sample, Workload, measure
+from .workloads import WORKLOADS, Conditions, Sample, Workload, measure, together
 
 DESCRIPTORS = 65536
 """More than 10,000 sessions need, with two of them each."""
@@ -41,6 +41,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long sessions follow one another (2)")
     parser.add_argument("--octets", type=_whole, default=10**9, help="of a transfer (1e9)")
+    parser.add_argument("--slices", type=int, default=4, help="into which seconds and octets of a round are cut (4)")
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
     parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout of the gateway, measured too")
     parser.add_argument("--out", type=Path, default=peers.ROOT / "build" / "bench", help="directory of the results")
@@ -91,9 +92,10 @@ def _chosen(options: argparse.Namespace) -> list[Peer]:
 class Benchmark:
     """All rounds, and what they brought."""
 
-    def __init__(self, stage: Stage, conditions: Conditions) -> None:
+    def __init__(self, stage: Stage, conditions: Conditions, slices: int) -> None:
         self._stage = stage
         self._conditions = conditions
+        self._slices = slices
         self._running: dict[str, Running] = {}
         self.versions: dict[str, str] = {}
         self.absent: dict[str, str] = {}
@@ -112,23 +114,26 @@ class Benchmark:
                 self.versions[peer.name] = version
 
     def round(self, number: int, workloads: Sequence[Workload]) -> None:
-        """Everybody does everything; another one begins each time."""
-        order = list(self._running)
+        """Everybody does everything, a slice at a time; another one begins each time."""
         for workload in workloads:
-            if number >= workload.most_rounds:
+            order = [name for name, running in self._running.items() if workload.service in running.peer.services]
+            if not order or number >= workload.most_rounds:
                 continue
-            order.append(order.pop(0))
-            for name in order:
-                peer = self._running[name].peer
-                if workload.service in peer.services:
-                    sample = self._measure(workload, peer, number)
-                    self.samples.append(sample)
-                    _say(f"round {number + 1}  {workload.name:<14} {name:<8} {_brief(workload, sample)}")
+            slices: dict[str, list[Sample]] = {name: [] for name in order}
+            for turn in range(1 if workload.fresh else self._slices):
+                first = (number + turn) % len(order)
+                for name in order[first:] + order[:first]:
+                    slices[name].append(self._measure(workload, self._running[name].peer, number))
+            for name, measured in slices.items():
+                sample = together(measured)
+                self.samples.append(sample)
+                _say(f"round {number + 1}  {workload.name:<14} {name:<8} {_brief(workload, sample)}")
 
     def _measure(self, workload: Workload, peer: Peer, number: int) -> Sample:
         backend = self._stage.backend_pid
         if not workload.fresh:
-            return measure(workload, self._running[peer.name], self._conditions, number, backend)
+            conditions = self._conditions.slice(self._slices)
+            return measure(workload, self._running[peer.name], conditions, number, backend)
         try:
             with peers.running(peer, self._stage) as fresh:
                 return measure(workload, fresh, self._conditions, number, backend)
@@ -177,7 +182,7 @@ def main(given: Sequence[str]) -> int:
         # What the descriptors leave for sessions that are held, beside those that come and go.
         held = stage.sessions - 2 * options.at_once - 20
         conditions = Conditions(tls, options.seconds, options.octets, options.at_once, held)
-        benchmark = Benchmark(stage, conditions)
+        benchmark = Benchmark(stage, conditions, options.slices)
         turn = 0
         try:
             benchmark.invite(chosen, stack)
@@ -188,7 +193,7 @@ def main(given: Sequence[str]) -> int:
             shortened = {"ended": f"by the limit of {options.limit} s, in round {turn + 1}"}
             _say("time is up")
     rivals = [peer.name for peer in chosen if not peer.yardstick and peer.name != "gateway"]
-    shown = {name: getattr(options, name) for name in ("rounds", "seconds", "octets", "at_once")} | shortened
+    shown = {name: getattr(options, name) for name in ("rounds", "slices", "seconds", "octets", "at_once")} | shortened
     run = report.Run(machine, shown, benchmark.versions, benchmark.absent, rivals, workloads, benchmark.samples)
     if options.check:
         return _check(run)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-QUIET = 0.002
-"""Seconds of CPU in a tenth of a second that are the stirring of somebody who has nothing to do."""
+LOOK, QUIET = 0.05, 0.001
+"""Seconds between two looks, and seconds of CPU meanwhile that are the stirring of somebody who has nothing to do."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _PARTS = ("Pss", "Rss")
@@ -148,8 +148,8 @@ def raise_descriptor_limit(wanted: int) -> int:
 def settle(pid: int, patience: float = 3.0) -> None:
     """Wait until a process has done what it still had to do."""
     before = cpu(pid)
-    for _ in range(int(patience / 0.1)):
-        time.sleep(0.1)
+    for _ in range(int(patience / LOOK)):
+        time.sleep(LOOK)
         now = cpu(pid)
         if now - before < QUIET:
             return

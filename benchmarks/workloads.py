@@ -6,8 +6,8 @@ import os
 import ssl
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from . import client, processes
 from .client import Broken, Conversation, Outcome, Talk
@@ -32,6 +32,10 @@ class Conditions:
     at_once: int
     held: int
     """Sessions that the descriptors are enough for."""
+
+    def slice(self, count: int) -> Conditions:
+        """One of so many turns in which a peer does the work of a round."""
+        return replace(self, seconds=self.seconds / count, octets=self.octets // count)
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _transfer(move: Callable[[ssl.SSLSocket, int], None]) -> Callable[[Running, 
 
 def _round_trip(running: Running, conditions: Conditions) -> Measures:
     with client.logged_in(running.ports[IMAP_IMPLICIT], conditions.tls) as sock:
-        list(client.round_trips(sock, time.perf_counter() + 0.2))
+        list(client.round_trips(sock, time.perf_counter() + min(0.2, conditions.seconds / 4)))
         running.settle()
         before, began = running.cpu(), time.perf_counter()
         trips = sorted(client.round_trips(sock, began + conditions.seconds))
@@ -275,6 +279,21 @@ class Sample:
     others: float = 0.0
     """Processors that were kept busy by processes that had nothing to do with it."""
     failure: str = ""
+
+
+def together(slices: Sequence[Sample]) -> Sample:
+    """What the slices of a round make; if one of them failed, the round did."""
+    first = slices[0]
+    others = statistics.mean(one.others for one in slices)
+    if failure := next((one.failure for one in slices if one.failure), ""):
+        return replace(first, measures={}, others=others, failure=failure)
+    measures = {name: statistics.median(one.measures[name] for one in slices) for name in first.measures}
+    measures["units"] = sum(one.measures["units"] for one in slices)
+    for name in {"cpu", "wall"} & measures.keys():
+        # These are per unit: a slice with more units weighs more.
+        whole = sum(one.measures[name] * one.measures["units"] for one in slices)
+        measures[name] = whole / measures["units"]
+    return replace(first, measures=measures, others=others)
 
 
 def measure(workload: Workload, running: Running, conditions: Conditions, number: int, backend: int) -> Sample:

@@ -25,7 +25,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.running import ROOT
 
 DEADLINE = 150.0
-TINY = ("--seconds", "0.2", "--octets", "1e6", "--rounds", "1")
+TINY = ("--seconds", "0.2", "--octets", "1e6", "--rounds", "1", "--slices", "1")
 BRIEF = [workload.name for workload in WORKLOADS if not workload.name.startswith("idle")]
 """All that need not wait for something that takes its time."""
 EVERYBODY = {"gateway", *(peer.name for peer in peers.PEERS)}
@@ -222,6 +222,15 @@ def test_after_a_run_no_process_and_no_file_is_left(whole: Done) -> None:
     assert not list(whole.ground.scratch.iterdir())
 
 
+def test_slices_make_one_sample_of_a_round(ground: Ground) -> None:
+    arguments = ("--seconds", "0.4", "--octets", "4e6", "--rounds", "2", "--slices", "2")
+    status, _, told = ground.run(*arguments, "--only", "imap-full", "download", "--peers", "gateway")
+    assert status == 0, told
+    samples = [(sample["workload"], sample["round"], sample["measures"]) for sample in ground.json["samples"]]
+    assert [sample[:2] for sample in samples] == [("imap-full", 0), ("download", 0), ("imap-full", 1), ("download", 1)]
+    assert [measures["units"] for name, _, measures in samples if name == "download"] == [0.004, 0.004]
+
+
 def test_idle_sessions_are_counted(ground: Ground) -> None:
     status, _, told = ground.run(*TINY, "--only", "idle-1000", "--peers", "gateway")
     assert status == 0, told
@@ -237,7 +246,7 @@ def test_idle_sessions_are_counted(ground: Ground) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_nothing_runs_on_when_the_benchmark_is_ended(ground: Ground, number: signal.Signals) -> None:
-    process = ground.start("--seconds", "0.2", "--rounds", "1000", "--only", "round-trip")
+    process = ground.start("--seconds", "0.2", "--slices", "1", "--rounds", "1000", "--only", "round-trip")
     assert process.stderr is not None
     told = []
     watched: list[int] = []
@@ -308,7 +317,7 @@ def test_the_gateway_is_not_far_behind_a_bare_port_forward(ground: Ground) -> No
 
     A second try, for somebody else may have been busy during the first.
     """
-    arguments = ("--check", "--seconds", "0.5", "--octets", "1e8", "--rounds", "3")
+    arguments = ("--check", "--seconds", "1", "--octets", "2e8", "--rounds", "1")
     status, printed, told = ground.run(*arguments)
     if status:
         status, printed, told = ground.run(*arguments)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks import chart, figures, peers, report
 from benchmarks.figures import judge, ratio
 from benchmarks.report import Run
-from benchmarks.workloads import WORKLOADS, Sample, Target, Workload
+from benchmarks.workloads import WORKLOADS, Sample, Target, Workload, together
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -125,6 +125,23 @@ def test_a_ratio_turned_round_is_the_same_comparison(pairs: list[tuple[float, fl
     assert slowed == pytest.approx(there)
     if len(pairs) % 2:
         assert there * back == pytest.approx(1)
+
+
+def test_slices_weigh_as_much_as_they_did() -> None:
+    slices = [
+        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 7.0, "pss": 1e6}, others=0.5),
+        Sample("session", "nginx", 3, {"units": 30, "cpu": 1.0, "wall": 2.0, "p99": 5.0, "pss": 2e6}, others=0.1),
+        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 9.0, "pss": 3e6}, others=0.3),
+    ]
+    whole = together(slices)
+    assert whole.measures == {"units": 50, "cpu": 1.4, "wall": 2.8, "p99": 7.0, "pss": 2e6}
+    assert (whole.workload, whole.peer, whole.round) == ("session", "nginx", 3)
+    assert whole.others == pytest.approx(0.3)
+
+
+def test_a_round_with_a_failed_slice_has_failed() -> None:
+    whole = together([took("nginx", 0, 1, units=5), failed("nginx", 0, "reset"), took("nginx", 0, 1, units=5)])
+    assert (whole.measures, whole.failure) == ({}, "reset")
 
 
 # --- verdicts ------------------------------------------------------------------------------------
