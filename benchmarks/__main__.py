@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import signal
 import ssl
 import sys
@@ -32,10 +33,18 @@ def _whole(text: str) -> int:
     return int(float(text))
 
 
+def _program(name: str) -> str:
+    """Where it is; a symbolic link stays one, for by its place a virtual environment's Python knows what it has."""
+    path = shutil.which(name)
+    if path is None:
+        raise argparse.ArgumentTypeError(f"there is no program {name}")
+    return os.path.abspath(path)
+
+
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the gateway beside its peers.")
     names = [workload.name for workload in WORKLOADS]
-    known = ["gateway", *(peer.name for peer in peers.PEERS)]
+    known = [peer.name for peer in peers.everybody()]
     parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=names, help=f"of {', '.join(names)}")
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=known, help=f"of {', '.join(known)}")
     parser.add_argument("--rounds", type=int, default=5)
@@ -43,6 +52,13 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--octets", type=_whole, default=10**9, help="of a transfer (1e9)")
     parser.add_argument("--slices", type=int, default=4, help="into which seconds and octets of a round are cut (4)")
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
+    parser.add_argument(
+        "--python",
+        type=_program,
+        default=sys.executable,
+        metavar="PATH",
+        help="runs the gateway and Twisted (this one)",
+    )
     parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout of the gateway, measured too")
     parser.add_argument("--out", type=Path, default=peers.ROOT / "build" / "bench", help="directory of the results")
     parser.add_argument("--limit", type=int, default=3600, help="seconds after which it all ends (3600)")
@@ -82,10 +98,11 @@ def _say(words: str) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> list[Peer]:
-    everybody = [peers.gateway(peers.ROOT), *peers.PEERS]
-    chosen = [peer for peer in everybody if not options.peers or peer.name in options.peers]
-    if options.before is not None:
-        chosen.insert(1, replace(peers.gateway(options.before.resolve(), "before"), yardstick=True))
+    wanted = ("gateway", "twisted") if options.check else options.peers
+    chosen = [peer for peer in peers.everybody(options.python) if not wanted or peer.name in wanted]
+    if options.before is not None and not options.check:
+        before = peers.gateway(options.before.resolve(), "before", options.python)
+        chosen.insert(1, replace(before, yardstick=True))
     return chosen
 
 
@@ -106,12 +123,20 @@ class Benchmark:
         for peer in chosen:
             try:
                 version = peer.version()
-                self._running[peer.name] = stack.enter_context(peers.running(peer, self._stage))
+                running = stack.enter_context(peers.running(peer, self._stage))
+                cipher = self._cipher(running)
             except Unavailable as why:
                 self.absent[peer.name] = str(why)
                 _say(f"{peer.name} does not take part: {why}")
             else:
-                self.versions[peer.name] = version
+                self._running[peer.name] = running
+                self.versions[peer.name] = f"{version}, {cipher}"
+
+    def _cipher(self, running: Running) -> str:
+        try:
+            return client.cipher(running.ports[peers.IMAP_IMPLICIT], self._conditions.tls)
+        except client.Broken as error:
+            raise Unavailable(running.obituary() or str(error)) from None
 
     def round(self, number: int, workloads: Sequence[Workload]) -> None:
         """Everybody does everything, a slice at a time; another one begins each time."""
@@ -167,7 +192,6 @@ def main(given: Sequence[str]) -> int:
     chosen = _chosen(options)
     if options.check:
         workloads = [workload for workload in WORKLOADS if workload.name in CHECK_LIMITS]
-        chosen = [peers.gateway(peers.ROOT), peers.TWISTED]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     signal.signal(signal.SIGALRM, _time_up)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.sax.saxutils import escape
 
 from . import figures
-from .report import Run, number
+from .report import Run, number, warning
 from .workloads import Workload
 
 WIDTH, COLUMNS = 1080, 2
@@ -47,6 +47,7 @@ def _panel(run: Run, workload: Workload, left: float, top: float, width: float) 
 
 def svg(run: Run) -> str:
     """Bars are medians, lines the range from the least to the greatest, in parentheses the ratio to nginx."""
+    rounds = len({sample.round for sample in run.samples})
     width = (WIDTH - MARGIN * (COLUMNS + 1)) / COLUMNS
     measured = {sample.workload for sample in run.samples if sample.measures}
     shown = [workload for workload in run.workloads if workload.name in measured]
@@ -59,9 +60,17 @@ def svg(run: Run) -> str:
             parts.append(drawn)
             tallest = max(tallest, height)
         y += tallest
+    if noise := warning(run):
+        # A picture travels without the text.
+        parts.append(_text(MARGIN, y + 4, noise, weight="bold", colour="#b00020"))
+        y += 2 * MARGIN
     title = _text(MARGIN, 28, "Cost per unit of work; smaller is better", weight="bold")
     note = _text(
-        WIDTH - MARGIN, 28, "bar: median, line: range of the rounds, (ratio to nginx)", anchor="end", colour="#666"
+        WIDTH - MARGIN,
+        28,
+        f"bar: median, line: range of the rounds ({rounds}), in parentheses: ratio to nginx",
+        anchor="end",
+        colour="#666",
     )
     return "\n".join(
         [

@@ -180,7 +180,6 @@ class Outcome:
     resumed: int = 0
     seconds: float = 0.0
     """Wall time from the first connect to the last end."""
-    cipher: str = ""
     session: ssl.SSLSession | None = None
     """To be resumed."""
 
@@ -246,9 +245,7 @@ def _note(outcome: Outcome, conversation: Conversation) -> None:
     secured = conversation.secured
     assert secured is not None
     outcome.resumed += bool(secured.session_reused)
-    if not outcome.cipher:
-        outcome.cipher = (secured.cipher() or ("none",))[0]
-        outcome.session = secured.session
+    outcome.session = outcome.session or secured.session
 
 
 # --- one in a hurry -----------------------------------------------------------------------------------
@@ -267,6 +264,12 @@ def logged_in(port: int, tls: ssl.SSLContext) -> ssl.SSLSocket:
     assert secured is not None
     secured.settimeout(DEADLINE)
     return secured
+
+
+def cipher(port: int, tls: ssl.SSLContext) -> str:
+    """What this server agrees on with us."""
+    with logged_in(port, tls) as sock:
+        return (sock.cipher() or ("no cipher",))[0]
 
 
 def download(sock: ssl.SSLSocket, octets: int) -> None:

@@ -28,7 +28,12 @@ class Verdict:
     text: str
     value: float | None
     """None where there was nothing to compare with."""
+    least: float
+    greatest: float
+    rounds: int
     met: bool
+    scale: float = 1.0
+    """What to multiply them with for the unit in the text."""
 
 
 def of(samples: Sequence[Sample], workload: Workload, peer: str, measure: str) -> dict[int, float]:
@@ -40,10 +45,15 @@ def of(samples: Sequence[Sample], workload: Workload, peer: str, measure: str) -
     }
 
 
+def ratios(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
+    """Within each round: what else the machine does comes and goes with the rounds."""
+    return [ours[number] / theirs[number] for number in ours if theirs.get(number)]
+
+
 def ratio(ours: dict[int, float], theirs: dict[int, float]) -> float | None:
-    """The median of the ratios within each round: what else the machine does comes and goes with the rounds."""
-    ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
-    return statistics.median(ratios) if ratios else None
+    """The median of the ratios, not the ratio of the medians."""
+    found = ratios(ours, theirs)
+    return statistics.median(found) if found else None
 
 
 def figures(samples: Sequence[Sample], workload: Workload, rivals: Sequence[str], peers: Sequence[str]) -> list[Figure]:
@@ -72,8 +82,14 @@ def judge(samples: Sequence[Sample], workload: Workload, target: Target, peer: s
         ours = {}
     if target.against:
         text = f"{workload.name}: {measure} at most {target.most:g} of {target.against}"
-        value = ratio(ours, of(samples, workload, target.against, measure))
+        found, scale = ratios(ours, of(samples, workload, target.against, measure)), 1.0
     else:
-        text = f"{workload.name}: {measure} at most {target.most:g}"
-        value = statistics.median(ours.values()) if ours else None
-    return Verdict(text, value, value is not None and value <= target.most)
+        units = {workload.main: (workload.unit, workload.scale)}
+        units |= {name: (unit, scale) for name, unit, scale in workload.extra}
+        unit, scale = units[measure]
+        text = f"{workload.name}: at most {target.most * scale:g} {unit}"
+        found = list(ours.values())
+    if not found:
+        return Verdict(text, None, 0.0, 0.0, 0, False, scale)
+    value = statistics.median(found)
+    return Verdict(text, value, min(found), max(found), len(found), value <= target.most, scale)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from string import Template
 
@@ -133,60 +134,63 @@ def _with_openssl(version: str, openssl: re.Match[str] | None) -> str:
 # --- the gateway, and Twisted without it ----------------------------------------------------------
 
 
-def _python(*arguments: str) -> list[str]:
-    return [sys.executable, *arguments]
+@cache
+def _about(python: str) -> Mapping[str, str]:
+    """What `benchmarks.interpreter` says of this Python."""
+    environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT)}
+    done = subprocess.run(
+        [python, "-m", "benchmarks.interpreter"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    if done.returncode:
+        last = [*done.stderr.splitlines(), f"exit status {done.returncode}"][-2:][0]
+        raise Unavailable(f"{python} cannot run the gateway: {last}")
+    about: Mapping[str, str] = json.loads(done.stdout)
+    return about
 
 
-def _run_gateway(config: Path, settings: Mapping[str, object]) -> list[str]:
-    return _python("-c", _TWISTD, "-n", "--pidfile=", "starttls-gateway", "--config", str(config))
-
-
-def _openssl_of_python() -> str:
-    from OpenSSL import SSL
-
-    return _first(r"OpenSSL (\S+)", SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())
-
-
-def _gateway_version(root: Path) -> str:
+def _gateway_version(root: Path, python: str) -> str:
     if not (root / "gateway" / "session.py").exists():
         raise Unavailable(f"{root}: no checkout of the gateway")
     commit = _said("git", "-C", str(root), "describe", "--always", "--dirty").strip()
     described = commit if re.fullmatch(r"[\w.-]+", commit) else "no repository"
-    return f"{described}, Python {sys.version.split()[0]}, OpenSSL {_openssl_of_python()}"
+    about = _about(python)
+    return f"{described}, {about['python']}, OpenSSL {about['openssl']}"
 
 
-def gateway(root: Path, name: str = "gateway") -> Peer:
-    """The gateway of this checkout."""
+def gateway(root: Path = ROOT, name: str = "gateway", python: str = sys.executable) -> Peer:
+    """The gateway of this checkout, under this Python."""
+
+    def run(config: Path, settings: Mapping[str, object]) -> list[str]:
+        return [python, "-c", _TWISTD, "-n", "--pidfile=", "starttls-gateway", "--config", str(config)]
+
     return Peer(
         name,
         (IMAP_STARTTLS, IMAP_IMPLICIT, SMTP_STARTTLS),
         "gateway.ini",
-        _run_gateway,
-        lambda: _gateway_version(root),
+        run,
+        lambda: _gateway_version(root, python),
         {"PYTHONPATH": _python_path(root)},
     )
 
 
-def _run_forward(config: Path, settings: Mapping[str, object]) -> list[str]:
-    arguments = ("certificate", "key", IMAP_IMPLICIT, "imap")
-    return _python("-m", "benchmarks.forward", *(str(settings[name]) for name in arguments))
+def twisted(python: str = sys.executable) -> Peer:
+    """A bare port forward, under this Python."""
 
+    def run(config: Path, settings: Mapping[str, object]) -> list[str]:
+        arguments = ("certificate", "key", IMAP_IMPLICIT, "imap")
+        return [python, "-m", "benchmarks.forward", *(str(settings[name]) for name in arguments)]
 
-def _twisted_version() -> str:
-    import twisted
+    def version() -> str:
+        about = _about(python)
+        return f"{about['twisted']}, {about['python']}, OpenSSL {about['openssl']}"
 
-    return f"{twisted.__version__}, OpenSSL {_openssl_of_python()}"
+    return Peer("twisted", (IMAP_IMPLICIT,), "", run, version, {"PYTHONPATH": _python_path(ROOT)}, yardstick=True)
 
-
-TWISTED = Peer(
-    "twisted",
-    (IMAP_IMPLICIT,),
-    "",
-    _run_forward,
-    _twisted_version,
-    {"PYTHONPATH": _python_path(ROOT)},
-    yardstick=True,
-)
 
 # --- the others ---------------------------------------------------------------------------------------
 
@@ -240,13 +244,17 @@ def _dovecot_version() -> str:
     return version
 
 
-PEERS = (
+OTHERS = (
     Peer("nginx", (IMAP_STARTTLS, IMAP_IMPLICIT, SMTP_STARTTLS), "nginx.conf", _run_nginx, _nginx_version),
     Peer("stunnel", (IMAP_STARTTLS, IMAP_IMPLICIT, SMTP_STARTTLS), "stunnel.conf", _run_stunnel, _stunnel_version),
     Peer("haproxy", (IMAP_IMPLICIT,), "haproxy.cfg", _run_haproxy, _haproxy_version),
     Peer("dovecot", (IMAP_STARTTLS, IMAP_IMPLICIT), "dovecot.conf", _run_dovecot, _dovecot_version),
-    TWISTED,
 )
+
+
+def everybody(python: str = sys.executable) -> list[Peer]:
+    """In the order of the report; this Python runs those that are Python."""
+    return [gateway(python=python), *OTHERS, twisted(python)]
 
 
 # --- start and stop -------------------------------------------------------------------------------------
@@ -373,7 +381,7 @@ def stage(directory: Path, descriptors: int) -> Iterator[Stage]:
     home.mkdir()
     log = home / "output.log"
     environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT), "PYTHONPYCACHEPREFIX": str(directory / "pycache")}
-    backend = processes.start(_python("-m", "benchmarks.backend"), home, log, environment)
+    backend = processes.start([sys.executable, "-m", "benchmarks.backend"], home, log, environment)
     try:
         deadline = time.monotonic() + PATIENCE
         while not log.read_text().endswith("}\n"):

@@ -39,6 +39,14 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
+def warning(run: Run) -> str:
+    """What must be known before any of it is believed; mostly nothing."""
+    busy = [sample.others for sample in run.samples if sample.measures]
+    if not busy or statistics.median(busy) <= 0.1:
+        return ""
+    return f"OTHER PROCESSES KEPT {statistics.median(busy):.1f} PROCESSORS BUSY MEANWHILE: these figures are noise."
+
+
 def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
@@ -127,12 +135,8 @@ def text(run: Run) -> str:
     lines += ["", *(f"{peer}: {version}" for peer, version in run.versions.items())]
     lines += [f"{peer} did not take part: {why}" for peer, why in run.absent.items()]
     lines += [f"{name}: {value}" for name, value in (*run.machine.items(), *run.options.items())]
-    busy = [sample.others for sample in run.samples if sample.measures]
-    if busy and statistics.median(busy) > 0.1:
-        lines += [
-            "",
-            f"OTHER PROCESSES KEPT {statistics.median(busy):.1f} PROCESSORS BUSY MEANWHILE: these figures are noise.",
-        ]
+    if noise := warning(run):
+        lines += ["", noise]
     return "\n".join(lines) + "\n"
 
 
@@ -141,9 +145,12 @@ def _verdicts(run: Run) -> list[str]:
     for workload in run.workloads:
         for target in workload.targets:
             verdict = figures.judge(run.samples, workload, target)
-            found = "-" if verdict.value is None else f"{verdict.value:.3g}"
-            word = "met" if verdict.met else "open" if verdict.value is None else "MISSED"
-            lines.append(f"  {word:<7} {verdict.text}: {found}")
+            if verdict.value is None:
+                lines.append(f"  open    {verdict.text}: not measured")
+                continue
+            middle, low, high = (f"{x * verdict.scale:.3g}" for x in (verdict.value, verdict.least, verdict.greatest))
+            many = f" ({low} - {high} in {verdict.rounds} rounds)" if verdict.rounds > 1 else " (one round)"
+            lines.append(f"  {'met' if verdict.met else 'MISSED':<7} {verdict.text}: {middle}{many}")
     return lines
 
 

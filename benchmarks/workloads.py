@@ -263,7 +263,7 @@ WORKLOADS = (
         "start", "Start to listening", IMAP_IMPLICIT, "s", "start", 1.0, _start,
         fresh=True,
         targets=(Target(0.6, measure="start"), Target(45e6, measure="rss")),
-        extra=(("rss", "MB resident", _MB), ("pss", "MB PSS", _MB)),
+        extra=(("rss", "MB resident", _MB),),
     ),
 )  # fmt: skip
 

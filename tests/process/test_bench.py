@@ -28,7 +28,7 @@ DEADLINE = 150.0
 TINY = ("--seconds", "0.2", "--octets", "1e6", "--rounds", "1", "--slices", "1")
 BRIEF = [workload.name for workload in WORKLOADS if not workload.name.startswith("idle")]
 """All that need not wait for something that takes its time."""
-EVERYBODY = {"gateway", *(peer.name for peer in peers.PEERS)}
+EVERYBODY = {peer.name: peer for peer in peers.everybody()}
 FAKE = """#!/bin/sh
 echo "stunnel 5.99 on a test platform"
 echo "no such option: everything" >&2
@@ -186,7 +186,7 @@ def test_a_run_leaves_a_text_that_is_what_it_printed(whole: Done) -> None:
 
 def test_everybody_took_part_or_it_is_told_why_not(whole: Done) -> None:
     found = whole.ground.json
-    assert found["versions"].keys() | found["absent"].keys() == EVERYBODY
+    assert found["versions"].keys() | found["absent"].keys() == EVERYBODY.keys()
     assert {"gateway", "twisted"} <= found["versions"].keys()
     for peer, why in found["absent"].items():
         assert f"{peer} did not take part: {why}\n" in whole.printed
@@ -194,13 +194,12 @@ def test_everybody_took_part_or_it_is_told_why_not(whole: Done) -> None:
 
 def test_everybody_did_everything_that_it_can(whole: Done) -> None:
     found = whole.ground.json
-    known = {peer.name: peer for peer in [peers.gateway(peers.ROOT), *peers.PEERS]}
     samples = {(sample["workload"], sample["peer"]): sample for sample in found["samples"]}
     assert samples.keys() == {
         (workload.name, name)
         for workload in WORKLOADS
         for name in found["versions"]
-        if workload.name in BRIEF and workload.service in known[name].services
+        if workload.name in BRIEF and workload.service in EVERYBODY[name].services
     }
     for workload in WORKLOADS:
         for (name, peer), sample in samples.items():
@@ -307,6 +306,16 @@ def test_a_directory_without_a_gateway_takes_no_part(ground: Ground) -> None:
     )
     assert status == 0, told
     assert f"before did not take part: {ground.directory}: no checkout of the gateway\n" in printed
+
+
+def test_another_python_may_run_the_gateway_but_must_have_its_packages(ground: Ground) -> None:
+    bare = ground.directory / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')
+    bare.chmod(0o755)
+    status, printed, told = ground.run(*TINY, "--only", "start", "--peers", "gateway", "twisted", "--python", str(bare))
+    assert status == 0, told
+    for peer in ("gateway", "twisted"):
+        assert re.search(rf"(?m)^{peer} did not take part: {bare} cannot run the gateway: .*Error", printed)
 
 
 # --- the regression check ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import chart, figures, peers, report
+from benchmarks import chart, figures, interpreter, peers, report
 from benchmarks.figures import judge, ratio
 from benchmarks.report import Run
 from benchmarks.workloads import WORKLOADS, Sample, Target, Workload, together
@@ -26,7 +26,9 @@ def never(*arguments: object) -> dict[str, float]:
 
 
 SESSION = Workload("session", "A session", "imap_starttls", "ms/session", "cpu", 1e3, never)
-START = Workload("start", "Start to listening", "imap_implicit", "s", "start", 1.0, never)
+START = Workload(
+    "start", "Start to listening", "imap_implicit", "s", "start", 1.0, never, extra=(("rss", "MB resident", 1e-6),)
+)
 
 
 def took(peer: str, number: int, cpu: float, workload: str = "session", **more: float) -> Sample:
@@ -166,7 +168,7 @@ def test_a_miss_is_told_as_a_miss() -> None:
     assert (verdict.value, verdict.met) == (1.3, False)
     told = told_targets(samples, Target(1.25, "nginx"))
     assert told.split()[0] == "MISSED"
-    assert "at most 1.25 of nginx: 1.3" in told
+    assert "at most 1.25 of nginx: 1.3 (1 - 4.5 in 3 rounds)" in told
 
 
 @pytest.mark.parametrize(
@@ -192,14 +194,18 @@ def test_a_target_may_be_about_a_measure_itself() -> None:
     verdict = judge(samples, START, Target(0.6, measure="start"))
     assert (verdict.value, verdict.met) == (0.5, True)
     assert not judge(samples, START, Target(45e6, measure="rss")).met
-    assert judge(samples, START, Target(1, measure="idle")).value is None
+    assert "MISSED  start: at most 45 MB resident: 50 (50 - 50 in 3 rounds)" in told_targets(
+        samples, Target(45e6, measure="rss"), START
+    )
+    assert judge([], START, Target(45e6, measure="rss")).value is None
 
 
 def test_every_target_is_about_something_that_is_measured() -> None:
-    known = {peer.name: peer for peer in [peers.gateway(peers.ROOT), *peers.PEERS]}
+    known = {peer.name: peer for peer in peers.everybody()}
     for workload in WORKLOADS:
         for target in workload.targets:
             assert not target.against or workload.service in known[target.against].services, workload.name
+            assert judge([], workload, target).value is None
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -213,6 +219,7 @@ def test_the_report_tells_figures_ratios_versions_and_who_is_absent() -> None:
     assert "haproxy did not take part: not installed\n" in text
     assert "processors: 2\n" in text
     assert "noise" not in text
+    assert "noise" not in chart.svg(run_of(rounds(gateway=[0.002]), "gateway"))
 
 
 def test_a_failure_is_told_with_the_number_of_its_own_rounds() -> None:
@@ -230,8 +237,9 @@ def test_a_peer_that_always_failed_has_no_figures() -> None:
 
 
 def test_a_busy_machine_is_told() -> None:
-    samples = [replace(sample, others=0.4) for sample in rounds(gateway=[1, 1])]
-    assert "OTHER PROCESSES KEPT 0.4 PROCESSORS BUSY" in report.text(run_of(samples, "gateway"))
+    run = run_of([replace(sample, others=0.4) for sample in rounds(gateway=[1, 1])], "gateway")
+    assert "OTHER PROCESSES KEPT 0.4 PROCESSORS BUSY" in report.text(run)
+    assert "OTHER PROCESSES KEPT 0.4 PROCESSORS BUSY" in chart.svg(run)
 
 
 def test_without_the_gateway_no_target_is_judged() -> None:
@@ -326,10 +334,24 @@ def test_what_is_drawn_is_escaped() -> None:
 
 def test_a_program_that_is_not_installed_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "_PATH", "/nonexistent")
-    for peer in peers.PEERS:
-        if not peer.yardstick:
-            with pytest.raises(peers.Unavailable, match="not installed: apt-get install --no-install-recommends "):
-                peer.version()
+    for peer in peers.OTHERS:
+        with pytest.raises(peers.Unavailable, match="not installed: apt-get install --no-install-recommends "):
+            peer.version()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "told"),
+    [
+        ("'--prefix=/usr' 'CC=gcc'", "/usr", "as Old Linux 12 builds it"),
+        ("'--prefix=/usr' '--enable-shared'", "/usr", "as Old Linux 12 builds it, --enable-shared"),
+        ("'--enable-optimizations' '--with-lto=full'", "/usr", "--enable-optimizations, --with-lto"),
+        ("--enable-optimizations", "/opt", "--enable-optimizations, no --with-lto"),
+        ("'--enable-shared'", "/opt", "--enable-shared, no --enable-optimizations, no --with-lto"),
+        ("", "/opt", "no --enable-optimizations, no --with-lto"),
+    ],
+)
+def test_how_the_interpreter_was_built_is_told(arguments: str, prefix: str, told: str) -> None:
+    assert interpreter.build(arguments, prefix, "Old Linux 12") == told
 
 
 def test_a_directory_without_the_gateway_is_told() -> None:
