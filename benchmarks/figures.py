@@ -78,7 +78,9 @@ def figures(samples: Sequence[Sample], workload: Workload, rivals: Sequence[str]
 def judge(samples: Sequence[Sample], workload: Workload, target: Target, peer: str = "gateway") -> Verdict:
     measure = target.measure or workload.main
     ours = of(samples, workload, peer, measure)
-    if any(held < workload.sessions for held in of(samples, workload, peer, "units").values()):
+    held = min(of(samples, workload, peer, "units").values(), default=workload.sessions)
+    few = f", but with {held:,.0f} sessions only" if held < workload.sessions else ""
+    if few:
         ours = {}
     if target.against:
         text = f"{workload.name}: {measure} at most {target.most:g} of {target.against}"
@@ -90,6 +92,6 @@ def judge(samples: Sequence[Sample], workload: Workload, target: Target, peer: s
         text = f"{workload.name}: at most {target.most * scale:g} {unit}"
         found = list(ours.values())
     if not found:
-        return Verdict(text, None, 0.0, 0.0, 0, False, scale)
+        return Verdict(text + few, None, 0.0, 0.0, 0, False, scale)
     value = statistics.median(found)
     return Verdict(text, value, min(found), max(found), len(found), value <= target.most, scale)

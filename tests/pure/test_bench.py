@@ -186,7 +186,9 @@ def test_a_target_for_many_sessions_is_open_with_fewer() -> None:
     many = replace(SESSION, sessions=1000)
     for held, value in ((1000, 0.5), (999, None)):
         samples = [took("gateway", 0, 1, units=held), took("nginx", 0, 2, units=1000)]
-        assert judge(samples, many, Target(1, "nginx")).value == value
+        verdict = judge(samples, many, Target(1, "nginx"))
+        assert verdict.value == value
+        assert ("but with 999 sessions only" in verdict.text) is (value is None)
 
 
 def test_a_target_may_be_about_a_measure_itself() -> None:
