@@ -7,12 +7,13 @@ PYTEST_ARGS =
 ROUNDS = 5
 BENCH_ARGS =
 MINUTES = 5
+CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
     gateway.telemetry.events gateway.telemetry.summary
 
-.PHONY: demo test lint bench fuzz soak clean
+.PHONY: demo test lint bench fuzz soak slow clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -36,6 +37,10 @@ fuzz: $(FUZZER)/installed
 
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m soak --minutes $(MINUTES)
+
+# So many clients that say an octet every 9 seconds, and an honest one among them; six minutes.
+slow: $(VENV)/installed
+	$(VENV)/bin/python -m soak.slow --clients $(CLIENTS)
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,49 @@
+"""A gateway with the default limits, in front of quick backends."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from gateway.config.values import Limits, Timeouts
+from soak.quick import ANSWERS
+from tests.process import running
+from tests.process.running import ROOT, Gateway, Identity, Service
+
+
+@contextmanager
+def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
+    """It has to end well."""
+    identity = Identity.issue(directory)
+    backend = subprocess.Popen(
+        [sys.executable, "-m", "soak.quick"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    limits = {name: str(value) for name, value in asdict(Limits()).items()}
+    options = {
+        "limits": limits,
+        "timeouts": {"handshake": f"{timeouts.handshake} s", "preauth": f"{timeouts.preauth} s"},
+    }
+    try:
+        assert backend.stdout is not None
+        ports = backend.stdout.readline().split()
+        services = [
+            Service(protocol, f"127.0.0.1:{int(port)}", options={"policy": "required"})
+            for protocol, port in zip(ANSWERS, ports, strict=True)
+        ]
+        with running.running(directory, identity, services, options, summed=True) as gateway:
+            yield gateway, ssl.create_default_context(cafile=str(identity.authority))
+    finally:
+        end(backend)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
