@@ -13,7 +13,7 @@ CLIENTS = 5000
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
     gateway.telemetry.events gateway.telemetry.summary
 
-.PHONY: demo test lint bench fuzz soak slow clean
+.PHONY: demo test lint bench fuzz soak slow octets clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -41,6 +41,10 @@ soak: $(VENV)/installed
 # So many clients that say an octet every 9 seconds, and an honest one among them; six minutes.
 slow: $(VENV)/installed
 	$(VENV)/bin/python -m soak.slow --clients $(CLIENTS)
+
+# A megabyte in single octets, and half of it.
+octets: $(VENV)/installed
+	$(VENV)/bin/python -m soak.octets
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -70,7 +70,6 @@ class Soak:
 
     def sample(self) -> Sample:
         pid = self._gateway.process.pid
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         with self._lock:
             sessions = sum(self.done.values()) + sum(self.failed.values())
         sample = Sample(
@@ -78,7 +77,7 @@ class Soak:
             sessions,
             self._gateway.resident,
             len(os.listdir(f"/proc/{pid}/fd")),
-            (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+            self._gateway.cpu,
         )
         self.samples.append(sample)
         return sample

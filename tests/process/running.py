@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import signal
 import subprocess
@@ -192,6 +193,12 @@ class Gateway:
         found = re.search(r"^Rss:\s+(\d+) kB", rollup, re.MULTILINE)
         assert found, rollup
         return int(found[1]) * 1024
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU, user and system, that it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
