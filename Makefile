@@ -13,7 +13,7 @@ CLIENTS = 5000
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
     gateway.telemetry.events gateway.telemetry.summary
 
-.PHONY: demo test lint bench fuzz soak slow octets clean
+.PHONY: demo test lint bench fuzz soak slow octets cuts clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -45,6 +45,10 @@ slow: $(VENV)/installed
 # A megabyte in single octets, and half of it.
 octets: $(VENV)/installed
 	$(VENV)/bin/python -m soak.octets
+
+# Ten thousand sessions, cut at random.
+cuts: $(VENV)/installed
+	$(VENV)/bin/python -m soak.cuts
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -61,6 +61,11 @@ class Peer:
         taken, self._unread = self._unread[:octets], self._unread[octets:]
         return taken
 
+    def rest(self) -> bytes:
+        """What has come and was not read yet."""
+        octets, self._unread = self._unread, b""
+        return octets
+
     def fail(self, name: bytes) -> None:
         """As the name says; not at all for most."""
         match re.search(rb"fault-(\w+)", name):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from soak.cuts import Crew, serving
 from tests.process.attacks.conftest import Attack
 from tests.process.recording import SERVERS, Backend, Connection, Script, greet
 from tests.process.running import CANARY, Identity, Service, running
@@ -15,6 +16,8 @@ from tests.process.wire import Client
 from tests.process.words import WORDS
 
 PROTOCOLS = ("smtp", "imap", "pop3")
+SESSIONS = 4000
+"""`make cuts` has ten thousand."""
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
@@ -125,3 +128,11 @@ def test_M6_octets_are_the_same_on_both_sides_however_they_are_cut(attack: Attac
     connection = attack.backends[attack.service(protocol)].connection()
     connection.wait_until_ended()
     assert connection.heard.endswith(sent)
+
+
+def test_M6_so_many_sessions_cut_at_random_lose_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as (gateway, trusting):
+        crew = Crew(gateway, trusting, SESSIONS, seed=6)
+        crew.work(at_once=8)
+        gateway.log.wait("session", count=SESSIONS)
+    assert not crew.failures, "\n".join(crew.failures)
