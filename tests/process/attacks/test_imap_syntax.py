@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from gateway.negotiation.driver import PLAINTEXT_INBOX
 from tests.process.attacks.conftest import Attack
 
 
@@ -67,12 +68,21 @@ def test_F5_many_literals_count_together(attack: Attack) -> None:
 
 
 def test_F6_parentheses_without_end_are_bounded(attack: Attack) -> None:
+    """What a session may cost is its inbox: a line that is not complete, and no more of an endless one."""
+    clients = [attack.connect("imap") for _ in range(400)]
     before = attack.gateway.resident
-    clients = [attack.connect("imap") for _ in range(40)]
-    for client in clients:
-        client.say(b"a NOOP " + b"(" * 4000 + b")" * 4000)
-    # Coarse: what the system gives a process is not exact to the kilobyte.
-    assert attack.gateway.resident - before < 40 * 200_000
+    for octets in (8000, 60_000):
+        for client in clients:
+            client.say(b"a NOOP " + b"(" * octets)
+        with attack.connect("imap") as another:
+            another.say(b"a LOGOUT\r\n")
+            another.rest()
+        grown = attack.gateway.resident - before
+        print(f"{octets} octets: {grown / len(clients):.0f} each")
+        assert grown < len(clients) * PLAINTEXT_INBOX
+    for client in clients[:20]:
+        client.say(b"(" * 10_000)
+        assert client.line() == b"* BYE Command too long\r\n"
 
 
 @pytest.mark.parametrize("tag", [b"", b"+", b"*", b"%n%s", b'a"b', b"a{b", b"\xc3\xa4", b"<script>", b"a(b", b"x" * 65])
