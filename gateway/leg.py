@@ -295,6 +295,14 @@ class Leg:
         if self._gone or self._closing:
             return
         self._closing = True
+        try:
+            self._part()
+        except Exception:
+            # What goes wrong here must not leave it open for ever.
+            self.abort()
+            raise
+
+    def _part(self) -> None:
         self.deliver = nobody
         self._early = b""
         self._held.clear()

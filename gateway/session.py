@@ -230,12 +230,11 @@ class Session:
 
     def start(self) -> None:
         self._client.start()
-        self._perform(self._negotiation.start())
+        self._report(self._negotiation.start)
 
     def stop(self) -> None:
         """The gateway shuts down: say goodbye at the next boundary; a splice may go on to its end."""
-        if not self._negotiation.over:
-            self._perform(self._negotiation.stop())
+        self._report(self._negotiation.stop)
 
     def abort(self) -> None:
         """End at once, whatever is under way."""
@@ -247,25 +246,23 @@ class Session:
     def _received(self, side: Side, octets: bytes) -> None:
         if not self._negotiation.over:
             waiting = self._awaited
-            self._perform(self._negotiation.receive(side, octets))
+            self._report(self._negotiation.receive, side, octets)
             if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
                 self._arrived += len(octets)
                 self._renew(self._reactor.seconds())
 
     def leg_secured(self, leg: Leg, facts: Secured) -> None:
-        if not self._negotiation.over:
-            self._perform(self._negotiation.secured(self._side(leg), facts))
+        self._report(self._negotiation.secured, self._side(leg), facts)
 
     def leg_tls_failed(self, leg: Leg, reason: str) -> None:
-        if not self._negotiation.over:
-            self._perform(self._negotiation.unsecured(self._side(leg), reason))
+        self._report(self._negotiation.unsecured, self._side(leg), reason)
 
     def leg_ended(self, leg: Leg, end: End) -> None:
         side = self._side(leg)
         self._ends[side] = end
         if not self._negotiation.over:
             # A FIN without close_notify is no reset: what came before it counts, and that is all.
-            self._perform(self._negotiation.ended(side, end is not End.RESET))
+            self._report(self._negotiation.ended, side, end is not End.RESET)
         elif self._spliced and not self._reason:
             self._half_ended(side)
 
@@ -299,16 +296,27 @@ class Session:
         self._dialling = False
         self._legs[Side.BACKEND] = leg = self._leg(Side.BACKEND, sock)
         leg.start()
-        self._perform(self._negotiation.dialled())
+        self._report(self._negotiation.dialled)
 
     def _undialled(self, detail: str) -> None:
         self._dialling = False
-        self._perform(self._negotiation.undialled(detail))
+        self._report(self._negotiation.undialled, detail)
 
     def _side(self, leg: Leg) -> Side:
         return Side.CLIENT if leg is self._client else Side.BACKEND
 
     # --- what is done ------------------------------------------------------------------------
+
+    def _report(self, event: Callable[..., Sequence[Action]], *args: Any) -> None:
+        """Tell the negotiation, and do what it says."""
+        if self._negotiation.over:
+            return
+        try:
+            self._perform(event(*args))
+        except Exception:
+            # A bug of ours in the midst of things: what was decided and not done will not be done any more.
+            self.abort()
+            raise
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -451,7 +459,7 @@ class Session:
             if self._spliced:
                 self._relay_expired()
             else:
-                self._perform(self._negotiation.expire(self._lateness()))
+                self._report(self._negotiation.expire, self._lateness())
         except Exception:
             # After a bug of ours this is the last that would ever happen here.
             self.abort()
