@@ -74,7 +74,7 @@ def session(world: World) -> None:
     client = world.enter(protocol)
     with client:
         if protocol == "smtp":
-            octets = b"Subject: cut\r\n\r\n" + octets.replace(b"\r", b"").replace(b"\n", b"\r\n..").replace(b"\0", b"")
+            octets = b"Subject: cut\r\n\r\n>" + octets.replace(b"\r", b"").replace(b"\n", b"\r\n..").replace(b"\0", b"")
             client.say(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n")
             client.hear(rb"^250 [^\n]*\n250 [^\n]*\n354 [^\n]*\n")
             for piece in cuts(octets + b"\r\n.\r\n", dice):

@@ -212,9 +212,10 @@ REFUSED = "refused"
 TOO_MANY_FAILURES = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
 """A login that the backend is not asked about."""
 
-FAILED_LOGINS = 3
-"""Logins of one session that the backend rejects, before it is over: somebody mistypes once or twice, and who guesses
-has to connect again, which is counted (`[limits]`) and costs him a handshake."""
+FAILED_LOGINS = 5
+"""Logins of one session that the backend rejects, before it is over: clients try up to three mechanisms with one
+password, and somebody mistypes once; who guesses has to connect again, which is counted (`[limits]`) and costs him a
+handshake."""
 
 T = TypeVar("T")
 

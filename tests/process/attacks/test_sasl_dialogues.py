@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from gateway.dialects.base import FAILED_LOGINS
 from tests.process.attacks.conftest import Attack
 from tests.process.attacks.legacy import WRONG
 from tests.process.recording import smtp
@@ -158,7 +159,7 @@ def test_E11_the_error_step_of_a_token_mechanism_is_relayed(attack: Attack) -> N
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
-def test_E12_guesses_are_told_one_by_one_and_the_third_is_the_last(attack: Attack, protocol: str) -> None:
+def test_E12_guesses_are_told_one_by_one_and_the_fifth_is_the_last(attack: Attack, protocol: str) -> None:
     """Above the limit of a minute the gateway refuses by itself: see the tests of limits."""
     client = attack.secure(protocol)
     guess = {
@@ -166,10 +167,10 @@ def test_E12_guesses_are_told_one_by_one_and_the_third_is_the_last(attack: Attac
         "imap": (b"a LOGIN u wrong\r\n", rb"\Aa NO [^\n]*\n"),
         "pop3": (b"USER u\r\nPASS wrong\r\n", rb"\A\+OK [^\n]*\n-ERR [^\n]*\n"),
     }[protocol]
-    for _ in range(3):
+    for _ in range(FAILED_LOGINS):
         client.say(guess[0])
         client.hear(guess[1])
-    attack.gateway.log.wait("auth", attack.since, 3, result="failed")
+    attack.gateway.log.wait("auth", attack.since, FAILED_LOGINS, result="failed")
     assert client.rest() == TOO_MANY[protocol]
     attack.wait("session", reason="too-many-failed-logins")
     visit = attack.visit(protocol)
@@ -178,7 +179,7 @@ def test_E12_guesses_are_told_one_by_one_and_the_third_is_the_last(attack: Attac
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
-def test_E12_a_thousand_guesses_in_one_write_are_three(attack: Attack, protocol: str) -> None:
+def test_E12_a_thousand_guesses_in_one_write_are_five(attack: Attack, protocol: str) -> None:
     client = attack.secure(protocol)
     guess = {
         "smtp": b"AUTH PLAIN %s\r\n" % WRONG,
@@ -189,4 +190,4 @@ def test_E12_a_thousand_guesses_in_one_write_are_three(attack: Attack, protocol:
     assert client.rest().endswith(TOO_MANY[protocol])
     visit = attack.visit(protocol)
     visit.ended()
-    assert visit.heard.count(guess) == 3
+    assert visit.heard.count(guess) == FAILED_LOGINS
