@@ -74,7 +74,9 @@ def session(world: World) -> None:
     client = world.enter(protocol)
     with client:
         if protocol == "smtp":
-            octets = b"Subject: cut\r\n\r\n>" + octets.replace(b"\r", b"").replace(b"\n", b"\r\n..").replace(b"\0", b"")
+            # Dots are doubled where a line begins, as clients do.
+            lines = octets.translate(None, b"\r\0").replace(b"\n", b"\r\n..")
+            octets = b"Subject: cut\r\n\r\n.." + lines
             client.say(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n")
             client.hear(rb"^250 [^\n]*\n250 [^\n]*\n354 [^\n]*\n")
             for piece in cuts(octets + b"\r\n.\r\n", dice):
