@@ -40,10 +40,12 @@ class Deadline:
     def set(self, due: float) -> None:
         """To a time of the reactor's clock."""
         self._due = due
-        if self._call is None:
-            self._call = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._fire)
-        elif self._call.getTime() > due:
-            self._call.reset(max(0.0, due - self._reactor.seconds()))
+        if self._call is not None:
+            if self._call.getTime() <= due:
+                return
+            # A new one: to move it forward the reactor would search it among all others.
+            self._call.cancel()
+        self._call = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._fire)
 
     def cancel(self) -> None:
         if self._call is not None:

@@ -24,6 +24,7 @@ from .dialects.base import BackendTLS as BackendMode
 from .errors import StartError
 from .limits import Limits, Refusal, Stay, affordable, client_key
 from .listener import BindError, Listener, bind
+from .memory import Room
 from .negotiation.filters import Newlines
 from .proxyprotocol import canonical
 from .relay import RelayWatch, is_watched
@@ -145,6 +146,7 @@ class Gateway(Service):
         self._duties = [
             _Duty(self._reactor, TICK, self._summary.tick),
             _Duty(self._reactor, FORGET, self._limits.forget),
+            _Duty(self._reactor, TICK, Room(lambda: len(self._sessions)).tidy),
         ]
         for line in self._renewal.still_readable():
             self._events.emit("certificate", state="unreadable", detail=line)

@@ -7,7 +7,7 @@ command early would take the literal's octets for commands, and obey them with o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -270,15 +270,6 @@ class IMAP:
         self._logins = Logins()
         self._untagged = 0
         self._lines = self._octets = 0  # of the reply that is coming
-        self._local: dict[bytes, Callable[[Command], Generator[Request, Any, bool]]] = {
-            b"CAPABILITY": self._capability,
-            b"NOOP": self._noop,
-            b"LOGOUT": self._logout,
-            b"STARTTLS": self._starttls,
-            b"ID": self._id,
-            b"LOGIN": self._login,
-            b"AUTHENTICATE": self._authenticate,
-        }
 
     @property
     def _stage(self) -> Stage:
@@ -452,7 +443,7 @@ class IMAP:
             yield from self._refuse(tagged[1], b"BAD Invalid arguments")
             return False
         command = Command(tagged[1], verb[1].upper(), verb[2], line, literal)
-        return (yield from self._local.get(command.verb, self._other)(command))
+        return (yield from COMMANDS.get(command.verb, IMAP._other)(self, command))
 
     def _capability(self, command: Command) -> Generator[Request, Any, bool]:
         if self.secured is None and command.arguments is not None:
@@ -787,6 +778,17 @@ def listed(reply: bytes) -> list[bytes] | None:
     lists = [line.split()[2:] for line in reply.splitlines() if _LIST.match(line)]
     return [token for tokens in lists for token in tokens] if lists else None
 
+
+COMMANDS: Final[Mapping[bytes, Callable[[IMAP, Command], Generator[Request, Any, bool]]]] = {
+    b"CAPABILITY": IMAP._capability,
+    b"NOOP": IMAP._noop,
+    b"LOGOUT": IMAP._logout,
+    b"STARTTLS": IMAP._starttls,
+    b"ID": IMAP._id,
+    b"LOGIN": IMAP._login,
+    b"AUTHENTICATE": IMAP._authenticate,
+}
+"""What is not simply the backend's.  Of a session's own methods it would be a circle for the garbage collector."""
 
 DIALECT = Dialect(
     name="imap",

@@ -7,7 +7,7 @@ did not (RFC 1939 6).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -171,17 +171,6 @@ class POP3:
         self._dirty = False  # ... or something else that the client said
         self._bad = 0
         self._logins = Logins()
-        self._known: dict[bytes, Callable[[bytes, bytes], Generator[Request, Any, bool]]] = {
-            b"CAPA": self._capa,
-            b"STLS": self._stls,
-            b"QUIT": self._quit,
-            b"USER": self._user_name,
-            b"PASS": self._password,
-            b"APOP": self._apop,
-            b"AUTH": self._auth,
-            b"LANG": self._lang,
-            b"UTF8": self._utf8,
-        }
 
     @property
     def _stage(self) -> Stage:
@@ -306,7 +295,7 @@ class POP3:
         if verb in LOGIN and not self.terms.may_log_in():
             yield TOO_MANY_FAILURES
             return (yield from self._refuse(b"-ERR [SYS/TEMP] Temporary authentication failure"))
-        return (yield from self._known.get(verb, self._other)(line, match[2] or b""))
+        return (yield from COMMANDS.get(verb, POP3._other)(self, line, match[2] or b""))
 
     def _waits_for_tls(self, verb: bytes) -> bool:
         if self._stage is not Stage.CLOSED:
@@ -536,6 +525,19 @@ def listed(reply: bytes) -> list[bytes] | None:
     first, *lines = reply.splitlines() or [b""]
     return [line for line in lines if line != b"."] if _is_ok(first) else None
 
+
+COMMANDS: Final[Mapping[bytes, Callable[[POP3, bytes, bytes], Generator[Request, Any, bool]]]] = {
+    b"CAPA": POP3._capa,
+    b"STLS": POP3._stls,
+    b"QUIT": POP3._quit,
+    b"USER": POP3._user_name,
+    b"PASS": POP3._password,
+    b"APOP": POP3._apop,
+    b"AUTH": POP3._auth,
+    b"LANG": POP3._lang,
+    b"UTF8": POP3._utf8,
+}
+"""What is not simply the backend's.  Of a session's own methods it would be a circle for the garbage collector."""
 
 DIALECT = Dialect(
     name="pop3",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -291,3 +293,35 @@ def test_K12_whatever_call_fails_its_session_is_over_at_once_and_leaves_nothing(
         trial for trial in trials(place, protocol, error) if trial.closed != 1 or trial.waited > LINGER or trial.left
     ]
     assert not wrong, "\n".join(map(str, wrong))
+
+
+def ours() -> Counter[str]:
+    """How many objects of the gateway's classes there are, of each."""
+    return Counter(type(one).__name__ for one in gc.get_objects() if str(type(one).__module__).startswith("gateway."))
+
+
+def whole(place: Place, protocol: str) -> None:
+    """A session that nobody counts the calls of, from its first word to when it is over."""
+    meeting = place.meeting
+    meeting.dialer.backends.clear()
+    client = meeting.enter()
+    place.rest()
+    visit = Visit(meeting.sessions[-1], client, meeting.dialer.backends[:])
+    place.play(visit, TALKS[protocol])
+    assert client.heard.endswith(LAST_WORDS[protocol])
+    place.see_out(visit)
+    for known in (meeting.closed, meeting.sessions, meeting.dialer.calls):
+        known.clear()
+
+
+@each_protocol
+def test_a_session_that_is_over_waits_for_no_garbage_collector(place: Place, protocol: str) -> None:
+    whole(place, protocol)  # what is made once is there
+    gc.collect()
+    before = ours()
+    gc.disable()
+    try:
+        whole(place, protocol)
+        assert ours() - before == Counter()
+    finally:
+        gc.enable()

@@ -5,11 +5,9 @@ See test_session_backend.py for the way to the backend.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import itertools
 import random
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -632,22 +630,3 @@ def test_no_patience_is_missing() -> None:
         wanted = set(Patience) - configured - (set() if dialect.name == "smtp" else smtp_only)
         assert wanted <= set(dialect.patience)
     assert Timeouts().preauth == 180.0
-
-
-@every_leg
-def test_a_session_that_is_over_waits_for_no_garbage_collector(meet: Meet, implicit: bool) -> None:
-    meeting = spliced(meet(**laid(implicit)))
-    session = weakref.ref(meeting.sessions[0])
-    gc.collect()
-    gc.disable()
-    try:
-        meeting.backend.finish()
-        meeting.clients[0].finish()
-        meeting.until(lambda: meeting.closed)
-        meeting.rest()
-        meeting.sessions.clear()
-        meeting.closed.clear()
-        meeting.dialer.calls.clear()
-        assert session() is None
-    finally:
-        gc.enable()

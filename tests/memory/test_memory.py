@@ -1,0 +1,47 @@
+"""What a crowd of sessions needed goes back to the system when they are gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway import memory
+from gateway.memory import CROWD, Room
+
+
+@pytest.fixture
+def trims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    done: list[int] = []
+    monkeypatch.setattr(memory, "_trim", lambda: done.append)
+    return done
+
+
+def test_after_a_crowd_free_memory_is_given_back(trims: list[int]) -> None:
+    sessions = 0
+    room = Room(lambda: sessions)
+    for sessions, trimmed in ((10, 0), (5 * CROWD, 0), (5 * CROWD - 1, 0), (4 * CROWD, 1), (4 * CROWD, 1), (0, 2)):
+        room.tidy()
+        assert len(trims) == trimmed
+    assert trims == [0, 0]
+
+
+def test_few_sessions_that_go_are_no_reason(trims: list[int]) -> None:
+    sessions = 0
+    room = Room(lambda: sessions)
+    for sessions in (CROWD - 1, 0, CROWD - 1, 0):
+        room.tidy()
+    assert trims == []
+
+
+def test_where_malloc_cannot_be_trimmed_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_trim", lambda: None)
+    sessions = CROWD
+    room = Room(lambda: sessions)
+    room.tidy()
+    sessions = 0
+    room.tidy()
+
+
+def test_here_it_can() -> None:
+    room = Room(lambda: 0)
+    room._most = CROWD
+    room.tidy()
