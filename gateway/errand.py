@@ -170,7 +170,7 @@ class Errand:
                     self.notes.append(action)
                 case Abort(Side.BACKEND) if leg is not None:
                     leg.abort()
-                case Close(reason, detail):
+                case Close(reason=reason, detail=detail):
                     self._finish(Trouble(reason, detail))
                 case Splice():
                     self._finish(Trouble("spliced"))

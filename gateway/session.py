@@ -321,21 +321,21 @@ class Session:
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Send(side, octets):
+                case Send(side=side, data=octets):
                     if side in self._legs:
                         self._legs[side].write(octets)
-                case StartTLS(side, last_words):
+                case StartTLS(side=side, last_words=last_words):
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
                     half = self._entrance.accept_tls(self._address) if side is Side.CLIENT else self._connecting()
                     leg.start_tls(half, self._negotiation.early(side))
-                case Dial(failed):
+                case Dial(failed=failed):
                     self._dial(failed)
                 case Greeted():
                     assert self._attempt is not None
                     self._attempt.greeted()
-                case Identified(client):
+                case Identified(client=client):
                     self._identify(client)
                 case Note():
                     self._note(action)
@@ -346,12 +346,12 @@ class Session:
                         self._stay.rejected()
                 case Delivered():
                     self._messages += 1
-                case Abort(side):
+                case Abort(side=side):
                     if side in self._legs:
                         self._legs[side].abort()
                 case Splice():
                     self._splice()
-                case Close(reason, detail):
+                case Close(reason=reason, detail=detail):
                     self._finish(reason, detail)
                     self._end_legs()
         if not self._negotiation.over:

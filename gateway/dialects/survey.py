@@ -96,7 +96,7 @@ class Visit:
                     answer = INSIDE
                 case Send(side=Side.CLIENT, data=octets):
                     self.exchanges[-1].told += octets
-                case Await(sides) if Side.CLIENT in sides:
+                case Await(sides=sides) if Side.CLIENT in sides:
                     if self._words:
                         self.exchanges.append(Exchange(self._words.pop(0)))
                         answer = Line(Side.CLIENT, self.exchanges[-1].said)

@@ -163,9 +163,9 @@ class Negotiation:
         if unread < CROWDED:
             return True
         match self.waiting:
-            case Await(sides) if side in sides:
+            case Await(sides=sides) if side in sides:
                 return True
-            case Take(source) | Peek(source) | Pass(source) if source is side:
+            case Take(side=source) | Peek(side=source) | Pass(source=source) if source is side:
                 return True
         return unread < (SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX) // 2
 
@@ -199,7 +199,7 @@ class Negotiation:
                 break
             answer = trouble = None
             match request:
-                case Send(side, octets):
+                case Send(side=side, data=octets):
                     self._say(side, octets)
                 case Await() | Pass() | Take() | Peek() | Dial() | StartTLS():
                     self.waiting = request
@@ -213,7 +213,7 @@ class Negotiation:
                         break
                 case Note() | Proven() | Rejected() | Delivered() | Identified() | Greeted():
                     self._actions.append(request)
-                case Abort(side):
+                case Abort(side=side):
                     self._ends[side] = False
                     self._mute.add(side)
                     self._actions.append(request)
@@ -294,10 +294,10 @@ class Negotiation:
                 return self._hear(wait)
             case Pass() as wait:
                 return self._let_pass(wait)
-            case Take(side, octets):
+            case Take(side=side, octets=octets):
                 taken = self._inboxes[side].take(octets)
                 return self._pending(side) if taken is None else taken
-            case Peek(side):
+            case Peek(side=side):
                 return self._inboxes[side].peek() or self._pending(side)
         return _PENDING
 

@@ -3,6 +3,9 @@
 A script (one per session, from a dialect) is a generator.  It yields requests and is resumed with
 what the request stands for.  The driver turns the requests into lists of actions, which a session
 performs.  Everything here is a value; nothing here does anything.
+
+Match these by the names of their fields, not by position: for that Python 3.11 makes a string at each attempt, and its
+cache of attributes keeps thousands of them, in the place of what it is for.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ def lateness(wait: Wait | None) -> Trouble:
     match wait:
         case None:
             return Expired(Side.BACKEND, Patience.CONNECT)
-        case StartTLS(side):
+        case StartTLS(side=side):
             return TLSFailed(side, "handshake timed out")
-        case Await(sides) if Side.CLIENT in sides:
+        case Await(sides=sides) if Side.CLIENT in sides:
             return Expired(Side.CLIENT, wait.patience)
-        case Take(side) | Peek(side) | Pass(side):
+        case Take(side=side) | Peek(side=side) | Pass(source=side):
             return Expired(side, wait.patience)
     return Expired(Side.BACKEND, wait.patience)
 

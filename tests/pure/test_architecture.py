@@ -185,3 +185,10 @@ def test_no_module_shares_its_path_with_a_package_of_twisted() -> None:
 def test_a_module_opens_with_a_sentence(module: str) -> None:
     if SOURCES[module].read_bytes().strip():
         assert ast.get_docstring(TREES[module]), module
+
+
+def test_whatever_is_matched_in_every_session_is_matched_by_name() -> None:
+    """By position it costs a string each time, and the cache of attributes: see gateway.negotiation.vocabulary."""
+    for module in modules("gateway.session", "gateway.negotiation", "gateway.dialects"):
+        for node in ast.walk(TREES[module]):
+            assert not (isinstance(node, ast.MatchClass) and node.patterns), f"{module}:{node.lineno}"
