@@ -183,6 +183,7 @@ def test_smtplib_logs_in_with_each_mechanism_that_postfix_offers(
 def test_a_wrong_password_is_refused_by_postfix_and_the_right_one_then_taken(
     gateway: Gateway, trusting: ssl.SSLContext
 ) -> None:
+    """In one session: smtplib tries each mechanism with the wrong one, and that is not yet guessing (E12)."""
     since = gateway.log.mark()
     _, port = gateway.address("submission", "implicit")
     with smtplib.SMTP_SSL("localhost", port, context=trusting, timeout=DEADLINE) as client:
