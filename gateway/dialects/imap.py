@@ -107,7 +107,7 @@ class Stage(Enum):
 
 def capabilities(line: bytes) -> list[bytes]:
     """The tokens of all capability lists in a backend's line, in upper case."""
-    return [token for match in _lists(line).finditer(line) for token in (match[2] or b"").upper().split()]
+    return [token for groups in _lists(line).findall(line) for token in groups[1].upper().split()]
 
 
 def edit_capabilities(tokens: list[bytes], stage: Stage) -> list[bytes]:
