@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,5 +35,8 @@ class Room:
             self._most = max(self._most, now)
             return
         self._most = now
+        if sys.version_info < (3, 12):
+            # Names that C code looked up as text stand in there by the thousand, each in a page of Python's own.
+            sys._clear_type_cache()
         if self._trim is not None:
             self._trim(0)

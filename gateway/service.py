@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from .backend import Dialer
 from .config.values import Address, Backend, Configuration
@@ -35,6 +36,8 @@ from .tls.certificates import CertificateError
 from .tls.half import TLSHalf
 from .tls.renewal import Renewal
 from .tls.towards import Towards
+
+_log = Logger()
 
 TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
@@ -170,6 +173,7 @@ class Gateway(Service):
             )
 
         # What is there now stays; no collection need look through it again.
+        gc.collect()
         gc.freeze()
 
     def _affordable_limits(self, descriptors: int) -> Limits:
@@ -238,8 +242,7 @@ class Gateway(Service):
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         self._reactor.callLater(self._configuration.drain, self._cut)
-        for session in list(self._sessions):
-            session.stop()
+        self._tell_all(Session.stop)
         return stopped
 
     def _finish(self) -> None:
@@ -250,8 +253,14 @@ class Gateway(Service):
         self._summary.flush()
 
     def _cut(self) -> None:
+        self._tell_all(Session.abort)
+
+    def _tell_all(self, act: Callable[[Session], None]) -> None:
         for session in list(self._sessions):
-            session.abort()
+            try:
+                act(session)
+            except Exception as error:
+                _log.critical("a bug at the end of one session: {kind}", kind=type(error).__name__)
 
 
 class _Duty:

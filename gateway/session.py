@@ -278,6 +278,8 @@ class Session:
             # It broke while it was only written to, or by a bug of ours: there is nobody left to serve.
             self._finish(f"{side.value}-lost")
             self._end_legs(reset=True)
+        if not self._negotiation.over:
+            self._flow()  # a leg that is gone stops nobody
         if not self._legs and not self._dialling:
             self._over()
 
@@ -309,7 +311,7 @@ class Session:
 
     def _report(self, event: Callable[..., Sequence[Action]], *args: Any) -> None:
         """Tell the negotiation, and do what it says."""
-        if self._negotiation.over:
+        if self._negotiation.over or self._reason:
             return
         try:
             self._perform(event(*args))

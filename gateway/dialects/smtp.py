@@ -438,6 +438,7 @@ class SMTP:
             yield TOO_MANY_FAILURES
             yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
             return
+        already, response = self._authenticated, b""
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
@@ -464,7 +465,9 @@ class SMTP:
             self._layered = mechanism.upper() in sasl.LAYERED
             yield Proven()
         answer = self._pass_on(reply)
-        yield from self._logins.rejected(answer) if mechanism and reply.code.startswith(b"5") else answer
+        # Who takes his word back, or is in, guesses nothing.
+        guessed = mechanism and not already and response != b"*" and reply.code.startswith(b"5")
+        yield from self._logins.rejected(answer) if guessed else answer
 
     def _cancel(self, verb: bytes, refusal: bytes) -> Script:
         """Take the client's word back (RFC 4954 4): the backend must no longer wait for a response, or it

@@ -143,6 +143,8 @@ class TLSHalf:
         filled = 0
         while (count := _read(ssl, _room + filled, RECORD)) > 0:
             filled += count
+            if filled > ROOM - RECORD:
+                raise AssertionError("more plaintext than ciphertext")
         if filled:
             plaintext.append(_octets(_room, filled)[:])
         why = _why(ssl, count)

@@ -400,6 +400,23 @@ def test_everybody_leaves_when_the_gateway_stops(opened: Opening) -> None:
     assert {event["reason"] for event in door.events("session")} == {"shutdown"}
 
 
+def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = opened()
+    complained: list[str] = []
+    critical = staticmethod(lambda form, **fields: complained.append(form.format(**fields)))
+    monkeypatch.setattr("gateway.service._log", type("Deaf", (), {"critical": critical}))
+    ends = [door.come(f"192.0.2.{number}") for number in range(3)]
+    for end in ends:
+        door.hears(end, GREETING["pop3"])
+    monkeypatch.setattr(door.sessions[1], "_negotiation", None)
+    assert door.gateway.stopService() is not None
+    assert complained == ["a bug at the end of one session: AttributeError"]
+    monkeypatch.undo()
+    for end in ends:
+        end.sock.close()
+    door.empty()
+
+
 def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 200)
     door = opened()

@@ -630,3 +630,16 @@ def test_no_patience_is_missing() -> None:
         wanted = set(Patience) - configured - (set() if dialect.name == "smtp" else smtp_only)
         assert wanted <= set(dialect.patience)
     assert Timeouts().preauth == 180.0
+
+
+@every_leg
+def test_a_client_that_waited_for_a_backend_is_heard_again_when_that_one_is_lost(meet: Meet, implicit: bool) -> None:
+    meeting = mailing(meet("smtp", **laid(implicit)))
+    client, backend = meeting.clients[0], meeting.backend
+    backend.deaf = True
+    client.say((b"x" * 70 + b"\r\n") * 20_000)
+    meeting.rest()
+    assert client.unsent
+    backend.sock.close()
+    meeting.until(lambda: b"421 4.4.2 " in client.heard)
+    assert b"Connection to mail server lost" in client.heard

@@ -224,3 +224,22 @@ def test_E12_in_the_clear_the_word_is_TLS(protocol: str, login: bytes, refusal: 
     play = Playbook(DIALECTS[protocol], terms(policy=Policy.REQUIRED, may_log_in=lambda: False))
     play.start(DIAL).dialled().backend(greeting, to_client(greeting)).client(login, to_client(refusal)).run()
     assert play.notes == []
+
+
+def test_E12_who_takes_his_word_back_guesses_nothing() -> None:
+    play = inside("smtp")
+    for _ in range(FAILED_LOGINS + 1):
+        play.client(b"AUTH LOGIN\r\n", to_backend(b"AUTH LOGIN\r\n"))
+        play.backend(b"334 VQ==\r\n", to_client(b"334 VQ==\r\n")).client(b"*\r\n", to_backend(b"*\r\n"))
+        play.backend(b"501 5.7.0 cancelled\r\n", FAILED, to_client(b"501 5.7.0 cancelled\r\n"))
+    play.run()
+    assert play.rejected == 0
+
+
+def test_E12_who_is_in_guesses_nothing() -> None:
+    guess, refusal, _ = GUESSES["smtp"]
+    play = inside("smtp").client(guess, to_backend(guess)).backend(b"235 in\r\n", to_client(b"235 in\r\n"))
+    for _ in range(FAILED_LOGINS + 1):
+        play.client(guess, to_backend(guess)).backend(b"503 already\r\n", FAILED, to_client(b"503 already\r\n"))
+    play.run()
+    assert play.rejected == 0
