@@ -37,6 +37,8 @@ LATENCY = 2.0
 """How much longer an honest session may take among them."""
 MEMORY = 1.1
 """How much more memory there may be when they are gone."""
+SETTLED = 90.0
+"""Seconds until memory is what it will be: limits remember a client for a minute, pages go back every ten seconds."""
 LATE = 3.0
 """Seconds after its deadline by which a client must be gone: one machine plays all the parts, and a thousand have the
 same deadline."""
@@ -129,7 +131,13 @@ def visits(gateway: Gateway, trusting: ssl.SSLContext, count: int) -> list[float
 
 
 def crowd_out(
-    gateway: Gateway, trusting: ssl.SSLContext, clients: int, every: float, sessions: int, timeouts: Timeouts
+    gateway: Gateway,
+    trusting: ssl.SSLContext,
+    clients: int,
+    every: float,
+    sessions: int,
+    timeouts: Timeouts,
+    settling: float = SETTLED,
 ) -> Found:
     """Let them come, look at what they do, and wait until they are gone."""
     deadlines = {
@@ -163,13 +171,16 @@ def crowd_out(
         end(crowd)
     took = time.monotonic() - began
     visits(gateway, trusting, sessions // 10 + 1)
+    settled = time.monotonic() + settling
+    while (after := gateway.resident) > MEMORY * before and time.monotonic() < settled:
+        time.sleep(1.0)
     lasted = {stage: (first, last) for stage, (first, last) in report["lasted"].items()}
     return Found(
         alone=alone,
         among=among,
         before=before,
         full=full,
-        after=gateway.resident,
+        after=after,
         coming=coming,
         descriptors=descriptors,
         lasted=lasted,

@@ -16,18 +16,19 @@ def trims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_after_a_crowd_free_memory_is_given_back(trims: list[int]) -> None:
-    sessions = 0
-    room = Room(lambda: sessions)
-    for sessions, trimmed in ((10, 0), (5 * CROWD, 0), (5 * CROWD - 1, 0), (4 * CROWD, 1), (4 * CROWD, 1), (0, 2)):
+    sessions = [0]
+    room = Room(lambda: sessions[0])
+    for now, trimmed in ((10, 0), (5 * CROWD, 0), (5 * CROWD - 1, 0), (4 * CROWD, 1), (4 * CROWD, 1), (0, 2)):
+        sessions[0] = now
         room.tidy()
         assert len(trims) == trimmed
     assert trims == [0, 0]
 
 
 def test_few_sessions_that_go_are_no_reason(trims: list[int]) -> None:
-    sessions = 0
-    room = Room(lambda: sessions)
-    for sessions in (CROWD - 1, 0, CROWD - 1, 0):
+    sessions = [0]
+    room = Room(lambda: sessions[0])
+    for sessions[0] in (CROWD - 1, 0, CROWD - 1, 0):
         room.tidy()
     assert trims == []
 

@@ -38,7 +38,7 @@ while octets := sock.recv(1 << 20):
 
 def test_K1_K2_K11_slow_clients_at_every_stage_keep_nobody_out_and_leave_nothing(tmp_path: Path) -> None:
     with serving(tmp_path, TIMEOUTS) as (gateway, trusting):
-        crowds = [crowd_out(gateway, trusting, CLIENTS, 0.5, 30, TIMEOUTS) for _ in range(2)]
+        crowds = [crowd_out(gateway, trusting, CLIENTS, 0.5, 30, TIMEOUTS, settling=0) for _ in range(2)]
         # Each has a line of its own: none is cut off without a reason.
         gateway.log.wait("session", reason="client-timeout")
     for found in crowds:

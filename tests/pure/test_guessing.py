@@ -237,7 +237,7 @@ def test_E12_who_takes_his_word_back_guesses_nothing() -> None:
 
 
 def test_E12_who_is_in_guesses_nothing() -> None:
-    guess, refusal, _ = GUESSES["smtp"]
+    guess, _refusal, _ = GUESSES["smtp"]
     play = inside("smtp").client(guess, to_backend(guess)).backend(b"235 in\r\n", to_client(b"235 in\r\n"))
     for _ in range(FAILED_LOGINS + 1):
         play.client(guess, to_backend(guess)).backend(b"503 already\r\n", FAILED, to_client(b"503 already\r\n"))
