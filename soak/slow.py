@@ -37,7 +37,7 @@ LATENCY = 2.0
 """How much longer an honest session may take among them."""
 MEMORY = 1.1
 """How much more memory there may be when they are gone."""
-SETTLED = 90.0
+SETTLED = 110.0
 """Seconds until memory is what it will be: limits remember a client for a minute, pages go back every ten seconds."""
 LATE = 3.0
 """Seconds after its deadline by which a client must be gone: one machine plays all the parts, and a thousand have the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import memory
-from gateway.memory import CROWD, Room
+from gateway.memory import AGAIN, CROWD, Room
 
 
 @pytest.fixture
@@ -22,7 +22,12 @@ def test_after_a_crowd_free_memory_is_given_back(trims: list[int]) -> None:
         sessions[0] = now
         room.tidy()
         assert len(trims) == trimmed
+    for _ in range(AGAIN - 1):
+        room.tidy()
     assert trims == [0, 0]
+    for _ in range(AGAIN):
+        room.tidy()
+    assert trims == [0, 0, 0]
 
 
 def test_few_sessions_that_go_are_no_reason(trims: list[int]) -> None:
