@@ -1,4 +1,4 @@
-"""The plaintext server behind all of them: IMAP, SMTP and nginx's question who may log in, in one tight loop.
+"""The plaintext server behind all of them: IMAP, SMTP, POP3 and nginx's question who may log in, in one tight loop.
 
 Any login will do.  Message N of any mailbox has N octets; what is appended or mailed is read and forgotten.
 It is a process of its own and is not measured.  On standard output it tells its ports, as JSON.
@@ -161,6 +161,19 @@ class SMTP(Connection):
                 self.say(b"250 2.0.0 fine\r\n")
 
 
+class POP3(Connection):
+    greeting = b"+OK old\r\n"
+
+    def line(self, line: bytes) -> None:
+        match line[:4].upper():
+            case b"CAPA":
+                self.say(b"+OK\r\nUSER\r\n.\r\n")
+            case b"QUIT":
+                self.say(b"+OK bye\r\n", leave=True)
+            case _:
+                self.say(b"+OK\r\n")
+
+
 class Permission(Connection):
     """nginx asks by HTTP where a user's server is."""
 
@@ -221,7 +234,7 @@ def serve(listeners: Mapping[int, tuple[socket.socket, Protocol]]) -> None:
 def main() -> None:
     listeners: dict[int, tuple[socket.socket, Protocol]] = {}
     ports: dict[str, int] = {}
-    protocols: dict[str, Protocol] = {"imap": IMAP, "smtp": SMTP, "permission": Permission}
+    protocols: dict[str, Protocol] = {"imap": IMAP, "smtp": SMTP, "pop3": POP3, "permission": Permission}
     for name, protocol in protocols.items():
         listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         listener.setblocking(False)

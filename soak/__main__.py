@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soak.clients import FAULTS, HANDSHAKE, HONEST, World
+from soak.front import end
 from tests.process import running
 from tests.process.running import Gateway, Identity, Service
 
@@ -134,11 +135,7 @@ def backends(certificate: Path) -> Iterator[Sequence[int]]:
         assert process.stdout is not None
         yield [int(port) for port in process.stdout.readline().split()]
     finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            stream.close()
+        end(process)
 
 
 def nobody() -> int:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from soak.backend import STALL, digest, mail
+from soak.crowd import PROTOCOLS
 from tests.process.running import CANARY, Gateway
 from tests.process.wire import Client, Ending
 from tests.process.words import WORDS
@@ -24,7 +25,6 @@ PATIENCE = 60.0
 HANDSHAKE = 3.0
 """Seconds that the gateway gives a handshake."""
 WEB = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-PROTOCOLS = ("smtp", "imap", "pop3")
 MODES = ("starttls", "implicit")
 
 

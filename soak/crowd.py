@@ -50,8 +50,12 @@ class Plan:
     until: float
     """Seconds after which nobody waits any longer for those who are still there."""
     seed: int = 1
+    clear: bool = False
+    """All of them stay in the clear."""
 
     def stage(self, number: int) -> Stage:
+        if self.clear:
+            return Stage.CLEAR
         tenth = number * 10 // self.clients
         for stage, share in SHARES.items():
             tenth -= share
@@ -73,6 +77,8 @@ class Slow:
     tls: ssl.SSLObject | None = None
     outgoing: ssl.MemoryBIO = field(default_factory=ssl.MemoryBIO)
     said: int = 0
+    heard: bytes = b""
+    """Behind the greeting, or behind the go-ahead."""
 
     def say(self) -> None:
         """One octet more."""
@@ -94,6 +100,8 @@ class Crowd:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
         self.lasted: dict[Stage, list[float]] = {stage: [] for stage in Stage}
+        self.goodbyes: dict[str, set[str]] = {protocol: set() for protocol in PROTOCOLS}
+        """What those heard who stayed in the clear."""
         self._there: dict[int, Slow] = {}
 
     def come(self) -> None:
@@ -130,11 +138,11 @@ class Crowd:
         return {
             "left": len(self._there),
             "lasted": {stage.value: [min(times), max(times)] for stage, times in self.lasted.items() if times},
-            "said": {stage.value: len(times) for stage, times in self.lasted.items()},
+            "goodbyes": {protocol: sorted(heard) for protocol, heard in self.goodbyes.items()},
         }
 
     def _come(self, number: int) -> Slow:
-        protocol, stage = PROTOCOLS[number % len(PROTOCOLS)], self._plan.stage(number)
+        protocol, stage = _protocol(number), self._plan.stage(number)
         mode = "implicit" if stage is Stage.HANDSHAKE else "starttls"
         sock = socket.create_connection(
             ("127.0.0.1", self._plan.ports[protocol][mode]),
@@ -172,14 +180,21 @@ class Crowd:
             return
         except OSError:
             octets = b""
+        slow.heard += octets
         if not octets:
             self._leave(slow)
 
     def _leave(self, slow: Slow) -> None:
+        if slow.stage is Stage.CLEAR:
+            self.goodbyes[_protocol(slow.number)].add(slow.heard.decode("latin-1"))
         self.lasted[slow.stage].append(time.monotonic() - slow.since)
         del self._there[slow.number]
         self._selector.unregister(slow.socket)
         slow.socket.close()
+
+
+def _protocol(number: int) -> str:
+    return PROTOCOLS[number % len(PROTOCOLS)]
 
 
 def _line(sock: socket.socket) -> None:

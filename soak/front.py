@@ -1,7 +1,8 @@
-"""A gateway with the default limits, in front of quick backends."""
+"""A gateway with the default limits, in front of the benchmark's backend, which is fast enough to measure it alone."""
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gateway.config.values import Limits, Timeouts
-from soak.quick import ANSWERS
+from soak.crowd import PROTOCOLS
 from tests.process import running
 from tests.process.running import ROOT, Gateway, Identity, Service
 
@@ -21,7 +22,7 @@ def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.
     """It has to end well."""
     identity = Identity.issue(directory)
     backend = subprocess.Popen(
-        [sys.executable, "-m", "soak.quick"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", "benchmarks.backend"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
     limits = {name: str(value) for name, value in asdict(Limits()).items()}
     options = {
@@ -30,10 +31,9 @@ def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.
     }
     try:
         assert backend.stdout is not None
-        ports = backend.stdout.readline().split()
+        ports = json.loads(backend.stdout.readline())
         services = [
-            Service(protocol, f"127.0.0.1:{int(port)}", options={"policy": "required"})
-            for protocol, port in zip(ANSWERS, ports, strict=True)
+            Service(protocol, f"127.0.0.1:{ports[protocol]}", options={"policy": "required"}) for protocol in PROTOCOLS
         ]
         with running.running(directory, identity, services, options, summed=True) as gateway:
             yield gateway, ssl.create_default_context(cafile=str(identity.authority))

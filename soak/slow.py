@@ -67,8 +67,12 @@ class Found:
     """Stage -> seconds that the last one was late."""
     left: int
     """Who was never sent away."""
-    lines: float
-    """In the log, a minute."""
+    goodbyes: Mapping[str, Sequence[str]]
+    """Protocol -> all that those heard who stayed in the clear, behind their greeting."""
+    lines: int
+    """In the log, from when they came."""
+    seconds: float
+    """From when they came until the last one was gone."""
 
     @property
     def latency(self) -> float:
@@ -103,7 +107,7 @@ class Found:
             f"memory          {self.before / 2**20:.1f} MiB before, {self.full / 2**20:.1f} MiB with all of them, "
             f"{self.after / 2**20:.1f} MiB after, {self.memory:.3f} times\n"
             f"descriptors     {self.descriptors} with all of them, who took {self.coming:.1f} s to come\n"
-            f"log             {self.lines:.0f} lines a minute\n"
+            f"log             {60 * self.lines / self.seconds:.0f} lines a minute\n"
             f"how long they stayed:\n{stayed}\nnever sent away {self.left}"
         )
 
@@ -138,14 +142,17 @@ def crowd_out(
     sessions: int,
     timeouts: Timeouts,
     settling: float = SETTLED,
+    clear: bool = False,
 ) -> Found:
-    """Let them come, look at what they do, and wait until they are gone."""
-    deadlines = {
-        Stage.SECURE: timeouts.preauth,
-        Stage.CLEAR: min(timeouts.plaintext, timeouts.preauth),
-        Stage.GO_AHEAD: timeouts.handshake,
-        Stage.HANDSHAKE: timeouts.handshake,
-    }
+    """Let them come, all of them to stay in the clear or to each stage, look at what they do, and wait until they are
+    gone."""
+    deadlines = {Stage.CLEAR: min(timeouts.plaintext, timeouts.preauth)}
+    if not clear:
+        deadlines |= {
+            Stage.SECURE: timeouts.preauth,
+            Stage.GO_AHEAD: timeouts.handshake,
+            Stage.HANDSHAKE: timeouts.handshake,
+        }
     visits(gateway, trusting, 2 * sessions)  # until it is warm
     alone = visits(gateway, trusting, sessions)
     before = gateway.resident
@@ -154,7 +161,7 @@ def crowd_out(
         for protocol in PROTOCOLS
     }
     since, began = gateway.log.mark(), time.monotonic()
-    plan = Plan(ports, clients, every, max(deadlines.values()) + 4 * LATE)
+    plan = Plan(ports, clients, every, max(deadlines.values()) + 4 * LATE, clear=clear)
     crowd = subprocess.Popen(arguments(plan), stdout=subprocess.PIPE, cwd=ROOT)
     try:
         assert crowd.stdout is not None
@@ -190,7 +197,9 @@ def crowd_out(
             if stage.value in lasted
         },
         left=report["left"],
-        lines=(gateway.log.mark() - since) / max(1.0, took / 60),
+        goodbyes=report["goodbyes"],
+        lines=gateway.log.mark() - since,
+        seconds=took,
     )
 
 

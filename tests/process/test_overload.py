@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import resource
-import selectors
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -229,99 +226,3 @@ def test_E12_failed_logins_are_counted_over_sessions(
 
 
 # --- who does next to nothing --------------------------------------------------------------------
-
-SLOW = 500
-PREAUTH = 12.0
-"""Seconds.  By default there are 60 before TLS; an octet every 9 seconds is as often as one every EVERY here."""
-EVERY = PREAUTH / 7
-
-
-class Crowd:
-    """Clients that say one octet now and then."""
-
-    def __init__(self, address: tuple[str, int], count: int) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._began = time.monotonic()
-        self._said = 0
-        self.heard: dict[socket.socket, bytes] = {}
-        self.gone = 0
-        for _ in range(count):
-            sock = socket.create_connection(address, DEADLINE, (somebody(), 0))
-            sock.setblocking(False)
-            self._selector.register(sock, selectors.EVENT_READ)
-            self.heard[sock] = b""
-
-    def go_on(self, seconds: float) -> None:
-        """Let time pass."""
-        until = time.monotonic() + seconds
-        while self.gone < len(self.heard) and (left := until - time.monotonic()) > 0:
-            due = self._began + EVERY * (self._said + 1)
-            for key, _ in self._selector.select(max(0.0, min(left, due - time.monotonic()))):
-                self._listen(key.fileobj)  # type: ignore[arg-type]
-            if time.monotonic() >= due:
-                self._said += 1
-                for key in list(self._selector.get_map().values()):
-                    self._say(key.fileobj)  # type: ignore[arg-type]
-
-    def _say(self, sock: socket.socket) -> None:
-        try:
-            sock.send(b"E")
-        except OSError:
-            self._leave(sock)
-
-    def _listen(self, sock: socket.socket) -> None:
-        try:
-            octets = sock.recv(4096)
-        except OSError:
-            octets = b""
-        self.heard[sock] += octets
-        if not octets:
-            self._leave(sock)
-
-    def _leave(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        sock.close()
-        self.gone += 1
-
-    def close(self) -> None:
-        for sock in self.heard:
-            sock.close()
-        self._selector.close()
-
-
-def test_K1_500_idle_slow_clients_keep_nobody_out_and_are_gone_at_the_deadline(
-    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
-) -> None:
-    with serving(tmp_path, identity, {}, preauth=f"{PREAUTH:g} s") as (gateway, _):
-        alone = median(visit(gateway, trusting, "imap") for _ in range(15))
-        sizes = []
-        for _ in range(2):
-            since = gateway.log.mark()
-            began = time.monotonic()
-            crowd = Crowd(gateway.address("smtp"), SLOW)
-            try:
-                crowd.go_on(EVERY)
-                among = []
-                while time.monotonic() < began + PREAUTH / 2:
-                    among.append(visit(gateway, trusting, "imap"))
-                    crowd.go_on(0.2)
-                full = gateway.resident
-                assert crowd.gone == 0
-                crowd.go_on(PREAUTH + DEADLINE)
-                took = time.monotonic() - began
-                assert crowd.gone == SLOW
-                words = set(crowd.heard.values())
-            finally:
-                crowd.close()
-            visit(gateway, trusting, "imap")
-            sizes.append(gateway.resident)
-            print(f"{len(among)} honest sessions among {SLOW} slow ones: median {median(among) * 1000:.1f} ms")
-            print(f"alone {alone * 1000:.1f} ms; gone after {took:.1f} s; resident {full} full, {sizes[-1]} after")
-            # The machine is not ours alone.
-            assert median(among) < max(10 * alone, 1.0)
-            assert took < PREAUTH + 5.0
-            assert words == {
-                b"220 legacy.example.test ESMTP\r\n421 4.4.2 gw.example.test Timeout exceeded\r\n",
-            }
-            assert gateway.log.mark() - since < 200
-        assert sizes[1] < 1.1 * sizes[0]

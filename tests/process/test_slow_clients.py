@@ -20,6 +20,7 @@ from tests.process.running import Identity, Service, running
 
 CLIENTS = 200
 TIMEOUTS = Timeouts(handshake=3.0, preauth=5.0)
+PATIENT = Timeouts(preauth=12.0)
 DOWNLOAD = """
 import socket, ssl, sys
 port, authority = int(sys.argv[1]), sys.argv[2]
@@ -48,6 +49,27 @@ def test_K1_K2_K11_slow_clients_at_every_stage_keep_nobody_out_and_leave_nothing
         # The machine is not ours alone.
         assert max(found.late.values()) < 5.0
         assert found.latency < 2.0 or max(found.among) < 0.25
+    assert crowds[1].after < 1.1 * crowds[0].after
+
+
+def test_K1_slow_clients_in_the_clear_hear_why_they_have_to_go_and_fill_no_log(tmp_path: Path) -> None:
+    with serving(tmp_path, PATIENT) as (gateway, trusting):
+        crowds = [
+            crowd_out(gateway, trusting, 500, PATIENT.preauth / 7, 15, PATIENT, settling=0, clear=True)
+            for _ in range(2)
+        ]
+    for found in crowds:
+        print(f"{found}\n")
+        assert found.left == 0
+        # The machine is not ours alone.
+        assert median(found.among) < max(10 * median(found.alone), 1.0)
+        assert max(found.late.values()) < 5.0
+        assert found.goodbyes == {
+            "smtp": ["421 4.4.2 gw.example.test Timeout exceeded\r\n"],
+            "imap": ["* BYE Autologout; idle for too long\r\n"],
+            "pop3": [""],  # RFC 1939 3
+        }
+        assert found.lines < 200
     assert crowds[1].after < 1.1 * crowds[0].after
 
 
