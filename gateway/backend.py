@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.config.values import Address, TCPAddress, UnixAddress
-from gateway.health import Health
+from gateway.health import Blame, Health
 from gateway.leg import prepare
+from gateway.limits import client_key
 
 _log = Logger()
 
@@ -239,13 +240,13 @@ class Attempt:
         for key in (self.reached.text, self.reached.address):
             self._health.greeted(key)
 
-    def again(self, suspicion: bool) -> None:
-        """What was reached is no good; go on with the addresses that are left, if any.
+    def again(self, blame: Blame, client: str) -> None:
+        """What was reached did not serve this client; go on with the addresses that are left, if any.
 
-        With `suspicion` it may be good for others: it only closed before it had said anything.
+        `client`: its address; empty for a UNIX socket.
         """
-        (self._health.suspected if suspicion else self._health.failed)(self.reached.text)
-        self._blameless = self._blameless or suspicion
+        self._health.failed(self.reached.text, blame, client_key(client))
+        self._blameless = self._blameless or blame is not Blame.ADDRESS
         self._complaints.append(f"{self.reached.text}: no good")
         self._over = False
         self._ends = self._reactor.seconds() + self._timeout

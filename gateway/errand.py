@@ -13,7 +13,7 @@ from .backend import Attempt, Dialer
 from .config.values import Backend, Timeouts
 from .deadline import Deadline, allowances
 from .dialects.base import BackendTLS, Identity, Policy, Terms
-from .dialects.reach import CLOSED
+from .health import Blame
 from .leg import End, Leg
 from .negotiation.driver import Negotiation
 from .negotiation.vocabulary import (
@@ -181,13 +181,13 @@ class Errand:
         return self._connect_tls(self._attempt.reached.host)
 
     def _dial(self, action: Dial) -> None:
-        if self._attempt is None:
-            self._attempt = self._dialer.dial(self._dialled, self._undialled)
-            return
         leg, self._leg = self._leg, None
         if leg is not None:
-            leg.abort()
-        self._attempt.again(suspicion=action.failed == CLOSED)
+            (leg.abort if action.failed else leg.close)()
+        if self._attempt is not None and action.failed:
+            self._attempt.again(Blame.ADDRESS, "")  # the backend knows no client here
+        else:
+            self._attempt = self._dialer.dial(self._dialled, self._undialled)
 
     def _watch(self) -> None:
         waiting = self._negotiation.waiting

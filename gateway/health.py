@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 SHORTEST = 2.0
 """Seconds that an address comes last after its first failure; doubled with each one that follows."""
@@ -12,16 +13,46 @@ LONGEST = 60.0
 """Seconds at most: a backend that is back should not wait longer for its clients."""
 REST = 1.0
 """Seconds without any attempt where all addresses have just failed: a crowd of clients must not hammer."""
-SUSPICIONS = 3
-"""Connections closed without a greeting in a row, until that counts as a failure: one may be a client
-whom the backend has banned, which says nothing about the backend."""
+SUSPECTS = 3
+"""Different clients in a row for whom an address failed, until that counts against the address.  One client proves
+nothing: the backend may have banned it."""
+
+
+class Blame(Enum):
+    """Whom a failure speaks against."""
+
+    ADDRESS = "address"
+    """No single client can cause it: nobody answers, TLS fails."""
+    SLOW = "slow"
+    """The backend knows the client and keeps it waiting.  The address comes last, but is still tried."""
+    CLIENT = "client"
+    """The backend may refuse this one client."""
+
+
+def blame(failed: str, told: bool) -> Blame:
+    """Whom the failure of an address speaks against, by the event's name.
+
+    `told`: the backend learns the client's address, so that it may refuse this client in any form.  One that closes
+    at once may do so anyway.
+    """
+    if failed == "backend-connect-failed":
+        return Blame.CLIENT
+    if not told:
+        return Blame.ADDRESS
+    match failed:
+        case "backend-timeout" | "backend-greeting-timeout":
+            return Blame.SLOW
+        case "backend-bad-greeting" | "backend-preauth":
+            return Blame.CLIENT
+    return Blame.ADDRESS
 
 
 @dataclass(slots=True)
 class _Record:
     lasts: float = SHORTEST / 2
     """Seconds that the last failure counted."""
-    suspicions: int = 0
+    suspects: set[str] = field(default_factory=set)
+    """Clients for whom it failed; SUSPECTS at most."""
     failed_at: float = float("-inf")
     last_until: float = float("-inf")
 
@@ -36,19 +67,18 @@ class Health:
         self._jitter = jitter
         self._records: dict[str, _Record] = {}
 
-    def failed(self, key: str) -> None:
-        """Not reached, or reached and no mail server: refused, silent, garbage, untrustworthy."""
+    def failed(self, key: str, blame: Blame = Blame.ADDRESS, client: str = "") -> None:
+        """It was not reached, or did not serve `client`."""
         record = self._records.setdefault(key, _Record())
+        if blame is Blame.CLIENT:
+            if len(record.suspects) < SUSPECTS:
+                record.suspects.add(client)
+            if len(record.suspects) < SUSPECTS:
+                return
         self._put_last(record)
-        record.failed_at = self._seconds()
-
-    def suspected(self, key: str) -> None:
-        """Reached, and closed without a greeting."""
-        record = self._records.setdefault(key, _Record())
-        record.suspicions += 1
-        if record.suspicions >= SUSPICIONS:
-            # No rest: if it is a ban after all, one client must not keep all others from the only address.
-            self._put_last(record)
+        # Only the address itself can earn a rest: a few banned clients must not keep all others from the only one.
+        if blame is Blame.ADDRESS:
+            record.failed_at = self._seconds()
 
     def _put_last(self, record: _Record) -> None:
         now = self._seconds()

@@ -18,7 +18,7 @@ from .backend import Attempt, Dialer
 from .config.values import Network, Timeouts
 from .deadline import Deadline, allowances
 from .dialects.base import Dialect, Identity, Policy, Terms, turned_away
-from .dialects.reach import CLOSED
+from .health import blame
 from .leg import End, Leg
 from .limits import Stay
 from .negotiation.driver import Negotiation
@@ -198,6 +198,7 @@ class Session:
             proxied=entrance.expects_header(client),
             moved=entrance.terms.moved if stay is None else stay.moved,
             may_log_in=entrance.terms.may_log_in if stay is None else stay.may_log_in,
+            known=frozenset(entrance.said),
         )
         self._stay = stay
         self._negotiation = Negotiation(_script(entrance, terms))
@@ -259,6 +260,8 @@ class Session:
 
     def leg_ended(self, leg: Leg, end: End) -> None:
         side = self._side(leg)
+        if self._legs.get(side) is not leg:
+            return  # a backend's that was left behind
         self._ends[side] = end
         if not self._negotiation.over:
             # A FIN without close_notify is no reset: what came before it counts, and that is all.
@@ -285,14 +288,16 @@ class Session:
 
     def _dial(self, failed: str) -> None:
         self._dialling = True
-        if self._attempt is None:
-            self._attempt = self._entrance.dialer.dial(self._dialled, self._undialled)
-            return
         leg = self._legs.pop(Side.BACKEND, None)
         if leg is not None:
-            leg.abort()
+            # What failed is dropped; a backend that is only left behind still gets what was said to it.
+            (leg.abort if failed else leg.close)()
         self._ends.pop(Side.BACKEND, None)
-        self._attempt.again(suspicion=failed == CLOSED)
+        if self._attempt is not None and failed:
+            told = self._entrance.terms.identity is not Identity.NONE
+            self._attempt.again(blame(failed, told), self._address)
+        else:
+            self._attempt = self._entrance.dialer.dial(self._dialled, self._undialled)
 
     def _dialled(self, sock: Any) -> None:
         self._dialling = False

@@ -102,6 +102,8 @@ class Terms:
     has it, or nothing."""
     may_log_in: Callable[[], bool] = lambda: True
     """Whether the backend may be asked about the client's credentials, now."""
+    known: frozenset[str] = frozenset()
+    """The names of the notes that earlier sessions with this backend have made once (`Note.once`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,14 @@ class Verdict:
         return self.status == b"NO" and not _LATER.match(self.line, self.line.index(b" ") + 3)
 
 
+class Refusal(Exception):
+    """The backend says BYE and leaves before the client has its greeting."""
+
+    def __init__(self, bye: bytes) -> None:
+        super().__init__(bye)
+        self.bye = bye
+
+
 class IMAP:
     """One session's state; what is not in an attribute here is the generator's own place."""
 
@@ -306,10 +314,13 @@ class IMAP:
             raise Unavailable("backend-preauth", "the backend logs in whoever comes from the gateway")
         if match[1].upper() == b"BYE":
             return greeting
-        if self.terms.backend_tls is BackendTLS.STARTTLS:
-            greeting = yield from self._secure_backend(greeting)
-        if self.terms.identity is Identity.ID:
-            yield from self._tell_client(greeting)
+        try:
+            if self.terms.backend_tls is BackendTLS.STARTTLS:
+                greeting = yield from self._secure_backend(greeting)
+            if self.terms.identity is Identity.ID:
+                yield from self._tell_client(greeting)
+        except Refusal as refusal:
+            return refusal.bye
         return greeting
 
     def _secure_backend(self, greeting: bytes) -> Hearing[bytes]:
@@ -358,12 +369,17 @@ class IMAP:
 
     def _ask_ourselves(self, tag: bytes, command: bytes) -> Hearing[tuple[bytes, list[bytes]]]:
         """A command of ours: the verdict behind its tag, and the untagged lines before it, which are
-        nobody's but ours."""
+        nobody's but ours.  Raises Refusal."""
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
         untagged: list[bytes] = []
         octets = 0
         while len(untagged) < REPLY_LINES and octets <= REPLY_OCTETS:
-            heard = yield Await((BACKEND,), Patience.REPLY, REPLY_LINE)
+            try:
+                heard = yield Await((BACKEND,), Patience.REPLY, REPLY_LINE)
+            except Lost as lost:
+                if lost.side is BACKEND and untagged and _is_bye(untagged[-1]):
+                    raise Refusal(untagged[-1]) from None
+                raise
             text = heard.text if isinstance(heard, Line) else b""
             octets += len(text)
             if text.startswith(tag + b" "):
@@ -720,7 +736,7 @@ class IMAP:
             yield Note("backend-refuses-plaintext-auth", (("cure", cure),), once=True)
         if any(_offers_login(token) and token.endswith(sasl.PLUS) for token in offered):
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
-        if line[:5].upper() == b"* BYE":
+        if _is_bye(line):
             self._bye = True
         yield Send(CLIENT, edit_line(line, self._stage) + b"\r\n")
 
@@ -748,6 +764,10 @@ class IMAP:
         self._bad += 1
         if self._bad >= self.terms.bad_commands:
             raise _too_many()
+
+
+def _is_bye(line: bytes) -> bool:
+    return line[:5].upper() == b"* BYE"
 
 
 def _is_ok(verdict: bytes) -> bool:

@@ -207,6 +207,8 @@ class POP3:
             return greeting
         if self.terms.backend_tls is BackendTLS.STARTTLS:
             reply = yield from self._ask_ourselves(b"STLS")
+            if Status.of(reply) is Status.ERR and _LATER.match(reply):
+                return reply  # a refusal that says nothing of TLS
             if not _is_ok(reply):
                 untrusted(f"the backend refuses STLS: {reply[:80]!r}")
             yield StartTLS(BACKEND)

@@ -32,8 +32,9 @@ from ..negotiation.vocabulary import (
 from .base import REPLY_LINE, BackendTLS, Identity, Terms
 
 CLOSED = "backend-connect-failed"
-"""How a redial tells that an address took the connection and closed it before it had greeted: it may
-have banned this one client."""
+"""The address took the connection and closed it before it had greeted."""
+GREETS_ONCE = "backend-greets-once"
+"""The backend refuses a second EHLO (it breaks RFC 5321 4.1.4)."""
 
 Heard = TypeVar("Heard")
 Hearing = Generator[Request, Any, Heard]

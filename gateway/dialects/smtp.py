@@ -53,7 +53,7 @@ from .base import (
     Terms,
     converse,
 )
-from .reach import reached, refused, ungreeted, untrusted
+from .reach import GREETS_ONCE, reached, refused, ungreeted, untrusted
 from .received import protocol_keyword, received
 
 CLIENT: Final = Side.CLIENT
@@ -84,6 +84,8 @@ OPEN_BEFORE_TLS: Final = frozenset({b"EHLO", b"NOOP", b"QUIT", b"STARTTLS"})
 OPEN_BEFORE_EHLO: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
 NO_EHLO: Final = frozenset({b"500", b"501", b"502", b"504", b"550"})
 """What servers older than ESMTP answer to EHLO (RFC 5321 3.2)."""
+GREETING: Final = b"greeting"
+"""The greeting is outstanding, no command."""
 BAD_COMMAND: Final = frozenset({b"500", b"501", b"502", b"503", b"504"})
 
 MUST_STARTTLS: Final = b"530 5.7.0 Must issue a STARTTLS command first"
@@ -104,8 +106,21 @@ class Reply:
         return self.lines[0][:1] == b"2"
 
     @property
+    def refuses(self) -> bool:
+        """4yz or 5yz (RFC 5321 4.2.1)."""
+        return self.lines[0][:1] in (b"4", b"5")
+
+    @property
     def octets(self) -> bytes:
         return b"\r\n".join(self.lines) + b"\r\n"
+
+
+class Refusal(Exception):
+    """The backend does not want this client, as it says before the client has its greeting."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
 
 
 Replying = Generator[Request, Any, Reply]
@@ -118,6 +133,8 @@ class SMTP:
         self.terms = terms
         self.secured: Secured | None = None
         self._dialled = False
+        self._introduced = b""  # EHLO or HELO, as the backend has taken it on this connection
+        self._stale = False  # ... and is known to take none after it
         self._welcomed = False  # the client has its greeting
         self._silent = False  # words of ours would land inside a reply, or in a foreign stream
         self._outstanding = b""  # the verb that the backend owes a reply to
@@ -157,33 +174,48 @@ class SMTP:
     def _dial(self) -> Replying:
         greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
         self._dialled = True
+        self._stale = False
         if greeting.code != b"220":
             yield Note("backend-refused", (("text", greeting.octets),))
         return greeting
 
     def _hear_greeting(self) -> Replying:
-        """The greeting, behind TLS and XCLIENT where they are agreed on.  A refusal is one, too."""
-        self._outstanding = b"greeting"
+        """The greeting, behind TLS and XCLIENT where they are agreed on.  A refusal is one, too, wherever it comes."""
+        self._outstanding = GREETING
+        self._introduced = b""
         greeting = yield from self._reply(Patience.GREETING, relayed=False)
-        if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
-            offered = yield from self._offered()
-            if b"STARTTLS" not in offered:
-                untrusted("the backend does not offer STARTTLS")
-            reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
-            if reply.code != b"220" or len(reply.lines) > 1:
-                untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")
-            yield StartTLS(BACKEND)
-        if greeting.code == b"220" and self.terms.identity is Identity.XCLIENT:
-            greeting = yield from self._tell_client(greeting)
-        if greeting.code[:1] not in b"45" and greeting.code != b"220":
+        try:
+            if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
+                yield from self._secure_backend()
+            if greeting.code == b"220" and self.terms.identity is Identity.XCLIENT:
+                greeting = yield from self._tell_client(greeting)
+        except Refusal as refusal:
+            return refusal.reply
+        if not greeting.refuses and greeting.code != b"220":
             raise ungreeted(greeting.octets)
         return greeting
 
+    def _secure_backend(self) -> Script:
+        """STARTTLS (RFC 3207)."""
+        offered = yield from self._offered()
+        if b"STARTTLS" not in offered:
+            untrusted("the backend does not offer STARTTLS")
+        reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
+        if reply.code == b"421":
+            raise Refusal(reply)
+        if reply.code != b"220" or len(reply.lines) > 1:
+            untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")
+        yield StartTLS(BACKEND)
+        self._introduced = b""
+
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
-        """The backend's EHLO list, asked for by ourselves: keyword -> parameters."""
+        """The backend's EHLO list, asked for by ourselves: keyword -> parameters.  Raises Refusal."""
         reply = yield from self._say(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
+        if reply.refuses and (reply.code not in NO_EHLO or b" 5.7." in reply.lines[0]):
+            raise Refusal(reply)
         if reply.code != b"250":
             return {}
+        self._introduced = b"EHLO"
         return {ehlo.keyword(line[4:]): line[4:].partition(b" ")[2] for line in reply.lines[1:]}
 
     def _tell_client(self, greeting: Reply) -> Replying:
@@ -197,6 +229,7 @@ class SMTP:
                 refused(f"the backend answers XCLIENT: {greeting.octets[:80]!r}")
             if greeting.code != b"220":
                 break
+            self._introduced = b""
         return greeting
 
     def _turned_away(self, greeting: Reply) -> Script:
@@ -332,7 +365,8 @@ class SMTP:
             case b"EHLO":
                 yield from self._ehlo(text, argument)
             case b"HELO":
-                reply = yield from self._relay(verb, text)
+                reply = yield from self._introduce(verb, text)
+                yield from self._pass_on(reply)
                 if reply.code == b"250":
                     self._greet(argument, extended=False)
             case b"AUTH" | b"X-EXPS":
@@ -372,12 +406,36 @@ class SMTP:
             yield Send(CLIENT, reply.octets)
         yield Close("quit")
 
+    def _introduce(self, verb: bytes, text: bytes) -> Replying:
+        """The client's EHLO or HELO, and the backend's reply.
+
+        RFC 3207 4.2 makes the client say it again inside TLS.  A backend that takes it once gets a fresh connection.
+        """
+        if self._stale:
+            yield from self._start_afresh()
+        before = self._introduced
+        reply = yield from self._ask(verb, text, relayed=False)
+        again = before and (reply.code == b"503" or (reply.code in (b"500", b"502") and verb == before))
+        if again and self.secured is not None:
+            yield Note(GREETS_ONCE, (("text", reply.lines[0]),), once=True)
+            yield from self._start_afresh()
+            reply = yield from self._ask(verb, text, relayed=False)
+        if reply.code == b"250":
+            self._introduced = verb
+        return reply
+
+    def _start_afresh(self) -> Script:
+        """Leave the connection to the backend; the next command dials."""
+        yield Send(BACKEND, b"QUIT\r\n")
+        self._dialled = self._stale = False
+        self._introduced = b""
+
     def _ehlo(self, text: bytes, name: bytes) -> Script:
-        reply = yield from self._ask(b"EHLO", text, relayed=False)
+        reply = yield from self._introduce(b"EHLO", text)
         complete = reply.code == b"250"
         if reply.code in NO_EHLO and name:
             # A backend from before ESMTP; without our help its clients would never learn of STARTTLS.
-            older = yield from self._ask(b"HELO", b"HELO " + name, relayed=False)
+            older = yield from self._introduce(b"HELO", b"HELO " + name)
             if older.code == b"250":
                 reply = Reply((b"250 " + older.lines[0][4:],))
         if reply.code != b"250":
@@ -425,6 +483,7 @@ class SMTP:
             # ends with the EHLO that the client now owes.
             self._greet(b"", extended=False)
             self._must_greet = True
+            self._stale = bool(self._introduced) and GREETS_ONCE in self.terms.known
 
     def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         mechanism, _, initial = argument.rstrip(b" \t").partition(b" ")
@@ -615,9 +674,9 @@ class SMTP:
             yield Send(CLIENT, Reply(tuple(code + line[3:] for line in greeting.lines)).octets)
             yield from self._turned_away(greeting)
         if self._name and verb not in (b"EHLO", b"HELO"):
-            reply = yield from self._ask(b"EHLO", b"EHLO " + self._name, relayed=False)
+            reply = yield from self._introduce(b"EHLO", b"EHLO " + self._name)
             if reply.code != b"250":
-                yield from self._ask(b"HELO", b"HELO " + self._name, relayed=False)
+                yield from self._introduce(b"HELO", b"HELO " + self._name)
 
     def _ask(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:
         """Send a line to the backend, which may have to be dialled, and read its whole reply."""
@@ -649,6 +708,8 @@ class SMTP:
                     text = heard.text if isinstance(heard, Line) else b""
                 else:
                     text, first = first, None
+                if self._replaces(text, lines):
+                    lines, octets = [], 0
                 octets += len(text)
                 if not _REPLY.match(text) or (lines and text[:3] != lines[0][:3]):
                     _broken(repr(text[:80]))
@@ -665,6 +726,15 @@ class SMTP:
         self._outstanding = b""
         return Reply(tuple(lines))
 
+    def _replaces(self, text: bytes, lines: list[bytes]) -> bool:
+        """Whether this line begins a refusal that stands for the whole reply.
+
+        postscreen says `220-` at once, and 5yz to whom it turns away then.  421 may come at any time (RFC 5321 3.8).
+        """
+        if not lines or text[:3] == lines[0][:3]:
+            return False
+        return text.startswith(b"421") or (self._outstanding == GREETING and text[:1] in (b"4", b"5"))
+
     def _pass_on(self, reply: Reply) -> Script:
         """The last reply to a command.  A go-ahead that was not asked for would have the backend read
         as data what we read as commands."""
@@ -679,10 +749,17 @@ class SMTP:
             self._bad = 0
 
     def _unasked(self, text: bytes) -> Script:
-        """Only 421 may come unasked (RFC 5321 3.8); anything else would be taken for the next reply."""
-        reply = yield from self._reply(first=text, relayed=text.startswith(b"421"))
-        if reply.code != b"421":
+        """Only 421 may come unasked (RFC 5321 3.8).
+
+        Another refusal is told and ends the session, too: the client would take it for the next reply.
+        """
+        reply = yield from self._reply(first=text, relayed=text[:1] in (b"4", b"5"))
+        if not reply.refuses or reply.code in BAD_COMMAND:
             _broken(f"unasked: {text[:80]!r}")
+        if reply.code != b"421":
+            yield Note("backend-refused", (("text", reply.octets),))
+            yield Send(CLIENT, reply.octets)
+            yield Close("backend-refused")
         yield from self._pass_on(reply)
 
     # --- bad commands ------------------------------------------------------------------------

@@ -187,7 +187,8 @@ class Close:
 class Dial:
     """Connect to the backend; resumed with None, or Unavailable is thrown.
 
-    `failed` is the event by which the address reached before has just failed: drop it and try the next.
+    `failed` is the event by which the address reached before has just failed: drop it and try the next.  Without it a
+    connection that is already there is left in good order, for a fresh one.
     """
 
     failed: str = ""

@@ -19,6 +19,7 @@ from gateway.backend import Dialer
 from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
+from gateway.health import Blame
 from gateway.session import Entrance, Session
 from gateway.telemetry.events import FORMATS, Events
 from gateway.tls.context import ENABLE_PARTIAL_WRITE
@@ -148,8 +149,8 @@ class Call:
     def greeted(self) -> None:
         self.verdicts.append("greeted")
 
-    def again(self, suspicion: bool) -> None:
-        self.verdicts.append("suspected" if suspicion else "failed")
+    def again(self, blame: Blame, client: str) -> None:
+        self.verdicts.append(f"failed for {client}" if blame is Blame.CLIENT else f"failed: {blame.value}")
         self.cancelled = False
         self._answer()
 

@@ -180,7 +180,7 @@ def test_G16_B16_a_certificate_that_is_not_right(
     reason = {"name": "certificate is for mail.example.test, not other", "issuer": "unknown CA", "pin": "pin does not"}
     assert session["detail"].startswith(reason[wrong])
     assert meeting.told("backend-tls-failed")["detail"] == session["detail"]
-    assert meeting.dialer.calls[0].verdicts == ["failed"]
+    assert meeting.dialer.calls[0].verdicts == ["failed: address"]
 
 
 @pytest.mark.parametrize("host", ["mail.example.test", "other.example.test"])
@@ -303,7 +303,7 @@ def test_a_bad_greeting_is_followed_by_the_next_address(meet: Meet) -> None:
     second = meeting.backend
     second.say(b"220 hi\r\n")
     meeting.hears(client, b"220 hi\r\n")
-    assert meeting.dialer.calls[0].verdicts == ["failed", "greeted"]
+    assert meeting.dialer.calls[0].verdicts == ["failed: address", "greeted"]
     assert ["backend-bad-greeting" in str(line) for line in meeting.lines] == [True]
     client.say(b"QUIT\r\n")
     meeting.hears(second, b"QUIT\r\n")
@@ -318,7 +318,7 @@ def test_H10_one_that_only_closes_is_under_suspicion(meet: Meet, how: str) -> No
     meeting.until(lambda: len(meeting.dialer.backends) == 2)
     meeting.backend.say(b"554 banned\r\n")
     meeting.hears(client, b"554 banned\r\n")
-    assert meeting.dialer.calls[0].verdicts == ["suspected", "greeted"]
+    assert meeting.dialer.calls[0].verdicts == ["failed for 127.0.0.1", "greeted"]
 
 
 def test_where_none_is_left_the_last_failure_is_told(meet: Meet) -> None:
@@ -329,7 +329,7 @@ def test_where_none_is_left_the_last_failure_is_told(meet: Meet) -> None:
     meeting.backend.say(b"220 hi\r\n")
     session = sorry(meeting, client)
     assert session["reason"] == "backend-bad-greeting"
-    assert meeting.dialer.calls[0].verdicts == ["failed", "failed"]
+    assert meeting.dialer.calls[0].verdicts == ["failed: address", "failed: address"]
 
 
 def test_a_backend_that_is_not_there(meet: Meet) -> None:
@@ -617,3 +617,60 @@ def _wait_for_reset(sock: socket.socket) -> None:
     """Raises the OSError of a socket that has no other end any more."""
     for _ in range(100_000):
         sock.getpeername()
+
+
+# --- T02: a backend that takes one EHLO -----------------------------------------------------------
+
+ALREADY = b"503 5.5.1 Invalid command: Already identified\r\n"
+
+
+def inside_smtp(meeting: Meeting) -> tuple[End, End]:
+    """A client that has said EHLO in the clear and is inside TLS now; and its backend."""
+    before = len(meeting.dialer.backends)
+    client = meeting.enter()
+    meeting.until(lambda: len(meeting.dialer.backends) > before)
+    backend = meeting.backend
+    backend.say(b"220 old\r\n")
+    meeting.hears(client, b"220 old\r\n")
+    client.say(b"EHLO me\r\n")
+    meeting.hears(backend, b"EHLO me\r\n")
+    backend.say(b"250 old\r\n")
+    meeting.hears(client, b"250-old\r\n250 STARTTLS\r\n")
+    client.say(b"STARTTLS\r\n")
+    meeting.hears(client, b"220 2.0.0 Ready to start TLS\r\n")
+    client.start_tls(meeting.authority.client())
+    meeting.until(lambda: client.secure)
+    client.say(b"EHLO me\r\n")
+    return client, backend
+
+
+def go_on(meeting: Meeting, client: End, first: End) -> None:
+    """With the fresh connection, while the old one comes to its end."""
+    meeting.until(lambda: meeting.backend is not first)
+    second = meeting.backend
+    second.say(b"220 old\r\n")
+    meeting.hears(second, b"EHLO me\r\n")
+    first.say(b"221 bye\r\n")
+    first.finish()
+    meeting.until(lambda: first.gone)
+    assert not first.reset, "it was left in good order"
+    second.say(b"250 old\r\n")
+    meeting.hears(client, b"250 old\r\n")
+    client.say(b"QUIT\r\n")
+    meeting.hears(second, b"QUIT\r\n")
+    second.say(b"221 bye\r\n")
+    meeting.hears(client, b"221 bye\r\n")
+
+
+def test_T02_a_second_connection_is_made_once_it_is_needed_and_at_once_from_then_on(meet: Meet) -> None:
+    meeting = meet("smtp", addresses=4, tcp=True)
+    client, first = inside_smtp(meeting)
+    meeting.hears(first, b"EHLO me\r\n")
+    first.say(ALREADY)
+    meeting.hears(first, b"QUIT\r\n")
+    go_on(meeting, client, first)
+    client, third = inside_smtp(meeting)
+    meeting.hears(third, b"QUIT\r\n")
+    go_on(meeting, client, third)
+    assert [line["event"] for line in meeting.events if line["event"].startswith("backend")] == ["backend-greets-once"]
+    assert [call.verdicts for call in meeting.dialer.calls] == [["greeted"]] * 4

@@ -19,7 +19,7 @@ from gateway.proxyprotocol import SIGNATURE
 from tests.process import real_backends, servers
 from tests.process.conftest import directory_for_servers
 from tests.process.real_backends import GATEWAY, SECURITY, Caller, Dovecot, Postfix, source, visit
-from tests.process.recording import Backend, Connection, Script, imap
+from tests.process.recording import Backend, Connection, Script, imap, smtp
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.secured import presenting, secured
 from tests.process.wire import Client
@@ -329,3 +329,28 @@ def test_H10_a_client_that_the_backend_bans_does_not_take_it_down_for_others(
                     assert caller.rest() == WORDS["imap"].unavailable
             with Caller(source(), gateway.address("imap")) as caller:
                 caller.hear(WORDS["imap"].greeting_)
+
+
+def test_T03_a_client_that_the_backend_refuses_hears_why_and_keeps_nobody_out(
+    identity: Identity, trusting: ssl.SSLContext, tmp_path: Path
+) -> None:
+    listed = source().encode("ascii")
+    blocked = b"521 5.7.1 Service unavailable; client [%s] blocked using dnsbl.example\r\n" % listed
+
+    def postscreen(connection: Connection) -> None:
+        if listed in connection.line():
+            connection.say(b"220-old.example ESMTP\r\n")
+            connection.say(blocked)
+        else:
+            smtp()(connection)
+
+    with closing(Backend(postscreen)) as backend, ExitStack() as stack:
+        options = {"backend:b": {"address": backend.address, "identity": "proxy-v1"}}
+        gateway = stack.enter_context(running(tmp_path, identity, [Service("smtp", "b")], options))
+        for turn in range(1, 6):
+            for _ in range(turn):
+                with Caller(listed.decode("ascii"), gateway.address("smtp")) as caller:
+                    assert caller.rest() == blocked
+            with Caller(source(), gateway.address("smtp")) as caller:
+                caller.hear(WORDS["smtp"].greeting_)
+        assert not gateway.log.events("backend-connect-failed")

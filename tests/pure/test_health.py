@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.health import LONGEST, REST, SHORTEST, SUSPICIONS, Health
+from gateway.health import LONGEST, REST, SHORTEST, SUSPECTS, Blame, Health, blame
 
 ONE, OTHER = "10.0.0.5:25", "10.0.0.6:25"
 
@@ -26,6 +26,10 @@ class Watched:
         while self.health.is_down(key):
             self.now += 0.25
         return self.now - began
+
+    def suspect(self, number: int) -> None:
+        """It fails for a client of this number."""
+        self.health.failed(ONE, Blame.CLIENT, f"192.0.2.{number}")
 
 
 @pytest.fixture
@@ -87,16 +91,23 @@ def test_by_default_it_is_a_quarter_either_way() -> None:
 
 
 def test_H10_connections_closed_before_the_greeting_may_be_one_clients(watched: Watched) -> None:
-    for _ in range(SUSPICIONS - 1):
-        watched.health.suspected(ONE)
+    for number in range(SUSPECTS - 1):
+        watched.suspect(number)
     assert not watched.health.is_down(ONE)
-    watched.health.suspected(ONE)
+    watched.suspect(SUSPECTS)
     assert watched.health.is_down(ONE)
 
 
+@pytest.mark.parametrize("count", [1, SUSPECTS - 1])
+def test_T03_however_often_too_few_clients_fail_the_address_is_in_health(watched: Watched, count: int) -> None:
+    for number in range(100):
+        watched.suspect(number % count)
+    assert not watched.health.is_down(ONE)
+
+
 def test_H10_somebody_elses_greeting_in_between_acquits(watched: Watched) -> None:
-    for _ in range(10 * SUSPICIONS):
-        watched.health.suspected(ONE)
+    for number in range(10 * SUSPECTS):
+        watched.suspect(number)
         watched.health.greeted(ONE)
         watched.now += 60.0
     assert not watched.health.is_down(ONE)
@@ -104,15 +115,15 @@ def test_H10_somebody_elses_greeting_in_between_acquits(watched: Watched) -> Non
 
 def test_H10_however_often_it_is_only_the_order_that_suffers(watched: Watched) -> None:
     """The only address of a backend is tried for everybody else, whoever was sent away a moment ago."""
-    for _ in range(100):
-        watched.health.suspected(ONE)
+    for number in range(100):
+        watched.suspect(number)
         assert not watched.health.rests([ONE])
         watched.now += 0.01
 
 
 def test_suspicion_and_failure_add_up(watched: Watched) -> None:
-    for _ in range(SUSPICIONS):
-        watched.health.suspected(ONE)
+    for number in range(SUSPECTS):
+        watched.suspect(number)
     watched.now += SHORTEST
     assert watched.outage() == 2 * SHORTEST
 
@@ -147,7 +158,7 @@ def test_every_failure_begins_a_rest(watched: Watched) -> None:
     assert watched.health.rests([ONE])
 
 
-@given(st.lists(st.tuples(st.sampled_from("fsg."), st.floats(0, 30)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from("fswg."), st.floats(0, 30)), max_size=60))
 def test_whatever_happens_it_ends(events: list[tuple[str, float]]) -> None:
     """Nothing comes last for longer than the longest time, and nothing rests for longer than a rest."""
     watched = Watched(1.25)
@@ -156,7 +167,9 @@ def test_whatever_happens_it_ends(events: list[tuple[str, float]]) -> None:
             case "f":
                 watched.health.failed(ONE)
             case "s":
-                watched.health.suspected(ONE)
+                watched.suspect(int(seconds))
+            case "w":
+                watched.health.failed(ONE, Blame.SLOW)
             case "g":
                 watched.health.greeted(ONE)
         watched.now += seconds
@@ -164,3 +177,33 @@ def test_whatever_happens_it_ends(events: list[tuple[str, float]]) -> None:
     assert not watched.health.rests([ONE])
     watched.now += LONGEST * 1.25
     assert not watched.health.is_down(ONE)
+
+
+# --- T03: whom a failure speaks against -----------------------------------------------------------
+
+
+def test_T03_an_address_that_keeps_a_client_waiting_comes_last_and_does_not_rest(watched: Watched) -> None:
+    watched.health.failed(ONE, Blame.SLOW, "192.0.2.9")
+    assert watched.health.is_down(ONE)
+    assert not watched.health.rests([ONE])
+
+
+@pytest.mark.parametrize(
+    ("failed", "told", "whom"),
+    [
+        ("backend-connect-failed", False, Blame.CLIENT),
+        ("backend-connect-failed", True, Blame.CLIENT),
+        ("backend-bad-greeting", False, Blame.ADDRESS),
+        ("backend-bad-greeting", True, Blame.CLIENT),
+        ("backend-preauth", False, Blame.ADDRESS),
+        ("backend-preauth", True, Blame.CLIENT),
+        ("backend-greeting-timeout", False, Blame.ADDRESS),
+        ("backend-greeting-timeout", True, Blame.SLOW),
+        ("backend-timeout", True, Blame.SLOW),
+        ("backend-tls-failed", True, Blame.ADDRESS),
+        ("backend-identity-refused", True, Blame.ADDRESS),
+        ("backend-starttls-injection", True, Blame.ADDRESS),
+    ],
+)
+def test_T03_only_what_one_client_can_cause_is_blamed_on_it(failed: str, told: bool, whom: Blame) -> None:
+    assert blame(failed, told) is whom

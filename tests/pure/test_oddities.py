@@ -284,13 +284,15 @@ def test_other_refusals_of_ehlo_are_relayed(teaches: str, command: bytes, refusa
     ask(greeted(smtp.DIALECT, b"220 mx\r\n"), command, refusal).run()
 
 
-def test_a_server_that_refuses_the_second_ehlo_is_of_no_use_inside_tls_and_that_is_said() -> None:
+def test_T02_a_server_that_refuses_the_second_ehlo_gets_a_fresh_connection() -> None:
     """Postfix of January 1999.  It would still take MAIL for what was said in the clear."""
     book = greeted(smtp.DIALECT, b"220 mx\r\n")
     ask(book, b"EHLO c\r\n", b"250 mx\r\n", b"250-mx\r\n250 STARTTLS\r\n")
     upgraded(book, smtp.DIALECT)
-    ask(book, b"EHLO c\r\n", b"503 Error: duplicate HELO/EHLO\r\n")
-    book.client(b"MAIL FROM:<a@b.test>\r\n", to_client(b"503 5.5.1 Send EHLO/HELO first\r\n")).run()
+    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n"))
+    book.backend(b"503 Error: duplicate HELO/EHLO\r\n", to_backend(b"QUIT\r\n"), DIAL)
+    book.dialled().backend(b"220 mx\r\n", to_backend(b"EHLO c\r\n")).backend(b"250 mx\r\n", to_client(b"250 mx\r\n"))
+    ask(book, b"MAIL FROM:<a@b.test>\r\n", b"250 ok\r\n").run()
 
 
 # --- SMTP: replies and commands --------------------------------------------------------------------

@@ -287,7 +287,7 @@ def test_S26_an_answer_that_means_nothing(reply: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [b"250 legacy\r\n", b"250-legacy\r\n250 XFORWARD ADDR\r\n", b"502 what\r\n", b"421 x\r\n"]
+    "reply", [b"250 legacy\r\n", b"250-legacy\r\n250 XFORWARD ADDR\r\n", b"502 what\r\n", b"550 what\r\n"]
 )
 def test_S26_who_does_not_offer_it_is_not_told(reply: bytes) -> None:
     play = SMTP.dialled(identity=Identity.XCLIENT, origin=HERE, backend_tls=PLAIN)
@@ -407,9 +407,16 @@ def test_I14_a_backend_that_does_not_offer_it() -> None:
     play.backend(b"* OK [CAPABILITY IMAP4rev1 IDLE XID] hi\r\n", *IMAP.sorry("backend-identity-refused")).run()
 
 
-def test_I14_a_goodbye_in_its_place_is_the_backends() -> None:
+def test_I14_T03_a_goodbye_in_its_place_is_the_backends() -> None:
     play = id_told().backend(b"* BYE too many\r\n")
-    play.ended(BACKEND, True, *IMAP.sorry("backend-connect-failed")).run()
+    play.ended(
+        BACKEND, True, GREETED, note("backend-refused"), to_client(b"* BYE too many\r\n"), close("backend-refused")
+    ).run()
+
+
+def test_I14_a_goodbye_that_is_followed_by_an_answer_is_none() -> None:
+    play = id_told().backend(b"* BYE too many\r\nsgw4 NO\r\n", *IMAP.sorry("backend-identity-refused")).run()
+    assert not play.delivered
 
 
 # --- P08, H3: XCLIENT for POP3 --------------------------------------------------------------------

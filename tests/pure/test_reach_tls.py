@@ -157,7 +157,7 @@ def test_B3_the_clients_own_question_goes_to_the_backend_inside() -> None:
     b"250 STARTTLS\r\n",  # its name
     b"250-legacy\r\n250-X-STARTTLS\r\n250 STARTTLSX\r\n",
     # B6: it pretends to be old; HELO would lead to a session without TLS.
-    b"500 what\r\n", b"502 no\r\n", b"550 no\r\n", b"421 busy\r\n", b"220-STARTTLS\r\n220 STARTTLS\r\n",
+    b"500 what\r\n", b"502 no\r\n", b"550 no\r\n", b"220-STARTTLS\r\n220 STARTTLS\r\n",
     b"354 STARTTLS\r\n",
 ])  # fmt: skip
 def test_G16_B4_B6_an_SMTP_server_that_does_not_offer_STARTTLS(answer: bytes) -> None:
@@ -180,7 +180,7 @@ def test_B4_who_lists_nothing_is_asked_for_STARTTLS_all_the_same() -> None:
 
 
 NO = {
-    SMTP: (b"454 later", b"500 what", b"501 x", b"502 x", b"530 x", b"554 x", b"421 bye", b"354 do something else",
+    SMTP: (b"454 later", b"500 what", b"501 x", b"502 x", b"530 x", b"554 x", b"354 do something else",
            b"250 ok", b"221 bye", b"220-a\r\n220 b", b"221-a\r\n221 b"),
     IMAP: (b"sgw1 NO x", b"sgw1 BAD x", b"sgw1 OKAY", b"sgw1 OK\tx", b"sgw1  OK", b"sgw1 PREAUTH", b"sgw1 ",
            b"* CAPABILITY STARTTLS\r\nsgw1 NO x", b"sgw1 NO [REFERRAL imap://;AUTH=*@attacker:243/] x"),
