@@ -59,12 +59,32 @@ BOTH: Final = (BACKEND, CLIENT)
 COMMAND_LINE: Final = 512
 """RFC 2449 4 says 255 octets; a backend that splits longer lines would take the tail for a command."""
 
-_COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?: (.*))?\Z", re.DOTALL)
+_COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?: (.*)|\t[ \t]*)?\Z", re.DOTALL)
+"""A blank divides verb and arguments; a tab is no more than a blank behind a bare verb."""
 _XCLIENT: Final = re.compile(rb" +\[XCLIENT\](?= |\Z)", re.IGNORECASE)
 
 LOGIN: Final = frozenset({b"USER", b"PASS", b"APOP", b"AUTH"})
 _LATER: Final = re.compile(rb"\S* *\[(?:SYS/|IN-USE\]|LOGIN-DELAY\])", re.IGNORECASE)
 """A refusal that says nothing of the password (RFC 3206 4, RFC 2449 8.1)."""
+_CODE: Final = re.compile(rb"\A\S* *(?:\[[^]]*\] *)?")
+_UNKNOWN: Final = re.compile(
+    rb"(?:un(?:known|supported|recogni[sz]ed|acceptable)|invalid|bad|illegal|no such)"
+    rb"(?: POP3| SASL| AUTH| authentication| AUTHORIZATION state| login)? (?:command|mechanism|type|method)\b"
+    rb"|(?:\S+ )?(?:command|mechanism)(?: \S+){0,2} (?:not (?:supported|available|allowed|enabled|known|recogni|valid)"
+    rb"|un(?:supported|known|recogni)|disabled)"
+    rb"|(?:\S+ ){0,2}(?:not |un)implemented\b",
+    re.IGNORECASE,
+)
+"""A refusal of the command or the mechanism itself: `-ERR Unknown command`, `-ERR Authentication mechanism is not
+supported`.  It begins so: what the client said may stand further behind."""
+_OTHERWISE: Final = re.compile(
+    rb"\b(?:S?TLS|SSL|SASL|APOP|NTLM|GSSAPI|Kerberos)\b|\b(?:plain|clear)[ -]?text\b|\bencrypt|\bunder a layer\b"
+    rb"|\b(?:use|try|requires?|needs?)\b.*\bAUTH\b",
+    re.IGNORECASE,
+)
+"""A refusal of USER that sends the client another way: `-ERR Plaintext authentication disallowed`, `-ERR use AUTH`."""
+BARE: Final = frozenset({b"AUTH", b"CAPA", b"LANG", b"NOOP", b"QUIT", b"STLS", b"UTF8"})
+"""Commands that have no arguments, and look like base64."""
 AUTHORITY: Final = frozenset({b"XCLIENT", b"XOIP"})
 """Commands by which a trusted address speaks for others, as Dovecot and Zimbra know them."""
 
@@ -131,6 +151,19 @@ def bindings(lines: Iterable[bytes]) -> set[bytes]:
     return {word for line in lines for word in line.upper().split() if word.endswith(sasl.PLUS)}
 
 
+def blames_command(reply: bytes) -> bool:
+    """Whether a refusal is one of the command or the mechanism, which would be the same for anybody."""
+    return _UNKNOWN.match(_CODE.sub(b"", reply)) is not None
+
+
+def blames_name(reply: bytes, name: bytes) -> bool:
+    """Whether a refusal of USER says something of the name: that nobody is called so, or may not log in."""
+    if _LATER.match(reply) or blames_command(reply):
+        return False
+    # A name may hold such words, and servers repeat names.
+    return not _OTHERWISE.search(_CODE.sub(b"", reply)) or _OTHERWISE.search(name) is not None
+
+
 def _is_ok(reply: bytes) -> bool:
     """Strictly: this decides about TLS and trust."""
     return reply == b"+OK" or reply.startswith(b"+OK ")
@@ -168,6 +201,7 @@ class POP3:
         self._outstanding = False  # the backend owes a reply
         self._midway = False  # words of ours would land inside a line or a list of the backend's
         self._user = False  # the backend remembers a user name
+        self._unnamed = False  # ... or has refused one, which was counted
         self._dirty = False  # ... or something else that the client said
         self._bad = 0
         self._logins = Logins()
@@ -267,7 +301,7 @@ class POP3:
 
     def talk(self) -> Script:
         while True:
-            heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
+            heard = yield from self._hear(BOTH, Patience.COMMAND, sasl.REQUEST_LINE)
             match heard:
                 case Line(side=Side.BACKEND, text=text):
                     if not self._asked and (
@@ -277,7 +311,7 @@ class POP3:
                         # a PROXY header that was not expected.
                         raise _broken(text)
                     yield Send(CLIENT, text + b"\r\n")
-                case Line(text=text):
+                case Line(text=text) if not too_long(text):
                     if (yield from self._command(text)):
                         return
                 case Unclean():
@@ -329,7 +363,7 @@ class POP3:
     def _stls(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         if self.secured is not None:
             return (yield from self._refuse(b"-ERR Command not permitted when TLS active"))
-        if line.upper() != b"STLS":
+        if arguments.strip(sasl.BLANKS):
             return (yield from self._refuse(b"-ERR STLS takes no arguments"))
         if self._user or self._dirty:
             return (yield from self._refuse(b"-ERR STLS not permitted in this state"))
@@ -354,13 +388,21 @@ class POP3:
         return False
 
     def _user_name(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        """A name that is refused is a login that failed: else a session could try any number of names."""
         status, reply = yield from self._ask(line)
         self._user = self._user or status is Status.OK
-        return (yield from self._conclude(status, reply, login=True))
+        self._unnamed = status is not Status.OK and blames_name(reply, arguments)
+        if self._unnamed:
+            return (yield from self._rejected(status, reply, b"USER"))
+        # A server that knows no USER is asked in vain for ever: that is a bad command.
+        return (yield from self._conclude(status, reply, login=status is Status.OK or _is_later(reply)))
 
     def _password(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         status, reply = yield from self._ask(line)
+        counted, self._unnamed = self._unnamed, False
         self._user = False
+        if counted and status is not Status.OK:
+            return (yield from self._conclude(status, reply, login=True))  # name and password are one login
         return (yield from self._verdict(status, reply, b"USER"))
 
     def _apop(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
@@ -368,33 +410,57 @@ class POP3:
         return (yield from self._verdict(status, reply, b"APOP"))
 
     def _auth(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
-        if not arguments.strip():
+        arguments = arguments.rstrip(sasl.BLANKS)
+        if not arguments:
             status, reply = yield from self._ask(line)
             if status is Status.OK:
                 yield from self._list(reply, edit_mechanisms)
             else:
-                yield from self._conclude(status, reply, login=True)
+                yield from self._conclude(status, reply)
             return False
-        mechanism = arguments.partition(b" ")[0].upper()
+        mechanism, _, initial = arguments.partition(b" ")
         if not sasl.is_request(arguments):
             return (yield from self._refuse(INVALID))
         if sasl.refused(mechanism):
             return (yield from self._refuse(b"-ERR Unsupported authentication mechanism"))
-        status, reply = yield from self._ask(line)
-        while status is Status.MORE:
-            yield Send(CLIENT, reply + b"\r\n")
-            status, reply = yield from self._response()
-        return (yield from self._verdict(status, reply, mechanism))
+        return (yield from self._exchange(line, mechanism.upper(), initial))
 
-    def _response(self) -> Generator[Request, Any, tuple[Status, bytes]]:
-        """One line of the client's as data (RFC 5034 4), and the reply to it."""
+    def _exchange(self, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
+        """A dialogue (RFC 5034 4).  Before the client has given any data, +OK is the go-ahead, as Exchange 2003 says
+        it to `AUTH NTLM`; the next line is a response then, too, and what comes last decides."""
+        given = bool(initial) and sasl.proves(mechanism, initial)
+        cancelled = False
+        status, reply = yield from self._ask(line, SASL_LINE)
+        while status is Status.MORE or (status is Status.OK and not given and not cancelled):
+            self._outstanding = True  # whatever is said now is taken for a response
+            yield Send(CLIENT, reply + b"\r\n")
+            ahead = status is Status.OK
+            status, reply, said = yield from self._response()
+            if said is not None:
+                cancelled = sasl.cancels(said)
+                # If +OK was no go-ahead, this is a command, and its +OK is no success either.
+                command = ahead and said.strip(sasl.BLANKS).upper() in BARE
+                given = given or (sasl.proves(mechanism, said) and not command)
+        if status is Status.OK and not cancelled:
+            return (yield from self._verdict(status, reply, mechanism))
+        if given:
+            return (yield from self._rejected(status, reply, mechanism))
+        # The mechanism was refused, or the client took its word back: nothing was said of anybody's password.
+        yield _told(mechanism, succeeded=False)
+        return (yield from self._conclude(status, reply, login=_is_later(reply)))
+
+    def _response(self) -> Generator[Request, Any, tuple[Status, bytes, bytes | None]]:
+        """One line of the client's as data, the reply to it, and what the backend was told: None where its reply
+        came unasked."""
         heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
         match heard:
             case Line(side=Side.BACKEND, text=text):
-                return self._status(text), text
+                return self._status(text), text, None
             case Line(text=text) if sasl.RESPONSE.match(text):
-                return (yield from self._ask(text))
-        return (yield from self._ask(b"*"))  # the exchange is cancelled; the verdict is the backend's
+                said: bytes = text
+            case _:
+                said = sasl.CANCEL  # the verdict is the backend's
+        return (*(yield from self._ask(said, SASL_LINE)), said)
 
     def _lang(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         status, reply = yield from self._ask(line)
@@ -414,13 +480,13 @@ class POP3:
 
     # --- replies -----------------------------------------------------------------------------
 
-    def _ask(self, line: bytes) -> Generator[Request, Any, tuple[Status, bytes]]:
-        """Send a line to the backend and hear the first line of its reply."""
+    def _ask(self, line: bytes, limit: int = REPLY_LINE) -> Generator[Request, Any, tuple[Status, bytes]]:
+        """Send a line to the backend and hear the first line of its reply, which has so many octets at most."""
         self._outstanding = True
         yield from self._reach()
         self._asked = True
         yield Send(BACKEND, line + b"\r\n")
-        heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
+        heard = yield from self._hear((BACKEND,), Patience.REPLY, limit)
         return self._status(heard.text), heard.text
 
     def _status(self, line: bytes) -> Status:
@@ -444,14 +510,20 @@ class POP3:
 
     def _verdict(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
         """The reply that ends a login, which succeeds with +OK and nothing else."""
-        result = "ok" if status is Status.OK else "failed"
-        yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
         if status is not Status.OK:
-            answer = self._conclude(status, reply, login=True)
-            return (yield from answer if _LATER.match(reply) else self._logins.rejected(answer))
+            return (yield from self._rejected(status, reply, mechanism))
+        yield _told(mechanism, succeeded=True)
         yield Proven()
         yield Send(CLIENT, reply + b"\r\n")
         return True
+
+    def _rejected(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
+        """A login that failed.  It counts, unless the reply says nothing of name and password."""
+        yield _told(mechanism, succeeded=False)
+        if blames_command(reply):
+            return (yield from self._conclude(status, reply))
+        answer = self._conclude(status, reply, login=True)
+        return (yield from answer if _is_later(reply) else self._logins.rejected(answer))
 
     def _list(self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()) -> Script:
         """A reply of many lines, up to the dot, edited as a whole.  If it breaks off, the client gets
@@ -502,6 +574,22 @@ class POP3:
         self._bad += 1
         if self._bad >= self.terms.bad_commands:
             raise Violation(CLIENT, "too-many-bad-commands")
+
+
+def too_long(text: bytes) -> bool:
+    """Nothing but an initial response makes a command long: a backend that splits it finds no command in base64."""
+    if len(text) <= COMMAND_LINE:
+        return False
+    match = _COMMAND.match(text)
+    return not (match and match[1].upper() == b"AUTH" and sasl.is_request(match[2] or b""))
+
+
+def _is_later(reply: bytes) -> bool:
+    return _LATER.match(reply) is not None
+
+
+def _told(mechanism: bytes, *, succeeded: bool) -> Note:
+    return Note("auth", (("result", "ok" if succeeded else "failed"), ("mechanism", mechanism.decode("ascii"))))
 
 
 def _joined(lines: Iterable[bytes]) -> bytes:

@@ -87,7 +87,6 @@ def test_E12_only_the_end_of_a_dialogue_counts() -> None:
     ("smtp", b"AUTH\r\n", b"501 what\r\n"),
     ("smtp", b"FOO\r\n", b"535 what\r\n"),
     ("imap", b"a SELECT x\r\n", b"a NO log in first\r\n"),
-    ("pop3", b"USER x\r\n", b"-ERR no such user\r\n"),
     ("pop3", b"AUTH\r\n", b"-ERR what\r\n"),
 ])  # fmt: skip
 def test_E12_what_proves_nobody_is_no_failure(protocol: str, command: bytes, answer: bytes) -> None:
@@ -243,3 +242,161 @@ def test_E12_who_is_in_guesses_nothing() -> None:
         play.client(guess, to_backend(guess)).backend(b"503 already\r\n", FAILED, to_client(b"503 already\r\n"))
     play.run()
     assert play.rejected == 0
+
+
+# --- names that are refused (POP3) -----------------------------------------------------------------
+
+TOLD = note("auth", result="failed", mechanism="USER")
+
+NOBODY = [
+    b"-ERR no such user\r\n",
+    b"-ERR\r\n",
+    b"-Err sorry, there's no mailbox for joe here\r\n",
+    b"-ERR [AUTH] Unknown user\r\n",
+    b"+ERR unknown\r\n",
+    b"-ERR Invalid user name\r\n",
+    b"-ERR NO SUCH USER\r\n",
+    b"-ERR joe is not allowed to log in\r\n",
+]
+ANYBODY = [
+    b"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.\r\n",
+    b"-ERR Plaintext authentication disallowed on non-secure connections.\r\n",
+    b"-ERR Clear text passwords have been disabled for this protocol\r\n",
+    b"-ERR cleartext logins disabled\r\n",
+    b"-ERR [AUTH] USER command only available under a layer\r\n",
+    b"-ERR STLS is required.\r\n",
+    b"-ERR only valid after entering TLS mode\r\n",
+    b"-ERR You must use TLS/SSL or stronger authentication such as AUTH or APOP to connect to this server\r\n",
+    b"-ERR USER/PASS not supported, use AUTH\r\n",
+    b"-ERR this server requires APOP\r\n",
+    b"-ERR encryption required\r\n",
+    b"-ERR Command is not valid in this state.\r\n",
+    b"-ERR Unknown command.\r\n",
+    b"-ERR Unknown AUTHORIZATION state command\r\n",
+    b"-ERR Unacceptable command\r\n",
+    b"-ERR invalid command\r\n",
+    b"-ERR unimplemented\r\n",
+    b"-ERR command not implemented\r\n",
+]
+LATER = [
+    b"-ERR [SYS/TEMP] x\r\n",
+    b"-ERR [SYS/PERM] x\r\n",
+    b"-ERR [IN-USE] x\r\n",
+    b"-ERR [LOGIN-DELAY] minimum time between mail checks violation\r\n",
+]
+
+
+def test_T12_three_hundred_names_in_one_session_are_five() -> None:
+    play = inside("pop3").client(b"USER a\r\n" * 300, to_backend(b"USER a\r\n"))
+    for _ in range(FAILED_LOGINS - 1):
+        play.backend(b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n"), to_backend(b"USER a\r\n"))
+    play.backend(
+        b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n" + GOODBYES["pop3"]),
+        to_backend(b"QUIT\r\n"), close("too-many-failed-logins"),
+    ).run()  # fmt: skip
+    assert play.rejected == FAILED_LOGINS
+
+
+@pytest.mark.parametrize("answer", NOBODY)
+def test_T12_a_name_that_is_refused_is_a_failure(answer: bytes) -> None:
+    play = inside("pop3").client(b"USER joe\r\n", to_backend(b"USER joe\r\n"))
+    play.backend(answer, TOLD, REJECTED, to_client(answer)).run()
+    assert (play.rejected, len(play.notes)) == (1, 1)
+
+
+@pytest.mark.parametrize("answer", [*ANYBODY, *LATER])
+def test_T12_a_refusal_that_anybody_would_hear_says_nothing_of_the_name(answer: bytes) -> None:
+    play = inside("pop3").client(b"USER joe\r\n", to_backend(b"USER joe\r\n"))
+    play.backend(answer, to_client(answer)).run()
+    assert (play.rejected, play.notes) == (0, [])
+
+
+@pytest.mark.parametrize("answer", ANYBODY)
+def test_T12_and_is_a_bad_command(answer: bytes) -> None:
+    play = inside("pop3", bad_commands=2)
+    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(answer, to_client(answer))
+    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(
+        answer, to_client(answer + b"-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
+        close("too-many-bad-commands"),
+    ).run()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [b"joe+TLS", b"joe ssl", b"tls", b"plaintext"])
+def test_T12_a_name_cannot_look_like_such_a_refusal(name: bytes) -> None:
+    line, answer = b"USER " + name + b"\r\n", b"-ERR no mailbox for " + name + b" here\r\n"
+    play = inside("pop3").client(line, to_backend(line)).backend(answer, REJECTED, to_client(answer)).run()
+    assert play.rejected == 1
+
+
+def test_T12_a_name_and_its_password_are_one_failure() -> None:
+    play = inside("pop3").client(b"USER jeo\r\nPASS x\r\n", to_backend(b"USER jeo\r\n"))
+    play.backend(b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n"), to_backend(b"PASS x\r\n"))
+    play.backend(b"-ERR USER first\r\n", to_client(b"-ERR USER first\r\n"))
+    # ... but another password is another one, and so is another name.
+    play.client(b"PASS y\r\n", to_backend(b"PASS y\r\n"))
+    play.backend(b"-ERR no\r\n", TOLD, REJECTED, to_client(b"-ERR no\r\n"))
+    play.client(b"USER jeo\r\n", to_backend(b"USER jeo\r\n"))
+    play.backend(b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n"))
+    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(b"+OK\r\n", to_client(b"+OK\r\n"))
+    play.client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
+    play.backend(b"-ERR no\r\n", TOLD, REJECTED, to_client(b"-ERR no\r\n")).run()
+    assert (play.rejected, len(play.notes)) == (4, 4)
+
+
+def test_T12_a_password_without_a_name_may_be_right() -> None:
+    play = inside("pop3").client(b"USER jeo\r\n", to_backend(b"USER jeo\r\n"))
+    play.backend(b"-ERR nobody\r\n", to_client(b"-ERR nobody\r\n")).client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
+    play.backend(b"+OK in\r\n", note("auth", result="ok"), to_client(b"+OK in\r\n"), SPLICE).run()
+    assert play.proven == 1
+
+
+@pytest.mark.parametrize(("command", "answer", "counts"), [
+    (b"APOP joe 0123\r\n", b"-ERR [AUTH] no\r\n", True),
+    (b"APOP joe 0123\r\n", b"-ERR APOP authentication failed\r\n", True),
+    (b"APOP joe 0123\r\n", b"-ERR unknown command\r\n", False),
+    (b"PASS x\r\n", b"-ERR Command is not valid in this state.\r\n", False),
+    (b"PASS x\r\n", b"-ERR authentication method PLAIN: invalid credentials\r\n", True),
+    (b"PASS x\r\n", b"-ERR Invalid credentials for this method\r\n", True),
+    (b"AUTH FOO\r\n", b"-ERR no\r\n", False),
+    (b"AUTH FOO\r\n", b"-ERR [AUTH] Unsupported authentication mechanism.\r\n", False),
+    (b"AUTH FOO =\r\n", b"-ERR no\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR no\r\n", True),
+    (b"AUTH FOO eHh4\r\n", b"-ERR Unknown mechanism\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR [AUTH] Unsupported authentication mechanism.\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR Unrecognized authentication type\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR Authentication mechanism is not supported\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR mechanism FOO not available\r\n", False),
+    (b"AUTH FOO eHh4\r\n", b"-ERR authentication failed: bad mechanism\r\n", True),
+])  # fmt: skip
+def test_T12_a_command_or_mechanism_that_is_not_known_is_no_failure(
+    command: bytes, answer: bytes, counts: bool
+) -> None:
+    play = inside("pop3", bad_commands=2).client(command, to_backend(command))
+    play.backend(answer, FAILED, to_client(answer), *[REJECTED] * counts).run()
+    assert play.rejected == counts
+    if not counts:  # it is a bad command
+        play = inside("pop3", bad_commands=1).client(command, to_backend(command))
+        play.backend(
+            answer, to_client(answer + b"-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
+            close("too-many-bad-commands"),
+        ).run()  # fmt: skip
+
+
+def test_T12_bare_AUTH_that_is_refused_is_a_bad_command() -> None:
+    play = inside("pop3", bad_commands=2)
+    play.client(b"AUTH\r\n", to_backend(b"AUTH\r\n")).backend(b"-ERR what\r\n", to_client(b"-ERR what\r\n"))
+    play.client(b"AUTH \r\n", to_backend(b"AUTH \r\n")).backend(
+        b"-ERR what\r\n", to_client(b"-ERR what\r\n-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
+        close("too-many-bad-commands"),
+    ).run()  # fmt: skip
+
+
+def test_T12_a_dialogue_that_the_client_breaks_off_is_a_guess_once_it_has_said_something() -> None:
+    """Servers tell a token that is refused by a challenge (RFC 7628 3.2.3): an asterisk would take back nothing."""
+    play = inside("pop3")
+    for opening, counts in ((b"AUTH XOAUTH2\r\n", False), (b"AUTH XOAUTH2 eHh4\r\n", True)):
+        play.client(opening, to_backend(opening)).backend(b"+ e30=\r\n", to_client(b"+ e30=\r\n"))
+        play.client(b"*\r\n", to_backend(b"*\r\n"))
+        play.backend(b"-ERR no\r\n", FAILED, to_client(b"-ERR no\r\n"), *[REJECTED] * counts)
+    play.run()
+    assert play.rejected == 1

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import pop3
+from gateway.dialects import pop3, sasl
 from gateway.dialects.base import Policy
 from gateway.dialects.pop3 import ADDED, DIALECT, edit_capabilities, edit_greeting, edit_mechanisms
+from gateway.negotiation.inbox import FLOOD
 from gateway.negotiation.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -113,7 +114,7 @@ COMMANDS = [
     (b"QUIT\r\n", FORWARD, FORWARD, FORWARD),
     (b"QUIT x\r\n", INVALID, INVALID, INVALID),
     (b"STLS now\r\n", NO_ARGUMENTS, NO_ARGUMENTS, NO_ARGUMENTS),
-    (b"STLS \r\n", NO_ARGUMENTS, NO_ARGUMENTS, NO_ARGUMENTS),
+    (b"STLS  now \r\n", NO_ARGUMENTS, NO_ARGUMENTS, NO_ARGUMENTS),
     *(
         (line, MUST, MUST, FORWARD)
         for line in (b"USER joe\r\n", b"user  joe \r\n", b"PASS x\r\n", b"APOP joe 0123\r\n")
@@ -284,7 +285,7 @@ def test_p03_the_list_of_a_bare_auth_is_edited() -> None:
     listed = b"+OK\r\nPLAIN\r\nSCRAM-SHA-1\r\nSCRAM-SHA-1-PLUS\r\n external \r\n.\r\n"
     relays(inside(), b"AUTH\r\n", listed, b"+OK\r\nPLAIN\r\n.\r\n").run()
     relays(plain(Policy.OPTIONAL), b"auth \r\n", b"+OK\r\nLOGIN\r\n.\r\n").run()
-    relays(inside(bad_commands=1), b"AUTH\r\n", b"-ERR what\r\n").run()
+    relays(inside(), b"AUTH\r\n", b"-ERR what\r\n").run()
 
 
 @pytest.mark.parametrize("more", [b"+ ", b"+", b"+Go ahead", b"+ T0sgdGhlbg=="])
@@ -306,10 +307,11 @@ def test_a_response_that_is_none_cancels_the_exchange() -> None:
 
 
 def test_an_exchange_that_fails() -> None:
-    book = relays(inside(bad_commands=1), b"AUTH login\r\n", b"+ \r\n")
+    book = relays(inside(), b"AUTH login\r\n", b"+ \r\n")
     relays(book, b"*\r\n", b"-ERR cancelled\r\n")
     relays(book, b"AUTH login eA==\r\n", b"-ERR no\r\n").run()
     assert [dict(each.fields) for each in book.notes] == [{"result": "failed", "mechanism": "LOGIN"}] * 2
+    assert book.rejected == 1
 
 
 @pytest.mark.parametrize("line", [b"\0", b"x\ry", b"x" * 65537])
@@ -356,6 +358,195 @@ def test_under_optional_a_login_in_the_clear_is_spliced() -> None:
 @pytest.mark.parametrize("command", [b"XCLIENT ADDR=1.2.3.4\r\n", b"XOIP 1.2.3.4\r\n", b"xclient\r\n"])
 def test_p08_authority_is_refused_inside_tls(command: bytes) -> None:
     inside().client(command, to_client(UNKNOWN)).run()
+
+
+# --- trials with real servers: T04, T09, T11 ------------------------------------------------------
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"   ", b"\t", b" \t "], ids=repr)
+def test_T04_blanks_behind_a_command_change_nothing(blanks: bytes) -> None:
+    for policy in POLICIES:
+        for command in (b"CAPA", b"capa"):
+            relays(plain(policy), command + blanks + b"\r\n", OFFERED[:5] + b".\r\n", b"+OK\r\nSTLS\r\n.\r\n").run()
+        plain(policy).client(b"Stls" + blanks + b"\r\n", tls(GO_AHEAD)).run()
+        book = plain(policy).client(b"QUIT" + blanks + b"\r\n", to_backend(b"QUIT" + blanks + b"\r\n"))
+        book.backend(b"+OK bye\r\n", to_client(b"+OK bye\r\n"), close("quit")).run()
+    for line in (b"NOOP", b"LANG en", b"UTF8", b"RSET", b"AUTH PLAIN"):
+        relays(plain(Policy.OPTIONAL), line + blanks + b"\r\n", b"-ERR no\r\n").run()
+        relays(inside(), line + blanks + b"\r\n", b"-ERR no\r\n").run()
+    relays(inside(), b"CAPA" + blanks + b"\r\n", b"+OK\r\nSTLS\r\nTOP\r\n.\r\n", b"+OK\r\nTOP\r\n.\r\n").run()
+    relays(inside(), b"AUTH" + blanks + b"\r\n", b"+OK\r\nEXTERNAL\r\nPLAIN\r\n.\r\n", b"+OK\r\nPLAIN\r\n.\r\n").run()
+    relays(inside(), b"LANG" + blanks + b"\r\n", b"+OK\r\nen English\r\n.\r\n").run()
+    book = inside().client(b"QUIT" + blanks + b"\r\n", to_backend(b"QUIT" + blanks + b"\r\n"))
+    book.backend(b"+OK bye\r\n", to_client(b"+OK bye\r\n"), close("quit")).run()
+    active = to_client(b"-ERR Command not permitted when TLS active\r\n")
+    inside().client(b"STLS" + blanks + b"\r\n", active).run()
+    lazy().client(b"CAPA" + blanks + b"\r\n", to_client(OWN_LIST)).client(
+        b"STLS" + blanks + b"\r\n", tls(GO_AHEAD)
+    ).run()
+    lazy().client(b"QUIT" + blanks + b"\r\n", to_client(b"+OK\r\n"), close("quit")).run()
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "], ids=repr)
+def test_T04_blanks_behind_a_response_are_no_part_of_it(blanks: bytes) -> None:
+    book = relays(inside(), b"AUTH PLAIN AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
+    relays(book, b"AUTH PLAIN =" + blanks + b"\r\n", b"+ \r\n")
+    relays(book, b"AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
+    relays(book, b"AUTH PLAIN\r\n", b"+ \r\n")
+    relays(book, b"*" + blanks + b"\r\n", b"-ERR cancelled\r\n")
+    book.client(b"AUTH PLAIN *" + blanks + b"\r\n", to_client(INVALID)).run()
+    assert book.rejected == 2
+
+
+@pytest.mark.parametrize("line", [b"AUTH EXTERNAL\t", b"AUTH EXTERNAL \t", b"AUTH EXTERNAL = ", b"AUTH X-PLUS\t"])
+def test_T04_a_blank_does_not_hide_a_mechanism(line: bytes) -> None:
+    inside().client(line + b"\r\n", to_client(b"-ERR Unsupported authentication mechanism\r\n")).run()
+
+
+def test_T04_blanks_of_a_name_and_a_password_are_theirs() -> None:
+    book = relays(inside(), b"USER joe \r\n", b"+OK\r\n")
+    relays(book, b"PASS  x \t\r\n", b"-ERR no\r\n")
+    relays(book, b"PASS \r\n", b"-ERR no\r\n").run()
+
+
+TOKEN = b"eHh4" * 3072
+"""12,288 octets, as RFC 4954 4 has it."""
+
+
+@pytest.mark.parametrize("mechanism", [b"XOAUTH2", b"OAUTHBEARER", b"x" * 40])
+def test_T09_an_initial_response_of_12288_octets_passes(mechanism: bytes) -> None:
+    line = b"AUTH " + mechanism + b" " + TOKEN + b"\r\n"
+    for book in (inside(), plain(Policy.OPTIONAL)):
+        book.client(line, to_backend(line))
+        book.backend(b"+OK in\r\n", PROVEN, to_client(b"+OK in\r\n"), SPLICE).run(cuts=(WHOLE, 1000))
+    plain().client(line, to_client(MUST)).run(cuts=(WHOLE, 1000))
+
+
+def test_T09_a_response_of_65536_octets_passes_and_so_does_a_challenge() -> None:
+    """Tickets of Kerberos are longer than RFC 4954's figure, on both sides."""
+    long = b"eHh4" * 16384 + b"\r\n"
+    book = relays(inside(), b"AUTH GSSAPI\r\n", b"+ \r\n")
+    book.client(long, to_backend(long)).backend(b"+ " + long[2:], to_client(b"+ " + long[2:]))
+    book.client(b"eHh4\r\n", to_backend(b"eHh4\r\n")).backend(b"+OK in\r\n", PROVEN, to_client(b"+OK in\r\n"), SPLICE)
+    book.run(cuts=(WHOLE, 1000))
+    book = inside().client(b"AUTH GSSAPI eHh4\r\n", to_backend(b"AUTH GSSAPI eHh4\r\n"))
+    book.backend(b"+ " + long[2:], to_client(b"+ " + long[2:])).client(b"*\r\n", to_backend(b"*\r\n")).run(
+        (WHOLE, 1000)
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"AUTH PLAIN " + b"x" * (sasl.REQUEST_LINE - 10),
+        b"AUTH PLAIN " + b"x" * 501 + b" XCLIENT ADDR=1.2.3.4",
+        b"AUTH" + b" " * 509,
+        b"AUTHX " + b"x" * 507,
+        b"USER " + b"x" * 508,
+        b"PASS " + b"x" * 60_000,
+        b"CAPA" + b" " * 509,
+        b"STLS" + b" " * 509,
+        b"\xe4" * 513,
+    ],
+    ids=lambda line: repr(line[:30]),
+)
+def test_T09_a_line_whose_end_is_known_is_answered_and_the_session_goes_on(line: bytes) -> None:
+    for book in (inside(), plain(Policy.OPTIONAL)):
+        book.client(
+            line + b"\r\nNOOP\r\n",
+            note("client-line-too-long"),
+            to_client(b"-ERR Command too long\r\n"),
+            to_backend(b"NOOP\r\n"),
+        ).run(cuts=(WHOLE, 1000))
+
+
+NTLM_1 = b"TlRMTVNTUAABAAAAB4IIogAAAAAAAAAAAAAAAAAAAAAFASgKAAAADw==\r\n"
+NTLM_2 = b"+ TlRMTVNTUAACAAAABAAEADgAAAAFgoqinziKqGYjdlE=\r\n"
+NTLM_3 = b"TlRMTVNTUAADAAAAGAAYAGIAAAAYABgAegAAAAAAAABIAAAACAAIAEgAAAA=\r\n"
+GO_ON = [b"+OK\r\n", b"+OK go on\r\n", b"+ok\r\n", b"+OK NTLM supported\r\n"]
+
+
+@pytest.mark.parametrize("go_ahead", [*GO_ON, b"+ \r\n", b"+ OK\r\n", b"+\r\n"])
+@pytest.mark.parametrize("command", [b"AUTH NTLM\r\n", b"auth ntlm \r\n", b"AUTH MSN\r\n", b"AUTH NTLM =\r\n"])
+def test_T11_exchanges_go_ahead_is_no_success(command: bytes, go_ahead: bytes) -> None:
+    book = relays(relays(inside(), command, go_ahead), NTLM_1, NTLM_2)
+    mechanism = command.split()[1].decode().upper()
+    book.client(NTLM_3, to_backend(NTLM_3)).backend(
+        b"+OK User successfully logged on.\r\n",
+        note("auth", result="ok", mechanism=mechanism),
+        PROVEN,
+        to_client(b"+OK User successfully logged on.\r\n"),
+        SPLICE,
+    ).run()
+    assert (book.proven, len(book.notes)) == (1, 1)
+
+
+@pytest.mark.parametrize("go_ahead", GO_ON)
+@pytest.mark.parametrize(
+    "mechanism", [b"NTLM", b"PLAIN", b"LOGIN", b"CRAM-MD5", b"GSSAPI", b"XOAUTH2", b"ANONYMOUS", b"X-ZIMBRA", b"SKEY"]
+)
+def test_T11_no_mechanism_succeeds_before_the_client_has_said_anything(mechanism: bytes, go_ahead: bytes) -> None:
+    """What is wrong then is a login that failed, and counts."""
+    book = relays(inside(), b"AUTH " + mechanism + b"\r\n", go_ahead)
+    relays(book, b"eHh4\r\n", b"-ERR Logon failure\r\n")
+    relays(book, b"NOOP\r\n", b"+OK\r\n").client(b"XCLIENT ADDR=1.2.3.4\r\n", to_client(UNKNOWN)).run()
+    assert (book.proven, book.rejected) == (0, 1)
+    assert [dict(each.fields)["result"] for each in book.notes] == ["failed"]
+
+
+@pytest.mark.parametrize("mechanism", [b"NTLM", b"PLAIN", b"ANONYMOUS"])
+def test_T11_data_in_the_command_can_succeed_at_once(mechanism: bytes) -> None:
+    line = b"AUTH " + mechanism + b" eHh4\r\n"
+    inside().client(line, to_backend(line)).backend(b"+OK\r\n", PROVEN, to_client(b"+OK\r\n"), SPLICE).run()
+
+
+@pytest.mark.parametrize("opening", [b"AUTH ANONYMOUS =\r\n", b"AUTH anonymous = \r\n"])
+def test_T11_an_empty_response_is_a_whole_login_in_ANONYMOUS(opening: bytes) -> None:
+    """RFC 4505 2."""
+    end = (note("auth", result="ok", mechanism="ANONYMOUS"), PROVEN, to_client(b"+OK\r\n"), SPLICE)
+    inside().client(opening, to_backend(opening)).backend(b"+OK\r\n", *end).run()
+    book = relays(inside(), b"AUTH ANONYMOUS\r\n", b"+ \r\n")
+    book.client(b"\r\n", to_backend(b"\r\n")).backend(b"+OK\r\n", *end).run()
+
+
+@pytest.mark.parametrize("nothing", [b"\r\n", b"=\r\n"])
+def test_T11_an_empty_response_proves_nothing_elsewhere(nothing: bytes) -> None:
+    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
+    relays(relays(book, nothing, b"+OK\r\n"), b"AGEAYg==\r\n", b"-ERR no\r\n").run()
+    assert book.proven == 0
+
+
+@pytest.mark.parametrize("command", [b"NOOP", b"quit ", b"CAPA", b"Utf8", b"LANG", b"STLS", b"AUTH"])
+def test_T11_a_command_is_no_proof_where_the_go_ahead_was_none(command: bytes) -> None:
+    """A backend that says +OK to whatever it does not know would let anybody in with two lines."""
+    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
+    relays(book, command + b"\r\n", b"+OK\r\n")
+    relays(book, command + b"\r\n", b"-ERR\r\n")
+    book.client(b"XCLIENT ADDR=1.2.3.4\r\n", to_client(UNKNOWN)).run()
+    assert book.proven == 0
+
+
+@pytest.mark.parametrize("opening", [b"AUTH NTLM\r\n", b"AUTH NTLM eHh4\r\n"])
+@pytest.mark.parametrize("line", [b"*\r\n", b"XCLIENT ADDR=1.2.3.4\r\n", b"\0\r\n", b"x" * 65537 + b"\r\n"], ids=len)
+def test_T11_who_takes_his_word_back_is_not_in(line: bytes, opening: bytes) -> None:
+    """Whatever the backend says to the asterisk."""
+    book = relays(inside(), opening, b"+ \r\n").client(line, to_backend(b"*\r\n"))
+    book.backend(b"+OK cancelled\r\n", note("auth", result="failed"), to_client(b"+OK cancelled\r\n"))
+    relays(book, b"NOOP\r\n", b"+OK\r\n").run(cuts=(WHOLE, 1000))
+    assert book.proven == 0
+
+
+def test_T11_a_success_that_comes_unasked_is_none() -> None:
+    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").backend(b"+OK in\r\n", to_client(b"+OK in\r\n"))
+    relays(book, b"AGEAYg==\r\n", b"-ERR no\r\n").run()
+    assert (book.proven, book.rejected) == (0, 1)
+
+
+def test_T11_a_session_that_ends_in_the_dialogue_says_nothing_that_would_be_a_response() -> None:
+    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
+    book.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
+    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
+    book.ended(Side.BACKEND, True, note("backend-lost"), to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
 # --- replies --------------------------------------------------------------------------------------
@@ -471,7 +662,8 @@ def test_g20_a_line_too_long() -> None:
         to_backend(b"NOOP\r\n"),
     ).run()
     end = (note("client-line-too-long"), to_client(b"-ERR Command too long\r\n"), QUIT, close("client-line-too-long"))
-    plain().client(b"x" * 66048).client(b"x" * 1000, *end).run(cuts=(WHOLE, 1000))
+    longest = sasl.REQUEST_LINE + FLOOD
+    plain().client(b"x" * longest).client(b"x" * 1000, *end).run(cuts=(WHOLE, 1000))
 
 
 def test_g21_http_and_tls_on_the_plaintext_port() -> None:

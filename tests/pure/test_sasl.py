@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import sasl
-from gateway.dialects.sasl import refused, unusable
+from gateway.dialects.sasl import cancels, is_request, proves, refused, unusable
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,54 @@ def test_what_is_refused(mechanism: bytes, result: bool) -> None:
 )
 def test_names(name: bytes, sound: bool) -> None:
     assert bool(sasl.MECHANISM.match(name)) is sound
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sound"),
+    [
+        (b"PLAIN", True),
+        (b"PLAIN  ", True),
+        (b"PLAIN AGEAYg==", True),
+        (b"PLAIN AGEAYg== \t", True),
+        (b"PLAIN =", True),
+        (b"PLAIN = ", True),
+        (b"PLAIN *", False),
+        (b"PLAIN * ", False),
+        (b"PLAIN\t", False),
+        (b"PLAIN a b", False),
+        (b"", False),
+        (b" PLAIN", False),
+    ],
+)
+def test_T04_requests(arguments: bytes, sound: bool) -> None:
+    assert is_request(arguments) is sound
+
+
+@pytest.mark.parametrize(
+    ("line", "sound"),
+    [(b"", True), (b"=", True), (b"* ", True), (b"eA==\t ", True), (b" ", False), (b" eA==", False), (b"e A==", False)],
+)
+def test_T04_responses(line: bytes, sound: bool) -> None:
+    assert bool(sasl.RESPONSE.match(line)) is sound
+
+
+@pytest.mark.parametrize(("response", "back"), [(b"*", True), (b"* \t", True), (b"", False), (b"Kg==", False)])
+def test_what_takes_an_exchange_back(response: bytes, back: bool) -> None:
+    assert cancels(response) is back
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "response", "proof"),
+    [
+        (b"PLAIN", b"AGEAYg==", True),
+        (b"PLAIN", b"=", False),
+        (b"PLAIN", b"", False),
+        (b"PLAIN", b"= ", False),
+        (b"PLAIN", b"*", False),
+        (b"anonymous", b"=", True),
+        (b"ANONYMOUS", b"", True),
+        (b"ANONYMOUS", b"*", False),
+    ],
+)
+def test_T11_what_can_prove_who_somebody_is(mechanism: bytes, response: bytes, proof: bool) -> None:
+    assert proves(mechanism, response) is proof
