@@ -167,6 +167,9 @@ class IMAPServer(Server):
     def _complete(self, line: bytes) -> bytes:
         ok = self._tag + b" OK done\r\n"
         match self._verb:
+            case "LOGIN" if self.scenario == "alert":
+                self.authenticated = True
+                return b"* NO [ALERT] quota\r\n" + ok + b"* NO [ALERT] password expires tomorrow\r\n"
             case "LOGIN" | "AUTHENTICATE" if self.refuses_logins:
                 return self._tag + b" NO wrong\r\n"
             case "AUTHENTICATE" if len(line.split(b" ")) < 4:
@@ -195,18 +198,28 @@ class POP3Server(Server):
         return b"-ERR too busy\r\n" if self.scenario == "busy" else b"+OK ready <1.2@mail.example.test>\r\n"
 
     def obey(self, verb: str, line: bytes) -> bytes:
+        answer = self._answer(verb, line)
+        if self.scenario == "mixedcase":
+            return re.sub(rb"\A(\+O|-E)(\w+)", lambda found: found[1] + found[2].lower(), answer)
+        return answer
+
+    def _answer(self, verb: str, line: bytes) -> bytes:
         bare = len(line.split()) == 1
         match verb:
             case "CAPA" if self.scenario == "nocapa":
                 return b"-ERR unknown command\r\n"
             case "CAPA":
                 return b"+OK list follows\r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
-            case "PASS" | "AUTH" if self.refuses_logins:
+            case "AUTH" if bare:
+                return b"+OK list follows\r\nPLAIN\r\n.\r\n"
+            case "PASS" | "AUTH" | "APOP" if self.refuses_logins:
+                return b"-ERR wrong\r\n"
+            case "PASS" if self.scenario == "mixedcase" and line.endswith(b" wrong"):
                 return b"-ERR wrong\r\n"
             case "AUTH" if len(line.split()) == 2:
                 self._next = self._response
                 return b"+ \r\n"
-            case "PASS" | "AUTH":
+            case "PASS" | "AUTH" | "APOP":
                 self.authenticated = True
                 return b"+OK logged in\r\n"
             case "QUIT":

@@ -34,6 +34,11 @@ class Outcome:
     heard: bytes = b""
     over: str = ""
     switched: bool = False
+    unfinished: bool = False
+    """The recording breaks off within the reply: the server closes there."""
+    afresh: bool = False
+    """The server is left and dialled again; what it hears then first is `again`."""
+    again: bytes = b""
 
 
 class Oracle(Protocol):
@@ -56,7 +61,10 @@ class Oracle(Protocol):
         """... to the last command that was heard; `heard` is a question of the gateway's own."""
 
     def lost(self) -> Outcome:
-        """The backend closes where `reply` was told lines that are no whole reply."""
+        """The backend closes where `reply` was told lines that are no whole reply, or none."""
+
+    def unasked(self, lines: Sequence[bytes]) -> Outcome:
+        """... which the backend says by itself, while no reply is due."""
 
 
 def wire(lines: Sequence[bytes]) -> bytes:
@@ -87,6 +95,8 @@ class SMTPOracle:
         self.verb = ""
         self.name = b""
         self._first: list[bytes] = []  # the refusal of EHLO while HELO is tried
+        self._introduced = ""  # the command by which the server knows the client
+        self._said = b""  # the last line that the server heard
         self._partial: list[bytes] = []
 
     @property
@@ -139,7 +149,8 @@ class SMTPOracle:
             return Outcome(b"503 5.5.1 Send EHLO/HELO first\r\n")
         if self.verb == "EHLO":
             self.name = line[4:].strip(b" ")
-        return Outcome(heard=line + b"\r\n")
+        self._said = line + b"\r\n"
+        return Outcome(heard=self._said)
 
     def reply(self, lines: Sequence[bytes]) -> Outcome:
         count, fault = self._whole(lines)
@@ -150,16 +161,25 @@ class SMTPOracle:
             return Outcome(told, over="backend-protocol-error")
         if not count:
             self._partial = list(lines)
-            return Outcome()
+            return Outcome(unfinished=True)
         code = lines[0][:3]
         extra = lines[count:]
+        asked = "HELO" if self._first else self.verb
+        again = asked in ("EHLO", "HELO") and self._introduced and self.secured
+        if again and (code == b"503" or (code in (b"500", b"502") and asked == self._introduced)):
+            # RFC 3207 4.2 makes the client say it again; some servers take it once in a connection.
+            self._introduced = ""
+            return Outcome(heard=b"QUIT\r\n", afresh=True, again=self._said)
+        if asked in ("EHLO", "HELO") and code == b"250":
+            self._introduced = asked
         if self._first:
             refusal, self._first = self._first, []
             lines = [b"250 " + lines[0][4:]] if code == b"250" else refusal
             told = wire(self._edit(lines) if code == b"250" else lines)
         elif edited and code in (b"500", b"501", b"502", b"504", b"550") and self.name:
             self._first = list(lines[:count])
-            return Outcome(heard=b"HELO " + self.name + b"\r\n")
+            self._said = b"HELO " + self.name + b"\r\n"
+            return Outcome(heard=self._said)
         elif edited and code == b"250":
             told = wire(self._edit(lines[:count]))
         else:
@@ -179,7 +199,17 @@ class SMTPOracle:
 
     def lost(self) -> Outcome:
         told = b"421 4.4.2 %s Connection to mail server lost\r\n" % HOST
-        return Outcome(told if self.verb == "EHLO" else wire(self._partial), over="backend-lost")
+        if self.verb == "QUIT":
+            told = b"221 2.0.0 %s closing connection\r\n" % HOST
+        return Outcome(told if self.verb == "EHLO" or not self._partial else wire(self._partial), over="backend-lost")
+
+    def unasked(self, lines: Sequence[bytes]) -> Outcome:
+        count, _ = self._whole(lines)
+        assert count == len(lines), f"not recorded until now: {lines!r}"
+        if lines[0][:3] == b"421":
+            return Outcome(wire(lines), over="backend-closed")
+        error = b"" if self.refused else b"421 4.3.0 %s Internal error\r\n" % HOST
+        return Outcome(error, over="backend-protocol-error")
 
     def _whole(self, lines: Sequence[bytes]) -> tuple[int, bool]:
         """How many lines the first reply has (0: it goes on), and whether it breaks the rules before its end;
@@ -224,6 +254,7 @@ class IMAPOracle:
         self.spliced = self.dialogue = self.data = False
         self.tag = b""
         self.verb = ""
+        self._begun = self._bye = False
 
     @property
     def stage(self) -> str:
@@ -277,27 +308,47 @@ class IMAPOracle:
         told: list[bytes] = []
         over = ""
         self.dialogue = False
+        unfinished = True
+        self._begun = bool(lines)
         for line in lines:
             if self.spliced:
                 told.append(line)
             elif line.startswith(b"* "):
-                told.append(self._edit(line, self.stage))
+                # RFC 3501 7.1.3: a server that cannot read a command does not know its tag.
+                unfinished = unfinished and line[:5].upper() != b"* BAD"
+                told.append(self._untagged(line))
             elif line.startswith(b"+") and line == lines[-1]:
                 self.dialogue = True
+                unfinished = False
                 told.append(line)
             else:
                 assert line.startswith(self.tag + b" "), f"not recorded until now: {line!r}"
                 verdict = line.split(b" ")[1].upper()
+                unfinished = False
                 if self.verb in ("LOGIN", "AUTHENTICATE") and verdict == b"OK":
                     self.spliced = True
                     told.append(self._edit(line, LOGIN))
                 else:
                     told.append(self._edit(line, self.stage))
-                    over = "quit" if self.verb == "LOGOUT" and verdict == b"OK" else ""
-        return Outcome(wire(told), over=over)
+                    over = "quit" if self.verb == "LOGOUT" and verdict in (b"OK", b"BYE") else ""
+        return Outcome(wire(told), over=over, unfinished=unfinished)
 
     def lost(self) -> Outcome:
-        raise AssertionError("no recorded IMAP reply is cut off")
+        bye = b"" if self._bye else b"* BYE logging out\r\n"
+        if self.verb == "LOGOUT":
+            return Outcome(bye + self.tag + b" OK LOGOUT completed\r\n", over="quit")
+        # Words of ours behind a part of a reply would seem to belong to it.
+        text = b"[UNAVAILABLE] Connection to mail server lost\r\n"
+        told = b"" if self._begun else self.tag + b" NO " + text + b"* BYE " + text
+        return Outcome(told, over="backend-lost")
+
+    def unasked(self, lines: Sequence[bytes]) -> Outcome:
+        assert all(line.startswith(b"* ") for line in lines), f"not recorded until now: {lines!r}"
+        return Outcome(wire([self._untagged(line) for line in lines]))
+
+    def _untagged(self, line: bytes) -> bytes:
+        self._bye = self._bye or line[:5].upper() == b"* BYE"
+        return self._edit(line, self.stage)
 
     def _edit(self, line: bytes, stage: str) -> bytes:
         text = line.decode("latin-1")
@@ -331,6 +382,10 @@ class POP3Oracle:
         self.user = False
         self.verb = ""
         self.bare = True
+        self.asked = False  # since TLS
+        self.given = self.cancelled = False
+        """In a dialogue the client has said something that could prove who it is, or taken it back."""
+        self._partial: list[bytes] | None = None
 
     @property
     def stage(self) -> str:
@@ -343,19 +398,22 @@ class POP3Oracle:
 
     def switch(self) -> None:
         self.secured = True
+        self.asked = False
 
     def greeting(self, lines: Sequence[bytes]) -> Outcome:
-        if lines[0].startswith(b"-ERR"):
+        if lines[0].startswith(b"-"):
             return Outcome(wire(lines), over="backend-refused")
-        if not lines[0].startswith(b"+OK"):
+        if not lines[0].upper().startswith(b"+OK"):
             return Outcome(self.unavailable(), over="backend-bad-greeting")
         return Outcome(wire([lines[0].replace(b"+OK [XCLIENT] ", b"+OK ", 1), *lines[1:]]))
 
     def command(self, line: bytes) -> Outcome:
         if self.dialogue:
+            self._say(line)
             return Outcome(heard=line + b"\r\n")
         words = line.decode("latin-1").split()
         self.verb, self.bare = (words[0].upper() if words else ""), len(words) < 2
+        self.given = self.cancelled = False
         if not words:
             return Outcome(b"-ERR Unknown command\r\n")
         if self.verb in ("XCLIENT", "XOIP"):
@@ -372,31 +430,60 @@ class POP3Oracle:
             logins = ("USER", "PASS", "APOP", "AUTH")
             if self.verb in logins or (self.policy is Policy.REQUIRED and self.verb not in ("CAPA", "QUIT")):
                 return Outcome(b"-ERR [SYS/PERM] Must issue a STLS command first\r\n")
+        self.asked = True
+        if self.verb == "AUTH" and len(words) > 2:
+            self._say(words[2].encode("latin-1"))
         return Outcome(heard=line + b"\r\n")
+
+    def _say(self, response: bytes) -> None:
+        self.cancelled = response == b"*"
+        self.given = self.given or response not in (b"", b"=", b"*")
 
     def reply(self, lines: Sequence[bytes]) -> Outcome:
         if self.spliced:
             return Outcome(wire(lines))
+        if not lines:
+            self._partial = None
+            return Outcome(unfinished=True)
         first = lines[0]
-        positive = first.startswith(b"+OK")
+        positive = first.upper().startswith(b"+OK")
         listing = positive and (self.verb == "CAPA" or (self.verb == "AUTH" and self.bare))
         self.dialogue = False
-        assert first.startswith((b"+", b"-ERR")), f"not recorded until now: {first!r}"
+        assert first.startswith((b"+", b"-")), f"not recorded until now: {first!r}"
         if self.verb == "CAPA" and not self.secured and not positive:
             return Outcome(b"+OK Capability list follows\r\nSTLS\r\n.\r\n")
+        if listing and lines[-1] != b".":
+            self._partial = list(lines)
+            return Outcome(first + b"\r\n", unfinished=True)
         if listing:
             return Outcome(wire(self._capabilities(lines) if self.verb == "CAPA" else self._mechanisms(lines)))
         if self.verb == "QUIT":
             return Outcome(wire(lines), over="quit")
         if self.verb in ("USER", "PASS"):
             self.user = self.verb == "USER" and positive
-        if self.verb in ("PASS", "APOP", "AUTH") and positive:
-            self.spliced = True
-        self.dialogue = self.verb == "AUTH" and first.startswith(b"+") and not positive
+        if self.verb in ("PASS", "APOP") or (self.verb == "AUTH" and self.given and not self.cancelled):
+            self.spliced = positive
+        # Before the client has said anything, +OK is the go-ahead (Exchange 2003).
+        ahead = not (self.given or self.cancelled) if positive else first.startswith(b"+")
+        self.dialogue = self.verb == "AUTH" and ahead
         return Outcome(wire(lines))
 
     def lost(self) -> Outcome:
-        raise AssertionError("no recorded POP3 reply is cut off")
+        if self._partial is not None:
+            # Words of ours would seem to be a part of the list.
+            edit = self._capabilities if self.verb == "CAPA" else self._mechanisms
+            shown = edit([*self._partial, b"."])[1:-1]
+            return Outcome(wire([line for line in shown if line != b"STLS"]), over="backend-lost")
+        if self.verb == "QUIT":
+            return Outcome(b"+OK\r\n", over="quit")
+        return Outcome(b"-ERR [SYS/TEMP] Connection to mail server lost\r\n", over="backend-lost")
+
+    def unasked(self, lines: Sequence[bytes]) -> Outcome:
+        if not (self.asked or lines[0].startswith(b"-")):
+            return Outcome(b"", over="backend-protocol-error")
+        if self.dialogue and lines[0].startswith(b"-"):
+            self.dialogue = False
+        return Outcome(wire(lines))
 
     def _mechanisms(self, lines: Sequence[bytes]) -> list[bytes]:
         shown = usable([line.decode() for line in lines[1:-1]])
