@@ -16,9 +16,18 @@ EXTERNAL = b"EXTERNAL"
 MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,40}\Z")
 """RFC 4422 3.1 allows 20 octets; some servers' own names are longer."""
 
-RESPONSE = re.compile(rb"(?:[A-Za-z0-9+/]+={0,2}|=|\*)?\Z")
+RESPONSE = re.compile(rb"(?:(?:[A-Za-z0-9+/]+={0,2}|=|\*)[ \t]*)?\Z")
 """A client's line in a dialogue, or its initial response: base64, `=` for nothing, `*` to cancel (RFC 4954 4,
-RFC 9051 6.2.2, RFC 5034 4).  Such lines are long; in nothing else could a server that splits them find a command."""
+RFC 9051 6.2.2, RFC 5034 4).  Such lines are long; in nothing else could a server that splits them find a command.
+Blanks behind base64 are no part of it; a line of blanks alone is no response."""
+
+BLANKS = b" \t"
+CANCEL = b"*"
+
+INITIAL_RESPONSE = 12288
+"""Octets of an initial response that pass: RFC 4954 4 names them as sufficient.  Tokens of XOAUTH2 have thousands."""
+REQUEST_LINE = INITIAL_RESPONSE + 64
+"""Octets of a whole AUTH command: its verb and the name of the mechanism come before the initial response."""
 
 PASSWORD = frozenset({b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"OAUTHBEARER", b"XOAUTH2"})
 
@@ -39,8 +48,25 @@ def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
 
 def is_request(arguments: bytes) -> bool:
     """Whether these are the arguments of an AUTH command: a mechanism, and an initial response at most."""
-    mechanism, _, initial = arguments.partition(b" ")
-    return bool(MECHANISM.match(mechanism) and RESPONSE.match(initial)) and initial != b"*"
+    mechanism, _, initial = arguments.rstrip(b" ").partition(b" ")
+    return bool(MECHANISM.match(mechanism) and RESPONSE.match(initial)) and not cancels(initial)
+
+
+def cancels(response: bytes) -> bool:
+    """Whether this response takes the exchange back."""
+    return response.strip(BLANKS) == CANCEL
+
+
+def proves(mechanism: bytes, response: bytes) -> bool:
+    """Whether a client that says this has said anything that can prove who it is.
+
+    Before that nothing is a success, whatever the server's reply looks like: in no mechanism does the server
+    authenticate a client that has sent no data (RFC 4422 3).  Where the data may be empty, an empty response must
+    still be sent: that is a whole login in ANONYMOUS (RFC 4505 2), and in EXTERNAL, which is refused here.
+    """
+    if cancels(response):
+        return False
+    return mechanism.upper() == b"ANONYMOUS" or response.strip(BLANKS) not in (b"", b"=")
 
 
 def refused(mechanism: bytes) -> bool:
