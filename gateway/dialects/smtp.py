@@ -656,8 +656,10 @@ class SMTP:
         told = False
         octets = 0
         while True:
-            heard = yield Await((BACKEND,), Patience.FINAL, REPLY_LINE)
+            heard = yield Await((BACKEND,), Patience.FINAL, REPLY_OCTETS)
             text = heard.text if isinstance(heard, Line) else b""
+            if len(text) > REPLY_LINE:
+                text = text[:COMMAND_LINE]  # its code is what counts, and clients take no such line
             match = _VERDICT.match(text)
             if match is None:
                 if _ASIDE.match(text):
