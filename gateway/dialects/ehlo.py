@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from . import sasl
+from . import extensions, sasl
 
 
 class Stage(Enum):
@@ -15,15 +15,6 @@ class Stage(Enum):
     OPEN = "before TLS, where it is the client's choice"
     SECURE = "inside TLS"
 
-
-AUTHORITY = frozenset(
-    b"XCLIENT XFORWARD XRCPTFORWARD XPROXY XPROXYFROM XPROXYTO XOORG XSESSIONPARAMS X-ANONYMOUSTLS XEXCH50"
-    b" XSHADOW XSHADOWREQUEST X-LINK2STATE".split()
-)
-"""Extensions by which a backend lets a trusted address, which is ours, speak for others."""
-
-UNSAFE = frozenset({b"PIPECONNECT", b"X_PIPE_CONNECT", b"PIPE_CONNECT", b"ATRN", b"TURN"})
-"""Talking before the greeting, and turning the session round."""
 
 AUTH = frozenset({b"AUTH", b"X-EXPS"})
 
@@ -37,10 +28,6 @@ def keyword(line: bytes) -> bytes:
     return _KEYWORD.match(line)[1].upper()  # type: ignore[index]  # matches always
 
 
-def is_authority(word: bytes) -> bool:
-    return word in AUTHORITY or word.startswith(b"XSHADOW")
-
-
 def mechanisms(lines: list[bytes]) -> frozenset[bytes]:
     """Every SASL mechanism that the reply offers, in upper case."""
     return frozenset(name.upper() for line in lines if keyword(line) in AUTH for name in _offer(line)[1])
@@ -51,22 +38,20 @@ def _offer(line: bytes) -> tuple[bytes, list[bytes]]:
     return (match[1], match[2].split()) if match else (line, [])
 
 
-def edit(lines: list[bytes], stage: Stage, *, burl: bool = True, requiretls: bool = False) -> list[bytes]:
+UNPROMISED = frozenset({b"REQUIRETLS"})
+"""What must not be offered where nobody knows that it works."""
+
+
+def edit(lines: list[bytes], stage: Stage, withheld: frozenset[bytes] = UNPROMISED) -> list[bytes]:
     """What the client is told; `lines` are the reply's without code.  The first is never touched,
     order is kept, STARTTLS comes last.  Editing twice is editing once.
 
-    `burl`: a message that the backend fetches can have our trace field.  `requiretls`: both legs are
-    under TLS and the backend's is verified, so that the promise holds (RFC 8689)."""
-    omitted = {b"STARTTLS"} | UNSAFE
-    if not burl:
-        omitted |= {b"BURL"}
-    if not requiretls:
-        omitted |= {b"REQUIRETLS"}
+    `withheld`: extensions that do not work in this session, beside those that are always hidden."""
     hidden = sasl.unusable(mechanisms(lines[1:]))
     kept = lines[:1]
     for line in lines[1:]:
         word = keyword(line)
-        if word in omitted or is_authority(word):
+        if word == b"STARTTLS" or extensions.is_hidden(word, withheld):
             continue
         if word in AUTH:
             if stage is Stage.CLOSED:

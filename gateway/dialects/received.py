@@ -16,6 +16,12 @@ _DOMAIN = re.compile(rb"(?=.{1,255}\Z)[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?
 _LITERAL = re.compile(rb"\[(?:IPv6:)?[0-9A-Fa-f:.]{2,45}\]\Z")
 _ATOM = re.compile(r"[A-Za-z0-9_-]+\Z")
 
+_PARAMETER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*(?:=[^ \t\"]*)?\Z")
+_SIZE = re.compile(rb"(SIZE=)([0-9]{1,20})\Z", re.IGNORECASE)
+_BLANKS = re.compile(rb"([ \t]+)")
+_COUNTERS = (2**31, 2**32, 2**63, 2**64, 10**20)
+"""Where a server's counter, or the 20 digits of RFC 1870, may come to an end."""
+
 _KEY_EXCHANGE = {"ECDHE-ECDSA-": "ECDHE_ECDSA", "ECDHE-RSA-": "ECDHE_RSA", "DHE-RSA-": "DHE_RSA", "DHE-DSS-": "DHE_DSS"}
 _BULK = {
     "AES128-GCM-SHA256": "AES_128_GCM_SHA256",
@@ -82,3 +88,22 @@ def received(
             lines.append(f"tls {suite}{group};".encode("ascii"))
     lines.append(when.encode("ascii"))
     return b"\r\n\t".join(lines) + b"\r\n"
+
+
+def declared(command: bytes, more: int) -> bytes:
+    """A MAIL command whose declared size (RFC 1870) is greater by so many octets: those that we add to the message.
+
+    The rest is not touched, nor is a size that is none, nor one that would pass the end of a counter: there a backend
+    might take a great message for a small one, and a few octets do not matter.
+    """
+    pieces = _BLANKS.split(command)
+    path = 4 if command.partition(b":")[2][:1] in (b" ", b"\t") else 2
+    for index in range(len(pieces) - 1, path, -2):  # from the end: a local part in quotes may hold anything
+        if not _PARAMETER.match(pieces[index]):
+            break
+        size = _SIZE.match(pieces[index])
+        if size:
+            octets = int(size[2])
+            if not any(octets < end <= octets + more for end in _COUNTERS):
+                pieces[index] = size[1] + b"%d" % (octets + more)
+    return b"".join(pieces)

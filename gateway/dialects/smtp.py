@@ -37,7 +37,7 @@ from ..negotiation.vocabulary import (
     Unavailable,
     Violation,
 )
-from . import ehlo, sasl, xclient
+from . import ehlo, extensions, sasl, xclient
 from .base import (
     REPLY_LINE,
     REPLY_LINES,
@@ -54,7 +54,7 @@ from .base import (
     converse,
 )
 from .reach import GREETS_ONCE, reached, refused, ungreeted, untrusted
-from .received import protocol_keyword, received
+from .received import declared, protocol_keyword, received
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
@@ -65,9 +65,8 @@ AUTH_LINE: Final = 12288
 """RFC 4954 4.  It holds base64 and nothing else, in which no tail is a command that matters."""
 EXTENDED_LINE: Final = 2048
 """MAIL and RCPT, where the backend offers an extension that lengthens them (RFC 1870, 3461, 4954 ...)."""
-LENGTHENING: Final = frozenset({
-    b"SIZE", b"8BITMIME", b"DSN", b"AUTH", b"SMTPUTF8", b"DELIVERBY", b"MT-PRIORITY", b"FUTURERELEASE", b"REQUIRETLS",
-})  # fmt: skip
+BLANKS: Final = b" \t"
+"""Behind a command they are tolerated (RFC 5321 4.1.1), and not sent on."""
 SWALLOWED_CHUNK: Final = 1024 * 1024
 """Octets of a refused BDAT chunk that we read on; with more the session ends."""
 LARGEST_CHUNK: Final = 2**31 - 65536
@@ -75,10 +74,13 @@ LARGEST_CHUNK: Final = 2**31 - 65536
 
 _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.DOTALL)
 _REPLY: Final = re.compile(rb"[2-5][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
+_ASIDE: Final = re.compile(rb"[01][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
+"""Not a reply: a line that comes before one.  1yz is preliminary in RFC 821 E, 0yz what sendmail says after VERB."""
+_VERDICT: Final = re.compile(rb"[\s\0]*([245][0-9][0-9])(?![0-9.,:])([ -]?)(.*)\Z", re.DOTALL)
+"""A line of a verdict, however sloppily written."""
 _BDAT: Final = re.compile(rb"([0-9]{1,19})(?: +(LAST))?\Z", re.IGNORECASE)
 
 WEB: Final = frozenset({b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"OPTIONS"})
-FORBIDDEN: Final = frozenset({b"ATRN", b"TURN"})
 OPEN_BEFORE_TLS: Final = frozenset({b"EHLO", b"NOOP", b"QUIT", b"STARTTLS"})
 """RFC 3207 4: exactly these are not answered 530 where TLS is required."""
 OPEN_BEFORE_EHLO: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
@@ -142,6 +144,7 @@ class SMTP:
         self._logins = Logins()
         self._trusted = False  # authenticated or a mail accepted: bad commands are no longer counted
         self._authenticated = False
+        self._verbose = False  # the client has asked for what comes before final replies
         self._layered = False
         self._must_greet = False
         self._name = b""  # what the client called itself since TLS
@@ -243,8 +246,8 @@ class SMTP:
                     yield from self._unasked(text)
                 case TooLong(side=Side.BACKEND):
                     _broken("a line without end")
-                case Line(text=text) if text.upper() == b"QUIT":
-                    yield from self._quit(text)
+                case Line(text=text) if text.upper().rstrip(BLANKS) == b"QUIT":
+                    yield from self._quit(text.rstrip(BLANKS))
                 case _:
                     yield from self._refuse(b"503 5.5.1 Only QUIT is allowed now")
 
@@ -310,6 +313,7 @@ class SMTP:
                     yield from self._refuse(b"500 5.5.2 Syntax error")
 
     def _command(self, text: bytes) -> Script:
+        text = text.rstrip(BLANKS)
         match = _COMMAND.match(text)
         if match is None:
             if text or self._closed or self._must_greet:
@@ -322,7 +326,7 @@ class SMTP:
             yield from self._too_long()
         elif verb in WEB:
             raise Violation(CLIENT, "http-on-mail-port")
-        elif ehlo.is_authority(verb) or verb in FORBIDDEN:
+        elif extensions.refuses_command(verb):
             yield from self._refuse(b"502 5.5.1 Command not implemented")
         elif verb == b"BDAT":
             yield from self._bdat(argument)
@@ -332,6 +336,19 @@ class SMTP:
             yield from self._refuse(b"503 5.5.1 Send EHLO/HELO first")
         else:
             yield from self._perform(verb, text, argument)
+
+    @property
+    def _withheld(self) -> frozenset[bytes]:
+        """Extensions that do not work in this session, as things are."""
+        withheld = set()
+        if self.terms.received and not self._chunking:
+            withheld.add(b"BURL")  # our trace field could not come before what the backend fetches
+        if not (self.terms.backend_verified and self.secured is not None):
+            withheld.add(b"REQUIRETLS")  # the promise would not hold on both legs (RFC 8689)
+        return frozenset(withheld)
+
+    def _refused(self, argument: bytes) -> bytes | None:
+        return extensions.refused_parameter(argument, self._withheld)
 
     @property
     def _closed(self) -> bool:
@@ -351,7 +368,7 @@ class SMTP:
     def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         match verb:
             case b"STARTTLS":
-                yield from self._starttls(text)
+                yield from self._starttls(argument)
             case b"NOOP" if self._closed or not self._dialled:
                 yield Send(CLIENT, b"250 2.0.0 OK\r\n")
             case b"RSET" if not self._dialled:
@@ -371,12 +388,10 @@ class SMTP:
                     self._greet(argument, extended=False)
             case b"AUTH" | b"X-EXPS":
                 yield from self._auth(verb, text, argument)
+            case b"MAIL" | b"RCPT" | b"SEND" | b"SOML" | b"SAML" if name := self._refused(argument):
+                yield from self._refuse(b"555 5.5.4 Parameter %s is not supported" % name)
             case b"MAIL" | b"SEND" | b"SOML" | b"SAML":
-                reply = yield from self._relay(verb, text)
-                if reply.positive:
-                    self._end_transaction()
-                    self._mail = True
-                    self._utf8 = b"SMTPUTF8" in argument.upper().split()
+                yield from self._mail_from(verb, text, argument)
             case b"RCPT":
                 reply = yield from self._relay(verb, text)
                 if reply.positive:
@@ -391,6 +406,9 @@ class SMTP:
                 reply = yield from self._relay(verb, text)
                 if reply.code == b"250":
                     self._end_transaction()
+            case b"VERB":
+                reply = yield from self._relay(verb, text)
+                self._verbose = self._verbose or reply.positive
             case _:
                 yield from self._relay(verb, text)
 
@@ -446,19 +464,14 @@ class SMTP:
         lines = [line[4:] for line in reply.lines]
         offered = {ehlo.keyword(line) for line in lines[1:]}
         self._chunking = b"CHUNKING" in offered
-        self._lengthened = not LENGTHENING.isdisjoint(offered)
-        self._authority = not complete or any(ehlo.is_authority(word) for word in offered)
+        self._lengthened = any(map(extensions.lengthens, offered))
+        self._authority = not complete or any(map(extensions.is_authority, offered))
         if any(name.endswith(sasl.PLUS) for name in ehlo.mechanisms(lines[1:])):
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
         stage = ehlo.Stage.SECURE
         if self.secured is None:
             stage = ehlo.Stage.OPEN if self.terms.policy is Policy.OPTIONAL else ehlo.Stage.CLOSED
-        told = ehlo.edit(
-            lines,
-            stage,
-            burl=self._chunking or not self.terms.received,
-            requiretls=self.terms.backend_verified and self.secured is not None,
-        )
+        told = ehlo.edit(lines, stage, self._withheld)
         if told != lines:
             reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
@@ -470,8 +483,8 @@ class SMTP:
         self._chunking = self._lengthened = False
         self._end_transaction()
 
-    def _starttls(self, text: bytes) -> Script:
-        if text.upper() != b"STARTTLS":
+    def _starttls(self, argument: bytes) -> Script:
+        if argument:
             yield from self._refuse(b"501 5.5.4 Syntax: STARTTLS takes no parameters")
         elif self.secured is not None:
             yield from self._refuse(b"503 5.5.1 TLS already active")
@@ -483,14 +496,15 @@ class SMTP:
             # ends with the EHLO that the client now owes.
             self._greet(b"", extended=False)
             self._must_greet = True
+            self._verbose = False
             self._stale = bool(self._introduced) and GREETS_ONCE in self.terms.known
 
     def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
-        mechanism, _, initial = argument.rstrip(b" \t").partition(b" ")
+        mechanism, _, initial = argument.partition(b" ")
         if mechanism and (not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism)):
             yield from self._refuse(b"504 5.5.4 Unrecognized authentication type")
             return
-        if not sasl.RESPONSE.match(initial) or initial == b"*":
+        if not sasl.RESPONSE.match(initial) or sasl.cancels(initial):
             yield from self._refuse(b"501 5.5.2 Syntax error in authentication response")
             return
         if mechanism and not self.terms.may_log_in():
@@ -498,35 +512,47 @@ class SMTP:
             yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
             return
         already, response = self._authenticated, b""
+        given = bool(initial) and sasl.proves(mechanism, initial)
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
             self._outstanding = verb
-            heard = yield Await((BACKEND, CLIENT), Patience.COMMAND, SASL_LINE)
-            match heard:
+            answered = yield from self._response(verb)
+            if answered is None:
+                return
+            response = answered
+            given = given or sasl.proves(mechanism, response)
+            reply = yield from self._ask(verb, response)
+        accepted = reply.code == b"235"
+        if mechanism:
+            # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
+            result = "failed" if not accepted else "ok" if given else "unproven"
+            yield Note("auth", (("result", result), ("mechanism", mechanism.upper())))
+        if accepted and given:
+            self._authenticated = self._trusted = True
+            self._layered = mechanism.upper() in sasl.LAYERED
+            yield Proven()
+        answer = self._pass_on(reply)
+        # Who takes his word back, or is in, guesses nothing.
+        guessed = mechanism and not already and not sasl.cancels(response) and reply.code.startswith(b"5")
+        yield from self._logins.rejected(answer) if guessed else answer
+
+    def _response(self, verb: bytes) -> Generator[Request, Any, bytes | None]:
+        """The client's next line in a dialogue; None where the dialogue is over instead, and the client knows."""
+        while True:
+            match (yield Await((BACKEND, CLIENT), Patience.COMMAND, SASL_LINE)):
                 case Line(side=Side.CLIENT, text=response) if sasl.RESPONSE.match(response):
-                    reply = yield from self._ask(verb, response)
+                    return response
                 case Line(side=Side.CLIENT):
                     yield from self._cancel(verb, b"501 5.5.2 Cannot decode response")
-                    return
+                    return None
                 case Line(text=words):
                     yield from self._unasked(words)
                 case TooLong(side=Side.BACKEND):
                     _broken("a line without end")
                 case _:
                     yield from self._cancel(verb, b"500 5.5.6 Authentication exchange line is too long")
-                    return
-        if mechanism:
-            result = "ok" if reply.code == b"235" else "failed"
-            yield Note("auth", (("result", result), ("mechanism", mechanism.upper())))
-        if reply.code == b"235":
-            self._authenticated = self._trusted = True
-            self._layered = mechanism.upper() in sasl.LAYERED
-            yield Proven()
-        answer = self._pass_on(reply)
-        # Who takes his word back, or is in, guesses nothing.
-        guessed = mechanism and not already and response != b"*" and reply.code.startswith(b"5")
-        yield from self._logins.rejected(answer) if guessed else answer
+                    return None
 
     def _cancel(self, verb: bytes, refusal: bytes) -> Script:
         """Take the client's word back (RFC 4954 4): the backend must no longer wait for a response, or it
@@ -540,11 +566,27 @@ class SMTP:
 
     # --- messages ----------------------------------------------------------------------------
 
+    def _mail_from(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        utf8 = b"SMTPUTF8" in argument.upper().split()
+        if self.terms.received:
+            # Its date is always as long.  What may still be added: `A` for an AUTH, and an empty line behind it.
+            more = len(self._field(utf8=utf8, authenticated=True)) + 2
+            greater = declared(text, more)
+            text = greater if len(greater) <= self._longest(verb) else text
+        reply = yield from self._relay(verb, text)
+        if reply.positive:
+            self._end_transaction()
+            self._mail = True
+            self._utf8 = utf8
+
     def _trace(self) -> bytes:
         """The Received: field of this transaction; empty if it has one, or is to have none."""
         if self._traced or not self.terms.received:
             return b""
         self._traced = True
+        return self._field(utf8=self._utf8, authenticated=self._authenticated)
+
+    def _field(self, *, utf8: bool, authenticated: bool) -> bytes:
         return received(
             name=self._name,
             client=self.terms.client,
@@ -552,9 +594,9 @@ class SMTP:
             hostname=self.terms.hostname,
             keyword=protocol_keyword(
                 extended=self._extended,
-                utf8=self._utf8,
+                utf8=utf8,
                 tls=self.secured is not None,
-                authenticated=self._authenticated,
+                authenticated=authenticated,
             ),
             identity=f"{self.terms.session}-{self._messages + 1}",
             date=self.terms.now(),
@@ -578,12 +620,65 @@ class SMTP:
         yield from self._verdict(b"DATA")
 
     def _verdict(self, verb: bytes) -> Script:
+        """What the backend says to a whole message.
+
+        One rule stands above all others here: who has sent a message that the backend took is never told a failure, or
+        would deliver it again.  So, other than everywhere else, nothing that surrounds a verdict ends the wait for it,
+        and a verdict of which a line is there counts, although the rest is lost.
+        """
         self._outstanding = verb
-        reply = yield from self._reply(Patience.FINAL)
+        lines: list[bytes] = []
+        rest: bytes | None = None
+        trouble: Trouble | None = None
+        try:
+            rest = yield from self._judged(lines)
+        except Trouble as befallen:
+            if not lines:
+                raise
+            trouble = befallen
+        self._outstanding = b""
+        reply = Reply((*lines[:-1], lines[-1][:3] + b" " + lines[-1][4:] if lines[-1][3:] else lines[-1]))
         self._end_transaction()
         if reply.positive:
             yield from self._delivered()
         yield from self._pass_on(reply)
+        if trouble is not None:
+            raise trouble
+        if rest is not None:
+            yield from self._unasked(rest)
+
+    def _judged(self, lines: list[bytes]) -> Generator[Request, Any, bytes | None]:
+        """Collect the lines of a verdict.  Returns the line behind it that ended it, if one did.
+
+        A line with another code begins another reply: a positive one that had begun stands, a refusal gives way (421
+        may come at any time, RFC 5321 3.8).  3yz is no verdict, and neither is what is no reply at all.
+        """
+        told = False
+        octets = 0
+        while True:
+            heard = yield Await((BACKEND,), Patience.FINAL, REPLY_OCTETS)
+            text = heard.text if isinstance(heard, Line) else b""
+            if len(text) > REPLY_LINE:
+                text = text[:COMMAND_LINE]  # its code is what counts, and clients take no such line
+            match = _VERDICT.match(text)
+            if match is None:
+                if _ASIDE.match(text):
+                    yield from self._aside(text, shown=not lines)
+                elif not told:
+                    told = True
+                    yield Note("backend-protocol-error", (("detail", f"before its verdict: {text[:80]!r}"),))
+                continue
+            code, mark, words = match.groups()
+            if lines and code != lines[0][:3]:
+                if lines[0].startswith(b"2"):
+                    return text
+                lines.clear()
+            lines.append(text if _REPLY.match(text) else code + (mark or b" ") + words)
+            octets += len(text)
+            if mark != b"-":
+                return None
+            if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
+                _broken("a reply without end")
 
     def _delivered(self) -> Script:
         self._messages += 1
@@ -643,7 +738,7 @@ class SMTP:
 
     def _burl(self, text: bytes, argument: bytes) -> Script:
         """RFC 4468.  What the backend fetches comes behind our trace field, sent as a chunk."""
-        if self.terms.received and not self._chunking:
+        if extensions.refuses_command(b"BURL", self._withheld):
             yield from self._refuse(b"502 5.5.1 Command not implemented")
             return
         header = self._trace() if self._recipients else b""
@@ -655,12 +750,14 @@ class SMTP:
                 self._recipients = 0
                 yield from self._pass_on(reply)
                 return
-        reply = yield from self._ask(b"BURL", text, Patience.FINAL)
         if argument.upper().split()[-1:] == [b"LAST"]:
-            self._end_transaction()
-            if reply.positive:
-                yield from self._delivered()
-        elif not reply.positive:
+            if not self._dialled:
+                yield from self._reach(b"BURL")
+            yield Send(BACKEND, text + b"\r\n")
+            yield from self._verdict(b"BURL")
+            return
+        reply = yield from self._ask(b"BURL", text, Patience.FINAL)
+        if not reply.positive:
             self._recipients = 0  # the backend may have dropped the transaction: further chunks are swallowed
         yield from self._pass_on(reply)
 
@@ -708,9 +805,12 @@ class SMTP:
                     text = heard.text if isinstance(heard, Line) else b""
                 else:
                     text, first = first, None
-                if self._replaces(text, lines):
-                    lines, octets = [], 0
                 octets += len(text)
+                if self._dialled and _ASIDE.match(text) and octets <= REPLY_OCTETS:
+                    yield from self._aside(text, shown=relayed and not lines)
+                    continue
+                if self._replaces(text, lines):
+                    lines, octets = [], len(text)
                 if not _REPLY.match(text) or (lines and text[:3] != lines[0][:3]):
                     _broken(repr(text[:80]))
                 if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
@@ -725,6 +825,11 @@ class SMTP:
             raise
         self._outstanding = b""
         return Reply(tuple(lines))
+
+    def _aside(self, text: bytes, *, shown: bool) -> Script:
+        """A line that is no reply.  Who has not asked for such lines would take it for one, and for a failure."""
+        if shown and self._verbose:
+            yield Send(CLIENT, text + b"\r\n")
 
     def _replaces(self, text: bytes, lines: list[bytes]) -> bool:
         """Whether this line begins a refusal that stands for the whole reply.
@@ -753,6 +858,9 @@ class SMTP:
 
         Another refusal is told and ends the session, too: the client would take it for the next reply.
         """
+        if _ASIDE.match(text):
+            yield from self._aside(text, shown=True)
+            return
         reply = yield from self._reply(first=text, relayed=text[:1] in (b"4", b"5"))
         if not reply.refuses or reply.code in BAD_COMMAND:
             _broken(f"unasked: {text[:80]!r}")

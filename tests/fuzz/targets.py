@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.config import ConfigurationError, Machine, parse
-from gateway.dialects import DIALECTS, ehlo, imap, pop3
+from gateway.dialects import DIALECTS, ehlo, extensions, imap, pop3
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.negotiation.driver import Negotiation
 from gateway.negotiation.filters import END, Counted, Message, Newlines
@@ -262,7 +262,7 @@ def lists(octets: bytes) -> None:
                 # The first line is the domain, which is never touched; the last may be our own.
                 words = [ehlo.keyword(line) for line in told[1:]]
                 assert words.count(b"STARTTLS") == (stage is not ehlo.Stage.SECURE)
-                assert not any(ehlo.is_authority(word) for word in words)
+                assert not any(extensions.is_hidden(word) for word in words)
                 assert stage is not ehlo.Stage.CLOSED or not ehlo.AUTH & set(words)
                 assert b"EXTERNAL" not in ehlo.mechanisms(told[1:])
         case 1:

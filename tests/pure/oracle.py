@@ -22,7 +22,10 @@ AUTHORITY = re.findall(
     "XCLIENT XFORWARD XRCPTFORWARD XPROXY XPROXYFROM XPROXYTO XOORG XSESSIONPARAMS X-ANONYMOUSTLS XEXCH50"
     " XSHADOW XSHADOWREQUEST X-LINK2STATE",
 )
-NEVER = [*AUTHORITY, "PIPECONNECT", "X_PIPE_CONNECT", "ATRN", "TURN", "REQUIRETLS", "STARTTLS"]
+NEVER = [
+    *AUTHORITY, "PIPECONNECT", "X_PIPE_CONNECT", "ATRN", "TURN", "XTRN", "REQUIRETLS", "STARTTLS", "PRDR", "CHECKPOINT",
+    "XRDST", "X-EXCHANGEAUTH",
+]  # fmt: skip
 PASSWORDS = {"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "OAUTHBEARER", "XOAUTH2"}
 
 
@@ -129,7 +132,7 @@ class SMTPOracle:
             return Outcome(b"503 5.5.1 Only QUIT is allowed now\r\n")
         if self.verb in ("GET", "POST", "CONNECT", "PUT", "HEAD", "OPTIONS"):
             return Outcome(b"421 4.7.0 Protocol error\r\n", over="http-on-mail-port")
-        if self.verb in [*AUTHORITY, "ATRN", "TURN"]:
+        if self.verb in [*AUTHORITY, "ATRN", "TURN", "XTRN"]:
             return Outcome(b"502 5.5.1 Command not implemented\r\n")
         if self.verb == "STARTTLS":
             if not bare:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from gateway.dialects import DIALECTS
+from gateway.dialects import DIALECTS, ehlo, extensions
 from gateway.dialects.base import Policy
 from gateway.negotiation.filters import Newlines
 from gateway.negotiation.vocabulary import Side
@@ -71,6 +71,16 @@ def test_what_an_old_server_says_is_relayed_with_the_right_edits(server: Server)
             left_out: set[int] = set()
             while (ended := Performance(variant, policy, phase, cut, newlines).play(left_out)) is not None:
                 left_out.add(ended)
+
+
+def test_T01_every_extension_that_a_recorded_server_offers_is_in_the_table(server: Server) -> None:
+    if server["protocol"] == "smtp":
+        asked = [(server["hello"], server["reply"]), *((more["send"], more["reply"]) for more in server["more"])]
+        offers = [
+            reply[1:] for send, reply in asked if send.upper().startswith("EHLO") and reply and reply[0][:3] == "250"
+        ]
+        words = {ehlo.keyword(line[4:].encode("utf-8")) for lines in offers for line in lines} - {b""}
+        assert [word for word in words if extensions.known(word) is None] == []
 
 
 def variants(server: Server) -> Iterator[Server]:

@@ -389,8 +389,8 @@ def test_a_lazy_session_in_the_clear_tells_the_backend_the_clients_name_first() 
 
 
 def test_a_lazy_session_with_optional_tls_dials_for_authentication() -> None:
-    play = lazy(policy=OPTIONAL).client(b"AUTH DIGEST-MD5\r\n", DIAL).dialled()
-    play.backend(GREETING, to_backend(b"AUTH DIGEST-MD5\r\n")).backend(b"235 ok\r\n", to_client(b"235 ok\r\n"))
+    play = lazy(policy=OPTIONAL).client(b"AUTH DIGEST-MD5 x\r\n", DIAL).dialled()
+    play.backend(GREETING, to_backend(b"AUTH DIGEST-MD5 x\r\n")).backend(b"235 ok\r\n", to_client(b"235 ok\r\n"))
     play.client(b"\0", ABORT_BACKEND, close("sasl-layer-unsupported")).run()
 
 
@@ -419,7 +419,7 @@ def test_an_unasked_reply_that_breaks_off_is_not_relayed() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [b"hello", b"", b"25", b"2500", b"150 x", b"650 x", b"250x", b"354 go on", b"334 go on", b"x" * 9000],
+    [b"hello", b"", b"25", b"2500", b"650 x", b"250x", b"354 go on", b"334 go on", b"x" * 9000],
     ids=lambda words: repr(words[:12]),
 )
 def test_a_reply_that_is_none_ends_the_session(words: bytes) -> None:

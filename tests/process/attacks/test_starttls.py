@@ -59,7 +59,7 @@ STRANGE = {
     # what is said, and how the refusals begin
     "smtp": [
         (b"STARTTLS foo\r\n", rb"501 "),
-        (b"STARTTLS \r\n", rb"501 "),
+        (b"STARTTLS . \r\n", rb"501 "),
         (b"STARTTLSfoo\r\n", rb"5"),
         (b"\0STARTTLS\r\n", rb"500 "),
         (b"STARTTLS\0\r\n", rb"500 "),
