@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import Any, Final
 
 from ..negotiation.filters import Counted
@@ -18,6 +20,7 @@ from ..negotiation.vocabulary import (
     Close,
     Expired,
     Line,
+    Longer,
     Lost,
     Note,
     Pass,
@@ -65,17 +68,36 @@ BOTH: Final = (BACKEND, CLIENT)
 COMMAND_LINE: Final = 8192
 """RFC 7162 4."""
 UNTAGGED: Final = 3
-"""Lines without a tag in a row before we hang up: whoever sends them speaks another protocol."""
+"""Lines in a row without a tag, or with nothing else, before we hang up: whoever sends them speaks another protocol."""
 
-_COMMAND: Final = re.compile(rb"([!#-$,-;=?-\[\]^-z|}~]{1,64}) (.*)\Z", re.DOTALL)
-"""Tag (RFC 9051 9: ASTRING-CHARs without `+`, here also without what HTML would act on) and rest."""
-_VERB: Final = re.compile(rb"([A-Za-z][A-Za-z0-9.-]*)(?: (.*))?\Z", re.DOTALL)
+TAG: Final = 1000
+"""Octets of a tag; RFC 9051 has no limit, and no client needs more than a few."""
+UNPAID: Final = 16
+"""Commands with an untagged BAD for an answer that we remember, because a tagged reply may follow.  When there are
+more, we ask the backend something and forget them."""
+
+_TAG: Final = rb"[!#$&',-\[\]-z|}~]{1,%d}" % TAG
+"""RFC 9051 9: ASTRING-CHARs without `+`."""
+_COMMAND: Final = re.compile(rb"(%s)(?: (.*))?\Z" % _TAG, re.DOTALL)
+_BEGUN: Final = re.compile(rb"(%s) " % _TAG)
+_VERB: Final = re.compile(rb"([A-Za-z][A-Za-z0-9.-]*)(?: (.*)|\t[ \t]*)?\Z", re.DOTALL)
+BLANKS: Final = b" \t"
+LONGER: Final = Longer(re.compile(rb"%s (?:ID|AUTHENTICATE) " % _TAG, re.IGNORECASE), 65536)
+"""RFC 2971 3.3 allows an ID of 31.8 kB, and twice that if each octet is quoted.  RFC 4954 4 names 12288 octets for an
+initial response.  A session holds no more for such a line than for a response (SASL_LINE) or for literals."""
 _LITERAL: Final = re.compile(rb"\{([0-9]+)(\+?)\}\Z")
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACE: Final = re.compile(rb'(?:\A|[ \t()"~])\{|\{[-+ \t0-9]*\}?[-+ \t]*\Z')
+"""An opening brace that some server may take for the beginning of a literal: outside of quotes, and where a word begins
+or with nothing but a number behind it.  (Dovecot says `+` to `{5}x` before it refuses it; for Courier a brace ends an
+atom.)"""
 _GREETING: Final = re.compile(rb"\* (OK|BYE|PREAUTH)(?: |\Z)", re.IGNORECASE)
 _STATUS: Final = re.compile(rb"(?:\*|[^ *+]+) (?:OK|NO|BAD|BYE|PREAUTH)(?: |\Z)", re.IGNORECASE)
 _LIST: Final = re.compile(rb"\A(\* CAPABILITY)([ \t].*)?\Z", re.IGNORECASE | re.DOTALL)
 _CODE: Final = re.compile(rb"(\[CAPABILITY)([ \t][^\]]*)?(?=\]|\Z)", re.IGNORECASE)
-_VERDICT: Final = re.compile(rb"(OK|NO|BAD)(?: |\Z)", re.IGNORECASE)
+_VERDICT: Final = re.compile(rb"(OK|NO|BAD|BYE)(?: |\Z)", re.IGNORECASE)
+"""BYE has no tag (RFC 9051 7.1.5), but servers exist that give it one."""
+_UNTAGGED_BAD: Final = re.compile(rb"\* BAD(?: |\Z)", re.IGNORECASE)
 _LATER: Final = re.compile(rb" *\[(?:UNAVAILABLE|INUSE|LIMIT)[\] ]", re.IGNORECASE)
 """Behind NO: whatever the password, it would have been refused (RFC 5530 3)."""
 _STRING: Final = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
@@ -174,21 +196,30 @@ class Command:
     verb: bytes
     """In upper case."""
     arguments: bytes | None
-    """Behind the blank; None if there is no blank."""
+    """Behind the blank; None if there is nothing but blanks."""
     line: bytes
     literal: Literal | None
+    before: tuple[bytes, ...] = ()
+    """Lines before `line`, written by us: each ends with a literal that waits, whose octets begin the next one."""
 
 
 def literal_of(line: bytes) -> Literal | None:
     """The literal announced at a line's end.  Raises Malformed for a quoted string that does not end
-    in the line, and for a line that ends with a brace but announces nothing."""
+    in the line, and for what is no literal but looks like one to some server."""
     if line.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') % 2:
         raise Malformed
-    if not line.endswith(b"}"):
+    if b"{" not in line:
         return None
+    literal = _announced(line)
+    if literal is None and _BRACE.search(_QUOTED.sub(b'""', line)):
+        raise Malformed
+    return literal
+
+
+def _announced(line: bytes) -> Literal | None:
     match = _LITERAL.search(line)
     if match is None:
-        raise Malformed
+        return None
     digits = match[1].lstrip(b"0") or b"0"
     # So many digits that the number need not be known: int() has a limit of its own.
     return Literal(int(digits[:12]), not match[2])
@@ -202,13 +233,40 @@ def spelled(line: bytes, literal: Literal | None) -> bytes:
 def edit_id(arguments: bytes) -> bytes:
     """ID's arguments (RFC 2971 3.3) without the fields that trusted proxies use to speak for clients.
     Raises Malformed for what is no list of strings."""
-    if arguments.strip(b" ").upper() == b"NIL":
-        return b"NIL"
-    inner = arguments.strip(b" ")
+    strings = _edited_fields(arguments)
+    return b"(%s)" % b" ".join(_written(string) for string in strings) if strings else b"NIL"
+
+
+def id_lines(tag: bytes, arguments: bytes) -> list[bytes]:
+    """The same as a command whose lines are no longer than others: a server that splits long lines would take the tail
+    for a command.  What does not fit is a literal that waits; its octets begin the next line."""
+    lines = []
+    line, room = tag + b" ID (", COMMAND_LINE - len(tag)
+    for number, string in enumerate(_edited_fields(arguments)):
+        written = b" " * (number > 0) + _written(string)
+        room -= len(written)
+        if room < MARGIN and string is not None:
+            octets = _unquoted(string)
+            lines.append(line + b" " * (number > 0) + b"{%d}" % len(octets))
+            line, room = octets, COMMAND_LINE
+        else:
+            line += written
+    return [*lines, line + b")"]
+
+
+MARGIN: Final = 32
+"""What may still come in a line when nothing more fits: a literal's announcement, NIL, parentheses."""
+
+
+def _edited_fields(arguments: bytes) -> list[bytes | None]:
+    """Names and values in turn, without their quotes; None for NIL."""
+    if arguments.strip(BLANKS).upper() == b"NIL":
+        return []
+    inner = arguments.strip(BLANKS)
     if len(inner) < 2 or not inner.startswith(b"(") or not inner.endswith(b")"):
         raise Malformed
     inner = inner[1:-1].strip(b" ")
-    kept = []
+    kept: list[bytes | None] = []
     at = 0
     while at < len(inner):
         pair = _PAIR.match(inner, at)
@@ -216,8 +274,12 @@ def edit_id(arguments: bytes) -> bytes:
             raise Malformed
         at = pair.end()
         if not _unquoted(pair[1]).strip().lower().startswith(b"x-"):
-            kept.append(b'"%s" %s' % (pair[1], b"NIL" if pair[2] is None else b'"%s"' % pair[2]))
-    return b"(%s)" % b" ".join(kept) if kept else b"NIL"
+            kept += [pair[1], pair[2]]
+    return kept
+
+
+def _written(string: bytes | None) -> bytes:
+    return b"NIL" if string is None else b'"%s"' % string
 
 
 def quoted(octets: bytes) -> bytes:
@@ -255,6 +317,21 @@ class Verdict:
         return self.status == b"NO" and not _LATER.match(self.line, self.line.index(b" ") + 3)
 
 
+TAGLESS: Final = Verdict(b"BAD", b"")
+"""The backend has said BAD without a tag, and the client has heard it (RFC 9051 7.1.3).  Either the backend could not
+read the command, or it is about something else and the tagged reply will follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a command that has got nothing but an untagged BAD was about."""
+
+    mechanism: bytes
+    """Empty if it was no login."""
+    given: bool
+    """The backend has all that the login takes."""
+
+
 class Refusal(Exception):
     """The backend says BYE and leaves before the client has its greeting."""
 
@@ -272,6 +349,11 @@ class IMAP:
         self._reached = False  # the backend has greeted
         self._tag = b""  # of the command that the backend owes a reply to
         self._begun = False  # ... and has begun to answer
+        self._wire = b""  # the tag of the command that is under way, ours or the client's
+        self._given = False  # the backend has all that the login under way takes
+        self._unpaid: dict[bytes, Login] = {}  # by tag: commands that got an untagged BAD, and may still get a reply
+        self._may_ask = False  # the backend may still ask for more of one of them
+        self._ahead: Line | Unclean | TooLong | None = None  # the client's next line, heard already
         self._midway = False  # words of ours would land inside a line or a literal of the backend's
         self._bye = False  # the backend said its goodbye itself
         self._bad = 0
@@ -386,6 +468,8 @@ class IMAP:
                 return text[len(tag) + 1 :], untagged
             if not text.startswith(b"* "):
                 raise _broken(text)
+            if _UNTAGGED_BAD.match(text):
+                return text[2:], untagged
             untagged.append(text)
         raise _broken(b"a reply without end")
 
@@ -430,15 +514,52 @@ class IMAP:
 
     def talk(self) -> Script:
         while True:
-            heard = yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE)
+            heard, self._ahead = self._ahead, None
+            if heard is None:
+                heard = yield from self._next()
             match heard:
                 case Line(side=Side.BACKEND, text=text):
-                    yield from self._relay(text)
+                    if (yield from self._unasked(text)):
+                        return
                 case Line(text=text):
                     if (yield from self._command(text)):
                         return
+                case TooLong():
+                    yield from self._too_long(heard)
                 case _:
-                    yield from self._refuse_untagged(b"Invalid characters")
+                    yield from self._refuse_stranger(b"*", b"Invalid characters")
+
+    def _next(self) -> Generator[Request, Any, Line | Unclean | TooLong]:
+        """The client's next command, or what the backend says without being asked."""
+        return (yield from self._hear(BOTH, Patience.COMMAND, COMMAND_LINE, LONGER))
+
+    def _unasked(self, text: bytes) -> Generator[Request, Any, bool]:
+        """A line of the backend's while no command is under way.  Returns whether it is a login's success."""
+        if text.partition(b" ")[0] in self._unpaid:
+            return (yield from self._late(text))
+        yield from self._relay(text)
+        return False
+
+    def _late(self, text: bytes) -> Generator[Request, Any, bool]:
+        """The tagged reply to a command that was answered without its tag.  Returns whether it is a login's success."""
+        tag = text.partition(b" ")[0]
+        login = self._unpaid.pop(tag)
+        verdict = _verdict(tag, text)
+        if login.mechanism:
+            # A success that crosses with a newer command comes too late: the client is no longer where it was.
+            _must_be_earned(verdict, login.given and not self._wire)
+            return (yield from self._judge(login.mechanism, verdict))
+        yield from self._tell(verdict)
+        return False
+
+    def _too_long(self, heard: TooLong) -> Script:
+        yield Note("client-line-too-long")
+        tagged = _BEGUN.match(heard.begin)
+        if tagged is None:
+            yield from self._refuse_stranger(b"*", b"Command too long", _announced(heard.end))
+        else:
+            self._untagged = 0
+            yield from self._refuse(tagged[1], b"BAD Command too long", _announced(heard.end))
 
     def _command(self, line: bytes) -> Generator[Request, Any, bool]:
         """One command of the client.  Returns whether it was a login that succeeded."""
@@ -448,7 +569,10 @@ class IMAP:
             literal, sound = None, False
         tagged = _COMMAND.match(line)
         if tagged is None:
-            yield from self._refuse_untagged(b"Invalid tag", literal)
+            yield from self._refuse_stranger(b"*", b"Invalid tag", literal)
+            return False
+        if tagged[2] is None:
+            yield from self._refuse_stranger(tagged[1], b"Missing command")
             return False
         self._untagged = 0
         verb = _VERB.match(tagged[2])
@@ -458,7 +582,8 @@ class IMAP:
         if not sound:
             yield from self._refuse(tagged[1], b"BAD Invalid arguments")
             return False
-        command = Command(tagged[1], verb[1].upper(), verb[2], line, literal)
+        arguments = verb[2] if (verb[2] or b"").strip(BLANKS) else None
+        command = Command(tagged[1], verb[1].upper(), arguments, line, literal)
         return (yield from COMMANDS.get(command.verb, IMAP._other)(self, command))
 
     def _capability(self, command: Command) -> Generator[Request, Any, bool]:
@@ -489,8 +614,8 @@ class IMAP:
         if self._reached:
             try:
                 verdict = yield from self._ask(command)
-                yield from self._conclude(command, verdict)
-                granted = verdict.status == b"OK"
+                yield from self._conclude(command.verb, verdict)
+                granted = verdict.status in (b"OK", b"BYE")
             except Lost as lost:
                 if lost.side is CLIENT or self._midway:
                     raise
@@ -510,21 +635,23 @@ class IMAP:
             return (yield from self._refuse(command.tag, b"BAD TLS is already active", command.literal))
         if command.arguments is not None:
             return (yield from self._refuse(command.tag, b"BAD STARTTLS takes no arguments", command.literal))
+        if self._unpaid:
+            yield from self._settle(command.tag)  # what was said in the clear is answered in the clear
         self.secured = yield StartTLS(CLIENT, command.tag + b" OK Begin TLS negotiation now\r\n")
         return False
 
     def _id(self, command: Command) -> Generator[Request, Any, bool]:
         """RFC 2971: ours before TLS (what the backend remembered of it would survive), edited inside."""
         try:
-            arguments = edit_id((yield from self._collect(command)))
-            if len(arguments) > COMMAND_LINE:
-                raise Malformed
+            said = yield from self._collect(command)
+            arguments = edit_id(said)
         except Malformed:
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments"))
         if self.secured is None:
             return (yield from self._answer(b"* ID NIL\r\n" + command.tag + b" OK ID completed"))
         line = command.tag + b" ID " + arguments
-        return (yield from self._forward(Command(command.tag, b"ID", arguments, line, None)))
+        *before, line = [line] if len(line) <= COMMAND_LINE else id_lines(command.tag, said)
+        return (yield from self._forward(Command(command.tag, b"ID", arguments, line, None, tuple(before))))
 
     def _login(self, command: Command) -> Generator[Request, Any, bool]:
         if self._stage is Stage.CLOSED:
@@ -534,20 +661,26 @@ class IMAP:
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
         if self._stage is Stage.CLOSED:
             return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
-        mechanism = (command.arguments or b"").partition(b" ")[0].upper()
-        if command.literal is not None or not sasl.is_request(command.arguments or b""):
+        arguments = (command.arguments or b"").rstrip(BLANKS)
+        mechanism, _, initial = arguments.partition(b" ")
+        if command.literal is not None or not sasl.is_request(arguments):
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
         if sasl.refused(mechanism):
             return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
-        return (yield from self._prove(command, mechanism))
+        return (yield from self._prove(command, mechanism.upper(), given=bool(initial)))
 
-    def _prove(self, command: Command, mechanism: bytes) -> Generator[Request, Any, bool]:
-        """A login, however long it takes.  Its success is the backend's tagged OK and nothing else."""
+    def _prove(self, command: Command, mechanism: bytes, *, given: bool = False) -> Generator[Request, Any, bool]:
+        """A login, however long it takes.  Its success is the backend's tagged OK and nothing else; `given` tells
+        whether the command alone is all that it takes."""
         if not self.terms.may_log_in():
             yield TOO_MANY_FAILURES
             reply = b"NO [UNAVAILABLE] Temporary authentication failure"
             return (yield from self._refuse(command.tag, reply, command.literal))
-        verdict = yield from self._ask(command)
+        verdict = yield from self._ask(command, mechanism, given=given)
+        return (yield from self._judge(mechanism, verdict))
+
+    def _judge(self, mechanism: bytes, verdict: Verdict) -> Generator[Request, Any, bool]:
+        """The end of a login.  Returns whether it succeeded."""
         succeeded = verdict.status == b"OK"
         result = "ok" if succeeded else "failed"
         yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
@@ -555,7 +688,7 @@ class IMAP:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
         else:
-            answer = self._conclude(command, verdict)
+            answer = self._conclude(b"", verdict)
             yield from self._logins.rejected(answer) if verdict.rejects else answer
         return succeeded
 
@@ -568,74 +701,159 @@ class IMAP:
 
     def _forward(self, command: Command) -> Generator[Request, Any, bool]:
         verdict = yield from self._ask(command)
-        yield from self._conclude(command, verdict)
+        yield from self._conclude(command.verb, verdict)
         return False
 
-    def _conclude(self, command: Command, verdict: Verdict) -> Script:
-        """The backend's verdict for the client."""
-        yield from self._pass_on(verdict.line)
-        if verdict.status == b"BAD":
-            self._count()
-        elif verdict.status == b"OK" and command.verb != b"NOOP":
-            self._bad = 0
+    def _tell(self, verdict: Verdict) -> Script:
+        # An untagged BAD was relayed already.  A reply to an older command with the same tag would be taken for the
+        # newer one's.
+        if verdict is not TAGLESS and not (self._tag and verdict.line.startswith(self._tag + b" ")):
+            yield from self._pass_on(verdict.line)
 
-    def _ask(self, command: Command) -> Generator[Request, Any, Verdict]:
-        """Send a whole command and relay what the backend says to it, except its verdict."""
+    def _conclude(self, verb: bytes, verdict: Verdict) -> Script:
+        """The backend's verdict for the client."""
+        yield from self._tell(verdict)
+        match verdict.status:
+            case b"BAD":
+                self._count()
+            case b"BYE":
+                self._bye = True
+            case b"OK" if verb != b"NOOP":
+                self._bad = 0
+
+    def _ask(
+        self, command: Command, mechanism: bytes = b"", *, given: bool = False
+    ) -> Generator[Request, Any, Verdict]:
+        """Send a whole command and relay what the backend says to it, except its verdict.  Afterwards `_given` tells
+        whether all was said that a login takes."""
         self._tag = command.tag
         yield from self._reach()
         self._lines = self._octets = 0
+        asking = command.literal is not None and self._may_ask
+        if asking or command.tag in self._unpaid or len(self._unpaid) == UNPAID:
+            yield from self._settle(command.tag)
+        self._wire = command.tag
+        self._given = False
+        verdict = yield from self._dialogue(command, given)
+        if mechanism:
+            _must_be_earned(verdict, self._given)
+        self._tag = self._wire = b""
+        self._begun = False
+        if verdict is TAGLESS:
+            self._unpaid[command.tag] = Login(mechanism, self._given)
+            self._may_ask = self._may_ask or command.verb == b"AUTHENTICATE" or command.literal is not None
+        else:
+            self._may_ask = False  # commands are answered in order
+        return verdict
+
+    def _settle(self, tag: bytes) -> Script:
+        """Ask a question of our own.  What the backend says before the answer is about older commands; nothing about
+        them comes later.  Without that, a late reply or a late `+` could be taken for one to the command with this
+        tag."""
+        taken = {tag, *self._unpaid}
+        self._wire = next(ours for number in count(10) if (ours := b"sgw%d" % number) not in taken)
+        yield Send(BACKEND, self._wire + b" NOOP\r\n")
+        reply = yield from self._reply()
+        if not isinstance(reply, Verdict) or reply is TAGLESS:
+            raise _broken(b"no answer to NOOP")
+        self._unpaid.clear()
+        self._may_ask = False
+
+    def _dialogue(self, command: Command, given: bool) -> Generator[Request, Any, Verdict]:
+        """From the command's first line to the verdict."""
+        for line in command.before:
+            yield Send(BACKEND, line + b"\r\n")
+            reply = yield from self._decided((yield from self._reply()))
+            if isinstance(reply, Verdict):
+                return reply
         line, literal = command.line, command.literal
         spent = 0
+        said = b""
         while literal is not None:
+            said += line
             after = self._afford(spent, literal)
             yield Send(BACKEND, spelled(line, literal) + b"\r\n")
             reply = yield from self._reply()
-            if isinstance(reply, Verdict):
-                # Rejected early: what the client sends without waiting must not be taken for commands.
-                if command.verb == b"LOGIN" and reply.status == b"OK":
-                    raise _broken(reply.line)
+            rejected = isinstance(reply, Verdict)
+            if rejected:
+                # What the client sends without waiting must not be taken for commands.
                 yield from self._swallow(literal, spent)
-                return self._settled(reply)
+            reply = yield from self._decided(reply)
+            if isinstance(reply, Verdict):
+                return reply
+            if rejected and not literal.waits:
+                raise _broken(reply.line)  # what it asks for is gone
             if literal.waits:
                 yield Send(CLIENT, reply.line + b"\r\n")
             yield Pass(CLIENT, Counted(literal.octets))
             line, literal = yield from self._rest()
             spent = after + len(line)
         yield Send(BACKEND, line + b"\r\n")
-        reply = yield from self._reply()
+        self._given = given or (command.verb == b"LOGIN" and _has_password(said + line))
+        reply = yield from self._decided((yield from self._reply()))
         while isinstance(reply, Continuation):
             if command.verb != b"AUTHENTICATE":
                 raise _broken(reply.line)  # nothing else may ask for more
             yield Send(CLIENT, reply.line + b"\r\n")
             reply = yield from self._response()
-        return self._settled(reply)
+        return reply
 
-    def _settled(self, verdict: Verdict) -> Verdict:
-        self._tag = b""
-        self._begun = False
-        return verdict
+    def _decided(self, reply: Verdict | Continuation) -> Generator[Request, Any, Verdict | Continuation]:
+        """The same reply.  Behind an untagged BAD it is the next one, or none if the client goes on before that."""
+        while reply is TAGLESS:
+            self._tag = b""
+            self._begun = False
+            self._ahead = self._ahead or (yield from self._next())
+            if self._ahead.side is CLIENT:
+                break
+            heard, self._ahead = self._ahead, None
+            assert isinstance(heard, Line)
+            reply = (yield from self._heed(heard.text)) or reply
+            if reply is not TAGLESS:
+                self._tag = self._wire  # a reply is owed again, or here it is
+        return reply
 
     def _response(self) -> Generator[Request, Any, Verdict | Continuation]:
         """One line of the client's as data (RFC 9051 6.2.2), and the reply to it."""
-        heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
-        match heard:
-            case Line(side=Side.BACKEND, text=text):
-                return (yield from self._reply(text))
-            case Line(text=text) if sasl.RESPONSE.match(text):
-                yield Send(BACKEND, text + b"\r\n")
-            case _:
-                yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's
-        return (yield from self._reply())
+        doubtful = False
+        while True:
+            heard = yield from self._hear(BOTH, Patience.COMMAND, SASL_LINE)
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    reply = yield from self._heed(text)
+                    if reply is None or reply is TAGLESS:
+                        doubtful = doubtful or reply is TAGLESS
+                        continue
+                    return reply
+                case Line(text=text) if sasl.RESPONSE.match(text):
+                    self._given = text != b"*"
+                    yield Send(BACKEND, text + b"\r\n")
+                case _:
+                    if isinstance(heard, TooLong):
+                        yield Note("client-line-too-long")
+                    elif doubtful:
+                        self._ahead = heard  # for the client the exchange is over, and this is a command
+                    self._given = False
+                    yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's
+            return (yield from self._decided((yield from self._reply())))
 
     def _rest(self) -> Generator[Request, Any, tuple[bytes, Literal | None]]:
         """The line that goes on behind a literal.  What cannot be refused any more ends the session."""
+        line, literal = yield from self._more()
+        if line is None:
+            raise Violation(CLIENT, "client-line-too-long")
+        return line, literal
+
+    def _more(self) -> Generator[Request, Any, tuple[bytes | None, Literal | None]]:
+        """The same of a command that the backend does not wait for the rest of: None for a line that is too long."""
         heard = yield from self._hear((CLIENT,), Patience.DATA, COMMAND_LINE)
-        try:
-            if isinstance(heard, Unclean):
-                raise Malformed
-            return heard.text, literal_of(heard.text)
-        except Malformed:
-            raise Violation(CLIENT, "client-bad-command") from None
+        match heard:
+            case Line(text=text):
+                with suppress(Malformed):
+                    return text, literal_of(text)
+            case TooLong(end=end):
+                return None, _announced(end)
+        raise Violation(CLIENT, "client-bad-command")
 
     def _swallow(self, literal: Literal | None, spent: int = 0) -> Script:
         """Read on to the end of a refused command, as far as the client sends it unasked (RFC 7888 4)."""
@@ -644,13 +862,13 @@ class IMAP:
             if literal.waits:
                 break
             yield Pass(CLIENT, Counted(literal.octets), forward=False)
-            line, literal = yield from self._rest()
-            spent += len(line)
+            line, literal = yield from self._more()
+            spent += COMMAND_LINE if line is None else len(line)
 
     def _collect(self, command: Command) -> Generator[Request, Any, bytes]:
         """A whole command's arguments, its literals as quoted strings."""
         collected, literal = command.arguments or b"", command.literal
-        spent = 0
+        spent = len(collected)
         sound = True
         while literal is not None:
             spent = self._afford(spent, literal)
@@ -662,9 +880,13 @@ class IMAP:
             except Malformed:
                 written, sound = b"", False
             collected = collected[: collected.rindex(b"{")] + written
-            line, literal = yield from self._rest()
+            line, literal = yield from self._more()
+            if line is None:
+                sound = False
+                break
             collected += line
             spent += len(line)
+        yield from self._swallow(literal, spent)
         if not sound:
             raise Malformed
         return collected
@@ -676,39 +898,45 @@ class IMAP:
 
     # --- the backend -------------------------------------------------------------------------
 
-    def _hear(self, sides: tuple[Side, ...], patience: Patience, limit: int) -> Generator[Request, Any, Line | Unclean]:
+    def _hear(
+        self, sides: tuple[Side, ...], patience: Patience, limit: int, longer: Longer | None = None
+    ) -> Generator[Request, Any, Line | Unclean | TooLong]:
         try:
-            heard: Line | Unclean | TooLong = yield Await(sides, patience, limit)
+            heard: Line | Unclean | TooLong = yield Await(sides, patience, limit, longer=longer)
         except Lost as lost:
             if lost.side is BACKEND:
                 yield Peek(BACKEND)  # lost again, unless a line had begun
                 self._midway = True
             raise
-        if isinstance(heard, TooLong):
-            raise Violation(CLIENT, "client-line-too-long") if heard.side is CLIENT else _broken(b"a line without end")
+        if isinstance(heard, TooLong) and heard.side is BACKEND:
+            raise _broken(b"a line without end")
         return heard
 
-    def _reply(self, text: bytes | None = None) -> Generator[Request, Any, Verdict | Continuation]:
+    def _reply(self) -> Generator[Request, Any, Verdict | Continuation]:
         """Relay the backend's lines up to one that the client's command waits for."""
         while True:
-            if text is None:
-                heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
-                assert isinstance(heard, Line)
-                text = heard.text
-            self._lines += 1
-            self._octets += len(text)
-            if self._lines > REPLY_LINES or self._octets > REPLY_OCTETS:
-                raise _broken(b"a reply without end")
-            if text.startswith(b"+"):
-                return Continuation(text)
-            if text.startswith(self._tag + b" "):
-                verdict = _VERDICT.match(text, len(self._tag) + 1)
-                if verdict is None:
-                    raise _broken(text)
-                return Verdict(verdict[1].upper(), text)
-            yield from self._relay(text)
-            self._begun = True
-            text = None
+            heard = yield from self._hear((BACKEND,), Patience.REPLY, REPLY_LINE)
+            assert isinstance(heard, Line)
+            reply = yield from self._heed(heard.text)
+            if reply is not None:
+                return reply
+
+    def _heed(self, text: bytes) -> Generator[Request, Any, Verdict | Continuation | None]:
+        """One line of the backend's while a command is under way; None if there is nothing to do but to relay it."""
+        self._lines += 1
+        self._octets += len(text)
+        if self._lines > REPLY_LINES or self._octets > REPLY_OCTETS:
+            raise _broken(b"a reply without end")
+        if text.startswith(b"+"):
+            return Continuation(text)
+        if text.startswith(self._wire + b" "):
+            return _verdict(self._wire, text)
+        if text.partition(b" ")[0] in self._unpaid:
+            yield from self._late(text)
+            return None
+        yield from self._relay(text)
+        self._begun = True
+        return TAGLESS if _UNTAGGED_BAD.match(text) else None
 
     def _relay(self, text: bytes) -> Script:
         """An untagged response, with the literals in it."""
@@ -754,9 +982,10 @@ class IMAP:
         self._count()
         return False
 
-    def _refuse_untagged(self, reply: bytes, literal: Literal | None = None) -> Script:
+    def _refuse_stranger(self, tag: bytes, reply: bytes, literal: Literal | None = None) -> Script:
+        """Refuse what is no command of this protocol."""
         self._untagged += 1
-        yield from self._refuse(b"*", b"BAD " + reply, literal)
+        yield from self._refuse(tag, b"BAD " + reply, literal)
         if self._untagged >= UNTAGGED:
             raise _too_many()
 
@@ -768,6 +997,25 @@ class IMAP:
 
 def _is_bye(line: bytes) -> bool:
     return line[:5].upper() == b"* BYE"
+
+
+def _verdict(tag: bytes, text: bytes) -> Verdict:
+    match = _VERDICT.match(text, len(tag) + 1)
+    if match is None:
+        raise _broken(text)
+    return Verdict(match[1].upper(), text)
+
+
+def _must_be_earned(verdict: Verdict, given: bool) -> None:
+    """A login succeeds only behind the client's own credentials.  Before it has given any, it is us whom the backend
+    lets in, as with PREAUTH."""
+    if verdict.status == b"OK" and not given:
+        raise Violation(BACKEND, "backend-protocol-error", f"a success without credentials: {verdict.line[:80]!r}")
+
+
+def _has_password(login: bytes) -> bool:
+    """Whether there is anything behind tag, LOGIN and user in the lines of this command, its literals left out."""
+    return len(_QUOTED.sub(b'""', login).split()) > len((b"tag", b"LOGIN", b"user"))
 
 
 def _is_ok(verdict: bytes) -> bool:

@@ -317,7 +317,7 @@ class Negotiation:
                 key = self._foreign()
                 if key is not None:
                     raise Violation(side, key)
-            heard = inbox.line(wait.limit)
+            heard = inbox.line(wait.limit, wait.longer if side is Side.CLIENT else None)
             if heard is not None:
                 return heard
             self._pending(side)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 
-from .vocabulary import Line, Side, TooLong, Unclean, Violation
+from .vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
 
 FLOOD = 65536
 """Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
 honest client's mistake (the longest legal line anywhere is a SASL response of that size)."""
 
+BEGIN = 1024
+END = 64
+"""Octets of an overlong line that are kept, of its beginning and of its end."""
 
 CR = 0x0D
 
@@ -22,7 +25,7 @@ CR = 0x0D
 class Inbox:
     """Octets of one side, read as lines, counted octets or whole chunks."""
 
-    __slots__ = ("_dropped", "_scanned", "_side", "octets")
+    __slots__ = ("_begin", "_dropped", "_end", "_limit", "_scanned", "_side", "octets")
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -30,32 +33,55 @@ class Inbox:
         """What is there; others may look."""
         self._scanned = 0  # no LF before this index: one-octet segments cost linear, not quadratic, time
         self._dropped = 0  # octets of an overlong line that are gone already
+        self._limit = 0  # ... the limit that it exceeds
+        self._begin = self._end = b""  # ... and what is kept of it
 
     def feed(self, octets: bytes) -> None:
         self.octets += octets
 
-    def line(self, limit: int) -> Line | Unclean | TooLong | None:
+    def line(self, limit: int, longer: Longer | None = None) -> Line | Unclean | TooLong | None:
         """The next line, or None until it is complete.  Raises Violation for an endless one."""
         octets = self.octets
+        if self._dropped:
+            limit = self._limit
+        elif longer is not None and len(octets) > limit and longer.begins.match(octets):
+            limit = longer.limit
         end = octets.find(b"\n", self._scanned)
         if self._dropped + (len(octets) if end < 0 else end) > limit + FLOOD:
             raise Violation(self._side, f"{self._side.value}-line-too-long", "no end of line in sight")
         if end < 0:
             # One octet of grace: it may be the CR.
             if self._dropped or len(octets) > limit + 1:
+                self._keep_ends(limit, len(octets))
                 self._dropped += len(octets)
                 octets.clear()
             self._scanned = len(octets)
             return None
         text = bytes(octets[: end - 1 if end and octets[end - 1] == CR else end])
+        if self._dropped or len(text) > limit:
+            return self._too_long(limit, end)
         del octets[: end + 1]
         self._scanned = 0
-        if self._dropped or len(text) > limit:
-            self._dropped = 0
-            return TooLong(self._side)
         if self._side is Side.CLIENT and (b"\r" in text or b"\0" in text):
             return Unclean(self._side)
         return Line(self._side, text)
+
+    def _too_long(self, limit: int, end: int) -> TooLong:
+        """The line whose LF is at `end`; what is still there of it goes, too."""
+        self._keep_ends(limit, end)
+        heard = TooLong(self._side, self._begin, self._end.removesuffix(b"\r")[-END:])
+        del self.octets[: end + 1]
+        self._begin = self._end = b""
+        self._scanned = self._dropped = 0
+        return heard
+
+    def _keep_ends(self, limit: int, end: int) -> None:
+        """Keep what may be needed of the octets before `end`, which go now."""
+        if not self._dropped:
+            self._limit = limit
+            self._begin = bytes(self.octets[: min(BEGIN, limit)])
+        # One octet more: it may be the CR.
+        self._end = (self._end + self.octets[max(0, end - END - 1) : end])[-END - 1 :]
 
     def take(self, octets: int) -> bytes | None:
         """Exactly so many octets, or None until they are there."""
@@ -79,5 +105,6 @@ class Inbox:
         """Everything, raw; the inbox is empty afterwards."""
         drained = bytes(self.octets)
         self.octets.clear()
+        self._begin = self._end = b""
         self._scanned = self._dropped = 0
         return drained

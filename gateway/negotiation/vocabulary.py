@@ -10,8 +10,9 @@ cache of attributes keeps thousands of them, in the place of what it is for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
@@ -105,6 +106,10 @@ class TooLong:
     """A line that exceeded the limit of the wait; it has been read to its end and dropped."""
 
     side: Side
+    begin: bytes = field(default=b"", compare=False)
+    """Its first octets: enough to tell which command the answer is for."""
+    end: bytes = field(default=b"", compare=False)
+    """Its last octets, without the terminator: enough to tell whether more of the command follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,14 @@ class StartTLS:
 
 
 @dataclass(frozen=True, slots=True)
+class Longer:
+    """Lines of the client that begin like this may be longer than its other lines."""
+
+    begins: re.Pattern[bytes]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """The next line of one of these sides (the backend's first); resumed with Heard."""
 
@@ -214,6 +227,7 @@ class Await:
     """Longest line in octets, without its terminator."""
     layered: bool = False
     """A leading NUL of the client is a SASL security layer, not a bad line."""
+    longer: Longer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,12 +289,12 @@ class IMAPOracle:
         if re.match(r"(GET|POST|HEAD) /", line.decode("latin-1")):
             return Outcome(b"* BYE Invalid protocol\r\n", over="http-on-mail-port")
         if len(words) < 2:
-            return Outcome(b"* BAD Invalid tag\r\n")
+            return Outcome(words[0].encode() + b" BAD Missing command\r\n" if words[0] else b"* BAD Invalid tag\r\n")
         self.tag, self.verb = words[0].encode(), words[1].upper()
         if self.verb == "STARTTLS":
             if self.secured:  # RFC 9051 6.2.1: whatever stands behind it
                 return Outcome(self.tag + b" BAD TLS is already active\r\n")
-            if len(words) > 2:
+            if any(words[2:]):
                 return Outcome(self.tag + b" BAD STARTTLS takes no arguments\r\n")
             return Outcome(self.tag + b" OK Begin TLS negotiation now\r\n", switched=True)
         if not self.secured and self.verb == "ID":

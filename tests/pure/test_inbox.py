@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.negotiation.inbox import FLOOD, Inbox
-from gateway.negotiation.vocabulary import Line, Side, TooLong, Unclean, Violation
+from gateway.negotiation.inbox import BEGIN, END, FLOOD, Inbox
+from gateway.negotiation.vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
 
-def read(side: Side, *segments: bytes, limit: int = 8) -> list[object]:
+def read(side: Side, *segments: bytes, limit: int = 8, longer: Longer | None = None) -> list[object]:
     """All that can be read as lines when the octets come in these segments."""
     inbox = Inbox(side)
     heard: list[object] = []
     for segment in segments:
         inbox.feed(segment)
-        while (line := inbox.line(limit)) is not None:
+        while (line := inbox.line(limit, longer)) is not None:
             heard.append(line)
     heard.append(inbox.drain())
     return heard
@@ -59,6 +60,72 @@ def test_an_overlong_line_is_dropped_while_it_comes() -> None:
         assert len(inbox.octets) <= 9
     inbox.feed(b"y\r\nNOOP\r\n")
     assert [inbox.line(8), inbox.line(8)] == [TooLong(CLIENT), Line(CLIENT, b"NOOP")]
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r\r\n"], ids=repr)
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [
+        (bytes(range(65, 75)), 8),
+        (b"tag NOOP " + b"x" * 600 + b" {5+}", 512),
+        (b"b" * BEGIN + b"x" * 9000 + b"e" * END, 8192),
+        (b"b" * 8193, 8192),
+    ],
+    ids=["short", "literal", "both", "all"],
+)
+def test_T09_of_an_overlong_line_beginning_and_end_are_kept_however_it_is_cut(
+    line: bytes, limit: int, end: bytes
+) -> None:
+    wanted = (line[: min(BEGIN, limit)], (line + end[:-2])[-END:])
+    for size in (1, 7, 64, 1000, 20_000):
+        said = line + end
+        inbox = Inbox(CLIENT)
+        heard = None
+        for at in range(0, len(said), size):
+            assert heard is None
+            inbox.feed(said[at : at + size])
+            heard = inbox.line(limit)
+            assert len(inbox.octets) <= max(limit + 1, size)
+        assert isinstance(heard, TooLong)
+        assert (heard.begin, heard.end) == wanted
+        inbox.feed(b"NOOP\r\n")
+        assert inbox.line(limit) == Line(CLIENT, b"NOOP")
+
+
+LONG = Longer(re.compile(rb"[a-z]+ ID ", re.IGNORECASE), 30)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (b"a id 34567890\r\n", [Line(CLIENT, b"a id 34567890")]),
+        (b"a ID " + b"x" * 25 + b"\r\n", [Line(CLIENT, b"a ID " + b"x" * 25)]),
+        (b"a ID " + b"x" * 26 + b"\r\n", [TooLong(CLIENT)]),
+        (b"a IDX4567890\r\n", [TooLong(CLIENT)]),
+        (b" a ID 34567890\r\n", [TooLong(CLIENT)]),
+        (b"NOOP\r\na ID 34567890\r\n123456789\r\n", [
+            Line(CLIENT, b"NOOP"), Line(CLIENT, b"a ID 34567890"), TooLong(CLIENT)]),
+        (b"123456789\r\na ID 34567890\r\n", [TooLong(CLIENT), Line(CLIENT, b"a ID 34567890")]),
+        (b"a ID " + b"x" * FLOOD + b"\r\nNOOP\r\n", [TooLong(CLIENT), Line(CLIENT, b"NOOP")]),
+        (b"123456789a ID 34567890\r\n", [TooLong(CLIENT)]),
+    ],
+)  # fmt: skip
+def test_T09_lines_with_a_certain_beginning_may_be_longer(said: bytes, heard: list[object]) -> None:
+    for size in (1, 9, len(said)):
+        segments = [said[at : at + size] for at in range(0, len(said), size)]
+        assert read(CLIENT, *segments, longer=LONG) == [*heard, b""]
+
+
+@pytest.mark.parametrize("size", [1, 1000, FLOOD])
+def test_T09_but_not_endless(size: int) -> None:
+    said = b"a ID " + b"x" * (FLOOD + 26)
+    inbox = Inbox(CLIENT)
+    for at in range(0, FLOOD + 30, size):
+        inbox.feed(said[at : min(at + size, FLOOD + 30)])
+        assert inbox.line(8, LONG) is None
+    inbox.feed(b"x")
+    with pytest.raises(Violation):
+        inbox.line(8, LONG)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

@@ -512,9 +512,13 @@ def test_an_odd_imap_exchange_is_relayed(
     ask(book, lines(command), lines(*reply), None, *more).run()
 
 
-@pytest.mark.parametrize("line", [b"\r\n", b"?\r\n"])
-def test_an_empty_imap_command_is_answered_by_us_as_servers_answer_it_with_tags_that_nobody_sent(line: bytes) -> None:
-    inside(imap.DIALECT, b"* OK hello\r\n").client(line, to_client(b"* BAD Invalid tag\r\n")).run()
+@pytest.mark.parametrize(
+    ("line", "told"), [(b"\r\n", b"* BAD Invalid tag\r\n"), (b"?\r\n", b"? BAD Missing command\r\n")]
+)
+def test_an_empty_imap_command_is_answered_by_us_as_servers_answer_it_with_tags_that_nobody_sent(
+    line: bytes, told: bytes
+) -> None:
+    inside(imap.DIALECT, b"* OK hello\r\n").client(line, to_client(told)).run()
 
 
 def test_a_client_that_sends_its_command_in_two_segments_is_understood() -> None:
