@@ -59,7 +59,7 @@ class Gateway(Service):
         self._configuration = configuration
         self._events = events
         self._given_reactor = reactor
-        self._renewal = Renewal(events.emit)
+        self._renewal = Renewal(events.emit, hostname=configuration.hostname)
         self._backends: dict[Backend, _Reachable] = {}
         self._bound: list[tuple[socket.socket, str, Entrance]] | None = None
         self._watches: dict[Backend, RelayWatch] = {}

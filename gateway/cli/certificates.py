@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ..config.values import Configuration, Pair, Service
-from ..tls.certificates import CertificateError, Report, inspect, load_authorities
+from ..tls.certificates import CertificateError, Report, covers, inspect, load, load_authorities, not_covered
+from ..tls.server import Inventory, ServerTLS
 from .report import shown
+
+_STRICTEST = ("modern", "intermediate", "legacy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +35,34 @@ def served(configuration: Configuration, now: datetime | None = None) -> list[Se
     for pair, services in users.items():
         section = "tls" if pair in configuration.tls.pairs else f"service:{services[0].name}"
         # What is too weak for one of them is too weak.
-        weak = all(service.tls.profile == "legacy" for service in services)
-        (report,) = inspect([pair], now, weak)
+        profile = min((service.tls.profile for service in services), key=_STRICTEST.index)
+        (report,) = inspect([pair], now, profile)
         found.append(Served(section, tuple(service.name for service in services), report))
+    return _with_names(found, configuration.hostname)
+
+
+def _with_names(found: list[Served], hostname: str) -> list[Served]:
+    """With a warning at the first if none of them is for what the gateway is called."""
+    good = [one for one in found if not one.report.errors]
+    if good and not any(covers(one.report.names, hostname) for one in good):
+        first = found.index(good[0])
+        report = good[0].report
+        told = (*report.warnings, not_covered(report.pair, hostname))
+        found[first] = replace(good[0], report=replace(report, warnings=told))
     return found
 
 
-def complaints(configuration: Configuration, found: Iterable[Served]) -> Iterable[str]:
+def complaints(configuration: Configuration, found: Sequence[Served], now: datetime | None = None) -> Iterable[str]:
     """Why these files cannot be used, each as it goes behind `FILE: `."""
     for one in found:
         for error in one.report.errors:
             option = "key" if error.startswith(f"{one.report.pair.key}: ") else "certificate"
             yield f"[{one.section}] {option}: {error}"
+    known = {error for one in found for error in one.report.errors}
+    good = {one.report.pair for one in found if not one.report.errors}
+    for error in dict.fromkeys(_together(configuration, good, now)):
+        if error not in known:
+            yield f"[tls] certificate: {error}"
     authorities: dict[Path, str] = {}
     for service in configuration.services:
         if (path := service.tls.client_ca) is not None:
@@ -53,6 +72,17 @@ def complaints(configuration: Configuration, found: Iterable[Served]) -> Iterabl
             load_authorities(path)
         except CertificateError as wrong:
             yield f"[{section}] client_ca: {wrong}"
+
+
+def _together(configuration: Configuration, good: set[Pair], now: datetime | None) -> Iterable[str]:
+    """What is wrong with certificates that are good one by one, at the service that they are for."""
+    for service in configuration.services:
+        if service.tls.client_ca is None and good.issuperset(service.tls.pairs):
+            try:
+                inventory = Inventory({pair: load(pair, now) for pair in service.tls.pairs}, {})
+                ServerTLS(service.tls, ()).prepare(inventory)
+            except CertificateError as error:
+                yield str(error)
 
 
 def told(found: Sequence[Served]) -> Iterable[str]:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL, crypto
 
-from .certificates import CERTIFICATE_MARK, read
-from .certificates import CertificateError as CertificateError
+from . import files
+from .files import CertificateError as CertificateError
 from .verify import BackendTLS, check_for, judge, server_name
 
 CIPHERS: Final = b":".join(
@@ -72,6 +72,10 @@ MODERN: Final = Accepted(SSL.TLS1_3_VERSION, CIPHERS)
 INTERMEDIATE: Final = Accepted(SSL.TLS1_2_VERSION, CIPHERS)
 # SECLEVEL is said before any certificate is there: a small key would be refused else.
 LEGACY: Final = Accepted(SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0")
+
+
+OFFERED: Final = {"modern": MODERN, "intermediate": INTERMEDIATE, "legacy": LEGACY}
+"""The most that any client is offered, by the profile of `[tls]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +186,7 @@ def _offer_groups(context: SSL.Context, groups: bytes) -> None:
 
 
 def _trust(context: SSL.Context, authorities: Path) -> None:
-    if CERTIFICATE_MARK not in read(authorities):
-        raise CertificateError(f"{authorities}: no certificate in this file; it must be a PEM file of CA certificates")
+    files.certificates(authorities, "it must be a PEM file of CA certificates")
     try:
         context.load_verify_locations(str(authorities))
     except SSL.Error:

@@ -14,7 +14,16 @@ from typing import Any, Final, Protocol
 
 from gateway.config.values import TLS, Pair
 
-from .certificates import Authorities, CertificateError, Certified, load, load_authorities
+from .certificates import (
+    Authorities,
+    CertificateError,
+    Certified,
+    covers,
+    load,
+    load_authorities,
+    not_covered,
+    remarks,
+)
 from .server import Inventory, ServerTLS
 
 INTERVAL: Final = 5.0
@@ -69,8 +78,12 @@ class Renewal:
     """All files of all services.  `emit` takes an event's name and its fields, as Events.emit does; `now` is the wall
     clock, aware of its zone."""
 
-    def __init__(self, emit: Callable[..., None], now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self, emit: Callable[..., None], now: Callable[[], datetime] | None = None, hostname: str | None = None
+    ) -> None:
+        """`hostname`: what clients are expected to call the gateway."""
         self._emit = emit
+        self._hostname = hostname
         self._now = now or _now
         self._watched: dict[Source, _Watched] = {}
         self._servers: list[ServerTLS] = []
@@ -190,10 +203,20 @@ class Renewal:
                     days=found.days(self._now()),
                     tlsa=found.tlsa,
                     detail=detail,
+                    warning="; ".join(self._remarks(state, found)) or None,
                 )
             case Authorities():
                 counted = f"{len(found.certificates)} issuers of client certificates"
                 self._emit("certificate", state=state, certificate=str(found.path), detail=detail or counted)
+
+    def _remarks(self, state: str, found: Certified) -> Iterator[str]:
+        """What clients will complain of, in what is served from now on."""
+        if state in ("loaded", "renewed"):
+            yield from remarks(found)
+            served = [watched.found for watched in self._watched.values()]
+            names = [one.names for one in served if isinstance(one, Certified)]
+            if self._hostname and not any(covers(known, self._hostname) for known in names):
+                yield not_covered(found.pair, self._hostname)
 
     def _inventory(self, other: Mapping[Source, Certified | Authorities]) -> Inventory:
         """Everything that is served, with these in place of what was."""

@@ -15,9 +15,9 @@ from OpenSSL import SSL
 
 from gateway.config.values import TLS, Pair
 
-from .certificates import Authorities, Certified, TooWeak, install, plain, trust
+from .certificates import Authorities, Certified, TooWeak, install, plain, prove, trust
 from .clients import MODES, Visit, judge
-from .context import INTERMEDIATE, LEGACY, MODERN, Accepted, accepting, bare_context
+from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
 from .half import TLSHalf
 
 Group = tuple[Certified, ...]
@@ -74,7 +74,10 @@ class ServerTLS:
 
     def prepare(self, inventory: Inventory) -> Prepared:
         """Contexts that serve what is in the inventory.  Raises CertificateError; what is worn stays as it is."""
-        group_of = grouped([inventory.certificates[pair] for pair in self.values.pairs])
+        certificates = [inventory.certificates[pair] for pair in self.values.pairs]
+        for certified in certificates:
+            prove(certified, OFFERED[self.values.profile])
+        group_of = grouped(certificates)
         authorities = None if self.values.client_ca is None else inventory.authorities[self.values.client_ca]
         make = partial(self._contexts, group_of, authorities)
         legacy = self.values.profile == "legacy"
@@ -127,7 +130,7 @@ class ServerTLS:
         weak: list[TooWeak] = []
         for certified in group:
             try:
-                install(context, certified)
+                install(context, certified, strict=accepted is not LEGACY)
             except TooWeak as error:
                 weak.append(error)
         if weak and not (lax and len(weak) < len(group)):

@@ -45,6 +45,7 @@ class Office:
         pair = Pair(self.directory / f"{file}.pem", self.directory / f"{file}.key")
         assert pair.key is not None
         pair.key.write_bytes(issued.private_key_pem.bytes())
+        pair.key.chmod(0o600)
         pair.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         return pair
 
@@ -72,6 +73,7 @@ def by_hand(path: Path, key: Key, *extensions: x509.ExtensionType, name: str = "
     path.write_bytes(
         certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
+    path.chmod(0o600)
     return Pair(path)
 
 

@@ -41,6 +41,7 @@ def issue(
     start, end = NOW - timedelta(days=30), NOW + timedelta(days=days)
     issued = (ca or trustme.CA()).issue_cert(*names, not_before=start, not_after=end, key_type=kind)
     issued.private_key_and_cert_chain_pem.write_to_path(str(path))
+    path.chmod(0o600)
     return x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
 
 
@@ -50,7 +51,7 @@ def record(certificate: x509.Certificate) -> str:
 
 
 def wrong(configuration: Configuration) -> list[str]:
-    return list(complaints(configuration, served(configuration, NOW)))
+    return list(complaints(configuration, served(configuration, NOW), NOW))
 
 
 def test_every_certificate_in_use_is_shown_once(directory: Path) -> None:
@@ -120,7 +121,10 @@ def test_the_issuers_of_clients_are_looked_at_once(directory: Path, asked: str) 
 
 def test_a_certificate_that_only_the_old_are_shown_may_be_weak(directory: Path, old_rsa: None) -> None:
     legacy = "profile = legacy\nlegacy_clients = 10.0.0.0/8"
-    assert wrong(configured(directory, "certificate = small.pem", legacy, legacy)) == []
+    issue(directory / "strong.pem", "old.example.test")
+    assert wrong(configured(directory, "certificate = small.pem strong.pem", legacy, legacy)) == []
+    (problem,) = wrong(configured(directory, "certificate = small.pem", legacy, legacy))
+    assert "the key is too small" in problem, "all others could not be served"
     (problem,) = wrong(configured(directory, "certificate = small.pem", legacy))
     assert problem.startswith("[tls] certificate: ")
     assert "the key is too small" in problem
