@@ -11,7 +11,10 @@ from .reader import parse
 from .section import Machine
 from .values import Configuration, Traits
 
-__all__ = ["Configuration", "ConfigurationError", "Machine", "load", "parse"]
+__all__ = ["DEFAULT_FILE", "Configuration", "ConfigurationError", "Machine", "load", "parse"]
+
+DEFAULT_FILE = "/etc/starttls-gateway/gateway.ini"
+"""The file that is read where none is named."""
 
 
 def load(path: str | Path, protocols: Mapping[str, Traits]) -> Configuration:

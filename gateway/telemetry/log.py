@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
@@ -51,18 +52,34 @@ class Output:
         except OSError:
             pass
 
-    def reopen(self) -> None:
-        """After logrotate has moved the file away; keeps the old one where a new one cannot be had."""
+    @property
+    def path(self) -> str | None:
+        """The file's absolute path; None where it is no file."""
+        return self._path
+
+    def reopen(self) -> str:
+        """After logrotate has moved the file away.  Says why a new one cannot be had; the old one is kept then."""
         if self._path is None:
-            return
+            return "it is no file"
         try:
             fresh = _open(self._path)
         except OSError as wrong:
-            _log.error("the log file {path} cannot be opened anew: {why}", path=self._path, why=wrong.strerror)
-            return
-        # One step, so that a write that this interrupts finds an open descriptor.
+            return f"{self._path}: {wrong.strerror}"
+        # One step, so that no write finds a closed descriptor.
         os.dup2(fresh, self._descriptor, inheritable=False)
         os.close(fresh)
+        return ""
+
+    def give_to(self, uid: int) -> None:
+        """Whoever has this user's rights later on can open the file anew.  Raises OSError.
+
+        Nobody is given a file that he could have put there in place of the log: a link to one of root's.
+        """
+        if self._path is None:
+            return
+        ours, named = os.fstat(self._descriptor), os.lstat(self._path)
+        if stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, named) and ours.st_nlink == 1:
+            os.fchown(self._descriptor, uid, -1)
 
 
 def _open(path: str) -> int:

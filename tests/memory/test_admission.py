@@ -426,6 +426,13 @@ def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytes
     assert opened(values=Values(sessions=68)).events("limit-lowered") == []
 
 
+def test_T23_what_nobody_misses_is_not_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 20_000)
+    door = opened()
+    assert door.events("limit-lowered") == []
+    assert door.limits.values.sessions == 9968
+
+
 # --- how slow a message may be ---------------------------------------------------------------------
 
 
