@@ -29,7 +29,7 @@ def uid_of(text: str) -> int:
     try:
         return pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
-        raise ValueError(f"--uid {text}: there is no such user; `getent passwd` lists those that there are") from None
+        raise ValueError(_no_user(text)) from None
 
 
 def gid_of(text: str) -> int:
@@ -54,13 +54,18 @@ def group_of(uid: int) -> int:
     try:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:
-        raise ValueError(f"--uid {uid}: there is no such user, so no group of his is known; add --gid") from None
+        # Nor does the system know which further groups he is in, which is asked for with --gid too.
+        raise ValueError(_no_user(uid)) from None
+
+
+def _no_user(user: object) -> str:
+    return f"--uid {user}: there is no such user; `getent passwd` lists those that there are"
 
 
 def complaint(twistd: Mapping[str, object]) -> str:
     """What twistd would answer with a traceback, or with a pidfile that stays behind; nothing if all is well."""
     uid, gid = twistd.get("uid"), twistd.get("gid")
-    if isinstance(uid, int) and gid is None:
+    if isinstance(uid, int) and uid != os.getuid():
         try:
             group_of(uid)
         except ValueError as wrong:
@@ -76,6 +81,9 @@ def complaint(twistd: Mapping[str, object]) -> str:
 
 def _pidfile_complaint(path: str) -> str:
     cure = "name a file in a directory that can be written with --pidfile, or none with --pidfile="
+    if os.path.islink(path):
+        # twistd would follow it, and write where it leads to.
+        return f"the pidfile {path} is a symbolic link; remove it"
     try:
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -339,3 +339,22 @@ def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Ma
     if problems:
         raise ConfigurationError(problem.of(filename) for problem in problems)
     return configuration
+
+
+class Places:
+    """The lines of a file: of a section, or of an option in it; 0 for what the file does not have."""
+
+    def __init__(self, sections: ini.Sections) -> None:
+        self._sections = sections
+
+    def __call__(self, section: str, option: str = "") -> int:
+        written = self._sections.get(section, Written(0))
+        if not option:
+            return written.line
+        return written.options[option].line if option in written.options else 0
+
+
+def located(text: str) -> Places:
+    """Where everything in this text stands."""
+    sections, _ = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
+    return Places(sections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -83,7 +84,24 @@ class Output:
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    if os.geteuid() == 0 and _is_open_to_others(os.path.dirname(os.path.abspath(path))):
+        # Else whoever may write there could make root write to any file, by a link in the place of the log.
+        flags |= os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, _FILE_MODE)
+    except OSError as wrong:
+        if wrong.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            raise OSError(wrong.errno, "a symbolic link, in a directory that is not root's alone") from None
+        raise
+
+
+def _is_open_to_others(directory: str) -> bool:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return False  # that will be told when the file is opened
+    return found.st_uid != 0 or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 @implementer(ILogObserver)

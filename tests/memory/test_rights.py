@@ -38,9 +38,11 @@ def test_T21_who_is_not_root_cannot_become_another(monkeypatch: pytest.MonkeyPat
     assert complaint({"uid": None, "gid": None}) == ""
 
 
-def test_T21_a_user_without_an_entry_needs_a_group() -> None:
-    assert complaint({"uid": 77777, "gid": None}) == (
-        "--uid 77777: there is no such user, so no group of his is known; add --gid"
+@pytest.mark.parametrize("gid", [None, 0, 77777])
+def test_T21_a_number_must_be_a_users(gid: int | None) -> None:
+    """Also with --gid: which further groups he is in is known by his name."""
+    assert complaint({"uid": 77777, "gid": gid}) == (
+        "--uid 77777: there is no such user; `getent passwd` lists those that there are"
     )
 
 
@@ -54,6 +56,13 @@ def test_a_pidfile_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     pidfile.write_text("4711")
     assert complaint({"pidfile": str(pidfile)}) == ""
     assert pidfile.read_text() == "4711"
+
+
+def test_T21_a_pidfile_that_leads_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "gw.pid").symlink_to("/etc/passwd")
+    assert complaint({"pidfile": str(tmp_path / "gw.pid")}) == (
+        f"the pidfile {tmp_path}/gw.pid is a symbolic link; remove it"
+    )
 
 
 @pytest.mark.parametrize("twistd", [{"pidfile": ""}, {}, {"pidfile": "/none/gw.pid", "chroot": "/srv"}])

@@ -389,7 +389,7 @@ def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], k
     [
         (["--uid=nosuch"], "--uid nosuch: there is no such user; `getent passwd` lists those that there are"),
         (["--gid=nosuch"], "--gid nosuch: there is no such group; `getent group` lists those that there are"),
-        (["--uid=77777"], "--uid 77777: there is no such user, so no group of his is known; add --gid"),
+        (["--uid=77777"], "--uid 77777: there is no such user; `getent passwd` lists those that there are"),
     ],
 )
 @pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
@@ -403,9 +403,8 @@ def test_T21_a_user_that_does_not_exist(twistd: Twistd, mode: list[str], options
 def test_T21_a_number_before_the_command_is_looked_at_too(twistd: Twistd) -> None:
     (twistd.directory / "gw.ini").write_text(FILE)
     done = twistd.run("--nodaemon", "--uid=77777", "starttls-gateway", "--config=gw.ini")
-    assert (
-        done.stderr == "starttls-gateway: --uid 77777: there is no such user, so no group of his is known; add --gid\n"
-    )
+    line = "--uid 77777: there is no such user; `getent passwd` lists those that there are"
+    assert done.stderr == f"starttls-gateway: {line}\n"
 
 
 def test_T21_another_runner_gives_up_no_rights(twistd: Twistd) -> None:
@@ -525,6 +524,20 @@ def test_T21_root_gives_away_no_file_that_a_user_put_in_the_place_of_the_log(twi
     assert missing[0]["detail"].startswith("nobody may not write it, ")
     daemon.stop()
     assert treasure.stat().st_uid == 0
+
+
+@as_root
+def test_T21_root_follows_no_link_that_a_user_put_in_the_place_of_the_log(twistd: Twistd, place: Path) -> None:
+    os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
+    treasure = twistd.directory / "treasure"
+    (place / "gw.log").symlink_to(treasure)
+    done = twistd.run(f"--logfile={place}/gw.log", "toy")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"starttls-gateway: {place}/gw.log: a symbolic link, in a directory that is not root's alone; "
+        "name a log file that can be written with --logfile\n",
+    )
+    assert not treasure.exists()
 
 
 def test_T22_a_socket_of_systemd_that_no_service_uses_is_told(twistd: Twistd) -> None:
@@ -668,6 +681,60 @@ def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{tmp_path}/gw.ini: [tls] certificate: ")
+
+
+BROKEN_PIPE = 141
+CHECK: list[str | bytes] = [sys.executable, "-m", "gateway.cli", "check"]
+PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["gw.ini"], BROKEN_PIPE),
+        (["none.ini"], BROKEN_PIPE),
+        (["gw.ini", "--live"], BROKEN_PIPE),
+        (["none.ini", "--live", "--json"], BROKEN_PIPE),
+        (["--help"], 0),
+    ],
+)
+def test_T21_nobody_reads_what_check_says(tmp_path: Path, arguments: list[str], status: int) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "gw.ini").write_text(LISTENING)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*CHECK, *arguments], cwd=tmp_path, env=PATHS, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "statuses", "complaint"),
+    [
+        # Whether head is gone before the end is chance.
+        ("{check} gw.ini | head -1; exit ${{PIPESTATUS[0]}}", (0, BROKEN_PIPE), ""),
+        ("{check} gw.ini >&-", (0,), ""),
+        ("{check} gw.ini > /dev/full", (1,), "starttls-gateway: standard output: No space left on device\n"),
+    ],
+)
+def test_T21_check_in_a_shell(tmp_path: Path, script: str, statuses: tuple[int, ...], complaint: str) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "gw.ini").write_text(LISTENING)
+    check = shlex.join(map(os.fsdecode, CHECK))
+    done = subprocess.run(
+        ["bash", "-c", script.format(check=check)], cwd=tmp_path, env=PATHS, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode in statuses
+    assert done.stderr == complaint
+
+
+def test_T21_a_name_that_no_terminal_can_show(tmp_path: Path) -> None:
+    environment = {**PATHS, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*CHECK, b"\xff.ini"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.startswith(b"\\udcff.ini: No such file or directory; ")
 
 
 CLOCK = """

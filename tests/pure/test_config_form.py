@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Configuration, ConfigurationError, Machine, load, parse
+from gateway.config import Configuration, ConfigurationError, Machine, load, locate, parse
 from gateway.config.reader import OPTIONS
 from gateway.config.values import TCPAddress, UnixAddress
 from gateway.dialects import DIALECTS
@@ -223,6 +223,13 @@ def test_T22_a_file_of_another_system(tmp_path: Path, ends: bytes, mark: bytes) 
         load(tmp_path / "gw.ini", DIALECTS)
     (problem,) = caught.value.problems
     assert problem.startswith(f'{tmp_path}/gw.ini, line 3: [gateway] drain: "soon" is not a duration; ')
+
+
+def test_T22_everything_in_a_file_can_be_found(tmp_path: Path) -> None:
+    (tmp_path / "gw.ini").write_text(GOOD)
+    places = locate(tmp_path / "gw.ini")
+    assert (places("tls"), places("tls", "certificate"), places("service:imap", "implicit")) == (3, 4, 10)
+    assert (places("limits"), places("limits", "sessions"), places("tls", "key")) == (0, 0, 0)
 
 
 def test_every_option_can_be_guessed() -> None:
