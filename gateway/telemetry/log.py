@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+from contextlib import suppress
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from zope.interface import implementer
@@ -62,10 +63,15 @@ class Output:
         """After logrotate has moved the file away.  Says why a new one cannot be had; the old one is kept then."""
         if self._path is None:
             return "it is no file"
+        created = not os.path.lexists(self._path)
         try:
             fresh = _open(self._path)
         except OSError as wrong:
             return f"{self._path}: {wrong.strerror}"
+        if created:
+            # A daemon's umask is stricter than that of the shell in which the old one was made.
+            with suppress(OSError):
+                os.fchmod(fresh, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
         # One step, so that no write finds a closed descriptor.
         os.dup2(fresh, self._descriptor, inheritable=False)
         os.close(fresh)

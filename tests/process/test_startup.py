@@ -304,6 +304,21 @@ def test_T19_a_log_file_is_opened_anew_and_the_answer_stands_in_it(twistd: Twist
         "read" if number is signal.SIGHUP else None,
     )
     assert "signal" not in [event_of(line)["event"] for line in twistd.log("gw.log.1")]
+    # The same people can read it, although a daemon's umask would let nobody.
+    assert (twistd.directory / "gw.log").stat().st_mode & 0o777 == 0o640
+
+
+def test_T19_a_log_file_that_logrotate_has_made_stays_as_it_was_made(twistd: Twistd) -> None:
+    log = twistd.directory / "gw.log"
+    twistd.run("--logfile=gw.log", "toy")
+    assert twistd.pid is not None
+    log.rename(twistd.directory / "gw.log.1")
+    log.touch()
+    log.chmod(0o604)
+    os.kill(twistd.pid, signal.SIGUSR1)
+    twistd.stop()
+    assert event_of(twistd.log("gw.log")[0])["event"] == "signal"
+    assert log.stat().st_mode & 0o777 == 0o604
 
 
 def test_T19_a_log_file_that_cannot_be_opened_anew_goes_on_and_says_why(twistd: Twistd) -> None:
