@@ -15,7 +15,7 @@ PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol
 
 .PHONY: demo test lint bench fuzz soak slow octets cuts clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
 
 test: lint $(TOOLS)/installed
@@ -50,8 +50,13 @@ octets: $(VENV)/installed
 cuts: $(VENV)/installed
 	$(VENV)/bin/python -m soak.cuts
 
-$(VENV)/installed: setup.cfg pyproject.toml
+# The gateway alone, and what the tests need besides.
+$(VENV)/gateway: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed: $(VENV)/gateway
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 

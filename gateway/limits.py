@@ -22,6 +22,8 @@ DESCRIPTORS = 2
 RESERVE = 64
 """Descriptors for everything else: listeners, log, the reactor's own, connections that are being turned away, backends
 that are looked at, the admin page."""
+NEGLIGIBLE = 100
+"""One in so many sessions is not missed."""
 REMEMBERED = 65536
 """Clients whose last minute is known, for each thing that is counted: 20 MB if an attacker has as many addresses.
 Beyond it the one who did nothing for the longest time is forgotten, and starts anew: with so many addresses nobody
@@ -57,6 +59,11 @@ def affordable(sessions: int, descriptors: int) -> int:
         return sessions
     reserve = min(RESERVE, descriptors // 2)
     return max(1, min(sessions, (descriptors - reserve) // DESCRIPTORS))
+
+
+def matters(wanted: int, value: int) -> bool:
+    """Whether somebody has to know that a limit is lowered to this value: not for less than one in a hundred."""
+    return (wanted - value) * NEGLIGIBLE > wanted
 
 
 class Refusal(Enum):

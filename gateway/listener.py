@@ -321,6 +321,15 @@ INHERITED: list[tuple[str, int]] = _inherited()
 """Found when this module is imported, and so before a daemon forks: LISTEN_PID is the parent's."""
 
 
+def inherited() -> list[tuple[str, str]]:
+    """The names of the sockets that systemd passed, each with its address as text."""
+    found = []
+    for name, descriptor in INHERITED:
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
+            found.append((name, _place(copy)))
+    return found
+
+
 def _adopt(address: SystemdAddress, name: str) -> list[tuple[socket.socket, str]]:
     adopted: list[tuple[socket.socket, str]] = []
     for known, descriptor in INHERITED:

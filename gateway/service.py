@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from .backend import Dialer
-from .config.values import Address, Backend, Configuration
+from .config.values import Address, Backend, Configuration, SystemdAddress
 from .config.values import Service as ServiceValues
 from .dialects import DIALECTS
 from .dialects.base import REFUSED, Identity, Policy, Terms
 from .dialects.base import BackendTLS as BackendMode
 from .errors import StartError
-from .limits import Limits, Refusal, Stay, affordable, client_key
-from .listener import BindError, Listener, bind
+from .limits import Limits, Refusal, Stay, affordable, client_key, matters
+from .listener import BindError, Listener, bind, inherited
 from .memory import Room
 from .negotiation.filters import Newlines
 from .proxyprotocol import canonical
@@ -43,6 +43,9 @@ TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
 FORGET = 60.0
 """Seconds after which what is known of clients that did nothing is given up."""
+CUT = 1.0
+"""Seconds that sessions which are cut off may take to be gone."""
+HURRIED = "asked a second time: they are cut off"
 UNHEARD = 65536
 """Octets that are read of who is turned away: closing with unread octets would send a RST, and destroy our words."""
 
@@ -71,6 +74,9 @@ class Gateway(Service):
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._stopped: Deferred[None] | None = None
+        self._hurried = False
+        self._deadline: Any = None
+        """Of the drain, then of the end."""
 
     @property
     def _reactor(self) -> Any:
@@ -151,8 +157,8 @@ class Gateway(Service):
             _Duty(self._reactor, FORGET, self._limits.forget),
             _Duty(self._reactor, TICK, Room(lambda: len(self._sessions)).tidy),
         ]
-        for line in self._renewal.still_readable():
-            self._events.emit("certificate", state="unreadable", detail=line)
+        self._tell_unreadable()
+        self._tell_unused()
         self._renewal.start(self._reactor)
         for watch in self._watches.values():
             watch.start()
@@ -176,10 +182,23 @@ class Gateway(Service):
         gc.collect()
         gc.freeze()
 
+    def _tell_unused(self) -> None:
+        """Connections to a socket that systemd passed and nobody accepts from would wait for ever."""
+        addresses = [address for one in self._configuration.services for address in (*one.starttls, *one.implicit)]
+        used = {address.name for address in addresses if isinstance(address, SystemdAddress)}
+        for name, place in inherited():
+            if name not in used:
+                self._events.emit(
+                    "unused-socket",
+                    name=name,
+                    address=place,
+                    cure=f"write systemd:{name} in the starttls or implicit of a service, or disable its .socket unit",
+                )
+
     def _affordable_limits(self, descriptors: int) -> Limits:
         values = self._configuration.limits
         sessions = affordable(values.sessions, descriptors)
-        if sessions < values.sessions:
+        if matters(values.sessions, sessions):
             self._events.emit(
                 "limit-lowered",
                 limit=Refusal.SESSIONS.value,
@@ -221,10 +240,19 @@ class Gateway(Service):
     def _over(self, stay: Stay, session: Session) -> None:
         stay.left()
         self._sessions.discard(session)
-        if self._stopped is not None and not self._sessions:
-            self._finish()
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if not self._sessions:
+            self._leave()
+
+    def reread(self) -> None:
+        """SIGHUP: look at all certificates now, and tell what is refused."""
+        self._tell_unreadable()
+        # What is refused is told when it is found a second time, for a pair is two files.  Now both are there.
+        self._renewal.look()
+        self._renewal.look()
+
+    def _tell_unreadable(self) -> None:
+        for line in self._renewal.still_readable():
+            self._events.emit("certificate", state="unreadable", detail=line)
 
     # --- stop --------------------------------------------------------------------------------
 
@@ -237,13 +265,52 @@ class Gateway(Service):
         for watch in self._watches.values():
             watch.stop()
         if not self._sessions:
+            self._events.emit("stopping", sessions=0)
             self._finish()
             return None
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
-        self._reactor.callLater(self._configuration.drain, self._cut)
+        if self._hurried:
+            self._cut(HURRIED)
+            return stopped
+        drain = self._configuration.drain
+        until = datetime.now(timezone.utc) + timedelta(seconds=drain)
+        detail = "a second SIGTERM or SIGINT ends them now"
+        self._tell_stop(until.isoformat(timespec="seconds"), detail)
+        self._deadline = self._reactor.callLater(
+            drain, self._cut, "the time of [gateway] drain is over: they are cut off"
+        )
         self._tell_all(Session.stop)
         return stopped
+
+    def hurry(self) -> None:
+        """Cut off whoever is still there, now if it stops already, and else when it does."""
+        self._hurried = True
+        if self._stopped is not None:
+            self._cut(HURRIED)
+
+    def _cut(self, why: str) -> None:
+        if self._stopped is None:
+            return
+        self._tell_stop(None, why)
+        self._tell_all(lambda session: session.abort("shutdown"))
+        # They are gone in the next turn.  After a bug in one of them this is the end nevertheless.
+        self._forget_deadline()
+        self._deadline = self._reactor.callLater(CUT, self._leave)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+
+    def _tell_stop(self, until: str | None, detail: str) -> None:
+        self._events.emit("stopping", sessions=len(self._sessions), until=until, detail=detail)
+
+    def _leave(self) -> None:
+        if self._stopped is not None:
+            self._forget_deadline()
+            self._finish()
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
 
     def _finish(self) -> None:
         """Nobody is there any more."""
@@ -251,9 +318,6 @@ class Gateway(Service):
             duty.stop()
         self._duties.clear()
         self._summary.flush()
-
-    def _cut(self) -> None:
-        self._tell_all(Session.abort)
 
     def _tell_all(self, act: Callable[[Session], None]) -> None:
         for session in list(self._sessions):
@@ -351,6 +415,10 @@ def _raise_descriptor_limit() -> int:
     """A session takes two descriptors; the soft limit is a default for programs that use select().  How many files
     may be open now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    if soft == hard:
+        return hard
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return soft  # a kernel that allows less than the hard limit says
     return hard

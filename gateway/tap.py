@@ -9,8 +9,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from . import __version__
-from .config import ConfigurationError, load
+from .config import DEFAULT_FILE, ConfigurationError, load
 from .dialects import DIALECTS
+from .rights import complaint, gid_of, uid_of
+from .signals import Signals
 from .startup import Startup
 from .telemetry.events import FORMATS
 
@@ -22,7 +24,31 @@ class Options(usage.Options):
     synopsis = "[--config FILE | --demo]"
     longdesc = "Modern TLS in front of mail servers that have none."
     optFlags = [["demo", None, "Run with three legacy mail servers of its own on 127.0.0.1 and no file at all."]]
-    optParameters = [["config", "c", "/etc/starttls-gateway/gateway.ini", "The configuration file."]]
+    optParameters = [
+        ["config", "c", DEFAULT_FILE, "The configuration file."],
+        ["uid", None, None, "The user to run as, once ports are bound and keys are read."],
+        ["gid", None, None, "The group to run as; by default, the user's own."],
+    ]
+
+    def postOptions(self) -> None:
+        """Whatever twistd would do with --uid, --gid and --pidfile, it is wrong here in one line.
+
+        Raises SystemExit: a UsageError would be lost behind a hundred lines of help.
+        """
+        twistd: dict[str, object] | None = self.parent
+        try:
+            if twistd is None or "uid" not in twistd:
+                if self["uid"] or self["gid"]:
+                    raise ValueError("--uid and --gid need twistd as the runner")
+                return
+            if self["uid"]:
+                twistd["uid"] = uid_of(self["uid"])
+            if self["gid"]:
+                twistd["gid"] = gid_of(self["gid"])
+            if wrong := complaint(twistd):
+                raise ValueError(wrong)
+        except ValueError as wrong:
+            raise SystemExit(f"starttls-gateway: {wrong}") from None
 
     def opt_version(self) -> None:
         """Show the version of the gateway and exit."""
@@ -32,11 +58,12 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Raises SystemExit, after a line on standard error for each problem in the file."""
+    signals = Signals()
     runner: Mapping[str, object] = options.parent or {}
     if options["demo"]:
         from . import demo
 
-        startup = Startup(runner, FORMATS["text"])
+        startup = Startup(runner, FORMATS["text"], signals)
         demo.make_service(startup.events).setServiceParent(startup)
         return startup
     try:
@@ -46,6 +73,6 @@ def makeService(options: Options) -> IService:
         raise SystemExit(1) from None
     from .service import Gateway
 
-    startup = Startup(runner, FORMATS[configuration.log])
+    startup = Startup(runner, FORMATS[configuration.log], signals)
     Gateway(configuration, startup.events).setServiceParent(startup)
     return startup

@@ -45,7 +45,7 @@ ALSO: Mapping[str, tuple[str, ...]] = {
     "K14": ("memory/test_session.py::test_a_splice_in_which_nothing_moves_is_over",),
     "K15": (
         "process/test_stopping.py::test_a_message_under_way_is_taken_before_the_goodbye",
-        "process/test_stopping.py::test_a_session_in_the_splice_goes_on_until_the_drain_time_is_over",
+        "process/test_stopping.py::test_T20_a_session_in_the_splice_goes_on_until_the_drain_time_is_over",
     ),
     "M7": (
         "process/test_backend_failover.py::test_a_first_backend_that_hangs_costs_its_greeting_time_once_and_then_nothing",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..config import Configuration, ConfigurationError, load
+from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
+from ..rights import gid_of, group_of, uid_of
 from .report import Paint, in_json, in_words
 
 if TYPE_CHECKING:
@@ -19,43 +22,80 @@ if TYPE_CHECKING:
     from .certificates import Served
 
 Row = tuple[str, ...]
+BROKEN_PIPE = 141
+"""Exit status where the reader went away, as in `check | head -1`: what a shell says of who dies of SIGPIPE."""
 
 
-def check(file: str, live: bool = False, as_json: bool = False) -> int:
-    """Tell what is wrong with the file, or what it will do; with `live` also what its backends are like."""
+def check(file: str, live: bool = False, as_json: bool = False, uid: int | None = None, gid: int | None = None) -> int:
+    """Tell what is wrong with the file, or what it will do; with `live` also what its backends are like, with `uid`
+    also what that user cannot do."""
     from .certificates import served, told
+    from .machine import Finding, as_user, look
 
+    findings: list[Finding] = []
     try:
         configuration = load(file, DIALECTS)
         certificates = served(configuration)
-        towards = _usable(file, configuration, certificates)
+        findings = look(configuration, locate(file), live)
+        towards = _usable(file, configuration, certificates, [one.of(file) for one in findings if one.fatal])
     except ConfigurationError as wrong:
-        print(in_json(file, None, wrong.problems, ()) if as_json else "\n".join(wrong.problems))
+        if as_json:
+            _say(in_json(file, None, wrong.problems, ()))
+        else:
+            _say(*wrong.problems, *(f"warning      {one.of(file)}" for one in findings if not one.fatal))
         return 1
-    if not as_json:
-        print(f"{file}: good; the gateway will call itself {configuration.hostname}")
+    warnings = [one for one in findings if not one.fatal]
+    if uid is not None:
+        warnings += as_user(uid, gid, configuration)
+    if as_json:
+        # There is no place for them in the JSON, and a program that reads it is not the one that has to know.
+        for one in warnings:
+            print(one.of(file), file=sys.stderr)
+    else:
+        _say(f"{file}: good; the gateway will call itself {configuration.hostname}")
         titles = ("service", "protocol", "listens on", "TLS", "policy", "backend")
-        print(*_table([titles, *_rows(configuration)]), sep="\n")
-        print(*told(certificates), sep="\n", flush=True)
+        _say(*_table([titles, *_rows(configuration)]))
+        _say(*told(certificates))
+        _say(*([""] if warnings else []), *(f"warning      {one.of(file)}" for one in warnings))
     if not live:
         return 0
-    from .live import look
+    from .live import look as look_at_backends
 
-    reports = look(configuration, towards)
+    reports = look_at_backends(configuration, towards)
     if as_json:
-        print(in_json(file, configuration.hostname, (), reports))
+        _say(in_json(file, configuration.hostname, (), reports))
     else:
-        print(*in_words(reports, _paint()), sep="\n")
+        _say(*in_words(reports, _paint()))
     return 0 if all(report.good for report in reports) else 1
 
 
-def _usable(file: str, configuration: Configuration, certificates: Sequence[Served]) -> dict[Backend, Towards]:
-    """TLS towards the backends that have it.  Raises ConfigurationError for what TLS can make nothing of."""
+class _Unheard(Exception):
+    """Nobody takes what is said; the text tells why, and is empty where nobody needs to know."""
+
+
+def _say(*lines: str) -> None:
+    """Each on standard output, and out of the buffer, so that what goes wrong goes wrong here."""
+    try:
+        for line in lines:
+            print(line)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as wrong:
+        # The interpreter flushes once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _Unheard("" if isinstance(wrong, BrokenPipeError) else wrong.strerror) from None
+
+
+def _usable(
+    file: str, configuration: Configuration, certificates: Sequence[Served], problems: list[str]
+) -> dict[Backend, Towards]:
+    """TLS towards the backends that have it.  Raises ConfigurationError for what TLS can make nothing of, and with
+    these problems, if there are any."""
     from ..tls.context import CertificateError
     from ..tls.towards import Towards
     from .certificates import complaints
 
-    problems = [f"{file}: {complaint}" for complaint in complaints(configuration, certificates)]
+    problems += [f"{file}: {complaint}" for complaint in complaints(configuration, certificates)]
     towards = {}
     for backend in dict.fromkeys(service.backend for service in configuration.services):
         try:
@@ -70,6 +110,8 @@ def _usable(file: str, configuration: Configuration, certificates: Sequence[Serv
 
 def _paint() -> Paint:
     """What standard output can show; a file or a pipe gets plain ASCII."""
+    if sys.stdout is None:
+        return Paint()
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return Paint(colours=terminal and not os.environ.get("NO_COLOR"), lines=terminal and encoding == "utf8")
@@ -94,6 +136,14 @@ def _table(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        return _main(arguments)
+    finally:
+        with suppress(_Unheard):
+            _say()  # of --help too
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="starttls-gateway",
         description="Modern TLS in front of mail servers that have none.",
@@ -103,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     about = "list every problem in a configuration file, or what will listen where; exit status 1 or 0"
     checking = commands.add_parser("check", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    checking.add_argument("file", metavar="FILE", help="the configuration file")
+    checking.add_argument(
+        "file", metavar="FILE", nargs="?", default=DEFAULT_FILE, help="the configuration file (default: %(default)s)"
+    )
     checking.add_argument(
         "--live",
         action="store_true",
@@ -111,11 +163,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "anything is wrong",
     )
     checking.add_argument("--json", action="store_true", help="with --live, tell it as JSON (see docs/check.md)")
+    checking.add_argument(
+        "--uid",
+        metavar="USER",
+        help="also tell which keys and certificates this user, whom the daemon runs as, cannot read",
+    )
+    checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; by default, the user's own")
     given = parser.parse_args(arguments)
+    # A file name may hold octets that no terminal can show.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if given.json and not given.live:
         checking.error("--json goes with --live")
+    if given.gid is not None and given.uid is None:
+        checking.error("--gid goes with --uid")
     try:
-        return check(given.file, given.live, given.json)
+        uid = None if given.uid is None else uid_of(given.uid)
+        gid = None if given.gid is None else gid_of(given.gid)
+        if uid is not None:
+            group_of(uid)
+    except ValueError as wrong:
+        checking.error(str(wrong))
+    try:
+        return check(given.file, given.live, given.json, uid, gid)
+    except _Unheard as wrong:
+        if not str(wrong):
+            return BROKEN_PIPE
+        print(f"starttls-gateway: standard output: {wrong}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("starttls-gateway: broken off; nothing is known", file=sys.stderr)
         return 130

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .reader import parse
+from .reader import Places, located, parse
 from .section import Machine
 from .values import Configuration, Traits
 
-__all__ = ["Configuration", "ConfigurationError", "Machine", "load", "parse"]
+__all__ = ["DEFAULT_FILE", "Configuration", "ConfigurationError", "Machine", "Places", "load", "locate", "parse"]
+
+DEFAULT_FILE = "/etc/starttls-gateway/gateway.ini"
+"""The file that is read where none is named."""
 
 
 def load(path: str | Path, protocols: Mapping[str, Traits]) -> Configuration:
@@ -20,14 +23,22 @@ def load(path: str | Path, protocols: Mapping[str, Traits]) -> Configuration:
     Relative names in it begin at its own directory, for a daemon has no other that it stays in.
     Raises ConfigurationError with every problem that was found.
     """
+    machine = Machine(Path(path).absolute().parent, complaint=_complaint, is_local=_is_local)
+    return parse(_text(path), str(path), protocols, machine)
+
+
+def locate(path: str | Path) -> Places:
+    """Where everything in the file stands.  Raises ConfigurationError for a file that cannot be read."""
+    return located(_text(path))
+
+
+def _text(path: str | Path) -> str:
     try:
-        text = Path(path).read_text("utf-8-sig")
+        return Path(path).read_text("utf-8-sig")
     except OSError as wrong:
         raise ConfigurationError([f"{path}: {wrong.strerror}; name the configuration file"]) from None
     except UnicodeDecodeError as wrong:
         raise ConfigurationError([f"{path}: octet {wrong.start + 1} is not UTF-8; save the file as UTF-8"]) from None
-    machine = Machine(Path(path).absolute().parent, complaint=_complaint, is_local=_is_local)
-    return parse(text, str(path), protocols, machine)
 
 
 def _complaint(path: Path) -> str | None:

@@ -22,6 +22,7 @@ _LONGEST = 86400.0
 # of many names that resolvers of container networks answer.
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?(\[[^\]/]*\]|[^/:]*)(?::([0-9]+))?(?:/.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PIN = re.compile(r"sha256:((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.ASCII | re.IGNORECASE)
 # sockaddr_un.sun_path holds 108 octets with its NUL.
@@ -199,6 +200,8 @@ def _address(text: str, least_port: int, right: str) -> Address:
         if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
             raise ValueError(f"{quoted(text)}: the path must be absolute and hold at most {_LONGEST_PATH} octets")
         return UnixAddress(path)
+    if url := _URL.fullmatch(text):
+        raise ValueError(f"{quoted(text)} is a URL; write only {url[1] or 'host'}:{url[2] or 'port'}")
     host, colon, port = text.rpartition(":")
     if not colon or not port:
         raise ValueError(f"{quoted(text)} has no port; write {right}")

@@ -1,60 +1,166 @@
-"""INI text as sections of options, with everything that is wrong with its form found in one go."""
+"""INI text as sections of options, each with its line, and everything that is wrong with its form found in one go."""
 
 from __future__ import annotations
 
-import configparser
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
-from .grammar import quoted
+from .grammar import meant, quoted
 
-Sections = dict[str, dict[str, str]]
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_TITLE = re.compile(r"\[([^\]]+)\]\s*(.*)")
+_OPTION = re.compile(r"([^\W\d][^\s=:]*)\s*[=:](.*)")
+_WORDS = re.compile(r"([A-Za-z_]+)\s+(.+)")
+# `key =` and `key = value`, but no host:port, no unix:/path and no file name that holds a sign of equality.
+_SPACED = re.compile(r"[^\W\d][^\s=:]*(?:\s+=|[=:]\s)")
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]+\]:\S*")
+_COMMENT = ("#", ";")
 
-# No text of the file can hold it (parse sees to that): it marks what was found wrong and is to be left out.
-_WRONG = "\0"
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as it is written.  A value that goes on in further lines has them all, without their indents."""
+
+    text: str
+    line: int
 
 
-def parse(text: str) -> tuple[Sections, list[str]]:
-    """The sections, and the problems, each as it goes behind `FILE: `.
+Options = dict[str, Option]
 
-    configparser stops at the first mistake; so the line that it stumbled over is neutralised and the text
-    is read again, until nothing is wrong any more.
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One section as it is written."""
+
+    line: int
+    options: Options = field(default_factory=dict)
+
+
+Sections = dict[str, Written]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong, and where: in the first line of an option or of a section.  0 stands for the file."""
+
+    line: int
+    text: str
+
+    def of(self, filename: str) -> str:
+        """As the administrator sees it."""
+        return f"{filename}, line {self.line}: {self.text}" if self.line else f"{filename}: {self.text}"
+
+
+def parse(text: str, kinds: Collection[str], known: Collection[str]) -> tuple[Sections, list[Problem]]:
+    """The sections, and what is wrong with their form.
+
+    `kinds` are the words that a section's title may begin with, `known` are the options of all sections: what stands
+    where it cannot is told by what it was probably meant to be.
     """
-    problems = []
-    lines = text.split("\n")
-    for number, line in enumerate(lines, 1):
-        if _WRONG in line:
-            problems.append(f"line {number}: holds a NUL character; a configuration file is plain text")
-            lines[number - 1] = ""
-    while True:
-        parser = configparser.RawConfigParser(default_section=_WRONG)
-        try:
-            parser.read_string("\n".join(lines))
-        except configparser.MissingSectionHeaderError as wrong:
-            problems.append(
-                f"line {wrong.lineno}: {quoted(wrong.line.strip())} stands before the first section; "
-                "begin with a section like [tls]"
+    reading = _Reading(kinds, known)
+    for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), 1):
+        reading.line(number, line)
+    return reading.sections(), reading.problems
+
+
+class _Reading:
+    def __init__(self, kinds: Collection[str], known: Collection[str]) -> None:
+        self.problems: list[Problem] = []
+        self._kinds = kinds
+        self._known = known
+        self._titles: dict[str, tuple[int, dict[str, tuple[int, list[str]]]]] = {}
+        self._title = ""
+        self._value: list[str] | None = None
+        """The lines of the value that is being read; a list that nobody looks at where it cannot be used."""
+        self._option = ""
+        self._indent = 0
+        """Of the last line that was no further line of a value."""
+        self._stray = False
+        """No section has begun, or one with a title that is none: its options are not looked at."""
+
+    def sections(self) -> Sections:
+        return {
+            title: Written(
+                line,
+                {option: Option("\n".join(lines).strip(), number) for option, (number, lines) in options.items()},
             )
-            lines[wrong.lineno - 1] = f"[{_WRONG}{wrong.lineno}]"
-        except configparser.DuplicateSectionError as wrong:
-            assert wrong.lineno is not None
-            problems.append(
-                f"[{wrong.section}]: stands a second time in line {wrong.lineno}; put it all in one section"
-            )
-            lines[wrong.lineno - 1] = f"[{_WRONG}{wrong.lineno}]"
-        except configparser.DuplicateOptionError as wrong:
-            assert wrong.lineno is not None
-            if not wrong.section.startswith(_WRONG):
-                problems.append(
-                    f"[{wrong.section}] {wrong.option}: stands a second time in line {wrong.lineno}; keep one of them"
-                )
-            lines[wrong.lineno - 1] = f"{_WRONG}{wrong.lineno} ="
-        except configparser.ParsingError as wrong:
-            for number, _ in wrong.errors:
-                line = lines[number - 1].strip()
-                problems.append(f"line {number}: {quoted(line)} is neither a [section] nor an option = value")
-                lines[number - 1] = ""
+            for title, (line, options) in self._titles.items()
+        }
+
+    def line(self, number: int, line: str) -> None:
+        text = line.strip()
+        if "\0" in line:
+            self._wrong(number, "holds a NUL character; a configuration file is plain text")
+        elif text and not text.startswith(_COMMENT):
+            indent = len(line) - len(line.lstrip())
+            if self._value is not None and indent > self._indent:
+                self._go_on(number, text, self._value)
+            elif text.startswith("[") and not _ADDRESS.fullmatch(text):
+                self._begin_section(number, text)
+            else:
+                self._begin_option(number, text, indent)
+
+    def _wrong(self, number: int, text: str) -> None:
+        self.problems.append(Problem(number, text))
+
+    def _go_on(self, number: int, text: str, value: list[str]) -> None:
+        """A further line of a value; or a line of its own that is indented by mistake."""
+        fault = f"is indented, and so goes on with the value of {self._option}"
+        if (title := _TITLE.fullmatch(text)) and title[1].partition(":")[0] in self._kinds:
+            self._wrong(number, f"{quoted(title[0])} {fault}; remove the blanks and tabs before the [")
+            self._begin_section(number, text)
+        elif (match := _OPTION.fullmatch(text)) and _SPACED.match(text + " "):
+            self._wrong(number, f"{quoted(text)} {fault}; remove the blanks and tabs before {match[1]}")
+            # It is read as what it was meant to be, so that it is not also told to be missing.
+            self._add(number, match[1].lower(), match[2])
         else:
-            return {
-                section: {option: value for option, value in parser.items(section) if not option.startswith(_WRONG)}
-                for section in parser.sections()
-                if not section.startswith(_WRONG)
-            }, problems
+            value.append(text)
+
+    def _begin_section(self, number: int, text: str) -> None:
+        self._value, self._option, self._stray = None, "", False
+        match = _TITLE.fullmatch(text)
+        if match is None:
+            self._wrong(number, f"{quoted(text)} is no section; write its name between [ and ]")
+            self._stray = True
+            return
+        self._title = title = match[1]
+        if match[2] and not match[2].startswith(_COMMENT):
+            self._wrong(number, f"{quoted(match[2])} stands behind [{title}]; begin a new line with it")
+        if title in self._titles:
+            self._wrong(
+                number, f"[{title}]: stands in line {self._titles[title][0]} already; put it all in one section"
+            )
+        else:
+            self._titles[title] = (number, {})
+
+    def _begin_option(self, number: int, text: str, indent: int) -> None:
+        self._indent = indent
+        if self._stray:
+            return
+        if not self._titles:
+            self._wrong(number, f"{quoted(text)} stands before the first section; begin with a section like [tls]")
+            self._stray = True
+        elif match := _OPTION.fullmatch(text):
+            self._add(number, match[1].lower(), match[2])
+        else:
+            self._nothing(number, text)
+
+    def _nothing(self, number: int, text: str) -> None:
+        if (words := _WORDS.fullmatch(text)) and meant(words[1].lower(), self._known):
+            right = f'there is no "=" behind the option; write {words[1]} = VALUE'
+        elif self._option:
+            right = f"if it goes on with the value of {self._option}, indent it"
+        else:
+            right = "write option = value"
+        self._wrong(number, f"{quoted(text)} is neither a [section] nor an option = value; {right}")
+        self._value = []
+
+    def _add(self, number: int, option: str, value: str) -> None:
+        self._option, self._value = option, [value.strip()]
+        options = self._titles[self._title][1]
+        if option in options:
+            first = options[option][0]
+            self._wrong(number, f"[{self._title}] {option}: stands in line {first} already; keep one of them")
+        else:
+            options[option] = (number, self._value)

@@ -26,6 +26,7 @@ from .grammar import (
     verification,
     yes_or_no,
 )
+from .ini import Problem, Written
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
 from .values import Address, Backend, Configuration, Limits, Service, TCPAddress, Timeouts, Traits
@@ -36,13 +37,22 @@ _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts")
 _NAMED = ("service", "backend")
+OPTIONS = frozenset({
+    "hostname", "drain", "log",
+    "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
+    "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy",
+    "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
+    "sessions", "sessions_per_client", "connects_per_minute", "auth_failures_per_minute", "bad_commands",
+    "handshake", "preauth", "greeting", "linger",
+})  # fmt: skip
+"""Of all sections.  What an option means is said where it is taken; this is only for guesses what was meant."""
 
 
 class _Reader:
     """One reading of one file."""
 
     def __init__(self, sections: ini.Sections, protocols: Mapping[str, Traits], machine: Machine) -> None:
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._sections = sections
         self._protocols = protocols
         self._machine = machine
@@ -67,19 +77,20 @@ class _Reader:
         self._unused = set(self._backends)
         services = tuple(self._service(title) for title in self._named("service"))
         if not services and not any(title.startswith("service") for title in self._sections):
-            self.problems.append(
-                "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]"
-            )
+            text = "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]"
+            self.problems.append(Problem(0, text))
         self._check_loops()
         for title in self._backends:
             if title in self._unused:
-                self.problems.append(
-                    f"[backend:{title}]: no service uses it; name it in a service's backend, or remove it"
-                )
+                self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
         return Configuration(hostname, drain, log, self._tls.values, services, bad_commands, limits, timeouts)
 
     def _section(self, title: str) -> Section:
-        return Section(title, self._sections.get(title, {}), self.problems.append, self._machine)
+        return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)
+
+    def _wrong(self, title: str, what: str) -> None:
+        """Something about a section as a whole."""
+        self.problems.append(Problem(self._sections[title].line, f"[{title}]: {what}"))
 
     def _named(self, kind: str) -> list[str]:
         prefix = f"{kind}:"
@@ -92,15 +103,15 @@ class _Reader:
                 try:
                     name(own)
                 except ValueError as wrong:
-                    self.problems.append(f"[{title}]: {wrong}")
+                    self._wrong(title, str(wrong))
             elif title in _NAMED:
-                self.problems.append(f"[{title}]: has no name; write [{title}:NAME]")
+                self._wrong(title, f"has no name; write [{title}:NAME]")
             elif title not in _FIXED:
                 guess = meant(kind.strip().lower(), _NAMED if colon else (*_FIXED, *_NAMED))
                 right = f"{guess}:{own or 'NAME'}" if guess in _NAMED else guess
                 known = ", ".join([*(f"[{title}]" for title in _FIXED), *(f"[{title}:NAME]" for title in _NAMED)])
                 cure = f"did you mean [{right}]?" if guess else f"there are {known}"
-                self.problems.append(f"[{title}]: unknown section; {cure}")
+                self._wrong(title, f"unknown section; {cure}")
 
     def _hostname(self, gateway: Section) -> str:
         given = gateway.take("hostname", host_name, "")
@@ -321,10 +332,29 @@ def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Ma
     `filename` stands in front of each problem; `protocols` are those that a service may have.
     Raises ConfigurationError with every problem that was found.
     """
-    sections, problems = ini.parse(text)
+    sections, problems = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
     reader = _Reader(sections, protocols, machine or Machine())
     configuration = reader.read()
     problems += reader.problems
     if problems:
-        raise ConfigurationError(f"{filename}: {problem}" for problem in problems)
+        raise ConfigurationError(problem.of(filename) for problem in problems)
     return configuration
+
+
+class Places:
+    """The lines of a file: of a section, or of an option in it; 0 for what the file does not have."""
+
+    def __init__(self, sections: ini.Sections) -> None:
+        self._sections = sections
+
+    def __call__(self, section: str, option: str = "") -> int:
+        written = self._sections.get(section, Written(0))
+        if not option:
+            return written.line
+        return written.options[option].line if option in written.options else 0
+
+
+def located(text: str) -> Places:
+    """Where everything in this text stands."""
+    sections, _ = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
+    return Places(sections)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from .grammar import Grammar, any_of, meant
+from .grammar import Grammar, any_of, meant, quoted
+from .ini import Problem, Written
+
+_COMMENT = re.compile(r"(?:^|\s)[#;]")
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -30,31 +35,35 @@ class Machine:
 class Section:
     """One section while it is read: hands out values, collects complaints, knows what was never asked for."""
 
-    def __init__(self, title: str, options: Mapping[str, str], report: Callable[[str], None], machine: Machine) -> None:
+    def __init__(self, title: str, written: Written, report: Callable[[Problem], None], machine: Machine) -> None:
         self.title = title
-        self.options = options
+        self.options = written.options
+        self._line = written.line
         self.known: dict[str, None] = {}
         self._report = report
         self._machine = machine
 
     def wrong(self, option: str, what: str) -> None:
-        self._report(f"[{self.title}] {option}: {what}")
+        """Tell it with the option's line, or with the section's where the option is missing."""
+        line = self.options[option].line if option in self.options else self._line
+        self._report(Problem(line, f"[{self.title}] {option}: {what}"))
 
     def take(self, option: str, grammar: Grammar[T], default: D) -> T | D:
         """The option's value; the default also stands for a value that is wrong."""
         self.known[option] = None
-        text = self.options.get(option)
-        if text is None:
+        if option not in self.options:
             return default
-        if not text.strip():
+        text = self.options[option].text
+        if not text:
             self.wrong(option, "has no value; give it one, or leave the option out")
-            return default
-        try:
-            return grammar(text.strip())
-        except ValueError as wrong:
-            hint = "; a comment needs a line of its own" if " #" in text or " ;" in text else ""
-            self.wrong(option, f"{wrong}{hint}")
-            return default
+        elif slip := _slip(option, text):
+            self.wrong(option, slip)
+        else:
+            try:
+                return grammar(text)
+            except ValueError as wrong:
+                self.wrong(option, str(wrong))
+        return default
 
     def file(self, option: str, name: str) -> Path:
         """Where the file that the option names lies; it is told if it cannot be read."""
@@ -69,3 +78,17 @@ class Section:
                 guess = meant(option, self.known)
                 right = f"did you mean {guess}?" if guess else f"[{self.title}] takes {any_of(self.known)}"
                 self.wrong(option, f"unknown option; {right}")
+
+
+def _slip(option: str, text: str) -> str:
+    """What other formats of configuration files allow and this one does not, in no option."""
+    for line in text.split("\n"):
+        if comment := _COMMENT.search(line):
+            value = line[: comment.start()].rstrip()
+            right = f"like {option} = {value}" if value and line == text else "or remove it"
+            return f"{quoted(line)} holds a comment; a comment needs a line of its own, {right}"
+    if any(len(word) > 1 and word[0] in _QUOTES and word[-1] in _QUOTES for word in (text, *text.split())):
+        plain = " ".join("".join(letter for letter in text if letter not in _QUOTES).split())
+        right = f"like {option} = {plain}" if plain else "or leave the option out"
+        return f"{quoted(text)} is in quotes; write the value without them, {right}"
+    return ""

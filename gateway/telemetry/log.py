@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
+from contextlib import suppress
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from zope.interface import implementer
@@ -51,22 +54,60 @@ class Output:
         except OSError:
             pass
 
-    def reopen(self) -> None:
-        """After logrotate has moved the file away; keeps the old one where a new one cannot be had."""
+    @property
+    def path(self) -> str | None:
+        """The file's absolute path; None where it is no file."""
+        return self._path
+
+    def reopen(self) -> str:
+        """After logrotate has moved the file away.  Says why a new one cannot be had; the old one is kept then."""
         if self._path is None:
-            return
+            return "it is no file"
+        created = not os.path.lexists(self._path)
         try:
             fresh = _open(self._path)
         except OSError as wrong:
-            _log.error("the log file {path} cannot be opened anew: {why}", path=self._path, why=wrong.strerror)
-            return
-        # One step, so that a write that this interrupts finds an open descriptor.
+            return f"{self._path}: {wrong.strerror}"
+        if created:
+            # A daemon's umask is stricter than that of the shell in which the old one was made.
+            with suppress(OSError):
+                os.fchmod(fresh, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
+        # One step, so that no write finds a closed descriptor.
         os.dup2(fresh, self._descriptor, inheritable=False)
         os.close(fresh)
+        return ""
+
+    def give_to(self, uid: int) -> None:
+        """Whoever has this user's rights later on can open the file anew.  Raises OSError.
+
+        Nobody is given a file that he could have put there in place of the log: a link to one of root's.
+        """
+        if self._path is None:
+            return
+        ours, named = os.fstat(self._descriptor), os.lstat(self._path)
+        if stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, named) and ours.st_nlink == 1:
+            os.fchown(self._descriptor, uid, -1)
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    if os.geteuid() == 0 and _is_open_to_others(os.path.dirname(os.path.abspath(path))):
+        # Else whoever may write there could make root write to any file, by a link in the place of the log.
+        flags |= os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, _FILE_MODE)
+    except OSError as wrong:
+        if wrong.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            raise OSError(wrong.errno, "a symbolic link, in a directory that is not root's alone") from None
+        raise
+
+
+def _is_open_to_others(directory: str) -> bool:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return False  # that will be told when the file is opened
+    return found.st_uid != 0 or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 @implementer(ILogObserver)

@@ -16,7 +16,7 @@ from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
 from gateway.limits import Limits
 from gateway.negotiation.vocabulary import Await, Line, Script, Send, Side, Trouble
-from gateway.service import Gateway
+from gateway.service import CUT, Gateway
 from gateway.session import GRACE, Session
 from gateway.telemetry.events import FORMATS, Events
 from tests.memory.meeting import End, Meeting
@@ -417,6 +417,41 @@ def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, mon
     door.empty()
 
 
+def test_T20_whoever_is_asked_to_hurry_first_stops_at_once(opened: Opening) -> None:
+    """The second signal may be acted on before the first one has reached the services."""
+    door = opened()
+    door.hears(door.come(), GREETING["pop3"])
+    door.gateway.hurry()
+    stopped = door.gateway.stopService()
+    assert stopped is not None
+    over: list[object] = []
+    stopped.addCallback(over.append)
+    door.reactor.settle()
+    assert over == [None]
+    assert [event["reason"] for event in door.events("session")] == ["shutdown"]
+    assert [event["sessions"] for event in door.events("stopping")] == [1]
+
+
+def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
+    opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = opened()
+    door.hears(door.come(), GREETING["pop3"])
+    monkeypatch.setattr("gateway.service._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
+    with monkeypatch.context() as broken:
+        broken.setattr(door.sessions[0], "_negotiation", None)
+        broken.setattr(type(door.sessions[0]), "abort", lambda *_: 1 / 0)
+        stopped = door.gateway.stopService()
+        assert stopped is not None
+        over: list[object] = []
+        stopped.addCallback(over.append)
+        door.gateway.hurry()
+        door.reactor.settle()
+        assert over == []
+        door.reactor.clock.advance(CUT)
+        assert over == [None]
+
+
 def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 200)
     door = opened()
@@ -424,6 +459,13 @@ def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytes
     assert (told["limit"], told["wanted"], told["value"]) == ("sessions", 10000, 68)
     assert door.limits.values.sessions == 68
     assert opened(values=Values(sessions=68)).events("limit-lowered") == []
+
+
+def test_T23_what_nobody_misses_is_not_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 20_000)
+    door = opened()
+    assert door.events("limit-lowered") == []
+    assert door.limits.values.sessions == 9968
 
 
 # --- how slow a message may be ---------------------------------------------------------------------

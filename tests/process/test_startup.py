@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,9 +16,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from trustme import CA
+
+from tests.process.running import parse as event_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -27,7 +32,7 @@ from twisted.application.service import ServiceMaker
 toy = ServiceMaker("toy", "toy", "A toy.", "toy")
 """
 TOY = """
-import signal
+import os, signal
 from twisted.application.service import Service
 from twisted.internet.defer import fail
 from twisted.logger import Logger
@@ -48,10 +53,14 @@ class Toy(Service):
     def privilegedStartService(self):
         if self.wish == "early":
             raise StartError(TEXT)
+        if self.wish.startswith("early SIG"):
+            os.kill(os.getpid(), getattr(signal, self.wish.removeprefix("early ")))
 
     def startService(self):
         if self.wish == "late":
             raise StartError(TEXT)
+        if self.wish.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.wish))
         self.events.bound(service="toy").emit("listening", address="127.0.0.1:25")
         Logger().info("two\\nlines event=forged")
         print("printed")
@@ -98,6 +107,14 @@ class Twistd:
         """The daemon's, as its pidfile tells."""
         try:
             return int((self.directory / "twistd.pid").read_text())
+        except FileNotFoundError:
+            return None
+
+    @property
+    def pid_written(self) -> int | None:
+        """The same, where the file may be empty still."""
+        try:
+            return int((self.directory / "twistd.pid").read_text() or 0) or None
         except FileNotFoundError:
             return None
 
@@ -191,7 +208,7 @@ def test_mistakes_in_the_file_are_one_line_each(twistd: Twistd, mode: list[str])
         "[service:smtp] starttls",
         "[service:smtp] backend",
     ]
-    assert all(line.startswith("gw.ini: ") for line in done.stderr.splitlines())
+    assert all(re.match(r"gw\.ini, line [0-9]+: ", line) for line in done.stderr.splitlines())
     assert sorted(file.name for file in twistd.directory.glob("twistd.*")) == []
 
 
@@ -207,8 +224,8 @@ def test_without_a_file(twistd: Twistd) -> None:
 @pytest.mark.parametrize(
     ("trouble", "line"),
     [
-        ("certificate", r"gw\.ini: \[tls\] certificate: .*/both\.pem: No such file or directory; .+"),
-        ("key", r"gw\.ini: \[tls\] key: .*: Is a directory; .+"),
+        ("certificate", r"gw\.ini, line 4: \[tls\] certificate: .*/both\.pem: No such file or directory; .+"),
+        ("key", r"gw\.ini, line 5: \[tls\] key: .*: Is a directory; .+"),
         ("foreign key", r"starttls-gateway: \[tls\] .*other\.pem.*"),
         ("port", r"starttls-gateway: \[service:smtp\] .*127\.0\.0\.1:\d+: Address already in use.+"),
     ],
@@ -272,6 +289,303 @@ def test_a_log_file_is_appended_to_and_opened_anew_for_logrotate(twistd: Twistd)
     assert not twistd.log("gw.log.1")[-1].endswith('message="Server Shut Down."')
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_T19_a_log_file_is_opened_anew_and_the_answer_stands_in_it(twistd: Twistd, number: signal.Signals) -> None:
+    twistd.run("--logfile=gw.log", "toy")
+    assert twistd.pid is not None
+    (twistd.directory / "gw.log").rename(twistd.directory / "gw.log.1")
+    os.kill(twistd.pid, number)
+    twistd.stop()
+    said = [event_of(line) for line in twistd.log("gw.log")]
+    assert said[0]["event"] == "signal"
+    assert (said[0]["signal"], said[0]["log"], said[0].get("certificates")) == (
+        number.name,
+        "reopened",
+        "read" if number is signal.SIGHUP else None,
+    )
+    assert "signal" not in [event_of(line)["event"] for line in twistd.log("gw.log.1")]
+    # The same people can read it, although a daemon's umask would let nobody.
+    assert (twistd.directory / "gw.log").stat().st_mode & 0o777 == 0o640
+
+
+def test_T19_a_log_file_that_logrotate_has_made_stays_as_it_was_made(twistd: Twistd) -> None:
+    log = twistd.directory / "gw.log"
+    twistd.run("--logfile=gw.log", "toy")
+    assert twistd.pid is not None
+    log.rename(twistd.directory / "gw.log.1")
+    log.touch()
+    log.chmod(0o604)
+    os.kill(twistd.pid, signal.SIGUSR1)
+    twistd.stop()
+    assert event_of(twistd.log("gw.log")[0])["event"] == "signal"
+    assert log.stat().st_mode & 0o777 == 0o604
+
+
+def test_T19_a_log_file_that_cannot_be_opened_anew_goes_on_and_says_why(twistd: Twistd) -> None:
+    (twistd.directory / "log").mkdir()
+    twistd.run("--logfile=log/gw.log", "toy")
+    assert twistd.pid is not None
+    (twistd.directory / "log").rename(twistd.directory / "moved")
+    os.kill(twistd.pid, signal.SIGHUP)
+    twistd.stop()
+    said = [event_of(line) for line in twistd.log("moved/gw.log")]
+    (answer,) = [event for event in said if event["event"] == "signal"]
+    assert answer["log"] == "kept"
+    assert said[said.index(answer) - 1]["message"].startswith(
+        f"the log file cannot be opened again, and goes on where it was: {twistd.directory}/log/gw.log: No such file"
+    )
+
+
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+def test_T19_a_storm_of_signals_ends_nothing(twistd: Twistd, mode: list[str]) -> None:
+    """From the moment at which the pidfile tells whom to send them to, until the process is gone."""
+    with subprocess.Popen(
+        twistd.command("--logfile=gw.log", *mode, "toy"), cwd=twistd.directory, env=twistd.environment
+    ) as process:
+        while (pid := twistd.pid_written) is None:
+            assert process.poll() in (None, 0)
+        twistd.started.append(pid)
+        end = os.pidfd_open(pid)
+        try:
+            served = False
+            while not select.select([end], [], [], 0.001)[0]:
+                for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                if not served and (served := "oh no" in "".join(twistd.log("gw.log"))):
+                    os.kill(pid, signal.SIGTERM)
+        finally:
+            os.close(end)
+        # The one that was asked to stop dies of that signal, and of no other.
+        assert process.wait(60) in ((0,) if not mode else (0, -signal.SIGTERM))
+    said = twistd.log("gw.log")
+    assert said[-1].endswith('message="Server Shut Down."')
+    # The toy has one traceback of its own.
+    assert sum("Traceback" in line for line in said) == 1
+    assert twistd.pid is None
+
+
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_T20_a_signal_to_stop_ends_a_start_that_is_under_way(
+    twistd: Twistd, mode: list[str], number: signal.Signals
+) -> None:
+    done = twistd.run(*mode, "toy", f"--fail=early {number.name}")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"starttls-gateway: stopped by {number.name} before it had started\n",
+    )
+    assert "Traceback" not in done.stdout
+    assert twistd.pid is None
+
+
+@pytest.mark.parametrize("kind", ["none", "of a file", "is a directory", "of the kernel"])
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], kind: str) -> None:
+    (twistd.directory / "file").touch()
+    pidfile, why = {
+        "none": ("none/gw.pid", "No such file or directory"),
+        "of a file": ("file/gw.pid", "Not a directory"),
+        "is a directory": (".", "Is a directory"),
+        "of the kernel": ("/proc/gw.pid", "No such file or directory"),
+    }[kind]
+    (twistd.directory / "gw.ini").write_text(FILE)
+    done = twistd.run(*mode, f"--pidfile={pidfile}", "starttls-gateway", "--config=gw.ini")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"starttls-gateway: the pidfile {os.path.abspath(twistd.directory / pidfile)}: {why}; "
+        "name a file in a directory that can be written with --pidfile, or none with --pidfile=\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--uid=nosuch"], "--uid nosuch: there is no such user; `getent passwd` lists those that there are"),
+        (["--gid=nosuch"], "--gid nosuch: there is no such group; `getent group` lists those that there are"),
+        (["--uid=77777"], "--uid 77777: there is no such user; `getent passwd` lists those that there are"),
+    ],
+)
+@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+def test_T21_a_user_that_does_not_exist(twistd: Twistd, mode: list[str], options: list[str], line: str) -> None:
+    (twistd.directory / "gw.ini").write_text(FILE)
+    done = twistd.run(*mode, "starttls-gateway", "--config=gw.ini", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"starttls-gateway: {line}\n")
+    assert sorted(file.name for file in twistd.directory.glob("twistd.*")) == []
+
+
+def test_T21_a_number_before_the_command_is_looked_at_too(twistd: Twistd) -> None:
+    (twistd.directory / "gw.ini").write_text(FILE)
+    done = twistd.run("--nodaemon", "--uid=77777", "starttls-gateway", "--config=gw.ini")
+    line = "--uid 77777: there is no such user; `getent passwd` lists those that there are"
+    assert done.stderr == f"starttls-gateway: {line}\n"
+
+
+def test_T21_another_runner_gives_up_no_rights(twistd: Twistd) -> None:
+    (twistd.directory / "gw.ini").write_text(FILE)
+    command = [str(SCRIPTS / "twist"), "starttls-gateway", "--config=gw.ini", "--uid=0"]
+    done = subprocess.run(
+        command, cwd=twistd.directory, env=twistd.environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == "starttls-gateway: --uid and --gid need twistd as the runner\n"
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+NOBODY = pwd.getpwnam("nobody")
+
+
+@dataclass
+class Dropped:
+    """A daemon that root has started and that runs as nobody."""
+
+    twistd: Twistd
+    directory: Path
+    log: Path
+    pidfile: Path
+
+    def start(self) -> list[dict[str, str]]:
+        """What it said when it started."""
+        (self.twistd.directory / "gw.ini").write_text(LISTENING)
+        pem = self.twistd.directory / "both.pem"
+        CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        pem.chmod(0o644)
+        names = [f"--logfile={self.log}", f"--pidfile={self.pidfile}"]
+        self.run = self.twistd.run(*names, "starttls-gateway", "--config=gw.ini", "--uid=nobody")
+        self.pid = int(self.pidfile.read_text())
+        self.twistd.started.append(self.pid)
+        return self.said()
+
+    def said(self) -> list[dict[str, str]]:
+        return [event_of(line) for line in self.log.read_text().splitlines()]
+
+    def rotate(self) -> Path:
+        return self.log.rename(self.log.with_suffix(".1"))
+
+    def stop(self) -> None:
+        end = os.pidfd_open(self.pid)
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+            assert select.select([end], [], [], 60) == ([end], [], [])
+        finally:
+            os.close(end)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that nobody can reach: pytest's own are for their owner alone."""
+    with TemporaryDirectory(prefix="gateway-tests-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)
+        yield directory
+
+
+def dropped(twistd: Twistd, place: Path) -> Dropped:
+    return Dropped(twistd, place, place / "gw.log", place / "gw.pid")
+
+
+@as_root
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("mode", [0o755, 0o1777], ids=["a directory of its own", "a directory like /tmp"])
+def test_T21_log_and_pidfile_work_as_another_user(
+    twistd: Twistd, place: Path, number: signal.Signals, mode: int
+) -> None:
+    if mode == 0o755:
+        os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
+    place.chmod(mode)
+    daemon = dropped(twistd, place)
+    assert [event for event in daemon.start() if event["event"] == "rights-missing"] == []
+    assert daemon.log.stat().st_uid == NOBODY.pw_uid
+    old = daemon.rotate()
+    os.kill(daemon.pid, number)
+    daemon.stop()
+    assert daemon.said()[0]["event"] in ("signal", "certificate")
+    assert daemon.said()[-1]["message"] == "Server Shut Down."
+    assert "Server Shut Down." not in old.read_text()
+    assert not daemon.pidfile.exists()
+
+
+@as_root
+def test_T21_where_the_user_may_do_nothing_it_is_said_at_the_start(twistd: Twistd, place: Path) -> None:
+    place.chmod(0o755)
+    daemon = dropped(twistd, place)
+    missing = [event for event in daemon.start() if event["event"] == "rights-missing"]
+    assert [event["file"] for event in missing] == [str(daemon.log), str(daemon.pidfile)]
+    assert missing[0]["detail"].startswith(f"nobody may not create files in {place}: ")
+    assert missing[1]["detail"].startswith(f"nobody may not remove files in {place}, ")
+    assert all(event["cure"] for event in missing)
+    # As logrotate does it with `create`.
+    old = daemon.rotate()
+    daemon.log.touch(0o640)
+    os.chown(daemon.log, NOBODY.pw_uid, -1)
+    os.kill(daemon.pid, signal.SIGUSR1)
+    daemon.stop()
+    assert daemon.said()[-1]["message"] == "Server Shut Down."
+    assert "Server Shut Down." not in old.read_text()
+    assert daemon.pidfile.exists()
+    # What is left behind is in nobody's way.
+    daemon.start()
+    daemon.stop()
+
+
+@as_root
+def test_T21_root_gives_away_no_file_that_a_user_put_in_the_place_of_the_log(twistd: Twistd, place: Path) -> None:
+    treasure = twistd.directory / "treasure"
+    treasure.touch(0o600)
+    daemon = dropped(twistd, place)
+    daemon.log.symlink_to(treasure)
+    missing = [event for event in daemon.start() if event["event"] == "rights-missing"]
+    assert missing[0]["detail"].startswith("nobody may not write it, ")
+    daemon.stop()
+    assert treasure.stat().st_uid == 0
+
+
+@as_root
+def test_T21_root_follows_no_link_that_a_user_put_in_the_place_of_the_log(twistd: Twistd, place: Path) -> None:
+    os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
+    treasure = twistd.directory / "treasure"
+    (place / "gw.log").symlink_to(treasure)
+    done = twistd.run(f"--logfile={place}/gw.log", "toy")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"starttls-gateway: {place}/gw.log: a symbolic link, in a directory that is not root's alone; "
+        "name a log file that can be written with --logfile\n",
+    )
+    assert not treasure.exists()
+
+
+def test_T22_a_socket_of_systemd_that_no_service_uses_is_told(twistd: Twistd) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(twistd.directory / "both.pem"))
+    (twistd.directory / "gw.ini").write_text(LISTENING.replace("127.0.0.1:0", "systemd:used"))
+    with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as unused:
+        environment = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=used:spare"
+        # systemd's begin at 3; what they are here must not be in their way.
+        copies = [os.dup2(one.fileno(), 60 + number) for number, one in enumerate((used, unused))]
+        script = f"exec 3<&60 4<&61 60<&- 61<&-; {environment} exec {shlex.join(twistd.command())} "
+        script += "--nodaemon --pidfile= starttls-gateway --config=gw.ini"
+        with subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=twistd.directory,
+            env=twistd.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=copies,
+        ) as process:
+            for copy in copies:
+                os.close(copy)
+            assert process.stdout is not None
+            said = []
+            for line in process.stdout:
+                said.append(event_of(line))
+                if said[-1]["event"] == "listening":
+                    process.terminate()
+        place = "{}:{}".format(*unused.getsockname())
+    (told,) = [event for event in said if event["event"] == "unused-socket"]
+    assert (told["name"], told["address"]) == ("spare", place)
+    assert told["cure"].startswith("write systemd:spare in ")
+
+
 def test_a_log_file_that_cannot_be_written(twistd: Twistd) -> None:
     done = twistd.run("--logfile=none/gw.log", "toy")
     assert (done.returncode, done.stderr) == (
@@ -327,6 +641,14 @@ def check(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+LISTENING = """[gateway]
+hostname = mx.example.org
+[tls]
+certificate = both.pem
+[service:imap]
+starttls = 127.0.0.1:0
+backend = 127.0.0.1:1
+"""
 FILE = """[gateway]
 hostname = mx.example.org
 [tls]
@@ -374,6 +696,60 @@ def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{tmp_path}/gw.ini: [tls] certificate: ")
+
+
+BROKEN_PIPE = 141
+CHECK: list[str | bytes] = [sys.executable, "-m", "gateway.cli", "check"]
+PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["gw.ini"], BROKEN_PIPE),
+        (["none.ini"], BROKEN_PIPE),
+        (["gw.ini", "--live"], BROKEN_PIPE),
+        (["none.ini", "--live", "--json"], BROKEN_PIPE),
+        (["--help"], 0),
+    ],
+)
+def test_T21_nobody_reads_what_check_says(tmp_path: Path, arguments: list[str], status: int) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "gw.ini").write_text(LISTENING)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*CHECK, *arguments], cwd=tmp_path, env=PATHS, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "statuses", "complaint"),
+    [
+        # Whether head is gone before the end is chance.
+        ("{check} gw.ini | head -1; exit ${{PIPESTATUS[0]}}", (0, BROKEN_PIPE), ""),
+        ("{check} gw.ini >&-", (0,), ""),
+        ("{check} gw.ini > /dev/full", (1,), "starttls-gateway: standard output: No space left on device\n"),
+    ],
+)
+def test_T21_check_in_a_shell(tmp_path: Path, script: str, statuses: tuple[int, ...], complaint: str) -> None:
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "gw.ini").write_text(LISTENING)
+    check = shlex.join(map(os.fsdecode, CHECK))
+    done = subprocess.run(
+        ["bash", "-c", script.format(check=check)], cwd=tmp_path, env=PATHS, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode in statuses
+    assert done.stderr == complaint
+
+
+def test_T21_a_name_that_no_terminal_can_show(tmp_path: Path) -> None:
+    environment = {**PATHS, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*CHECK, b"\xff.ini"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.startswith(b"\\udcff.ini: No such file or directory; ")
 
 
 CLOCK = """

@@ -8,12 +8,13 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.process.recording import SERVERS, Backend
-from tests.process.running import DEADLINE, ENDED_WELL, Gateway, Identity, Service, launch, running
+from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running
 from tests.process.wire import Client, Ending
 from tests.process.words import WORDS
 
@@ -52,6 +53,10 @@ def enter(gateway: Gateway, trusting: ssl.SSLContext, protocol: str) -> Client:
     client.say(WORDS[protocol].login)
     client.hear(WORDS[protocol].login_)
     return client
+
+
+def moment(event: Event) -> datetime:
+    return datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
 
 
 def check_closed(gateway: Gateway) -> None:
@@ -95,7 +100,7 @@ def test_sessions_at_a_boundary_get_the_goodbye_of_their_protocol(
 
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
-def test_a_session_in_the_splice_goes_on_until_the_drain_time_is_over(
+def test_T20_a_session_in_the_splice_goes_on_until_the_drain_time_is_over(
     gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext, protocol: str
 ) -> None:
     question, answer = {"imap": (b"n NOOP\r\n", b"n OK NOOP by the backend\r\n"),
@@ -112,7 +117,14 @@ def test_a_session_in_the_splice_goes_on_until_the_drain_time_is_over(
         lasted = time.monotonic() - began
     assert DRAIN - 0.2 < lasted < DRAIN + 2
     gateway.end(deadline=DRAIN)
-    assert gateway.log.wait("session", service=protocol, phase="relaying")["reason"] in ("aborted", "shutdown")
+    assert gateway.log.wait("session", service=protocol, phase="relaying")["reason"] == "shutdown"
+    asked, over = gateway.log.events("stopping")
+    # The idle one is there when the stop is told, and says goodbye at once.
+    assert (asked["sessions"], over["sessions"]) == ("2", "1")
+    seconds = (datetime.fromisoformat(asked["until"]) - moment(asked)).total_seconds()
+    assert DRAIN - 1 <= seconds <= DRAIN
+    assert abs((moment(over) - moment(asked)).total_seconds() - DRAIN) < 1
+    assert "until" not in over
     backends[protocol].connection().wait_until_ended()
 
 
@@ -169,22 +181,103 @@ def test_handshakes_and_dials_under_way_are_given_up(
         held.close()
 
 
-def test_a_second_sigterm_changes_nothing(
-    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
+LONG = {"gateway": {"drain": "1 h"}}
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(("first", "second"), [(TERM, TERM), (INT, INT), (TERM, INT), (INT, TERM)])
+def test_T20_a_second_signal_to_stop_ends_it_now(
+    tmp_path: Path,
+    identity: Identity,
+    backends: dict[str, Backend],
+    trusting: ssl.SSLContext,
+    first: signal.Signals,
+    second: signal.Signals,
 ) -> None:
-    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)])
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    gateway = launch(tmp_path, identity, services, options=LONG)
     try:
-        with enter(gateway, trusting, "imap") as client, secure(gateway, trusting, "imap") as idle:
-            gateway.terminate()
-            assert idle.rest() == WORDS["imap"].shutdown
-            gateway.terminate()
-            client.say(b"n NOOP\r\n")
-            assert client.line() == b"n OK NOOP by the backend\r\n"
-            client.rest()
-        # Twisted complains in its log that it is stopping already, so that is not looked at.
-        assert gateway.process.wait(DEADLINE) in ENDED_WELL
+        with ExitStack() as stack:
+            clients = [stack.enter_context(enter(gateway, trusting, protocol)) for protocol in ("imap", "pop3")]
+            mailing = stack.enter_context(secure(gateway, trusting, "smtp"))
+            mailing.say(b"MAIL FROM:<a@example.test>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n")
+            mailing.hear(rb"^354 [^\n]*\n")
+            gateway.process.send_signal(first)
+            asked = gateway.log.wait("stopping")
+            assert asked["sessions"] == "3"
+            assert (datetime.fromisoformat(asked["until"]) - moment(asked)).total_seconds() > 3590
+            gateway.process.send_signal(second)
+            for client in (*clients, mailing):
+                assert client.rest() == b""
+        assert gateway.process.wait(DEADLINE) in (0, -first)
+        assert gateway.log.wait("stopping", count=2)["sessions"] == "3"
+        assert [event["reason"] for event in gateway.log.events("session")] == ["shutdown"] * 3
+        gateway.inspect()
     finally:
         gateway.kill()
+
+
+def test_T20_two_signals_at_once(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
+) -> None:
+    """The second one comes before the first one is acted on, as it would from a process group."""
+    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG)
+    try:
+        with enter(gateway, trusting, "imap") as client:
+            gateway.process.send_signal(signal.SIGSTOP)
+            gateway.process.send_signal(signal.SIGINT)
+            gateway.process.send_signal(signal.SIGTERM)
+            gateway.process.send_signal(signal.SIGCONT)
+            assert client.rest() == b""
+        assert gateway.process.wait(DEADLINE) in (0, -signal.SIGINT, -signal.SIGTERM)
+        assert gateway.log.wait("session")["reason"] == "shutdown"
+        gateway.inspect()
+    finally:
+        gateway.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_T19_no_other_signal_ends_a_session_or_the_gateway(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext, number: signal.Signals
+) -> None:
+    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG)
+    try:
+        with enter(gateway, trusting, "imap") as client, secure(gateway, trusting, "imap") as idle:
+            gateway.process.send_signal(number)
+            gateway.log.wait("signal", signal=number.name)
+            gateway.terminate()
+            assert idle.rest() == WORDS["imap"].shutdown
+            gateway.process.send_signal(number)
+            gateway.log.wait("signal", signal=number.name, count=2)
+            client.say(b"n NOOP\r\n")
+            assert client.line() == b"n OK NOOP by the backend\r\n"
+        gateway.end()
+    finally:
+        gateway.kill()
+
+
+def test_T19_at_SIGHUP_certificates_are_read_again_and_judged_at_once(
+    tmp_path: Path, backends: dict[str, Backend]
+) -> None:
+    mine = Identity.issue(tmp_path)
+    with running(tmp_path, mine, [Service("imap", backends["imap"].address)]) as gateway:
+        other = tmp_path / "other"
+        other.mkdir()
+        fresh = Identity.issue(other)
+        fresh.certificate.replace(mine.certificate)
+        gateway.process.send_signal(signal.SIGHUP)
+        told = gateway.log.wait("signal", signal="SIGHUP")
+        assert (told["certificates"], told["log"]) == ("read", "none")
+        # Before the answer, and so without the watch, which looks every five seconds.
+        assert [event["state"] for event in gateway.log.events("certificate")] == ["loaded", "renewed"]
+        secure(gateway, ssl.create_default_context(cafile=str(fresh.authority)), "imap").reset()
+        mine.certificate.write_text("nothing of the kind\n")
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.log.wait("signal", signal="SIGHUP", count=2)
+        states = [event["state"] for event in gateway.log.events("certificate")]
+        assert states == ["loaded", "renewed", "refused"]
+        # The old one is still served.
+        secure(gateway, ssl.create_default_context(cafile=str(fresh.authority)), "imap").reset()
 
 
 def test_it_stops_by_the_interrupt_key_too(

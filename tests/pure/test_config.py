@@ -76,11 +76,24 @@ def read(text: str, machine: Machine = MACHINE) -> Configuration:
     return parse(text, "gw.ini", PROTOCOLS, machine)
 
 
-def problems(text: str, machine: Machine = MACHINE) -> list[str]:
+def located(text: str, machine: Machine = MACHINE) -> list[tuple[int, str]]:
+    """Each problem with its line, which is 0 where it is about the file as a whole."""
     with pytest.raises(ConfigurationError) as caught:
         read(text, machine)
     assert str(caught.value) == "\n".join(caught.value.problems)
-    return caught.value.problems
+    found = [re.fullmatch(r"gw\.ini(?:, line ([1-9][0-9]*))?: (.+)", problem) for problem in caught.value.problems]
+    return [(int(match[1] or 0), match[2]) for match in found if match]
+
+
+def problems(text: str, machine: Machine = MACHINE) -> list[str]:
+    """Each problem without its line, which must be that of the option, or of the section where it is missing."""
+    lines = ["", *re.split(r"\r\n|\r|\n", text)]
+    for number, problem in located(text, machine):
+        if match := re.match(r"\[(.+?)\](?: ([a-z_]+))?:", problem):
+            title, option = re.escape(match[1]), match[2]
+            place = lines[number].lower()
+            assert number == 0 or re.match(rf"\s*(?:\[{title.lower()}\]|{option}\b)", place), (problem, place)
+    return [f"gw.ini: {problem}" for _, problem in located(text, machine)]
 
 
 def file(*, gateway: str = "", tls: str = "certificate = c.pem", smtp: str = "", rest: str = "") -> str:
@@ -336,7 +349,7 @@ SLIPS = {
     ),
     "comment behind a value": (
         file(gateway="log = json ; not text"),
-        '[gateway] log: "json ; not text" is not possible here; write text or json; a comment needs a line of its own',
+        '[gateway] log: "json ; not text" holds a comment; a comment needs a line of its own, like log = json',
     ),
     "option with a slip of the pen": (
         file(gateway="hostnam = a.example.org\nhostname = b.example.org"),
@@ -628,23 +641,23 @@ SLIPS = {
     ),
     "line that is nothing": (
         file(gateway="drain"),
-        'line 2: "drain" is neither a [section] nor an option = value',
+        '"drain" is neither a [section] nor an option = value; write option = value',
     ),
     "section that stands twice": (
-        file(rest="[tls]\nkey = k.pem\nkey = k.pem"),
-        "[tls]: stands a second time in line 8; put it all in one section",
+        file(rest="[tls]\nkey = k.pem"),
+        "[tls]: stands in line 3 already; put it all in one section",
     ),
     "option that stands twice": (
         file(tls="certificate = c.pem\ncertificate = d.pem\n  e.pem"),
-        "[tls] certificate: stands a second time in line 5; keep one of them",
+        "[tls] certificate: stands in line 4 already; keep one of them",
     ),
     "option before the first section": (
         "log = json\ndrain = 3\n" + file(),
-        'line 1: "log = json" stands before the first section; begin with a section like [tls]',
+        '"log = json" stands before the first section; begin with a section like [tls]',
     ),
     "control character": (
         file(gateway="log = text\0"),
-        "line 2: holds a NUL character; a configuration file is plain text",
+        "holds a NUL character; a configuration file is plain text",
     ),
 }
 
@@ -950,7 +963,7 @@ def test_a_loop_is_found_on_the_machine_that_reads_the_file(tmp_path: Path) -> N
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         load(path, PROTOCOLS)
-    assert [problem.split()[3] for problem in caught.value.problems] == addresses.split()[:3]
+    assert [problem.split()[5] for problem in caught.value.problems] == addresses.split()[:3]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.199", "2001:db8::1"])
@@ -990,7 +1003,7 @@ def test_any_order_of_lines_is_read_or_told_of(lines: list[str]) -> None:
         read("\n".join(lines))
     except ConfigurationError as wrong:
         for problem in wrong.problems:
-            assert re.fullmatch(r"gw\.ini: (line \d+|\[.+\][^:]*): [^\n\0]+", problem)
+            assert re.fullmatch(r"gw\.ini(, line \d+)?: [^\n\0]+", problem)
 
 
 def test_the_addresses_are_shown_as_they_are_written() -> None:
@@ -1006,7 +1019,7 @@ def test_a_file_is_read_with_the_files_that_it_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(path, PROTOCOLS)
     cure = "No such file or directory; name a file that the gateway may read when it starts"
-    assert caught.value.problems == [f"{path}: [tls] key: {tmp_path / 'k' / 'k.pem'}: {cure}"]
+    assert caught.value.problems == [f"{path}, line 5: [tls] key: {tmp_path / 'k' / 'k.pem'}: {cure}"]
     (tmp_path / "k" / "k.pem").touch()
     assert load(path, PROTOCOLS).tls == TLS((Pair(tmp_path / "c.pem", tmp_path / "k" / "k.pem"),))
 

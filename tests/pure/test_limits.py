@@ -10,7 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.limits import DESCRIPTORS, REMEMBERED, RESERVE, Client, Limits, Refusal, Stay, affordable, client_key
+from gateway.limits import (
+    DESCRIPTORS,
+    REMEMBERED,
+    RESERVE,
+    Client,
+    Limits,
+    Refusal,
+    Stay,
+    affordable,
+    client_key,
+    matters,
+)
 
 NOBODY = Client("")
 ALICE, BOB, CAROL = Client("192.0.2.1"), Client("192.0.2.2"), Client("2001:db8::/64")
@@ -100,6 +111,21 @@ def test_the_descriptors_are_enough(wanted: int, descriptors: int) -> None:
     sessions = affordable(wanted, descriptors)
     assert 1 <= sessions <= wanted
     assert sessions * DESCRIPTORS + min(RESERVE, descriptors // 2) <= descriptors
+
+
+@pytest.mark.parametrize(("wanted", "value", "told"), [
+    (10000, 10000, False),
+    (10000, 9990, False),
+    (10000, 9900, False),
+    (10000, 9899, True),
+    (10000, 68, True),
+    (100, 99, False),
+    (100, 98, True),
+    (68, 67, True),
+    (1, 1, False),
+])  # fmt: skip
+def test_T23_a_limit_that_is_hardly_lowered_is_not_told(wanted: int, value: int, told: bool) -> None:
+    assert matters(wanted, value) is told
 
 
 # --- one limit at a time -------------------------------------------------------------------------

@@ -1,0 +1,229 @@
+"""What `check` finds by looking at the machine: addresses, names, sockets, and what the user of --uid can read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import Places
+from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
+from ..rights import group_of, user_name
+from .units import SocketUnit, passed, socket_units
+
+AT_ONCE = 16
+"""Names that are asked for at the same time: a resolver that is down costs its timeout once."""
+_LOCAL_NAMES = ("localhost", "localhost.localdomain")
+_TRANSIENT = (socket.EAI_AGAIN,)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    line: int
+    text: str
+    fatal: bool = True
+    """The gateway would not start, or not serve somebody.  Anything else is a warning."""
+
+    def of(self, filename: str) -> str:
+        place = f"{filename}, line {self.line}" if self.line else filename
+        return f"{place}: {self.text}"
+
+
+def look(configuration: Configuration, places: Places, live: bool = False) -> list[Finding]:
+    """In the order of the file.  With `live` the names of backends are left out: they are about to be asked for."""
+    found = [
+        *_hostname(configuration, places),
+        *_listeners(configuration, places),
+        *_sockets(configuration, places),
+        *(() if live else _backends(configuration, places)),
+    ]
+    return sorted(found, key=lambda finding: finding.line)
+
+
+def _hostname(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    name = configuration.hostname
+    if name.lower().rstrip(".") in _LOCAL_NAMES:
+        own = "" if places("gateway", "hostname") else ", which is the machine's own name"
+        text = f"[gateway] hostname: the gateway will call itself {name}{own}; write the name that clients connect to"
+        yield Finding(places("gateway", "hostname") or places("gateway"), text, fatal=False)
+
+
+def _listening(configuration: Configuration) -> Iterator[tuple[Service, str, Address]]:
+    for service in configuration.services:
+        for option, addresses in (("starttls", service.starttls), ("implicit", service.implicit)):
+            for address in addresses:
+                yield service, option, address
+
+
+# --- addresses and names -----------------------------------------------------------------------------
+
+
+def _listeners(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    for service, option, address in _listening(configuration):
+        where = f"[service:{service.name}] {option}"
+        match address:
+            case TCPAddress(host=str(host)):
+                if fault := _not_ours(host):
+                    yield Finding(places(f"service:{service.name}", option), f"{where}: {address}: {fault}")
+            case UnixAddress(path=path) if not os.path.isdir(os.path.dirname(path)):
+                fault = f"{os.path.dirname(path)} is no directory now; the gateway does not create it"
+                line = places(f"service:{service.name}", option)
+                yield Finding(line, f"{where}: {address}: {fault}", fatal=False)
+
+
+def _not_ours(host: str) -> str:
+    """Why nobody can listen on this address or name on this machine; nothing if he can.
+
+    The port is left alone: the gateway itself may be running.
+    """
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        return f"the name {host} does not resolve ({_why(error)}); write the address itself, or just the port"
+    faults = [_cannot_bind(family, place) for family, *_, place in found]
+    if "" in faults:
+        return ""
+    what = "this address" if host == found[0][4][0] else f"an address of {host} ({found[0][4][0]})"
+    cure = "`ip address` lists those that there are" if faults[0] != _NO_FAMILY else "use one of the other family"
+    return f"this machine does not have {what}: {faults[0]}; {cure}"
+
+
+_NO_FAMILY = os.strerror(errno.EAFNOSUPPORT)
+
+
+def _cannot_bind(family: socket.AddressFamily, place: Any) -> str:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(place)
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return error.strerror or str(error)
+    return ""
+
+
+def _backends(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    named: dict[tuple[str, str, TCPAddress], int] = {}
+    for service in configuration.services:
+        for address in service.backend.addresses:
+            if isinstance(address, TCPAddress):
+                section, option = f"backend:{service.backend.name}", "address"
+                if not places(section):
+                    section, option = f"service:{service.name}", "backend"
+                named[section, option, address] = places(section, option)
+    hosts = list(dict.fromkeys(address.host or "" for _, _, address in named))
+    if not hosts:
+        return
+    with ThreadPoolExecutor(min(AT_ONCE, len(hosts))) as pool:
+        unresolved = dict(zip(hosts, pool.map(_unresolved, hosts), strict=True))
+    for (section, option, address), line in named.items():
+        if trouble := unresolved[address.host or ""]:
+            why, fatal = trouble
+            text = f"[{section}] {option}: {address}: the name does not resolve ({why}); "
+            cure = "correct it, or write the address itself" if fatal else "look whether the resolver works"
+            yield Finding(line, text + cure, fatal)
+
+
+def _unresolved(host: str) -> tuple[str, bool] | None:
+    """Why, and whether it will stay so."""
+    try:
+        socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return _why(error), getattr(error, "errno", None) not in _TRANSIENT
+    return None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+# --- sockets of systemd --------------------------------------------------------------------------------
+
+
+def _sockets(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    wanted: dict[str, tuple[str, str]] = {}
+    for service, option, address in _listening(configuration):
+        if isinstance(address, SystemdAddress):
+            wanted.setdefault(address.name, (f"service:{service.name}", option))
+    names = passed()
+    units = None if names is not None else socket_units()
+    if names is None and units is not None:
+        names = [unit.name for unit in units]
+    for name, (section, option) in wanted.items():
+        if names is None:
+            fault, cure = "there is no systemd on this machine", "write an address with its port"
+        elif name not in names:
+            source = "systemd passes no socket of this name" if units is None else "no .socket unit has this name"
+            fault, cure = source, f"set FileDescriptorName={name} in the .socket unit of the gateway"
+        else:
+            continue
+        yield Finding(places(section, option), f"[{section}] {option}: systemd:{name}: {fault}; {cure}", fatal=False)
+    for name, unit in _spare(names, units, wanted):
+        cure = f"write systemd:{name} in the starttls or implicit of a service, or disable {unit}"
+        yield Finding(0, f"systemd passes a socket {name}, and no service uses it; {cure}", fatal=False)
+
+
+def _spare(
+    names: Sequence[str] | None, units: Sequence[SocketUnit] | None, wanted: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    if units is None:
+        yield from ((name, "its .socket unit") for name in dict.fromkeys(names or ()) if name not in wanted)
+    else:
+        yield from ((unit.name, unit.unit) for unit in units if unit.ours and unit.name not in wanted)
+
+
+# --- another user ------------------------------------------------------------------------------------
+
+
+def as_user(uid: int, gid: int | None, configuration: Configuration) -> list[Finding]:
+    """What the gateway would find unreadable after it has become this user: it is told at the start too.
+
+    Only for files that the caller can read.
+    """
+    from ..tls.certificates import CertificateError
+    from ..tls.renewal import Renewal
+
+    if uid != os.geteuid() and os.geteuid() != 0:
+        text = f"whether {user_name(uid)} can read the keys is known to root only; run this as root"
+        return [Finding(0, text, fatal=False)]
+    renewal = Renewal(lambda *_, **__: None)
+    try:
+        for service in configuration.services:
+            renewal.serve(service.tls, ())
+    except CertificateError as wrong:
+        return [Finding(0, str(wrong))]
+    lines = renewal.still_readable() if uid == os.geteuid() else _in_a_child(uid, gid, renewal.still_readable)
+    return [Finding(0, line, fatal=False) for line in lines]
+
+
+def _in_a_child(uid: int, gid: int | None, ask: Callable[[], list[str]]) -> list[str]:
+    """What the answer is for a process that has this user's rights: the kernel knows about groups and ACLs."""
+    heard, say = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.close(heard)
+            group = group_of(uid) if gid is None else gid
+            os.initgroups(pwd.getpwuid(uid).pw_name, group)
+            os.setgid(group)
+            os.setuid(uid)
+            with os.fdopen(say, "w") as pipe:
+                json.dump(ask(), pipe)
+            status = 0
+        finally:
+            # Nothing of the parent's is to be flushed or undone here.
+            os._exit(status)
+    os.close(say)
+    with os.fdopen(heard) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        return [f"what {user_name(uid)} can read is not known: nobody can become this user here"]
+    lines: list[str] = json.loads(text)
+    return lines

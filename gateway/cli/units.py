@@ -1,0 +1,81 @@
+"""Socket units of systemd: which names they pass sockets under, and to whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DIRECTORIES = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+"""Where units lie (systemd.unit(5)); what lies in an earlier one hides what lies in a later one."""
+OURS = "starttls-gateway"
+"""What stands in the command line of a unit that runs the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketUnit:
+    """A unit that passes sockets to a service."""
+
+    unit: str
+    name: str
+    """FileDescriptorName=, or the unit's own name where there is none (systemd.socket(5))."""
+    ours: bool
+    """It passes them to a unit that runs the gateway."""
+
+
+def passed() -> list[str] | None:
+    """The names of sockets that systemd has passed to this very process; None if it is not asked to take any."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    return os.environ.get("LISTEN_FDNAMES", "").split(":")
+
+
+def socket_units(directories: Sequence[str] = DIRECTORIES) -> list[SocketUnit] | None:
+    """All there are, in the order of their names; None on a machine without systemd."""
+    there = [Path(directory) for directory in directories if os.path.isdir(directory)]
+    if not there:
+        return None
+    names = sorted({path.name for directory in there for path in directory.glob("*.socket")})
+    return [
+        SocketUnit(
+            name,
+            (_values(there, name, "FileDescriptorName") or [name])[-1],
+            any(OURS in command for command in _values(there, _service(there, name), "ExecStart")),
+        )
+        for name in names
+    ]
+
+
+def _service(directories: Sequence[Path], socket: str) -> str:
+    stem = socket.removesuffix(".socket")
+    return (_values(directories, socket, "Service") or [f"{stem}.service"])[-1]
+
+
+def _values(directories: Sequence[Path], unit: str, key: str) -> list[str]:
+    """What the unit and its drop-ins say, the last word last; an empty value takes back what was said before."""
+    found: list[str] = []
+    for path in _files(directories, unit):
+        try:
+            text = path.read_text("utf-8", "replace")
+        except OSError:
+            continue  # not for everybody to read; a link to nowhere is how a unit is masked
+        for line in text.replace("\\\n", " ").splitlines():
+            name, sign, value = line.partition("=")
+            if sign and name.strip() == key:
+                found = [*found, value.strip()] if value.strip() else []
+    return found
+
+
+def _files(directories: Sequence[Path], unit: str) -> Iterator[Path]:
+    yield from [path for directory in directories if (path := directory / unit).exists()][:1]
+    dropped: dict[str, Path] = {}
+    for directory in reversed(directories):
+        dropped |= {path.name: path for path in (directory / f"{unit}.d").glob("*.conf")}
+    yield from (dropped[name] for name in sorted(dropped))
