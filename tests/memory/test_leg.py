@@ -893,7 +893,7 @@ class Sick(TLSHalf):
     def start(self) -> None:
         raise TLSError("no ciphers available")
 
-    def encrypt(self, plaintext: bytes) -> bytes:
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
         raise TLSError("internal error")
 
 
