@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from OpenSSL import SSL, crypto
 
 from . import files
 from .files import CertificateError as CertificateError
+from .private import set_groups
 from .verify import BackendTLS, check_for, judge, server_name
 
 CIPHERS: Final = b":".join(
@@ -149,7 +150,7 @@ def client_context(wanted: BackendTLS) -> SSL.Context:
     context.set_min_proto_version(profile.minimum)
     context.set_cipher_list(profile.ciphers)
     if profile.groups is not None:
-        _offer_groups(context, profile.groups)
+        set_groups(context, profile.groups)
     context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | profile.options)
     # Whoever resumes is not verified again; and there is no second connection to make it worth it.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -177,14 +178,6 @@ def connecting(context: SSL.Context, wanted: BackendTLS) -> SSL.Connection:
     return connection
 
 
-def _offer_groups(context: SSL.Context, groups: bytes) -> None:
-    # As in `_choose_groups`; without it OpenSSL's own list is offered.
-    library: Any = getattr(SSL, "_lib", None)
-    choose = getattr(library, "SSL_CTX_set1_curves_list", None)
-    if choose is not None and choose(context._context, groups) != 1:
-        library.ERR_clear_error()
-
-
 def _trust(context: SSL.Context, authorities: Path) -> None:
     files.certificates(authorities, "it must be a PEM file of CA certificates")
     try:
@@ -200,13 +193,7 @@ def _trust(context: SSL.Context, authorities: Path) -> None:
 
 
 def _choose_groups(context: SSL.Context) -> None:
-    # pyOpenSSL has no public way to give a list, and `set_tmp_ecdh` would cut it to one group.
-    # Should the private one go away, OpenSSL's own choice stays: a good one, only longer.
-    library: Any = getattr(SSL, "_lib", None)
-    choose = getattr(library, "SSL_CTX_set1_curves_list", None)
-    if choose is None:
-        return
+    # OpenSSL's own list stays if none of ours can be set. It is good, only longer.
     for groups in GROUPS:
-        if choose(context._context, groups) == 1:
+        if set_groups(context, groups):
             return
-        library.ERR_clear_error()

@@ -1,49 +1,54 @@
-"""The TLS half of a leg: ciphertext in, plaintext out, and what must be said; no socket, no clock."""
+"""The TLS half of a leg. Ciphertext goes in; plaintext and ciphertext come out. It knows no socket and no clock."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from OpenSSL import SSL
-from OpenSSL._util import ffi as _ffi
-from OpenSSL._util import lib as _lib
 
 from gateway.negotiation.vocabulary import Secured
 
 from .clients import presented, refusal
+from .private import (
+    WANT_READ,
+    ZERO_RETURN,
+    bio_read,
+    bio_write,
+    handles,
+    memory,
+    memory_of,
+    octets_of,
+    raise_error,
+    ssl_error,
+    ssl_read,
+    ssl_write,
+)
 
 RECORD: Final = 16384
-"""Most plaintext octets that a TLS record carries (RFC 8446 5.1)."""
+"""The largest number of plaintext octets in a TLS record (RFC 8446 5.1)."""
 
 SLICE: Final = 16384
-"""Ciphertext octets handed to OpenSSL at once: a memory BIO never gives back what it once held, and there
-may be ten thousand of them."""
+"""Ciphertext octets given to OpenSSL at once. A memory BIO never shrinks, and there may be ten thousand of them."""
 
 PIECE: Final = 2 * RECORD
-"""Plaintext octets encrypted at once, for the same reason; half as many calls as with one record."""
+"""Plaintext octets encrypted at once, for the same reason. It takes half as many calls as one record at a time."""
 
 ROOM: Final = 4 * RECORD
-"""Octets that OpenSSL may write at a time: what one piece becomes; or one slice, the record that began before it, and
-room for another."""
+"""Octets that OpenSSL may write at a time. One encrypted piece fits in, and so does the plaintext of one slice: the
+rest of a record that began earlier, and one more record."""
 
-# pyOpenSSL's methods around these cost as much again: a buffer for each call, an exception for each end.  Without them
-# a short round trip takes 15 % less CPU, and so does a transfer.  The names are private, and have not changed in ten
-# years.
-_read, _write, _fetch, _put = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
-_why, _MORE, _END = _lib.SSL_get_error, _lib.SSL_ERROR_WANT_READ, _lib.SSL_ERROR_ZERO_RETURN
-_octets, _from = _ffi.buffer, _ffi.from_buffer
-_room: Any = _ffi.new("char[]", ROOM)
-"""Where OpenSSL writes, for everybody: nothing is in it when a call is over."""
+_room = memory(ROOM)
+"""Where OpenSSL writes for every half. It is empty between two calls."""
 
 _ALERT: Final = re.compile(r"(?:ssl/tls|tls|sslv3|tlsv1|tlsv13) alert (.+)")
 
 
 class TLSError(Exception):
-    """TLS cannot go on; `outgoing` holds the alert for the other end.
+    """TLS cannot go on. `TLSHalf.outgoing` returns the alert for the other end.
 
-    `reason` is a short text for the log, in OpenSSL's words or `alert: NAME` where the other end refused.
-    `plaintext` is what the same octets held before they went wrong.
+    `reason` is a short text for the log: OpenSSL's words, or `alert: NAME` if the other end refused.
+    `plaintext` is what the same octets held before the error.
     """
 
     def __init__(self, reason: str, plaintext: bytes = b"") -> None:
@@ -55,34 +60,32 @@ class TLSError(Exception):
 class TLSHalf:
     """One end of a TLS connection in memory.
 
-    `connection` was made without a socket and knows already whether it accepts or connects; it writes all or nothing
-    (no SSL_MODE_ENABLE_PARTIAL_WRITE).
+    `connection` was made without a socket, and it has been told whether it accepts or connects. Its context does not
+    have SSL_MODE_ENABLE_PARTIAL_WRITE, so it encrypts all or nothing.
     """
 
     __slots__ = ("_connection", "_failed", "_from_ssl", "_into_ssl", "_ssl", "ended", "secured")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.secured: Secured | None = None
-        """What was agreed on, once the handshake is done."""
+        """What the handshake agreed on, once it is complete."""
         self.ended = False
-        """The other end said close_notify: nothing after it is input."""
-        self._connection: Any = connection
-        self._ssl = self._connection._ssl
-        self._into_ssl = self._connection._into_ssl
-        self._from_ssl = self._connection._from_ssl
+        """The other end sent close_notify. Nothing after it is input."""
+        self._connection = connection
+        self._ssl, self._into_ssl, self._from_ssl = handles(connection)
         self._failed = False
 
     def start(self) -> None:
-        """Say the ClientHello; an accepting end has nothing to say yet, and starting it changes nothing."""
+        """Make the ClientHello. An accepting end has nothing to say yet, and starting it changes nothing."""
         try:
             self._shake()
         except SSL.Error as error:
             raise self._broken(error, []) from None
 
     def feed(self, ciphertext: bytes) -> bytes:
-        """The plaintext in these octets of the other end, in one piece; raises TLSError.
+        """The plaintext in these octets of the other end, in one piece. Raises TLSError.
 
-        Look at `outgoing`, `secured` and `ended` after every call.
+        Look at `outgoing`, `secured` and `ended` after each call.
         """
         plaintext: list[bytes] = []
         try:
@@ -97,61 +100,71 @@ class TLSHalf:
         return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
     def outgoing(self) -> bytes:
-        """What OpenSSL wants to say by itself: handshake, tickets, alerts; it answers a KeyUpdate in `encrypt`."""
+        """What OpenSSL has to say by itself: handshake, tickets, alerts.
+
+        The answer to a KeyUpdate is not among it; `encrypt` returns that.
+        """
         said = b""
-        while (count := _fetch(self._from_ssl, _room, ROOM)) > 0:
-            said += _octets(_room, count)[:]
+        while (count := bio_read(self._from_ssl, _room, ROOM)) > 0:
+            said += octets_of(_room, count)[:]
             if count < ROOM:
                 break
         return said
 
-    def encrypt(self, plaintext: bytes) -> bytes:
-        """The ciphertext to send for this; only after the handshake and before `close_notify`.
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+        """The ciphertext to send for this. Call it only after the handshake and before `close_notify`.
 
-        What OpenSSL had to say by itself goes before it, a KeyUpdate that was asked for too (RFC 8446 4.6.3).
+        What OpenSSL has to say by itself goes before it, also the answer to a KeyUpdate (RFC 8446 4.6.3).
         """
-        try:
-            if len(plaintext) <= PIECE:
-                return self._encrypt(plaintext)
+        size = len(plaintext)
+        if size > PIECE:
             view = memoryview(plaintext)
-            return b"".join([self._encrypt(view[at : at + PIECE]) for at in range(0, len(view), PIECE)])
-        except SSL.Error as error:
-            raise self._broken(error, []) from None
+            return b"".join([self.encrypt(view[at : at + PIECE]) for at in range(0, size, PIECE)])
+        if not size:
+            return b""
+        count = ssl_write(self._ssl, memory_of(plaintext), size)
+        if count != size:
+            try:
+                raise_error(self._connection, count)
+            except SSL.Error as error:
+                raise self._broken(error, []) from None
+            raise AssertionError("a context with SSL_MODE_ENABLE_PARTIAL_WRITE")
+        return self.outgoing()
 
     def close_notify(self) -> bytes:
-        """The ciphertext of an orderly end (RFC 8446 6.1); nothing can be encrypted behind it.
+        """The ciphertext of an orderly end (RFC 8446 6.1). Nothing can be encrypted after it.
 
-        Empty where there is nothing to end: before the handshake is done, after a failure.
+        It is empty if there is nothing to end: before the handshake is complete, and after a failure.
         """
         if self.secured is None or self._failed:
             return b""
         try:
             self._connection.shutdown()
         except SSL.Error:
-            # A half that OpenSSL has given up has nobody to say goodbye to.
+            # OpenSSL has given up this half. There is nobody to say goodbye to.
             self._failed = True
         return self.outgoing()
 
     def _take(self, octets: bytes | memoryview, plaintext: list[bytes]) -> None:
         if self.ended or self._failed or not octets:
             return
-        if _put(self._into_ssl, _from(octets), len(octets)) <= 0:
+        if bio_write(self._into_ssl, memory_of(octets), len(octets)) <= 0:
             raise MemoryError
         if self.secured is None and not self._shake():
             return
         ssl = self._ssl
         filled = 0
-        while (count := _read(ssl, _room + filled, RECORD)) > 0:
+        while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
             filled += count
             if filled > ROOM - RECORD:
                 raise AssertionError("more plaintext than ciphertext")
         if filled:
-            plaintext.append(_octets(_room, filled)[:])
-        why = _why(ssl, count)
-        if why == _END:
+            plaintext.append(octets_of(_room, filled)[:])
+        why = ssl_error(ssl, count)
+        if why == ZERO_RETURN:
             self.ended = True
-        elif why != _MORE:
-            self._connection._raise_ssl_error(ssl, count)
+        elif why != WANT_READ:
+            raise_error(self._connection, count)
 
     def _shake(self) -> bool:
         try:
@@ -170,15 +183,6 @@ class TLSHalf:
             certificate=presented(connection),
         )
         return True
-
-    def _encrypt(self, plaintext: bytes | memoryview) -> bytes:
-        if not plaintext:
-            return b""
-        count = _write(self._ssl, _from(plaintext), len(plaintext))
-        if count != len(plaintext):
-            self._connection._raise_ssl_error(self._ssl, count)
-            raise AssertionError("a context with SSL_MODE_ENABLE_PARTIAL_WRITE")
-        return self.outgoing()
 
     def _broken(self, error: SSL.Error, plaintext: list[bytes]) -> TLSError:
         self._failed = True

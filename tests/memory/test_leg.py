@@ -248,7 +248,7 @@ def test_what_is_written_in_one_turn_goes_out_in_one_send(
 
     line.owner.on["heard"] = answer
     counted = Counted(line.near)
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.far.sendall(b"EHLO a\r\n")
     line.expect(b"250-a\r\n250 b\r\n")
     assert counted.sends == [14]
@@ -309,7 +309,7 @@ def fill(line: Line) -> int:
 def test_a_full_socket_is_not_asked_again_until_it_can(line: Line, reactor: SteppedReactor) -> None:
     fill(line)
     counted = Counted(line.near)
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.leg.write(b"z")
     reactor.settle()
     assert counted.sends == []
@@ -356,7 +356,7 @@ def test_last_words_are_read_from_a_socket_that_refuses_to_send(tcp: Line, react
 def test_a_write_that_fails_is_told_in_the_next_turn_and_once(line: Line, reactor: SteppedReactor) -> None:
     counted = Counted(line.near)
     counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.do(line.leg.write, b"a")
     line.do(line.leg.write, b"b")
     reactor.settle()
@@ -369,7 +369,7 @@ def test_a_paused_leg_that_cannot_write_keeps_what_it_can_still_read(line: Line,
     line.far.sendall(b"the rest of a mail")
     counted = Counted(line.near)
     counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.do(line.leg.write, b"a")
     reactor.settle()
     assert line.owner.said == []
@@ -622,7 +622,7 @@ def test_the_first_words_go_out_with_the_end_of_the_handshake(
     line.pull()
     finished, line.got = tls.peer.feed(line.got), b""
     counted = Counted(line.near)
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.far.sendall(finished)
     tls.heard(b"220 hello\r\n")
     assert len(counted.sends) == 1, "tickets and greeting"
@@ -893,7 +893,7 @@ class Sick(TLSHalf):
     def start(self) -> None:
         raise TLSError("no ciphers available")
 
-    def encrypt(self, plaintext: bytes) -> bytes:
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
         raise TLSError("internal error")
 
 
@@ -924,7 +924,7 @@ def test_a_closed_leg_does_not_begin_tls(line: Line, authority: Authority, react
 def test_closing_a_leg_that_refuses_to_send_is_short(line: Line, reactor: SteppedReactor) -> None:
     counted = Counted(line.near)
     counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.leg.write(b"a")
     line.do(line.leg.close)
     reactor.settle()
@@ -935,7 +935,7 @@ def test_a_socket_that_breaks_while_it_is_flushed_is_a_reset(line: Line, reactor
     fill(line)
     counted = Counted(line.near)
     counted.refuse = OSError(errno.ETIMEDOUT, "Connection timed out")
-    line.leg._socket = counted  # type: ignore[assignment]
+    line.leg._writing._socket = counted  # type: ignore[assignment]
     line.pull()
     reactor.settle()
     assert line.owner.said == [("ended", End.RESET), "closed"]

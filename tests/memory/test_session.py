@@ -175,7 +175,7 @@ def test_in_a_splice_who_does_not_read_stops_the_other(meet: Meet, deaf: str, im
     meeting.rest()
     assert talker.unsent > BULK - BOUND
     legs = meeting.sessions[0]._legs.values()
-    assert all(leg._unsent_octets < 256 * 1024 for leg in legs)
+    assert all(leg._writing.octets < 256 * 1024 for leg in legs)
     # The other direction is none the worse.
     reader.say(b"are you there?")
     meeting.hears(talker, b"are you there?")
@@ -222,7 +222,7 @@ def test_a_client_that_never_reads_its_replies_is_not_read_either(meet: Meet) ->
     client.say(b"a ID NIL\r\n" * 300_000)
     meeting.rest()
     assert client.unsent > BULK - BOUND
-    assert all(leg._unsent_octets < 256 * 1024 for leg in meeting.sessions[0]._legs.values())
+    assert all(leg._writing.octets < 256 * 1024 for leg in meeting.sessions[0]._legs.values())
 
 
 # --- half-closes ----------------------------------------------------------------------------------

@@ -207,7 +207,8 @@ def test_everybody_did_everything_that_it_can(whole: Done) -> None:
                 assert not sample["failure"], (name, peer, sample["failure"])
                 # However little there was to do, the clock is fine enough.
                 assert sample["measures"][workload.main] > 0, (name, peer)
-                assert sample["measures"]["pss"] > 1e6
+                # What others who run the same program share with it counts in parts only.
+                assert sample["measures"]["pss"] > 1e5
 
 
 def test_the_picture_is_well_formed_and_has_every_workload(whole: Done) -> None:

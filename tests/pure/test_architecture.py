@@ -62,7 +62,7 @@ def test_relative_imports_are_resolved() -> None:
     assert "gateway.negotiation.vocabulary" in ours("gateway.negotiation.driver")
     assert {"gateway.dialects.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.smtp")
     assert "gateway.dialects.smtp" in ours("gateway.dialects")
-    assert "twisted.logger" in set(imports("gateway.leg"))
+    assert "twisted.logger" in set(imports("gateway.leg.descriptor"))
 
 
 @pytest.mark.parametrize("module", modules(*PURE))
@@ -117,6 +117,53 @@ def test_only_one_package_sees_openssl() -> None:
     seeing = [module for module in SOURCES if any(within(name, "OpenSSL", "ssl") for name in imports(module))]
     assert seeing
     assert not [module for module in seeing if not within(module, "gateway.tls")]
+
+
+PRIVATE = "gateway.tls.private"
+
+
+def private_names(node: ast.AST) -> list[str]:
+    """Names that begin with one underscore, of a module or of somebody else's object, and what is taken of those."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="self" | "cls")):
+            return []
+        case ast.Attribute(value=ast.Name(id="_lib" | "_ffi"), attr=name):
+            return [name]
+        case ast.Attribute(attr=name):
+            return [name] if name.startswith("_") and not name.startswith("__") else []
+        case ast.ImportFrom(module=str(module), level=0) if "._" in module:
+            return [module]
+        case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=owner), ast.Constant(value=str(name)), *_]):
+            return [name] if name.startswith("_") or owner in ("_lib", "_ffi") else []
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("connection._ssl", ["_ssl"]),
+        ("self._connection._ssl", ["_ssl"]),
+        ("from OpenSSL._util import lib", ["OpenSSL._util"]),
+        ("getattr(SSL, '_lib', None)", ["_lib"]),
+        ("getattr(_lib, 'SSL_read', None)", ["SSL_read"]),
+        ("_lib.SSL_read", ["SSL_read"]),
+        ("self._connection.shutdown()", []),
+        ("object.__setattr__(self, 'x', 1)", []),
+        ("from ._x import y", []),
+    ],
+)
+def test_a_private_name_is_recognised(text: str, found: list[str]) -> None:
+    assert [name for node in ast.walk(ast.parse(text)) for name in private_names(node)] == found
+
+
+def test_one_module_uses_private_names_of_pyopenssl_and_says_which() -> None:
+    using = {
+        module: {name for node in ast.walk(TREES[module]) for name in private_names(node)}
+        for module in modules("gateway.tls")
+    }
+    assert [module for module, names in using.items() if names] == [PRIVATE]
+    told = ast.get_docstring(TREES[PRIVATE]) or ""
+    assert not [name for name in using[PRIVATE] if f"`{name}`" not in told]
 
 
 def test_what_must_not_carry_data_is_not_imported() -> None:

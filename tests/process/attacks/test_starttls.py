@@ -70,16 +70,14 @@ STRANGE = {
     "imap": [
         (b"a  STARTTLS\r\n", rb"a BAD"),
         (b"a\tSTARTTLS\r\n", rb"\* BAD"),
-        (b"a STARTTLS \r\n", rb"a BAD"),
         (b"a STARTTLS now\r\n", rb"a BAD"),
         (b"a STARTTLS {3}\r\n", rb"a BAD"),
         (b"a STARTTLS {0+}\r\n\r\n", rb"a BAD"),
         (b"a STARTTLS\r\r\n", rb"\* BAD"),
-        (b"STARTTLS\r\n", rb"\* BAD"),
+        (b"STARTTLS\r\n", rb"STARTTLS BAD"),
     ],
     "pop3": [
         (b"STLS now\r\n", rb"-ERR"),
-        (b"STLS \r\n", rb"-ERR"),
         (b"STLS\r\r\n", rb"-ERR"),
         (b"\0STLS\r\n", rb"-ERR"),
         (b"STLSx\r\n", rb"-ERR"),

@@ -1,0 +1,27 @@
+"""One connection: a socket, in the clear or under TLS, for the session that owns it.
+
+`Leg` talks to the owner and to the reactor. It is composed of three state machines: `Reading` (may the socket be
+read?), `Writing` (what is still to be sent?) and `Ending` (how long does a closing leg wait?).
+"""
+
+from __future__ import annotations
+
+from .ending import FLUSH_PATIENCE
+from .interfaces import Delayed, End, Owner, Reactor
+from .leg import MOST_ANSWERS, READ_SIZE, Leg, nobody, prepare
+from .writing import HIGH_WATER, LOW_WATER
+
+__all__ = [
+    "FLUSH_PATIENCE",
+    "HIGH_WATER",
+    "LOW_WATER",
+    "MOST_ANSWERS",
+    "READ_SIZE",
+    "Delayed",
+    "End",
+    "Leg",
+    "Owner",
+    "Reactor",
+    "nobody",
+    "prepare",
+]

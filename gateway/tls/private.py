@@ -1,0 +1,68 @@
+"""The private names of pyOpenSSL that the gateway uses. No other module uses one, and a test checks that.
+
+`OpenSSL._util` has two of them, `lib` (OpenSSL's functions) and `ffi` (memory of C):
+
+* `SSL_read`, `SSL_write`, `BIO_read`, `BIO_write`, `SSL_get_error`, `SSL_ERROR_WANT_READ` and `SSL_ERROR_ZERO_RETURN`
+  move octets through a connection in memory. pyOpenSSL's own methods allocate a buffer for each call and raise an
+  exception at each end of data. With them a short round trip takes 15 % more CPU, and so does a transfer.
+* `new`, `buffer` and `from_buffer` make the memory that these functions use.
+* `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
+  the error that an unknown group leaves behind.
+
+Of pyOpenSSL's objects:
+
+* `Connection`: `_ssl`, `_into_ssl` and `_from_ssl` are the C objects that these functions take, and `_raise_ssl_error`
+  raises the SSL.Error for what they return.
+* `Context`: `_context` is the C object with the list of groups.
+
+None of these names has changed in ten years. If one is gone, every test of TLS fails at once; use pyOpenSSL's own
+methods then. Only `SSL_CTX_set1_curves_list` may be missing: OpenSSL's own list of groups stays, which is good, only
+longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from OpenSSL import SSL
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
+
+ssl_read, ssl_write, bio_read, bio_write = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
+ssl_error: Any = _lib.SSL_get_error
+WANT_READ: Final[int] = _lib.SSL_ERROR_WANT_READ
+ZERO_RETURN: Final[int] = _lib.SSL_ERROR_ZERO_RETURN
+octets_of, memory_of = _ffi.buffer, _ffi.from_buffer
+"""C memory as a Python buffer; a Python buffer as C memory."""
+
+
+def memory(size: int) -> Any:
+    """New C memory of so many octets."""
+    return _ffi.new("char[]", size)
+
+
+def handles(connection: SSL.Connection) -> tuple[Any, Any, Any]:
+    """The SSL object of a connection in memory, the BIO for what comes in, and the BIO for what goes out.
+
+    They live as long as the connection does.
+    """
+    inside: Any = connection
+    return inside._ssl, inside._into_ssl, inside._from_ssl
+
+
+def raise_error(connection: SSL.Connection, result: int) -> None:
+    """Raise the SSL.Error for the result of `ssl_read` or `ssl_write`."""
+    inside: Any = connection
+    inside._raise_ssl_error(inside._ssl, result)
+
+
+def set_groups(context: SSL.Context, groups: bytes) -> bool:
+    """Offer and accept these groups only. False if this OpenSSL does not know one of them: nothing has changed then."""
+    choose = getattr(_lib, "SSL_CTX_set1_curves_list", None)
+    if choose is None:
+        return False
+    inside: Any = context
+    if choose(inside._context, groups) == 1:
+        return True
+    _lib.ERR_clear_error()
+    return False
