@@ -10,7 +10,8 @@ from .backend import Dialer
 from .config.values import Address, Backend, Timeouts
 from .dialects.base import Dialect
 from .dialects.relay import CURE, Probe, Verdict
-from .errand import ConnectTLS, Errand, terms_of_errands
+from .errand import Errand, terms_of_errands
+from .performer import ConnectTLS
 from .telemetry.events import Events
 
 AGAIN = {Verdict.OPEN: 60.0, Verdict.UNDECIDED: 60.0, Verdict.CLOSED: 3600.0}

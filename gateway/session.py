@@ -7,29 +7,22 @@ negotiation is over the legs write to each other, and the session only watches t
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
-from .backend import Attempt, Dialer
+from .backend import Dialer
 from .config.values import Network, Timeouts
-from .deadline import Deadline, allowances
+from .deadline import allowances
 from .dialects.base import Dialect, Identity, Policy, Terms, turned_away
-from .health import blame
+from .health import Blame, blame
 from .leg import End, Leg
 from .limits import Stay
 from .negotiation.driver import Negotiation
 from .negotiation.vocabulary import (
-    Abort,
-    Action,
-    Close,
     Delivered,
-    Dial,
     Expired,
-    Greeted,
     Identified,
     Note,
     Patience,
@@ -37,14 +30,11 @@ from .negotiation.vocabulary import (
     Rejected,
     Script,
     Secured,
-    Send,
     Side,
-    Splice,
-    StartTLS,
     Trouble,
-    Wait,
 )
 from .negotiation.waiting import lateness, phase_of
+from .performer import SPENT, ConnectTLS, Performer, ends
 from .proxyprotocol import Origin
 from .telemetry.summary import Teller
 from .tls.half import TLSHalf
@@ -78,7 +68,7 @@ class Entrance:
     accept_tls: Callable[[str], TLSHalf]
     """TLS with the client of this address."""
     events: Teller
-    connect_tls: Callable[[str], TLSHalf] | None = None
+    connect_tls: ConnectTLS | None = None
     """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once per backend and have been made."""
@@ -103,16 +93,6 @@ def _identity() -> str:
     return os.urandom(6).hex()
 
 
-def _origin(sock: socket.socket) -> Origin | None:
-    """Where the connection comes from and which address it was made to."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    try:
-        return Origin(sock.getpeername()[:2], sock.getsockname()[:2])
-    except OSError:
-        return None  # reset meanwhile: the session will learn of it
-
-
 def _subject(facts: Secured | None) -> str | None:
     """Whom a verified client certificate names."""
     if facts is None or facts.certificate is None or not facts.certificate.verified:
@@ -126,43 +106,26 @@ def _script(entrance: Entrance, terms: Terms) -> Script:
     return entrance.dialect.script(terms)
 
 
-def _nothing() -> Script:
-    yield from ()
-
-
-SPENT = Negotiation(_nothing())
-"""A negotiation that is over, for everybody who has none any more."""
-SPENT.start()
-
-
-class Session:
+class Session(Performer):
     """`closed` is called once, when both legs are gone."""
 
     __slots__ = (
         "__weakref__",
         "_address",
         "_arrived",
-        "_attempt",
-        "_awaited",
         "_awaited_since",
         "_began",
         "_client",
         "_closed",
         "_closed_until",
-        "_deadline",
         "_detail",
-        "_dialling",
-        "_ends",
         "_entrance",
         "_events",
-        "_legs",
         "_limit",
         "_messages",
         "_moved",
-        "_negotiation",
         "_patience",
         "_proven",
-        "_reactor",
         "_reason",
         "_spliced",
         "_stay",
@@ -180,28 +143,26 @@ class Session:
         stay: Stay | None = None,
     ) -> None:
         """Without a `stay` there are no limits; it is the caller's to end."""
-        self._reactor = reactor
         self._entrance = entrance
         self._closed = closed
         self.identity = _identity()
         self._address = client
         self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
-        self._client = self._leg(Side.CLIENT, sock)
-        self._legs: dict[Side, Leg] = {Side.CLIENT: self._client}
-        self._attempt: Attempt | None = None
-        self._dialling = False
+        told = ends(sock) if entrance.terms.identity is not Identity.NONE else None
         terms = replace(
             entrance.terms,
             client=client,
             session=self.identity,
-            origin=_origin(sock) if entrance.terms.identity is not Identity.NONE else None,
+            origin=None if told is None else Origin(source=told[1], destination=told[0]),
             proxied=entrance.expects_header(client),
             moved=entrance.terms.moved if stay is None else stay.moved,
             may_log_in=entrance.terms.may_log_in if stay is None else stay.may_log_in,
             known=frozenset(entrance.said),
         )
+        negotiation = Negotiation(_script(entrance, terms))
+        super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger)
+        self._client = self._leg(Side.CLIENT, sock)
         self._stay = stay
-        self._negotiation = Negotiation(_script(entrance, terms))
         self._spliced = False
         self._reason = ""
         self._detail = ""
@@ -212,21 +173,17 @@ class Session:
         """When a session that has proven nothing ends, whatever trickles in."""
         self._closed_until = self._began + min(entrance.timeouts.preauth, entrance.timeouts.plaintext)
         """The same before TLS, where that is required."""
-        self._awaited: Wait | None = None
         self._awaited_since = 0.0
         self._patience = Patience.CONNECT
         self._arrived = 0
         """Octets of a message since then."""
         self._moved = 0
-        self._ends: dict[Side, End] = {}
         self._stopped = False
         """Not every leg is read."""
-        self._deadline = Deadline(reactor, self._expired)
 
     def _leg(self, side: Side, sock: Any) -> Leg:
-        leg = Leg(self._reactor, sock, self, self._entrance.timeouts.linger)
+        leg = super()._leg(side, sock)
         leg.read_size = NEGOTIATING
-        leg.deliver = partial(self._received, side)
         return leg
 
     def start(self) -> None:
@@ -252,123 +209,53 @@ class Session:
                 self._arrived += len(octets)
                 self._renew(self._reactor.seconds())
 
-    def leg_secured(self, leg: Leg, facts: Secured) -> None:
-        self._report(self._negotiation.secured, self._side(leg), facts)
-
-    def leg_tls_failed(self, leg: Leg, reason: str) -> None:
-        self._report(self._negotiation.unsecured, self._side(leg), reason)
-
     def leg_ended(self, leg: Leg, end: End) -> None:
-        side = self._side(leg)
-        if self._legs.get(side) is not leg:
-            return  # a backend's that was left behind
-        self._ends[side] = end
-        if not self._negotiation.over:
-            # A FIN without close_notify is no reset: what came before it counts, and that is all.
-            self._report(self._negotiation.ended, side, end is not End.RESET)
-        elif self._spliced and not self._reason:
+        super().leg_ended(leg, end)
+        if self._spliced and not self._over:
+            side = self._side(leg)
+            assert side is not None, "a splice leaves no leg behind"
             self._half_ended(side)
 
     def leg_pressed(self, leg: Leg, full: bool) -> None:
         self._flow()
 
-    def leg_closed(self, leg: Leg) -> None:
-        side = self._side(leg)
-        if self._legs.get(side) is not leg:
-            return  # a backend's that was given up for the next address
-        del self._legs[side]
-        if not self._reason and (self._spliced or side is Side.CLIENT):
+    def _gone(self, side: Side) -> None:
+        if not self._over and (self._spliced or side is Side.CLIENT):
             # It broke while it was only written to, or by a bug of ours: there is nobody left to serve.
             self._finish(f"{side.value}-lost")
             self._end_legs(reset=True)
         if not self._negotiation.over:
             self._flow()  # a leg that is gone stops nobody
         if not self._legs and not self._dialling:
-            self._over()
-
-    def _dial(self, failed: str) -> None:
-        self._dialling = True
-        leg = self._legs.pop(Side.BACKEND, None)
-        if leg is not None:
-            # What failed is dropped; a backend that is only left behind still gets what was said to it.
-            (leg.abort if failed else leg.close)()
-        self._ends.pop(Side.BACKEND, None)
-        if self._attempt is not None and failed:
-            told = self._entrance.terms.identity is not Identity.NONE
-            self._attempt.again(blame(failed, told), self._address)
-        else:
-            self._attempt = self._entrance.dialer.dial(self._dialled, self._undialled)
-
-    def _dialled(self, sock: Any) -> None:
-        self._dialling = False
-        self._legs[Side.BACKEND] = leg = self._leg(Side.BACKEND, sock)
-        leg.start()
-        self._report(self._negotiation.dialled)
-
-    def _undialled(self, detail: str) -> None:
-        self._dialling = False
-        self._report(self._negotiation.undialled, detail)
-
-    def _side(self, leg: Leg) -> Side:
-        return Side.CLIENT if leg is self._client else Side.BACKEND
+            self._account()
 
     # --- what is done ------------------------------------------------------------------------
 
-    def _report(self, event: Callable[..., Sequence[Action]], *args: Any) -> None:
-        """Tell the negotiation, and do what it says."""
-        if self._negotiation.over or self._reason:
-            return
-        try:
-            self._perform(event(*args))
-        except Exception:
-            # A bug of ours in the midst of things: what was decided and not done will not be done any more.
-            self.abort()
-            raise
+    def _performed(self) -> None:
+        if self._stopped or self._negotiation.crowded():
+            self._flow()
 
-    def _perform(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            match action:
-                case Send(side=side, data=octets):
-                    if side in self._legs:
-                        self._legs[side].write(octets)
-                case StartTLS(side=side, last_words=last_words):
-                    leg = self._legs[side]
-                    if last_words:
-                        leg.write(last_words)
-                    half = self._entrance.accept_tls(self._address) if side is Side.CLIENT else self._connecting()
-                    leg.start_tls(half, self._negotiation.early(side))
-                case Dial(failed=failed):
-                    self._dial(failed)
-                case Greeted():
-                    assert self._attempt is not None
-                    self._attempt.greeted()
-                case Identified(client=client):
-                    self._identify(client)
-                case Note():
-                    self._note(action)
-                case Proven():
-                    self._proven = True
-                case Rejected():
-                    if self._stay is not None:
-                        self._stay.rejected()
-                case Delivered():
-                    self._messages += 1
-                case Abort(side=side):
-                    if side in self._legs:
-                        self._legs[side].abort()
-                case Splice():
-                    self._splice()
-                case Close(reason=reason, detail=detail):
-                    self._finish(reason, detail)
-                    self._end_legs()
-        if not self._negotiation.over:
-            self._watch()
-            if self._stopped or self._negotiation.crowded():
-                self._flow()
+    def _accept(self) -> TLSHalf:
+        return self._entrance.accept_tls(self._address)
 
-    def _connecting(self) -> TLSHalf:
-        assert self._attempt is not None and self._entrance.connect_tls is not None
-        return self._entrance.connect_tls(self._attempt.reached.host)
+    def _blame(self, failed: str) -> tuple[Blame, str]:
+        return blame(failed, self._entrance.terms.identity is not Identity.NONE), self._address
+
+    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+        match fact:
+            case Proven():
+                self._proven = True
+            case Rejected():
+                if self._stay is not None:
+                    self._stay.rejected()
+            case Delivered():
+                self._messages += 1
+            case Identified(client=client):
+                self._identify(client)
+
+    def _failed(self, error: Exception) -> None:
+        self.abort()
+        raise error
 
     def _identify(self, client: str) -> None:
         """A load balancer told who this is: the log goes by that."""
@@ -413,7 +300,7 @@ class Session:
 
     def _flow(self) -> None:
         """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
-        if self._reason:
+        if self._over:
             return
         client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
         reads_client = backend is None or not backend.full
@@ -430,13 +317,9 @@ class Session:
 
     # --- deadlines ---------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """A new wait has a new deadline."""
-        waiting = self._negotiation.waiting
-        if waiting is self._awaited:
-            return
+    def _wait(self) -> None:
+        waiting = self._awaited
         assert waiting is not None
-        self._awaited = waiting
         self._awaited_since = now = float(self._reactor.seconds())
         self._arrived = 0
         if waiting.patience is not self._patience:
@@ -489,19 +372,17 @@ class Session:
 
     # --- the end -----------------------------------------------------------------------------
 
+    def _close(self, reason: str, detail: str) -> None:
+        self._finish(reason, detail)
+        self._end_legs()
+
     def _finish(self, reason: str, detail: str = "") -> None:
-        if not self._reason:
+        if not self._over:
+            self._over = True
             self._reason, self._detail = reason, detail
-        self._deadline.cancel()
-        if self._attempt is not None:
-            self._attempt.cancel()
-        self._dialling = False
+        self._stop()
 
-    def _end_legs(self, reset: bool = False) -> None:
-        for leg in list(self._legs.values()):
-            (leg.abort if reset else leg.close)()
-
-    def _over(self) -> None:
+    def _account(self) -> None:
         client = self._client
         facts = client.secured
         try:

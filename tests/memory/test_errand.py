@@ -17,7 +17,7 @@ from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAd
 from gateway.dialects import DIALECTS
 from gateway.dialects.relay import CURE, Probe, Verdict
 from gateway.dialects.survey import Survey
-from gateway.errand import ConnectTLS, Errand, terms_of_errands
+from gateway.errand import Errand, terms_of_errands
 from gateway.negotiation.vocabulary import (
     Abort,
     Await,
@@ -32,6 +32,7 @@ from gateway.negotiation.vocabulary import (
     Trouble,
     Violation,
 )
+from gateway.performer import ConnectTLS
 from gateway.relay import SHORTEST, RelayWatch, is_watched
 from gateway.telemetry.events import Events
 from gateway.tls.towards import Towards
