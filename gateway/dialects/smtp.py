@@ -61,8 +61,6 @@ BACKEND: Final = Side.BACKEND
 
 COMMAND_LINE: Final = 510
 """RFC 5321 4.5.3.1.4: 512 with CRLF.  A backend that splits longer lines would take the tail for a command."""
-AUTH_LINE: Final = 12288
-"""RFC 4954 4.  It holds base64 and nothing else, in which no tail is a command that matters."""
 EXTENDED_LINE: Final = 2048
 """MAIL and RCPT, where the backend offers an extension that lengthens them (RFC 1870, 3461, 4954 ...)."""
 BLANKS: Final = b" \t"
@@ -291,8 +289,7 @@ class SMTP:
     def talk(self) -> Script:
         while True:
             sides = (BACKEND, CLIENT) if self._dialled else (CLIENT,)
-            limit = AUTH_LINE
-            heard = yield Await(sides, Patience.COMMAND, limit, self._layered)
+            heard = yield Await(sides, Patience.COMMAND, sasl.REQUEST_LINE, self._layered)
             self._layered = False
             match heard:
                 case Line(side=Side.CLIENT, text=text):
@@ -357,7 +354,7 @@ class SMTP:
 
     def _longest(self, verb: bytes) -> int:
         if verb in ehlo.AUTH:
-            return AUTH_LINE
+            return sasl.REQUEST_LINE
         return EXTENDED_LINE if self._lengthened and verb in (b"MAIL", b"RCPT") else COMMAND_LINE
 
     def _waits_for_tls(self, verb: bytes) -> bool:
@@ -533,8 +530,8 @@ class SMTP:
             self._layered = mechanism.upper() in sasl.LAYERED
             yield Proven()
         answer = self._pass_on(reply)
-        # Who takes his word back, or is in, guesses nothing.
-        guessed = mechanism and not already and not sasl.cancels(response) and reply.code.startswith(b"5")
+        # XOAUTH2 tells a bad token by a challenge, which clients cancel: that is a guess.
+        guessed = mechanism and not already and (given or not sasl.cancels(response)) and reply.code.startswith(b"5")
         yield from self._logins.rejected(answer) if guessed else answer
 
     def _response(self, verb: bytes) -> Generator[Request, Any, bytes | None]:
@@ -798,10 +795,11 @@ class SMTP:
         came, and then nothing: words of ours would seem to be a part of it."""
         lines: list[bytes] = []
         octets = 0
+        limit = SASL_LINE if self._outstanding in ehlo.AUTH else REPLY_LINE
         try:
             while True:
                 if first is None:
-                    heard = yield Await((BACKEND,), patience, REPLY_LINE)
+                    heard = yield Await((BACKEND,), patience, limit)
                     text = heard.text if isinstance(heard, Line) else b""
                 else:
                     text, first = first, None

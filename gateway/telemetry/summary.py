@@ -70,7 +70,7 @@ def budget_of(event: str, fields: Fields) -> Budget | None:
         case "session":
             return _budget_of_session(fields)
         case "auth":
-            return FAILED_LOGIN if fields.get("result") == "failed" else None
+            return None if fields.get("result") == "ok" else FAILED_LOGIN
         case "plaintext":
             return COSTS_A_DIALOGUE
         case _ if event in NOISE or event.startswith(NOISY):

@@ -400,3 +400,19 @@ def test_T12_a_dialogue_that_the_client_breaks_off_is_a_guess_once_it_has_said_s
         play.backend(b"-ERR no\r\n", FAILED, to_client(b"-ERR no\r\n"), *[REJECTED] * counts)
     play.run()
     assert play.rejected == 1
+
+
+def test_T11_a_bad_token_of_XOAUTH2_is_a_guess_although_the_client_cancels() -> None:
+    play = inside("smtp")
+    for _ in range(FAILED_LOGINS - 1):
+        play.client(b"AUTH XOAUTH2 dG9rZW4=\r\n", to_backend(b"AUTH XOAUTH2 dG9rZW4=\r\n"))
+        play.backend(b"334 eyJzdGF0dXMi\r\n", to_client(b"334 eyJzdGF0dXMi\r\n"))
+        play.client(b"*\r\n", to_backend(b"*\r\n"))
+        play.backend(b"535 5.7.8 no\r\n", FAILED, REJECTED, to_client(b"535 5.7.8 no\r\n"))
+    play.run()
+
+
+def test_T09_a_long_challenge_of_an_SMTP_server_passes() -> None:
+    challenge = b"334 " + b"A" * 20_000 + b"\r\n"
+    play = inside("smtp").client(b"AUTH GSSAPI\r\n", to_backend(b"AUTH GSSAPI\r\n"))
+    play.backend(challenge, to_client(challenge)).run()
