@@ -40,12 +40,12 @@ class Signals:
         """
         for number in STOPPING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(number, _end_the_start)
+                signal.signal(number, self._end_the_start)
 
     def started(self) -> None:
         """The start is over, and the reactor is about to run: it stops as soon as it does."""
         for number in STOPPING:
-            if signal.getsignal(number) is _end_the_start:
+            if signal.getsignal(number) == self._end_the_start:
                 signal.signal(number, self._remember)
 
     def serve(self, reactor: Any, answer: Callable[[Number], None], hurry: Callable[[], None]) -> None:
@@ -79,6 +79,11 @@ class Signals:
         for number in came:
             self._answer(number)
 
+    def _end_the_start(self, number: int, frame: FrameType | None) -> None:
+        # Twisted's log swallows what is raised in it: then the reactor stops as soon as it runs.
+        self._remember(number, frame)
+        raise StartError(f"stopped by {Number(number).name} before it had started")
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._stop_early = Number(number)
 
@@ -96,12 +101,8 @@ class Signals:
 def let_go() -> None:
     """In a process that only waits: what stops it is no longer ours."""
     for number in STOPPING:
-        if signal.getsignal(number) is _end_the_start:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
             signal.signal(number, signal.SIG_DFL)
-
-
-def _end_the_start(number: int, frame: FrameType | None) -> None:
-    raise StartError(f"stopped by {Number(number).name} before it had started")
 
 
 def _ignore() -> None:
