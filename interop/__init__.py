@@ -1,0 +1,1 @@
+"""Real clients and real servers, each through the gateway: `make interop`."""

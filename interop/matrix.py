@@ -1,0 +1,259 @@
+"""Every client through the gateway to every server, and each proof.
+
+A client has proven that it works when the letter that it was given came out at the server, or the server's letter came
+out at the client, and the gateway says that it was inside TLS.  It has proven that it verifies the certificate when
+the same client, with the same settings, gets nothing through at two ports whose certificates are wrong: one is from an
+issuer that it does not know, one is for another name.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import trustme
+
+from interop import servers
+from interop.clients import Client
+from interop.jobs import MODES, USER, Job, Letter, Mode
+from interop.places import Ended, Place, run
+from interop.servers import Running, Server
+from tests.process import running
+from tests.process.running import CANARY, Gateway, Identity, Service
+from tests.process.servers import Mailbox
+
+WRONG_ISSUER, WRONG_NAME = "wrong issuer", "wrong name"
+CONTROLS = (WRONG_ISSUER, WRONG_NAME)
+ARRIVES = 20.0
+"""Seconds from the end of a client until its mail must have come out at the server."""
+LIFE = 7200
+"""Seconds after which the gateway ends, whatever became of the matrix."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cell of the table."""
+
+    protocol: str
+    client: str
+    mode: Mode
+    against: str
+    """The server's name, or one of CONTROLS."""
+    ok: bool
+    """It came through; in a control: it refused."""
+    detail: str
+    """Why it is not ok."""
+    known: bool
+    """Whether that is what the client's value says of itself."""
+    tls: str
+    seconds: float
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower())
+
+
+class World:
+    """The gateway, and what stands behind it."""
+
+    def __init__(
+        self, gateway: Gateway, behind: Sequence[Running], mailbox: Mailbox, authority: Path, directory: Path
+    ) -> None:
+        self.gateway = gateway
+        self.behind = behind
+        self.mailbox = mailbox
+        self.authority = authority
+        self.directory = directory
+        self._numbers = count(1)
+
+    def speakers(self, protocol: str) -> list[Running]:
+        return [server for server in self.behind if protocol in server.server.protocols]
+
+    def job(self, protocol: str, mode: Mode, service: str, login: bool) -> Job:
+        number = next(self._numbers)
+        directory = self.directory / f"job-{number}"
+        directory.mkdir(mode=0o700)
+        # A client in a house of its own sees this folder and no other.
+        authority = Path(shutil.copy(self.authority, directory / "authority.pem"))
+        return Job(
+            protocol,
+            mode,
+            self.gateway.address(service, mode)[1],
+            authority,
+            directory,
+            f"{USER}@example.test" if protocol != "smtp" else f"letter-{number}@example.test",
+            Letter.new(),
+            USER if login else "",
+            CANARY if login else "",
+        )
+
+    def do(self, client: Client, mode: Mode, against: str) -> Outcome:
+        """One client against one server, or in one of the controls, for which the first server stands."""
+        control = against in CONTROLS
+        behind = self.speakers(client.protocol)
+        server = behind[0] if control else next(each for each in behind if each.server.name == against)
+        service = service_name(client.protocol, against)
+        job = self.job(client.protocol, mode, service, server.server.login)
+        if client.protocol != "smtp":
+            server.place(job.letter)
+        since = self.gateway.log.mark()
+        begun = time.monotonic()
+        command = client.how(job)
+        ended = run(
+            client.place,
+            [str(word) for word in command.argv],
+            shared=job.directory,
+            stdin=command.stdin,
+            environment={"HOME": str(job.directory), **command.environment},
+        )
+        seconds = time.monotonic() - begun
+        sessions, proven = self._seen(service, since)
+        came = self._came(job, ended, command.fetched(ended), proven)
+        shutil.rmtree(job.directory, ignore_errors=True)
+        tls = next((session for session in sessions if session), "")
+        if control:
+            detail, known = self._refused(came, bool(sessions), proven, ended), bool(client.blind)
+            detail = f"{client.blind}" if detail and known else detail
+        else:
+            detail, known = self._worked(job, came, tls, ended), mode in client.lacks
+            detail = f"{client.lacks[mode]}: {detail}" if detail and known else detail
+        return Outcome(client.protocol, client.name, mode, against, not detail, detail, known, tls, seconds)
+
+    def _seen(self, service: str, since: int) -> tuple[list[str], bool]:
+        """The TLS versions of its sessions, and whether anything was proven or sent in one of them."""
+        try:
+            self.gateway.log.wait("session", since, service=service)
+        except AssertionError:
+            return [], False
+        sessions = [event for event in self.gateway.log.events("session", since) if event["service"] == service]
+        login = [event for event in self.gateway.log.events("auth", since) if event["service"] == service]
+        sent = [session for session in sessions if session.get("messages", "0") != "0"]
+        return [session.get("tls", "") for session in sessions], bool(login or sent)
+
+    def _came(self, job: Job, ended: Ended, fetched: bytes, proven: bool) -> bytes:
+        if job.protocol != "smtp":
+            return fetched
+        try:
+            return self.mailbox.take(job.recipient, ARRIVES if proven else 0.5)
+        except AssertionError:
+            return b""
+
+    def _worked(self, job: Job, came: bytes, tls: str, ended: Ended) -> str:
+        """Nothing if it did; else why not."""
+        if not came.strip():
+            return reason(ended)
+        if difference := job.letter.difference(came):
+            return difference
+        if not tls:
+            return "it came through in the clear"
+        if ended.status:
+            return f"it came through, but the client ended with status {ended.status}: {reason(ended)}"
+        return ""
+
+    def _refused(self, came: bytes, connected: bool, proven: bool, ended: Ended) -> str:
+        """Nothing if it did; else why not."""
+        if came.strip():
+            return "the mail came through"
+        if proven:
+            return "it went on, although the mail did not come through"
+        if not connected:
+            return f"it did not connect: {reason(ended)}"
+        return ""
+
+
+_TELLING = re.compile(r"error|fail|certif|verif|refus|denied|cannot|unsupported|not ", re.IGNORECASE)
+_NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f]")
+
+
+def reason(ended: Ended) -> str:
+    """What the client said that tells most, fit for a table."""
+    lines = [line for part in ended.said.splitlines() if (line := _NOISE.sub("", part).strip())]
+    telling = [line for line in lines if _TELLING.search(line)]
+    if not lines:
+        return f"exit status {ended.status} without a word"
+    return (telling or lines)[-1][:200].replace("|", "/")
+
+
+def service_name(protocol: str, against: str) -> str:
+    return f"{protocol}-{slug(against)}"
+
+
+def certificates(directory: Path) -> tuple[Identity, Path, Path]:
+    """The right one, one of an issuer that nobody knows, and one for another name."""
+    identity = Identity.issue(directory)
+    authority = trustme.CA()
+    files = {"right": directory / "certificate.pem"}
+    right, other, name = directory / "right.pem", directory / "other-issuer.pem", directory / "other-name.pem"
+    authority.cert_pem.write_to_path(str(identity.authority))
+    for issuer, names, file in (
+        (authority, identity.names, files["right"]),
+        (trustme.CA(), identity.names, other),
+        (authority, ("elsewhere.example.test",), name),
+    ):
+        issuer.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(file))
+    del right
+    return identity, other, name
+
+
+@contextmanager
+def world(which: Sequence[Server]) -> Iterator[World]:
+    """These servers, and the gateway in front of them."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interop-", dir="/tmp")))
+        directory.chmod(0o711)
+        identity, other_issuer, other_name = certificates(directory)
+        mailbox = stack.enter_context(Mailbox())
+        behind = [
+            stack.enter_context(servers.running(server, directory / slug(server.name), mailbox)) for server in which
+        ]
+        services = []
+        for protocol in sorted({protocol for server in which for protocol in server.protocols}):
+            speakers = [each for each in behind if protocol in each.server.protocols]
+            ports = {each.server.name: each.ports[protocol] for each in speakers}
+            wrong = {WRONG_ISSUER: other_issuer, WRONG_NAME: other_name}
+            for name, port in (*ports.items(), *((name, next(iter(ports.values()))) for name in wrong)):
+                options = {"certificate": str(wrong[name])} if name in wrong else {}
+                service = Service(service_name(protocol, name), f"127.0.0.1:{port}", protocol, options=options)
+                services.append(service)
+        before, running.LIFE = running.LIFE, LIFE
+        stack.callback(setattr, running, "LIFE", before)
+        home = directory / "gateway"
+        home.mkdir()
+        gateway = stack.enter_context(running.running(home, identity, services))
+        yield World(gateway, behind, mailbox, identity.authority, directory)
+
+
+def play(world: World, clients: Sequence[Client]) -> Iterator[Outcome]:
+    """All of them, one after the other."""
+    for client in clients:
+        for mode in MODES:
+            against = [server.server.name for server in world.speakers(client.protocol)]
+            outcomes = [world.do(client, mode, name) for name in against]
+            yield from outcomes
+            # Who cannot get through with the right certificate proves nothing with a wrong one.
+            if any(outcome.ok for outcome in outcomes):
+                yield from (world.do(client, mode, control) for control in CONTROLS)
+
+
+def install(clients: Sequence[Client], which: Sequence[Server]) -> None:
+    wanted: dict[Place, set[str]] = {}
+    needed: list[tuple[Place, tuple[str, ...]]] = [(client.place, client.packages) for client in clients]
+    needed += [(server.house, server.packages) for server in which]
+    for place, packages in needed:
+        wanted.setdefault(place, set()).update(packages)
+    for place, names in wanted.items():
+        place.install(sorted(names))
+
+
+def show(outcome: Outcome) -> None:
+    verdict = "ok" if outcome.ok else f"NO   {outcome.detail}"
+    what = f"{outcome.protocol:5} {outcome.client:22} {outcome.mode:9} {outcome.against:14}"
+    print(f"{what} {outcome.seconds:5.1f} s  {outcome.tls or '-':8} {verdict}", file=sys.stderr, flush=True)

@@ -1,0 +1,72 @@
+"""The page that tells what a run of the matrix has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+from interop.clients import Client
+from interop.jobs import MODES, Mode
+from interop.matrix import CONTROLS, Outcome
+from interop.servers import Server
+
+HEAD = """# Compatibility
+
+`make interop` wrote this page on {day}. It ran each client through the gateway against each server, with the client's
+check of the certificate on. It needs root and about half an hour.
+
+* **ok**: the client got a mail through, word for word, inside TLS.
+* **no**: it did not. The reason stands below the table.
+* **-**: the client does not know this way to start TLS.
+* **refuses wrong certificates**: the same client was sent to a port with a certificate of an unknown issuer, and to
+  one with a certificate for another name. *yes*: it refused both.
+
+The servers speak in the clear. Each of them runs as Debian packs it.
+
+| server | version | protocols |
+|---|---|---|
+"""
+
+NAMES = {"smtp": "SMTP", "imap": "IMAP", "pop3": "POP3"}
+WAYS: Mapping[Mode, str] = {"starttls": "STARTTLS", "implicit": "implicit TLS"}
+
+
+def page(clients: Sequence[Client], servers: Sequence[Server], outcomes: Sequence[Outcome], day: date) -> str:
+    lines = [HEAD.format(day=day.isoformat())]
+    for server in servers:
+        version = f"{server.house.version(server.packages[0])} ({server.house.origin})"
+        lines.append(f"| {server.name} | {version} | {', '.join(NAMES[one] for one in server.protocols)} |\n")
+    for protocol, name in NAMES.items():
+        lines += _section(name, [one for one in clients if one.protocol == protocol],
+                          [one for one in outcomes if one.protocol == protocol])  # fmt: skip
+    return "".join(lines)
+
+
+def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) -> Iterable[str]:
+    if not outcomes:
+        return
+    against = list(dict.fromkeys(one.against for one in outcomes if one.against not in CONTROLS))
+    columns = [(mode, server) for mode in MODES for server in against]
+    yield f"\n## {name}\n\n| client | version | "
+    yield " | ".join(f"{server}, {WAYS[mode]}" for mode, server in columns) + " | refuses wrong certificates |\n"
+    yield "|---" * (len(columns) + 3) + "|\n"
+    notes: list[str] = []
+    for client in clients:
+        mine = {(one.mode, one.against): one for one in outcomes if one.client == client.name}
+        cells = [_cell(mine.get(column)) for column in columns]
+        controls = [one for (_, server), one in mine.items() if server in CONTROLS]
+        verified = "-" if not controls else "yes" if all(one.ok for one in controls) else "no"
+        version = f"{client.place.version(client.packages[0])} ({client.place.origin})"
+        yield f"| {client.name} | {version} | {' | '.join(cells)} | {verified} |\n"
+        said = dict.fromkeys(
+            f"* {client.name}, {WAYS[one.mode]}, {one.against}: {one.detail}" for one in mine.values() if one.detail
+        )
+        notes += said
+    if notes:
+        yield "\n" + "\n".join(notes) + "\n"
+
+
+def _cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "-"
+    return "ok" if outcome.ok else "-" if outcome.known else "no"
