@@ -13,7 +13,7 @@ CLIENTS = 5000
 PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
     gateway.telemetry.events gateway.telemetry.summary
 
-.PHONY: demo test lint bench fuzz soak slow octets cuts clean
+.PHONY: demo test lint bench fuzz soak slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -49,6 +49,18 @@ octets: $(VENV)/installed
 # Ten thousand sessions, cut at random.
 cuts: $(VENV)/installed
 	$(VENV)/bin/python -m soak.cuts
+
+# Real clients and servers, each through the gateway; writes docs/compatibility.md.  Needs root.  Ten minutes, and as
+# much again the first time, when the packages are installed below build/.
+interop: $(VENV)/installed
+	$(VENV)/bin/python -m interop
+
+# Everything that takes long, one after the other; some three hours.
+acceptance: test interop
+	$(MAKE) soak MINUTES=30
+	$(MAKE) slow octets cuts
+	$(MAKE) fuzz MINUTES=30
+	$(MAKE) bench
 
 # The gateway alone, and what the tests need besides.
 $(VENV)/gateway: setup.cfg pyproject.toml
