@@ -22,7 +22,7 @@ from pathlib import Path
 import trustme
 
 from interop import servers
-from interop.clients import Client
+from interop.clients import CLIENTS, Client
 from interop.jobs import MODES, USER, Job, Letter, Mode
 from interop.places import Ended, Place, run
 from interop.servers import Running, Server
@@ -198,7 +198,9 @@ def certificates(directory: Path) -> tuple[Identity, Path, Path]:
         (trustme.CA(), identity.names, other),
         (authority, ("elsewhere.example.test",), name),
     ):
-        issuer.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(file))
+        # fetchmail 6.4 wants a common name, as public CAs write it.
+        issued = issuer.issue_cert(*names, common_name=names[0])
+        issued.private_key_and_cert_chain_pem.write_to_path(str(file))
     del right
     return identity, other, name
 
@@ -244,13 +246,12 @@ def play(world: World, clients: Sequence[Client]) -> Iterator[Outcome]:
 
 
 def install(clients: Sequence[Client], which: Sequence[Server]) -> None:
-    wanted: dict[Place, set[str]] = {}
-    needed: list[tuple[Place, tuple[str, ...]]] = [(client.place, client.packages) for client in clients]
-    needed += [(server.house, server.packages) for server in which]
-    for place, packages in needed:
-        wanted.setdefault(place, set()).update(packages)
-    for place, names in wanted.items():
-        place.install(sorted(names))
+    """The places that these need, each with all its packages: a run of a few does not take the others away."""
+    needed: list[tuple[Place, tuple[str, ...]]] = [(client.place, client.packages) for client in CLIENTS]
+    needed += [(server.house, server.packages) for server in servers.SERVERS]
+    places: list[Place] = [*(client.place for client in clients), *(server.house for server in which)]
+    for place in dict.fromkeys(places):
+        place.install(sorted({name for other, names in needed if other == place for name in names}))
 
 
 def show(outcome: Outcome) -> None:

@@ -160,7 +160,7 @@ def test_a_wrong_password_is_refused_by_dovecot_and_told_as_such(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
-def test_curl_logs_in_and_fetches_50_megabytes(
+def test_T25_curl_logs_in_and_fetches_50_megabytes(
     gateway: Gateway, identity: Identity, big: bytes, tmp_path: Path, protocol: str, mode: str
 ) -> None:
     curl = programs.need("curl", debian="curl")

@@ -215,7 +215,7 @@ def test_in_the_clear_the_submission_port_takes_nothing(gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize(("service", "mode"), PORTS)
-def test_swaks_delivers(
+def test_T25_swaks_delivers(
     gateway: Gateway, postfix: Postfix, identity: Identity, recipient: str, tmp_path: Path, service: str, mode: str
 ) -> None:
     swaks = programs.need("swaks", debian="swaks libnet-ssleay-perl")
@@ -240,7 +240,7 @@ def test_swaks_delivers(
 
 @pytest.mark.parametrize("kind", MESSAGES)
 @pytest.mark.parametrize(("service", "mode"), PORTS)
-def test_curl_delivers(
+def test_T25_curl_delivers(
     gateway: Gateway,
     postfix: Postfix,
     identity: Identity,

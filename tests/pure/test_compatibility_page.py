@@ -1,0 +1,65 @@
+"""The page that `make interop` writes; its runs are too long for this suite, which has a few of them (T25)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from interop.clients import Client
+from interop.jobs import Command, Job, Mode
+from interop.matrix import WRONG_ISSUER, WRONG_NAME, Outcome
+from interop.places import House
+from interop.servers import Server
+from interop.table import page
+
+
+@dataclass(frozen=True)
+class Shelf(House):
+    """Packages whose version is known without them."""
+
+    def version(self, package: str) -> str:
+        return f"{package} 1.0"
+
+    def install(self, packages: Sequence[str]) -> None:
+        raise AssertionError("nothing is installed here")
+
+    def command(self, argv: Sequence[str], shared: Path | None = None) -> list[str]:
+        raise AssertionError("nothing is run here")
+
+
+def how(job: Job) -> Command:
+    raise AssertionError("nothing is run here")
+
+
+SHELF = Shelf("shelf")
+SERVER = Server("Old", SHELF, ("old",), ("imap",), "")
+CLIENTS = [Client(name, "imap", SHELF, (name,), how) for name in ("good", "bad", "blind")]
+
+
+def outcome(client: str, mode: Mode, against: str, detail: str = "", known: bool = False) -> Outcome:
+    return Outcome("imap", client, mode, against, not detail, detail, known, "TLSv1.3", 0.1)
+
+
+def rows(outcomes: list[Outcome]) -> list[str]:
+    return page(CLIENTS, [SERVER], outcomes, date(2026, 11, 27)).splitlines()
+
+
+def test_T25_the_page_has_a_row_for_each_client_and_a_reason_for_each_no() -> None:
+    lines = rows([
+        *(outcome("good", mode, against) for mode in ("starttls", "implicit")
+          for against in ("Old", WRONG_ISSUER, WRONG_NAME)),
+        outcome("bad", "starttls", "Old", "it said no"),
+        outcome("bad", "implicit", "Old", "bad has no implicit TLS: usage", known=True),
+        outcome("blind", "starttls", "Old"),
+        outcome("blind", "starttls", WRONG_NAME, "the mail came through"),
+    ])  # fmt: skip
+    assert "| Old | old 1.0 (Debian) | IMAP |" in lines
+    assert "| good | good 1.0 (Debian) | ok | ok | yes |" in lines
+    assert "| bad | bad 1.0 (Debian) | no | - | - |" in lines
+    assert "| blind | blind 1.0 (Debian) | ok | - | no |" in lines
+    assert "* bad, STARTTLS, Old: it said no" in lines
+    assert "* blind, STARTTLS, wrong name: the mail came through" in lines
+    assert "2026-11-27" in lines[2]
+    assert not any("## SMTP" in line for line in lines)
