@@ -10,8 +10,10 @@ from typing import Any
 from twisted.logger import Logger
 
 from .backend import Dialer
-from .config.values import Backend, Timeouts
+from .config.values import Backend, Service, TCPAddress, Timeouts
 from .deadline import allowances
+from .dialects import DIALECTS
+from .dialects.access import is_submission
 from .dialects.base import BackendTLS, Identity, Policy, Terms
 from .health import Blame
 from .leg import Leg
@@ -170,3 +172,10 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
         backend_verified=backend.tls != "none" and backend.verify != "no",
         identity=Identity(backend.identity),
     )
+
+
+def hands_in(service: Service) -> bool:
+    """Whether its clients hand in mail after a login, so that a backend without one serves nobody."""
+    addresses = (*service.starttls, *service.implicit, *service.backend.addresses)
+    ports = [address.port for address in addresses if isinstance(address, TCPAddress)]
+    return is_submission(DIALECTS[service.protocol], service.name, ports)

@@ -9,7 +9,7 @@ from typing import Any
 from .backend import Dialer
 from .config.values import Address, Backend, Timeouts
 from .dialects.base import Dialect
-from .dialects.relay import CURE, Probe, Verdict
+from .dialects.relay import Probe, Verdict
 from .errand import Errand, terms_of_errands
 from .performer import ConnectTLS
 from .telemetry.events import Events
@@ -150,8 +150,8 @@ class _Post:
         # Who was open and does not say is not mended.
         if found is not self.verdict and (self.verdict, found) != (Verdict.OPEN, Verdict.UNDECIDED):
             self.verdict = found
-            cure = CURE if found is Verdict.OPEN else None
-            self._events.emit(EVENTS[found], text=probe.text or errand.trouble.detail or None, cure=cure)
+            cure = probe.cure(errand.ends.source[0]) if errand.ends else probe.cure()
+            self._events.emit(EVENTS[found], text=probe.text or errand.trouble.detail or None, cure=cure or None)
         self._again(AGAIN[found])
 
     def _miss(self, errand: Errand) -> None:

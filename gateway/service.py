@@ -22,6 +22,7 @@ from .config.values import Service as ServiceValues
 from .dialects import DIALECTS
 from .dialects.base import REFUSED, Identity, Policy, Terms
 from .dialects.base import BackendTLS as BackendMode
+from .errand import hands_in
 from .errors import StartError
 from .limits import Limits, Refusal, Stay, affordable, client_key, matters
 from .listener import BindError, Listener, bind, inherited
@@ -360,8 +361,7 @@ def _agreed(configuration: Configuration, service: ServiceValues) -> Iterator[tu
         hostname=configuration.hostname.encode("ascii"),
         implicit=True,
         policy=Policy.REQUIRED,
-        # PROXY version 2 tells the client's TLS, which is not known before it is there.
-        lazy=backend.connect == "lazy" or backend.identity == Identity.PROXY_V2.value,
+        lazy=backend.lazy,
         bad_commands=configuration.bad_commands,
         client="",
         session="",
@@ -371,6 +371,7 @@ def _agreed(configuration: Configuration, service: ServiceValues) -> Iterator[tu
         backend_tls=BackendMode(backend.tls),
         backend_verified=backend.tls != "none" and backend.verify != "no",
         identity=Identity(backend.identity),
+        submission=hands_in(service) and not backend.allow_relay,
     )
     for address, policy in zip(service.starttls, service.policies, strict=True):
         yield address, replace(common, implicit=False, policy=Policy(policy))

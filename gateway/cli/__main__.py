@@ -120,13 +120,15 @@ def _paint() -> Paint:
 def _rows(configuration: Configuration) -> Iterable[Row]:
     for service in configuration.services:
         for address, policy in zip(service.starttls, service.policies, strict=True):
-            yield service.name, service.protocol, str(address), "STARTTLS", policy, _backend(service)
+            yield service.name, service.protocol, str(address), "STARTTLS", policy, _backend(service, starttls=True)
         for address in service.implicit:
-            yield service.name, service.protocol, str(address), "implicit", "-", _backend(service)
+            yield service.name, service.protocol, str(address), "implicit", "-", _backend(service, starttls=False)
 
 
-def _backend(service: Service) -> str:
-    return f"{', '.join(map(str, service.backend.addresses))} ({service.backend.connect})"
+def _backend(service: Service, *, starttls: bool) -> str:
+    """As the `listening` event has it: where TLS comes first, dialling is not put off."""
+    connect = "lazy" if starttls and service.backend.lazy else "eager"
+    return f"{', '.join(map(str, service.backend.addresses))} ({connect})"
 
 
 def _table(rows: Sequence[Row]) -> Iterable[str]:
@@ -159,8 +161,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     checking.add_argument(
         "--live",
         action="store_true",
-        help="also ask each backend: greeting, capabilities, TLS, certificate, identity, open relay; exit status 1 if "
-        "anything is wrong",
+        help="also ask each backend whether a client can log in and send mail, and show greeting, capabilities, TLS, "
+        "certificate, identity, open relay; exit status 1 if anything is wrong",
     )
     checking.add_argument("--json", action="store_true", help="with --live, tell it as JSON (see docs/check.md)")
     checking.add_argument(

@@ -1,27 +1,35 @@
-"""`check --live`: every backend is asked what it says, what it can do and whom it trusts, all at the same time."""
+"""`check --live`: can a client log in at every backend, and send mail?  All are asked at the same time.
+
+It always ends, and in bounded time: whatever goes wrong with one backend is a finding about that backend.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from ..backend import Dialer
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
-from ..dialects.base import Identity
+from ..dialects.access import NO_LOGIN, TLS_FIRST, Access, cure
+from ..dialects.base import Identity, Policy
 from ..dialects.relay import CURE, Probe, Verdict
-from ..dialects.survey import Survey, Visit
-from ..errand import Errand, terms_of_errands
+from ..dialects.survey import Survey, Visit, unreached
+from ..errand import Errand, hands_in, terms_of_errands
 from ..negotiation.vocabulary import Secured
 from ..proxyprotocol import Origin
 from ..tls.half import TLSHalf
 from ..tls.towards import Towards
 from ..tls.verify import PeerCertificate, peer_certificate
-from .report import Certificate, Problem, Relay, Report, shown
+from .names import Names
+from .report import Certificate, Lazy, Login, Problem, Relay, Report, Sending, shown
 
 LIMIT = 60.0
 """Seconds for all of it: a greeting may take half of them, and nobody waits longer than a minute for a report."""
+GRACE = 10.0
+"""Seconds more until whatever is not through is given up, a bug of ours included.  Closing a connection takes some."""
 
 _TRUST = {"yes": "verified", "no": "unverified"}
 
@@ -37,6 +45,10 @@ CURES = {
     "verify = sha256:HEX, or profile = legacy for what is older than TLS 1.2",
     "backend-starttls-injection": "what came in the clear behind the go-ahead is the server's fault or an attack; "
     "use tls = implicit if the server has it",
+    "backend-unresolved": "correct the name, or look why this machine cannot resolve it (getent hosts NAME)",
+    "internal-error": "this is a bug in starttls-gateway, not a fault of the server: please report it, with this line",
+    "check-timeout": "try again; if it stays, this is a bug in starttls-gateway: please report it",
+    "not-asked": "try it with a client of this protocol",
     "backend-preauth": "make the server ask for passwords: it takes whoever comes from the gateway for logged in",
 }
 _PROXY_CURE = (
@@ -50,6 +62,9 @@ IDENTITY_CURES = {
     "login_trusted_networks (Dovecot)",
     "id": "make the server take ID from the gateway's address: login_trusted_networks (Dovecot)",
 }
+
+UNRESOLVED = ("the name does not resolve", "the name was not resolved")
+"""In what the dialer says of a name."""
 
 Look = tuple[Backend, str, Address]
 """What is looked at: a backend, in a protocol, at one of its addresses."""
@@ -68,6 +83,7 @@ class Inspection:
         towards: dict[Backend, Towards],
         done: Callable[[list[Report]], object],
     ) -> None:
+        self._reactor = reactor
         self._done = done
         looks = dict.fromkeys(_looks(configuration))
         self._reports: dict[Look, Report | None] = dict.fromkeys(looks)
@@ -76,6 +92,8 @@ class Inspection:
     def start(self) -> None:
         for looking in self._under_way:
             looking.start()
+        if not self._under_way:
+            self._reactor.callLater(0, self._done, [])
 
     def _looked(self, look: Look, report: Report) -> None:
         self._reports[look] = report
@@ -91,7 +109,7 @@ def _looks(configuration: Configuration) -> Iterable[Look]:
 
 
 class _Looking:
-    """One address: a survey, and then the question whether it relays."""
+    """One address: a survey, and then the question whether it relays.  `done` is called once, whatever happens."""
 
     def __init__(
         self,
@@ -107,9 +125,7 @@ class _Looking:
         self._backend = backend
         self._dialect = DIALECTS[protocol]
         self._services = tuple(
-            service.name
-            for service in configuration.services
-            if service.backend == backend and service.protocol == protocol
+            service for service in configuration.services if service.backend == backend and service.protocol == protocol
         )
         self._timeouts = configuration.timeouts
         self._terms = terms_of_errands(configuration.hostname, backend, "check")
@@ -119,13 +135,51 @@ class _Looking:
         self._connections: list[Any] = []
         self._errand: Errand | None = None
         self._until = 0.0
+        self._guard: Any = None
+        self._over = False
+        self._survey = Survey(self._dialect, self._terms, self._dialect.question, self._ends)
+        self._nothing = Report(
+            backend=backend.name,
+            services=tuple(service.name for service in self._services),
+            protocol=protocol,
+            address=str(address),
+            mode=backend.tls,
+            identity=backend.identity,
+        )
+
+    # --- what is done ------------------------------------------------------------------------
 
     def start(self) -> None:
-        question = self._dialect.question
-        assert question is not None, "every dialect can be asked"
         self._until = self._reactor.seconds() + LIMIT
-        self._survey = Survey(self._dialect, self._terms, question, self._ends)
-        self._send(self._survey, self._surveyed)
+        self._guard = self._reactor.callLater(LIMIT + GRACE, self._give_up)
+        self._safely(lambda: self._send(self._survey, self._surveyed))
+
+    def _safely(self, step: Callable[[], object]) -> None:
+        """Nobody else hears of an exception, and without an end `check` would wait for ever."""
+        if self._over:
+            return
+        try:
+            step()
+        except Exception as error:
+            self._break_off(Problem("internal-error", f"{type(error).__name__}: {error}", CURES["internal-error"]))
+
+    def _give_up(self) -> None:
+        detail = f"not through after {LIMIT + GRACE:.0f} seconds"
+        self._break_off(Problem("check-timeout", detail, CURES["check-timeout"]))
+
+    def _break_off(self, problem: Problem) -> None:
+        errand, self._errand = self._errand, None
+        self._finish(replace(self._nothing, problems=(replace(problem, detail=shown(problem.detail.encode("utf-8"))),)))
+        if errand is not None:
+            errand.cancel()
+
+    def _finish(self, report: Report) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._guard.active():
+            self._guard.cancel()
+        self._done(self._look, report)
 
     def _send(self, visit: Visit, done: Callable[[Errand], None]) -> None:
         self._errand = Errand(
@@ -136,7 +190,7 @@ class _Looking:
             self._timeouts,
             self._dialect.patience,
             max(0.0, self._until - self._reactor.seconds()),
-            done,
+            lambda errand: self._safely(lambda: done(errand)),
         )
         self._errand.start()
 
@@ -159,35 +213,63 @@ class _Looking:
         else:
             self._report(None)
 
+    # --- what is told ------------------------------------------------------------------------
+
     def _report(self, probe: Probe | None) -> None:
         survey, backend, secured = self._survey, self._backend, self._surveying.secured
         relay = None
         if probe is not None:
             verdict = probe.verdict
             relay = Relay(verdict.value if verdict else None, shown(probe.text), backend.allow_relay)
-        self._done(
-            self._look,
-            Report(
-                backend=backend.name,
-                services=self._services,
-                protocol=self._dialect.name,
-                address=str(self._look[2]),
+        access = survey.access
+        self._finish(
+            replace(
+                self._nothing,
+                lazy=tuple(self._lazy()),
                 reached=self._surveying.place,
                 greeting=_lines(survey.greeting),
                 welcome=_lines(survey.welcome) if survey.greeted else (),
                 offered=_names(survey.offered),
                 shown=_names(survey.shown),
-                mode=backend.tls,
                 version=secured.version if secured else None,
                 cipher=secured.cipher if secured else None,
                 group=secured.group if secured else None,
                 certificate=_certified(self._certificate, secured, backend),
-                identity=backend.identity,
                 accepted=self._accepted(),
+                login=self._login(access) if survey.greeted and not self._misunderstood else None,
+                sending=_sending(access) if not self._misunderstood else None,
                 relay=relay,
-                problems=tuple(self._problems(relay)),
-            ),
+                problems=tuple(self._problems(relay, access)),
+                warnings=tuple(self._warnings(access)),
+            )
         )
+
+    def _lazy(self) -> Iterable[Lazy]:
+        """What a client sees before the backend is dialled, for each policy that there is."""
+        question = self._dialect.question
+        if not self._backend.lazy or question is None:
+            return
+        listeners: dict[str, list[str]] = {}
+        for service in self._services:
+            for address, policy in zip(service.starttls, service.policies, strict=True):
+                listeners.setdefault(policy, []).append(str(address))
+        for policy, addresses in listeners.items():
+            terms = replace(self._terms, implicit=False, lazy=True, policy=Policy(policy))
+            greeting, *asked = unreached(self._dialect, terms, [question.ask(terms.hostname)])
+            listed = question.listed(asked[0].told) if asked else None
+            yield Lazy(tuple(addresses), _lines(greeting.told), _names(listed))
+
+    def _login(self, access: Access) -> Login:
+        possible = None if access.logins is None else bool(access.logins)
+        return Login(possible, self._needs_login(access), access.logins or (), shown(access.refusal))
+
+    def _needs_login(self, access: Access) -> bool:
+        """Whether a client can do nothing here without it."""
+        if access.mail is not None and access.mail.wants_login:
+            return True
+        if not self._dialect.submission:
+            return True
+        return any(map(hands_in, self._services)) and not self._backend.allow_relay
 
     def _accepted(self) -> bool | None:
         if self._terms.identity is Identity.NONE:
@@ -202,34 +284,86 @@ class _Looking:
     def _misunderstood(self) -> bool:
         """Whoever does not expect a PROXY header greets all the same, and takes it for a command."""
         told = self._terms.identity in (Identity.PROXY_V1, Identity.PROXY_V2)
-        return told and self._survey.greeted and self._survey.offered is None
+        asked = self._dialect.question is not None
+        return told and asked and self._survey.greeted and self._survey.offered is None
 
-    def _problems(self, relay: Relay | None) -> Iterable[Problem]:
+    def _problems(self, relay: Relay | None, access: Access) -> Iterable[Problem]:
         trouble = self._surveying.trouble
         if self._misunderstood:
             detail = "the server greets, but does not answer as if it had understood the PROXY header"
             yield Problem("backend-identity-refused", detail, IDENTITY_CURES[self._backend.identity])
         elif key := self._failure():
-            cure = CURES.get(key, _SEE_THE_LOG)
+            detail = trouble.detail or self._last_words()
+            remedy = CURES.get(key, _SEE_THE_LOG)
             if key == "backend-identity-refused":
-                cure = IDENTITY_CURES[self._backend.identity]
-            yield Problem(key, shown((trouble.detail or self._last_words()).encode("utf-8")), cure)
+                remedy = IDENTITY_CURES[self._backend.identity]
+            elif any(words in detail for words in UNRESOLVED):
+                remedy = CURES["backend-unresolved"]
+            yield Problem(key, shown(detail.encode("utf-8")), remedy)
+        elif self._dialect.question is None:
+            detail = "the gateway has no question for this protocol, and has heard the greeting only"
+            yield Problem("not-asked", detail, CURES["not-asked"])
+        else:
+            yield from self._locked_out(access)
         if relay is not None and relay.verdict == Verdict.OPEN.value and not relay.allowed:
             yield Problem("open-relay", relay.text, CURE)
+
+    def _locked_out(self, access: Access) -> Iterable[Problem]:
+        """Nobody can send mail, or nobody can log in: one of them, for what is behind both is the same."""
+        mail = access.mail
+        if mail is not None and mail.taken is False:
+            yield Problem(TLS_FIRST, _first(mail.answer), self._cure(TLS_FIRST, access))
+        elif access.logins == () and self._needs_login(access):
+            detail = shown(access.refusal)
+            if mail is not None and mail.wants_login:
+                detail += f"; MAIL FROM is answered: {_first(mail.answer)}"
+            yield Problem(NO_LOGIN, detail, self._cure(NO_LOGIN, access))
+
+    def _warnings(self, access: Access) -> Iterable[Problem]:
+        """Some clients can log in, but none that sends its password as most do.
+
+        Where the connection is under TLS this is not for want of TLS: somebody wants it so.
+        """
+        in_the_clear = self._backend.tls == "none" and not self._misunderstood
+        if in_the_clear and access.logins and access.refusal and self._needs_login(access):
+            detail = f"only clients that know {', '.join(access.logins)} can log in: {shown(access.refusal)}"
+            yield Problem(NO_LOGIN, detail, self._cure(NO_LOGIN, access))
+
+    def _cure(self, event: str, access: Access) -> str:
+        ends = self._surveying.ends
+        return cure(
+            event,
+            self._dialect.name,
+            self._terms.backend_tls,
+            self._survey.greeting + b"".join(exchange.heard for exchange in self._survey.exchanges),
+            starttls=access.starttls,
+            gateway=ends.source[0] if ends else "the gateway's address",
+        )
 
     def _failure(self) -> str:
         """What went wrong, as an event's name; nothing if nothing did."""
         errand = self._surveying
         if any(note.event == "backend-refused" for note in errand.notes):
             return "backend-refused"  # however politely the two parted
+        if self._dialect.question is None:
+            return "" if self._survey.greeted else errand.trouble.key
         asked = [exchange.said for exchange in self._survey.exchanges]
-        leave = self._dialect.question and self._dialect.question.leave
         # A server that closes instead of answering the last command is only in a hurry.
-        hurried = errand.trouble.key in ("backend-lost", "backend-closed") and leave in asked
+        hurried = errand.trouble.key in ("backend-lost", "backend-closed") and self._dialect.question.leave in asked
         return "" if hurried or errand.trouble.key == "quit" else errand.trouble.key
 
     def _last_words(self) -> str:
         return " ".join(_lines(self._survey.greeting or self._survey.exchanges[-1].heard))
+
+
+def _sending(access: Access) -> Sending | None:
+    mail = access.mail
+    return None if mail is None else Sending(mail.taken, mail.wants_login, _first(mail.answer))
+
+
+def _first(answer: bytes) -> str:
+    """The first line of it."""
+    return shown(answer.splitlines()[0])
 
 
 def _certified(found: PeerCertificate | None, secured: Secured | None, backend: Backend) -> Certificate | None:
@@ -264,6 +398,7 @@ def look(configuration: Configuration, towards: dict[Backend, Towards]) -> list[
         found = reports
         reactor.stop()
 
+    reactor.installNameResolver(Names(reactor))
     reactor.callWhenRunning(Inspection(reactor, configuration, towards, done).start)
     reactor.run()
     if found is None:

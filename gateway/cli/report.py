@@ -56,6 +56,38 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """How a client can log in."""
+
+    possible: bool | None
+    """None where the backend does not say."""
+    needed: bool
+    """A client can do nothing without it."""
+    ways: tuple[str, ...]
+    text: str
+    """Why there is none, or why none takes a password as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How the backend answers MAIL FROM."""
+
+    possible: bool | None
+    """None where the answer does not tell: it comes after a login, or later."""
+    after_login: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """What a client sees on some listeners before the backend is dialled: the gateway's own words."""
+
+    listeners: tuple[str, ...]
+    greeting: tuple[str, ...]
+    capabilities: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One address of one backend, in one protocol.  Texts are fit for a terminal."""
 
@@ -63,22 +95,29 @@ class Report:
     services: tuple[str, ...]
     protocol: str
     address: str
-    reached: str
-    greeting: tuple[str, ...]
-    """Line by line, as the backend says it."""
-    welcome: tuple[str, ...]
-    """... as a client is told."""
-    offered: tuple[str, ...] | None
-    shown: tuple[str, ...] | None
     mode: str
-    version: str | None
-    cipher: str | None
-    group: str | None
-    certificate: Certificate | None
     identity: str
-    accepted: bool | None
-    relay: Relay | None
-    problems: tuple[Problem, ...]
+    reached: str = ""
+    lazy: tuple[Lazy, ...] = ()
+    greeting: tuple[str, ...] = ()
+    """Line by line, as the backend says it."""
+    welcome: tuple[str, ...] = ()
+    """... as a client is told."""
+    offered: tuple[str, ...] | None = None
+    shown: tuple[str, ...] | None = None
+    version: str | None = None
+    cipher: str | None = None
+    group: str | None = None
+    certificate: Certificate | None = None
+    accepted: bool | None = None
+    login: Login | None = None
+    """None where the backend was not reached."""
+    sending: Sending | None = None
+    """None where nobody was asked."""
+    relay: Relay | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    """What keeps some clients out, but not all."""
 
     @property
     def good(self) -> bool:
@@ -114,6 +153,7 @@ class Report:
             "address": self.address,
             "reached": self.reached or None,
             "good": self.good,
+            "lazy": [asdict(one) | {"greeting": "\n".join(one.greeting)} for one in self.lazy],
             "greeting": greeting if self.greeting else None,
             "capabilities": {
                 "backend": self.offered,
@@ -129,8 +169,11 @@ class Report:
                 "certificate": certificate,
             },
             "identity": {"mode": self.identity, "accepted": self.accepted},
+            "login": None if self.login is None else asdict(self.login),
+            "sending": None if self.sending is None else asdict(self.sending),
             "relay": None if self.relay is None else asdict(self.relay),
             "problems": [asdict(problem) for problem in self.problems],
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
 
 
@@ -170,26 +213,38 @@ def in_words(reports: Sequence[Report], paint: Paint) -> Iterable[str]:
         yield ""
         yield from _block(report, paint)
     wrong = sum(not report.good for report in reports)
+    warned = sum(bool(report.warnings) for report in reports)
     yield ""
     looked = f"{len(reports)} address{'es' if len(reports) != 1 else ''} looked at"
-    yield f"{looked}: {paint.red(f'{wrong} not as it should be') if wrong else paint.green('all good')}"
+    yield f"{looked}: {paint.red(f'{wrong} not as it should be') if wrong else paint.green('all good')}" + (
+        f", {warned} with a warning" if warned else ""
+    )
 
 
 def _block(report: Report, paint: Paint) -> Iterable[str]:
     yield _heading(report, paint)
+    for one in report.lazy:
+        yield from _lazily(one)
     for line in report.welcome or report.greeting:
         yield from _row("greeting", line)
     yield from _row("tls", _tls(report))
     if report.certificate is not None:
         yield from _row("certificate", _certificate(report.certificate))
     yield from _row("identity", _identity(report))
+    if report.login is not None:
+        yield from _row("login", _login(report.login))
+    if report.sending is not None:
+        yield from _row("sending", _sending(report.sending))
     if report.relay is not None:
-        yield from _row("relay", _relay(report.relay))
+        yield from _row("relay", _relay(report.relay, report.sending))
     yield from _capabilities(report, paint)
     for problem in report.problems:
         detail = f"{problem.problem}: {problem.detail}" if problem.detail else problem.problem
         yield from (paint.red(line) for line in _row("wrong", detail))
         yield from _row("cure", problem.cure)
+    for warning in report.warnings:
+        yield from _row("warning", f"{warning.problem}: {warning.detail}")
+        yield from _row("cure", warning.cure)
 
 
 def _heading(report: Report, paint: Paint) -> str:
@@ -231,11 +286,39 @@ def _identity(report: Report) -> str:
     return f"{report.identity}: {({True: 'accepted', False: 'refused', None: 'not known'})[report.accepted]}"
 
 
-def _relay(relay: Relay) -> str:
+def _lazily(lazy: Lazy) -> Iterable[str]:
+    """The dialogue as a client has it."""
+    yield from _row(
+        "lazy",
+        f"on {', '.join(lazy.listeners)}: the gateway greets by itself, and connects when a command needs the backend",
+    )
+    for line in lazy.greeting:
+        yield from _row("  greeting", line)
+    yield from _row("  before TLS", ", ".join(lazy.capabilities or ()) or "no capabilities")
+
+
+def _login(login: Login) -> str:
+    if login.possible:
+        return f"with {', '.join(login.ways)}"
+    if login.possible is None:
+        return "not known: the backend does not say how"
+    return f"{'NOBODY can log in' if login.needed else 'not offered, and not needed'}: {login.text}"
+
+
+def _sending(sending: Sending) -> str:
+    if sending.possible:
+        return "MAIL FROM is taken"
+    if sending.possible is None:
+        return f"{'after a login' if sending.after_login else 'not known'} ({sending.text})"
+    return f"NOBODY can send mail: {sending.text}"
+
+
+def _relay(relay: Relay, sending: Sending | None) -> str:
+    undecided = "nobody can send" if sending and sending.possible is False else "the backend did not say"
     words = {
         "open": "OPEN, as the file allows" if relay.allowed else "OPEN: whoever comes through the gateway may send",
         "closed": "closed",
-        "undecided": "undecided: the backend did not say",
+        "undecided": f"undecided: {undecided}",
     }
     word = words.get(relay.verdict or "", "not known")
     return f"{word} ({relay.text})" if relay.text else word

@@ -112,6 +112,14 @@ class Backend:
     allow_relay: bool = False
     """Serve it although it relays for anybody who comes from the gateway's address; only with identity `none`."""
 
+    @property
+    def lazy(self) -> bool:
+        """On a starttls address the gateway greets by itself, and dials when a command needs the backend.
+
+        PROXY version 2 tells the client's TLS, which is not known before it is there.
+        """
+        return self.connect == "lazy" or self.identity == "proxy-v2"
+
 
 @dataclass(frozen=True, slots=True)
 class Service:

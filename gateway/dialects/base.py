@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..negotiation.filters import Newlines
 from ..negotiation.vocabulary import (
@@ -36,6 +36,9 @@ from ..negotiation.vocabulary import (
     Violation,
 )
 from ..proxyprotocol import Header, Origin, ProxyError
+
+if TYPE_CHECKING:
+    from .access import Access, Seen
 
 SASL_LINE = 65536
 """Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
@@ -102,6 +105,8 @@ class Terms:
     has it, or nothing."""
     may_log_in: Callable[[], bool] = lambda: True
     """Whether the backend may be asked about the client's credentials, now."""
+    submission: bool = False
+    """Clients hand in mail here after a login, so that a backend without one serves nobody."""
     known: frozenset[str] = frozenset()
     """The names of the notes that earlier sessions with this backend have made once (`Note.once`)."""
 
@@ -116,6 +121,10 @@ class Question:
     """The command that ends the session, without CRLF."""
     listed: Callable[[bytes], list[bytes] | None]
     """The reply to it -> the capabilities, each with its parameters; None where the reply is no list."""
+    access: Callable[[Seen], Access]
+    """What a look has seen -> whether clients can log in and send mail."""
+    tries: tuple[bytes, ...] = ()
+    """What a client says next, to learn whether it is served: commands that change nothing, without CRLF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,8 @@ class Dialect:
     """How to look at a server."""
     alpn: tuple[bytes, ...] = ()
     """What clients call it in their ClientHello (RFC 7301)."""
+    submission: frozenset[int] = frozenset()
+    """Ports at which clients hand in mail after a login."""
     relays: bool = False
     """Takes mail for others: a server that trusts the gateway's address would do so for anybody."""
 

@@ -42,7 +42,7 @@ from ..negotiation.vocabulary import (
     Unclean,
     Violation,
 )
-from . import sasl
+from . import access, sasl
 from .base import (
     LITERAL_OCTETS,
     REPLY_LINE,
@@ -677,6 +677,7 @@ class IMAP:
             reply = b"NO [UNAVAILABLE] Temporary authentication failure"
             return (yield from self._refuse(command.tag, reply, command.literal))
         verdict = yield from self._ask(command, mechanism, given=given)
+        yield from self._notice(command, verdict)
         return (yield from self._judge(mechanism, verdict))
 
     def _judge(self, mechanism: bytes, verdict: Verdict) -> Generator[Request, Any, bool]:
@@ -701,8 +702,14 @@ class IMAP:
 
     def _forward(self, command: Command) -> Generator[Request, Any, bool]:
         verdict = yield from self._ask(command)
+        yield from self._notice(command, verdict)
         yield from self._conclude(command.verb, verdict)
         return False
+
+    def _notice(self, command: Command, verdict: Verdict) -> Script:
+        """A refusal that tells something about the backend's settings."""
+        if verdict.status != b"OK" and access.demands_tls(verdict.line, command.line):
+            yield access.note(access.NO_LOGIN, DIALECT.name, self.terms, verdict.line)
 
     def _tell(self, verdict: Verdict) -> Script:
         # An untagged BAD was relayed already.  A reply to an older command with the same tag would be taken for the
@@ -960,8 +967,7 @@ class IMAP:
         """A line of the backend's for the client, edited."""
         offered = capabilities(line)
         if self.secured is not None and b"LOGINDISABLED" in offered:
-            cure = "tell the backend that the gateway's address is trusted or its clients are on TLS"
-            yield Note("backend-refuses-plaintext-auth", (("cure", cure),), once=True)
+            yield access.note(access.NO_LOGIN, DIALECT.name, self.terms, line, b"STARTTLS" in offered)
         if any(_offers_login(token) and token.endswith(sasl.PLUS) for token in offered):
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
         if _is_bye(line):
@@ -1073,5 +1079,5 @@ DIALECT = Dialect(
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
     alpn=(b"imap",),
-    question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed),
+    question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed, access.of_imap),
 )

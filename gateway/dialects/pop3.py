@@ -34,7 +34,7 @@ from ..negotiation.vocabulary import (
     Unclean,
     Violation,
 )
-from . import sasl, xclient
+from . import access, sasl, xclient
 from .base import (
     REPLY_LINE,
     REPLY_LINES,
@@ -200,6 +200,7 @@ class POP3:
         self._asked = False  # ... and has had a command of the client's
         self._outstanding = False  # the backend owes a reply
         self._midway = False  # words of ours would land inside a line or a list of the backend's
+        self._greeting = b""  # what the backend has greeted with
         self._user = False  # the backend remembers a user name
         self._unnamed = False  # ... or has refused one, which was counted
         self._dirty = False  # ... or something else that the client said
@@ -230,6 +231,7 @@ class POP3:
         """Connect and hear the greeting: +OK or -ERR.  Raises Unavailable for anything else."""
         greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
         self._reached = True
+        self._greeting = greeting
         return greeting
 
     def _hear_greeting(self) -> Hearing[bytes]:
@@ -346,7 +348,10 @@ class POP3:
                 return (yield from self._own_capabilities())
         status, reply = yield from self._ask(line)
         if status is Status.OK:
-            yield from self._list(reply, lambda lines: edit_capabilities(lines, self._stage), ADDED[self._stage])
+            stage = self._stage
+            lines = yield from self._list(reply, lambda lines: edit_capabilities(lines, stage), ADDED[stage])
+            if stage is Stage.SECURE and not access.pop3_logins(edit_capabilities(lines, stage), self._greeting):
+                yield access.note(access.NO_LOGIN, DIALECT.name, self.terms, access.NEITHER, b"STLS" in lines)
         elif self.secured is None:
             return (yield from self._own_capabilities())
         else:
@@ -487,7 +492,10 @@ class POP3:
         self._asked = True
         yield Send(BACKEND, line + b"\r\n")
         heard = yield from self._hear((BACKEND,), Patience.REPLY, limit)
-        return self._status(heard.text), heard.text
+        status = self._status(heard.text)
+        if status is Status.ERR and access.demands_tls(heard.text, line):
+            yield access.note(access.NO_LOGIN, DIALECT.name, self.terms, heard.text)
+        return status, heard.text
 
     def _status(self, line: bytes) -> Status:
         status = Status.of(line)
@@ -525,9 +533,11 @@ class POP3:
         answer = self._conclude(status, reply, login=True)
         return (yield from answer if _is_later(reply) else self._logins.rejected(answer))
 
-    def _list(self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()) -> Script:
+    def _list(
+        self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()
+    ) -> Generator[Request, Any, list[bytes]]:
         """A reply of many lines, up to the dot, edited as a whole.  If it breaks off, the client gets
-        what came and then nothing: words of ours would seem to be a part of it."""
+        what came and then nothing: words of ours would seem to be a part of it.  Returns the lines as they came."""
         self._bad = 0
         lines: list[bytes] = []
         octets = 0
@@ -550,6 +560,7 @@ class POP3:
             yield Note("backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True)
         yield Send(CLIENT, _joined([*told, *added, b"."]))
         self._midway = False
+        return lines
 
     def _hear(self, sides: tuple[Side, ...], patience: Patience, limit: int) -> Generator[Request, Any, Any]:
         try:
@@ -644,5 +655,6 @@ DIALECT = Dialect(
     policies={},
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
     alpn=(b"pop3",),
-    question=Question(lambda hostname: b"CAPA", b"QUIT", listed),
+    # Nobody's name: a server that takes USER and PASS without TLS asks for the password of whomever.
+    question=Question(lambda hostname: b"CAPA", b"QUIT", listed, access.of_pop3, (b"USER starttls-gateway-check",)),
 )

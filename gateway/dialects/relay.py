@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .access import TLS_FIRST, cure, demands_tls
 from .base import Dialect, Identity, Terms
 from .survey import Visit
 
@@ -26,7 +27,7 @@ class Verdict(Enum):
     """It relays for strangers."""
     CLOSED = "closed"
     UNDECIDED = "undecided"
-    """It did not say: later, it said, or it left in the middle."""
+    """It did not say: "later", "TLS first", or it left in the middle."""
 
 
 class Probe(Visit):
@@ -46,9 +47,24 @@ class Probe(Visit):
         answers = self._answers(b"RCPT")
         if any(answer[:1] == b"2" for answer in answers):
             return Verdict.OPEN
-        if not self._answered(b"EHLO", b"2") or self._answered(b"MAIL", b"4"):
+        if not self._answered(b"EHLO", b"2") or self._answered(b"MAIL", b"4") or self.requires_tls:
             return Verdict.UNDECIDED  # who is not let in now may be let in later
         return Verdict.CLOSED if any(answer[:1] == b"5" for answer in answers) else Verdict.UNDECIDED
+
+    @property
+    def requires_tls(self) -> bool:
+        """It takes no mail from anybody until its connection is under TLS, so it has not been asked yet."""
+        mail, recipients = self._answers(b"MAIL"), self._answers(b"RCPT")
+        return any(map(demands_tls, mail)) or (bool(recipients) and all(map(demands_tls, recipients)))
+
+    def cure(self, gateway: str = "the gateway's address") -> str:
+        """What to change; nothing where there is nothing to change.  `gateway`: its address, as the backend sees it."""
+        if self.verdict is Verdict.OPEN:
+            return CURE
+        if not self.requires_tls:
+            return ""
+        words = self.greeting + self.text
+        return cure(TLS_FIRST, self._dialect.name, self._terms.backend_tls, words, gateway=gateway)
 
     @property
     def text(self) -> bytes:

@@ -37,7 +37,7 @@ from ..negotiation.vocabulary import (
     Unavailable,
     Violation,
 )
-from . import ehlo, extensions, sasl, xclient
+from . import access, ehlo, extensions, sasl, xclient
 from .base import (
     REPLY_LINE,
     REPLY_LINES,
@@ -469,9 +469,17 @@ class SMTP:
         if self.secured is None:
             stage = ehlo.Stage.OPEN if self.terms.policy is Policy.OPTIONAL else ehlo.Stage.CLOSED
         told = ehlo.edit(lines, stage, self._withheld)
+        if self._lacks_login(told):
+            starttls = b"STARTTLS" in offered
+            yield access.note(access.NO_LOGIN, DIALECT.name, self.terms, access.no_auth(starttls), starttls)
         if told != lines:
             reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
+
+    def _lacks_login(self, told: list[bytes]) -> bool:
+        """Whether a client that has to log in is offered nothing to do so."""
+        waits = self.terms.submission and self.secured is not None and not self._authenticated
+        return waits and not access.smtp_logins(told[1:])
 
     def _greet(self, name: bytes, *, extended: bool) -> None:
         self._name = name.split(b" ")[0]
@@ -776,7 +784,11 @@ class SMTP:
         """Send a line to the backend, which may have to be dialled, and read its whole reply."""
         if not self._dialled:
             yield from self._reach(verb)
-        return (yield from self._say(verb, text, patience, relayed=relayed))
+        reply = yield from self._say(verb, text, patience, relayed=relayed)
+        if reply.refuses and access.demands_tls(reply.octets, text):
+            event = access.NO_LOGIN if verb in ehlo.AUTH else access.TLS_FIRST
+            yield access.note(event, DIALECT.name, self.terms, reply.octets.rstrip())
+        return reply
 
     def _say(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:
         self._outstanding = verb or b"?"
@@ -923,6 +935,9 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
     # Neither is registered; both are in use.
     alpn=(b"smtp", b"esmtp"),
-    question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed),
+    question=Question(
+        lambda hostname: b"EHLO " + hostname, b"QUIT", listed, access.of_smtp, (b"MAIL FROM:<>", b"RSET")
+    ),
+    submission=frozenset({465, 587}),
     relays=True,
 )

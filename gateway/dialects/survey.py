@@ -28,6 +28,7 @@ from ..negotiation.vocabulary import (
     Trouble,
 )
 from ..proxyprotocol import Origin
+from .access import Access, Seen
 from .base import Dialect, Identity, Question, Terms
 
 INSIDE = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
@@ -131,10 +132,14 @@ class Visit:
 
 
 def _origin(identity: Identity, whence: Whence) -> Origin | None:
-    """Whom the backend is told of: the gateway itself."""
-    if identity in (Identity.NONE, Identity.PROXY_V2):
-        return None  # PROXY version 2 has a word for those who speak for themselves
-    return whence() or LOCAL
+    """Whom the backend is told of: the gateway's own address, as that of a client inside TLS.
+
+    PROXY version 2 has LOCAL for those who speak for themselves, but it tells nothing of the client's TLS, and a
+    backend may want that before it offers a login (Dovecot).  So LOCAL is for a connection without addresses.
+    """
+    if identity is Identity.NONE:
+        return None
+    return whence() or (None if identity is Identity.PROXY_V2 else LOCAL)
 
 
 LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
@@ -145,10 +150,16 @@ LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
 
 
 class Survey(Visit):
-    """A visit that asks for the capabilities and leaves."""
+    """A visit that asks for the capabilities, tries whether it is served, and leaves.
 
-    def __init__(self, dialect: Dialect, terms: Terms, question: Question, whence: Whence = lambda: None) -> None:
-        super().__init__(dialect, terms, (question.ask(terms.hostname), question.leave), whence)
+    Without a question it hears the greeting and leaves.
+    """
+
+    def __init__(
+        self, dialect: Dialect, terms: Terms, question: Question | None, whence: Whence = lambda: None
+    ) -> None:
+        words = (question.ask(terms.hostname), *question.tries, question.leave) if question else ()
+        super().__init__(dialect, terms, words, whence)
         self._question = question
 
     @property
@@ -166,6 +177,39 @@ class Survey(Visit):
         """What of them a client of the gateway sees inside TLS."""
         return self._listed(lambda exchange: exchange.told)
 
+    @property
+    def access(self) -> Access:
+        """Whether a client of the gateway could log in and send mail."""
+        question = self._question
+        if question is None or not self.greeted:
+            return Access()
+        tried = self.exchanges[2 : 2 + len(question.tries)]
+        answers = [exchange.heard.rstrip() for exchange in tried if exchange.heard]
+        return question.access(Seen(self.greeting, self.offered, self.shown, answers))
+
     def _listed(self, side: Callable[[Exchange], bytes]) -> list[bytes] | None:
         asked = self.exchanges[1:2]
-        return self._question.listed(side(asked[0])) if asked else None
+        return self._question.listed(side(asked[0])) if self._question and asked else None
+
+
+def unreached(dialect: Dialect, terms: Terms, words: Sequence[bytes]) -> list[Exchange]:
+    """What a client hears of the gateway itself on a lazy listener: up to the first word for which the backend has to
+    be dialled."""
+    exchanges = [Exchange()]
+    left = list(words)
+    answer: Any = None
+    with closing(dialect.script(terms)) as script:
+        while True:
+            try:
+                request = script.send(answer)
+            except StopIteration:
+                return exchanges
+            answer = None
+            match request:
+                case Send(side=Side.CLIENT, data=octets):
+                    exchanges[-1].told += octets
+                case Await() if left:
+                    exchanges.append(Exchange(left.pop(0)))
+                    answer = Line(Side.CLIENT, exchanges[-1].said)
+                case _:
+                    return exchanges

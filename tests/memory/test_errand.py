@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import queue
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
 
 from gateway.backend import Dialer
-from gateway.cli.live import LIMIT, Inspection
-from gateway.cli.report import Relay, Report
+from gateway.cli import live
+from gateway.cli.live import GRACE, LIMIT, Inspection
+from gateway.cli.names import Names
+from gateway.cli.report import Problem, Relay, Report
 from gateway.config import Configuration, parse
 from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAddress
 from gateway.dialects import DIALECTS
@@ -478,6 +485,36 @@ def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, 
     assert watching.watch.reason
 
 
+def test_T17_who_wants_TLS_first_is_undecided_and_the_cure_is_told(reactor: SteppedReactor, server: Server) -> None:
+    server.greeting = b"220 legacy ESMTP Postfix\r\n"
+    for verb in (b"MAIL", b"RCPT", b"RSET"):
+        server.answers[verb] = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    assert watching.rest() == [60.0]
+    assert not watching.watch.reason
+    (line,) = watching.lines
+    assert 'text="530 5.7.0 Must issue a STARTTLS command first"' in line
+    assert "smtpd_tls_security_level = may" in line
+    assert watching.told() == ["relay-undecided"]
+    for verb in (b"MAIL", b"RSET"):
+        server.answers[verb] = b"250 ok\r\n"
+    server.answers[b"RCPT"] = CLOSED
+    assert watching.later(60.0) == [3600.0]
+    assert watching.told() == ["relay-closed"]
+
+
+def test_T17_through_a_UNIX_socket_the_gateway_has_no_address_to_name(
+    reactor: SteppedReactor, another: Another, tmp_path: Path
+) -> None:
+    server = another(path=tmp_path / "socket")
+    server.answers[b"MAIL"] = b"538 no\r\n"
+    watching = Watching(reactor, server)
+    watching.watch.start()
+    watching.rest()
+    assert "without TLS for the gateway's address" in watching.lines[0]
+
+
 def test_a_server_that_is_not_there_is_tried_again_more_and_more_seldom(
     reactor: SteppedReactor, another: Another
 ) -> None:
@@ -616,3 +653,224 @@ def test_an_inspection_asks_all_backends_at_the_same_time(reactor: SteppedReacto
     for server in silent:
         server.pump()
     assert [server.visits for server in silent] == [1] * 5
+
+
+# --- T18: it ends, whatever happens --------------------------------------------------------------------
+
+
+class Looked:
+    """An inspection of some servers, and what is reported in the end."""
+
+    def __init__(self, reactor: SteppedReactor, configuration: Configuration, *servers: Server) -> None:
+        self._reactor = reactor
+        self._servers = servers
+        self._found: list[list[Report]] = []
+        Inspection(reactor, configuration, {}, self._found.append).start()
+        assert not self._found, "never from inside `start`"
+
+    @property
+    def over(self) -> bool:
+        for server in self._servers:
+            server.pump()
+        return bool(self._found)
+
+    def problems(self) -> list[list[Problem]]:
+        """Of each report."""
+        self._reactor.step_until(lambda: self.over)
+        self._reactor.settle()
+        (reports,) = self._found
+        assert not self._reactor.pending(), "nothing is left behind"
+        assert not self._reactor.readers
+        return [list(report.problems) for report in reports]
+
+
+def broken(*_: object) -> NoReturn:
+    raise ZeroDivisionError("oh \x1b")
+
+
+@pytest.mark.parametrize("where", ["Survey.access", "Probe.verdict", "Probe.__init__", "_names", "_lines"])
+def test_T18_an_exception_is_a_finding_about_that_backend_and_no_other(
+    reactor: SteppedReactor, server: Server, another: Another, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    other = another()
+    other.close()
+    name, _, attribute = where.partition(".")
+    owner = {"Survey": Survey, "Probe": Probe}.get(name, live)
+    monkeypatch.setattr(owner, attribute or name, property(broken) if attribute[:1].isalpha() else broken)
+    first, second = Looked(reactor, a_file(first=server, second=other), server).problems()
+    assert [problem.problem for problem in first] == ["internal-error"]
+    assert first[0].detail == r"ZeroDivisionError: oh \x1b"
+    assert "report it" in first[0].cure
+    if name == "Probe":
+        assert [problem.problem for problem in second] == ["backend-connect-failed"]
+
+
+def test_T18_an_exception_at_the_start_is_a_finding(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "Errand", broken)
+    found: list[list[Report]] = []
+    Inspection(reactor, a_file(only=server), {}, found.append).start()
+    assert [problem.problem for report in found[0] for problem in report.problems] == ["internal-error"]
+    assert not reactor.pending()
+
+
+def test_T18_a_bug_in_the_dialogue_is_a_finding(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.dialects.smtp.SMTP._ehlo", broken)
+    ((problem,),) = Looked(reactor, a_file(only=server), server).problems()
+    assert (problem.problem, problem.detail) == ("internal-error", "ZeroDivisionError")
+    assert "report it" in problem.cure
+
+
+def test_T18_an_errand_that_never_tells_is_given_up(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Errand, "start", lambda errand: None)
+    looked = Looked(reactor, a_file(only=server), server)
+    reactor.settle()
+    reactor.advance(LIMIT + GRACE - 0.1)
+    assert not looked.over
+    reactor.advance(0.1)
+    ((problem,),) = looked.problems()
+    assert (problem.problem, problem.detail) == ("check-timeout", "not through after 70 seconds")
+
+
+def test_T18_what_comes_after_the_end_changes_nothing(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An errand tells that it is over although it was given up."""
+    monkeypatch.setattr(Errand, "start", lambda errand: None)
+    monkeypatch.setattr(Errand, "cancel", lambda errand: errand._done(errand))
+    looked = Looked(reactor, a_file(only=server), server)
+    reactor.advance(LIMIT + GRACE)
+    assert [problem.problem for problem in looked.problems()[0]] == ["check-timeout"]
+
+
+@pytest.mark.parametrize("answers", [
+    {b"EHLO": b""}, {b"MAIL": b""}, {b"RSET": b""}, {b"RCPT": b""},
+])  # fmt: skip
+def test_T18_a_backend_that_stops_answering_ends_in_time(
+    reactor: SteppedReactor, server: Server, answers: dict[bytes, bytes]
+) -> None:
+    server.answers.update(answers)
+    looked = Looked(reactor, a_file(only=server), server)
+
+    def waiting() -> bool:
+        server.pump()
+        return server.heard[-1:] != [] and server.heard[-1][:4] in answers
+
+    reactor.step_until(waiting)
+    reactor.settle()
+    reactor.advance(LIMIT)
+    for _ in range(4):  # the connection is closed, and the next errand has no time left
+        reactor.settle()
+        server.pump()
+        reactor.settle()
+        reactor.advance(GRACE / 4)
+    assert looked.over
+    # A client can send: only whether it relays is not known.
+    expected = [] if b"RCPT" in answers else ["backend-timeout"]
+    assert [problem.problem for problem in looked.problems()[0]] == expected
+
+
+def test_T18_a_protocol_without_a_question_is_a_finding(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "DIALECTS", {"smtp": replace(SMTP, question=None, relays=False)})
+    found: list[list[Report]] = []
+    Inspection(reactor, a_file(only=server), {}, found.append).start()
+
+    def over() -> bool:
+        server.pump()
+        return bool(found)
+
+    reactor.step_until(over)
+    (report,) = found[0]
+    assert [problem.problem for problem in report.problems] == ["not-asked"]
+    assert report.greeting == ("220 legacy ESMTP",)
+    assert report.login is not None
+    assert report.login.possible is None
+    assert server.heard == [b"QUIT"]
+
+
+def test_T18_a_protocol_without_a_question_whose_backend_is_not_there_is_just_that(
+    reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "DIALECTS", {"smtp": replace(SMTP, question=None)})
+    server.close()
+    ((problem,),) = Looked(reactor, a_file(only=server)).problems()
+    assert problem.problem == "backend-connect-failed"
+
+
+def test_T18_without_backends_it_is_over_at_once(reactor: SteppedReactor, server: Server) -> None:
+    assert Looked(reactor, replace(a_file(only=server), services=())).problems() == []
+
+
+class Resolver:
+    """Finds nothing, or does not answer."""
+
+    def __init__(self, answers: bool) -> None:
+        self._answers = answers
+
+    def resolveHostName(self, receiver: Any, *_: object, **__: object) -> None:
+        if self._answers:
+            receiver.resolutionComplete()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_T18_a_name_that_does_not_resolve_is_a_finding(reactor: SteppedReactor, answers: bool) -> None:
+    reactor.nameResolver = Resolver(answers)
+    file = parse(
+        "[gateway]\nhostname = gw.example.test\n[tls]\ncertificate = unused.pem\n"
+        "[service:a]\nprotocol = imap\nstarttls = 2143\nbackend = nosuch.example.test:143\n",
+        "gateway.ini",
+        DIALECTS,
+    )
+    looked = Looked(reactor, file)
+    reactor.settle()
+    if not answers:
+        reactor.advance(file.timeouts.connect)
+    ((problem,),) = looked.problems()
+    assert problem.problem == "backend-connect-failed"
+    assert "nosuch.example.test" in problem.detail
+    assert "getent hosts" in problem.cure
+
+
+def test_T18_the_resolver_answers_in_a_thread_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+
+    class Reactor:
+        def callFromThread(self, *call: Any) -> None:
+            assert threading.current_thread().daemon
+            calls.put(call)
+
+    class Receiver:
+        found: list[object]
+
+        def resolutionBegan(self, resolution: Any) -> None:
+            self.name = resolution.name
+            resolution.cancel()
+            self.found = []
+
+        def addressResolved(self, address: object) -> None:
+            self.found.append(address)
+
+        def resolutionComplete(self) -> None:
+            self.found.append("complete")
+
+    def resolve(host: str) -> list[object]:
+        receiver: Any = Receiver()
+        Names(Reactor()).resolveHostName(receiver, host, 143)
+        tell, addresses = calls.get(timeout=10)
+        tell(addresses)
+        assert receiver.name == host
+        return receiver.found  # type: ignore[no-any-return]
+
+    assert resolve("127.0.0.1") == [IPv4Address("TCP", "127.0.0.1", 143), "complete"]
+    assert resolve("::1") == [IPv6Address("TCP", "::1", 143), "complete"]
+    assert resolve("x" * 64 + ".example") == ["complete"], "no name at all"
+    unix = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "x")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unix])
+    assert resolve("strange.example") == ["complete"]

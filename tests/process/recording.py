@@ -51,6 +51,16 @@ class Connection:
         head, found, self._unread = self._unread.partition(end)
         return head + found
 
+    def take(self, octets: int) -> bytes:
+        """So many; fewer if the connection ends."""
+        while len(self._unread) < octets:
+            more = self.receive()
+            if not more:
+                break
+            self._unread += more
+        taken, self._unread = self._unread[:octets], self._unread[octets:]
+        return taken
+
     def receive(self) -> bytes:
         try:
             octets = self.socket.recv(256 * 1024)

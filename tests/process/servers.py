@@ -128,7 +128,9 @@ class Dovecot:
 
 
 @contextmanager
-def dovecot(directory: Path) -> Iterator[Dovecot]:
+def dovecot(directory: Path, host: str = "127.0.0.1", more: str = "") -> Iterator[Dovecot]:
+    """`more` are further settings, which override those above.  A client of 127.0.0.2 comes from 127.0.0.1: for Dovecot
+    it is somebody else's machine, and nothing secures the connection."""
     program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d")
     if not Path("/usr/lib/dovecot/pop3-login").exists():
         programs.need("pop3-login", debian="dovecot-pop3d")
@@ -151,7 +153,7 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
     for _ in range(ATTEMPTS):
         imap, pop3 = free_ports(2)
         file = directory / "dovecot.conf"
-        file.write_text(_DOVECOT.format(imap=imap, pop3=pop3, **settings))
+        file.write_text(f"{_DOVECOT.format(imap=imap, pop3=pop3, **settings)}\nlisten = {host}\n{more}\n")
         process = subprocess.Popen(
             ["timeout", str(LIFE), program, "-F", "-c", str(file)], stderr=subprocess.PIPE, text=True, errors="replace"
         )
@@ -170,7 +172,7 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
         draining = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         draining.start()
         try:
-            yield Dovecot(directory, f"127.0.0.1:{imap}", f"127.0.0.1:{pop3}", (mail.pw_uid, mail.pw_gid))
+            yield Dovecot(directory, f"{host}:{imap}", f"{host}:{pop3}", (mail.pw_uid, mail.pw_gid))
         finally:
             process.terminate()
             process.wait(DEADLINE)
@@ -239,6 +241,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -268,7 +271,8 @@ class Postfix:
 
 
 @contextmanager
-def postfix(directory: Path, sasl: Path) -> Iterator[Postfix]:
+def postfix(directory: Path, sasl: Path, more: str = "") -> Iterator[Postfix]:
+    """`more` are further settings, which override those above."""
     command = programs.need("postconf", debian="postfix")
     if os.geteuid():
         programs.need("postfix-as-root", debian="postfix (and run the tests as root: its master insists)")
@@ -278,7 +282,7 @@ def postfix(directory: Path, sasl: Path) -> Iterator[Postfix]:
         for _ in range(ATTEMPTS):
             smtp, submission = free_ports(2)
             (directory / "etc" / "main.cf").write_text(
-                _MAIN.format(directory=directory, lmtp=mailbox.address, sasl=sasl)
+                f"{_MAIN.format(directory=directory, lmtp=mailbox.address, sasl=sasl)}\n{more}\n"
             )
             (directory / "etc" / "master.cf").write_text(_MASTER.format(smtp=smtp, submission=submission))
             # It goes into the background when it is ready, and ends by itself after -e seconds.

@@ -7,9 +7,11 @@ import os
 import pty
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from typing import Any
 import pytest
 
 from gateway.proxyprotocol import SIGNATURE
+from tests.process import servers
+from tests.process.conftest import directory_for_servers
 from tests.process.recording import Backend, Connection, Script, imap, pop3, smtp
-from tests.process.running import DEADLINE, ROOT, Identity
-from tests.process.servers import Dovecot, Postfix
+from tests.process.running import DEADLINE, ROOT, Identity, Service, running
+from tests.process.servers import Dovecot, Postfix, free_ports
+from tests.process.wire import Client
 
 DENIED = b"554 5.7.1 Relay access denied\r\n"
 closed_relay = smtp({b"RCPT": DENIED})
@@ -155,11 +160,15 @@ def test_the_same_in_JSON(checking: Checking, serve: Serve) -> None:
         "address": backend.address,
         "reached": backend.address,
         "good": True,
+        "lazy": [],
         "greeting": {"backend": "220 legacy.example.test ESMTP", "client": "220 legacy.example.test ESMTP"},
         "tls": {"mode": "none", "version": None, "cipher": None, "group": None, "certificate": None},
         "identity": {"mode": "none", "accepted": None},
+        "login": {"possible": True, "needed": False, "ways": ["LOGIN", "PLAIN"], "text": ""},
+        "sending": {"possible": True, "after_login": False, "text": "250 2.1.0 Ok"},
         "relay": {"verdict": "closed", "text": DENIED.decode().strip(), "allowed": False},
         "problems": [],
+        "warnings": [],
     }
 
 
@@ -167,12 +176,12 @@ def test_S30_an_open_relay_is_wrong_unless_it_is_meant(checking: Checking, serve
     backend = serve(smtp())
     checking.service("smtp", backend.address)
     status, text = checking.text()
-    assert status == 1
+    assert status == 1, text
     assert row(text, "relay").startswith("OPEN")
     assert row(text, "wrong") == "open-relay: 250 2.1.5 Ok"
     assert "allow_relay" in text
     surveying, probing = backend.connection(), backend.connection()
-    assert surveying.heard == b"EHLO gw.example.test\r\nQUIT\r\n"
+    assert surveying.heard == b"EHLO gw.example.test\r\nMAIL FROM:<>\r\nRSET\r\nQUIT\r\n"
     assert b"RCPT TO:<relay-probe@example.com>\r\n" in probing.heard
     assert b"DATA" not in probing.heard
     checking.services.clear()
@@ -210,7 +219,7 @@ def test_a_certificate_that_is_refused_is_wrong(
     backend = serve(over_tls(identity, imap()))
     checking.service("imap", backend.address, tls="implicit", **options)
     status, found = checking.json()
-    assert status == 1
+    assert status == 1, found
     (report,) = found["backends"]
     (problem,) = report["problems"]
     assert problem["problem"] == "backend-tls-failed"
@@ -232,7 +241,7 @@ def test_a_backend_that_does_not_serve_is_wrong(
 ) -> None:
     checking.service(protocol, serve(greet_and_go(greeting)).address)
     status, found = checking.json()
-    assert status == 1
+    assert status == 1, found
     (wrong,) = found["backends"][0]["problems"]
     assert wrong["problem"] == problem
     assert wrong["detail"]
@@ -245,7 +254,7 @@ def test_who_is_not_there_is_wrong_and_each_address_stands_for_itself(
     backend = serve(pop3())
     checking.service("pop3", f"{backend.address} {nowhere}")
     status, found = checking.json()
-    assert status == 1
+    assert status == 1, found
     there, gone = found["backends"]
     assert (there["address"], there["good"]) == (backend.address, True)
     assert (gone["address"], gone["good"], gone["reached"]) == (nowhere, False, None)
@@ -266,9 +275,13 @@ def test_services_that_share_a_backend_are_one_report(checking: Checking, serve:
 # --- identity ------------------------------------------------------------------------------------------
 
 
-def test_PROXY_version_2_says_that_it_is_the_gateway_itself(checking: Checking, serve: Serve) -> None:
+def test_T17_PROXY_version_2_tells_the_gateways_own_address_and_TLS(checking: Checking, serve: Serve) -> None:
     def behind_proxy(connection: Connection) -> None:
-        assert connection.until(SIGNATURE + b"\x20\0\0\0") == SIGNATURE + b"\x20\0\0\0"
+        assert connection.until(SIGNATURE + b"\x21\x11") == SIGNATURE + b"\x21\x11"
+        (length,) = struct.unpack(">H", connection.take(2))
+        header = connection.take(length)
+        assert header.startswith(socket.inet_aton("127.0.0.1"))
+        assert b"TLSv1.3" in header, "a client of the gateway is inside TLS"
         imap()(connection)
 
     checking.service("imap", serve(behind_proxy).address, identity="proxy-v2")
@@ -283,7 +296,7 @@ def test_who_does_not_expect_a_PROXY_header_is_found_out(
 ) -> None:
     checking.service(protocol, serve(script).address, identity="proxy-v1")
     status, found = checking.json()
-    assert status == 1
+    assert status == 1, found
     (report,) = found["backends"]
     assert report["identity"] == {"mode": "proxy-v1", "accepted": False}
     assert "haproxy" in report["problems"][0]["cure"]
@@ -295,7 +308,7 @@ def test_XCLIENT_tells_the_gateways_own_address_and_may_be_refused(checking: Che
     backend = serve(smtp({b"EHLO": ehlo, b"XCLIENT": b"550 5.7.0 insufficient authorization\r\n"}))
     checking.service("smtp", backend.address, identity="xclient")
     status, text = checking.text()
-    assert status == 1
+    assert status == 1, text
     assert row(text, "identity") == "xclient: refused"
     assert "smtpd_authorized_xclient_hosts" in text
     assert b" ADDR=127.0.0.1 " in backend.connection().heard
@@ -383,7 +396,7 @@ def test_a_bad_file_is_told_in_JSON_too_and_nobody_is_asked(checking: Checking, 
     backend = serve(closed_relay)
     checking.service("smtp", backend.address, verify="maybe")
     status, found = checking.json()
-    assert status == 1
+    assert status == 1, found
     assert (found["good"], found["hostname"], found["backends"]) == (False, None, [])
     assert "[backend:smtp0-server] verify" in found["problems"][0]
     assert backend.connections.empty()
@@ -402,3 +415,395 @@ def test_JSON_is_for_what_is_alive(checking: Checking) -> None:
     done = checking.run("--json")
     assert done.returncode == 2
     assert "--json goes with --live" in done.stderr
+
+
+# --- T17: backends at which nobody can log in or send ----------------------------------------------------
+
+STRICT = """
+disable_plaintext_auth = yes
+auth_mechanisms = plain login
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{certificate}
+haproxy_trusted_networks = 127.0.0.1
+service imap-login {{
+  inet_listener imap_proxied {{
+    port = {imap}
+    haproxy = yes
+  }}
+}}
+service pop3-login {{
+  inet_listener pop3_proxied {{
+    port = {pop3}
+    haproxy = yes
+  }}
+}}
+"""
+MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
+
+
+@dataclass(frozen=True)
+class Strict:
+    """A Dovecot as it is installed: it takes passwords under TLS only, and our address is not its own."""
+
+    dovecot: Dovecot
+    proxied: Mapping[str, str]
+    """Ports that expect a PROXY header."""
+
+    def address(self, protocol: str) -> str:
+        return {"imap": self.dovecot.imap, "pop3": self.dovecot.pop3}[protocol]
+
+
+@pytest.fixture(scope="module")
+def strict(identity: Identity) -> Iterator[Strict]:
+    imap, pop3 = free_ports(2)
+    settings = STRICT.format(certificate=identity.certificate, imap=imap, pop3=pop3)
+    with directory_for_servers() as directory, servers.dovecot(directory, "127.0.0.2", settings) as dovecot:
+        yield Strict(dovecot, {"imap": f"127.0.0.2:{imap}", "pop3": f"127.0.0.2:{pop3}"})
+
+
+@pytest.mark.parametrize("protocol", ["imap", "pop3"])
+def test_T17_a_real_Dovecot_that_takes_passwords_under_TLS_only_is_wrong(
+    checking: Checking, strict: Strict, protocol: str
+) -> None:
+    checking.service(protocol, strict.address(protocol))
+    status, found = checking.json()
+    assert status == 1, found
+    (report,) = found["backends"]
+    assert (report["login"]["possible"], report["login"]["needed"]) == (False, True)
+    (problem,) = report["problems"]
+    assert problem["problem"] == "backend-refuses-plaintext-auth"
+    for setting in ("disable_plaintext_auth = no", "login_trusted_networks = 127.0.0.1", "tls = starttls", "proxy-v2"):
+        assert setting in problem["cure"]
+    status, text = checking.text()
+    assert status == 1, text
+    assert row(text, "login").startswith("NOBODY can log in: ")
+    assert "1 not as it should be" in text
+
+
+@pytest.mark.parametrize("protocol", ["imap", "pop3"])
+def test_T17_what_is_proposed_on_the_gateways_side_helps(checking: Checking, strict: Strict, protocol: str) -> None:
+    checking.service(
+        protocol, strict.address(protocol), tls="starttls", ca=str(checking.identity.authority), name="localhost"
+    )
+    checking.service(protocol, strict.proxied[protocol], identity="proxy-v2")
+    status, found = checking.json()
+    assert status == 0, found
+    assert all(report["login"]["possible"] for report in found["backends"])
+    # It tells nothing of the client's TLS.
+    checking.service(protocol, strict.proxied[protocol], identity="proxy-v1")
+    assert [report["good"] for report in checking.json()[1]["backends"]] == [True, True, False]
+
+
+@pytest.mark.parametrize("setting", ["disable_plaintext_auth = no", "login_trusted_networks = 127.0.0.1"])
+def test_T17_what_is_proposed_on_Dovecots_side_helps(checking: Checking, setting: str) -> None:
+    with (
+        directory_for_servers() as directory,
+        servers.dovecot(directory, "127.0.0.2", f"disable_plaintext_auth = yes\n{setting}") as dovecot,
+    ):
+        checking.service("imap", dovecot.imap)
+        checking.service("pop3", dovecot.pop3)
+        status, found = checking.json()
+    assert status == 0, found
+    assert all(report["login"]["possible"] for report in found["backends"])
+
+
+def test_T17_where_some_clients_can_log_in_it_is_a_warning(checking: Checking) -> None:
+    with (
+        directory_for_servers() as directory,
+        servers.dovecot(
+            directory, "127.0.0.2", "disable_plaintext_auth = yes\nauth_mechanisms = plain cram-md5"
+        ) as dovecot,
+    ):
+        checking.service("imap", dovecot.imap)
+        checking.service("pop3", dovecot.pop3)
+        status, text = checking.text()
+        found = checking.json()[1]["backends"]
+    assert status == 0
+    assert "2 addresses looked at: all good, 2 with a warning" in text
+    assert "warning       backend-refuses-plaintext-auth: only clients that know AUTHENTICATE CRAM-MD5 can log" in text
+    for report in found:
+        assert (report["good"], report["problems"]) == (True, [])
+        assert "disable_plaintext_auth = no" in report["warnings"][0]["cure"]
+
+
+@contextmanager
+def real_postfix(sasl: Path, *settings: str) -> Iterator[Postfix]:
+    with directory_for_servers() as directory, servers.postfix(directory, sasl, "\n".join(settings)) as postfix:
+        yield postfix
+
+
+@pytest.fixture(scope="module")
+def encrypting(dovecot: Dovecot, identity: Identity) -> Iterator[Postfix]:
+    certificate = f"smtpd_tls_cert_file = {identity.certificate}"
+    with real_postfix(dovecot.sasl, "smtpd_tls_security_level = encrypt", certificate) as postfix:
+        yield postfix
+
+
+@pytest.fixture(scope="module")
+def careful(dovecot: Dovecot, identity: Identity) -> Iterator[Postfix]:
+    certificate = f"smtpd_tls_cert_file = {identity.certificate}"
+    settings = "smtpd_tls_security_level = may", "smtpd_tls_auth_only = yes", certificate
+    with real_postfix(dovecot.sasl, *settings) as postfix:
+        yield postfix
+
+
+def test_T17_a_real_Postfix_that_wants_TLS_is_wrong_and_not_closed(checking: Checking, encrypting: Postfix) -> None:
+    checking.service("smtp", encrypting.smtp)
+    status, found = checking.json()
+    assert status == 1, found
+    (report,) = found["backends"]
+    assert report["sending"] == {"possible": False, "after_login": False, "text": MUST_STARTTLS}
+    assert report["relay"] == {"verdict": "undecided", "text": MUST_STARTTLS, "allowed": False}
+    (problem,) = report["problems"]
+    assert (problem["problem"], problem["detail"]) == ("backend-requires-tls", MUST_STARTTLS)
+    assert "smtpd_tls_security_level = may" in problem["cure"]
+    assert problem["cure"].endswith("tls = starttls")
+    text = checking.text()[1]
+    assert row(text, "relay").startswith("undecided: nobody can send (530 5.7.0")
+    assert row(text, "sending") == f"NOBODY can send mail: {MUST_STARTTLS}"
+
+
+def test_T17_a_real_Postfix_that_takes_passwords_under_TLS_only_is_wrong_where_mail_is_handed_in(
+    checking: Checking, careful: Postfix
+) -> None:
+    checking.service("smtp", careful.smtp)
+    status, found = checking.json()
+    assert status == 0, found  # mail arrives
+    checking.services[:] = [
+        f"[service:submission]\nprotocol = smtp\nstarttls = 127.0.0.1:0\nbackend = {careful.submission}"
+    ]
+    status, found = checking.json()
+    assert status == 1, found
+    (problem,) = found["backends"][0]["problems"]
+    assert (problem["problem"], problem["detail"]) == (
+        "backend-refuses-plaintext-auth",
+        "EHLO offers STARTTLS, but no AUTH",
+    )
+    assert "smtpd_tls_auth_only = no" in problem["cure"]
+
+
+def test_T17_tls_starttls_is_what_helps_with_Postfix(checking: Checking, encrypting: Postfix, careful: Postfix) -> None:
+    for postfix in (encrypting, careful):
+        for address in (postfix.smtp, postfix.submission):
+            checking.service("smtp", address, tls="starttls", ca=str(checking.identity.authority))
+    status, found = checking.json()
+    assert status == 0, found
+    for report in found["backends"]:
+        assert "PLAIN" in report["login"]["ways"]
+        assert report["sending"]["possible"]
+        assert report["relay"]["verdict"] == "closed"
+
+
+def test_T17_what_is_said_of_MAIL_counts_for_a_backend_that_is_told_the_client(
+    checking: Checking, serve: Serve
+) -> None:
+    must = f"{MUST_STARTTLS}\r\n".encode()
+    ehlo = b"250-legacy\r\n250 XCLIENT ADDR PORT\r\n"
+    answers = {b"EHLO": ehlo, b"XCLIENT": b"220 legacy\r\n", b"MAIL": must}
+    checking.service("smtp", serve(smtp(answers)).address, identity="xclient")
+    status, found = checking.json()
+    assert status == 1, found
+    (report,) = found["backends"]
+    assert [problem["problem"] for problem in report["problems"]] == ["backend-requires-tls"]
+    assert report["relay"] is None
+
+
+def test_T17_a_login_that_is_demanded_and_not_offered_is_wrong_on_every_port(checking: Checking, serve: Serve) -> None:
+    answers = {b"EHLO": b"250 legacy\r\n", b"MAIL": b"530 5.7.0 Authentication required\r\n", b"RCPT": DENIED}
+    checking.service("smtp", serve(smtp(answers)).address)
+    status, text = checking.text()
+    assert status == 1, text
+    assert row(text, "sending") == "after a login (530 5.7.0 Authentication required)"
+    assert row(text, "login") == "NOBODY can log in: EHLO offers no AUTH"
+    assert row(text, "wrong").startswith(
+        "backend-refuses-plaintext-auth: EHLO offers no AUTH; MAIL FROM is answered: 530"
+    )
+
+
+def test_T17_a_service_that_may_relay_needs_no_login(checking: Checking, serve: Serve) -> None:
+    address = serve(smtp({b"EHLO": b"250 legacy\r\n"})).address
+    service = "[service:submission]\nprotocol = smtp\nstarttls = 127.0.0.1:0\nbackend = server\n"
+    checking.services.append(f"{service}[backend:server]\naddress = {address}\nallow_relay = yes")
+    status, text = checking.text()
+    assert status == 0
+    assert row(text, "login") == "not offered, and not needed: EHLO offers no AUTH"
+
+
+def test_T17_who_does_not_say_is_not_accused(checking: Checking, serve: Serve) -> None:
+    def old(connection: Connection) -> None:
+        connection.say(b"+OK hi\r\n")
+        while (line := connection.line()) != b"QUIT":
+            assert line in (b"CAPA", b"USER starttls-gateway-check")
+            connection.say(b"-ERR what\r\n")
+        connection.say(b"+OK bye\r\n")
+
+    checking.service("pop3", serve(old).address)
+    answers = {b"MAIL": b"550 5.7.1 not the null sender\r\n", b"RCPT": DENIED}
+    checking.service("smtp", serve(smtp(answers)).address)
+    status, text = checking.text()
+    assert status == 0, text
+    assert "login         not known: the backend does not say how" in text
+    assert row(text, "sending") == "not known (550 5.7.1 not the null sender)"
+
+
+def test_T17_in_a_session_the_same_finding_is_an_event(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, strict: Strict, encrypting: Postfix, careful: Postfix
+) -> None:
+    services = [
+        Service("imap", strict.address("imap")),
+        Service("pop3", strict.address("pop3")),
+        Service("mx", encrypting.smtp, "smtp", watched=True),
+        Service("submission", careful.submission, "smtp", watched=True),
+    ]
+    dialogues = {
+        "imap": ((b"a LOGIN grete geheim\r\n", rb"^a NO \[PRIVACYREQUIRED\][^\n]*\n"),),
+        "pop3": ((b"USER grete\r\n", rb"^-ERR \[AUTH\] Plaintext[^\n]*\n"),),
+        "mx": (
+            (b"EHLO client.example.test\r\n", rb"^250 [^\n]*\n"),
+            (b"MAIL FROM:<a@b.example>\r\n", rb"^530 5\.7\.0 Must issue[^\n]*\n"),
+        ),
+        "submission": ((b"EHLO client.example.test\r\n", rb"^250 [^\n]*\n"),),
+    }
+    with running(tmp_path, identity, services) as gateway:
+        # The watch has the same answer, and does not take it for a refusal to relay.
+        undecided = gateway.log.wait("relay-undecided")
+        assert undecided["text"] == MUST_STARTTLS
+        assert "smtpd_tls_security_level = may" in undecided["cure"]
+        gateway.log.wait("relay-closed")
+        for service, dialogue in dialogues.items():
+            for _ in range(2):
+                with Client(gateway.address(service, "implicit")) as client:
+                    client.shake_hands(trusting)
+                    client.hear(rb"^(\* OK|\+OK|220 )[^\n]*\n")
+                    for said, heard in dialogue:
+                        client.say(said)
+                        client.hear(heard)
+                    client.say({"imap": b"b LOGOUT\r\n"}.get(service, b"QUIT\r\n"))
+                    client.rest()
+            gateway.log.wait("session", service=service, count=2)
+        for service in dialogues:
+            event = "backend-requires-tls" if service == "mx" else "backend-refuses-plaintext-auth"
+            told = [found for found in gateway.log.events(event) if found["service"] == service]
+            assert len(told) == 1, "once per backend"
+            assert "tls = starttls" in told[0]["cure"]
+            assert told[0]["detail"]
+
+
+# --- T18: it ends, and tells what a lazy listener says -----------------------------------------------------
+
+
+def test_T18_a_lazy_listener_is_shown_as_its_clients_see_it(checking: Checking, serve: Serve) -> None:
+    for protocol, script in (("smtp", closed_relay), ("imap", imap()), ("pop3", pop3())):
+        checking.service(protocol, serve(script).address, connect="lazy")
+    status, found = checking.json()
+    assert status == 0, found
+    assert [report["lazy"] for report in found["backends"]] == [
+        [
+            {
+                "listeners": ["127.0.0.1:0"],
+                "greeting": "220 gw.example.test ESMTP",
+                "capabilities": ["ENHANCEDSTATUSCODES", "STARTTLS"],
+            }
+        ],
+        [
+            {
+                "listeners": ["127.0.0.1:0"],
+                "greeting": "* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.test ready",
+                "capabilities": ["IMAP4rev1", "STARTTLS", "LOGINDISABLED"],
+            }
+        ],
+        [{"listeners": ["127.0.0.1:0"], "greeting": "+OK gw.example.test ready", "capabilities": ["STLS"]}],
+    ]
+    text = checking.text()[1]
+    assert row(text, "lazy").startswith("on 127.0.0.1:0: the gateway greets by itself")
+    assert row(text, "  greeting") == "220 gw.example.test ESMTP"
+    assert row(text, "  before TLS") == "ENHANCEDSTATUSCODES, STARTTLS"
+    assert row(text, "greeting") == "220 legacy.example.test ESMTP"
+
+
+def test_T18_check_says_lazy_where_the_listener_does(
+    tmp_path: Path, checking: Checking, identity: Identity, serve: Serve
+) -> None:
+    """PROXY version 2 makes it lazy, and implicit TLS makes it eager, whatever the file says."""
+    address = serve(imap()).address
+    options = {"eager": "", "lazy": "connect = lazy", "told": "identity = proxy-v2"}
+    for name, option in options.items():
+        checking.services.append(
+            f"[service:{name}]\nprotocol = imap\nstarttls = 127.0.0.1:0\nimplicit = 127.0.0.1:0\n"
+            f"backend = {name}-server\n[backend:{name}-server]\naddress = {address}\n{option}"
+        )
+    said = [
+        line.split() for line in checking.run().stdout.splitlines() if line.split()[:1] in [[name] for name in options]
+    ]
+    table = {(words[0], words[3].lower()): words[-1].strip("()") for words in said}
+    services = [Service(name, f"{name}-server", "imap") for name in options]
+    backends = {
+        f"backend:{name}-server": {"address": address, **dict([option.split(" = ")] if option else [])}
+        for name, option in options.items()
+    }
+    with running(tmp_path, identity, services, options=backends) as gateway:
+        told = {(event["service"], event["mode"]): event["connect"] for event in gateway.log.events("listening")}
+        with Client(gateway.address("lazy")) as client:
+            client.hear(rb"^\* OK [^\n]*\n")
+    assert table == told
+    assert {name: told[name, "starttls"] for name in options} == {"eager": "eager", "lazy": "lazy", "told": "lazy"}
+
+
+# A name server that takes the question and never answers holds getaddrinfo for minutes.
+_SILENT_RESOLVER = """
+import socket, sys, threading
+real = socket.getaddrinfo
+def getaddrinfo(host, *rest, **more):
+    if host == "silent.example.test" and not more.get("flags"):
+        threading.Event().wait()
+    return real(host, *rest, **more)
+socket.getaddrinfo = getaddrinfo
+from gateway.cli.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_T18_a_name_server_that_never_answers_does_not_keep_it(checking: Checking, serve: Serve) -> None:
+    checking.service("imap", "silent.example.test:143")
+    checking.service("imap", "nosuch.invalid:143")
+    checking.service("imap", serve(imap()).address)
+    checking.services.append("[timeouts]\nconnect = 500 ms")
+    done = subprocess.run(
+        [sys.executable, "-c", _SILENT_RESOLVER, "check", str(checking.write()), "--live", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 1
+    silent, nosuch, there = json.loads(done.stdout)["backends"]
+    assert there["good"]
+    assert "the name was not resolved in time" in silent["problems"][0]["detail"]
+    assert "the name does not resolve" in nosuch["problems"][0]["detail"]
+    for report in (silent, nosuch):
+        assert report["problems"][0]["problem"] == "backend-connect-failed"
+        assert "getent hosts" in report["problems"][0]["cure"]
+
+
+_BROKEN = """
+import sys
+from gateway.dialects.survey import Survey
+Survey.access = property(lambda survey: {}["nothing"])
+from gateway.cli.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_T18_a_bug_is_told_and_ends_with_status_1(checking: Checking, serve: Serve) -> None:
+    checking.service("imap", serve(imap()).address)
+    done = subprocess.run(
+        [sys.executable, "-c", _BROKEN, "check", str(checking.write()), "--live"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 1
+    assert row(done.stdout, "wrong") == "internal-error: KeyError: 'nothing'"

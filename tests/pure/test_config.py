@@ -1051,3 +1051,11 @@ def test_it_is_pure() -> None:
     code = "import sys, gateway.config, gateway.telemetry.events; print('twisted' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("options", "lazy"), [
+    ("", False), ("connect = lazy", True), ("identity = proxy-v2", True), ("identity = proxy-v1", False),
+])  # fmt: skip
+def test_T18_a_backend_is_lazy_where_it_is_said_and_where_PROXY_waits_for_TLS(options: str, lazy: bool) -> None:
+    backend = Backend("b", (), **dict([options.split(" = ")] if options else []))  # type: ignore[arg-type]
+    assert backend.lazy is lazy

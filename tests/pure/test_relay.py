@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms, turned_away
-from gateway.dialects.relay import Probe, Verdict
+from gateway.dialects.relay import CURE, Probe, Verdict
 from gateway.negotiation.vocabulary import Close, Script, Send, Side
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, terms, tls, to_backend, to_client
 
@@ -179,3 +179,46 @@ def test_a_client_that_is_turned_away_is_first_known_and_may_leave() -> None:
 def test_nothing_is_left_to_say_to_a_client_that_was_turned_away() -> None:
     script = turned_away(terms(), b"no", "open-relay")
     assert list(script) == [Send(CLIENT, b"no"), Close("open-relay")]
+
+
+# --- T17: nobody can send, so nothing is known -------------------------------------------------------
+
+TLS_FIRST = b"530 5.7.0 Must issue a STARTTLS command first"
+
+
+def test_T17_a_server_that_wants_TLS_first_is_not_closed_but_undecided() -> None:
+    probing = Probing()
+    play = probing.play.dialled().backend(b"220 legacy ESMTP Postfix\r\n", EHLO).backend(b"250 legacy\r\n", MAIL)
+    for expected in (FIRST, SECOND, RSET, QUIT):
+        play.backend(TLS_FIRST + b"\r\n", expected)
+    play.backend(BYE, close("quit"))
+    assert probing.verdict() == (UNDECIDED, TLS_FIRST)
+    cure = probing.probes[1].cure("192.0.2.7")
+    assert "smtpd_tls_security_level = may" in cure
+    assert "tls = starttls" in cure
+
+
+@pytest.mark.parametrize(("first", "second", "verdict"), [
+    (TLS_FIRST, TLS_FIRST, UNDECIDED),
+    (b"554 5.7.1 Relay access denied", b"550 5.7.10 Encryption needed", CLOSED),
+    (TLS_FIRST, b"250 ok", OPEN),
+])  # fmt: skip
+def test_T17_what_is_said_of_the_recipients_counts_unless_all_of_it_is_about_TLS(
+    first: bytes, second: bytes, verdict: Verdict
+) -> None:
+    probing = Probing()
+    probing.asked().backend(first + b"\r\n", SECOND).backend(second + b"\r\n", RSET)
+    probing.play.backend(OK, QUIT).backend(BYE, close("quit"))
+    assert probing.verdict()[0] is verdict
+
+
+def test_T17_there_is_a_cure_for_what_is_wrong_and_none_for_the_rest() -> None:
+    opened = Probing()
+    opened.asked().backend(OK, SECOND).backend(OK, RSET).backend(OK, QUIT).backend(BYE, close("quit"))
+    assert opened.verdict()[0] is OPEN
+    assert opened.probes[1].cure() == CURE
+    closed = Probing()
+    closed.asked().backend(b"554 no\r\n", SECOND).backend(b"554 no\r\n", RSET).backend(OK, QUIT)
+    closed.play.backend(BYE, close("quit"))
+    assert closed.verdict()[0] is CLOSED
+    assert closed.probes[1].cure() == ""

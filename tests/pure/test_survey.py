@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.dialects import DIALECTS, imap, pop3, smtp
-from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms
-from gateway.dialects.survey import Survey, Visit
+from gateway.dialects.access import Access
+from gateway.dialects.base import BackendTLS, Dialect, Identity, Policy, Terms
+from gateway.dialects.survey import INSIDE, Survey, Visit, unreached
 from gateway.negotiation.vocabulary import (
     Await,
     Close,
@@ -22,7 +23,7 @@ from gateway.negotiation.vocabulary import (
     Side,
     StartTLS,
 )
-from gateway.proxyprotocol import SIGNATURE, Origin
+from gateway.proxyprotocol import SIGNATURE, Origin, v2
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, note, terms, tls, to_backend
 
 BACKEND, CLIENT = Side.BACKEND, Side.CLIENT
@@ -52,19 +53,25 @@ class Looking:
 
 
 EHLO = b"EHLO gw.example.org\r\n"
+MAIL = to_backend(b"MAIL FROM:<>\r\n")
+RSET = to_backend(b"RSET\r\n")
+USER = to_backend(b"USER starttls-gateway-check\r\n")
+OK = b"250 ok\r\n"
 REPLY = b"250-legacy\r\n250-SIZE 10\r\n250-STARTTLS\r\n250-XCLIENT NAME ADDR\r\n250 AUTH PLAIN EXTERNAL\r\n"
 
 
 def test_an_SMTP_server_is_asked_EHLO_and_left() -> None:
     looking = Looking(SMTP)
     looking.play.dialled().backend(b"220-old\r\n220 legacy ESMTP\r\n", to_backend(EHLO))
-    looking.play.backend(REPLY, to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    looking.play.backend(REPLY, MAIL).backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"221 bye\r\n", close("quit"))
     survey = looking.found()
     assert survey.greeted
     assert survey.greeting == survey.welcome == b"220-old\r\n220 legacy ESMTP\r\n"
     assert survey.offered == [b"SIZE 10", b"STARTTLS", b"XCLIENT NAME ADDR", b"AUTH PLAIN EXTERNAL"]
     assert survey.shown == [b"SIZE 10", b"AUTH PLAIN"]
-    assert [exchange.said for exchange in survey.exchanges] == [b"", b"EHLO gw.example.org", b"QUIT"]
+    said = [b"", b"EHLO gw.example.org", b"MAIL FROM:<>", b"RSET", b"QUIT"]
+    assert [exchange.said for exchange in survey.exchanges] == said
     assert survey.exchanges[-1].told == b"221 bye\r\n"
     assert survey.end == Close("quit")
 
@@ -73,7 +80,8 @@ def test_an_SMTP_server_from_before_ESMTP_lists_nothing() -> None:
     looking = Looking(SMTP)
     looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
     looking.play.backend(b"502 what\r\n", to_backend(b"HELO gw.example.org\r\n"))
-    looking.play.backend(b"250 legacy\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    looking.play.backend(b"250 legacy\r\n", MAIL).backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"221 bye\r\n", close("quit"))
     survey = looking.found()
     assert survey.offered is None
     assert survey.shown == []
@@ -104,7 +112,8 @@ def test_an_IMAP_servers_literal_is_nobodys() -> None:
 def test_a_POP3_server_is_asked_CAPA_and_left() -> None:
     looking = Looking(POP3)
     looking.play.dialled().backend(b"+OK [XCLIENT] hi\r\n", to_backend(b"CAPA\r\n"))
-    looking.play.backend(b"+OK\r\nTOP\r\nSTLS\r\nSASL PLAIN EXTERNAL\r\n.\r\n", to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"+OK\r\nTOP\r\nSTLS\r\nSASL PLAIN EXTERNAL\r\n.\r\n", USER)
+    looking.play.backend(b"+OK\r\n", to_backend(b"QUIT\r\n"))
     looking.play.backend(b"+OK bye\r\n", close("quit"))
     survey = looking.found()
     assert (survey.greeting, survey.welcome) == (b"+OK [XCLIENT] hi\r\n", b"+OK hi\r\n")
@@ -123,7 +132,8 @@ def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
 def test_every_dialect_has_a_question_that_says_who_asks_or_nothing() -> None:
     for dialect in DIALECTS.values():
         assert dialect.question is not None
-        for line in (dialect.question.ask(b"gw.example.org"), dialect.question.leave):
+        question = dialect.question
+        for line in (question.ask(b"gw.example.org"), *question.tries, question.leave):
             assert line
             assert not {*line} & {*b"\r\n\0"}
 
@@ -133,7 +143,8 @@ def test_what_the_dialect_does_for_clients_it_does_for_a_survey() -> None:
     looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
     looking.play.backend(b"250-legacy\r\n250 STARTTLS\r\n", to_backend(b"STARTTLS\r\n"))
     looking.play.backend(b"220 go\r\n", tls(b"", BACKEND)).secured(to_backend(EHLO))
-    looking.play.backend(b"250-legacy\r\n250 SIZE\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", close("quit"))
+    looking.play.backend(b"250-legacy\r\n250 SIZE\r\n", MAIL).backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"221 bye\r\n", close("quit"))
     survey = looking.found()
     assert survey.greeting == b"220 legacy\r\n"
     assert survey.offered == [b"SIZE"]
@@ -146,12 +157,14 @@ def test_what_the_dialect_does_for_clients_it_does_for_a_survey() -> None:
     (Identity.NONE, HERE, b""),
     (Identity.PROXY_V1, HERE, b"PROXY TCP4 10.0.0.1 10.0.0.5 40000 25\r\n"),
     (Identity.PROXY_V1, None, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"),
-    (Identity.PROXY_V2, HERE, SIGNATURE + b"\x20\0\0\0"),
+    (Identity.PROXY_V2, HERE, v2(HERE, secured=INSIDE, session="gw1-0001")),
+    (Identity.PROXY_V2, None, SIGNATURE + b"\x20\0\0\0"),
 ])  # fmt: skip
 def test_a_backend_is_told_of_the_gateway_itself(identity: Identity, whence: Origin | None, header: bytes) -> None:
     looking = Looking(POP3, whence, identity=identity)
     looking.play.dialled(*[to_backend(header)] * bool(header)).backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
-    looking.play.backend(b"-ERR what\r\n", to_backend(b"QUIT\r\n")).backend(b"+OK\r\n", close("quit"))
+    looking.play.backend(b"-ERR what\r\n", USER).backend(b"+OK\r\n", to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"+OK\r\n", close("quit"))
     assert looking.found().greeted
 
 
@@ -193,7 +206,8 @@ def test_what_lasts_too_long_while_dialling_is_no_different() -> None:
 def test_the_next_address_begins_anew() -> None:
     looking = Looking(SMTP, others=True)
     looking.play.dialled().backend(b"SSH-2.0\r\n", Dial("backend-bad-greeting")).dialled()
-    looking.play.backend(b"220 second\r\n", to_backend(EHLO)).backend(b"250 second\r\n", to_backend(b"QUIT\r\n"))
+    looking.play.backend(b"220 second\r\n", to_backend(EHLO)).backend(b"250 second\r\n", MAIL)
+    looking.play.backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
     looking.play.backend(b"221 bye\r\n", close("quit"))
     survey = looking.found()
     assert survey.greeting == b"220 second\r\n"
@@ -243,3 +257,85 @@ def test_a_dialogue_that_is_through_is_the_end_of_the_visit() -> None:
     requests: list[object] = list(visit.script())
     assert requests == [Dial(), Send(BACKEND, b"word")]
     assert visit.exchanges[1].told == b"to nobody"
+
+
+# --- T17, T18: whether a client is served, and what it sees first ------------------------------------
+
+
+def test_T17_what_was_tried_tells_whether_a_client_is_served() -> None:
+    looking = Looking(SMTP)
+    looking.play.dialled().backend(b"220 legacy ESMTP\r\n", to_backend(EHLO))
+    looking.play.backend(b"250-legacy\r\n250 STARTTLS\r\n", MAIL)
+    looking.play.backend(b"530 5.7.0 Must issue a STARTTLS command first\r\n", RSET).backend(
+        b"530 5.7.0 Must issue a STARTTLS command first\r\n", to_backend(b"QUIT\r\n")
+    )
+    looking.play.backend(b"221 bye\r\n", close("quit"))
+    access = looking.found().access
+    assert (access.logins, access.starttls) == ((), True)
+    assert access.mail is not None
+    assert access.mail.taken is False
+
+
+def test_T17_a_backend_that_leaves_before_it_was_tried_is_known_as_far_as_it_went() -> None:
+    looking = Looking(POP3)
+    looking.play.dialled().backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
+    looking.play.backend(b"+OK\r\nUSER\r\n.\r\n", USER)
+    looking.play.ended(BACKEND, True, ABORT_BACKEND, close("backend-lost"))
+    assert looking.found().access.logins == ("USER",)
+
+
+def test_T17_of_a_backend_that_is_not_there_nothing_is_known() -> None:
+    looking = Looking(POP3)
+    looking.play.undialled(ABORT_BACKEND, close("backend-connect-failed"))
+    assert looking.found().access == Access()
+
+
+def test_T18_without_a_question_the_greeting_is_all() -> None:
+    surveys = []
+
+    def script(agreed: Terms) -> Script:
+        surveys.append(Survey(IMAP, agreed, None))
+        return surveys[-1].script()
+
+    play = Playbook(replace(IMAP, script=script), terms()).start(DIAL).dialled()
+    play.backend(b"* OK hi\r\n", to_backend(b"sgw9 LOGOUT\r\n"), close("client-closed")).run()
+    assert (surveys[-1].welcome, surveys[-1].greeted) == (b"* OK hi\r\n", True)
+    assert surveys[-1].offered is None
+    assert surveys[-1].access == Access()
+
+
+@pytest.mark.parametrize(("dialect", "policy", "greeting", "listed"), [
+    (SMTP, Policy.AUTH_ONLY, b"220 gw.example.org ESMTP\r\n", [b"ENHANCEDSTATUSCODES", b"STARTTLS"]),
+    (
+        IMAP,
+        Policy.REQUIRED,
+        b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.org ready\r\n",
+        [b"IMAP4rev1", b"STARTTLS", b"LOGINDISABLED"],
+    ),
+    (
+        IMAP,
+        Policy.OPTIONAL,
+        b"* OK [CAPABILITY IMAP4rev1 STARTTLS] gw.example.org ready\r\n",
+        [b"IMAP4rev1", b"STARTTLS"],
+    ),
+    (POP3, Policy.REQUIRED, b"+OK gw.example.org ready\r\n", [b"STLS"]),
+])  # fmt: skip
+def test_T18_on_a_lazy_listener_the_gateway_speaks_for_itself(
+    dialect: Dialect, policy: Policy, greeting: bytes, listed: list[bytes]
+) -> None:
+    question = dialect.question
+    assert question is not None
+    seen = unreached(dialect, terms(lazy=True, policy=policy), [question.ask(b"gw.example.org")])
+    assert seen[0].told == greeting
+    assert question.listed(seen[1].told) == listed
+
+
+def test_T18_where_the_backend_is_dialled_first_a_client_hears_nothing_before() -> None:
+    assert [exchange.told for exchange in unreached(SMTP, terms(lazy=False), [b"EHLO x"])] == [b""]
+
+
+def test_T18_a_script_that_ends_by_itself_is_the_end() -> None:
+    def short(agreed: Terms) -> Script:
+        yield Send(CLIENT, b"hello")
+
+    assert [exchange.told for exchange in unreached(replace(POP3, script=short), terms(), [])] == [b"hello"]

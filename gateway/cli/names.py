@@ -1,0 +1,74 @@
+"""Names are resolved in threads for which nobody waits."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        pass  # getaddrinfo cannot be interrupted; nobody listens to it any more
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """The system's resolver, for a program that has to end in time.
+
+    Twisted's own waits for its threads when the reactor stops, and a name server that does not answer can hold a
+    thread for minutes.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+
+        def tell(found: list[IAddress]) -> None:
+            for address in found:
+                resolutionReceiver.addressResolved(address)
+            resolutionReceiver.resolutionComplete()
+
+        def resolve() -> None:
+            found = _addresses(hostName, portNumber)
+            with suppress(Exception):  # the reactor may be gone by now
+                self._reactor.callFromThread(tell, found)
+
+        threading.Thread(target=resolve, name=f"resolving {hostName}", daemon=True).start()
+        return resolution
+
+
+def _addresses(host: str, port: int) -> list[IAddress]:
+    """None where the name does not resolve, or is none (an overlong label is a UnicodeError)."""
+    try:
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    found: list[IAddress] = []
+    for family, _, _, _, place in answers:
+        where: Any = place
+        if family == socket.AF_INET:
+            found.append(IPv4Address("TCP", *where))
+        elif family == socket.AF_INET6:
+            found.append(IPv6Address("TCP", *where))
+    return found
