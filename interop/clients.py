@@ -403,6 +403,9 @@ def _fetchmail(job: Job) -> Command:
 def _getmail(job: Job) -> Command:
     kind = f"Simple{job.protocol.upper()}{'SSL' if _implicit(job) else ''}Retriever"
     mail = job.maildir()
+    job.directory.chmod(0o755)
+    for folder in (mail, *mail.iterdir()):
+        folder.chmod(0o777)
     rc = job.write(
         "getmailrc",
         _lines(
@@ -415,6 +418,7 @@ def _getmail(job: Job) -> Command:
             f"ca_certs = {job.authority}" if _implicit(job) else "",
             "[destination]",
             "type = Maildir",
+            "user = nobody",  # getmail delivers nothing as root
             f"path = {mail}/",
             "[options]",
             "read_all = true",
