@@ -32,6 +32,8 @@ class Client:
     """Ways to start TLS that it does not know, and how that is known.  They are tried all the same."""
     blind: str = ""
     """Why it accepts a certificate that it should refuse, where that is known."""
+    faults: Mapping[tuple[Mode, str], str] = field(default_factory=dict)
+    """Way to start TLS and server -> why it does not get through there, where that is the client's own fault."""
 
 
 def _debian(
@@ -648,7 +650,17 @@ CLIENTS: tuple[Client, ...] = (
         blind="swaks of 2020 checks who issued a certificate, and not for whom",
     ),
     # IMAP
-    _debian("curl", "imap", "curl", _curl_reads),
+    Client(
+        "curl",
+        "imap",
+        DEBIAN,
+        ("curl",),
+        _curl_reads,
+        faults={
+            ("starttls", "Courier"): "curl 7.88 does not forget LOGINDISABLED after STARTTLS, and Courier lists "
+            "no SASL mechanism that it could use instead"
+        },
+    ),
     _debian("fetchmail", "imap", "fetchmail", _fetchmail),
     _debian("getmail6", "imap", "getmail6", _getmail, lacks=_GETMAIL_LACKS),
     Client("imapflow", "imap", NODE, ("imapflow",), _script("node", "-e", _IMAPFLOW)),

@@ -123,8 +123,9 @@ class World:
             detail, known = self._refused(came, bool(sessions), proven, ended), bool(client.blind)
             detail = f"{client.blind}" if detail and known else detail
         else:
-            detail, known = self._worked(job, came, tls, ended), mode in client.lacks
-            detail = f"{client.lacks[mode]}: {detail}" if detail and known else detail
+            why = client.lacks.get(mode) or client.faults.get((mode, against))
+            detail, known = self._worked(job, came, tls, ended), why is not None
+            detail = f"{why}: {detail}" if detail and known else detail
         return Outcome(client.protocol, client.name, mode, against, not detail, detail, known, tls, seconds)
 
     def _seen(self, service: str, since: int) -> tuple[list[str], bool]:

@@ -53,7 +53,7 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
     notes: list[str] = []
     for client in clients:
         mine = {(one.mode, one.against): one for one in outcomes if one.client == client.name}
-        cells = [_cell(mine.get(column)) for column in columns]
+        cells = ["-" if mode in client.lacks else _cell(mine.get((mode, server))) for mode, server in columns]
         controls = [one for (_, server), one in mine.items() if server in CONTROLS]
         verified = "-" if not controls else "yes" if all(one.ok for one in controls) else "no"
         version = f"{client.place.version(client.packages[0])} ({client.place.origin})"
@@ -69,4 +69,4 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
 def _cell(outcome: Outcome | None) -> str:
     if outcome is None:
         return "-"
-    return "ok" if outcome.ok else "-" if outcome.known else "no"
+    return "ok" if outcome.ok else "no"

@@ -35,7 +35,11 @@ def how(job: Job) -> Command:
 
 SHELF = Shelf("shelf")
 SERVER = Server("Old", SHELF, ("old",), ("imap",), "")
-CLIENTS = [Client(name, "imap", SHELF, (name,), how) for name in ("good", "bad", "blind")]
+CLIENTS = [
+    Client("good", "imap", SHELF, ("good",), how),
+    Client("bad", "imap", SHELF, ("bad",), how, lacks={"implicit": "bad has no implicit TLS"}),
+    Client("blind", "imap", SHELF, ("blind",), how),
+]
 
 
 def outcome(client: str, mode: Mode, against: str, detail: str = "", known: bool = False) -> Outcome:
