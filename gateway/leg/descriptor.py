@@ -164,10 +164,10 @@ class Descriptor(ABC):
 
     def _linger(self) -> None:
         """The end is said, or follows what is unsent. Wait for the other end, if the leg is not gone."""
-        if self._ending.state is _GONE:
-            return
-        self._ending.wait(self._left())
-        self._ending.timer = self._reactor.callLater(self._ending.linger, self._tick)
+        ending = self._ending
+        if ending.state is not _GONE:
+            ending.wait(self._left())
+            ending.timer = self._reactor.callLater(ending.linger, self._tick)
 
     def _left(self) -> int:
         """Octets that the other end has not taken."""

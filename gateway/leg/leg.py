@@ -77,7 +77,8 @@ class Leg(Descriptor):
 
     def start(self) -> None:
         """Begin to read."""
-        self.resume()
+        if self._reading.resume():
+            self._heed()
 
     def write(self, data: bytes) -> None:
         """Send what the socket takes now, and the rest later. A closed leg ignores it."""

@@ -112,14 +112,11 @@ class Reading:
 
     def drop(self) -> None:
         """The leg closes: nothing is delivered any more."""
-        self._forget()
+        self._held = self.early = b""
         if self.state is not _FINISHED:
             self.state = _DROPPING
 
     def finish(self) -> None:
         """FIN was read, or the leg is gone."""
-        self._forget()
-        self.state = _FINISHED
-
-    def _forget(self) -> None:
         self._held = self.early = b""
+        self.state = _FINISHED

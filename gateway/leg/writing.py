@@ -139,7 +139,7 @@ class Writing:
         """Say the end: close_notify (nothing in the clear), then FIN."""
         self.state = _FINISHING
         self.waiting = b""
-        looks = self.send(close_notify)
+        looks = bool(close_notify) and self.send(close_notify)
         if self._unsent or self.state is not _FINISHING:
             return looks
         return self._shut()

@@ -77,27 +77,24 @@ class TLSHalf:
 
     def start(self) -> None:
         """Make the ClientHello. An accepting end has nothing to say yet, and starting it changes nothing."""
-        try:
-            self._shake()
-        except SSL.Error as error:
-            raise self._broken(error, []) from None
+        self._shake()
 
     def feed(self, ciphertext: bytes) -> bytes:
         """The plaintext in these octets of the other end, in one piece. Raises TLSError.
 
         Look at `outgoing`, `secured` and `ended` after each call.
         """
+        if len(ciphertext) <= SLICE:
+            return self._take(ciphertext)
+        view = memoryview(ciphertext)
         plaintext: list[bytes] = []
         try:
-            if len(ciphertext) <= SLICE:
-                self._take(ciphertext, plaintext)
-            else:
-                view = memoryview(ciphertext)
-                for start in range(0, len(view), SLICE):
-                    self._take(view[start : start + SLICE], plaintext)
-        except SSL.Error as error:
-            raise self._broken(error, plaintext) from None
-        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
+            for start in range(0, len(view), SLICE):
+                plaintext.append(self._take(view[start : start + SLICE]))
+        except TLSError as error:
+            error.plaintext = b"".join([*plaintext, error.plaintext])
+            raise
+        return b"".join(plaintext)
 
     def outgoing(self) -> bytes:
         """What OpenSSL has to say by itself: handshake, tickets, alerts.
@@ -124,11 +121,7 @@ class TLSHalf:
             return b""
         count = ssl_write(self._ssl, memory_of(plaintext), size)
         if count != size:
-            try:
-                raise_error(self._connection, count)
-            except SSL.Error as error:
-                raise self._broken(error, []) from None
-            raise AssertionError("a context with SSL_MODE_ENABLE_PARTIAL_WRITE")
+            raise self._failure(count)
         return self.outgoing()
 
     def close_notify(self) -> bytes:
@@ -145,32 +138,35 @@ class TLSHalf:
             self._failed = True
         return self.outgoing()
 
-    def _take(self, octets: bytes | memoryview, plaintext: list[bytes]) -> None:
+    def _take(self, octets: bytes | memoryview) -> bytes:
         if self.ended or self._failed or not octets:
-            return
+            return b""
         if bio_write(self._into_ssl, memory_of(octets), len(octets)) <= 0:
             raise MemoryError
         if self.secured is None and not self._shake():
-            return
+            return b""
         ssl = self._ssl
         filled = 0
         while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
             filled += count
             if filled > ROOM - RECORD:
                 raise AssertionError("more plaintext than ciphertext")
-        if filled:
-            plaintext.append(octets_of(_room, filled)[:])
+        plaintext: bytes = octets_of(_room, filled)[:] if filled else b""
         why = ssl_error(ssl, count)
         if why == ZERO_RETURN:
             self.ended = True
         elif why != WANT_READ:
-            raise_error(self._connection, count)
+            raise self._failure(count, plaintext)
+        return plaintext
 
     def _shake(self) -> bool:
+        """Go on with the handshake. True if it is complete."""
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
             return False
+        except SSL.Error as error:
+            raise self._broken(error) from None
         connection = self._connection
         name = connection.get_servername()
         self.secured = Secured(
@@ -184,9 +180,17 @@ class TLSHalf:
         )
         return True
 
-    def _broken(self, error: SSL.Error, plaintext: list[bytes]) -> TLSError:
+    def _failure(self, result: int, plaintext: bytes = b"") -> TLSError:
+        """What went wrong, by the result of `ssl_read` or `ssl_write`."""
+        try:
+            raise_error(self._connection, result)
+        except SSL.Error as error:
+            return self._broken(error, plaintext)
+        raise AssertionError("OpenSSL failed without an error; does its context have SSL_MODE_ENABLE_PARTIAL_WRITE?")
+
+    def _broken(self, error: SSL.Error, plaintext: bytes = b"") -> TLSError:
         self._failed = True
-        return TLSError(refusal(self._connection) or _reason(error), b"".join(plaintext))
+        return TLSError(refusal(self._connection) or _reason(error), plaintext)
 
 
 def _reason(error: SSL.Error) -> str:

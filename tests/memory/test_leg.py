@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import ssl
 import struct
@@ -18,6 +19,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from gateway.leg import FLUSH_PATIENCE, HIGH_WATER, LOW_WATER, End, Leg
+from gateway.leg.ending import Ending
+from gateway.leg.reading import Reading
+from gateway.leg.writing import Writing
 from gateway.negotiation.vocabulary import Secured
 from gateway.tls.context import accepting
 from gateway.tls.half import TLSError, TLSHalf
@@ -509,6 +513,42 @@ def test_closing_from_inside_a_call_of_the_leg_is_fine(line: Line, reactor: Step
     line.far.close()
     reactor.settle()
     assert line.owner.said == ["closed"]
+
+
+@pytest.mark.parametrize("way", ["close", "abort", "reset", "give up"])
+def test_a_leg_that_is_gone_does_not_wait_for_the_garbage_collector(
+    authority: Authority, reactor: SteppedReactor, way: str
+) -> None:
+    parts = (Leg, Reading, Writing, Ending, TLSHalf)
+
+    def alive() -> int:
+        return sum(isinstance(one, parts) for one in gc.get_objects())
+
+    def live() -> None:
+        line = Line(reactor, tcp_pair())
+        tls = TLSLine(line, authority)
+        tls.shake()
+        line.owner.on["an owner refers to its leg"] = line.leg.abort
+        if way == "abort":
+            line.leg.abort()
+        elif way == "reset":
+            line.reset()
+        else:
+            line.leg.close()
+            if way == "give up":
+                reactor.advance(3.1)
+        line.far.close()
+        reactor.settle()
+        assert line.owner.said.count("closed") == 1
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        live()
+        assert alive() == before
+    finally:
+        gc.enable()
 
 
 # --- bugs --------------------------------------------------------------------------------------------
