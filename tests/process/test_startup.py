@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -561,8 +562,8 @@ def test_T22_a_socket_of_systemd_that_no_service_uses_is_told(twistd: Twistd) ->
     with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as unused:
         environment = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=used:spare"
         # systemd's begin at 3; what they are here must not be in their way.
-        copies = [os.dup2(one.fileno(), 60 + number) for number, one in enumerate((used, unused))]
-        script = f"exec 3<&60 4<&61 60<&- 61<&-; {environment} exec {shlex.join(twistd.command())} "
+        one, other = copies = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 60) for each in (used, unused)]
+        script = f"exec 3<&{one} 4<&{other} {one}<&- {other}<&-; {environment} exec {shlex.join(twistd.command())} "
         script += "--nodaemon --pidfile= starttls-gateway --config=gw.ini"
         with subprocess.Popen(
             ["bash", "-c", script],
