@@ -689,6 +689,10 @@ CLIENTS: tuple[Client, ...] = (
         ("node-pop3",),
         _script("node", "-e", _NODE_POP3),
         {"starttls": "node-pop3 has no STLS"},
+        faults={
+            ("implicit", server): "node-pop3 0.11 leaves the dots in that POP3 doubles (RFC 1939 3)"
+            for server in ("Courier", "Cyrus", "Dovecot")
+        },
     ),
     _debian("Perl Net::POP3", "pop3", "perl", _script("perl", "-e", _PERL_POP3)),
     _debian(

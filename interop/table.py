@@ -13,7 +13,7 @@ from interop.servers import Server
 HEAD = """# Compatibility
 
 `make interop` wrote this page on {day}. It ran each client through the gateway against each server, with the client's
-check of the certificate on. It needs root and about half an hour.
+check of the certificate on. It needs root and ten minutes.
 
 * **ok**: the client got a mail through, word for word, inside TLS.
 * **no**: it did not. The reason stands below the table.

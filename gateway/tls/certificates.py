@@ -178,6 +178,11 @@ def prove(certified: Certified, accepted: Accepted) -> None:
     install(context, certified, strict=accepted is not LEGACY)
     failed = ", ".join(f"{version}: {reason}" for version, reason in failures(context, accepted.minimum).items())
     curve = getattr(getattr(certified.chain[0].public_key(), "curve", None), "name", "secp256r1")
+    if failed and chains.cannot_sign(certified.chain[0]):
+        raise CertificateError(
+            f"{certified.pair.certificate}: clients cannot be served with it: its keyUsage lacks digitalSignature; "
+            "have it issued with digitalSignature"
+        )
     if curve not in _CURVES:
         failed = f"they know no keys of this kind, {certified.key}"
     if failed:
@@ -247,12 +252,13 @@ def remarks(certified: Certified) -> Iterator[str]:
 def covers(names: Iterable[str], hostname: str) -> bool:
     """Whether clients that connect to this name accept a certificate with these names (RFC 9525 6.3).
 
-    A certificate without names covers everything here: something else is said of it.
+    A certificate without names covers everything here, and every certificate covers `localhost`: of these something
+    else is said.
     """
     host = plain(hostname.encode("ascii", "replace"))
     parent = host.partition(b".")[2]
     known = {plain(name.encode("utf-8")) for name in names}
-    return not known or host in known or (bool(parent) and b"*." + parent in known)
+    return not known or host == b"localhost" or host in known or (bool(parent) and b"*." + parent in known)
 
 
 def not_covered(pair: Pair, hostname: str) -> str:
@@ -272,7 +278,7 @@ def _trust_remarks(file: Path, chain: Sequence[x509.Certificate]) -> Iterator[st
             yield f"{file}: the chain ends at {chains.subject(last)}, which is no CA that this machine knows"
         else:
             place = chains.published_at(last)
-            cure = f"append the issuer's certificate in PEM form, from {place}" if place else "append its issuer's"
+            cure = "append the issuer's certificate in PEM form" + (f", from {place}" if place else "")
             yield (
                 f"{file}: the chain ends at {chains.subject(last)}, whose issuer, {chains.issuer_of(last)}, is no CA "
                 f"that this machine knows; if clients do not know it either: {cure}"

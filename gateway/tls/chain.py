@@ -125,6 +125,12 @@ def remarks(file: Path, chain: Chain) -> Iterator[str]:
             )
 
 
+def cannot_sign(certificate: x509.Certificate) -> bool:
+    """Whether its keyUsage forbids the signature that a handshake needs (RFC 5280 4.2.1.3)."""
+    usage = _extension(certificate, x509.KeyUsage)
+    return usage is not None and not usage.digital_signature
+
+
 def _why_no_issuer(certificate: x509.Certificate, below: int) -> str:
     """`below`: how many CA certificates stand between it and the server's own."""
     basic = _extension(certificate, x509.BasicConstraints)
@@ -134,7 +140,7 @@ def _why_no_issuer(certificate: x509.Certificate, below: int) -> str:
     if usage is not None and not usage.key_cert_sign:
         return "its keyUsage lacks keyCertSign"
     if basic.path_length is not None and below > basic.path_length:
-        return f"its path length is {basic.path_length}, and {below} CA certificates stand below it"
+        return f"it allows {basic.path_length} CA certificates below it (path length), and there are {below}"
     return ""
 
 

@@ -205,6 +205,21 @@ def test_T14_a_handshake_that_fails_is_told_with_openssls_reason(
     assert "TLS 1.2: no shared cipher" in text
 
 
+def test_T14_a_certificate_that_may_not_sign_is_told_as_such(tmp_path: Path) -> None:
+    root = Issuer("Root")
+    key = p256()
+    usage = dict.fromkeys(("digital_signature", "content_commitment", "data_encipherment", "key_agreement",
+                           "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)  # fmt: skip
+    leaf = (
+        x509.CertificateBuilder(root.name, root.name, key.public_key(), 7, NOW - DAY, NOW + DAY)
+        .add_extension(dns(HOST), critical=False)
+        .add_extension(x509.KeyUsage(key_encipherment=True, **usage), critical=True)
+        .sign(root.key, hashes.SHA256())
+    )
+    (text,) = errors(written(tmp_path, key, leaf))
+    assert "its keyUsage lacks digitalSignature; have it issued with digitalSignature" in text
+
+
 def test_T14_a_renewal_that_cannot_be_served_keeps_the_old_one(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     renewal = Renewal(lambda event, **fields: told.append(fields))
@@ -264,7 +279,7 @@ def test_T15_a_path_that_is_too_long(tmp_path: Path) -> None:
     middle = Issuer("Middle", by=top)
     leaf, key = middle.leaf()
     (text,) = warnings(written(tmp_path, key, leaf, middle.certificate, top.certificate))
-    assert "its path length is 0, and 1 CA certificates stand below it" in text
+    assert "it allows 0 CA certificates below it (path length), and there are 1" in text
 
 
 def test_T15_a_key_that_others_can_read(tmp_path: Path) -> None:
@@ -285,7 +300,8 @@ def test_T15_a_key_that_others_can_read(tmp_path: Path) -> None:
         (["MAIL.example.org."], "mail.EXAMPLE.org", True),
         (["*.example.org"], "mail.example.org", True),
         (["*.example.org"], "a.mail.example.org", False),
-        (["*.org"], "localhost", False),
+        (["*.org"], "localhost", True),
+        (["*.org"], "mail", False),
         ([], "mail.example.org", True),
     ],
 )

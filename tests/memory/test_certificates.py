@@ -201,7 +201,7 @@ def test_a_chain_to_nobody_is_a_warning(office: Office) -> None:
     (text,) = remarks(pair)
     assert "the chain ends at" in text
     assert "no CA that this machine knows" in text
-    assert "append its issuer's" in text
+    assert "append the issuer's certificate in PEM form" in text
     pair.certificate.write_bytes(b"".join(blocks(pair)) + office.ca.cert_pem.bytes())
     (text,) = remarks(pair)
     assert "which is no CA that this machine knows" in text
