@@ -22,6 +22,12 @@ class Loss:
     cure: str
 
 
+_LAST_ID = 2**32 - 2
+"""The kernel has no users and groups with higher numbers; -1 means none."""
+_LAST_PROCESS = 2**22
+"""PID_MAX_LIMIT of Linux."""
+
+
 def uid_of(text: str) -> int:
     """A number, or the name of a user.  Raises ValueError with the cure."""
     if text.isascii() and text.isdigit():
@@ -34,7 +40,7 @@ def uid_of(text: str) -> int:
 
 def gid_of(text: str) -> int:
     """A number, or the name of a group.  Raises ValueError with the cure."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and int(text) <= _LAST_ID:
         return int(text)
     try:
         return grp.getgrnam(text).gr_gid
@@ -89,7 +95,8 @@ def _pidfile_complaint(path: str) -> str:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             # twistd reads it, removes it if its process is gone, and writes its own.
-            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            if not _holds_a_process(path):
+                return f"the pidfile {path} holds no process number; remove it"
         else:
             os.unlink(path)
     except OSError as wrong:
@@ -97,6 +104,13 @@ def _pidfile_complaint(path: str) -> str:
     if not _may(os.path.dirname(path), os.W_OK | os.X_OK):
         return f"the pidfile {path} is there already and cannot be replaced: its directory cannot be written; {cure}"
     return ""
+
+
+def _holds_a_process(path: str) -> bool:
+    """Whether twistd can make something of it.  Raises OSError where it could not replace the file either."""
+    with open(os.open(path, os.O_RDWR | os.O_CLOEXEC), "rb") as file:
+        text = file.read(32).strip()
+    return text.isdigit() and 0 < int(text) <= _LAST_PROCESS
 
 
 def give_pidfile(path: str, uid: int) -> None:

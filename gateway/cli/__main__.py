@@ -95,7 +95,7 @@ def _usable(
     from ..tls.towards import Towards
     from .certificates import complaints
 
-    problems += [f"{file}: {complaint}" for complaint in complaints(configuration, certificates)]
+    problems += [one.of(file) for one in complaints(configuration, certificates, locate(file))]
     towards = {}
     for backend in dict.fromkeys(service.backend for service in configuration.services):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config.values import Configuration, Pair, Service
 from ..tls.certificates import CertificateError, Report, covers, inspect, load, load_authorities, not_covered
 from ..tls.server import Inventory, ServerTLS
+from .machine import Finding
 from .report import shown
 
 _STRICTEST = ("modern", "intermediate", "legacy")
@@ -52,17 +53,30 @@ def _with_names(found: list[Served], hostname: str) -> list[Served]:
     return found
 
 
-def complaints(configuration: Configuration, found: Sequence[Served], now: datetime | None = None) -> Iterable[str]:
-    """Why these files cannot be used, each as it goes behind `FILE: `."""
+def complaints(
+    configuration: Configuration,
+    found: Sequence[Served],
+    places: Callable[[str, str], int] = lambda section, option: 0,
+    now: datetime | None = None,
+) -> Iterable[Finding]:
+    """Why these files cannot be used.  `places`: section and option -> line."""
+    for section, option, text in _wrong(configuration, found, now):
+        yield Finding(places(section, option) or places(section, ""), f"[{section}] {option}: {text}")
+
+
+def _wrong(
+    configuration: Configuration, found: Sequence[Served], now: datetime | None
+) -> Iterable[tuple[str, str, str]]:
+    """Section, option, and what is wrong."""
     for one in found:
         for error in one.report.errors:
             option = "key" if error.startswith(f"{one.report.pair.key}: ") else "certificate"
-            yield f"[{one.section}] {option}: {error}"
+            yield one.section, option, error
     known = {error for one in found for error in one.report.errors}
     good = {one.report.pair for one in found if not one.report.errors}
     for error in dict.fromkeys(_together(configuration, good, now)):
         if error not in known:
-            yield f"[tls] certificate: {error}"
+            yield "tls", "certificate", error
     authorities: dict[Path, str] = {}
     for service in configuration.services:
         if (path := service.tls.client_ca) is not None:
@@ -71,7 +85,7 @@ def complaints(configuration: Configuration, found: Sequence[Served], now: datet
         try:
             load_authorities(path)
         except CertificateError as wrong:
-            yield f"[{section}] client_ca: {wrong}"
+            yield section, "client_ca", str(wrong)
 
 
 def _together(configuration: Configuration, good: set[Pair], now: datetime | None) -> Iterable[str]:

@@ -51,7 +51,7 @@ def record(certificate: x509.Certificate) -> str:
 
 
 def wrong(configuration: Configuration) -> list[str]:
-    return list(complaints(configuration, served(configuration, NOW), NOW))
+    return [one.text for one in complaints(configuration, served(configuration, NOW), now=NOW)]
 
 
 def test_every_certificate_in_use_is_shown_once(directory: Path) -> None:
@@ -163,4 +163,4 @@ def test_check_lists_what_is_wrong_and_nothing_else(
     configured(directory, f"certificate = {authority.both}", imap="certificate = bad.pem")
     assert check(str(directory / "gw.ini")) == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{directory}/gw.ini: [service:imap] certificate: {directory}/bad.pem: ")
+    assert line.startswith(f"{directory}/gw.ini, line 12: [service:imap] certificate: {directory}/bad.pem: ")

@@ -58,6 +58,21 @@ def test_a_pidfile_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert pidfile.read_text() == "4711"
 
 
+@pytest.mark.parametrize("text", ["", "\n", "gone", "0", "-5", "99999999999999999999", "4194305", "12 13"])
+def test_T21_a_pidfile_that_holds_no_process_is_told_as_such(tmp_path: Path, text: str) -> None:
+    """A full disk leaves an empty one; twistd answers with a traceback, or refuses each start without a cure."""
+    pidfile = tmp_path / "gw.pid"
+    pidfile.write_text(text)
+    assert complaint({"pidfile": str(pidfile)}) == f"the pidfile {pidfile} holds no process number; remove it"
+    assert pidfile.read_text() == text
+
+
+def test_T21_a_group_whose_number_is_too_large() -> None:
+    assert gid_of("4294967294") == 2**32 - 2
+    with pytest.raises(ValueError, match="there is no such group"):
+        gid_of("4294967295")
+
+
 def test_T21_a_pidfile_that_leads_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "gw.pid").symlink_to("/etc/passwd")
     assert complaint({"pidfile": str(tmp_path / "gw.pid")}) == (
@@ -80,7 +95,7 @@ def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 def test_T21_an_old_pidfile_in_a_directory_that_cannot_be_written(tmp_path: Path, forbidden: set[str]) -> None:
     pidfile = tmp_path / "gw.pid"
-    pidfile.touch()
+    pidfile.write_text("4711")
     forbidden.add(str(tmp_path))
     said = complaint({"pidfile": str(pidfile)})
     assert said.startswith(f"the pidfile {pidfile} is there already and cannot be replaced: ")
