@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL import SSL, crypto
 
 from gateway.config.values import Pair
@@ -24,10 +25,11 @@ from . import chain as chains
 from . import files
 from .context import LEGACY, OFFERED, Accepted, bare_context
 from .files import CertificateError as CertificateError
-from .proof import failures
+from .proof import failures, refusal
 
 _COMPLAINTS: Final = {
     "ee key too small": "the key is too small; use RSA with 2048 bits or more, or ECDSA P-256",
+    "ca key too small": "a CA certificate of the chain has a key that is too small; ask the issuer for a newer chain",
     "ca md too weak": "a certificate of the chain is signed with a broken hash; get it signed with SHA-256",
     "ee md too weak": "the certificate is signed with a broken hash; get it signed with SHA-256",
 }
@@ -200,6 +202,11 @@ def _understood(pair: Pair) -> Certified:
     certificate, key = pair.certificate, pair.key or pair.certificate
     chain = files.certificates(certificate)
     wanted = "give the file that holds it as `key`" if key == certificate else "it must be a PEM file"
+    if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise CertificateError(
+            f"{certificate}: the certificate is for an RSA-PSS key, which cannot be served; use an ordinary RSA key "
+            "(openssl genrsa) or an ECDSA key on P-256"
+        )
     keys = files.private_keys(key, wanted, shared=key == certificate)
     try:
         public = chain[0].public_key()
@@ -242,11 +249,28 @@ def remarks(certified: Certified) -> Iterator[str]:
     file, chain = certified.pair.certificate, certified.chain
     if not certified.names:
         yield f"{file}: the certificate is for no host: it has no DNS name (subjectAltName); clients will refuse it"
-    yield from chains.remarks(file, chain)
+    known = list(chains.remarks(file, chain))
+    yield from known or _refusals(certified)
     key = certified.pair.key or file
     if files.is_open(key):
         yield f"{key}: every user of this machine can read the private key; take that right away: chmod o-r {key}"
     yield from _trust_remarks(file, chain)
+
+
+def _refusals(certified: Certified) -> Iterator[str]:
+    """What a client says to it for the first of its names, beside what has words of its own."""
+    names = [name for name in _dns_names(certified.chain[0]) if name.isascii()]
+    if not names:
+        return
+    context = bare_context(LEGACY, b"proof")
+    install(context, certified, strict=False)
+    anchor = certified.chain[-1].public_bytes(Encoding.PEM).decode("ascii")
+    name = names[0].replace("*", "any", 1)
+    if reason := refusal(context, anchor, name):
+        yield (
+            f"{certified.pair.certificate}: clients will refuse the certificate for {name}: {reason}; ask its issuer "
+            "for one without that"
+        )
 
 
 def covers(names: Iterable[str], hostname: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +13,8 @@ VERSIONS: Final = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
 _MOST_FLIGHTS: Final = 6
 """Flights of a whole handshake; TLS 1.2 needs four."""
 _RECORD: Final = 1 << 16
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME, which Python does not name: what has expired is told elsewhere."""
 
 
 def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
@@ -25,6 +28,47 @@ def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
         if version >= minimum and (reason := _failure(context, version)):
             found[name] = reason
     return found
+
+
+def refusal(context: SSL.Context, anchor: str, name: str) -> str:
+    """Why a client that trusts `anchor` (PEM) refuses the certificate for this name; nothing if it does not.
+
+    The client is this machine's own TLS library, which checks what clients check: purpose, critical extensions, name
+    constraints, and the name.
+    """
+    wanted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    wanted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    wanted.load_verify_locations(cadata=anchor)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = wanted.wrap_bio(incoming, outgoing, server_hostname=name)
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    for _ in range(_MOST_FLIGHTS):
+        try:
+            client.do_handshake()
+            return ""
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+        except ssl.SSLError:
+            return ""  # not about the certificate
+        server.bio_write(outgoing.read())
+        try:
+            server.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            return ""
+        incoming.write(_said(server))
+    return ""
+
+
+def _said(connection: SSL.Connection) -> bytes:
+    try:
+        return connection.bio_read(_RECORD)
+    except SSL.WantReadError:
+        return b""
 
 
 def _failure(context: SSL.Context, version: int) -> str:
