@@ -431,7 +431,7 @@ class SMTP:
         before = self._introduced
         reply = yield from self._ask(verb, text, relayed=False)
         again = before and (reply.code == b"503" or (reply.code in (b"500", b"502") and verb == before))
-        if again and self.secured is not None:
+        if again and self._must_greet:  # for the greeting that STARTTLS makes necessary, and for no other
             yield Note(GREETS_ONCE, (("text", reply.lines[0]),), once=True)
             yield from self._start_afresh()
             reply = yield from self._ask(verb, text, relayed=False)

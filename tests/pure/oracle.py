@@ -168,7 +168,7 @@ class SMTPOracle:
         code = lines[0][:3]
         extra = lines[count:]
         asked = "HELO" if self._first else self.verb
-        again = asked in ("EHLO", "HELO") and self._introduced and self.secured
+        again = asked in ("EHLO", "HELO") and self._introduced and self.must_greet
         if again and (code == b"503" or (code in (b"500", b"502") and asked == self._introduced)):
             # RFC 3207 4.2 makes the client say it again; some servers take it once in a connection.
             self._introduced = ""

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import FAILED_LOGINS, BackendTLS, Identity, Policy
-from gateway.dialects.imap import COMMAND_LINE, DIALECT, UNPAID, Malformed, edit_id, id_lines
+from gateway.dialects.imap import (
+    COMMAND_LINE,
+    DIALECT,
+    UNPAID,
+    Malformed,
+    edit_id,
+    id_lines,
+    literal_of,
+    outside_quotes,
+)
 from gateway.negotiation.vocabulary import Expired, Patience, Side
 from gateway.proxyprotocol import Origin
 from tests.pure.playbook import (
@@ -643,3 +654,56 @@ def test_T11_words_may_be_literals() -> None:
 
 def test_T11_other_commands_may_succeed_with_nothing() -> None:
     still_there(relays(inside(), b"a FOO\r\n", b"a OK\r\n")).run()
+
+
+# --- what a long line costs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"a1 ID x{" + b" " * 65_000 + b"x",
+        b"a1 ID x{y " + b'\\"' * 32_000 + b"x",
+        b'a1 ID ("' + b"\\" * 65_000 + b'" {x',
+        b"a1 ID " + b'"" ' * 21_000 + b"x{",
+        b"a1 ID " + b"{" * 65_000,
+    ],
+    ids=["blanks", "escaped quotes", "backslashes", "strings", "braces"],
+)
+def test_T09_a_long_line_costs_time_that_is_linear_in_its_length(line: bytes) -> None:
+    began = time.process_time()
+    with suppress(Malformed):
+        literal_of(line)
+    # Quadratic time took 7 to 15 s; the machine may be slow.
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (b'a "b" c', b'a "" c'),
+        (b'a "b\\"c" d', b'a "" d'),
+        (b'a "b\\\\" "c"', b'a "" ""'),
+        (b'"\\\\\\"" x', b'"" x'),
+        (b"a b", b"a b"),
+    ],
+)
+def test_T08_quoted_strings_are_found(line: bytes, kept: bytes) -> None:
+    assert outside_quotes(line) == kept
+
+
+@pytest.mark.parametrize("line", [b'"', b'a "b', b'a "b\\"', b'a \\" {x'])
+def test_T08_a_quoted_string_that_does_not_end_is_malformed(line: bytes) -> None:
+    with pytest.raises(Malformed):
+        outside_quotes(line)
+
+
+@given(st.lists(st.sampled_from([b'"', b"\\", b"\\\\", b'\\"', b"{", b"}", b"x", b" "]), max_size=40))
+def test_T08_a_scan_finds_what_the_grammar_says(pieces: list[bytes]) -> None:
+    line = b"".join(pieces)
+    meant = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line, flags=re.DOTALL)
+    if b'"' in meant:
+        with pytest.raises(Malformed):
+            outside_quotes(line)
+    else:
+        assert outside_quotes(line).replace(b'""', b"") == meant

@@ -36,6 +36,7 @@ from tests.pure.smtp_talk import (
     REPLY,
     SECURE,
     asked,
+    authenticated,
     envelope,
     greeted,
     hello,
@@ -224,3 +225,16 @@ def test_T02_a_fresh_connection_is_told_who_the_client_is_and_gets_TLS() -> None
     hello(play, told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     play.client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL).dialled(to_backend(header), inside).secured()
     play.backend(GREETING, to_backend(EHLO)).backend(REPLY, to_client(SECURE)).run()
+
+
+def test_T02_a_third_EHLO_is_the_clients_affair() -> None:
+    """A client may not lose its login, nor make connections without end, by saying EHLO again."""
+    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL)
+    play = authenticated(afresh(play))
+    asked(asked(play, EHLO, ALREADY), EHLO, ALREADY).run()
+
+
+def test_T02_on_an_implicit_port_a_second_EHLO_is_the_clients_affair() -> None:
+    play = Playbook(DIALECT, terms(implicit=True, received=False)).start(tls(b"")).secured(DIAL).dialled()
+    play.backend(GREETING, to_client(GREETING))
+    asked(hello(play), EHLO, ALREADY).run()
