@@ -34,19 +34,25 @@ class Signals:
         atexit.register(_ignore)
 
     def starting(self) -> None:
-        """From now on SIGTERM and SIGINT end a start that is under way, with a line, and without a pidfile left.
+        """From now on SIGTERM and SIGINT are remembered, and end the start where `check` is called.
 
-        Not where somebody else handles them: a debugger, or a shell that keeps Ctrl-C from its background jobs.
+        Nothing is raised where they come: it would be lost inside of a destructor or an observer of the log.  They are
+        left alone where somebody else handles them: a debugger, or a shell that keeps Ctrl-C from its background jobs.
         """
         for number in STOPPING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(number, self._end_the_start)
-
-    def started(self) -> None:
-        """The start is over, and the reactor is about to run: it stops as soon as it does."""
-        for number in STOPPING:
-            if signal.getsignal(number) == self._end_the_start:
                 signal.signal(number, self._remember)
+
+    def check(self) -> None:
+        """Raises StartError if the start is not wanted any more."""
+        if self._stop_early is not None:
+            raise StartError(f"stopped by {self._stop_early.name} before it had started")
+
+    def let_go(self) -> None:
+        """In a process that only waits for another one: SIGTERM and SIGINT end it."""
+        for number in STOPPING:
+            if signal.getsignal(number) == self._remember:
+                signal.signal(number, signal.SIG_DFL)
 
     def serve(self, reactor: Any, answer: Callable[[Number], None], hurry: Callable[[], None]) -> None:
         """The reactor runs.  `answer` is called for a signal of ASKING; once for all of a kind that come together.
@@ -59,7 +65,7 @@ class Signals:
             if signal.getsignal(number) in (stop, self._remember):
                 signal.signal(number, self._handler(stop, lambda: reactor.callFromThread(hurry)))
         self._answer_all()
-        if self._stop_early is not None:
+        if self._stop_early is not None and not self._stopping:
             self._stopping = True
             stops[self._stop_early](self._stop_early, None)
 
@@ -79,11 +85,6 @@ class Signals:
         for number in came:
             self._answer(number)
 
-    def _end_the_start(self, number: int, frame: FrameType | None) -> None:
-        # Twisted's log swallows what is raised in it: then the reactor stops as soon as it runs.
-        self._remember(number, frame)
-        raise StartError(f"stopped by {Number(number).name} before it had started")
-
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._stop_early = Number(number)
 
@@ -96,13 +97,6 @@ class Signals:
                 stop(number, frame)
 
         return handle
-
-
-def let_go() -> None:
-    """In a process that only waits: what stops it is no longer ours."""
-    for number in STOPPING:
-        if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _ignore() -> None:

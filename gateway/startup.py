@@ -21,7 +21,7 @@ from twisted.python.runtime import seconds as time_of_day
 
 from . import rights
 from .errors import StartError
-from .signals import Signals, let_go
+from .signals import Signals
 from .telemetry.events import Events, Format
 from .telemetry.log import Observer, Output, tell_twisted
 
@@ -69,7 +69,7 @@ class Startup(MultiService):
                 self._sink = self._output.write
                 parent.setComponent(ILogObserver, Observer(self._output, self._form))
             if not self._twistd["nodaemon"]:
-                self._foreground = _Foreground()
+                self._foreground = _Foreground(self._signals)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
@@ -77,6 +77,7 @@ class Startup(MultiService):
         self._hand_over()
         with self._one_line():
             super().privilegedStartService()
+            self._signals.check()
 
     def startService(self) -> None:
         from twisted.internet import reactor  # not before `twistd -r` has chosen it
@@ -84,8 +85,8 @@ class Startup(MultiService):
         _steady_the_clock()
         self._tell_losses()
         with self._one_line():
+            self._signals.check()
             super().startService()
-        self._signals.started()
         # Only then are twistd's signal handlers in place.
         reactor.callWhenRunning(self._signals.serve, reactor, self._answer, self._hurry)
         if self._foreground is not None:
@@ -197,7 +198,8 @@ class _Foreground:
     for our own words first; it takes silence, until the daemon has let go of the pipe, for a good start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
         self._pid = os.getpid()
         self._read, self._write = os.pipe()
         os.register_at_fork(after_in_parent=self._wait)
@@ -206,7 +208,7 @@ class _Foreground:
         # Daemonizing forks twice, and the child does not wait.
         if os.getpid() != self._pid:
             return
-        let_go()
+        self._signals.let_go()
         os.close(self._write)
         heard = b""
         while octets := os.read(self._read, 4096):

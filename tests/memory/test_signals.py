@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from signal import Signals as Number
 from typing import Any
 
@@ -40,17 +39,39 @@ def handlers() -> Iterator[None]:
 
 
 def test_T20_a_stop_ends_a_start_that_is_under_way() -> None:
-    Signals().starting()
+    signals = Signals()
+    signals.starting()
+    signals.check()
+    os.kill(os.getpid(), Number.SIGTERM)
     with pytest.raises(StartError, match="stopped by SIGTERM before it had started"):
-        os.kill(os.getpid(), Number.SIGTERM)
+        signals.check()
 
 
 def test_T20_a_stop_is_not_lost_where_somebody_swallows_what_is_raised() -> None:
-    """Twisted's log does, with what an observer raises."""
+    """Twisted's log does, with what an observer raises, and Python, with what a destructor raises."""
     signals, reactor = Signals(), Reactor()
     signals.starting()
-    with suppress(StartError):
-        os.kill(os.getpid(), Number.SIGTERM)
-    signals.started()
+
+    class Gone:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), Number.SIGTERM)
+
+    Gone()
     signals.serve(reactor, lambda number: None, lambda: None)
     assert reactor.stopped_by == [Number.SIGTERM]
+
+
+def test_T20_a_process_that_only_waits_lets_go() -> None:
+    signals = Signals()
+    signals.starting()
+    assert signal.getsignal(Number.SIGTERM) != signal.SIG_DFL
+    signals.let_go()
+    assert signal.getsignal(Number.SIGTERM) == signal.SIG_DFL
+
+
+def test_T20_what_somebody_else_handles_is_left_alone() -> None:
+    signal.signal(Number.SIGINT, signal.SIG_IGN)
+    signals = Signals()
+    signals.starting()
+    signals.serve(Reactor(), lambda number: None, lambda: None)
+    assert signal.getsignal(Number.SIGINT) == signal.SIG_IGN

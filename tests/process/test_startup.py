@@ -60,8 +60,12 @@ class Toy(Service):
     def startService(self):
         if self.wish == "late":
             raise StartError(TEXT)
-        if self.wish.startswith("SIG"):
-            os.kill(os.getpid(), getattr(signal, self.wish))
+        if self.wish.startswith("late SIG"):
+            os.kill(os.getpid(), getattr(signal, self.wish.removeprefix("late ")))
+        if self.wish.startswith("lost SIG"):
+            # Whatever is raised while an object goes away is lost.
+            number = getattr(signal, self.wish.removeprefix("lost "))
+            type("Gone", (), {"__del__": lambda _: os.kill(os.getpid(), number)})()
         self.events.bound(service="toy").emit("listening", address="127.0.0.1:25")
         Logger().info("two\\nlines event=forged")
         print("printed")
@@ -377,6 +381,21 @@ def test_T20_a_signal_to_stop_ends_a_start_that_is_under_way(
         f"starttls-gateway: stopped by {number.name} before it had started\n",
     )
     assert "Traceback" not in done.stdout
+    assert twistd.pid is None
+
+
+@pytest.mark.parametrize("moment", ["late", "lost"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_T20_a_signal_to_stop_at_the_end_of_the_start_is_not_lost(
+    twistd: Twistd, number: signal.Signals, moment: str
+) -> None:
+    done = twistd.run("--nodaemon", "toy", f"--fail={moment} {number.name}")
+    assert done.returncode in (0, -number)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].endswith('message="Server Shut Down."')
+    assert f"Received {number.name}, shutting down." in done.stdout
+    # The toy has one of its own.
+    assert done.stdout.count("Traceback") == 1
     assert twistd.pid is None
 
 
