@@ -530,6 +530,14 @@ def test_T17_where_some_clients_can_log_in_it_is_a_warning(checking: Checking) -
 @contextmanager
 def real_postfix(sasl: Path, *settings: str) -> Iterator[Postfix]:
     with directory_for_servers() as directory, servers.postfix(directory, sasl, "\n".join(settings)) as postfix:
+        for address in (postfix.smtp, postfix.submission):
+            host, _, port = address.rpartition(":")
+            try:
+                with Client((host, int(port))) as client:
+                    client.hear(rb"^220 [^\n]*\n")
+            except (AssertionError, OSError) as error:
+                log = directory / "log" / "postfix.log"
+                pytest.fail(f"Postfix does not greet: {error}\n{log.read_text()}")
         yield postfix
 
 
