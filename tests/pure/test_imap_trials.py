@@ -707,3 +707,9 @@ def test_T08_a_scan_finds_what_the_grammar_says(pieces: list[bytes]) -> None:
             outside_quotes(line)
     else:
         assert outside_quotes(line).replace(b'""', b"") == meant
+
+
+def test_T11_words_that_cannot_be_told_apart_are_no_credentials() -> None:
+    odd = b'a LOGIN \\" "" x\r\n'
+    end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
+    inside().client(odd, to_backend(odd)).backend(b"a OK in\r\n", *end).run()
