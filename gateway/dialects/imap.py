@@ -454,8 +454,12 @@ class IMAP:
             known = [token for line in lines for token in capabilities(line)]
         if b"ID" not in known:
             refused("the backend does not offer ID")
-        verdict, _ = yield from self._ask_ourselves(b"sgw4", b"ID (%s)" % self._origin_fields())
+        verdict, lines = yield from self._ask_ourselves(b"sgw4", b"ID (%s)" % self._origin_fields())
         if not _is_ok(verdict):
+            for bye in filter(_is_bye, lines):
+                raise Refusal(bye)
+            if verdict[:2].upper() == b"NO" and _LATER.match(verdict, 2):
+                raise Refusal(b"* BYE" + verdict[2:])
             refused(f"the backend answers ID: {verdict[:80]!r}")
 
     def _origin_fields(self) -> bytes:
@@ -501,8 +505,10 @@ class IMAP:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self._reached:
             greeting = yield from self._dial()
-            if greeting[2:5].upper() == b"BYE":
-                raise Unavailable("backend-refused", repr(greeting))
+            if _is_bye(greeting):
+                yield Note("backend-refused", (("text", greeting),))
+                yield Send(CLIENT, b"%s\r\n%s NO%s\r\n" % (greeting, self._tag, greeting[5:]))
+                yield Close("backend-refused")
 
     def _own_list(self) -> bytes:
         return b" ".join(edit_capabilities([b"IMAP4rev1"], self._stage))

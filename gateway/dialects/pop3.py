@@ -252,6 +252,8 @@ class POP3:
             if not _XCLIENT.search(greeting):
                 refused("the backend does not offer XCLIENT to the gateway's address")
             reply = yield from self._ask_ourselves(xclient.pop3_command(self.terms))
+            if Status.of(reply) is Status.ERR and _LATER.match(reply):
+                return reply  # a refusal of this client
             # Dovecot's answer to somebody whom it does not trust begins with +OK, too.
             if not _is_ok(reply) or b"not from trusted" in reply:
                 refused(f"the backend answers XCLIENT: {reply[:80]!r}")
@@ -268,7 +270,9 @@ class POP3:
         if not self._reached:
             greeting = yield from self._dial()
             if Status.of(greeting) is Status.ERR:
-                raise Unavailable("backend-refused", repr(greeting))
+                yield Note("backend-refused", (("text", greeting),))
+                yield Send(CLIENT, greeting + b"\r\n")
+                yield Close("backend-refused")
 
     def goodbye(self, trouble: Trouble) -> bytes:
         match trouble:

@@ -33,6 +33,8 @@ from .base import REPLY_LINE, BackendTLS, Identity, Terms
 
 CLOSED = "backend-connect-failed"
 """The address took the connection and closed it before it had greeted."""
+CUT_SHORT = frozenset({"connection closed during the handshake", "connection lost during the handshake"})
+"""How a handshake ends that the backend did not want to finish, and for which it gave no reason."""
 GREETS_ONCE = "backend-greets-once"
 """The backend refuses a second EHLO (it breaks RFC 5321 4.1.4)."""
 
@@ -64,7 +66,7 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
         except (Expired, Lost, Violation, TLSFailed) as trouble:
             if trouble.side is Side.CLIENT:
                 raise
-            failure = _understood(trouble)
+            failure = _understood(trouble, terms.identity is not Identity.NONE)
         except Unavailable as unusable:
             failure = unusable
         else:
@@ -121,8 +123,11 @@ def refused(detail: str) -> NoReturn:
     raise Unavailable("backend-identity-refused", detail)
 
 
-def _understood(trouble: Expired | Lost | Violation | TLSFailed) -> Unavailable:
+def _understood(trouble: Expired | Lost | Violation | TLSFailed, told: bool) -> Unavailable:
+    """`told`: the backend has been told who the client is, so that it may have closed because of that."""
     match trouble:
+        case TLSFailed(detail=detail) if told and detail in CUT_SHORT:
+            return Unavailable(CLOSED, trouble.detail)
         case Lost():
             return Unavailable(CLOSED, "closed before its greeting")
         case Violation(key="backend-protocol-error" | "backend-line-too-long"):

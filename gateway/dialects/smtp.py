@@ -84,6 +84,8 @@ OPEN_BEFORE_TLS: Final = frozenset({b"EHLO", b"NOOP", b"QUIT", b"STARTTLS"})
 OPEN_BEFORE_EHLO: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
 NO_EHLO: Final = frozenset({b"500", b"501", b"502", b"504", b"550"})
 """What servers older than ESMTP answer to EHLO (RFC 5321 3.2)."""
+NO_TLS: Final = frozenset({b"454", b"500", b"501", b"502", b"503", b"504", b"530"})
+"""Refusals of STARTTLS itself (RFC 3207 4); others are of the client."""
 GREETING: Final = b"greeting"
 """The greeting is outstanding, no command."""
 BAD_COMMAND: Final = frozenset({b"500", b"501", b"502", b"503", b"504"})
@@ -202,7 +204,7 @@ class SMTP:
         if b"STARTTLS" not in offered:
             untrusted("the backend does not offer STARTTLS")
         reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
-        if reply.code == b"421":
+        if reply.refuses and reply.code not in NO_TLS:
             raise Refusal(reply)
         if reply.code != b"220" or len(reply.lines) > 1:
             untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")

@@ -1093,7 +1093,8 @@ def test_lazy_logout_inside_tls_needs_no_backend() -> None:
 def test_lazy_with_a_backend_that_is_not_there() -> None:
     said = to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE)
     lazily().undialled(said, ABORT_BACKEND, close("backend-connect-failed")).run()
-    lazily().dialled().backend(b"* BYE full\r\n", said, ABORT_BACKEND, close("backend-refused")).run()
+    words = to_client(b"* BYE full\r\na NO full\r\n")
+    lazily().dialled().backend(b"* BYE full\r\n", words, close("backend-refused")).run()
 
 
 def test_lazy_means_nothing_on_an_implicit_port() -> None:

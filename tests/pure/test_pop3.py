@@ -763,7 +763,7 @@ def test_lazy_dials_when_the_backend_is_needed_and_swallows_its_greeting() -> No
 def test_lazy_with_a_backend_that_is_not_there() -> None:
     lazily().undialled(to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")).run()
     book = lazily().dialled()
-    book.backend(b"-ERR full\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-refused")).run()
+    book.backend(b"-ERR full\r\n", to_client(b"-ERR full\r\n"), close("backend-refused")).run()
 
 
 # --- values and properties ------------------------------------------------------------------------

@@ -232,10 +232,11 @@ def test_a_lazy_session_hears_no_detail_of_TLS_or_identity(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [IMAP, POP3], ids=str)
-def test_a_lazy_session_with_a_backend_that_refuses(way: Way) -> None:
+def test_T03_a_lazy_session_with_a_backend_that_refuses(way: Way) -> None:
     play, command = lazy(way)
     refusal = b"* BYE busy\r\n" if way is IMAP else b"-ERR busy\r\n"
-    refused = (note("backend-refused"), to_client(DOWN[str(way)]), ABORT_BACKEND, close("backend-refused"))
+    told = refusal + command.split()[0] + b" NO busy\r\n" if way is IMAP else refusal
+    refused = (note("backend-refused"), to_client(told), close("backend-refused"))
     play.client(command, DIAL).dialled().backend(refusal, GREETED, *refused).run()
 
 

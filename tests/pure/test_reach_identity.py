@@ -414,9 +414,28 @@ def test_I14_T03_a_goodbye_in_its_place_is_the_backends() -> None:
     ).run()
 
 
-def test_I14_a_goodbye_that_is_followed_by_an_answer_is_none() -> None:
-    play = id_told().backend(b"* BYE too many\r\nsgw4 NO\r\n", *IMAP.sorry("backend-identity-refused")).run()
-    assert not play.delivered
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"* BYE too many\r\nsgw4 NO\r\n", b"* BYE too many\r\n"),
+        (b"sgw4 NO [UNAVAILABLE] not you\r\n", b"* BYE [UNAVAILABLE] not you\r\n"),
+    ],
+)
+def test_T03_a_refusal_of_ID_that_is_one_of_the_client(said: bytes, told: bytes) -> None:
+    id_told().backend(said, GREETED, note("backend-refused"), to_client(told), close("backend-refused")).run()
+
+
+def test_T03_a_refusal_of_XCLIENT_that_is_one_of_the_client() -> None:
+    said = b"-ERR [SYS/PERM] client 192.0.2.10 blocked\r\n"
+    pop_told().backend(said, GREETED, note("backend-refused"), to_client(said), close("backend-refused")).run()
+
+
+@pytest.mark.parametrize("how", ["closed", "lost"])
+def test_T03_a_handshake_that_is_cut_short_may_be_one_clients(how: str) -> None:
+    agreed = terms(backend_tls=BackendTLS.IMPLICIT, identity=Identity.PROXY_V1, origin=HERE)
+    header = to_backend(b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n")
+    play = Playbook(POP3.dialect, agreed, others=True).start(DIAL).dialled(header, SWITCH)
+    play.unsecured(Dial("backend-connect-failed"), detail=f"connection {how} during the handshake").run()
 
 
 # --- P08, H3: XCLIENT for POP3 --------------------------------------------------------------------

@@ -180,7 +180,7 @@ def test_B4_who_lists_nothing_is_asked_for_STARTTLS_all_the_same() -> None:
 
 
 NO = {
-    SMTP: (b"454 later", b"500 what", b"501 x", b"502 x", b"530 x", b"554 x", b"354 do something else",
+    SMTP: (b"454 later", b"500 what", b"501 x", b"502 x", b"530 x", b"354 do something else",
            b"250 ok", b"221 bye", b"220-a\r\n220 b", b"221-a\r\n221 b"),
     IMAP: (b"sgw1 NO x", b"sgw1 BAD x", b"sgw1 OKAY", b"sgw1 OK\tx", b"sgw1  OK", b"sgw1 PREAUTH", b"sgw1 ",
            b"* CAPABILITY STARTTLS\r\nsgw1 NO x", b"sgw1 NO [REFERRAL imap://;AUTH=*@attacker:243/] x"),

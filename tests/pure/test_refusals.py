@@ -99,6 +99,10 @@ def test_T03_a_refusal_of_our_EHLO_is_the_clients_greeting(way: dict[str, Any], 
     play.backend(words, GREETED, note("backend-refused"), to_client(words), *ending).run()
 
 
+def test_T03_a_refusal_in_answer_to_our_STARTTLS_is_the_clients_greeting() -> None:
+    SMTP.asked().backend(BLOCKED, GREETED, note("backend-refused"), to_client(BLOCKED)).run()
+
+
 def test_T03_a_421_to_our_STARTTLS_is_the_clients_greeting() -> None:
     SMTP.asked().backend(b"421 bye\r\n", GREETED, to_client(b"421 bye\r\n"), close("backend-refused")).run()
 
