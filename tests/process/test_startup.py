@@ -715,7 +715,7 @@ def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
     done = check(tmp_path, FILE)
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"{tmp_path}/gw.ini: [tls] certificate: ")
+    assert line.startswith(f"{tmp_path}/gw.ini, line 4: [tls] certificate: ")
 
 
 BROKEN_PIPE = 141
