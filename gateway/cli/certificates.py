@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ..config.values import Configuration, Pair, Service
-from ..tls.certificates import CertificateError, Report, covers, inspect, load, load_authorities, not_covered
+from ..tls.certificates import CertificateError, Report, inspect, load, load_authorities
+from ..tls.remarks import about_all
 from ..tls.server import Inventory, ServerTLS
 from .machine import Finding
 from .report import shown
@@ -39,18 +41,16 @@ def served(configuration: Configuration, now: datetime | None = None) -> list[Se
         profile = min((service.tls.profile for service in services), key=_STRICTEST.index)
         (report,) = inspect([pair], now, profile)
         found.append(Served(section, tuple(service.name for service in services), report))
-    return _with_names(found, configuration.hostname)
+    return _with_remarks(found, configuration.hostname)
 
 
-def _with_names(found: list[Served], hostname: str) -> list[Served]:
-    """With a warning at the first if none of them is for what the gateway is called."""
-    good = [one for one in found if not one.report.errors]
-    if good and not any(covers(one.report.names, hostname) for one in good):
-        first = found.index(good[0])
-        report = good[0].report
-        told = (*report.warnings, not_covered(report.pair, hostname))
-        found[first] = replace(good[0], report=replace(report, warnings=told))
-    return found
+def _with_remarks(found: list[Served], hostname: str) -> list[Served]:
+    """With what is wrong with all of them together."""
+    known = {one.report.pair: one for one in found}
+    for report, text in about_all([one.report for one in found if not one.report.errors], hostname):
+        one = known[report.pair]
+        known[report.pair] = replace(one, report=replace(one.report, warnings=(*one.report.warnings, text)))
+    return list(known.values())
 
 
 def complaints(
@@ -74,9 +74,9 @@ def _wrong(
             yield one.section, option, error
     known = {error for one in found for error in one.report.errors}
     good = {one.report.pair for one in found if not one.report.errors}
-    for error in dict.fromkeys(_together(configuration, good, now)):
+    for section, error in dict.fromkeys(_together(configuration, good, now)):
         if error not in known:
-            yield "tls", "certificate", error
+            yield section, "certificate", error
     authorities: dict[Path, str] = {}
     for service in configuration.services:
         if (path := service.tls.client_ca) is not None:
@@ -88,15 +88,23 @@ def _wrong(
             yield section, "client_ca", str(wrong)
 
 
-def _together(configuration: Configuration, good: set[Pair], now: datetime | None) -> Iterable[str]:
-    """What is wrong with certificates that are good one by one, at the service that they are for."""
+def _together(configuration: Configuration, good: set[Pair], now: datetime | None) -> Iterable[tuple[str, str]]:
+    """What is wrong with certificates that are good one by one, at the section that names them."""
     for service in configuration.services:
-        if service.tls.client_ca is None and good.issuperset(service.tls.pairs):
-            try:
-                inventory = Inventory({pair: load(pair, now) for pair in service.tls.pairs}, {})
-                ServerTLS(service.tls, ()).prepare(inventory)
-            except CertificateError as error:
-                yield str(error)
+        if not good.issuperset(service.tls.pairs):
+            continue
+        section = "tls" if service.tls.pairs == configuration.tls.pairs else f"service:{service.name}"
+        certificates = {pair: load(pair, now) for pair in service.tls.pairs}
+        authorities = {}
+        if (path := service.tls.client_ca) is not None:
+            with suppress(CertificateError):  # which is told elsewhere
+                authorities[path] = load_authorities(path)
+            if not authorities:
+                continue
+        try:
+            ServerTLS(service.tls, ()).prepare(Inventory(certificates, authorities))
+        except CertificateError as error:
+            yield section, str(error)
 
 
 def told(found: Sequence[Served]) -> Iterable[str]:

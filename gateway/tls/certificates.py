@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,8 @@ from OpenSSL import SSL, crypto
 from gateway.config.values import Pair
 
 from . import chain as chains
-from . import files
+from . import files, formats
+from . import remarks as remarking
 from .context import LEGACY, OFFERED, Accepted, bare_context
 from .files import CertificateError as CertificateError
 from .proof import failures, refusal
@@ -53,6 +56,10 @@ class Certified:
     chain: tuple[x509.Certificate, ...]
     """The server's own first; none of them needs the file any more."""
     private: Any = field(compare=False, repr=False)
+    keyed: bool = field(default=False, compare=False)
+    """The certificates' file holds the key, too."""
+    proven: set[Accepted] = field(default_factory=set, compare=False, repr=False)
+    """With what handshakes have succeeded; once is enough."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,7 +120,7 @@ class Report:
 def load(pair: Pair, now: datetime | None = None) -> Certified:
     """The pair, if there is nothing against serving it.  `now` is aware of its zone.  Raises CertificateError."""
     certified = _understood(pair)
-    for complaint in chains.complaints(pair.certificate, certified.chain, now or _now()):
+    for complaint in _complaints(certified, now or _now()):
         raise CertificateError(complaint)
     return certified
 
@@ -137,8 +144,8 @@ def install(context: SSL.Context, certified: Certified, *, strict: bool = True) 
     Its security level must be set before.  Raises CertificateError where OpenSSL wants something better, or with
     `strict` clients of today do.
     """
-    if strict and (weak := chains.weakly_signed(certified.chain)):
-        raise TooWeak(f"{certified.pair.certificate}: {weak}; get it signed with SHA-256")
+    if strict and (weak := chains.weakness(certified.chain)):
+        raise TooWeak(f"{certified.pair.certificate}: {weak}")
     # A file, not objects: only so does each kind of key keep a chain of its own.  And not the
     # operator's file, which may have changed since it was judged.
     try:
@@ -172,10 +179,12 @@ def plain(name: bytes) -> bytes:
 
 
 def prove(certified: Certified, accepted: Accepted) -> None:
-    """That clients can shake hands with it in TLS 1.2 and 1.3, by doing so; it takes 2 to 5 ms.
+    """That clients can shake hands with it in TLS 1.2 and 1.3, by doing so.
 
-    Raises CertificateError.
+    It takes 1 to 10 ms, once for each certificate that is read.  Raises CertificateError.
     """
+    if accepted in certified.proven:
+        return
     context = bare_context(accepted, b"proof")
     install(context, certified, strict=accepted is not LEGACY)
     failed = ", ".join(f"{version}: {reason}" for version, reason in failures(context, accepted.minimum).items())
@@ -192,6 +201,7 @@ def prove(certified: Certified, accepted: Accepted) -> None:
             f"{certified.pair.certificate}: clients cannot be served with it ({failed}); use an RSA key of 2048 bits "
             "or more, or an ECDSA key on P-256"
         )
+    certified.proven.add(accepted)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -200,6 +210,14 @@ def prove(certified: Certified, accepted: Accepted) -> None:
 def _understood(pair: Pair) -> Certified:
     """The pair, whatever dates and chain are like."""
     certificate, key = pair.certificate, pair.key or pair.certificate
+    octets = files.read(certificate)
+    if key != certificate and not files.holds_certificate(octets) and files.holds_key(octets):
+        other = files.read(key)
+        if files.holds_certificate(other) and not files.holds_key(other):
+            raise CertificateError(
+                f"{certificate}: this is the private key, and {key} is the certificate; exchange the two in the "
+                "configuration"
+            )
     chain = files.certificates(certificate)
     wanted = "give the file that holds it as `key`" if key == certificate else "it must be a PEM file"
     if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
@@ -209,21 +227,37 @@ def _understood(pair: Pair) -> Certified:
         )
     keys = files.private_keys(key, wanted, shared=key == certificate)
     try:
-        public = chain[0].public_key()
-        matching = [number for number, private in enumerate(keys, 1) if private.public_key() == public]
+        public = [one.public_key() for one in chain]
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError(f"{certificate}: the certificate's key is of an unknown kind") from None
-    if not matching:
+    fitting = [one.public_key() == public[0] for one in keys]
+    keyed = files.holds_key(octets)
+    if not any(fitting):
+        place = next((public.index(known) for one in keys if (known := one.public_key()) in public), None)
+        raise CertificateError(_foreign(pair, chain, place, keyed))
+    if not all(fitting):
+        number = fitting.index(True) + 1
         raise CertificateError(
-            f"{key}: the private key does not belong to the first certificate in {certificate}; "
-            "the server's own certificate must come first, its issuers behind it"
+            f"{key}: there are {len(keys)} private keys in this file; number {number} belongs to the certificate; "
+            f"remove the others: {formats.key_alone(key, number)}"
         )
-    if len(keys) > 1:
-        raise CertificateError(
-            f"{key}: there are {len(keys)} private keys in this file; number {matching[0]} belongs to the "
-            "certificate; remove the others"
+    return Certified(pair, chain, keys[0], keyed)
+
+
+def _foreign(pair: Pair, chain: Sequence[x509.Certificate], place: int | None, keyed: bool) -> str:
+    """What to say where the key does not belong to the first certificate; `place` is that of the one it belongs to."""
+    certificate, key = pair.certificate, pair.key or pair.certificate
+    first = "the server's own certificate must come first, its issuers behind it"
+    text = f"{key}: the private key does not belong to the first certificate in {certificate}"
+    if place is not None:
+        cure = formats.rearranged(certificate, chains.in_order(chain, place), keyed)
+        return f"{text}, but to certificate {place + 1}; {first}: {cure}"
+    if chains.is_authority(chain[0]):
+        return (
+            f"{text}, which is that of a CA ({chains.subject(chain[0])}); {first}; name the file that begins with it "
+            "(certbot: fullchain.pem, not chain.pem)"
         )
-    return Certified(pair, chain, keys[0])
+    return f"{text}; {first}"
 
 
 @contextmanager
@@ -244,17 +278,30 @@ def _as_file(octets: bytes) -> Iterator[str]:
 # --- judging -------------------------------------------------------------------------------------
 
 
+def _complaints(certified: Certified, now: datetime) -> Iterator[str]:
+    file = certified.pair.certificate
+    rearranged = partial(formats.rearranged, file, keyed=certified.keyed)
+    return chains.complaints(file, certified.chain, now, rearranged)
+
+
 def remarks(certified: Certified) -> Iterator[str]:
     """What is no reason not to serve it, but for clients to refuse it; each is one line with the cure."""
+    try:
+        yield from _remarks(certified)
+    except Exception as fault:  # over what only warns, nobody is left without TLS
+        yield f"{certified.pair.certificate}: the certificate cannot be looked at closer ({type(fault).__name__})"
+
+
+def _remarks(certified: Certified) -> Iterator[str]:
     file, chain = certified.pair.certificate, certified.chain
     if not certified.names:
         yield f"{file}: the certificate is for no host: it has no DNS name (subjectAltName); clients will refuse it"
-    known = list(chains.remarks(file, chain))
+    known = list(remarking.about_chain(file, chain))
     yield from known or _refusals(certified)
     key = certified.pair.key or file
-    if files.is_open(key):
-        yield f"{key}: every user of this machine can read the private key; take that right away: chmod o-r {key}"
-    yield from _trust_remarks(file, chain)
+    if wrong := files.rights_of_others(key):
+        yield f"{key}: {wrong}"
+    yield from _trust_remarks(certified)
 
 
 def _refusals(certified: Certified) -> Iterator[str]:
@@ -263,37 +310,22 @@ def _refusals(certified: Certified) -> Iterator[str]:
     if not names:
         return
     context = bare_context(LEGACY, b"proof")
-    install(context, certified, strict=False)
     anchor = certified.chain[-1].public_bytes(Encoding.PEM).decode("ascii")
     name = names[0].replace("*", "any", 1)
-    if reason := refusal(context, anchor, name):
+    try:
+        install(context, certified, strict=False)
+        reason = refusal(context, anchor, name)
+    except (ValueError, TypeError, OSError):
+        return  # What cannot be installed is an error of its own; and nobody connects to what is no name.
+    if reason:
         yield (
-            f"{certified.pair.certificate}: clients will refuse the certificate for {name}: {reason}; ask its issuer "
-            "for one without that"
+            f"{certified.pair.certificate}: clients will refuse the certificate for {chains.shown(name)}: {reason}; "
+            "ask its issuer for one without that"
         )
 
 
-def covers(names: Iterable[str], hostname: str) -> bool:
-    """Whether clients that connect to this name accept a certificate with these names (RFC 9525 6.3).
-
-    A certificate without names covers everything here, and every certificate covers `localhost`: of these something
-    else is said.
-    """
-    host = plain(hostname.encode("ascii", "replace"))
-    parent = host.partition(b".")[2]
-    known = {plain(name.encode("utf-8")) for name in names}
-    return not known or host == b"localhost" or host in known or (bool(parent) and b"*." + parent in known)
-
-
-def not_covered(pair: Pair, hostname: str) -> str:
-    """What to say where none covers what the gateway is called."""
-    return (
-        f"{pair.certificate}: the certificate is not for {hostname}, the `hostname` of [gateway]; clients that connect "
-        "to this name will refuse it; get a certificate for it, or correct `hostname`"
-    )
-
-
-def _trust_remarks(file: Path, chain: Sequence[x509.Certificate]) -> Iterator[str]:
+def _trust_remarks(certified: Certified) -> Iterator[str]:
+    file, chain = certified.pair.certificate, certified.chain
     leaf, last = chain[0], chain[-1]
     if not chains.why_not_issued(leaf, leaf):
         yield f"{file}: the certificate is self-signed; each client must be told to trust it"
@@ -301,12 +333,24 @@ def _trust_remarks(file: Path, chain: Sequence[x509.Certificate]) -> Iterator[st
         if not chains.why_not_issued(last, last):
             yield f"{file}: the chain ends at {chains.subject(last)}, which is no CA that this machine knows"
         else:
-            place = chains.published_at(last)
-            cure = "append the issuer's certificate in PEM form" + (f", from {place}" if place else "")
             yield (
                 f"{file}: the chain ends at {chains.subject(last)}, whose issuer, {chains.issuer_of(last)}, is no CA "
-                f"that this machine knows; if clients do not know it either: {cure}"
+                f"that this machine knows; if clients do not know it either: {_append(file, last)}"
             )
+    elif len(chain) > 1 and not chains.why_not_issued(last, last):
+        cure = formats.rearranged(file, range(1, len(chain)), certified.keyed)
+        yield (
+            f"{file}: the chain holds its root ({chains.subject(last)}); clients have it themselves, or do not trust "
+            f"it; unless a TLSA record names it, remove it: {cure}"
+        )
+
+
+def _append(file: Path, last: x509.Certificate) -> str:
+    """How to come by the next certificate of the chain."""
+    if file.name == "cert.pem" and (whole := file.with_name("fullchain.pem")).exists():
+        return f"name {whole}, which holds the chain"
+    place = chains.published_at(last)
+    return "append the issuer's certificate in PEM form" + (f", from {place}" if place else "")
 
 
 def _inspected(pair: Pair, now: datetime, profile: str) -> Report:
@@ -314,7 +358,7 @@ def _inspected(pair: Pair, now: datetime, profile: str) -> Report:
         certified = _understood(pair)
     except CertificateError as error:
         return Report(pair, errors=(str(error),))
-    errors = list(chains.complaints(pair.certificate, certified.chain, now))
+    errors = list(_complaints(certified, now))
     try:
         prove(certified, OFFERED[profile])
     except CertificateError as error:
@@ -333,8 +377,8 @@ def _inspected(pair: Pair, now: datetime, profile: str) -> Report:
 
 def _unanchored(chain: Sequence[x509.Certificate]) -> bool:
     """Whether the chain leads to no CA of this machine's, which stands here for those that clients know."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_default_verify_paths()
+    # The context must outlive its store, which OpenSSL owns.
+    context = _known_here(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), int(time.monotonic() / 60))
     store = context.get_cert_store()
     assert store is not None
     leaf, *others = map(crypto.X509.from_cryptography, chain)
@@ -343,6 +387,15 @@ def _unanchored(chain: Sequence[x509.Certificate]) -> bool:
     except crypto.X509StoreContextError as error:
         return error.errors[0] in _UNANCHORED
     return False
+
+
+@lru_cache(maxsize=1)
+def _known_here(_file: str | None, _directory: str | None, _minute: int) -> SSL.Context:
+    """The CAs of this machine, read once for many certificates; again in the next minute, as an update may change
+    them."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_default_verify_paths()
+    return context
 
 
 # --- telling -------------------------------------------------------------------------------------

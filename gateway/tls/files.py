@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,21 +13,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import (
-    load_der_private_key,
-    load_der_public_key,
-    load_pem_private_key,
-    pkcs7,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-# The words by which PEM blocks of a private key end, PKCS#8, RSA or EC alike (RFC 7468 10, 11).
-_KEY_MARK: Final = b"PRIVATE KEY-----"
+from . import formats
+
 _KEY_BEGINS: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-CERTIFICATE_MARK: Final = b"-----BEGIN CERTIFICATE-----"
-_LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
-_PKCS12: Final = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..|\x83...|\x80)\x02\x01\x03", re.DOTALL)
-"""PFX is a SEQUENCE that begins with the INTEGER 3 (RFC 7292 4)."""
+"""PKCS#8, RSA or EC (RFC 7468 10, 11)."""
+_CERTIFICATE_BEGINS: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
+"""The first label is what OpenSSL wrote before 0.9.5, and still reads."""
 
 
 class CertificateError(ValueError):
@@ -57,14 +48,17 @@ def certificates(
 ) -> tuple[x509.Certificate, ...]:
     """All of them.  Raises CertificateError, with `wanted` where nothing better can be said."""
     octets = read(path)
-    if CERTIFICATE_MARK not in octets:
-        raise CertificateError(f"{path}: no certificate in this file; {what_is(path, octets) or wanted}")
+    if not holds_certificate(octets):
+        raise CertificateError(f"{path}: no certificate in this file; {formats.what_is(path, octets) or wanted}")
     try:
-        return tuple(x509.load_pem_x509_certificates(octets))
-    except ValueError:
-        raise CertificateError(
-            f"{path}: a certificate in this file is damaged; fetch the file again from its issuer"
-        ) from None
+        found = tuple(x509.load_pem_x509_certificates(octets))
+        for one in found:
+            # cryptography parses these when they are asked for, and raises then.
+            _ = one.subject, one.issuer, one.not_valid_before_utc, one.not_valid_after_utc
+        return found
+    except Exception:  # of an unknown version, for one, which is no ValueError
+        cure = formats.damage(path, octets) or "fetch the file again from its issuer"
+        raise CertificateError(f"{path}: a certificate in this file is damaged; {cure}") from None
 
 
 def private_keys(path: Path, wanted: str, *, shared: bool = False) -> list[Any]:
@@ -74,27 +68,33 @@ def private_keys(path: Path, wanted: str, *, shared: bool = False) -> list[Any]:
     """
     octets = read(path)
     if not _KEY_BEGINS.search(octets):
-        other = "" if shared else what_is(path, octets)
+        other = "" if shared else formats.what_is(path, octets)
         raise CertificateError(f"{path}: no private key in this file; {other or wanted}")
     # Before the key's PEM block there may be certificates, or EC PARAMETERS.
     begins = [match.start() for match in _KEY_BEGINS.finditer(octets)]
     return [_private(path, octets[begin:end]) for begin, end in zip(begins, [*begins[1:], None], strict=True)]
 
 
+def holds_certificate(octets: bytes) -> bool:
+    return bool(_CERTIFICATE_BEGINS.search(octets))
+
+
+def holds_key(octets: bytes) -> bool:
+    return bool(_KEY_BEGINS.search(octets))
+
+
 def _private(path: Path, octets: bytes) -> Any:
     # cryptography tells apart what OpenSSL would lump together as "bad decrypt" or "no start line".
     if octets.startswith(b"-----BEGIN OPENSSH"):
-        raise CertificateError(
-            f"{path}: the private key has OpenSSH's own form; convert it in place: ssh-keygen -p -m PKCS8 -f {path}"
-        )
-    damaged = CertificateError(f"{path}: the private key in this file is damaged or of an unknown kind")
+        raise CertificateError(f"{path}: the private key has SSH's own form; {formats.ssh_key(path, octets)}")
+    cure = formats.damage(path, octets) or "restore it from a copy"
+    damaged = CertificateError(f"{path}: the private key in this file is damaged or of an unknown kind; {cure}")
     try:
         # The whole validation of an RSA key with 4096 bits takes 0.3 s, in which nobody would be served.
         private = load_pem_private_key(octets, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
-        raise CertificateError(
-            f"{path}: the private key is protected by a passphrase; remove it: openssl pkey -in {path} -out NEW"
-        ) from None
+        cure = formats.without_passphrase(path)
+        raise CertificateError(f"{path}: the private key is protected by a passphrase; remove it: {cure}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise damaged from None
     if isinstance(private, rsa.RSAPrivateKey) and not _signs(private):
@@ -112,66 +112,20 @@ def _signs(private: rsa.RSAPrivateKey) -> bool:
     return True
 
 
-def is_open(path: Path) -> bool:
-    """Whether every user of this machine may read it."""
+def rights_of_others(path: Path) -> str:
+    """What is wrong with who may read or write a private key, with the cure; nothing if only its owner and group may.
+
+    Who cannot enter a directory on the way cannot reach the file.
+    """
     try:
-        return bool(os.stat(path).st_mode & stat.S_IROTH)
+        mode = os.stat(path).st_mode
+        entered = all(os.stat(directory).st_mode & stat.S_IXOTH for directory in Path(os.path.realpath(path)).parents)
     except (OSError, ValueError):
-        return False
-
-
-# --- what else a file may be ---------------------------------------------------------------------
-
-_PEM: Final = {
-    b"CERTIFICATE REQUEST": "it holds a certificate signing request, which goes to the CA; the certificate is what "
-    "the CA sends back",
-    b"PKCS7": "it holds PKCS#7; convert it: openssl pkcs7 -print_certs -in {path} -out {path}.pem",
-    b"TRUSTED CERTIFICATE": "it holds an OpenSSL trusted certificate; convert it: openssl x509 -in {path} "
-    "-out {path}.pem",
-    b"PUBLIC KEY": "it holds a public key only; a public key cannot be used here",
-    b"PRIVATE KEY": "it holds a private key; are `certificate` and `key` exchanged?",
-    b"CERTIFICATE": "it holds a certificate; are `certificate` and `key` exchanged?",
-}
-"""What the label of a PEM block ends with -> what to say; the first that fits."""
-
-_DER: Final[tuple[tuple[Callable[[bytes], object], str], ...]] = (
-    (
-        x509.load_der_x509_certificate,
-        "it is a certificate in DER form; convert it: openssl x509 -inform DER -in {path} -out {path}.pem",
-    ),
-    (
-        lambda octets: load_der_private_key(octets, None, unsafe_skip_rsa_key_validation=True),
-        "it is a private key in DER form; convert it: openssl pkey -inform DER -in {path} -out {path}.pem",
-    ),
-    (x509.load_der_x509_csr, _PEM[b"CERTIFICATE REQUEST"].replace("it holds", "it is")),
-    (load_der_public_key, _PEM[b"PUBLIC KEY"].replace("it holds", "it is").replace(" only", "")),
-    (
-        pkcs7.load_der_pkcs7_certificates,
-        "it is PKCS#7 in DER form; convert it: openssl pkcs7 -inform DER -print_certs -in {path} -out {path}.pem",
-    ),
-)
-"""Who can read it -> what it is."""
-
-
-def what_is(path: Path, octets: bytes) -> str:
-    """What a file holds in place of what was wanted, and the command that converts it; nothing if nobody knows."""
-    if not octets.strip():
-        return "it is empty; whatever writes it has not finished, or failed"
-    if octets.startswith(_UTF16):
-        return f"it is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path} > {path}.pem"
-    for label in _LABEL.findall(octets):
-        for ending, words in _PEM.items():
-            if label.endswith(ending):
-                return words.format(path=path)
-    if _PKCS12.match(octets):
-        return (
-            f"it is PKCS#12 (.pfx, .p12); convert it: openssl pkcs12 -in {path} -nodes -out {path}.pem "
-            "(and add -legacy if openssl calls it unsupported)"
-        )
-    for understands, words in _DER:
-        with suppress(ValueError, UnsupportedAlgorithm):
-            with suppress(TypeError), warnings.catch_warnings():  # who wants a passphrase is asked by openssl
-                warnings.simplefilter("ignore")  # it is not quite DER
-                understands(octets)
-            return words.format(path=path)
-    return ""
+        return ""
+    rights = {"r": ("read", stat.S_IROTH), "w": ("write", stat.S_IWOTH)}
+    letters = "".join(letter for letter, (_word, bit) in rights.items() if mode & bit)
+    if not entered or not letters:
+        return ""
+    words = " and ".join(rights[letter][0] for letter in letters)
+    cure = f"take that right away: chmod o-{letters} {shlex.quote(str(path))}"
+    return f"every user of this machine can {words} the private key; {cure}"

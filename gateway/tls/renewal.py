@@ -18,12 +18,11 @@ from .certificates import (
     Authorities,
     CertificateError,
     Certified,
-    covers,
     load,
     load_authorities,
-    not_covered,
     remarks,
 )
+from .remarks import about_all
 from .server import Inventory, ServerTLS
 
 INTERVAL: Final = 5.0
@@ -89,6 +88,8 @@ class Renewal:
         self._servers: list[ServerTLS] = []
         self._rotated = self._now()
         self._delayed: Delayed | None = None
+        self._said: frozenset[str] = frozenset()
+        """What was told last of all certificates together."""
 
     def serve(self, values: TLS, alpn: tuple[bytes, ...]) -> ServerTLS:
         """TLS for one service, loaded and kept up to date.  A file that several services name is read and told once.
@@ -116,7 +117,8 @@ class Renewal:
         return list(dict.fromkeys(lines))
 
     def start(self, reactor: Reactor) -> None:
-        """Look every INTERVAL seconds, from INTERVAL seconds on."""
+        """Tell what is wrong with all certificates together; look every INTERVAL seconds, from INTERVAL seconds on."""
+        self._tell_together()
         self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
 
     def stop(self) -> None:
@@ -164,6 +166,7 @@ class Renewal:
         self._watched[source] = _Watched(found, seen, warned=None if changed else watched.warned)
         if changed:
             self._tell("renewed", source, found)
+            self._tell_together()
 
     def _swap(self, source: Source, found: Certified | Authorities) -> None:
         """For all services or for none.  Raises CertificateError."""
@@ -203,20 +206,20 @@ class Renewal:
                     days=found.days(self._now()),
                     tlsa=found.tlsa,
                     detail=detail,
-                    warning="; ".join(self._remarks(state, found)) or None,
+                    warning=" | ".join(_remarks(found)) or None if state in ("loaded", "renewed") else None,
                 )
             case Authorities():
                 counted = f"{len(found.certificates)} issuers of client certificates"
                 self._emit("certificate", state=state, certificate=str(found.path), detail=detail or counted)
 
-    def _remarks(self, state: str, found: Certified) -> Iterator[str]:
-        """What clients will complain of, in what is served from now on."""
-        if state in ("loaded", "renewed"):
-            yield from remarks(found)
-            served = [watched.found for watched in self._watched.values()]
-            names = [one.names for one in served if isinstance(one, Certified)]
-            if self._hostname and not any(covers(known, self._hostname) for known in names):
-                yield not_covered(found.pair, self._hostname)
+    def _tell_together(self) -> None:
+        """What only all certificates together show, once all services have theirs; each once while it is so."""
+        served = [watched.found for watched in self._watched.values() if isinstance(watched.found, Certified)]
+        found = {text: one for one, text in about_all(served, self._hostname)}
+        for text, one in found.items():
+            if text not in self._said:
+                self._emit("certificate", state="warning", certificate=str(one.pair.certificate), warning=text)
+        self._said = frozenset(found)
 
     def _inventory(self, other: Mapping[Source, Certified | Authorities]) -> Inventory:
         """Everything that is served, with these in place of what was."""
@@ -239,6 +242,12 @@ def _files(source: Source) -> tuple[Path, ...]:
             return (certificate,) if key is None else (certificate, key)
         case path:
             return (path,)
+
+
+def _remarks(found: Certified) -> Iterator[str]:
+    """What clients will complain of; the event names the file already."""
+    for text in remarks(found):
+        yield text.removeprefix(f"{found.pair.certificate}: ")
 
 
 def _read(source: Source, now: datetime) -> Certified | Authorities:

@@ -41,7 +41,9 @@ class Office:
         ends: datetime.datetime | None = None,
     ) -> Pair:
         """A certificate with its chain, and its key; what stood in the files is written over."""
-        issued = self.ca.issue_cert(*names, key_type=kind, not_before=begins, not_after=ends)
+        issued = self.ca.issue_cert(
+            *names, key_type=kind, not_before=begins or NOW - DAY, not_after=ends or NOW + 90 * DAY
+        )
         pair = Pair(self.directory / f"{file}.pem", self.directory / f"{file}.key")
         assert pair.key is not None
         pair.key.write_bytes(issued.private_key_pem.bytes())

@@ -269,13 +269,13 @@ def test_T19_at_SIGHUP_certificates_are_read_again_and_judged_at_once(
         told = gateway.log.wait("signal", signal="SIGHUP")
         assert (told["certificates"], told["log"]) == ("read", "none")
         # Before the answer, and so without the watch, which looks every five seconds.
-        assert [event["state"] for event in gateway.log.events("certificate")] == ["loaded", "renewed"]
+        assert [event["state"] for event in gateway.log.events("certificate")] == ["loaded", "warning", "renewed"]
         secure(gateway, ssl.create_default_context(cafile=str(fresh.authority)), "imap").reset()
         mine.certificate.write_text("nothing of the kind\n")
         gateway.process.send_signal(signal.SIGHUP)
         gateway.log.wait("signal", signal="SIGHUP", count=2)
         states = [event["state"] for event in gateway.log.events("certificate")]
-        assert states == ["loaded", "renewed", "refused"]
+        assert states == ["loaded", "warning", "renewed", "refused"]
         # The old one is still served.
         secure(gateway, ssl.create_default_context(cafile=str(fresh.authority)), "imap").reset()
 
