@@ -375,6 +375,7 @@ class IMAP:
         self._begun = False  # ... and has begun to answer
         self._wire = b""  # the tag of the command that is under way, ours or the client's
         self._given = False  # the backend has all that the login under way takes
+        self._mechanism = b""  # ... and by which mechanism
         self._unpaid: dict[bytes, Login] = {}  # by tag: commands that got an untagged BAD, and may still get a reply
         self._may_ask = False  # the backend may still ask for more of one of them
         self._ahead: Line | Unclean | TooLong | None = None  # the client's next line, heard already
@@ -697,7 +698,9 @@ class IMAP:
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
         if sasl.refused(mechanism):
             return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
-        return (yield from self._prove(command, mechanism.upper(), given=bool(initial)))
+        return (
+            yield from self._prove(command, mechanism.upper(), given=bool(initial) and sasl.proves(mechanism, initial))
+        )
 
     def _prove(self, command: Command, mechanism: bytes, *, given: bool = False) -> Generator[Request, Any, bool]:
         """A login, however long it takes.  Its success is the backend's tagged OK and nothing else; `given` tells
@@ -770,7 +773,7 @@ class IMAP:
         if asking or command.tag in self._unpaid or len(self._unpaid) == UNPAID:
             yield from self._settle(command.tag)
         self._wire = command.tag
-        self._given = False
+        self._given, self._mechanism = False, mechanism
         verdict = yield from self._dialogue(command, given)
         if mechanism:
             _must_be_earned(verdict, self._given)
@@ -864,7 +867,8 @@ class IMAP:
                         continue
                     return reply
                 case Line(text=text) if sasl.RESPONSE.match(text):
-                    self._given = text != b"*"
+                    cancelled = sasl.cancels(text)
+                    self._given = not cancelled and (self._given or sasl.proves(self._mechanism, text))
                     yield Send(BACKEND, text + b"\r\n")
                 case _:
                     if isinstance(heard, TooLong):

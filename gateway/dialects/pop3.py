@@ -83,8 +83,11 @@ _OTHERWISE: Final = re.compile(
     re.IGNORECASE,
 )
 """A refusal of USER that sends the client another way: `-ERR Plaintext authentication disallowed`, `-ERR use AUTH`."""
-BARE: Final = frozenset({b"AUTH", b"CAPA", b"LANG", b"NOOP", b"QUIT", b"STLS", b"UTF8"})
-"""Commands that have no arguments, and look like base64."""
+BARE: Final = frozenset({
+    b"APOP", b"AUTH", b"CAPA", b"DELE", b"HELP", b"LANG", b"LAST", b"LIST", b"NOOP", b"PASS", b"QUIT", b"RETR", b"RSET",
+    b"STAT", b"STLS", b"TOP", b"UIDL", b"USER", b"UTF8", b"XTND",
+})  # fmt: skip
+"""Commands, which look like base64 where they have no arguments."""
 AUTHORITY: Final = frozenset({b"XCLIENT", b"XOIP"})
 """Commands by which a trusted address speaks for others, as Dovecot and Zimbra know them."""
 

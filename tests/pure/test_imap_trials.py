@@ -713,3 +713,24 @@ def test_T11_words_that_cannot_be_told_apart_are_no_credentials() -> None:
     odd = b'a LOGIN \\" "" x\r\n'
     end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
     inside().client(odd, to_backend(odd)).backend(b"a OK in\r\n", *end).run()
+
+
+@pytest.mark.parametrize("response", [b"", b"=", b"* ", b"*"], ids=repr)
+def test_T11_a_response_that_says_nothing_earns_no_success(response: bytes) -> None:
+    end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
+    command = b"a AUTHENTICATE NTLM\r\n"
+    play = inside().client(command, to_backend(command)).backend(b"+ \r\n", to_client(b"+ \r\n"))
+    play.client(response + b"\r\n", to_backend(response + b"\r\n")).backend(b"a OK in\r\n", *end).run()
+
+
+def test_T11_an_initial_response_that_says_nothing_earns_no_success() -> None:
+    end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
+    command = b"a AUTHENTICATE NTLM =\r\n"
+    inside().client(command, to_backend(command)).backend(b"a OK in\r\n", *end).run()
+
+
+def test_T11_an_empty_last_response_of_GSSAPI_takes_nothing_back() -> None:
+    command, token = b"a AUTHENTICATE GSSAPI\r\n", b"YIICWQ==\r\n"
+    play = inside().client(command, to_backend(command)).backend(b"+ \r\n", to_client(b"+ \r\n"))
+    play.client(token, to_backend(token)).backend(b"+ YII=\r\n", to_client(b"+ YII=\r\n"))
+    play.client(b"\r\n", to_backend(b"\r\n")).backend(b"a OK in\r\n", PROVEN, to_client(b"a OK in\r\n"), SPLICE).run()
