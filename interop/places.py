@@ -33,6 +33,9 @@ _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "TERM": "xterm", "DEBIAN_FRO
 _ENTER = """
 house=$1; shared=$2; shift 2
 mount -t proc proc "$house/proc"
+# Some programs look up the machine's own name, whatever this machine calls itself.
+echo old.example.test >/proc/sys/kernel/hostname
+echo '127.0.0.1 localhost old.example.test' >"$house/etc/hosts"
 mount --rbind /dev "$house/dev"
 mount -t tmpfs tmpfs "$house/tmp"
 mount -t tmpfs tmpfs "$house/run"
@@ -126,7 +129,7 @@ class House:
 
     def command(self, argv: Sequence[str], shared: Path | None = None) -> list[str]:
         enter = ("sh", "-ec", _ENTER, "enter", str(self.path), str(shared or ""))
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", *enter, *argv]
+        return ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", *enter, *argv]
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def need_root() -> None:
     for program, package in (("unshare", "util-linux"), ("mount", "mount"), ("apt-get", "apt")):
         if shutil.which(program) is None:
             raise Missing(f"this needs {program} (Debian package {package}); it runs on Debian and its relatives")
-    tried = run(Here(), ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+    tried = run(Here(), ["unshare", "--mount", "--uts", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
     if tried.status:
         raise Missing(
             f"this machine does not let root mount in a namespace of its own: {tried.said.strip()}\n"
@@ -261,7 +264,6 @@ def _base() -> Path:
     no = base / "usr" / "sbin" / "policy-rc.d"
     no.write_text("#!/bin/sh\nexit 101\n")
     no.chmod(0o755)
-    (base / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     (base / "etc" / "mailname").write_text("old.example.test\n")
     (base / "complete").touch()
     return base

@@ -62,8 +62,10 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, directory: Path, mailbox: Mailbox) -> Iterator[Running]:
-    """The server, until the end of the block."""
+def running(
+    server: Server, directory: Path, mailbox: Mailbox, more: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """The server, until the end of the block; `more` words to fill in."""
     directory.mkdir()
     directory.chmod(0o755)  # servers give up their rights
     log = directory / "log"
@@ -76,6 +78,7 @@ def running(server: Server, directory: Path, mailbox: Mailbox) -> Iterator[Runni
             "LMTP": mailbox.address.rpartition(":")[2],
             "USER": USER,
             "PASSWORD": CANARY,
+            **(more or {}),
         }
         for name, text in server.files.items():
             (directory / name).write_text(_filled(text, values))
@@ -288,6 +291,39 @@ EXIM_PRDR = Server(
     _EXIM_SCRIPT,
     {"exim.conf": _EXIM.replace("PRDR", "prdr_enable = true")},
 )
+
+# Whoever is on the list hears a refusal instead of the rest of the greeting.
+_POSTSCREEN_MAIN = """
+postscreen_upstream_proxy_protocol = haproxy
+postscreen_access_list =
+postscreen_greet_wait = 1s
+postscreen_dnsbl_sites = dnsbl.example.test
+postscreen_dnsbl_action = drop
+postscreen_dnsbl_ttl = 1s
+postscreen_dnsbl_min_ttl = 1s
+postscreen_dnsbl_max_ttl = 1s
+smtpd_upstream_proxy_protocol = haproxy
+"""
+_POSTSCREEN_MASTER = """127.0.0.1:@SMTP@ inet n - n - 1 postscreen
+smtpd pass - - n - - smtpd
+dnsblog unix - - n - 0 dnsblog
+tlsproxy unix - - n - 0 tlsproxy
+"""
+POSTSCREEN = Server(
+    "Postfix postscreen",
+    POSTFIX_HOUSE,
+    POSTFIX_PACKAGES,
+    ("smtp",),
+    "cd @DIR@; mount --bind resolv.conf /etc/resolv.conf" + POSTFIX_START,
+    {
+        "main.cf": _POSTFIX_MAIN.replace("disable_dns_lookups = yes", "").replace("sasl_auth_enable = yes", "sasl_auth_enable = no")
+        + _POSTSCREEN_MAIN,
+        "master.cf": _POSTSCREEN_MASTER + POSTFIX_SERVICES,
+        "resolv.conf": "nameserver @RESOLVER@\n",
+    },
+    login=False,
+)
+"""@RESOLVER@ is the address of the one who knows the list."""
 
 _OPENSMTPD = """
 listen on 127.0.0.1 port @SMTP@ hostname old.example.test
