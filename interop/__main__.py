@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from interop.clients import CLIENTS
+from interop.clients import CLIENTS, Client
 from interop.matrix import Outcome, install, play, show, world
 from interop.places import Missing, need_root
-from interop.servers import SERVERS
+from interop.servers import SERVERS, Server
 from interop.table import page
+from interop.trials import TRIALS, attempt
 
 PAGE = Path(__file__).parent.parent / "docs" / "compatibility.md"
 
@@ -21,33 +23,41 @@ def main() -> int:
     parser.add_argument("--client", action="append", metavar="NAME", help="this client only; may be repeated")
     parser.add_argument("--server", action="append", metavar="NAME", help="this server only; may be repeated")
     parser.add_argument("--page", type=Path, default=None, help=f"where to write the page; a full run writes {PAGE}")
+    parser.add_argument("--trials", action="store_true", help="only the trials below the tables")
     chosen = parser.parse_args()
+    everything = not (chosen.client or chosen.server or chosen.trials)
     clients = [client for client in CLIENTS if not chosen.client or client.name in chosen.client]
     servers = [server for server in SERVERS if not chosen.server or server.name in chosen.server]
     if not clients or not servers:
         known = ", ".join(dict.fromkeys([*(one.name for one in CLIENTS), *(one.name for one in SERVERS)]))
         parser.error(f"there is no such client or server; there are: {known}")
+    trials = TRIALS if everything or chosen.trials else ()
     try:
         need_root()
         install(clients, servers)
-        spoken = {protocol for server in servers for protocol in server.protocols}
-        clients = [client for client in clients if client.protocol in spoken]
-        outcomes: list[Outcome] = []
-        with world(servers) as there:
-            for outcome in play(there, clients):
-                show(outcome)
-                outcomes.append(outcome)
-        written = chosen.page or (None if chosen.client or chosen.server else PAGE)
-        text = page(clients, servers, outcomes, datetime.now(timezone.utc).date())
+        outcomes = [] if chosen.trials else run_all(clients, servers)
+        tried = [(trial, attempt(trial)) for trial in trials]
+        text = page(clients, servers, outcomes, datetime.now(timezone.utc).date(), tried)
     except Missing as missing:
         print(missing, file=sys.stderr)
         return 2
     print(text)
+    written = chosen.page or (PAGE if everything else None)
     if written is not None:
         written.write_text(text)
-    wrong = [outcome for outcome in outcomes if not outcome.ok and not outcome.known]
-    print(f"{len(outcomes)} runs, {len(wrong)} not as they should be", file=sys.stderr)
+    wrong = sum(not outcome.ok and not outcome.known for outcome in outcomes) + sum(bool(said) for _, said in tried)
+    print(f"{len(outcomes)} runs, {len(tried)} trials, {wrong} not as they should be", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def run_all(clients: Sequence[Client], servers: Sequence[Server]) -> list[Outcome]:
+    spoken = {protocol for server in servers for protocol in server.protocols}
+    outcomes: list[Outcome] = []
+    with world(servers) as there:
+        for outcome in play(there, [client for client in clients if client.protocol in spoken]):
+            show(outcome)
+            outcomes.append(outcome)
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from interop.jobs import HOST, SENDER, Command, Job, Mode, found_in
+from interop.jobs import HOST, MODES, SENDER, WRONG_NAME, Command, Job, Mode, found_in
 from interop.places import Environment, House, Modules, Place
 from interop.servers import EXIM_HOUSE, EXIM_PACKAGES, EXIM_START, POSTFIX_HOUSE, POSTFIX_PACKAGES, POSTFIX_SERVICES
 
@@ -30,10 +30,8 @@ class Client:
     how: Callable[[Job], Command]
     lacks: Mapping[Mode, str] = field(default_factory=dict)
     """Ways to start TLS that it does not know, and how that is known.  They are tried all the same."""
-    blind: str = ""
-    """Why it accepts a certificate that it should refuse, where that is known."""
     faults: Mapping[tuple[Mode, str], str] = field(default_factory=dict)
-    """Way to start TLS and server -> why it does not get through there, where that is the client's own fault."""
+    """Way to start TLS, and server or control -> why it fails there, where that is the client's own fault."""
 
 
 def _debian(
@@ -43,9 +41,9 @@ def _debian(
     how: Callable[[Job], Command],
     *,
     lacks: Mapping[Mode, str] | None = None,
-    blind: str = "",
+    faults: Mapping[tuple[Mode, str], str] | None = None,
 ) -> Client:
-    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, blind)
+    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, faults or {})
 
 
 def _implicit(job: Job) -> bool:
@@ -647,14 +645,15 @@ CLIENTS: tuple[Client, ...] = (
         "smtp",
         "swaks libnet-ssleay-perl libauthen-sasl-perl",
         _swaks,
-        blind="swaks of 2020 checks who issued a certificate, and not for whom",
+        faults={
+            (mode, WRONG_NAME): "swaks of 2020 checks who issued a certificate, and not for whom" for mode in MODES
+        },
     ),
     # IMAP
-    Client(
+    _debian(
         "curl",
         "imap",
-        DEBIAN,
-        ("curl",),
+        "curl",
         _curl_reads,
         faults={
             ("starttls", "Courier"): "curl 7.88 does not forget LOGINDISABLED after STARTTLS, and Courier lists "
@@ -671,7 +670,10 @@ CLIENTS: tuple[Client, ...] = (
         "imap",
         "offlineimap3",
         _offlineimap,
-        blind="offlineimap 8.0.0 checks no certificate after STARTTLS; with implicit TLS it does",
+        faults={
+            ("starttls", WRONG_NAME): "after STARTTLS, offlineimap 8.0.0 checks who issued the certificate, and not for"
+            " whom; with implicit TLS it checks both"
+        },
     ),
     _debian("Perl Mail::IMAPClient", "imap", "libmail-imapclient-perl", _script("perl", "-e", _PERL_IMAP)),
     _debian("Ruby net-imap", "imap", "ruby", _script("ruby", "-e", _RUBY_IMAP)),

@@ -15,6 +15,9 @@ from interop.places import Ended
 
 Mode = Literal["starttls", "implicit"]
 MODES: tuple[Mode, ...] = ("starttls", "implicit")
+WRONG_ISSUER, WRONG_NAME = "wrong issuer", "wrong name"
+CONTROLS = (WRONG_ISSUER, WRONG_NAME)
+"""Ports of the gateway whose certificates a client must refuse."""
 HOST = "localhost"
 """The name by which every client knows the gateway.  It is in the right certificate and not in the wrong one."""
 USER = "grete"

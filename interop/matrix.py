@@ -23,15 +23,13 @@ import trustme
 
 from interop import servers
 from interop.clients import CLIENTS, Client
-from interop.jobs import MODES, USER, Job, Letter, Mode
+from interop.jobs import CONTROLS, MODES, USER, WRONG_ISSUER, WRONG_NAME, Job, Letter, Mode
 from interop.places import Ended, Place, run
 from interop.servers import Running, Server
 from tests.process import running
 from tests.process.running import CANARY, Gateway, Identity, Service
 from tests.process.servers import Mailbox
 
-WRONG_ISSUER, WRONG_NAME = "wrong issuer", "wrong name"
-CONTROLS = (WRONG_ISSUER, WRONG_NAME)
 ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
 LIFE = 7200
@@ -119,13 +117,10 @@ class World:
         came = self._came(job, ended, command.fetched(ended), proven)
         shutil.rmtree(job.directory, ignore_errors=True)
         tls = next((session for session in sessions if session), "")
-        if control:
-            detail, known = self._refused(came, bool(sessions), proven, ended), bool(client.blind)
-            detail = f"{client.blind}" if detail and known else detail
-        else:
-            why = client.lacks.get(mode) or client.faults.get((mode, against))
-            detail, known = self._worked(job, came, tls, ended), why is not None
-            detail = f"{why}: {detail}" if detail and known else detail
+        said = self._refused(came, bool(sessions), proven, ended) if control else self._worked(job, came, tls, ended)
+        why = client.faults.get((mode, against)) or ("" if control else client.lacks.get(mode, ""))
+        known = bool(said and why)
+        detail = f"{why}: {said}" if known else said
         return Outcome(client.protocol, client.name, mode, against, not detail, detail, known, tls, seconds)
 
     def _seen(self, service: str, since: int) -> tuple[list[str], bool]:
@@ -191,18 +186,16 @@ def certificates(directory: Path) -> tuple[Identity, Path, Path]:
     """The right one, one of an issuer that nobody knows, and one for another name."""
     identity = Identity.issue(directory)
     authority = trustme.CA()
-    files = {"right": directory / "certificate.pem"}
-    right, other, name = directory / "right.pem", directory / "other-issuer.pem", directory / "other-name.pem"
+    other, name = directory / "other-issuer.pem", directory / "other-name.pem"
     authority.cert_pem.write_to_path(str(identity.authority))
     for issuer, names, file in (
-        (authority, identity.names, files["right"]),
+        (authority, identity.names, identity.certificate),
         (trustme.CA(), identity.names, other),
         (authority, ("elsewhere.example.test",), name),
     ):
         # fetchmail 6.4 wants a common name, as public CAs write it.
         issued = issuer.issue_cert(*names, common_name=names[0])
         issued.private_key_and_cert_chain_pem.write_to_path(str(file))
-    del right
     return identity, other, name
 
 

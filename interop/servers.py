@@ -316,7 +316,9 @@ POSTSCREEN = Server(
     ("smtp",),
     "cd @DIR@; mount --bind resolv.conf /etc/resolv.conf" + POSTFIX_START,
     {
-        "main.cf": _POSTFIX_MAIN.replace("disable_dns_lookups = yes", "").replace("sasl_auth_enable = yes", "sasl_auth_enable = no")
+        "main.cf": _POSTFIX_MAIN.replace("disable_dns_lookups = yes", "").replace(
+            "sasl_auth_enable = yes", "sasl_auth_enable = no"
+        )
         + _POSTSCREEN_MAIN,
         "master.cf": _POSTSCREEN_MASTER + POSTFIX_SERVICES,
         "resolv.conf": "nameserver @RESOLVER@\n",

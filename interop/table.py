@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 from interop.clients import Client
-from interop.jobs import MODES, Mode
-from interop.matrix import CONTROLS, Outcome
+from interop.jobs import CONTROLS, MODES, Mode
+from interop.matrix import Outcome
 from interop.servers import Server
+from interop.trials import Trial
 
 HEAD = """# Compatibility
 
@@ -31,7 +32,14 @@ NAMES = {"smtp": "SMTP", "imap": "IMAP", "pop3": "POP3"}
 WAYS: Mapping[Mode, str] = {"starttls": "STARTTLS", "implicit": "implicit TLS"}
 
 
-def page(clients: Sequence[Client], servers: Sequence[Server], outcomes: Sequence[Outcome], day: date) -> str:
+def page(
+    clients: Sequence[Client],
+    servers: Sequence[Server],
+    outcomes: Sequence[Outcome],
+    day: date,
+    trials: Sequence[tuple[Trial, str]] = (),
+) -> str:
+    """`trials`: with what went wrong in each, or nothing."""
     lines = [HEAD.format(day=day.isoformat())]
     for server in servers:
         version = f"{server.house.version(server.packages[0])} ({server.house.origin})"
@@ -39,6 +47,7 @@ def page(clients: Sequence[Client], servers: Sequence[Server], outcomes: Sequenc
     for protocol, name in NAMES.items():
         lines += _section(name, [one for one in clients if one.protocol == protocol],
                           [one for one in outcomes if one.protocol == protocol])  # fmt: skip
+    lines += _trials(trials)
     return "".join(lines)
 
 
@@ -53,20 +62,31 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
     notes: list[str] = []
     for client in clients:
         mine = {(one.mode, one.against): one for one in outcomes if one.client == client.name}
-        cells = ["-" if mode in client.lacks else _cell(mine.get((mode, server))) for mode, server in columns]
+        cells = [_cell(mine.get(column), column[0] in client.lacks) for column in columns]
         controls = [one for (_, server), one in mine.items() if server in CONTROLS]
         verified = "-" if not controls else "yes" if all(one.ok for one in controls) else "no"
         version = f"{client.place.version(client.packages[0])} ({client.place.origin})"
         yield f"| {client.name} | {version} | {' | '.join(cells)} | {verified} |\n"
-        said = dict.fromkeys(
-            f"* {client.name}, {WAYS[one.mode]}, {one.against}: {one.detail}" for one in mine.values() if one.detail
-        )
-        notes += said
+        alike: dict[tuple[Mode, str], list[str]] = {}
+        for one in mine.values():
+            if one.detail:
+                alike.setdefault((one.mode, one.detail), []).append(one.against)
+        for (mode, detail), where in alike.items():
+            notes.append(f"* {client.name}, {WAYS[mode]}, {', '.join(where)}: {detail}")
     if notes:
         yield "\n" + "\n".join(notes) + "\n"
 
 
-def _cell(outcome: Outcome | None) -> str:
+def _cell(outcome: Outcome | None, unknown: bool) -> str:
     if outcome is None:
         return "-"
-    return "ok" if outcome.ok else "no"
+    return "ok" if outcome.ok else "-" if unknown else "no"
+
+
+def _trials(trials: Sequence[tuple[Trial, str]]) -> Iterable[str]:
+    if not trials:
+        return
+    yield "\n## More than a mail that arrives\n\n| trial | server | what is expected | went so |\n|---|---|---|---|\n"
+    for trial, wrong in trials:
+        server = f"{trial.server.name} {trial.server.house.version(trial.server.packages[0])}"
+        yield f"| {trial.name} | {server} | {trial.expected} | {f'no: {wrong}' if wrong else 'yes'} |\n"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
+import shutil
 import smtplib
 import socket
 import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interop import servers
-from interop.clients import DEBIAN
-from interop.jobs import HOST, MODES, SENDER, Letter, Mode
+from interop.clients import CLIENTS, DEBIAN
+from interop.jobs import HOST, MODES, SENDER, Job, Letter, Mode
+from interop.matrix import install
 from interop.places import Ended, run
 from interop.servers import EXIM_PRDR, OPENSMTPD, POSTSCREEN, Running, Server
 from tests.process import running
@@ -84,6 +86,7 @@ class Stage:
 
 @contextmanager
 def stage(trial: Trial) -> Iterator[Stage]:
+    install([client for client in CLIENTS if client.name in ("Exim", "swaks")], [trial.server])
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interop-", dir="/tmp")))
         directory.chmod(0o711)
@@ -99,6 +102,8 @@ def stage(trial: Trial) -> Iterator[Stage]:
         home.mkdir()
         service = Service("smtp", "old", options={"policy": "auth-only"})
         gateway = stack.enter_context(running.running(home, identity, [service], {"backend:old": section}))
+        if "identity" not in trial.backend:
+            gateway.log.wait("relay-closed")  # until then it serves nobody
         job = directory / "client"
         job.mkdir()
         authority = job / "authority.pem"
@@ -162,16 +167,22 @@ def _prdr(stage: Stage) -> str:
     for mode in MODES:
         letter = Letter.new()
         wanted = [f"{name}-{mode}@example.test" for name in ("one", "two")]
-        ended = stage.send(letter, wanted, mode, "--prdr")
-        if ended.status:
-            return f"swaks ended with status {ended.status}: {_said(ended)}"
-        if "PRDR" in ended.said.replace("--prdr", ""):
-            return "the client was offered PRDR"
+        port = stage.gateway.address("smtp", mode)[1]
+        folder = stage.directory / mode
+        folder.mkdir()
+        authority = Path(shutil.copy(stage.authority, folder))
+        sender = next(client for client in CLIENTS if client.name == "Exim")  # it uses PRDR wherever it is offered
+        command = sender.how(Job("smtp", mode, port, authority, folder, ",".join(wanted), letter))
+        ended = run(sender.place, [str(word) for word in command.argv], shared=folder, stdin=command.stdin)
+        if "PRDR" in ended.said:
+            return f"the client was offered PRDR: {ended.said}"
         for recipient in wanted:
             if wrong := stage.arrived(recipient, letter):
-                return wrong
+                return f"{wrong}: {ended.said}"
             if stage.again(recipient):
                 return f"{recipient} has the mail twice"
+        if ended.said.count(" => ") + ended.said.count(" -> ") != len(wanted) or " == " in ended.said:
+            return f"the client does not take the mail for delivered: {ended.said}"
     return ""
 
 
@@ -191,16 +202,13 @@ def _second_ehlo(stage: Stage) -> str:
     return ""
 
 
-_BLOCKED = re.compile(
-    rf"^<(?:~|\*\*|-|~\*| )*\s*521 5\.7\.1 Service unavailable; client \[{re.escape(LISTED)}\] blocked using dnsbl",
-    re.MULTILINE,
-)
+_BLOCKED = f" 521 5.7.1 Service unavailable; client [{LISTED}] blocked using dnsbl.example.test"
 
 
 def _postscreen(stage: Stage) -> str:
     for mode in MODES:
         refused = stage.send(Letter.new(), [f"listed-{mode}@example.test"], mode, source=LISTED)
-        if not refused.status or not _BLOCKED.search(refused.said):
+        if not refused.status or _BLOCKED not in refused.said:
             return f"the listed client hears, with status {refused.status}: {_said(refused)}"
         letter = Letter.new()
         recipient = f"honest-{mode}@example.test"
@@ -216,8 +224,8 @@ TRIALS: tuple[Trial, ...] = (
     Trial(
         "PRDR",
         EXIM_PRDR,
-        "With `prdr_enable = true`, a client that would use PRDR sends to two recipients. It is not offered PRDR, hears"
-        " 250, and each recipient has the mail once.",
+        "The server has `prdr_enable = true`. Exim, which uses PRDR wherever it is offered, sends a mail to two"
+        " recipients. It is not offered PRDR. It takes the mail for delivered, and each recipient has it once.",
         _prdr,
         {},
     ),
@@ -232,13 +240,20 @@ TRIALS: tuple[Trial, ...] = (
         "a blocklist",
         POSTSCREEN,
         "postscreen refuses a client that a DNS blocklist knows. That client hears the server's own 521. The next"
-        " client, a second later, gets its mail through.",
+        " client gets its mail through at once.",
         _postscreen,
         {"identity": "proxy-v1"},
     ),
 )
 
 
-def play(trial: Trial) -> str:
-    with stage(trial) as there:
-        return trial.play(there)
+def attempt(trial: Trial) -> str:
+    """Nothing if it went as expected, else what went wrong."""
+    try:
+        with stage(trial) as there:
+            wrong = trial.play(there)
+    except AssertionError as broken:
+        # The gateway did not start, did not end well, or logged what it must not.
+        wrong = " ".join(str(broken).split())[:300]
+    print(f"{trial.name}: {wrong or 'as expected'}", file=sys.stderr, flush=True)
+    return wrong

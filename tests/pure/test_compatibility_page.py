@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path
 
 from interop.clients import Client
-from interop.jobs import Command, Job, Mode
-from interop.matrix import WRONG_ISSUER, WRONG_NAME, Outcome
+from interop.jobs import WRONG_ISSUER, WRONG_NAME, Command, Job, Mode
+from interop.matrix import Outcome
 from interop.places import House
 from interop.servers import Server
 from interop.table import page
