@@ -13,6 +13,7 @@ from interop.matrix import Outcome
 from interop.places import House
 from interop.servers import Server
 from interop.table import page
+from interop.trials import Stage, Trial
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,28 @@ def test_T25_the_page_has_a_row_for_each_client_and_a_reason_for_each_no() -> No
     assert "* blind, STARTTLS, wrong name: the mail came through" in lines
     assert "2026-11-27" in lines[2]
     assert not any("## SMTP" in line for line in lines)
+
+
+def test_T25_what_fails_alike_at_several_servers_is_told_once() -> None:
+    lines = rows([
+        outcome("good", "starttls", "Old", "it said no", known=True),
+        outcome("good", "starttls", "Older", "it said no", known=True),
+        outcome("good", "implicit", "Old", "it said something else", known=True),
+    ])  # fmt: skip
+    assert "* good, STARTTLS, Old, Older: it said no" in lines
+    assert "* good, implicit TLS, Old: it said something else" in lines
+
+
+def test_T25_a_client_that_can_what_it_is_said_to_lack_is_shown_as_it_is() -> None:
+    lines = rows([outcome("good", "starttls", "Old"), outcome("bad", "implicit", "Old")])
+    assert "| bad | bad 1.0 (Debian) | - | ok | - |" in lines
+
+
+def test_T25_a_trial_that_failed_says_why() -> None:
+    def unplayed(stage: Stage) -> str:
+        raise AssertionError("nothing is played here")
+
+    trials = [(Trial(name, SERVER, "All is well.", unplayed, {}), wrong) for name, wrong in (("a", ""), ("b", "bang"))]
+    lines = page(CLIENTS, [SERVER], [], date(2026, 11, 27), trials).splitlines()
+    assert "| a | Old old 1.0 | All is well. | yes |" in lines
+    assert "| b | Old old 1.0 | All is well. | no: bang |" in lines
