@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from interop.jobs import HOST, MODES, SENDER, WRONG_NAME, Command, Job, Mode, found_in
+from interop.jobs import CONTROLS, HOST, MODES, SENDER, WRONG_NAME, Command, Job, Mode, found_in
 from interop.places import Environment, House, Modules, Place
 from interop.servers import EXIM_HOUSE, EXIM_PACKAGES, EXIM_START, POSTFIX_HOUSE, POSTFIX_PACKAGES, POSTFIX_SERVICES
 
@@ -32,6 +32,8 @@ class Client:
     """Ways to start TLS that it does not know, and how that is known.  They are tried all the same."""
     faults: Mapping[tuple[Mode, str], str] = field(default_factory=dict)
     """Way to start TLS, and server or control -> why it fails there, where that is the client's own fault."""
+    stalls: str = ""
+    """Why it stops for ever now and then, where that is its own fault.  Such a run says nothing and is repeated."""
 
 
 def _debian(
@@ -42,8 +44,9 @@ def _debian(
     *,
     lacks: Mapping[Mode, str] | None = None,
     faults: Mapping[tuple[Mode, str], str] | None = None,
+    stalls: str = "",
 ) -> Client:
-    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, faults or {})
+    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, faults or {}, stalls)
 
 
 def _implicit(job: Job) -> bool:
@@ -503,7 +506,7 @@ def _mutt_reads(job: Job) -> Command:
     )
     line = " ".join(f"'{word}'" for word in mutt)
     return Command(
-        ["timeout", "20", "script", "--quiet", "--return", "--command", line, "/dev/null"],
+        ["timeout", "8", "script", "--quiet", "--return", "--command", line, "/dev/null"],
         b"r\n" * 3 + b"q",
         {"HOME": str(job.directory)},
         found_in(copy),
@@ -671,9 +674,11 @@ CLIENTS: tuple[Client, ...] = (
         "offlineimap3",
         _offlineimap,
         faults={
-            ("starttls", WRONG_NAME): "after STARTTLS, offlineimap 8.0.0 checks who issued the certificate, and not for"
-            " whom; with implicit TLS it checks both"
+            ("starttls", control): "offlineimap 8.0.0 checks no certificate after STARTTLS; with implicit TLS it does"
+            for control in CONTROLS
         },
+        stalls="it may stop for ever after STARTTLS, in front of any server: it reads and writes one TLS 1.3 connection"
+        " in two threads at once. Such a run was repeated",
     ),
     _debian("Perl Mail::IMAPClient", "imap", "libmail-imapclient-perl", _script("perl", "-e", _PERL_IMAP)),
     _debian("Ruby net-imap", "imap", "ruby", _script("ruby", "-e", _RUBY_IMAP)),

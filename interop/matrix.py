@@ -24,7 +24,7 @@ import trustme
 from interop import servers
 from interop.clients import CLIENTS, Client
 from interop.jobs import CONTROLS, MODES, USER, WRONG_ISSUER, WRONG_NAME, Job, Letter, Mode
-from interop.places import Ended, Place, run
+from interop.places import PATIENCE, Ended, Place, run
 from interop.servers import Running, Server
 from tests.process import running
 from tests.process.running import CANARY, Gateway, Identity, Service
@@ -32,6 +32,8 @@ from tests.process.servers import Mailbox
 
 ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
+STALLED, AGAIN = 10.0, 5
+"""Seconds after which a client that stops now and then has stopped, and how often it is given another chance."""
 LIFE = 7200
 """Seconds after which the gateway ends, whatever became of the matrix."""
 
@@ -94,7 +96,17 @@ class World:
         )
 
     def do(self, client: Client, mode: Mode, against: str) -> Outcome:
-        """One client against one server, or in one of the controls, for which the first server stands."""
+        """A client that stops now and then, and did, has up to AGAIN more chances."""
+        outcome, stalled = self._once(client, mode, against)
+        for _ in range(AGAIN):
+            if not (stalled and client.stalls):
+                break
+            outcome, stalled = self._once(client, mode, against)
+        return outcome
+
+    def _once(self, client: Client, mode: Mode, against: str) -> tuple[Outcome, bool]:
+        """One client against one server, or in one of the controls, for which the first server stands; and whether it
+        had to be broken off."""
         control = against in CONTROLS
         behind = self.speakers(client.protocol)
         server = behind[0] if control else next(each for each in behind if each.server.name == against)
@@ -111,6 +123,7 @@ class World:
             shared=job.directory,
             stdin=command.stdin,
             environment={"HOME": str(job.directory), **command.environment},
+            patience=STALLED if client.stalls else PATIENCE,
         )
         seconds = time.monotonic() - begun
         sessions, proven = self._seen(service, since)
@@ -121,7 +134,8 @@ class World:
         why = client.faults.get((mode, against)) or ("" if control else client.lacks.get(mode, ""))
         known = bool(said and why)
         detail = f"{why}: {said}" if known else said
-        return Outcome(client.protocol, client.name, mode, against, not detail, detail, known, tls, seconds)
+        outcome = Outcome(client.protocol, client.name, mode, against, not detail, detail, known, tls, seconds)
+        return outcome, ended.broken_off
 
     def _seen(self, service: str, since: int) -> tuple[list[str], bool]:
         """The TLS versions of its sessions, and whether anything was proven or sent in one of them."""
@@ -160,6 +174,8 @@ class World:
             return "the mail came through"
         if proven:
             return "it went on, although the mail did not come through"
+        if ended.broken_off:
+            return "it did not come to an end"
         if not connected:
             return f"it did not connect: {reason(ended)}"
         return ""

@@ -61,6 +61,8 @@ class Ended:
     """Its standard output and error, as they came."""
     output: bytes
     """Its standard output alone."""
+    broken_off: bool = False
+    """It had to be ended."""
 
 
 class Place(Protocol):
@@ -230,16 +232,18 @@ def run(
         env={**_ENVIRONMENT, **(environment or {})},
         start_new_session=True,
     )
+    broken_off = False
     try:
         output, errors = process.communicate(stdin, patience)
         said = output + errors
     except subprocess.TimeoutExpired:
         _end_group(process)
         output, errors = process.communicate()
+        broken_off = True
         said = output + errors + f"\nit did not end in {patience:.0f} s".encode()
     finally:
         _end_group(process)
-    return Ended(process.returncode, said.decode(errors="replace"), output)
+    return Ended(process.returncode, said.decode(errors="replace"), output, broken_off)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -67,6 +67,8 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
         verified = "-" if not controls else "yes" if all(one.ok for one in controls) else "no"
         version = f"{client.place.version(client.packages[0])} ({client.place.origin})"
         yield f"| {client.name} | {version} | {' | '.join(cells)} | {verified} |\n"
+        if client.stalls and mine:
+            notes.append(f"* {client.name}: {client.stalls}")
         alike: dict[tuple[Mode, str], list[str]] = {}
         for one in mine.values():
             if one.detail:

@@ -90,3 +90,13 @@ def test_T25_a_client_of_the_matrix_gets_through_and_refuses_wrong_certificates(
         assert stored.difference(fetched) == ""
     assert gateway.log.wait("session", since, service=f"{client.protocol}-{RIGHT}")["tls"] == "TLSv1.3"
     assert gateway.log.wait("auth", since, service=f"{client.protocol}-{RIGHT}")["result"] == "ok"
+
+
+def test_T25_a_client_that_does_not_end_is_ended_with_all_that_it_started() -> None:
+    begun = "sleep 100 & echo $!; exec sleep 100"
+    ended = run(Here(), ["sh", "-c", begun], patience=0.3)
+    assert ended.broken_off
+    assert "did not end" in ended.said
+    child = Path("/proc", ended.output.decode().strip(), "stat")
+    # Nobody may have collected it yet.
+    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] in "ZX"

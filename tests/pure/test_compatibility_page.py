@@ -40,6 +40,7 @@ CLIENTS = [
     Client("good", "imap", SHELF, ("good",), how),
     Client("bad", "imap", SHELF, ("bad",), how, lacks={"implicit": "bad has no implicit TLS"}),
     Client("blind", "imap", SHELF, ("blind",), how),
+    Client("tired", "imap", SHELF, ("tired",), how, stalls="it falls asleep"),
 ]
 
 
@@ -58,6 +59,7 @@ def test_T25_the_page_has_a_row_for_each_client_and_a_reason_for_each_no() -> No
         outcome("bad", "starttls", "Old", "it said no"),
         outcome("bad", "implicit", "Old", "bad has no implicit TLS: usage", known=True),
         outcome("blind", "starttls", "Old"),
+        outcome("tired", "starttls", "Old"),
         outcome("blind", "starttls", WRONG_NAME, "the mail came through"),
     ])  # fmt: skip
     assert "| Old | old 1.0 (Debian) | IMAP |" in lines
@@ -65,6 +67,7 @@ def test_T25_the_page_has_a_row_for_each_client_and_a_reason_for_each_no() -> No
     assert "| bad | bad 1.0 (Debian) | no | - | - |" in lines
     assert "| blind | blind 1.0 (Debian) | ok | - | no |" in lines
     assert "* bad, STARTTLS, Old: it said no" in lines
+    assert "* tired: it falls asleep" in lines
     assert "* blind, STARTTLS, wrong name: the mail came through" in lines
     assert "2026-11-27" in lines[2]
     assert not any("## SMTP" in line for line in lines)
