@@ -34,7 +34,7 @@ ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
 STALLED, AGAIN = 10.0, 5
 """Seconds after which a client that stops now and then has stopped, and how often it is given another chance."""
-LIFE = 7200
+LIFE = 3600
 """Seconds after which the gateway ends, whatever became of the matrix."""
 
 

@@ -131,7 +131,9 @@ class House:
 
     def command(self, argv: Sequence[str], shared: Path | None = None) -> list[str]:
         enter = ("sh", "-ec", _ENTER, "enter", str(self.path), str(shared or ""))
-        return ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", *enter, *argv]
+        # Whatever ends this process, even SIGKILL, ends the house.
+        dying = ("setpriv", "--pdeathsig", "KILL")
+        return [*dying, "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", *enter, *argv]
 
 
 @dataclass(frozen=True)
