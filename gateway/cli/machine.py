@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import Places
+from ..config.ini import Problem
 from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
 from ..rights import group_of, user_name
 from .units import SocketUnit, passed, socket_units
@@ -24,15 +25,11 @@ _TRANSIENT = (socket.EAI_AGAIN,)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    line: int
-    text: str
+class Finding(Problem):
+    """Something that only the machine shows to be wrong."""
+
     fatal: bool = True
     """The gateway would not start, or not serve somebody.  Anything else is a warning."""
-
-    def of(self, filename: str) -> str:
-        place = f"{filename}, line {self.line}" if self.line else filename
-        return f"{place}: {self.text}"
 
 
 def look(configuration: Configuration, places: Places, live: bool = False) -> list[Finding]:

@@ -59,7 +59,7 @@ from .base import (
     Terms,
     converse,
 )
-from .reach import Hearing, first_line, reached, refused, ungreeted, untrusted
+from .reach import Hearing, Refusal, first_line, reached, refused, ungreeted, untrusted
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
@@ -81,7 +81,6 @@ _TAG: Final = rb"[!#$&',-\[\]-z|}~]{1,%d}" % TAG
 _COMMAND: Final = re.compile(rb"(%s)(?: (.*))?\Z" % _TAG, re.DOTALL)
 _BEGUN: Final = re.compile(rb"(%s) " % _TAG)
 _VERB: Final = re.compile(rb"([A-Za-z][A-Za-z0-9.-]*)(?: (.*)|\t[ \t]*)?\Z", re.DOTALL)
-BLANKS: Final = b" \t"
 LONGER: Final = Longer(re.compile(rb"%s (?:ID|AUTHENTICATE) " % _TAG, re.IGNORECASE), 65536)
 """RFC 2971 3.3 allows an ID of 31.8 kB, and twice that if each octet is quoted.  RFC 4954 4 names 12288 octets for an
 initial response.  A session holds no more for such a line than for a response (SASL_LINE) or for literals."""
@@ -284,9 +283,9 @@ MARGIN: Final = 32
 
 def _edited_fields(arguments: bytes) -> list[bytes | None]:
     """Names and values in turn, without their quotes; None for NIL."""
-    if arguments.strip(BLANKS).upper() == b"NIL":
+    if arguments.strip(sasl.BLANKS).upper() == b"NIL":
         return []
-    inner = arguments.strip(BLANKS)
+    inner = arguments.strip(sasl.BLANKS)
     if len(inner) < 2 or not inner.startswith(b"(") or not inner.endswith(b")"):
         raise Malformed
     inner = inner[1:-1].strip(b" ")
@@ -356,14 +355,6 @@ class Login:
     """The backend has all that the login takes."""
 
 
-class Refusal(Exception):
-    """The backend says BYE and leaves before the client has its greeting."""
-
-    def __init__(self, bye: bytes) -> None:
-        super().__init__(bye)
-        self.bye = bye
-
-
 class IMAP:
     """One session's state; what is not in an attribute here is the generator's own place."""
 
@@ -421,13 +412,10 @@ class IMAP:
             raise Unavailable("backend-preauth", "the backend logs in whoever comes from the gateway")
         if match[1].upper() == b"BYE":
             return greeting
-        try:
-            if self.terms.backend_tls is BackendTLS.STARTTLS:
-                greeting = yield from self._secure_backend(greeting)
-            if self.terms.identity is Identity.ID:
-                yield from self._tell_client(greeting)
-        except Refusal as refusal:
-            return refusal.bye
+        if self.terms.backend_tls is BackendTLS.STARTTLS:
+            greeting = yield from self._secure_backend(greeting)
+        if self.terms.identity is Identity.ID:
+            yield from self._tell_client(greeting)
         return greeting
 
     def _secure_backend(self, greeting: bytes) -> Hearing[bytes]:
@@ -457,7 +445,7 @@ class IMAP:
             refused("the backend does not offer ID")
         verdict, lines = yield from self._ask_ourselves(b"sgw4", b"ID (%s)" % self._origin_fields())
         if not _is_ok(verdict):
-            for bye in filter(_is_bye, lines):
+            if bye := next(filter(_is_bye, lines), None):
                 raise Refusal(bye)
             if verdict[:2].upper() == b"NO" and _LATER.match(verdict, 2):
                 raise Refusal(b"* BYE" + verdict[2:])
@@ -613,7 +601,7 @@ class IMAP:
         if not sound:
             yield from self._refuse(tagged[1], b"BAD Invalid arguments")
             return False
-        arguments = verb[2] if (verb[2] or b"").strip(BLANKS) else None
+        arguments = verb[2] if (verb[2] or b"").strip(sasl.BLANKS) else None
         command = Command(tagged[1], verb[1].upper(), arguments, line, literal)
         return (yield from COMMANDS.get(command.verb, IMAP._other)(self, command))
 
@@ -692,7 +680,7 @@ class IMAP:
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
         if self._stage is Stage.CLOSED:
             return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
-        arguments = (command.arguments or b"").rstrip(BLANKS)
+        arguments = (command.arguments or b"").rstrip(sasl.BLANKS)
         mechanism, _, initial = arguments.partition(b" ")
         if command.literal is not None or not sasl.is_request(arguments):
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))

@@ -44,7 +44,7 @@ Hearing = Generator[Request, Any, Heard]
 
 def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
     """Dial until an address is found whose greeting `hear` returns; what it does besides (STARTTLS,
-    XCLIENT, ID) is part of it.  Raises Unavailable, and whatever befalls the client meanwhile."""
+    XCLIENT, ID) is part of it, and so is a Refusal.  Raises Unavailable, and whatever befalls the client meanwhile."""
     _must_be_known(terms)
     failed = ""
     failure: Unavailable | None = None
@@ -62,7 +62,7 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
             yield Note(failure.key, (("detail", f"{failure.detail}; another address is tried".lstrip("; ")),))
         try:
             yield from _introduce(terms, client)
-            heard = yield from hear()
+            heard = yield from _or_refused(hear)
         except (Expired, Lost, Violation, TLSFailed) as trouble:
             if trouble.side is Side.CLIENT:
                 raise
@@ -73,6 +73,22 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
             yield Greeted()
             return heard
         failed = failure.key
+
+
+class Refusal(Exception):
+    """The backend does not want this client, and says so while the gateway itself asks: `words` are its greeting."""
+
+    def __init__(self, words: Any) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+def _or_refused(hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
+    try:
+        return (yield from hear())
+    except Refusal as refusal:
+        words: Heard = refusal.words
+        return words
 
 
 def _must_be_known(terms: Terms) -> None:

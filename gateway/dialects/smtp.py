@@ -53,7 +53,7 @@ from .base import (
     Terms,
     converse,
 )
-from .reach import GREETS_ONCE, reached, refused, ungreeted, untrusted
+from .reach import GREETS_ONCE, Refusal, reached, refused, ungreeted, untrusted
 from .received import declared, protocol_keyword, received
 
 CLIENT: Final = Side.CLIENT
@@ -63,8 +63,6 @@ COMMAND_LINE: Final = 510
 """RFC 5321 4.5.3.1.4: 512 with CRLF.  A backend that splits longer lines would take the tail for a command."""
 EXTENDED_LINE: Final = 2048
 """MAIL and RCPT, where the backend offers an extension that lengthens them (RFC 1870, 3461, 4954 ...)."""
-BLANKS: Final = b" \t"
-"""Behind a command they are tolerated (RFC 5321 4.1.1), and not sent on."""
 SWALLOWED_CHUNK: Final = 1024 * 1024
 """Octets of a refused BDAT chunk that we read on; with more the session ends."""
 LARGEST_CHUNK: Final = 2**31 - 65536
@@ -115,14 +113,6 @@ class Reply:
     @property
     def octets(self) -> bytes:
         return b"\r\n".join(self.lines) + b"\r\n"
-
-
-class Refusal(Exception):
-    """The backend does not want this client, as it says before the client has its greeting."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self.reply = reply
 
 
 Replying = Generator[Request, Any, Reply]
@@ -177,7 +167,6 @@ class SMTP:
     def _dial(self) -> Replying:
         greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
         self._dialled = True
-        self._stale = False
         if greeting.code != b"220":
             yield Note("backend-refused", (("text", greeting.octets),))
         return greeting
@@ -187,13 +176,10 @@ class SMTP:
         self._outstanding = GREETING
         self._introduced = b""
         greeting = yield from self._reply(Patience.GREETING, relayed=False)
-        try:
-            if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
-                yield from self._secure_backend()
-            if greeting.code == b"220" and self.terms.identity is Identity.XCLIENT:
-                greeting = yield from self._tell_client(greeting)
-        except Refusal as refusal:
-            return refusal.reply
+        if greeting.code == b"220" and self.terms.backend_tls is BackendTLS.STARTTLS:
+            yield from self._secure_backend()
+        if greeting.code == b"220" and self.terms.identity is Identity.XCLIENT:
+            greeting = yield from self._tell_client(greeting)
         if not greeting.refuses and greeting.code != b"220":
             raise ungreeted(greeting.octets)
         return greeting
@@ -214,6 +200,7 @@ class SMTP:
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
         """The backend's EHLO list, asked for by ourselves: keyword -> parameters.  Raises Refusal."""
         reply = yield from self._say(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
+        # 550 may mean both; 5.7.X is about who asks (RFC 3463 3.8).
         if reply.refuses and (reply.code not in NO_EHLO or b" 5.7." in reply.lines[0]):
             raise Refusal(reply)
         if reply.code != b"250":
@@ -246,8 +233,8 @@ class SMTP:
                     yield from self._unasked(text)
                 case TooLong(side=Side.BACKEND):
                     _broken("a line without end")
-                case Line(text=text) if text.upper().rstrip(BLANKS) == b"QUIT":
-                    yield from self._quit(text.rstrip(BLANKS))
+                case Line(text=text) if text.upper().rstrip(sasl.BLANKS) == b"QUIT":
+                    yield from self._quit(text.rstrip(sasl.BLANKS))
                 case _:
                     yield from self._refuse(b"503 5.5.1 Only QUIT is allowed now")
 
@@ -312,7 +299,7 @@ class SMTP:
                     yield from self._refuse(b"500 5.5.2 Syntax error")
 
     def _command(self, text: bytes) -> Script:
-        text = text.rstrip(BLANKS)
+        text = text.rstrip(sasl.BLANKS)  # tolerated (RFC 5321 4.1.1), and not sent on
         match = _COMMAND.match(text)
         if match is None:
             if text or self._closed or self._must_greet:
@@ -575,7 +562,7 @@ class SMTP:
 
     def _mail_from(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         utf8 = b"SMTPUTF8" in argument.upper().split()
-        if self.terms.received:
+        if self.terms.received and b"SIZE=" in argument.upper():
             # Its date is always as long.  What may still be added: `A` for an AUTH, and an empty line behind it.
             more = len(self._field(utf8=utf8, authenticated=True)) + 2
             greater = declared(text, more)

@@ -32,7 +32,6 @@ from .proof import failures, refusal
 
 _COMPLAINTS: Final = {
     "ee key too small": "the key is too small; use RSA with 2048 bits or more, or ECDSA P-256",
-    "ca key too small": "a CA certificate of the chain has a key that is too small; ask the issuer for a newer chain",
     "ca md too weak": "a certificate of the chain is signed with a broken hash; get it signed with SHA-256",
     "ee md too weak": "the certificate is signed with a broken hash; get it signed with SHA-256",
 }
@@ -69,7 +68,7 @@ class Certified:
     @property
     def hosts(self) -> tuple[bytes, ...]:
         """The DNS names as SNI is compared with them: lower case, without the root's dot (RFC 6066 3)."""
-        return tuple(plain(name.encode("utf-8")) for name in _dns_names(self.chain[0]))
+        return tuple(chains.plain(name.encode("utf-8")) for name in _dns_names(self.chain[0]))
 
     @property
     def not_after(self) -> datetime:
@@ -171,11 +170,6 @@ def trust(context: SSL.Context, authorities: Authorities) -> None:
         context.add_client_ca(certificate)
     # What the operator lists is trusted as it is, an intermediate without its root, too.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-
-
-def plain(name: bytes) -> bytes:
-    """A DNS name as names are compared."""
-    return name.lower().removesuffix(b".")
 
 
 def prove(certified: Certified, accepted: Accepted) -> None:

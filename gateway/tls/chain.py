@@ -175,6 +175,11 @@ def extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
     return None
 
 
+def plain(name: bytes) -> bytes:
+    """A DNS name as names are compared."""
+    return name.lower().removesuffix(b".")
+
+
 def same_name(one: x509.Name, other: x509.Name) -> bool:
     """As OpenSSL compares: without regard to case, runs of blanks, and the kind of string (RFC 5280 7.1)."""
     return one == other or _plain(one) == _plain(other)

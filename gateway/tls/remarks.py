@@ -16,7 +16,7 @@ from OpenSSL import crypto
 
 from gateway.config.values import Pair
 
-from .chain import Chain, cannot_sign, extension, other_key_named, subject, why_not_issued
+from .chain import Chain, cannot_sign, extension, other_key_named, plain, subject, why_not_issued
 
 _LONGEST_VALIDITY: Final = timedelta(days=825)
 """Apple's systems accept no server certificate that is valid for longer, whoever issued it."""
@@ -194,9 +194,9 @@ def covers(names: Iterable[str], hostname: str, unnamed: bool = True) -> bool:
     `unnamed`: a certificate without names covers everything here, and every certificate covers `localhost`; of these
     something else is said.
     """
-    host = _plain(hostname)
+    host = plain(hostname.encode("utf-8"))
     parent = host.partition(b".")[2]
-    known = {_plain(name) for name in names}
+    known = {plain(name.encode("utf-8")) for name in names}
     if unnamed and (not known or host == b"localhost"):
         return True
     return host in known or (bool(parent) and b"*." + parent in known)
@@ -204,7 +204,3 @@ def covers(names: Iterable[str], hostname: str, unnamed: bool = True) -> bool:
 
 def _is_edwards(one: Shown) -> bool:
     return (one.key or "").startswith("Ed")
-
-
-def _plain(name: str) -> bytes:
-    return name.encode("utf-8").lower().removesuffix(b".")

@@ -15,7 +15,8 @@ from OpenSSL import SSL
 
 from gateway.config.values import TLS, Pair
 
-from .certificates import Authorities, Certified, TooWeak, install, plain, prove, trust
+from .certificates import Authorities, Certified, TooWeak, install, prove, trust
+from .chain import plain
 from .clients import MODES, Visit, judge
 from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
 from .half import TLSHalf
