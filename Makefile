@@ -10,7 +10,7 @@ MINUTES = 5
 CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
-PURE = gateway.negotiation gateway.dialects gateway.config gateway.proxyprotocol gateway.health gateway.limits \
+PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits \
     gateway.telemetry.events gateway.telemetry.summary
 
 .PHONY: demo test lint bench fuzz soak slow octets cuts clean interop acceptance

@@ -1,4 +1,4 @@
-"""docs/extensions.md holds the table of gateway/dialects/extensions.py.
+"""docs/extensions.md holds the table of gateway/dialects/mail/extensions.py.
 
 python -m tests.extensions         # says whether it does
 python -m tests.extensions --write # writes it
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gateway.dialects.extensions import TABLE, Extension
+from gateway.dialects.mail.extensions import TABLE, Extension
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extensions.md"
 BEGIN = "<!-- The table is written by `python -m tests.extensions --write`. -->\n"

@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
-from ..rights import gid_of, group_of, uid_of
 from .report import Paint, in_json, in_words
 
 if TYPE_CHECKING:
-    from ..tls.towards import Towards
+    from ..wire.tls.towards import Towards
     from .certificates import Served
 
 Row = tuple[str, ...]
@@ -91,8 +91,8 @@ def _usable(
 ) -> dict[Backend, Towards]:
     """TLS towards the backends that have it.  Raises ConfigurationError for what TLS can make nothing of, and with
     these problems, if there are any."""
-    from ..tls.context import CertificateError
-    from ..tls.towards import Towards
+    from ..wire.tls.context import CertificateError
+    from ..wire.tls.towards import Towards
     from .certificates import complaints
 
     problems += [one.of(file) for one in complaints(configuration, certificates, locate(file))]

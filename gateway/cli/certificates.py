@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from ..config.values import Configuration, Pair, Service
-from ..tls.certificates import CertificateError, Report, inspect, load, load_authorities
-from ..tls.remarks import about_all
-from ..tls.server import Inventory, ServerTLS
+from ..wire.tls.certificates import CertificateError, Report, inspect, load, load_authorities
+from ..wire.tls.remarks import about_all
+from ..wire.tls.server import Inventory, ServerTLS
 from .machine import Finding
 from .report import shown
 

@@ -10,19 +10,19 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from ..backend import Dialer
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..dialects.access import NO_LOGIN, TLS_FIRST, Access, cure
 from ..dialects.base import Identity, Policy
 from ..dialects.relay import CURE, Probe, Verdict
 from ..dialects.survey import Survey, Visit, unreached
-from ..errand import Errand, hands_in, terms_of_errands
-from ..negotiation.vocabulary import Secured
-from ..proxyprotocol import Origin
-from ..tls.half import TLSHalf
-from ..tls.towards import Towards
-from ..tls.verify import PeerCertificate, peer_certificate
+from ..protocol.proxyprotocol import Origin
+from ..protocol.vocabulary import Secured
+from ..sessions.errand import Errand, hands_in, terms_of_errands
+from ..wire.dialer import Dialer
+from ..wire.tls.half import TLSHalf
+from ..wire.tls.towards import Towards
+from ..wire.tls.verify import PeerCertificate, peer_certificate
 from .names import Names
 from .report import Certificate, Lazy, Login, Problem, Relay, Report, Sending, shown
 

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ..app.rights import group_of, user_name
 from ..config import Places
 from ..config.ini import Problem
 from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
-from ..rights import group_of, user_name
 from .units import SocketUnit, passed, socket_units
 
 AT_ONCE = 16
@@ -182,8 +182,8 @@ def as_user(uid: int, gid: int | None, configuration: Configuration) -> list[Fin
 
     Only for files that the caller can read.
     """
-    from ..tls.certificates import CertificateError
-    from ..tls.renewal import Renewal
+    from ..wire.tls.certificates import CertificateError
+    from ..wire.tls.renewal import Renewal
 
     if uid != os.geteuid() and os.geteuid() != 0:
         text = f"whether {user_name(uid)} can read the keys is known to root only; run this as root"

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from .errors import ConfigurationError
 from .reader import Places, located, parse
 from .section import Machine
 from .values import Configuration, Traits

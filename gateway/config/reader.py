@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
-from ..errors import ConfigurationError
 from . import ini
 from .addresses import collide, leads_to
+from .errors import ConfigurationError
 from .grammar import (
     any_of,
     certificate_name,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted.internet.address import IPv4Address
     from twisted.internet.interfaces import IListeningPort
 
-    from gateway.telemetry.events import Events
+    from ..telemetry.events import Events
 
 PORTS: Mapping[str, int] = {
     "smtp": 2525,
@@ -45,7 +45,7 @@ class Demo(MultiService):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        from gateway.demo.instructions import instructions
+        from .instructions import instructions
 
         self._assemble()  # `twist` leaves the privileged step out
         super().startService()
@@ -58,9 +58,9 @@ class Demo(MultiService):
         # Here and not above: twisted.mail imports the reactor, which `twistd -r` may still want to choose.
         from twisted.internet import reactor
 
-        from gateway.demo.configuration import configuration, self_signed
-        from gateway.demo.legacy import listen
-        from gateway.service import Gateway
+        from ..app.service import Gateway
+        from .configuration import configuration, self_signed
+        from .legacy import listen
 
         self._directory = tempfile.mkdtemp(prefix="starttls-gateway-demo-")
         atexit.register(shutil.rmtree, self._directory, ignore_errors=True)  # for a start that fails

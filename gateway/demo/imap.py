@@ -16,7 +16,7 @@ from twisted.mail import imap4
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gateway.demo.mailbox import Folder, Message
+from .mailbox import Folder, Message
 
 FLAGS = ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft"]
 # BODYSTRUCTURE shows every message as one text: clients that want more fetch the whole and look for themselves.

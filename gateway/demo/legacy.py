@@ -14,10 +14,10 @@ from twisted.mail.imap4 import IAccount
 from twisted.mail.interfaces import IMailboxPOP3, IMessageDelivery
 from zope.interface import Interface, implementer
 
-from gateway.demo.imap import Account, IMAPServer
-from gateway.demo.mailbox import Folder
-from gateway.demo.pop3 import Maildrop, POP3Server
-from gateway.demo.smtp import Delivery, SMTPServer
+from .imap import Account, IMAPServer
+from .mailbox import Folder
+from .pop3 import Maildrop, POP3Server
+from .smtp import Delivery, SMTPServer
 
 WELCOME = """\
 From: The gateway's demo <postmaster@legacy.demo>

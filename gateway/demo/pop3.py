@@ -7,7 +7,7 @@ from io import BytesIO
 from twisted.mail import pop3
 from zope.interface import implementer
 
-from gateway.demo.mailbox import Folder
+from .mailbox import Folder
 
 
 @implementer(pop3.IMailbox)

@@ -10,7 +10,7 @@ from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
 from twisted.mail.interfaces import IMessageDelivery, IMessageSMTP
 from zope.interface import implementer
 
-from gateway.demo.mailbox import Folder
+from .mailbox import Folder
 
 
 @implementer(IMessageSMTP)

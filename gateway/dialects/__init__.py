@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .base import Dialect
-from .imap import DIALECT as IMAP
-from .pop3 import DIALECT as POP3
-from .smtp import DIALECT as SMTP
+from .mail.imap import DIALECT as IMAP
+from .mail.pop3 import DIALECT as POP3
+from .mail.smtp import DIALECT as SMTP
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in (SMTP, IMAP, POP3)})

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..negotiation.vocabulary import Note
-from . import ehlo
+from ..protocol.vocabulary import Note
 from .base import BackendTLS, Dialect, Terms
+from .mail import ehlo
 
 NO_LOGIN = "backend-refuses-plaintext-auth"
 """The event: the backend offers no login, or refuses passwords, since its connection is in the clear."""

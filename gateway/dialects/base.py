@@ -13,8 +13,9 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..negotiation.filters import Newlines
-from ..negotiation.vocabulary import (
+from ..protocol.filters import Newlines
+from ..protocol.proxyprotocol import Header, Origin, ProxyError
+from ..protocol.vocabulary import (
     Abort,
     Close,
     Identified,
@@ -35,7 +36,6 @@ from ..negotiation.vocabulary import (
     Unavailable,
     Violation,
 )
-from ..proxyprotocol import Header, Origin, ProxyError
 
 if TYPE_CHECKING:
     from .access import Access, Seen

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TypeVar
 
-from .. import proxyprotocol
-from ..negotiation.vocabulary import (
+from ..protocol import proxyprotocol
+from ..protocol.vocabulary import (
     Await,
     Dial,
     Expired,

@@ -10,7 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..negotiation.vocabulary import (
+from ..protocol.proxyprotocol import Origin
+from ..protocol.vocabulary import (
     Await,
     Close,
     Dial,
@@ -27,7 +28,6 @@ from ..negotiation.vocabulary import (
     StartTLS,
     Trouble,
 )
-from ..proxyprotocol import Origin
 from .access import Access, Seen
 from .base import Dialect, Identity, Question, Terms
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..limits import Client, client_key
+from ..guard.limits import Client, client_key
 
 MINUTE = 60.0
 """Seconds that a budget is for, beginning with the first event after the last minute was over."""

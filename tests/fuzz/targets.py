@@ -14,11 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.config import ConfigurationError, Machine, parse
-from gateway.dialects import DIALECTS, ehlo, extensions, imap, pop3
+from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.negotiation.driver import Negotiation
-from gateway.negotiation.filters import END, Counted, Message, Newlines
-from gateway.negotiation.vocabulary import (
+from gateway.dialects.mail import ehlo, extensions, imap, pop3
+from gateway.protocol.driver import Negotiation
+from gateway.protocol.filters import END, Counted, Message, Newlines
+from gateway.protocol.proxyprotocol import Header, Origin, ProxyError
+from gateway.protocol.vocabulary import (
     Action,
     Close,
     Dial,
@@ -29,7 +31,6 @@ from gateway.negotiation.vocabulary import (
     Splice,
     StartTLS,
 )
-from gateway.proxyprotocol import Header, Origin, ProxyError
 from tests.pure.playbook import TLS13, terms
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND

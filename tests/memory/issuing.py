@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL
 
 from gateway.config.values import TLS, Network, Pair
-from gateway.tls.half import TLSError, TLSHalf
-from gateway.tls.renewal import Renewal
-from gateway.tls.server import ServerTLS
+from gateway.wire.tls.half import TLSError, TLSHalf
+from gateway.wire.tls.renewal import Renewal
+from gateway.wire.tls.server import ServerTLS
 
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)

@@ -15,16 +15,16 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 
-from gateway.backend import Dialer
 from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.health import Blame
-from gateway.session import Entrance, Session
+from gateway.sessions.session import Entrance, Session
 from gateway.telemetry.events import FORMATS, Events
-from gateway.tls.context import ENABLE_PARTIAL_WRITE
-from gateway.tls.half import TLSHalf
-from gateway.tls.towards import Towards
+from gateway.wire.dialer import Dialer
+from gateway.wire.health import Blame
+from gateway.wire.tls.context import ENABLE_PARTIAL_WRITE
+from gateway.wire.tls.half import TLSHalf
+from gateway.wire.tls.towards import Towards
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.tls_peer import Authority, Peer
 from tests.pure.playbook import terms

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from gateway.leg import prepare
+from gateway.wire.leg import prepare
 
 HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 

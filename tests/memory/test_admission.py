@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from gateway.app.service import CUT, Gateway
 from gateway.config.values import TLS, Configuration, Timeouts
 from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
-from gateway.limits import Limits
-from gateway.negotiation.vocabulary import Await, Line, Script, Send, Side, Trouble
-from gateway.service import CUT, Gateway
-from gateway.session import GRACE, Session
+from gateway.guard.limits import Limits
+from gateway.protocol.vocabulary import Await, Line, Script, Send, Side, Trouble
+from gateway.sessions.session import GRACE, Session
 from gateway.telemetry.events import FORMATS, Events
 from tests.memory.meeting import End, Meeting
 from tests.memory.stepping import SteppedReactor, tcp_pair
@@ -344,7 +344,7 @@ class Complaints:
         def critical(form: str, **fields: object) -> None:
             self.told.append(form.format(**fields))
 
-        monkeypatch.setattr("gateway.leg.Leg._log", type("Deaf", (), {"critical": staticmethod(critical)}))
+        monkeypatch.setattr("gateway.wire.leg.Leg._log", type("Deaf", (), {"critical": staticmethod(critical)}))
 
 
 @pytest.mark.parametrize("side", list(Side))
@@ -404,7 +404,7 @@ def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, mon
     door = opened()
     complained: list[str] = []
     critical = staticmethod(lambda form, **fields: complained.append(form.format(**fields)))
-    monkeypatch.setattr("gateway.service._log", type("Deaf", (), {"critical": critical}))
+    monkeypatch.setattr("gateway.app.service._log", type("Deaf", (), {"critical": critical}))
     ends = [door.come(f"192.0.2.{number}") for number in range(3)]
     for end in ends:
         door.hears(end, GREETING["pop3"])
@@ -437,7 +437,7 @@ def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
 ) -> None:
     door = opened()
     door.hears(door.come(), GREETING["pop3"])
-    monkeypatch.setattr("gateway.service._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
+    monkeypatch.setattr("gateway.app.service._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
     with monkeypatch.context() as broken:
         broken.setattr(door.sessions[0], "_negotiation", None)
         broken.setattr(type(door.sessions[0]), "abort", lambda *_: 1 / 0)
@@ -453,7 +453,7 @@ def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
 
 
 def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 200)
+    monkeypatch.setattr("gateway.app.service._raise_descriptor_limit", lambda: 200)
     door = opened()
     (told,) = door.events("limit-lowered")
     assert (told["limit"], told["wanted"], told["value"]) == ("sessions", 10000, 68)
@@ -462,7 +462,7 @@ def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytes
 
 
 def test_T23_what_nobody_misses_is_not_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.service._raise_descriptor_limit", lambda: 20_000)
+    monkeypatch.setattr("gateway.app.service._raise_descriptor_limit", lambda: 20_000)
     door = opened()
     assert door.events("limit-lowered") == []
     assert door.limits.values.sessions == 9968

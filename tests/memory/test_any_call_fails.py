@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.session import Session
+from gateway.sessions.session import Session
 from tests.memory.meeting import End, Meeting
 from tests.memory.stepping import SteppedReactor, unix_pair
 from tests.memory.tls_peer import Authority

@@ -14,8 +14,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReadWriteDescriptor
 from zope.interface.verify import verifyClass
 
-from gateway.backend import Attempt, Dialer, Knock
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
+from gateway.wire.dialer import Attempt, Dialer, Knock
 from tests.memory.stepping import SteppedReactor, is_prepared
 
 

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
-from gateway.leg import End, Leg
-from gateway.negotiation.vocabulary import Secured
-from gateway.tls.context import CertificateError, client_context, connecting
-from gateway.tls.half import TLSError, TLSHalf
-from gateway.tls.verify import BackendTLS, PeerCertificate, judge, peer_certificate
+from gateway.protocol.vocabulary import Secured
+from gateway.wire.leg import End, Leg
+from gateway.wire.tls.context import CertificateError, client_context, connecting
+from gateway.wire.tls.half import TLSError, TLSHalf
+from gateway.wire.tls.verify import BackendTLS, PeerCertificate, judge, peer_certificate
 from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.tls_peer import Peer
 

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.config.values import Pair
-from gateway.tls.certificates import CertificateError, inspect, load, load_authorities
-from gateway.tls.context import client_context
-from gateway.tls.formats import what_is
-from gateway.tls.verify import BackendTLS
+from gateway.wire.tls.certificates import CertificateError, inspect, load, load_authorities
+from gateway.wire.tls.context import client_context
+from gateway.wire.tls.formats import what_is
+from gateway.wire.tls.verify import BackendTLS
 from tests.memory.test_certificate_trials import Issuer, errors, p256, written
 from tests.process.programs import need
 

@@ -24,9 +24,9 @@ from gateway.cli.certificates import complaints, served
 from gateway.config import load as load_configuration
 from gateway.config.values import TLS, Pair
 from gateway.dialects import DIALECTS
-from gateway.tls.certificates import CertificateError, inspect, load
-from gateway.tls.remarks import about_all, covers
-from gateway.tls.renewal import Renewal
+from gateway.wire.tls.certificates import CertificateError, inspect, load
+from gateway.wire.tls.remarks import about_all, covers
+from gateway.wire.tls.renewal import Renewal
 from tests.memory.issuing import by_hand, dns, serving
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -412,7 +412,7 @@ def test_T14_all_keys_that_clients_know_are_served(tmp_path: Path, make: Callabl
 def test_T14_a_handshake_that_fails_is_told_with_openssls_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.tls.certificates._CURVES", {"brainpoolP256r1": "brainpool"})
+    monkeypatch.setattr("gateway.wire.tls.certificates._CURVES", {"brainpoolP256r1": "brainpool"})
     key = ec.generate_private_key(ec.BrainpoolP256R1())
     (text,) = errors(by_hand(tmp_path / "one.pem", key, dns(HOST)))
     assert "TLS 1.2: no shared cipher" in text
@@ -517,7 +517,7 @@ def test_T14_each_certificate_is_proven_once_however_many_services_and_renewals_
         proven.append(minimum)
         return {}
 
-    monkeypatch.setattr("gateway.tls.certificates.failures", prove)
+    monkeypatch.setattr("gateway.wire.tls.certificates.failures", prove)
     clock = [NOW]
     renewal = Renewal(lambda *_, **__: None, lambda: clock[0])
     pairs = tuple(by_hand(tmp_path / f"{number}.pem", p256(), dns(f"{number}.example.test")) for number in range(5))
@@ -793,7 +793,7 @@ def test_T15_what_is_no_name_does_no_harm(tmp_path: Path, name: str) -> None:
 def test_T15_a_fault_over_a_warning_keeps_nobody_from_being_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.tls.remarks.has_explicit_curve", lambda _leaf: 1 / 0)
+    monkeypatch.setattr("gateway.wire.tls.remarks.has_explicit_curve", lambda _leaf: 1 / 0)
     leaf, key = Issuer("Root").leaf()
     (text,) = warnings(written(tmp_path, key, leaf))
     assert text.endswith("the certificate cannot be looked at closer (ZeroDivisionError)")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from gateway.config.values import Pair
-from gateway.tls.certificates import CertificateError, inspect, load, load_authorities
+from gateway.wire.tls.certificates import CertificateError, inspect, load, load_authorities
 from tests.memory.issuing import DAY, NOW, RSA, Office, by_hand, dns, serving, shown
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from trustme import CA
 
+from gateway.app.tap import Options
 from gateway.cli import __main__ as cli
 from gateway.cli import machine
 from gateway.cli.units import SocketUnit, passed, socket_units
 from gateway.config import load, locate
 from gateway.dialects import DIALECTS
-from gateway.tap import Options
 
 NAMES = {
     "here.example": [("127.0.0.1", socket.AF_INET)],

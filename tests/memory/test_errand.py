@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from gateway.backend import Dialer
 from gateway.cli import live
 from gateway.cli.live import GRACE, LIMIT, Inspection
 from gateway.cli.names import Names
@@ -24,8 +23,8 @@ from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAd
 from gateway.dialects import DIALECTS
 from gateway.dialects.relay import CURE, Probe, Verdict
 from gateway.dialects.survey import Survey
-from gateway.errand import Errand, terms_of_errands
-from gateway.negotiation.vocabulary import (
+from gateway.guard.relaywatch import SHORTEST, RelayWatch, is_watched
+from gateway.protocol.vocabulary import (
     Abort,
     Await,
     Close,
@@ -39,10 +38,11 @@ from gateway.negotiation.vocabulary import (
     Trouble,
     Violation,
 )
-from gateway.performer import ConnectTLS
-from gateway.relay import SHORTEST, RelayWatch, is_watched
+from gateway.sessions.errand import Errand, terms_of_errands
+from gateway.sessions.performer import ConnectTLS
 from gateway.telemetry.events import Events
-from gateway.tls.towards import Towards
+from gateway.wire.dialer import Dialer
+from gateway.wire.tls.towards import Towards
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
 
@@ -718,7 +718,7 @@ def test_T18_an_exception_at_the_start_is_a_finding(
 def test_T18_a_bug_in_the_dialogue_is_a_finding(
     reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.dialects.smtp.SMTP._ehlo", broken)
+    monkeypatch.setattr("gateway.dialects.mail.smtp.SMTP._ehlo", broken)
     ((problem,),) = Looked(reactor, a_file(only=server), server).problems()
     assert (problem.problem, problem.detail) == ("internal-error", "ZeroDivisionError")
     assert "report it" in problem.cure

@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from gateway.leg import FLUSH_PATIENCE, HIGH_WATER, LOW_WATER, End, Leg
-from gateway.leg.ending import Ending
-from gateway.leg.reading import Reading
-from gateway.leg.writing import Writing
-from gateway.negotiation.vocabulary import Secured
-from gateway.tls.context import accepting
-from gateway.tls.half import TLSError, TLSHalf
+from gateway.protocol.vocabulary import Secured
+from gateway.wire.leg import FLUSH_PATIENCE, HIGH_WATER, LOW_WATER, End, Leg
+from gateway.wire.leg.ending import Ending
+from gateway.wire.leg.reading import Reading
+from gateway.wire.leg.writing import Writing
+from gateway.wire.tls.context import accepting
+from gateway.wire.tls.half import TLSError, TLSHalf
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.test_tls_half import HANDSHAKE, KEY_UPDATE_REQUESTED, by_hand
 from tests.memory.tls_peer import Authority, Peer, server_context

@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from gateway.leg import FLUSH_PATIENCE, LOW_WATER
-from gateway.leg.ending import Ending, EndState, unacknowledged
+from gateway.wire.leg import FLUSH_PATIENCE, LOW_WATER
+from gateway.wire.leg.ending import Ending, EndState, unacknowledged
 from tests.memory.stepping import tcp_pair
 
 OPEN, CLOSING, FLUSHING = EndState.OPEN, EndState.CLOSING, EndState.FLUSHING

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.leg import End
-from gateway.leg.reading import Reading, ReadState
+from gateway.wire.leg import End
+from gateway.wire.leg.reading import Reading, ReadState
 
 PAUSED, OPEN, HOLDING, RELEASING = ReadState.PAUSED, ReadState.OPEN, ReadState.HOLDING, ReadState.RELEASING
 ENDED, DROPPING, FINISHED = ReadState.ENDED, ReadState.DROPPING, ReadState.FINISHED

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.leg.writing import HIGH_WATER, LOW_WATER, WriteState, Writing
+from gateway.wire.leg.writing import HIGH_WATER, LOW_WATER, WriteState, Writing
 
 OPEN, LAST_WORDS, FINISHING = WriteState.OPEN, WriteState.LAST_WORDS, WriteState.FINISHING
 FINISHED, BROKEN, GONE = WriteState.FINISHED, WriteState.BROKEN, WriteState.GONE

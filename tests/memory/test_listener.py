@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from gateway import listener as module
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
-from gateway.listener import ACCEPTS, PAUSE, BindError, Listener, bind
+from gateway.wire import listener as module
+from gateway.wire.listener import ACCEPTS, PAUSE, BindError, Listener, bind
 from tests.memory.stepping import SteppedReactor, is_prepared
 
 ANY = TCPAddress("127.0.0.1", 0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import memory
-from gateway.memory import AGAIN, CROWD, Room
+from gateway.guard import memory
+from gateway.guard.memory import AGAIN, CROWD, Room
 
 
 @pytest.fixture

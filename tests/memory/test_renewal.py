@@ -14,9 +14,9 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 
 from gateway.config.values import TLS, Pair
-from gateway.tls.certificates import CertificateError
-from gateway.tls.renewal import INTERVAL, Renewal
-from gateway.tls.server import ServerTLS
+from gateway.wire.tls.certificates import CertificateError
+from gateway.wire.tls.renewal import INTERVAL, Renewal
+from gateway.wire.tls.server import ServerTLS
 from tests.memory.issuing import DAY, NOW, RSA, Client, Office, client_context, serial, shown, talk, visit
 
 Event = dict[str, Any]
@@ -308,7 +308,7 @@ def test_a_fault_in_reading_is_a_refusal_and_not_the_end(house: House, monkeypat
     house.serve(pair)
     house.office.pair("mail.example.test")
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.tls.renewal.load", lambda *_: 1 / 0)
+        patched.setattr("gateway.wire.tls.renewal.load", lambda *_: 1 / 0)
         (event,) = house.wait(10)
         assert event["detail"].endswith("cannot be understood (ZeroDivisionError)")
     assert [event["state"] for event in house.wait(60)] == ["renewed"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import rights
-from gateway.rights import complaint, gid_of, losses, uid_of
+from gateway.app import rights
+from gateway.app.rights import complaint, gid_of, losses, uid_of
 
 ROOT_ONLY = "--uid and --gid need root's rights; start it as root, or leave them out"
 

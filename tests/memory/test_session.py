@@ -17,8 +17,8 @@ import pytest
 from gateway.config.values import Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
-from gateway.negotiation.vocabulary import Patience
-from gateway.session import HALF_CLOSED
+from gateway.protocol.vocabulary import Patience
+from gateway.sessions.session import HALF_CLOSED
 from tests.memory.meeting import Meeting
 from tests.memory.stepping import SteppedReactor, unix_pair
 from tests.memory.tls_peer import Authority

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.backend import Dialer
 from gateway.config.values import Backend, TCPAddress, Timeouts
 from gateway.dialects.base import Identity, Policy
+from gateway.wire.dialer import Dialer
 from tests.memory.meeting import End, Meeting, Reached
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer

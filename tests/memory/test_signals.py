@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import StartError
-from gateway.signals import ASKING, STOPPING, Signals
+from gateway.app.signals import ASKING, STOPPING, Signals
+from gateway.config.errors import StartError
 
 
 class Reactor:

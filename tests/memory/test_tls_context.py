@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.tls.context import CertificateError, accepting
-from gateway.tls.half import TLSHalf
+from gateway.wire.tls.context import CertificateError, accepting
+from gateway.wire.tls.half import TLSHalf
 from tests.memory.test_tls_half import pair, shake
 from tests.memory.tls_peer import Authority, Peer, server_context
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 
-from gateway.tls.context import accepting
-from gateway.tls.half import RECORD, SLICE, TLSError, TLSHalf
+from gateway.wire.tls.context import accepting
+from gateway.wire.tls.half import RECORD, SLICE, TLSError, TLSHalf
 from tests.memory.tls_peer import Authority, Peer, server_context
 
 Cut = Callable[[bytes], list[bytes]]

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
 from gateway.config.values import TLS
-from gateway.negotiation.vocabulary import ClientCertificate
-from gateway.tls.certificates import CertificateError, load
-from gateway.tls.half import TLSError
-from gateway.tls.renewal import Renewal
-from gateway.tls.server import find, grouped
+from gateway.protocol.vocabulary import ClientCertificate
+from gateway.wire.tls.certificates import CertificateError, load
+from gateway.wire.tls.half import TLSError
+from gateway.wire.tls.renewal import Renewal
+from gateway.wire.tls.server import find, grouped
 from tests.memory.issuing import (
     DAY,
     NOW,
@@ -159,7 +159,7 @@ def test_an_exception_while_choosing_kills_the_handshake(office: Office, monkeyp
         raise RuntimeError("a fault of ours")
 
     server = serving(office.pair("mail.example.test", file="a"), office.pair("b.example.test", file="b"))
-    monkeypatch.setattr("gateway.tls.server.find", fail)
+    monkeypatch.setattr("gateway.wire.tls.server.find", fail)
     monkeypatch.setattr(sys, "excepthook", lambda *_: None)
     half, client = server.accept(""), Client(client_context())
     assert talk(half, client)

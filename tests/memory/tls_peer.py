@@ -10,8 +10,8 @@ import trustme
 from OpenSSL import SSL
 
 from gateway.config.values import Pair
-from gateway.tls.certificates import install, load
-from gateway.tls.context import INTERMEDIATE, bare_context
+from gateway.wire.tls.certificates import install, load
+from gateway.wire.tls.context import INTERMEDIATE, bare_context
 
 
 class Authority:

@@ -12,7 +12,7 @@ from itertools import product
 
 import pytest
 
-from gateway.proxyprotocol import SIGNATURE
+from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import real_backends
 from tests.process.conftest import directory_for_servers
 from tests.process.real_backends import Balanced, Caller, Postfix, source, visit

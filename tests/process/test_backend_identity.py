@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from gateway.proxyprotocol import SIGNATURE
+from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import real_backends, servers
 from tests.process.conftest import directory_for_servers
 from tests.process.real_backends import GATEWAY, SECURITY, Caller, Dovecot, Postfix, source, visit

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gateway.proxyprotocol import SIGNATURE
+from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import servers
 from tests.process.conftest import directory_for_servers
 from tests.process.recording import Backend, Connection, Script, imap, pop3, smtp

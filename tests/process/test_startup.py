@@ -38,8 +38,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import fail
 from twisted.logger import Logger
 from twisted.python import usage
-from gateway.errors import StartError
-from gateway.startup import Startup
+from gateway.config.errors import StartError
+from gateway.app.startup import Startup
 from gateway.telemetry.events import FORMATS
 
 TEXT = "0.0.0.0:25: Address already in use; " + "another server listens there, stop it or take another port; " * 3
@@ -175,7 +175,8 @@ def test_its_version_is_the_gateways(twistd: Twistd) -> None:
 
 
 def test_options_do_not_choose_the_reactor() -> None:
-    code = "import sys, gateway.tap, gateway.service, gateway.demo; print('twisted.internet.reactor' in sys.modules)"
+    modules = "gateway.app.tap, gateway.app.service, gateway.demo"
+    code = f"import sys, {modules}; print('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -774,7 +775,7 @@ def test_T21_a_name_that_no_terminal_can_show(tmp_path: Path) -> None:
 
 CLOCK = """
 import sys, time
-from gateway.startup import Startup
+from gateway.app.startup import Startup
 from gateway.telemetry.events import FORMATS
 if sys.argv[1] != "epoll":
     from twisted.internet import asyncioreactor

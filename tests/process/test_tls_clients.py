@@ -17,7 +17,7 @@ import trustme
 from cryptography import x509
 from OpenSSL import SSL
 
-from gateway.proxyprotocol import SIGNATURE
+from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.memory.issuing import ECDSA, RSA, Office, client_context
 from tests.process.recording import SERVERS, Backend, Connection
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, running

@@ -29,8 +29,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from gateway.dialects.base import Dialect, Policy, Terms
-from gateway.negotiation.driver import Negotiation
-from gateway.negotiation.vocabulary import (
+from gateway.protocol.driver import Negotiation
+from gateway.protocol.vocabulary import (
     Abort,
     Action,
     Close,
@@ -49,7 +49,7 @@ from gateway.negotiation.vocabulary import (
     StartTLS,
     Trouble,
 )
-from gateway.negotiation.waiting import phase_of
+from gateway.protocol.waiting import phase_of
 
 WHOLE = 0
 """A cut: segments as the script has them."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect
-from gateway.negotiation.vocabulary import Side
-from gateway.proxyprotocol import Origin
+from gateway.protocol.proxyprotocol import Origin
+from gateway.protocol.vocabulary import Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

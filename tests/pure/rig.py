@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.dialects.base import Dialect, Terms
-from gateway.negotiation.vocabulary import Abort, Close, Dial, Note, Send, Side
+from gateway.protocol.vocabulary import Abort, Close, Dial, Note, Send, Side
 from tests.pure.playbook import TLS13, WHOLE, Stage, Switch
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.base import Policy
-from gateway.dialects.smtp import DIALECT
-from gateway.negotiation.vocabulary import Secured
+from gateway.dialects.mail.smtp import DIALECT
+from gateway.protocol.vocabulary import Secured
 from tests.pure.playbook import DIAL, TLS13, Playbook, terms, tls, to_backend, to_client
 
 GREETING = b"220 legacy.example.org ESMTP Postfix\r\n"

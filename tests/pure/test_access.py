@@ -9,7 +9,7 @@ import pytest
 from gateway.dialects import DIALECTS, access
 from gateway.dialects.access import NO_LOGIN, TLS_FIRST, Access, Mail, Seen, cure, demands_tls, is_submission
 from gateway.dialects.base import BackendTLS, Policy
-from gateway.negotiation.vocabulary import Note
+from gateway.protocol.vocabulary import Note
 from tests.pure.playbook import DIAL, PROVEN, Playbook, note, terms, tls, to_backend, to_client
 
 SMTP, IMAP, POP3 = (DIALECTS[name] for name in ("smtp", "imap", "pop3"))

@@ -21,11 +21,11 @@ SOURCES = {
 TREES = {module: ast.parse(path.read_bytes(), str(path)) for module, path in SOURCES.items()}
 
 PURE = (
-    "gateway.negotiation",
+    "gateway.protocol",
     "gateway.dialects",
     "gateway.config",
-    "gateway.proxyprotocol",
-    "gateway.limits",
+    "gateway.wire.health",
+    "gateway.guard.limits",
     "gateway.telemetry.summary",
 )
 """What knows no reactor, no TLS and no socket of ours."""
@@ -59,10 +59,10 @@ def modules(*packages: str) -> list[str]:
 
 
 def test_relative_imports_are_resolved() -> None:
-    assert "gateway.negotiation.vocabulary" in ours("gateway.negotiation.driver")
-    assert {"gateway.dialects.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.smtp")
-    assert "gateway.dialects.smtp" in ours("gateway.dialects")
-    assert "twisted.logger" in set(imports("gateway.leg.descriptor"))
+    assert "gateway.protocol.vocabulary" in ours("gateway.protocol.driver")
+    assert {"gateway.dialects.mail.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.mail.smtp")
+    assert "gateway.dialects.mail.smtp" in ours("gateway.dialects")
+    assert "twisted.logger" in set(imports("gateway.wire.leg.descriptor"))
 
 
 @pytest.mark.parametrize("module", modules(*PURE))
@@ -73,53 +73,59 @@ def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours
     )
     assert module in loaded
     assert not [name for name in loaded if within(name, "twisted", "zope", "OpenSSL", "cryptography", "ssl", "asyncio")]
-    assert {name for name in loaded if within(name, "gateway") and not within(name, *PURE)} <= {
-        "gateway",
-        "gateway.errors",
-        "gateway.telemetry",
-    }
+    strangers = {name for name in loaded if within(name, "gateway") and not within(name, *PURE)}
+    assert strangers <= {"gateway", "gateway.wire", "gateway.guard", "gateway.telemetry"}
 
 
-ALLOWED = {
-    "gateway.negotiation": ("gateway.negotiation",),
-    "gateway.dialects": ("gateway.negotiation", "gateway.dialects", "gateway.proxyprotocol"),
-    "gateway.config": ("gateway.config", "gateway.errors"),
-    "gateway.errors": (),
-    "gateway.deadline": ("gateway.config", "gateway.negotiation"),
-    "gateway.proxyprotocol": ("gateway.negotiation",),
-    "gateway.limits": ("gateway.proxyprotocol",),
-    "gateway.telemetry.summary": ("gateway.limits",),
-    "gateway.tls": ("gateway.tls", "gateway.config", "gateway.errors", "gateway.negotiation"),
+ROOMS = {
+    "protocol": (),
+    "dialects": ("protocol",),
+    "config": (),
+    "wire": ("protocol", "config", "guard.limits"),
+    "sessions": ("protocol", "dialects", "config", "wire", "guard.limits", "telemetry"),
+    "guard": ("protocol", "dialects", "config", "wire", "sessions", "telemetry"),
+    "telemetry": ("guard.limits",),
+    "app": ("protocol", "dialects", "config", "wire", "sessions", "guard", "telemetry", "demo"),
+    "demo": ("config", "telemetry", "app", "wire.tls"),
+    "cli": ("protocol", "dialects", "config", "wire", "sessions", "guard", "telemetry", "app"),
 }
-"""Packages that may import these of ours, and nothing else of ours."""
+"""Each room of the house, and what its modules may import of the others."""
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_point_one_way(package: str) -> None:
-    for module in modules(package):
-        assert not {name for name in ours(module) if not within(name, *ALLOWED[package])}, module
+def test_the_house_has_these_rooms() -> None:
+    entries = [path for path in (ROOT / "gateway").iterdir() if path.name not in ("__pycache__", "py.typed")]
+    assert {path.stem for path in entries} == {"__init__", *ROOMS}
 
 
-def test_what_carries_a_session_does_not_know_it() -> None:
-    carriers = modules("gateway.leg", "gateway.tls", "gateway.backend", "gateway.listener")
-    assert "gateway.leg" in carriers
-    for module in carriers:
-        assert not {name for name in ours(module) if within(name, "gateway.session", "gateway.service")}, module
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room: str) -> None:
+    allowed = ("gateway", *(f"gateway.{name}" for name in (room, *ROOMS[room])))
+    for module in modules(f"gateway.{room}"):
+        strangers = {name for name in ours(module) if name != "gateway" and not within(name, *allowed[1:])}
+        assert not strangers, module
+
+
+def test_limits_and_tls_know_no_connection() -> None:
+    assert all(within(name, "gateway.protocol") for name in ours("gateway.guard.limits"))
+    for module in modules("gateway.wire.tls"):
+        assert not {
+            name for name in ours(module) if not within(name, "gateway.wire.tls", "gateway.config", "gateway.protocol")
+        }
 
 
 def test_nothing_but_the_entrances_knows_the_service() -> None:
-    knowing = [module for module in SOURCES if any(within(name, "gateway.service") for name in ours(module))]
-    entrances = ("gateway.tap", "gateway.demo", "gateway.cli", "gateway.worker", "gateway.service")
+    knowing = [module for module in SOURCES if any(within(name, "gateway.app.service") for name in ours(module))]
+    entrances = ("gateway.app", "gateway.demo", "gateway.cli")
     assert not [module for module in knowing if not within(module, *entrances)]
 
 
 def test_only_one_package_sees_openssl() -> None:
     seeing = [module for module in SOURCES if any(within(name, "OpenSSL", "ssl") for name in imports(module))]
     assert seeing
-    assert not [module for module in seeing if not within(module, "gateway.tls")]
+    assert not [module for module in seeing if not within(module, "gateway.wire.tls")]
 
 
-PRIVATE = "gateway.tls.private"
+PRIVATE = "gateway.wire.tls.private"
 
 
 def private_names(node: ast.AST) -> list[str]:
@@ -159,7 +165,7 @@ def test_a_private_name_is_recognised(text: str, found: list[str]) -> None:
 def test_one_module_uses_private_names_of_pyopenssl_and_says_which() -> None:
     using = {
         module: {name for node in ast.walk(TREES[module]) for name in private_names(node)}
-        for module in modules("gateway.tls")
+        for module in modules("gateway.wire.tls")
     }
     assert [module for module, names in using.items() if names] == [PRIVATE]
     told = ast.get_docstring(TREES[PRIVATE]) or ""
@@ -235,7 +241,7 @@ def test_a_module_opens_with_a_sentence(module: str) -> None:
 
 
 def test_whatever_is_matched_in_every_session_is_matched_by_name() -> None:
-    """By position it costs a string each time, and the cache of attributes: see gateway.negotiation.vocabulary."""
-    for module in modules("gateway.session", "gateway.negotiation", "gateway.dialects"):
+    """By position it costs a string each time, and the cache of attributes: see gateway.protocol.vocabulary."""
+    for module in modules("gateway.sessions.session", "gateway.protocol", "gateway.dialects"):
         for node in ast.walk(TREES[module]):
             assert not (isinstance(node, ast.MatchClass) and node.patterns), f"{module}:{node.lineno}"

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import config, proxyprotocol
+from gateway import config
 from gateway.config import Configuration, ConfigurationError, Machine, load, parse
 from gateway.config.grammar import canonical
 from gateway.config.values import TLS, Backend, Limits, Pair, Service, SystemdAddress, TCPAddress, Timeouts, UnixAddress
 from gateway.dialects import DIALECTS
+from gateway.protocol import proxyprotocol
 
 ROOT = Path(__file__).parents[2]
 

@@ -32,7 +32,7 @@ from typing import Any
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
-from gateway.negotiation.vocabulary import Side
+from gateway.protocol.vocabulary import Side
 from tests.pure.honest import SERVERS, SMTPServer
 from tests.pure.playbook import SINGLE, WHOLE, terms
 from tests.pure.rig import Happening, Rig

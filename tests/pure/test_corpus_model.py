@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import imap as imap_dialect
-from gateway.dialects import pop3
-from gateway.dialects import smtp as smtp_dialect
 from gateway.dialects.base import Policy
-from gateway.negotiation.filters import Newlines
-from gateway.negotiation.vocabulary import Request
+from gateway.dialects.mail import imap as imap_dialect
+from gateway.dialects.mail import pop3
+from gateway.dialects.mail import smtp as smtp_dialect
+from gateway.protocol.filters import Newlines
+from gateway.protocol.vocabulary import Request
 from tests.pure import test_corpus_clients as clients
 from tests.pure import test_corpus_servers as servers
 from tests.pure.honest import POP3Server

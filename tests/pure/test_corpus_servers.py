@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from gateway.dialects import DIALECTS, ehlo, extensions
+from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
-from gateway.negotiation.filters import Newlines
-from gateway.negotiation.vocabulary import Side
+from gateway.dialects.mail import ehlo, extensions
+from gateway.protocol.filters import Newlines
+from gateway.protocol.vocabulary import Side
 from tests.pure.oracle import ORACLES, IMAPOracle, Outcome, POP3Oracle, SMTPOracle, wire
 from tests.pure.playbook import SINGLE, WHOLE, terms
 from tests.pure.rig import Happening, Rig

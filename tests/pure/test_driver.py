@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import Dialect, Terms
-from gateway.negotiation.driver import PLAINTEXT_INBOX, SECURE_INBOX, SWALLOWED_FOR_THE_LOST, Negotiation
-from gateway.negotiation.filters import Counted
-from gateway.negotiation.vocabulary import (
+from gateway.protocol.driver import PLAINTEXT_INBOX, SECURE_INBOX, SWALLOWED_FOR_THE_LOST, Negotiation
+from gateway.protocol.filters import Counted
+from gateway.protocol.vocabulary import (
     Abort,
     Await,
     Close,
@@ -406,7 +406,7 @@ def test_how_the_network_cuts_changes_nothing(pieces: list[bytes], side: Side) -
 def test_the_pure_half_is_pure() -> None:
     """Who imports it has loaded neither Twisted nor OpenSSL."""
     code = (
-        "import sys, gateway.dialects.smtp, gateway.dialects.imap, gateway.dialects.pop3, gateway.negotiation.driver;"
+        "import sys, gateway.dialects, gateway.protocol.driver;"
         "print(sorted({'twisted', 'zope', 'ssl', 'OpenSSL', 'asyncio'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects import ehlo, extensions
-from gateway.dialects.ehlo import Stage, edit
+from gateway.dialects.mail import ehlo, extensions
+from gateway.dialects.mail.ehlo import Stage, edit
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no failure."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.dialects import extensions
-from gateway.dialects.extensions import TABLE, Treatment
+from gateway.dialects.mail import extensions
+from gateway.dialects.mail.extensions import TABLE, Treatment
 from tests import extensions as document
 
 IANA = (

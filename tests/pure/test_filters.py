@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.negotiation.filters import Counted, Message, Newlines
-from gateway.negotiation.vocabulary import Filter
+from gateway.protocol.filters import Counted, Message, Newlines
+from gateway.protocol.vocabulary import Filter
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no failure."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.health import LONGEST, REST, SHORTEST, SUSPECTS, Blame, Health, blame
+from gateway.wire.health import LONGEST, REST, SHORTEST, SUSPECTS, Blame, Health, blame
 
 ONE, OTHER = "10.0.0.5:25", "10.0.0.6:25"
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import imap
 from gateway.dialects.base import LITERAL_OCTETS, Policy
-from gateway.dialects.imap import DIALECT, Literal, Malformed, edit_capabilities, edit_id, edit_line, literal_of
-from gateway.negotiation.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
+from gateway.dialects.mail import imap
+from gateway.dialects.mail.imap import DIALECT, Literal, Malformed, edit_capabilities, edit_id, edit_line, literal_of
+from gateway.protocol.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import FAILED_LOGINS, BackendTLS, Identity, Policy
-from gateway.dialects.imap import (
+from gateway.dialects.mail.imap import (
     COMMAND_LINE,
     DIALECT,
     UNPAID,
@@ -21,8 +21,8 @@ from gateway.dialects.imap import (
     literal_of,
     outside_quotes,
 )
-from gateway.negotiation.vocabulary import Expired, Patience, Side
-from gateway.proxyprotocol import Origin
+from gateway.protocol.proxyprotocol import Origin
+from gateway.protocol.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

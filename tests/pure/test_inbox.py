@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.negotiation.inbox import BEGIN, END, FLOOD, Inbox
-from gateway.negotiation.vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
+from gateway.protocol.inbox import BEGIN, END, FLOOD, Inbox
+from gateway.protocol.vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 

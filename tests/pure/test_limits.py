@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.limits import (
+from gateway.guard.limits import (
     DESCRIPTORS,
     REMEMBERED,
     RESERVE,

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
-from gateway.negotiation.inbox import FLOOD
+from gateway.protocol.inbox import FLOOD
 from tests.pure.playbook import DIAL, WHOLE, Playbook, close, note, terms, tls, to_backend, to_client
 
 GREETINGS = {"smtp": b"220 x ESMTP\r\n", "imap": b"* OK x\r\n", "pop3": b"+OK x\r\n"}

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import imap, pop3, smtp
 from gateway.dialects.base import Dialect, Policy
-from gateway.negotiation.vocabulary import Side
+from gateway.dialects.mail import imap, pop3, smtp
+from gateway.protocol.vocabulary import Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DELIVERED,

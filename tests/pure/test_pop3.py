@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import pop3, sasl
+from gateway.dialects import sasl
 from gateway.dialects.base import Policy
-from gateway.dialects.pop3 import ADDED, DIALECT, edit_capabilities, edit_greeting, edit_mechanisms
-from gateway.negotiation.inbox import FLOOD
-from gateway.negotiation.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
+from gateway.dialects.mail import pop3
+from gateway.dialects.mail.pop3 import ADDED, DIALECT, edit_capabilities, edit_greeting, edit_mechanisms
+from gateway.protocol.inbox import FLOOD
+from gateway.protocol.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

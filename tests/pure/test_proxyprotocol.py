@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.negotiation.vocabulary import ClientCertificate, Secured
-from gateway.proxyprotocol import (
+from gateway.protocol.proxyprotocol import (
     LONGEST_V1,
     LONGEST_V2,
     SIGNATURE,
@@ -26,6 +25,7 @@ from gateway.proxyprotocol import (
     v2,
     v2_local,
 )
+from gateway.protocol.vocabulary import ClientCertificate, Secured
 
 FOUR = Origin(("192.0.2.10", 40000), ("198.51.100.1", 25))
 SIX = Origin(("2001:db8::10", 40000), ("2001:db8::1", 25))
@@ -665,7 +665,6 @@ def test_garbage_never_raises_anything_else_and_is_never_waited_for_too_long(oct
 
 
 def test_the_module_is_pure() -> None:
-    code = (
-        "import sys, gateway.proxyprotocol; sys.exit(any(m in sys.modules for m in ('twisted', 'OpenSSL', 'socket')))"
-    )
+    loaded = "any(m in sys.modules for m in ('twisted', 'OpenSSL', 'socket'))"
+    code = f"import sys, gateway.protocol.proxyprotocol; sys.exit({loaded})"
     subprocess.run([sys.executable, "-c", code], check=True)

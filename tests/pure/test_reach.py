@@ -11,8 +11,8 @@ import pytest
 
 from gateway.dialects.base import BackendTLS, Identity
 from gateway.dialects.reach import CLOSED
-from gateway.negotiation.vocabulary import Dial, Expired, Greeted, Note, Patience, Side
-from gateway.negotiation.waiting import lateness
+from gateway.protocol.vocabulary import Dial, Expired, Greeted, Note, Patience, Side
+from gateway.protocol.waiting import lateness
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import xclient
 from gateway.dialects.base import BackendTLS, Dialect, Identity, Policy, turned_away
-from gateway.negotiation.vocabulary import Dial, Expired, Greeted, Identified, Patience, Secured, Side
-from gateway.proxyprotocol import Origin
+from gateway.dialects.mail import xclient
+from gateway.protocol.proxyprotocol import Origin
+from gateway.protocol.vocabulary import Dial, Expired, Greeted, Identified, Patience, Secured, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import BackendTLS, Identity
-from gateway.negotiation.vocabulary import Dial, Expired, Greeted, Patience, Send, Side, TLSFailed
+from gateway.protocol.vocabulary import Dial, Expired, Greeted, Patience, Send, Side, TLSFailed
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.received import iana_name, protocol_keyword, received
-from gateway.negotiation.vocabulary import Secured
+from gateway.dialects.mail.received import iana_name, protocol_keyword, received
+from gateway.protocol.vocabulary import Secured
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no failure."""

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import BackendTLS, Identity, Policy
+from gateway.dialects.mail.smtp import DIALECT
 from gateway.dialects.reach import GREETS_ONCE
-from gateway.dialects.smtp import DIALECT
-from gateway.negotiation.vocabulary import Greeted, Side
+from gateway.protocol.vocabulary import Greeted, Side
 from tests.pure.playbook import (
     ABORT_BACKEND as ABORT,
 )

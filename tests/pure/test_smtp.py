@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from gateway.dialects.base import Policy
-from gateway.dialects.smtp import DIALECT, unavailable
-from gateway.negotiation.vocabulary import Expired, Patience, Side
+from gateway.dialects.mail.smtp import DIALECT, unavailable
+from gateway.protocol.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

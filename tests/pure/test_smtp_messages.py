@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.dialects.smtp import DIALECT, LARGEST_CHUNK
-from gateway.negotiation.filters import Message, Newlines
-from gateway.negotiation.vocabulary import Expired, Identified, Patience, Secured, Side
+from gateway.dialects.mail.smtp import DIALECT, LARGEST_CHUNK
+from gateway.protocol.filters import Message, Newlines
+from gateway.protocol.vocabulary import Expired, Identified, Patience, Secured, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DELIVERED,

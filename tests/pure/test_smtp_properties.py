@@ -10,11 +10,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects import extensions
 from gateway.dialects.base import Policy
-from gateway.dialects.smtp import DIALECT
-from gateway.negotiation.filters import Newlines
-from gateway.negotiation.vocabulary import Close, Dial, Expired, Patience, Send, Side, Splice
+from gateway.dialects.mail import extensions
+from gateway.dialects.mail.smtp import DIALECT
+from gateway.protocol.filters import Newlines
+from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Send, Side, Splice
 from tests.pure.playbook import TLS13, Stage, Switch, terms
 from tests.pure.smtp_talk import GREETING, REPLY
 from tests.pure.test_filters import BACKENDS, STRICT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.dialects.smtp import DIALECT
-from gateway.negotiation.vocabulary import Expired, Patience, Side
+from gateway.dialects.mail.smtp import DIALECT
+from gateway.protocol.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,

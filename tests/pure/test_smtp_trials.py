@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.received import declared
-from gateway.dialects.smtp import DIALECT
-from gateway.negotiation.vocabulary import Delivered, Expired, Patience, Side
+from gateway.dialects.mail.received import declared
+from gateway.dialects.mail.smtp import DIALECT
+from gateway.protocol.vocabulary import Delivered, Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DELIVERED,

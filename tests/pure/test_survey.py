@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import DIALECTS, imap, pop3, smtp
+from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
 from gateway.dialects.base import BackendTLS, Dialect, Identity, Policy, Terms
+from gateway.dialects.mail import imap, pop3, smtp
 from gateway.dialects.survey import INSIDE, Survey, Visit, unreached
-from gateway.negotiation.vocabulary import (
+from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
+from gateway.protocol.vocabulary import (
     Await,
     Close,
     Dial,
@@ -23,7 +25,6 @@ from gateway.negotiation.vocabulary import (
     Side,
     StartTLS,
 )
-from gateway.proxyprotocol import SIGNATURE, Origin, v2
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, note, terms, tls, to_backend
 
 BACKEND, CLIENT = Side.BACKEND, Side.CLIENT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.negotiation.filters import Counted
-from gateway.negotiation.vocabulary import (
+from gateway.protocol.filters import Counted
+from gateway.protocol.vocabulary import (
     Await,
     Dial,
     Expired,
@@ -18,7 +18,7 @@ from gateway.negotiation.vocabulary import (
     TLSFailed,
     Wait,
 )
-from gateway.negotiation.waiting import lateness, phase_of
+from gateway.protocol.waiting import lateness, phase_of
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 

@@ -5,7 +5,7 @@ from twisted.application.service import ServiceMaker
 # An import error in here is only logged and the command vanishes from `twistd --help`: so nothing else is imported.
 starttls_gateway = ServiceMaker(
     "starttls-gateway",
-    "gateway.tap",
+    "gateway.app.tap",
     "Modern TLS in front of mail servers that have none.",
     "starttls-gateway",
 )

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.negotiation.driver import PLAINTEXT_INBOX, SECURE_INBOX
+from gateway.protocol.driver import PLAINTEXT_INBOX, SECURE_INBOX
 from tests.process.attacks.conftest import Attack
 
 

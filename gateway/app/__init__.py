@@ -1,0 +1,1 @@
+"""The program: the twistd plugin, the start, the service, signals and rights."""

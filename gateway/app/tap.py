@@ -1,0 +1,78 @@
+"""The gateway as twistd knows it: the options of its command, and the service that they stand for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from .. import __version__
+from ..config import DEFAULT_FILE, ConfigurationError, load
+from ..dialects import DIALECTS
+from ..telemetry.events import FORMATS
+from .rights import complaint, gid_of, uid_of
+from .signals import Signals
+from .startup import Startup
+
+# Nothing in here may import the reactor, for `twistd -r` chooses it, nor open a socket, for twistd has not forked yet:
+# what does is imported when the service is made.
+
+
+class Options(usage.Options):
+    synopsis = "[--config FILE | --demo]"
+    longdesc = "Modern TLS in front of mail servers that have none."
+    optFlags = [["demo", None, "Run with three legacy mail servers of its own on 127.0.0.1 and no file at all."]]
+    optParameters = [
+        ["config", "c", DEFAULT_FILE, "The configuration file."],
+        ["uid", None, None, "The user to run as, once ports are bound and keys are read."],
+        ["gid", None, None, "The group to run as; by default, the user's own."],
+    ]
+
+    def postOptions(self) -> None:
+        """Whatever twistd would do with --uid, --gid and --pidfile, it is wrong here in one line.
+
+        Raises SystemExit: a UsageError would be lost behind a hundred lines of help.
+        """
+        twistd: dict[str, object] | None = self.parent
+        try:
+            if twistd is None or "uid" not in twistd:
+                if self["uid"] or self["gid"]:
+                    raise ValueError("--uid and --gid need twistd as the runner")
+                return
+            if self["uid"]:
+                twistd["uid"] = uid_of(self["uid"])
+            if self["gid"]:
+                twistd["gid"] = gid_of(self["gid"])
+            if wrong := complaint(twistd):
+                raise ValueError(wrong)
+        except ValueError as wrong:
+            raise SystemExit(f"starttls-gateway: {wrong}") from None
+
+    def opt_version(self) -> None:
+        """Show the version of the gateway and exit."""
+        print(f"starttls-gateway {__version__}")
+        raise SystemExit(0)
+
+
+def makeService(options: Options) -> IService:
+    """Raises SystemExit, after a line on standard error for each problem in the file."""
+    signals = Signals()
+    runner: Mapping[str, object] = options.parent or {}
+    if options["demo"]:
+        from .. import demo
+
+        startup = Startup(runner, FORMATS["text"], signals)
+        demo.make_service(startup.events).setServiceParent(startup)
+        return startup
+    try:
+        configuration = load(options["config"], DIALECTS)
+    except ConfigurationError as wrong:
+        print(*wrong.problems, sep="\n", file=sys.stderr)
+        raise SystemExit(1) from None
+    from .service import Gateway
+
+    startup = Startup(runner, FORMATS[configuration.log], signals)
+    Gateway(configuration, startup.events).setServiceParent(startup)
+    return startup

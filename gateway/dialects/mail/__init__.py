@@ -1,0 +1,1 @@
+"""SMTP, IMAP and POP3."""

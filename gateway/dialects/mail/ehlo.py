@@ -1,0 +1,71 @@
+"""The SMTP backend's EHLO reply, edited as TLS and safety demand and not otherwise (RFC 5321 4.1.1.1)."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from .. import sasl
+from . import extensions
+
+
+class Stage(Enum):
+    """What the client may see now."""
+
+    CLOSED = "before TLS, where authentication waits for it"
+    OPEN = "before TLS, where it is the client's choice"
+    SECURE = "inside TLS"
+
+
+AUTH = frozenset({b"AUTH", b"X-EXPS"})
+
+# Clients strip lines before they read them (smtplib does), so what surrounds a keyword does not hide it.
+_KEYWORD = re.compile(rb"\s*([A-Za-z0-9_-]*)")
+_AUTH_LINE = re.compile(rb"(\s*[A-Za-z0-9_-]+[^A-Za-z0-9_-]\s*)(.*)\Z", re.DOTALL)
+
+
+def keyword(line: bytes) -> bytes:
+    """The EHLO keyword of a line (without its code), in upper case; `AUTH=LOGIN` is old for `AUTH LOGIN`."""
+    return _KEYWORD.match(line)[1].upper()  # type: ignore[index]  # matches always
+
+
+def mechanisms(lines: list[bytes]) -> frozenset[bytes]:
+    """Every SASL mechanism that the reply offers, in upper case."""
+    return frozenset(name.upper() for line in lines if keyword(line) in AUTH for name in _offer(line)[1])
+
+
+def _offer(line: bytes) -> tuple[bytes, list[bytes]]:
+    match = _AUTH_LINE.match(line)
+    return (match[1], match[2].split()) if match else (line, [])
+
+
+UNPROMISED = frozenset({b"REQUIRETLS"})
+"""What must not be offered where nobody knows that it works."""
+
+
+def edit(lines: list[bytes], stage: Stage, withheld: frozenset[bytes] = UNPROMISED) -> list[bytes]:
+    """What the client is told; `lines` are the reply's without code.  The first is never touched,
+    order is kept, STARTTLS comes last.  Editing twice is editing once.
+
+    `withheld`: extensions that do not work in this session, beside those that are always hidden."""
+    hidden = sasl.unusable(mechanisms(lines[1:]))
+    kept = lines[:1]
+    for line in lines[1:]:
+        word = keyword(line)
+        if word == b"STARTTLS" or extensions.is_hidden(word, withheld):
+            continue
+        if word in AUTH:
+            if stage is Stage.CLOSED:
+                continue
+            prefix, offered = _offer(line)
+            left = [name for name in offered if name.upper() not in hidden]
+            if len(left) < len(offered):
+                if not left:
+                    continue
+                line = prefix + b" ".join(left)
+            elif not offered:
+                continue
+        kept.append(line)
+    if stage is not Stage.SECURE:
+        kept.append(b"STARTTLS")
+    return kept

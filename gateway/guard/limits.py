@@ -1,0 +1,271 @@
+"""How much of the gateway one client may have, and all of them together.
+
+Octets and sockets are other people's business: whoever accepts, asks here first, and tells when it is over.
+Every call costs the same, however many clients there are; but for `forget`, which takes 25 ms after the worst flood.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from ipaddress import IPv6Network
+from typing import NewType, Protocol
+
+from ..protocol.proxyprotocol import canonical
+
+DESCRIPTORS = 2
+"""File descriptors of a session: its client's socket and its backend's."""
+RESERVE = 64
+"""Descriptors for everything else: listeners, log, the reactor's own, connections that are being turned away, backends
+that are looked at, the admin page."""
+NEGLIGIBLE = 100
+"""One in so many sessions is not missed."""
+REMEMBERED = 65536
+"""Clients whose last minute is known, for each thing that is counted: 20 MB if an attacker has as many addresses.
+Beyond it the one who did nothing for the longest time is forgotten, and starts anew: with so many addresses nobody
+gains by one more, and to refuse strangers instead would lock everybody out."""
+SLICE = 10.0
+"""Seconds that are counted as one."""
+SLICES = 7
+"""As many make a minute and the slice that has just begun: nobody is forgiven before 60 s, everybody before 70 s."""
+
+Client = NewType("Client", str)
+"""Whom a limit holds for, as `client_key` writes it."""
+
+
+_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\Z")
+
+
+def client_key(address: str) -> Client:
+    """An IPv4 address, or the /64 of an IPv6 one, which is what one customer gets at least (RFC 6177).
+
+    Nothing for nothing: who comes by a UNIX socket has no address and is held to no limit of its own.  Raises
+    ValueError for text that cannot be an IP address.
+    """
+    # Not remembered: a thousand strings of clients that are gone keep thirty megabytes from going back to the system.
+    if not address or _IPV4.match(address):
+        return Client(address)
+    address = canonical(address)
+    return Client(str(IPv6Network((address, 64), strict=False)) if ":" in address else address)
+
+
+def affordable(sessions: int, descriptors: int) -> int:
+    """As many of these sessions as so many descriptors (RLIMIT_NOFILE, the soft one) are enough for; one at least."""
+    if descriptors == resource.RLIM_INFINITY:
+        return sessions
+    reserve = min(RESERVE, descriptors // 2)
+    return max(1, min(sessions, (descriptors - reserve) // DESCRIPTORS))
+
+
+def matters(wanted: int, value: int) -> bool:
+    """Whether somebody has to know that a limit is lowered to this value: not for less than one in a hundred."""
+    return (wanted - value) * NEGLIGIBLE > wanted
+
+
+class Refusal(Enum):
+    """Which limit was reached; the value is the option of `[limits]` with hyphens, as the log has it."""
+
+    SESSIONS = "sessions"
+    SESSIONS_PER_CLIENT = "sessions-per-client"
+    CONNECTS_PER_MINUTE = "connects-per-minute"
+    AUTH_FAILURES_PER_MINUTE = "auth-failures-per-minute"
+
+
+class Values(Protocol):
+    """The options of `[limits]` that are kept here."""
+
+    @property
+    def sessions(self) -> int:
+        """Already lowered to what is `affordable`."""
+
+    @property
+    def sessions_per_client(self) -> int: ...
+
+    @property
+    def connects_per_minute(self) -> int: ...
+
+    @property
+    def auth_failures_per_minute(self) -> int: ...
+
+
+class Limits:
+    """`seconds` is a clock that never goes back."""
+
+    def __init__(self, values: Values, seconds: Callable[[], float], remembered: int = REMEMBERED) -> None:
+        self.values = values
+        """May be replaced; who is in already stays in."""
+        self.open = 0
+        """Sessions of the whole gateway."""
+        self._seconds = seconds
+        # No more than there are sessions, for who has none is not in it.
+        self._open: dict[Client, int] = {}
+        self._connects = _LastMinute(remembered)
+        # Apart, so that connecting from many addresses makes nobody's guesses forgotten.
+        self._failures = _LastMinute(remembered)
+
+    def admit(self, client: Client) -> Refusal | None:
+        """Let somebody in, who is then to be announced when he has `left`, or say why not.
+
+        Who is refused has not connected: knocking does not prolong the wait.  The address of a load balancer is
+        nobody's: admit nobody (`client_key("")`), who is `moved` to the client when the PROXY header has come.
+        """
+        slice_ = self._slice()
+        refusal = self._refusal(client, slice_)
+        if refusal is None and self.open >= self.values.sessions:
+            refusal = Refusal.SESSIONS
+        if refusal is None:
+            self.open += 1
+            self._enter(client, slice_)
+        return refusal
+
+    def moved(self, old: Client, new: Client) -> Refusal | None:
+        """A session turns out to be of another client.  If that one is refused it stays with the old one, until it
+        has `left` as such."""
+        if old == new:
+            return None
+        slice_ = self._slice()
+        refusal = self._refusal(new, slice_)
+        if refusal is None:
+            self._leave(old)
+            self._enter(new, slice_)
+        return refusal
+
+    def left(self, client: Client) -> None:
+        """A session is over, of the client whom it was admitted for or moved to."""
+        assert self.open
+        self.open -= 1
+        self._leave(client)
+
+    def auth_failed(self, client: Client) -> None:
+        """The backend rejected what a client gave for its credentials."""
+        if client:
+            self._failures.add(client, self._slice())
+
+    def may_authenticate(self, client: Client) -> bool:
+        """Whether the backend is to be asked.  What it is being asked at this moment is not counted yet, so that a
+        client can fail once more with each other session that it has open."""
+        return self._failures.count(client, self._slice()) < self.values.auth_failures_per_minute or not client
+
+    def forget(self) -> None:
+        """Give back the memory of those whose minute is over.  Once a minute is enough: without it, who comes new
+        makes the old forgotten, and only the memory of a flood stays until somebody does."""
+        slice_ = self._slice()
+        self._connects.expire(slice_)
+        self._failures.expire(slice_)
+
+    def _slice(self) -> int:
+        return int(self._seconds() // SLICE)
+
+    def _refusal(self, client: Client, slice_: int) -> Refusal | None:
+        """The limits of one client; the answer to it is the same whoever else is there."""
+        if not client:
+            return None
+        if self._connects.count(client, slice_) >= self.values.connects_per_minute:
+            return Refusal.CONNECTS_PER_MINUTE
+        if self._open.get(client, 0) >= self.values.sessions_per_client:
+            return Refusal.SESSIONS_PER_CLIENT
+        return None
+
+    def _enter(self, client: Client, slice_: int) -> None:
+        if client:
+            self._connects.add(client, slice_)
+            self._open[client] = self._open.get(client, 0) + 1
+
+    def _leave(self, client: Client) -> None:
+        if client:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+
+
+class Stay:
+    """One session that was admitted, until it has `left`: whose it is, and what it may."""
+
+    __slots__ = ("_client", "_limits")
+
+    def __init__(self, limits: Limits, client: Client) -> None:
+        self._limits = limits
+        self._client = client
+
+    def moved(self, address: str) -> str:
+        """It is of the client at this address.  The limit that is against that, as the log has it, or nothing."""
+        new = client_key(address)
+        refusal = self._limits.moved(self._client, new)
+        if refusal is not None:
+            return refusal.value
+        self._client = new
+        return ""
+
+    def may_log_in(self) -> bool:
+        return self._limits.may_authenticate(self._client)
+
+    def rejected(self) -> None:
+        self._limits.auth_failed(self._client)
+
+    def left(self) -> None:
+        """To be called once."""
+        self._limits.left(self._client)
+
+
+class _LastMinute:
+    """How often each client did something in the last minute; only those who did are known."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        # Who did something last is last.
+        self._clients: OrderedDict[Client, _Slices] = OrderedDict()
+
+    def count(self, client: Client, slice_: int) -> int:
+        slices = self._clients.get(client)
+        return 0 if slices is None else slices.turn(slice_)
+
+    def add(self, client: Client, slice_: int) -> None:
+        slices = self._clients.get(client)
+        if slices is None:
+            # Two out for one in: those whose minute is over are fewer and fewer.
+            self.expire(slice_, most=2)
+            if len(self._clients) >= self._capacity:
+                self._clients.popitem(last=False)
+            slices = self._clients[client] = _Slices(slice_)
+        else:
+            self._clients.move_to_end(client)
+        slices.add(slice_)
+
+    def expire(self, slice_: int, most: int = sys.maxsize) -> None:
+        for _ in range(min(most, len(self._clients))):
+            if slice_ - next(iter(self._clients.values())).latest < SLICES:
+                return
+            self._clients.popitem(last=False)
+        if not self._clients:
+            self._clients.clear()  # an empty dictionary keeps the room that it once had
+
+
+class _Slices:
+    """One client's last minute."""
+
+    __slots__ = ("_counts", "_total", "_turned", "latest")
+
+    def __init__(self, slice_: int) -> None:
+        self.latest = slice_
+        """The slice in which something happened last."""
+        self._turned = slice_
+        self._counts = [0] * SLICES
+        self._total = 0
+
+    def turn(self, slice_: int) -> int:
+        """Forget what is too old, and say how much is left."""
+        for passed in range(self._turned + 1, min(slice_, self._turned + SLICES) + 1):
+            self._total -= self._counts[passed % SLICES]
+            self._counts[passed % SLICES] = 0
+        self._turned = slice_
+        return self._total
+
+    def add(self, slice_: int) -> None:
+        self.turn(slice_)
+        self._counts[slice_ % SLICES] += 1
+        self._total += 1
+        self.latest = slice_

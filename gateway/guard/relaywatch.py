@@ -1,0 +1,166 @@
+"""The watch over backends that would relay for anybody who comes through the gateway."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ..config.values import Address, Backend, Timeouts
+from ..dialects.base import Dialect
+from ..dialects.relay import Probe, Verdict
+from ..sessions.errand import Errand, terms_of_errands
+from ..sessions.performer import ConnectTLS
+from ..telemetry.events import Events
+from ..wire.dialer import Dialer
+
+AGAIN = {Verdict.OPEN: 60.0, Verdict.UNDECIDED: 60.0, Verdict.CLOSED: 3600.0}
+"""Seconds until a backend is asked again: soon where the answer may be mended, seldom where all is well."""
+EVENTS = {
+    Verdict.OPEN: "open-relay",
+    Verdict.UNDECIDED: "relay-undecided",
+    Verdict.CLOSED: "relay-closed",
+}
+"""By the verdict that an address has now and had not before."""
+SHORTEST, LONGEST = 5.0, 60.0
+"""Seconds until a backend that was not reached is tried again, doubled each time: nobody is served before."""
+
+Jitter = Callable[[], float]
+
+
+def _some_jitter() -> float:
+    return random.uniform(0.75, 1.25)
+
+
+def is_watched(dialect: Dialect, backend: Backend) -> bool:
+    """Whether the backend may take a stranger for the gateway, and nobody has said that this is meant."""
+    return dialect.relays and backend.identity == "none" and not backend.allow_relay
+
+
+class RelayWatch:
+    """Over one backend, for all services in front of it; all its addresses, for each may be another server."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        backend: Backend,
+        dialect: Dialect,
+        hostname: str,
+        timeouts: Timeouts,
+        connect_tls: ConnectTLS | None,
+        events: Events,
+        jitter: Jitter = _some_jitter,
+    ) -> None:
+        assert is_watched(dialect, backend)
+        self._posts = {
+            address: _Post(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
+            for address in backend.addresses
+        }
+
+    def start(self) -> None:
+        for post in self._posts.values():
+            post.ask()
+
+    def stop(self) -> None:
+        for post in self._posts.values():
+            post.leave()
+
+    def permits(self, address: Address) -> bool:
+        """Whether that one of its addresses has been asked, and would not relay."""
+        return self._verdicts[address] not in (None, Verdict.OPEN)
+
+    @property
+    def _verdicts(self) -> dict[Address, Verdict | None]:
+        return {address: post.verdict for address, post in self._posts.items()}
+
+    @property
+    def reason(self) -> str:
+        """Why, as the `session` event tells it; nothing where nothing is against it."""
+        verdicts = self._verdicts.values()
+        if Verdict.OPEN in verdicts:
+            return "open-relay"
+        return "" if any(verdicts) else "relay-unknown"
+
+
+class _Post:
+    """One address, asked again and again."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        backend: Backend,
+        dialect: Dialect,
+        hostname: str,
+        timeouts: Timeouts,
+        connect_tls: ConnectTLS | None,
+        events: Events,
+        jitter: Jitter,
+    ) -> None:
+        self.verdict: Verdict | None = None
+        """The last that counts: OPEN stays until CLOSED, and what is not reached is what it was."""
+        self._reactor = reactor
+        self._dialect = dialect
+        self._terms = terms_of_errands(hostname, backend, "relay-probe")
+        self._dialer = Dialer(reactor, (address,), timeouts.connect)
+        self._connect_tls = connect_tls
+        self._timeouts = timeouts
+        self._events = events.bound(backend=backend.name, address=str(address))
+        self._jitter = jitter
+        self._unreached = 0
+        self._errand: Errand | None = None
+        self._call: Any = None
+
+    def ask(self) -> None:
+        self._call = None
+        probe = Probe(self._dialect, self._terms)
+
+        def answered(errand: Errand) -> None:
+            self._errand = None
+            self._judge(probe, errand)
+
+        # A probe may take as long as a client that proves nothing.
+        limit = self._timeouts.preauth
+        self._errand = Errand(
+            self._reactor,
+            probe.script(),
+            self._dialer,
+            self._connect_tls,
+            self._timeouts,
+            self._dialect.patience,
+            limit,
+            answered,
+        )
+        self._errand.start()
+
+    def leave(self) -> None:
+        if self._errand is not None:
+            self._errand.cancel()
+            self._errand = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _judge(self, probe: Probe, errand: Errand) -> None:
+        found = probe.verdict
+        if found is None:
+            self._miss(errand)
+            return
+        self._unreached = 0
+        # Who was open and does not say is not mended.
+        if found is not self.verdict and (self.verdict, found) != (Verdict.OPEN, Verdict.UNDECIDED):
+            self.verdict = found
+            cure = probe.cure(errand.ends.source[0]) if errand.ends else probe.cure()
+            self._events.emit(EVENTS[found], text=probe.text or errand.trouble.detail or None, cure=cure or None)
+        self._again(AGAIN[found])
+
+    def _miss(self, errand: Errand) -> None:
+        """Not reached: one event for each time that it goes away."""
+        if not self._unreached:
+            self._events.emit(errand.trouble.key, phase="probe", detail=errand.trouble.detail)
+        delay = min(LONGEST, SHORTEST * 2 ** min(self._unreached, 10))
+        self._unreached += 1
+        self._again(delay)
+
+    def _again(self, seconds: float) -> None:
+        self._call = self._reactor.callLater(seconds * self._jitter(), self.ask)

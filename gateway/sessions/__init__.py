@@ -1,0 +1,1 @@
+"""What carries out the decisions: sessions with a client, errands without one."""

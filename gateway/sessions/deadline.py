@@ -1,0 +1,61 @@
+"""One deadline for one session, moved with every step and paid for only when it fires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..config.values import Timeouts
+from ..protocol.vocabulary import Patience
+
+PROXY = 5.0
+"""Seconds for a load balancer's PROXY header, which is the first that it sends."""
+
+
+def allowances(timeouts: Timeouts, dialect: Mapping[Patience, float]) -> Mapping[Patience, float]:
+    """Seconds for each kind of wait: the dialect's, and what the configuration says.  The dialer watches itself."""
+    return {
+        **dialect,
+        Patience.CONNECT: float("inf"),
+        Patience.PROXY: PROXY,
+        Patience.GREETING: timeouts.greeting,
+        Patience.HANDSHAKE: timeouts.handshake,
+    }
+
+
+class Deadline:
+    """Calls `expired` when the time that was set last has come.
+
+    Setting a later time costs no timer: the old one fires, sees that it is early, and waits again.
+    """
+
+    __slots__ = ("_call", "_due", "_expired", "_reactor")
+
+    def __init__(self, reactor: Any, expired: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._expired = expired
+        self._due = 0.0
+        self._call: Any = None
+
+    def set(self, due: float) -> None:
+        """To a time of the reactor's clock."""
+        self._due = due
+        if self._call is not None:
+            if self._call.getTime() <= due:
+                return
+            # A new one: to move it forward the reactor would search it among all others.
+            self._call.cancel()
+        self._call = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._fire)
+
+    def cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _fire(self) -> None:
+        self._call = None
+        early = self._due - self._reactor.seconds()
+        if early > 0:
+            self._call = self._reactor.callLater(early, self._fire)
+        else:
+            self._expired()

@@ -1,0 +1,275 @@
+"""Carries out what a negotiation decides, and tells it what happened.
+
+A session and an errand are performers: what differs is who listens on the client's side, and what is told to whom.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from ..protocol.driver import Negotiation
+from ..protocol.vocabulary import (
+    Abort,
+    Action,
+    Close,
+    Delivered,
+    Dial,
+    Greeted,
+    Identified,
+    Note,
+    Proven,
+    Rejected,
+    Script,
+    Secured,
+    Send,
+    Side,
+    Splice,
+    StartTLS,
+    Wait,
+)
+from ..wire.dialer import Attempt, Dialer
+from ..wire.health import Blame
+from ..wire.leg import End, Leg
+from ..wire.tls.half import TLSHalf
+from .deadline import Deadline
+
+ConnectTLS = Callable[[str], TLSHalf]
+"""host -> the connecting half of TLS towards it."""
+
+
+def _nothing() -> Script:
+    yield from ()
+
+
+SPENT = Negotiation(_nothing())
+"""A negotiation that is over, for everybody who has none any more."""
+SPENT.start()
+
+
+def ends(sock: Any) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """The connection's own address and port, and the other end's; None for a UNIX socket, or after a reset."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        return sock.getsockname()[:2], sock.getpeername()[:2]
+    except OSError:
+        return None  # the leg will learn of it
+
+
+def _unknown(action: NoReturn) -> NoReturn:
+    """mypy proves that this is never called; typing.assert_never came with Python 3.11."""
+    raise AssertionError(f"nobody performs {action!r}")
+
+
+class Performer(ABC):
+    """Owns the negotiation, the legs, the attempt to reach the backend, and the deadline."""
+
+    __slots__ = (
+        "_attempt",
+        "_awaited",
+        "_connect_tls",
+        "_deadline",
+        "_dialer",
+        "_dialling",
+        "_ends",
+        "_legs",
+        "_linger",
+        "_negotiation",
+        "_over",
+        "_reactor",
+    )
+
+    def __init__(
+        self, reactor: Any, negotiation: Negotiation, dialer: Dialer, connect_tls: ConnectTLS | None, linger: float
+    ) -> None:
+        """`linger`: seconds that a leg waits for the other end to close."""
+        self._reactor = reactor
+        self._negotiation = negotiation
+        self._dialer = dialer
+        self._connect_tls = connect_tls
+        self._linger = linger
+        self._legs: dict[Side, Leg] = {}
+        self._ends: dict[Side, End] = {}
+        """How the legs ended that say no more."""
+        self._attempt: Attempt | None = None
+        self._dialling = False
+        self._awaited: Wait | None = None
+        self._over = False
+        """The end was decided; nothing is reported any more."""
+        self._deadline = Deadline(reactor, self._expired)
+
+    # --- what a session or an errand adds ----------------------------------------------------
+
+    @abstractmethod
+    def _note(self, note: Note) -> None:
+        """The negotiation has something for the log."""
+
+    @abstractmethod
+    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+        """It found out something about the client."""
+
+    @abstractmethod
+    def _blame(self, failed: str) -> tuple[Blame, str]:
+        """Whom this failure of an address speaks against, and the client's address."""
+
+    @abstractmethod
+    def _wait(self) -> None:
+        """`_awaited` is a new wait: set its deadline."""
+
+    @abstractmethod
+    def _expired(self) -> None:
+        """The deadline has come."""
+
+    @abstractmethod
+    def _gone(self, side: Side) -> None:
+        """That leg is closed."""
+
+    @abstractmethod
+    def _splice(self) -> None:
+        """The negotiation is over; the legs copy to each other."""
+
+    @abstractmethod
+    def _close(self, reason: str, detail: str) -> None:
+        """The negotiation is over, and so is the session."""
+
+    @abstractmethod
+    def _failed(self, error: Exception) -> None:
+        """What was decided and not done will not be done any more."""
+
+    def _accept(self) -> TLSHalf:
+        """The accepting half of TLS, for the client."""
+        raise AssertionError("there is no client")
+
+    @abstractmethod
+    def _performed(self) -> None:
+        """A list of actions is done, and the negotiation goes on."""
+
+    @abstractmethod
+    def leg_pressed(self, leg: Leg, full: bool) -> None:
+        """It has more unsent octets than it should have, or has got rid of them."""
+
+    # --- what happens ------------------------------------------------------------------------
+
+    def _leg(self, side: Side, sock: Any) -> Leg:
+        leg = Leg(self._reactor, sock, self, self._linger)
+        leg.deliver = partial(self._received, side)
+        self._legs[side] = leg
+        return leg
+
+    def _received(self, side: Side, octets: bytes) -> None:
+        self._report(self._negotiation.receive, side, octets)
+
+    def _side(self, leg: Leg) -> Side | None:
+        """None for a backend's leg that was left behind."""
+        for side, current in self._legs.items():
+            if current is leg:
+                return side
+        return None
+
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        if (side := self._side(leg)) is not None:
+            self._report(self._negotiation.secured, side, facts)
+
+    def leg_tls_failed(self, leg: Leg, reason: str) -> None:
+        if (side := self._side(leg)) is not None:
+            self._report(self._negotiation.unsecured, side, reason)
+
+    def leg_ended(self, leg: Leg, end: End) -> None:
+        if (side := self._side(leg)) is not None:
+            self._ends[side] = end
+            # A FIN without close_notify is no reset: what came before it counts, and that is all.
+            self._report(self._negotiation.ended, side, end is not End.RESET)
+
+    def leg_closed(self, leg: Leg) -> None:
+        if (side := self._side(leg)) is not None:
+            del self._legs[side]
+            self._gone(side)
+
+    def _dialled(self, sock: Any) -> None:
+        self._dialling = False
+        self._leg(Side.BACKEND, sock).start()
+        self._report(self._negotiation.dialled)
+
+    def _undialled(self, detail: str) -> None:
+        self._dialling = False
+        self._report(self._negotiation.undialled, detail)
+
+    # --- what is done ------------------------------------------------------------------------
+
+    def _report(self, event: Callable[..., Sequence[Action]], *args: Any) -> None:
+        """Tell the negotiation, and do what it says."""
+        if self._over or self._negotiation.over:
+            return
+        try:
+            self._perform(event(*args))
+        except Exception as error:
+            self._failed(error)
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(side=side, data=octets):
+                    if side in self._legs:
+                        self._legs[side].write(octets)
+                case StartTLS(side=side, last_words=last_words):
+                    leg = self._legs[side]
+                    if last_words:
+                        leg.write(last_words)
+                    half = self._accept() if side is Side.CLIENT else self._connect()
+                    leg.start_tls(half, self._negotiation.early(side))
+                case Dial(failed=failed):
+                    self._dial(failed)
+                case Greeted():
+                    assert self._attempt is not None
+                    self._attempt.greeted()
+                case Note():
+                    self._note(action)
+                case Proven() | Rejected() | Delivered() | Identified():
+                    self._tell(action)
+                case Abort(side=side):
+                    if side in self._legs:
+                        self._legs[side].abort()
+                case Splice():
+                    self._splice()
+                case Close(reason=reason, detail=detail):
+                    self._close(reason, detail)
+                case _:
+                    _unknown(action)
+        if not (self._over or self._negotiation.over):
+            if self._negotiation.waiting is not self._awaited:
+                self._awaited = self._negotiation.waiting
+                self._wait()
+            self._performed()
+
+    def _connect(self) -> TLSHalf:
+        assert self._attempt is not None and self._connect_tls is not None
+        return self._connect_tls(self._attempt.reached.host)
+
+    def _dial(self, failed: str) -> None:
+        self._dialling = True
+        leg = self._legs.pop(Side.BACKEND, None)
+        self._ends.pop(Side.BACKEND, None)
+        if leg is not None:
+            # What failed is dropped; a backend that is only left behind still gets what was said to it.
+            (leg.abort if failed else leg.close)()
+        if self._attempt is not None and failed:
+            self._attempt.again(*self._blame(failed))
+        else:
+            self._attempt = self._dialer.dial(self._dialled, self._undialled)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """No deadline, no dialling any more."""
+        self._deadline.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._dialling = False
+
+    def _end_legs(self, reset: bool = False) -> None:
+        for leg in list(self._legs.values()):
+            (leg.abort if reset else leg.close)()

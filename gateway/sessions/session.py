@@ -1,0 +1,411 @@
+"""One session: a client leg, a backend leg, and the negotiation that decides what they do.
+
+The session performs what the negotiation decides and reports what happens back to it.  When the
+negotiation is over the legs write to each other, and the session only watches that something moves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any
+
+from ..config.values import Network, Timeouts
+from ..dialects.base import Dialect, Identity, Policy, Terms, turned_away
+from ..guard.limits import Stay
+from ..protocol.driver import Negotiation
+from ..protocol.proxyprotocol import Origin
+from ..protocol.vocabulary import (
+    Delivered,
+    Expired,
+    Identified,
+    Note,
+    Patience,
+    Proven,
+    Rejected,
+    Script,
+    Secured,
+    Side,
+    Trouble,
+)
+from ..protocol.waiting import lateness, phase_of
+from ..telemetry.summary import Teller
+from ..wire.dialer import Dialer
+from ..wire.health import Blame, blame
+from ..wire.leg import End, Leg
+from ..wire.tls.half import TLSHalf
+from .deadline import allowances
+from .performer import SPENT, ConnectTLS, Performer, ends
+
+BULK = 64 * 1024
+"""Octets per read once the legs are spliced, and of a message: fewer would cost a system call each, more would stay
+allocated with every idle session that was busy once."""
+NEGOTIATING = 16 * 1024
+"""Octets per read before that; no inbox grows by more at a time."""
+GRACE = 60.0
+"""Seconds that the data of a message may take, and more as it comes: one for each LEAST_RATE octets.  Without that,
+an octet a minute would keep a session, and the backend's, for ever."""
+LEAST_RATE = 100.0
+"""Octets a second: less than the slowest modem brings.  Who is kept waiting by the backend has sent enough for ten
+minutes before anybody stops reading from him."""
+HALF_CLOSED = 60.0
+"""Seconds without an octet after which a splice with one end gone is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What all sessions that come in at one listening address have in common."""
+
+    service: str
+    dialect: Dialect
+    terms: Terms
+    """What is agreed on before anybody has come in."""
+    accept_proxy: tuple[Network, ...]
+    timeouts: Timeouts
+    dialer: Dialer
+    accept_tls: Callable[[str], TLSHalf]
+    """TLS with the client of this address."""
+    events: Teller
+    connect_tls: ConnectTLS | None = None
+    """TLS towards the backend's host of this name."""
+    said: set[str] = field(default_factory=set)
+    """Notes that are made once per backend and have been made."""
+    refusal: Callable[[], str] = lambda: ""
+    """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
+    allowances: Mapping[Patience, float] = field(init=False)
+    """Seconds for each kind of wait."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
+
+    def expects_header(self, client: str) -> bool:
+        """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""
+        if not client or not self.accept_proxy:
+            return False
+        address = ip_address(client)
+        return any(address in network for network in self.accept_proxy)
+
+
+def _identity() -> str:
+    """A session's name in the log and in the `id` of its trace fields: an RFC 5322 atom."""
+    return os.urandom(6).hex()
+
+
+def _subject(facts: Secured | None) -> str | None:
+    """Whom a verified client certificate names."""
+    if facts is None or facts.certificate is None or not facts.certificate.verified:
+        return None
+    return facts.certificate.common_name or ""
+
+
+def _script(entrance: Entrance, terms: Terms) -> Script:
+    if reason := entrance.refusal():
+        return turned_away(terms, entrance.dialect.unavailable(terms.hostname), reason)
+    return entrance.dialect.script(terms)
+
+
+class Session(Performer):
+    """`closed` is called once, when both legs are gone."""
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_arrived",
+        "_awaited_since",
+        "_began",
+        "_client",
+        "_closed",
+        "_closed_until",
+        "_detail",
+        "_entrance",
+        "_events",
+        "_limit",
+        "_messages",
+        "_moved",
+        "_patience",
+        "_proven",
+        "_reason",
+        "_spliced",
+        "_stay",
+        "_stopped",
+        "identity",
+    )
+
+    def __init__(
+        self,
+        reactor: Any,
+        entrance: Entrance,
+        sock: Any,
+        client: str,
+        closed: Callable[[Session], None],
+        stay: Stay | None = None,
+    ) -> None:
+        """Without a `stay` there are no limits; it is the caller's to end."""
+        self._entrance = entrance
+        self._closed = closed
+        self.identity = _identity()
+        self._address = client
+        self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
+        told = ends(sock) if entrance.terms.identity is not Identity.NONE else None
+        terms = replace(
+            entrance.terms,
+            client=client,
+            session=self.identity,
+            origin=None if told is None else Origin(source=told[1], destination=told[0]),
+            proxied=entrance.expects_header(client),
+            moved=entrance.terms.moved if stay is None else stay.moved,
+            may_log_in=entrance.terms.may_log_in if stay is None else stay.may_log_in,
+            known=frozenset(entrance.said),
+        )
+        negotiation = Negotiation(_script(entrance, terms))
+        super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger)
+        self._client = self._leg(Side.CLIENT, sock)
+        self._stay = stay
+        self._spliced = False
+        self._reason = ""
+        self._detail = ""
+        self._proven = False
+        self._messages = 0
+        self._began = float(reactor.seconds())
+        self._limit = self._began + entrance.timeouts.preauth
+        """When a session that has proven nothing ends, whatever trickles in."""
+        self._closed_until = self._began + min(entrance.timeouts.preauth, entrance.timeouts.plaintext)
+        """The same before TLS, where that is required."""
+        self._awaited_since = 0.0
+        self._patience = Patience.CONNECT
+        self._arrived = 0
+        """Octets of a message since then."""
+        self._moved = 0
+        self._stopped = False
+        """Not every leg is read."""
+
+    def _leg(self, side: Side, sock: Any) -> Leg:
+        leg = super()._leg(side, sock)
+        leg.read_size = NEGOTIATING
+        return leg
+
+    def start(self) -> None:
+        self._client.start()
+        self._report(self._negotiation.start)
+
+    def stop(self) -> None:
+        """The gateway shuts down: say goodbye at the next boundary; a splice may go on to its end."""
+        self._report(self._negotiation.stop)
+
+    def abort(self, reason: str = "aborted") -> None:
+        """End at once, whatever is under way."""
+        self._finish(reason)
+        self._end_legs(reset=True)
+
+    # --- what happens ------------------------------------------------------------------------
+
+    def _received(self, side: Side, octets: bytes) -> None:
+        if not self._negotiation.over:
+            waiting = self._awaited
+            self._report(self._negotiation.receive, side, octets)
+            if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
+                self._arrived += len(octets)
+                self._renew(self._reactor.seconds())
+
+    def leg_ended(self, leg: Leg, end: End) -> None:
+        super().leg_ended(leg, end)
+        if self._spliced and not self._over:
+            side = self._side(leg)
+            assert side is not None, "a splice leaves no leg behind"
+            self._half_ended(side)
+
+    def leg_pressed(self, leg: Leg, full: bool) -> None:
+        self._flow()
+
+    def _gone(self, side: Side) -> None:
+        if not self._over and (self._spliced or side is Side.CLIENT):
+            # It broke while it was only written to, or by a bug of ours: there is nobody left to serve.
+            self._finish(f"{side.value}-lost")
+            self._end_legs(reset=True)
+        if not self._negotiation.over:
+            self._flow()  # a leg that is gone stops nobody
+        if not self._legs and not self._dialling:
+            self._account()
+
+    # --- what is done ------------------------------------------------------------------------
+
+    def _performed(self) -> None:
+        if self._stopped or self._negotiation.crowded():
+            self._flow()
+
+    def _accept(self) -> TLSHalf:
+        return self._entrance.accept_tls(self._address)
+
+    def _blame(self, failed: str) -> tuple[Blame, str]:
+        return blame(failed, self._entrance.terms.identity is not Identity.NONE), self._address
+
+    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+        match fact:
+            case Proven():
+                self._proven = True
+            case Rejected():
+                if self._stay is not None:
+                    self._stay.rejected()
+            case Delivered():
+                self._messages += 1
+            case Identified(client=client):
+                self._identify(client)
+
+    def _failed(self, error: Exception) -> None:
+        self.abort()
+        raise error
+
+    def _identify(self, client: str) -> None:
+        """A load balancer told who this is: the log goes by that."""
+        self._address = client
+        self._events = self._entrance.events.bound(session=self.identity, service=self._entrance.service, client=client)
+
+    def _note(self, note: Note) -> None:
+        if note.once:
+            if note.event in self._entrance.said:
+                return
+            self._entrance.said.add(note.event)
+        self._events.emit(note.event, phase=self._phase(), **dict(note.fields))
+
+    def _phase(self) -> str:
+        return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
+
+    def _splice(self) -> None:
+        self._spliced = True
+        # Ten thousand idle sessions need neither.
+        self._negotiation = SPENT
+        self._attempt = self._awaited = None
+        client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
+        client.deliver, backend.deliver = backend.write, client.write
+        client.read_size = backend.read_size = BULK
+        self._moved = -1
+        self._extend(self._entrance.allowances[Patience.RELAY])
+        for side in tuple(self._ends):
+            self._half_ended(side)
+        self._flow()
+
+    def _half_ended(self, side: Side) -> None:
+        """One side of a splice says no more: the other gets what is queued, and then its end.  After a
+        reset nothing may look complete, so the other side is reset too."""
+        reset = self._ends[side] is End.RESET
+        if reset or side.other in self._ends:
+            self._finish(f"{side.value}-lost" if reset else f"{next(iter(self._ends)).value}-closed")
+            self._end_legs(reset)
+        else:
+            self._legs[side.other].half_close()
+            self._moved = -1
+            self._extend(HALF_CLOSED)
+
+    def _flow(self) -> None:
+        """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
+        if self._over:
+            return
+        client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
+        reads_client = backend is None or not backend.full
+        reads_backend = client is None or not client.full
+        if not self._spliced:
+            # Before the splice the client also feeds itself, with the replies to its own commands.
+            reads_client = reads_client and reads_backend and self._negotiation.wants(Side.CLIENT)
+            reads_backend = reads_backend and self._negotiation.wants(Side.BACKEND)
+        self._stopped = not (reads_client and reads_backend)
+        if client is not None:
+            (client.resume if reads_client else client.pause)()
+        if backend is not None:
+            (backend.resume if reads_backend else backend.pause)()
+
+    # --- deadlines ---------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        waiting = self._awaited
+        assert waiting is not None
+        self._awaited_since = now = float(self._reactor.seconds())
+        self._arrived = 0
+        if waiting.patience is not self._patience:
+            self._patience = waiting.patience
+            self._client.read_size = BULK if waiting.patience is Patience.DATA else NEGOTIATING
+        self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
+        due = now + self._entrance.allowances[self._patience]
+        if self._patience is Patience.DATA:
+            due = min(due, self._awaited_since + GRACE + self._arrived / LEAST_RATE)
+        self._deadline.set(min(due, self._last_moment()))
+
+    def _extend(self, seconds: float) -> None:
+        self._deadline.set(self._reactor.seconds() + seconds)
+
+    def _last_moment(self) -> float:
+        if self._proven:
+            return float("inf")
+        if self._entrance.terms.policy is Policy.REQUIRED and self._client.secured is None:
+            return self._closed_until
+        return self._limit
+
+    def _expired(self) -> None:
+        try:
+            if self._spliced:
+                self._relay_expired()
+            else:
+                self._report(self._negotiation.expire, self._lateness())
+        except Exception:
+            # After a bug of ours this is the last that would ever happen here.
+            self.abort()
+            raise
+
+    def _lateness(self) -> Trouble:
+        """What the negotiation is told: who kept us waiting, and for what."""
+        if self._last_moment() <= self._reactor.seconds():
+            return Expired(Side.CLIENT, Patience.COMMAND)
+        return lateness(self._negotiation.waiting)
+
+    def _relay_expired(self) -> None:
+        moved = sum(leg.received + leg.sent for leg in self._legs.values())
+        if moved != self._moved:
+            self._moved = moved
+            self._extend(HALF_CLOSED if self._ends else self._entrance.allowances[Patience.RELAY])
+            return
+        self._finish("idle")
+        self._end_legs()
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _close(self, reason: str, detail: str) -> None:
+        self._finish(reason, detail)
+        self._end_legs()
+
+    def _finish(self, reason: str, detail: str = "") -> None:
+        if not self._over:
+            self._over = True
+            self._reason, self._detail = reason, detail
+        self._stop()
+
+    def _account(self) -> None:
+        client = self._client
+        facts = client.secured
+        try:
+            self._events.emit(
+                "session",
+                protocol=self._entrance.dialect.name,
+                policy="implicit" if self._entrance.terms.implicit else self._entrance.terms.policy.value,
+                tls=facts.version if facts else None,
+                cipher=facts.cipher if facts else None,
+                group=facts.group if facts else None,
+                sni=facts.sni if facts else None,
+                alpn=facts.alpn if facts else None,
+                certificate=_subject(facts),
+                phase=self._phase(),
+                reason=self._reason,
+                detail=self._detail or None,
+                received=client.received,
+                sent=client.sent,
+                messages=self._messages if self._messages else None,
+                proven=self._proven or None,
+                seconds=round(self._reactor.seconds() - self._began, 3),
+            )
+        finally:
+            self._closed(self)
+            # As in a leg: no circle is left for the garbage collector.
+            del self._deadline, self._attempt

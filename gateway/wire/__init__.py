@@ -1,0 +1,1 @@
+"""Connections: legs, listeners, the dialer, and TLS."""

@@ -1,0 +1,383 @@
+"""Where the second leg comes from: connections to a backend, made without blocking and without surprises."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReadWriteDescriptor,
+    IResolutionReceiver,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..config.values import Address, TCPAddress, UnixAddress
+from ..guard.limits import client_key
+from .health import Blame, Health
+from .leg import prepare
+
+_log = Logger()
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Failures to connect that say nothing about the backend."""
+
+Done = Callable[[socket.socket], object]
+Failed = Callable[[str], object]
+
+
+class Delayed(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Reactor(Protocol):
+    """What dialling needs of a reactor: IReactorFDSet, IReactorTime and IReactorPluggableNameResolver."""
+
+    @property
+    def nameResolver(self) -> IHostnameResolver: ...
+    def addWriter(self, writer: Any, /) -> object: ...
+    def removeWriter(self, writer: Any, /) -> object: ...
+    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
+    def seconds(self) -> float: ...
+
+
+class Dialer:
+    """Connects to one of a backend's addresses, the first that answers in their order.
+
+    Those that failed of late come last.
+    """
+
+    def __init__(self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float) -> None:
+        """`connect_timeout`: seconds for all addresses together, names and all."""
+        self._reactor = reactor
+        self._targets = tuple(map(_target, addresses))
+        self._timeout = connect_timeout
+        self._health = Health(reactor.seconds)
+        self.permits: Callable[[Address], bool] = lambda address: True
+        """Which addresses may be connected to now."""
+
+    def dial(self, done: Done, failed: Failed) -> Attempt:
+        """Call `done` with a connected, non-blocking socket, or `failed` with what went wrong; never at once.
+
+        The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
+        """
+        permitted = [target for target in self._targets if self.permits(target.address)]
+        return Attempt(self._reactor, permitted, self._health, self._timeout, done, failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Something that connect(2) takes."""
+
+    family: int
+    where: Any
+    text: str
+    address: str
+    """As the configuration has it."""
+    host: str = ""
+    """The host in it; nothing for a UNIX socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address of the configuration."""
+
+    address: Address
+    text: str
+    place: Place | None
+    """Where that is; None for a name that has to be resolved each time, and for what only a listener can use."""
+
+
+def _target(address: Address) -> Target:
+    text = str(address)
+    match address:
+        case TCPAddress(host, port):
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            except (OSError, UnicodeError):
+                return Target(address, text, None)
+            family, *_, where = found[0]
+            return Target(address, text, Place(family, where, text, text, host or ""))
+        case UnixAddress(path):
+            return Target(address, text, Place(socket.AF_UNIX, path, text, text))
+    return Target(address, text, None)
+
+
+@implementer(IReadWriteDescriptor)
+class Knock:
+    """One connect(2) under way; `answered` gets its socket and errno, 0 for success, from the reactor."""
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, answered: Callable[[socket.socket, int], None]) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._answered: Callable[[socket.socket, int], None] | None = answered
+        reactor.addWriter(self)
+
+    def give_up(self) -> None:
+        """Close it unanswered."""
+        if self._answered is not None:
+            self._answered = None
+            self._reactor.removeWriter(self)
+            self._close_later()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "dialer"
+
+    def doRead(self) -> None:
+        raise AssertionError("never among the readers")
+
+    def doWrite(self) -> None:
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not number and not self._connected():
+            # What the reactor saw was a closed descriptor of the same number.
+            return
+        self._reactor.removeWriter(self)
+        self._answer(number)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """How the reactor tells a refusal: it saw the hang-up and has forgotten us."""
+        self._answer(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
+
+    def _answer(self, number: int) -> None:
+        answered, self._answered = self._answered, None
+        if answered is None:
+            return
+        if number:
+            self._close_later()
+        answered(self._socket, number)
+
+    def _connected(self) -> bool:
+        try:
+            self._socket.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def _close_later(self) -> None:
+        # In the next turn: this one is not through with the descriptor's number.
+        self._reactor.callLater(0, self._socket.close)
+
+
+@implementer(IResolutionReceiver)
+class Answers:
+    """The addresses that a name has, gathered until there are no more."""
+
+    def __init__(self, complete: Callable[[list[IAddress]], None]) -> None:
+        self._complete = complete
+        self._found: list[IAddress] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._found.append(address)
+
+    def resolutionComplete(self) -> None:
+        self._complete(self._found)
+
+
+class Attempt:
+    """One dialling, through all the addresses; and again from where it was, if what answered is no good."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        targets: Sequence[Target],
+        health: Health,
+        timeout: float,
+        done: Done,
+        failed: Failed,
+    ) -> None:
+        self._reactor = reactor
+        self._health = health
+        self._targets = targets
+        self._left: list[Target | Place] = sorted(targets, key=lambda target: health.is_down(target.text))
+        self._timeout = timeout
+        self._ends = reactor.seconds() + timeout
+        self._place: Place | None = None
+        self._done = done
+        self._failed = failed
+        self._complaints: list[str] = []
+        self._knock: Knock | None = None
+        self._timer: Delayed | None = None
+        self._step = 0
+        """Tells an answer that we wait for from one that comes too late."""
+        self._blameless = False
+        self._over = False
+        addresses = [target.text for target in targets]
+        if health.rests(addresses):
+            # Nobody was asked, so nobody failed: a steady stream of clients must not make the rest last for ever.
+            self._blameless = True
+            self._complaints.append(f"{', '.join(addresses)}: failed a moment ago")
+            self._left.clear()
+        self._next()
+
+    @property
+    def reached(self) -> Place:
+        """What was connected to last."""
+        assert self._place is not None, "nothing has answered yet"
+        return self._place
+
+    def cancel(self) -> None:
+        """Forget it: neither `done` nor `failed` will be called any more."""
+        self._over = True
+        self._stop()
+
+    def greeted(self) -> None:
+        """What was reached is in health."""
+        for key in (self.reached.text, self.reached.address):
+            self._health.greeted(key)
+
+    def again(self, blame: Blame, client: str) -> None:
+        """What was reached did not serve this client; go on with the addresses that are left, if any.
+
+        `client`: its address; empty for a UNIX socket.
+        """
+        self._health.failed(self.reached.text, blame, client_key(client))
+        self._blameless = self._blameless or blame is not Blame.ADDRESS
+        self._complaints.append(f"{self.reached.text}: no good")
+        self._over = False
+        self._ends = self._reactor.seconds() + self._timeout
+        self._next()
+
+    def _stop(self) -> None:
+        self._step += 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._knock is not None:
+            self._knock.give_up()
+            self._knock = None
+
+    def _next(self) -> None:
+        """Go through what is left until something is under way."""
+        while self._left:
+            match self._left.pop(0):
+                case Place() as place:
+                    pass
+                case Target(place=Place() as place):
+                    pass
+                case Target(address=TCPAddress() as address):
+                    self._resolve(address)
+                    return
+                case Target(text=text):
+                    self._complaints.append(f"{text}: only a listener can use this")
+                    continue
+            if self._connect(place):
+                return
+        self._reactor.callLater(0, self._give_up)
+
+    def _resolve(self, address: TCPAddress) -> None:
+        assert address.host is not None, "a backend has a host"
+        self._wait(f"{address}: the name was not resolved in time")
+        step = self._step
+
+        def resolved(found: list[IAddress]) -> None:
+            if step == self._step:
+                self._resolved(address, found)
+
+        def complete(found: list[IAddress]) -> None:
+            # Some resolvers answer at once, and nothing may happen inside of `dial`.
+            self._reactor.callLater(0, resolved, found)
+
+        self._reactor.nameResolver.resolveHostName(Answers(complete), address.host, address.port)
+
+    def _resolved(self, address: TCPAddress, found: list[IAddress]) -> None:
+        self._stop()
+        host = address.host or ""
+        places: list[Place] = []
+        for one in found:
+            text = f"{address.host} ({TCPAddress(getattr(one, 'host', '?'), address.port)})"
+            if isinstance(one, IPv4Address):
+                places.append(Place(socket.AF_INET, (one.host, one.port), text, str(address), host))
+            elif isinstance(one, IPv6Address):
+                where = (one.host, one.port, one.flowInfo, int(one.scopeID or 0))
+                places.append(Place(socket.AF_INET6, where, text, str(address), host))
+        if not places:
+            self._complaints.append(f"{address}: the name does not resolve")
+        places.sort(key=lambda place: self._health.is_down(place.text))
+        self._left[:0] = places
+        self._next()
+
+    def _connect(self, place: Place) -> bool:
+        """Begin to connect; false if that failed already."""
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(place.family, socket.SOCK_STREAM)
+            prepare(sock)
+            number = sock.connect_ex(place.where)
+            if number not in (0, errno.EINPROGRESS):
+                # A UNIX socket answers at once; EAGAIN is its full queue.
+                raise OSError(number, os.strerror(number))
+        except (OSError, ValueError) as error:
+            if sock is not None:
+                sock.close()
+            self._complain(place, error)
+            return False
+        self._wait(f"{place.text}: no answer in time (ETIMEDOUT)", place)
+
+        def answered(sock: socket.socket, number: int) -> None:
+            self._knock = None
+            self._stop()
+            if number:
+                self._complain(place, OSError(number, os.strerror(number)))
+                self._next()
+            else:
+                self._place = place
+                self._succeed(sock)
+
+        self._knock = Knock(self._reactor, sock, answered)
+        return True
+
+    def _complain(self, place: Place, error: Exception) -> None:
+        number = getattr(error, "errno", None)
+        why = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})" if number else str(error)
+        self._complaints.append(f"{place.text}: {why}")
+        if number in OURS:
+            self._blameless = True
+        else:
+            self._health.failed(place.text)
+
+    def _wait(self, otherwise: str, place: Place | None = None) -> None:
+        """Give what is under way its share of the time that is left, so that the others get theirs."""
+        share = max(0.0, self._ends - self._reactor.seconds()) / (len(self._left) + 1)
+        self._timer = self._reactor.callLater(share, self._expired, otherwise, place)
+
+    def _expired(self, complaint: str, place: Place | None) -> None:
+        self._timer = None
+        if place is not None:
+            self._health.failed(place.text)
+        self._stop()
+        self._complaints.append(complaint)
+        self._next()
+
+    def _succeed(self, sock: socket.socket) -> None:
+        if self._over:
+            sock.close()
+            return
+        self._over = True
+        try:
+            self._done(sock)
+        except Exception as error:
+            _log.critical("a bug ended a connection at its beginning: {kind}", kind=type(error).__name__)
+            self._reactor.callLater(0, sock.close)
+
+    def _give_up(self) -> None:
+        if not self._over:
+            self._over = True
+            if not self._blameless:
+                for target in self._targets:
+                    self._health.failed(target.text)
+            self._failed("; ".join(self._complaints))

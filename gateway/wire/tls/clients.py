@@ -1,0 +1,98 @@
+"""What a connection with a client carries along: the contexts it began with, and what its certificate is worth.
+
+No session is resumed where certificates are asked for: who shows one shows it each time.  A session that OpenSSL
+resumes keeps the verdict that we gave it, and so would make of a tolerated certificate a verified one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from ...protocol.vocabulary import ClientCertificate
+
+MODES: Final = {
+    "none": SSL.VERIFY_NONE,
+    "request": SSL.VERIFY_PEER,
+    "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+}
+"""By the word of `client_certificate`."""
+
+_OBJECTIONS: Final = {
+    2: "unknown CA", 9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown CA", 20: "unknown CA",
+    21: "unknown CA", 23: "revoked", 26: "not for TLS clients (its key usage says so)", 66: "its key is too small",
+    68: "signed with a broken hash",
+}  # fmt: skip
+"""By X509_V_ERR_*, those that administrators meet."""
+
+
+class Visit:
+    """The app data of an accepting connection."""
+
+    __slots__ = ("_contexts", "judged", "objection", "tolerant")
+
+    def __init__(self, contexts: object, tolerant: bool) -> None:
+        # The callbacks that OpenSSL calls live as long as the Python object of their context.  Once SNI has switched
+        # the connection to another context, nothing else keeps the first one, and OpenSSL calls its callback again
+        # after a HelloRetryRequest.
+        self._contexts = contexts
+        self.tolerant = tolerant
+        """What is wrong with a certificate is told, and no reason to refuse the client."""
+        self.judged = False
+        """A certificate was presented, and looked at to its end."""
+        self.objection: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the handshake failed, if it was for the client's certificate."""
+        return None if self.tolerant else self.objection
+
+
+def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int) -> bool:
+    """OpenSSL's verify callback, of contexts with the mode of `request` or `require`.
+
+    It must not raise: pyOpenSSL would keep the exception, and raise it in another connection of the context that
+    this one had before its SNI was known.
+    """
+    visit = connection.get_app_data()
+    if not isinstance(visit, Visit):
+        return False
+    if not passed and visit.objection is None:
+        visit.objection = f"client certificate: {_OBJECTIONS.get(error, f'X509 error {error}')} ({_whose(certificate)})"
+    visit.judged = visit.judged or depth == 0
+    return visit.tolerant or bool(passed)
+
+
+def presented(connection: SSL.Connection) -> ClientCertificate | None:
+    """The client's certificate after the handshake; None if there is none, or this is no accepting end."""
+    visit = connection.get_app_data()
+    if not isinstance(visit, Visit) or not visit.judged:
+        return None
+    certificate = connection.get_peer_certificate()
+    if certificate is None:
+        return None
+    return ClientCertificate(verified=visit.objection is None, common_name=_common_name(certificate))
+
+
+def refusal(connection: SSL.Connection) -> str | None:
+    """Why this connection's client was refused, if it was for its certificate."""
+    visit = connection.get_app_data()
+    return visit.refusal if isinstance(visit, Visit) else None
+
+
+def _common_name(certificate: crypto.X509) -> str | None:
+    """The last, which is the most specific one."""
+    # A stranger's certificate may raise anything.
+    with suppress(Exception):
+        names = certificate.to_cryptography().subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        if names and isinstance(names[-1].value, str):
+            return names[-1].value
+    return None
+
+
+def _whose(certificate: crypto.X509) -> str:
+    name = _common_name(certificate)
+    return "without a common name" if name is None else ascii(name[:64])[1:-1]

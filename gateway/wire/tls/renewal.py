@@ -1,0 +1,308 @@
+"""Certificates that renew themselves: a cheap look at their files now and then, and no signal from anybody."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from ...config.values import TLS, Pair
+from .certificates import Authorities, CertificateError, Certified, load, load_authorities, remarks
+from .remarks import about_all
+from .server import Inventory, ServerTLS
+
+INTERVAL: Final = 5.0
+"""Seconds between two looks: what is renewed is served within 10 s, and a stat costs a microsecond."""
+
+RETRY: Final = timedelta(minutes=1)
+"""After that a refused file is read again although it looks the same: it may have been too early for it."""
+
+ROTATION: Final = timedelta(days=1)
+"""How long the keys of session tickets live: they come with the contexts."""
+
+WARNINGS: Final = (21, 7, 1, 0)
+"""Days before the end at which it is told, once each: certbot renews 30 days before it, so 21 is late already."""
+
+Source = Pair | Path
+"""What is watched: a certificate with its key, or the issuers of clients' certificates."""
+
+Signature = tuple[tuple[int, ...], ...]
+
+
+class Delayed(Protocol):
+    """What `callLater` returns, as far as it is needed here."""
+
+    def cancel(self) -> None: ...
+
+
+class Reactor(Protocol):
+    """IReactorTime, as far as it is needed here."""
+
+    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What is known of a source."""
+
+    found: Certified | Authorities
+    """What is served."""
+    seen: Signature
+    """What its files looked like when they were last read."""
+    refused: str = ""
+    """Why what they hold now is not served."""
+    told: bool = False
+    """That has been told.  It is not told at the first sight: a pair is two files, written one after the other."""
+    again: datetime | None = None
+    """When to read them again although they look the same."""
+    warned: int | None = None
+    """The last of WARNINGS that has been told."""
+
+
+class Renewal:
+    """All files of all services.  `emit` takes an event's name and its fields, as Events.emit does; `now` is the wall
+    clock, aware of its zone."""
+
+    def __init__(
+        self, emit: Callable[..., None], now: Callable[[], datetime] | None = None, hostname: str | None = None
+    ) -> None:
+        """`hostname`: what clients are expected to call the gateway."""
+        self._emit = emit
+        self._hostname = hostname
+        self._now = now or _now
+        self._watched: dict[Source, _Watched] = {}
+        self._servers: list[ServerTLS] = []
+        self._rotated = self._now()
+        self._delayed: Delayed | None = None
+        self._said: frozenset[str] = frozenset()
+        """What was told last of all certificates together."""
+
+    def serve(self, values: TLS, alpn: tuple[bytes, ...]) -> ServerTLS:
+        """TLS for one service, loaded and kept up to date.  A file that several services name is read and told once.
+
+        Raises CertificateError; then nothing has changed.
+        """
+        server = ServerTLS(values, alpn)
+        fresh = {source: self._load(source) for source in _sources(server) if source not in self._watched}
+        server.wear(server.prepare(self._inventory({source: watched.found for source, watched in fresh.items()})))
+        self._watched |= fresh
+        self._servers.append(server)
+        for source, watched in fresh.items():
+            self._tell("loaded", source, watched.found)
+        return server
+
+    def still_readable(self) -> list[str]:
+        """A line with the cure for each file that cannot be read any more; for after privileges were dropped."""
+        lines = []
+        for source, watched in self._watched.items():
+            locked = [_locked(path) for path in _files(source) if not _may_read(path)]
+            if locked:
+                lines += locked
+                # What changes now because of that alone is no renewal.
+                self._watched[source] = replace(watched, seen=_signature(source), refused=locked[0])
+        return list(dict.fromkeys(lines))
+
+    def start(self, reactor: Reactor) -> None:
+        """Tell what is wrong with all certificates together; look every INTERVAL seconds, from INTERVAL seconds on."""
+        self._tell_together()
+        self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
+
+    def stop(self) -> None:
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
+
+    def look(self) -> None:
+        """See whether files have changed, and what to do about it."""
+        now = self._now()
+        for source in self._watched:
+            self._look(source, now)
+            self._warn(source, now)
+        if now - self._rotated >= ROTATION:
+            self._rotated = now
+            # Not so important that it could fail: what was good enough until now stays.
+            with suppress(CertificateError):
+                for server in self._servers:
+                    server.wear(server.prepare(self._inventory({})))
+
+    def _turn(self, reactor: Reactor) -> None:
+        self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
+        self.look()
+
+    # --- one source ------------------------------------------------------------------------------
+
+    def _load(self, source: Source) -> _Watched:
+        # Before it is read: what changes while it is being read is seen at the next look.
+        seen = _signature(source)
+        return _Watched(_read(source, self._now()), seen)
+
+    def _look(self, source: Source, now: datetime) -> None:
+        watched = self._watched[source]
+        seen = _signature(source)
+        if seen == watched.seen and (watched.again is None or now < watched.again):
+            return
+        try:
+            found = _read(source, now)
+            changed = found != watched.found
+            if changed:
+                self._swap(source, found)
+        except CertificateError as error:
+            self._refuse(source, replace(watched, seen=seen), str(error), now)
+            return
+        self._watched[source] = _Watched(found, seen, warned=None if changed else watched.warned)
+        if changed:
+            self._tell("renewed", source, found)
+            self._tell_together()
+
+    def _swap(self, source: Source, found: Certified | Authorities) -> None:
+        """For all services or for none.  Raises CertificateError."""
+        inventory = self._inventory({source: found})
+        concerned = [server for server in self._servers if source in _sources(server)]
+        for server, prepared in [(server, server.prepare(inventory)) for server in concerned]:
+            server.wear(prepared)
+
+    def _refuse(self, source: Source, watched: _Watched, reason: str, now: datetime) -> None:
+        if reason != watched.refused:
+            self._watched[source] = replace(watched, refused=reason, told=False, again=now)
+            return
+        if not watched.told:
+            self._tell("refused", source, watched.found, reason)
+        self._watched[source] = replace(watched, told=True, again=now + RETRY)
+
+    def _warn(self, source: Source, now: datetime) -> None:
+        watched = self._watched[source]
+        if not isinstance(watched.found, Certified):
+            return
+        left = watched.found.not_after - now
+        due = min((days for days in WARNINGS if left <= timedelta(days=days)), default=None)
+        if due is not None and (watched.warned is None or due < watched.warned):
+            self._watched[source] = replace(watched, warned=due)
+            self._tell("expiring" if due else "expired", source, watched.found, watched.refused or None)
+
+    def _tell(self, state: str, source: Source, found: Certified | Authorities, detail: str | None = None) -> None:
+        match found:
+            case Certified():
+                self._emit(
+                    "certificate",
+                    state=state,
+                    certificate=str(found.pair.certificate),
+                    names=" ".join(found.names),
+                    key=found.key,
+                    not_after=found.not_after.isoformat(),
+                    days=found.days(self._now()),
+                    tlsa=found.tlsa,
+                    detail=detail,
+                    warning=" | ".join(_remarks(found)) or None if state in ("loaded", "renewed") else None,
+                )
+            case Authorities():
+                counted = f"{len(found.certificates)} issuers of client certificates"
+                self._emit("certificate", state=state, certificate=str(found.path), detail=detail or counted)
+
+    def _tell_together(self) -> None:
+        """What only all certificates together show, once all services have theirs; each once while it is so."""
+        served = [watched.found for watched in self._watched.values() if isinstance(watched.found, Certified)]
+        found = {text: one for one, text in about_all(served, self._hostname)}
+        for text, one in found.items():
+            if text not in self._said:
+                self._emit("certificate", state="warning", certificate=str(one.pair.certificate), warning=text)
+        self._said = frozenset(found)
+
+    def _inventory(self, other: Mapping[Source, Certified | Authorities]) -> Inventory:
+        """Everything that is served, with these in place of what was."""
+        found = {source: watched.found for source, watched in self._watched.items()} | dict(other)
+        return Inventory(
+            MappingProxyType({one.pair: one for one in found.values() if isinstance(one, Certified)}),
+            MappingProxyType({one.path: one for one in found.values() if isinstance(one, Authorities)}),
+        )
+
+
+def _sources(server: ServerTLS) -> Iterator[Source]:
+    yield from server.values.pairs
+    if server.values.client_ca is not None:
+        yield server.values.client_ca
+
+
+def _files(source: Source) -> tuple[Path, ...]:
+    match source:
+        case Pair(certificate=certificate, key=key):
+            return (certificate,) if key is None else (certificate, key)
+        case path:
+            return (path,)
+
+
+def _remarks(found: Certified) -> Iterator[str]:
+    """What clients will complain of; the event names the file already."""
+    for text in remarks(found):
+        yield text.removeprefix(f"{found.pair.certificate}: ")
+
+
+def _read(source: Source, now: datetime) -> Certified | Authorities:
+    try:
+        return load(source, now) if isinstance(source, Pair) else load_authorities(source)
+    except CertificateError:
+        raise
+    except Exception as fault:
+        # Half a file may be anything.
+        raise CertificateError(f"{_files(source)[0]}: cannot be understood ({type(fault).__name__})") from None
+
+
+def _signature(source: Source) -> Signature:
+    """What the files look like from the outside, symlinks followed; what cannot be looked at looks like its errno."""
+    return tuple(_looks(path) for path in _files(source))
+
+
+def _looks(path: Path) -> tuple[int, ...]:
+    try:
+        # ctime: whoever gives the gateway the right to read a file changes nothing else.
+        found = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0,)
+    except ValueError:
+        return ()
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
+
+
+def _may_read(path: Path) -> bool:
+    """Whatever else is wrong with it is not a question of rights."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        return False
+    except (OSError, ValueError):
+        pass
+    return True
+
+
+def _locked(path: Path) -> str:
+    """What the operator can do about a file that root could read and the gateway's user cannot."""
+    culprit = _culprit(path)
+    what, right = ("directory", "g+x") if culprit.is_dir() else ("file", "g+r")
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return (
+        f"{path}: {user} may not read it, so a renewed certificate will not be served before the gateway is started "
+        f"again; the {what} {culprit} is in the way: chgrp it to a group of {user} and chmod {right}, "
+        "or have whatever renews it restart the gateway"
+    )
+
+
+def _culprit(path: Path) -> Path:
+    """The directory that cannot be entered, also where symlinks lead to; or the file itself."""
+    real = Path(os.path.realpath(path))
+    for one in (path.absolute(), real):
+        for directory in reversed(one.parents):
+            if not os.access(directory, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+                return directory
+    return real
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,200 @@
+"""TLS towards the clients of one service: which certificate for which name, which versions for whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from OpenSSL import SSL
+
+from ...config.values import TLS, Pair
+from .certificates import Authorities, Certified, TooWeak, install, prove, trust
+from .chain import plain
+from .clients import MODES, Visit, judge
+from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
+from .half import TLSHalf
+
+Group = tuple[Certified, ...]
+"""What one context serves: one certificate of each kind of key, a client gets the one that it can use."""
+
+_ORDINARY: Final = {"modern": MODERN, "intermediate": INTERMEDIATE, "legacy": INTERMEDIATE}
+"""What everybody is offered, by profile; in `legacy` those of `legacy_clients` are offered more."""
+
+_WEB: Final = frozenset({b"h2", b"h2c", b"h3"})
+_WEB_BEGINS: Final = b"http/"
+_OFFERS_SHOWN: Final = 3
+_OFFER_SHOWN: Final = 32
+"""Offers, and octets of each, that a reason shows; a client may make hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What was read from the files; immutable, a renewal makes another one."""
+
+    certificates: Mapping[Pair, Certified]
+    authorities: Mapping[Path, Authorities]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contexts:
+    """Contexts of one profile: the one that connections begin with, and those that SNI leads to."""
+
+    first: SSL.Context
+    others: Mapping[bytes, SSL.Context | None]
+    """By name, None for what the first one serves; `*.example.org` stands for each name that has another label
+    in place of the asterisk (RFC 9525 6.3)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """All that new handshakes use, swapped as one."""
+
+    ordinary: Contexts
+    legacy: Contexts | None
+
+
+class ServerTLS:
+    """`accept` makes a connection for a client; `wear` decides with what, from the next one on.
+
+    `alpn` are the protocol ids of the dialect, the preferred one first.  An object of its own for each service, or
+    each port: no session of one is resumed at another.
+    """
+
+    def __init__(self, values: TLS, alpn: tuple[bytes, ...]) -> None:
+        self.values = values
+        self._alpn = alpn
+        self._identity = os.urandom(16)
+        self._worn: Prepared | None = None
+
+    def prepare(self, inventory: Inventory) -> Prepared:
+        """Contexts that serve what is in the inventory.  Raises CertificateError; what is worn stays as it is."""
+        certificates = [inventory.certificates[pair] for pair in self.values.pairs]
+        for certified in certificates:
+            prove(certified, OFFERED[self.values.profile])
+        group_of = grouped(certificates)
+        authorities = None if self.values.client_ca is None else inventory.authorities[self.values.client_ca]
+        make = partial(self._contexts, group_of, authorities)
+        legacy = self.values.profile == "legacy"
+        # What only old clients would take is served to them alone.
+        ordinary = make(_ORDINARY[self.values.profile], legacy)
+        return Prepared(ordinary, make(LEGACY, False) if legacy else None)
+
+    def wear(self, prepared: Prepared) -> None:
+        self._worn = prepared
+
+    def accept(self, client: str) -> TLSHalf:
+        """`client` is an address in its canonical form, or empty for a UNIX socket."""
+        assert self._worn is not None, "nothing was loaded"
+        contexts = self._worn.ordinary
+        if self._worn.legacy is not None and client and self._admits(client):
+            contexts = self._worn.legacy
+        connection = accepting(contexts.first)
+        connection.set_app_data(Visit(contexts, self.values.client_certificate != "require"))
+        return TLSHalf(connection)
+
+    def _admits(self, client: str) -> bool:
+        address = ip_address(client)
+        return any(address in network for network in self.values.legacy_clients)
+
+    def _contexts(
+        self,
+        groups: tuple[Group, Mapping[bytes, Group]],
+        authorities: Authorities | None,
+        accepted: Accepted,
+        lax: bool,
+    ) -> Contexts:
+        default, by_name = groups
+        made: dict[tuple[Pair, ...], SSL.Context] = {}
+        others: dict[bytes, SSL.Context | None] = {}
+        for name, group in by_name.items():
+            if group is default:
+                others[name] = None
+                continue
+            pairs = tuple(certified.pair for certified in group)
+            if pairs not in made:
+                made[pairs] = self._context(group, authorities, accepted, lax)
+            others[name] = made[pairs]
+        first = self._context(default, authorities, accepted, lax)
+        if made:
+            first.set_tlsext_servername_callback(partial(_switch, others))
+        return Contexts(first, MappingProxyType(others))
+
+    def _context(self, group: Group, authorities: Authorities | None, accepted: Accepted, lax: bool) -> SSL.Context:
+        context = bare_context(accepted, self._identity)
+        weak: list[TooWeak] = []
+        for certified in group:
+            try:
+                install(context, certified, strict=accepted is not LEGACY)
+            except TooWeak as error:
+                weak.append(error)
+        if weak and not (lax and len(weak) < len(group)):
+            raise weak[0]
+        # SNI switches certificates, ALPN and trust; the mode of verification stays that of the first context
+        # , and is the same in all of them.
+        context.set_alpn_select_callback(partial(_agree, self._alpn))
+        if (mode := MODES[self.values.client_certificate]) != SSL.VERIFY_NONE:
+            context.set_options(SSL.OP_NO_TICKET)
+            context.set_verify(mode, judge)
+        if authorities is not None:
+            trust(context, authorities)
+        return context
+
+
+def grouped(certificates: Sequence[Certified]) -> tuple[Group, Mapping[bytes, Group]]:
+    """What is served where no name is known, and by name: of each kind of key the first certificate that has it."""
+    by_name: dict[bytes, dict[str, Certified]] = {}
+    for certified in certificates:
+        for host in certified.hosts:
+            by_name.setdefault(host, {}).setdefault(_kind(certified), certified)
+    # The same group is the same object.
+    known: dict[tuple[Pair, ...], Group] = {}
+    groups = {}
+    for host, kinds in by_name.items():
+        group = tuple(kinds.values())
+        groups[host] = known.setdefault(tuple(certified.pair for certified in group), group)
+    first = certificates[0]
+    default = groups[first.hosts[0]] if first.hosts else (first,)
+    return default, groups
+
+
+def find(others: Mapping[bytes, SSL.Context | None], name: bytes | None) -> SSL.Context | None:
+    """The context for what a client calls us; None is the first one.  Nothing is remembered of the name."""
+    wanted = plain(name or b"")
+    if wanted in others:
+        return others[wanted]
+    label, _dot, parent = wanted.partition(b".")
+    return others.get(b"*." + parent) if label else None
+
+
+def _kind(certified: Certified) -> str:
+    """OpenSSL has room for one certificate of each: all curves of ECDSA share a place."""
+    return certified.key.partition(" ")[0]
+
+
+def _switch(others: Mapping[bytes, SSL.Context | None], connection: SSL.Connection) -> None:
+    """OpenSSL's SNI callback; without a name it is called, too.  An exception ends the handshake."""
+    context = find(others, connection.get_servername())
+    if context is not None:
+        connection.set_context(context)
+
+
+def _agree(ours: tuple[bytes, ...], connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    """OpenSSL's ALPN callback, called where the client offers protocols.
+
+    A browser that was sent here for another server's certificate is refused (ALPACA, RFC 9325 3.8); other strangers'
+    ids are no reason, mail clients offer all kinds of things.
+    """
+    for name in ours:
+        if name in offered:
+            return name
+    if any(name in _WEB or name.startswith(_WEB_BEGINS) for name in offered):
+        shown = ", ".join(ascii(name[:_OFFER_SHOWN])[2:-1] for name in offered[:_OFFERS_SHOWN])
+        # pyOpenSSL raises it from the handshake, which says no_application_protocol to the client.
+        raise SSL.Error([("alpn", "", f"no application protocol in common: {shown}")])
+    return SSL.NO_OVERLAPPING_PROTOCOLS  # type: ignore[return-value]

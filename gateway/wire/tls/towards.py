@@ -1,0 +1,42 @@
+"""TLS towards one backend, as its section says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from OpenSSL import SSL
+
+from ...config.grammar import canonical
+from ...config.values import Backend
+from .context import client_context, connecting
+from .half import TLSHalf
+from .verify import BackendTLS
+
+
+class Towards:
+    """host -> the connecting half of TLS towards it, where `tls` is not `none`.
+
+    Raises CertificateError for what of the section cannot be used.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._wanted = BackendTLS(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
+        self._context = client_context(self._named("localhost"))
+
+    def __call__(self, host: str) -> TLSHalf:
+        return TLSHalf(self.connection(host))
+
+    def connection(self, host: str) -> SSL.Connection:
+        """What the half is made of, for those who want to look at the backend's certificate."""
+        return connecting(self._context, self._named(host))
+
+    def _named(self, host: str) -> BackendTLS:
+        return self._wanted if self._wanted.name else replace(self._wanted, name=_canonical(host))
+
+
+def _canonical(host: str) -> str:
+    """A certificate names an address in its one form; a name is left as it is."""
+    try:
+        return str(canonical(host.partition("%")[0]))
+    except ValueError:
+        return host
