@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from enum import Enum
+from typing import Any, TypeVar
 
 from . import ini
 from .addresses import collide, leads_to
 from .errors import ConfigurationError
 from .grammar import (
+    Grammar,
     any_of,
     certificate_name,
     choice,
@@ -42,10 +45,12 @@ OPTIONS = frozenset({
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
-    "sessions", "sessions_per_client", "connects_per_minute", "auth_failures_per_minute", "bad_commands",
-    "handshake", "preauth", "greeting", "linger",
+    *(one.name for kind in (Limits, Timeouts) for one in fields(kind)),
 })  # fmt: skip
 """Of all sections.  What an option means is said where it is taken; this is only for guesses what was meant."""
+
+
+N = TypeVar("N", Limits, Timeouts)
 
 
 class _Reader:
@@ -71,8 +76,8 @@ class _Reader:
         log = gateway.take("log", choice("text", "json"), "text")
         gateway.finish()
         self._tls = self._shared_tls()
-        bad_commands, limits = self._limits()
-        timeouts = self._timeouts()
+        limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
+        timeouts = self._numbers("timeouts", Timeouts, {"message_rate": count(1, 1_000_000)}, duration(0.1))
         self._backends = {title: self._backend(title) for title in self._named("backend")}
         self._unused = set(self._backends)
         services = tuple(self._service(title) for title in self._named("service"))
@@ -83,7 +88,7 @@ class _Reader:
         for title in self._backends:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
-        return Configuration(hostname, drain, log, self._tls.values, services, bad_commands, limits, timeouts)
+        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts)
 
     def _section(self, title: str) -> Section:
         return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)
@@ -135,29 +140,14 @@ class _Reader:
             section.wrong("certificate", f"is missing{whose}; {MISSING}")
         return options
 
-    def _limits(self) -> tuple[int, Limits]:
-        section, default, number = self._section("limits"), Limits(), count(1, 1_000_000)
-        bad_commands = section.take("bad_commands", count(1, 1000), 10)
-        limits = Limits(
-            sessions=section.take("sessions", number, default.sessions),
-            sessions_per_client=section.take("sessions_per_client", number, default.sessions_per_client),
-            connects_per_minute=section.take("connects_per_minute", number, default.connects_per_minute),
-            auth_failures_per_minute=section.take("auth_failures_per_minute", number, default.auth_failures_per_minute),
-        )
+    def _numbers(self, title: str, kind: type[N], special: Mapping[str, Grammar[Any]], usual: Grammar[Any]) -> N:
+        """A section with one option for each field of `kind`."""
+        section = self._section(title)
+        values: dict[str, Any] = {}
+        for option in fields(kind):
+            values[option.name] = section.take(option.name, special.get(option.name, usual), option.default)
         section.finish()
-        return bad_commands, limits
-
-    def _timeouts(self) -> Timeouts:
-        section, default, seconds = self._section("timeouts"), Timeouts(), duration(0.1)
-        timeouts = Timeouts(
-            handshake=section.take("handshake", seconds, default.handshake),
-            preauth=section.take("preauth", seconds, default.preauth),
-            connect=section.take("connect", seconds, default.connect),
-            greeting=section.take("greeting", seconds, default.greeting),
-            linger=section.take("linger", seconds, default.linger),
-        )
-        section.finish()
-        return timeouts
+        return kind(**values)
 
     def _backend(self, title: str) -> Backend:
         section = self._section(f"backend:{title}")
@@ -229,7 +219,7 @@ class _Reader:
         accept_proxy = section.take("accept_proxy", several(network), ())
         backend = self._named_backend(section)
         if traits is not None and backend.name in self._backends:
-            self._check_backend(section.title, protocol, traits, backend)
+            self._check_backend(section.title, protocol, traits, backend, bool(starttls))
         tls = read_tls(section, self._tls).values
         section.finish()
         return Service(
@@ -251,13 +241,17 @@ class _Reader:
                 whose = [other for other, traits in self._protocols.items() if option in traits.options]
                 section.wrong(option, f"{protocol} has no such option, only {any_of(whose)} has; remove it")
 
-    def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend) -> None:
+    def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
         """What a backend may be asked to do depends on the protocols that are spoken to it."""
         section = self._section(f"backend:{backend.name}")
         possible = ("none", *sorted(traits.identities))
         if backend.identity not in possible:
             fault = f"[{service}] uses this backend, and {protocol} has no {backend.identity}"
             section.wrong("identity", f"{fault}; write {any_of(possible)}")
+        if starttls and backend.identity == "proxy-v2" and "connect" in section.options and backend.connect == "eager":
+            fault = f"eager is not possible for the starttls ports of [{service}]"
+            why = "identity = proxy-v2 tells the client's TLS version, which is not known before TLS"
+            section.wrong("connect", f"{fault}: {why}; write connect = lazy")
         # Whoever takes in mail from strangers to hand it on owes it a trace (RFC 5321 4.4); nobody else relays.
         if "allow_relay" in section.options and "received" not in traits.options:
             section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")

@@ -148,15 +148,21 @@ class Timeouts:
     handshake: float = 15.0
     preauth: float = 180.0
     plaintext: float = 60.0
-    """Until TLS where TLS is required: the smaller of this and `preauth`.  Not in the file."""
+    """From connect to TLS, where TLS is required; `preauth` holds as well."""
+    proxy_header: float = 5.0
+    """From connect to the end of a load balancer's PROXY header."""
     connect: float = 10.0
     greeting: float = 30.0
+    message: float = 60.0
+    """For the data of one message, and one more for every `message_rate` octets of it."""
+    message_rate: int = 100
+    """Octets a second.  A slower message is given up."""
     linger: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`[limits]`, as far as it is about what one client, and all of them together, may have."""
+    """`[limits]`."""
 
     sessions: int = 10000
     """Open ones of the whole gateway; it serves fewer where it may not open so many files."""
@@ -166,6 +172,10 @@ class Limits:
     """Per client."""
     auth_failures_per_minute: int = 20
     """Per client, over all its sessions."""
+    auth_failures_per_session: int = 5
+    """Logins that the backend rejects, after which the session ends."""
+    bad_commands: int = 10
+    """Refused commands in a row, after which the session ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +188,5 @@ class Configuration:
     tls: TLS
     """What services inherit; without pairs where each of them has its own certificate."""
     services: tuple[Service, ...]
-    bad_commands: int
     limits: Limits
     timeouts: Timeouts

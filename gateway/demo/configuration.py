@@ -65,7 +65,6 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         log="text",
         tls=tls,
         services=services,
-        bad_commands=10,
         limits=Limits(),
         timeouts=Timeouts(),
     )

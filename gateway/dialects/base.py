@@ -86,6 +86,8 @@ class Terms:
     policy: Policy
     lazy: bool
     bad_commands: int
+    failed_logins: int
+    """Logins that the backend rejects, after which the session is over."""
     client: str
     """The client's address, IPv4 or IPv6 text; empty for a UNIX socket."""
     session: str
@@ -225,28 +227,24 @@ REFUSED = "refused"
 TOO_MANY_FAILURES = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
 """A login that the backend is not asked about."""
 
-FAILED_LOGINS = 5
-"""Logins of one session that the backend rejects, before it is over: clients try up to three mechanisms with one
-password, and somebody mistypes once; who guesses has to connect again, which is counted (`[limits]`) and costs him a
-handshake."""
-
 T = TypeVar("T")
 
 
 class Logins:
     """Those of one session that failed."""
 
-    __slots__ = ("_failed",)
+    __slots__ = ("_failed", "_most")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._failed = 0
+        self._most = most
 
     def rejected(self, answer: Generator[Request, Any, T]) -> Generator[Request, Any, T]:
         """The backend did not take the client's credentials, and this is what the client hears of it."""
         yield Rejected()
         self._failed += 1
         result = yield from answer
-        if self._failed >= FAILED_LOGINS:
+        if self._failed >= self._most:
             raise Violation(Side.CLIENT, "too-many-failed-logins")
         return result
 

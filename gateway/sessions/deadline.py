@@ -8,16 +8,13 @@ from typing import Any
 from ..config.values import Timeouts
 from ..protocol.vocabulary import Patience
 
-PROXY = 5.0
-"""Seconds for a load balancer's PROXY header, which is the first that it sends."""
-
 
 def allowances(timeouts: Timeouts, dialect: Mapping[Patience, float]) -> Mapping[Patience, float]:
     """Seconds for each kind of wait: the dialect's, and what the configuration says.  The dialer watches itself."""
     return {
         **dialect,
         Patience.CONNECT: float("inf"),
-        Patience.PROXY: PROXY,
+        Patience.PROXY: timeouts.proxy_header,
         Patience.GREETING: timeouts.greeting,
         Patience.HANDSHAKE: timeouts.handshake,
     }

@@ -165,6 +165,7 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
         policy=Policy.REQUIRED,
         lazy=False,
         bad_commands=1000,
+        failed_logins=1000,
         client="",
         session=session,
         now=lambda: datetime.now(timezone.utc),

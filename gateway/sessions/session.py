@@ -44,12 +44,6 @@ BULK = 64 * 1024
 allocated with every idle session that was busy once."""
 NEGOTIATING = 16 * 1024
 """Octets per read before that; no inbox grows by more at a time."""
-GRACE = 60.0
-"""Seconds that the data of a message may take, and more as it comes: one for each LEAST_RATE octets.  Without that,
-an octet a minute would keep a session, and the backend's, for ever."""
-LEAST_RATE = 100.0
-"""Octets a second: less than the slowest modem brings.  Who is kept waiting by the backend has sent enough for ten
-minutes before anybody stops reading from him."""
 HALF_CLOSED = 60.0
 """Seconds without an octet after which a splice with one end gone is over."""
 
@@ -331,7 +325,9 @@ class Session(Performer):
         """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
         due = now + self._entrance.allowances[self._patience]
         if self._patience is Patience.DATA:
-            due = min(due, self._awaited_since + GRACE + self._arrived / LEAST_RATE)
+            # Otherwise an octet a minute would keep a session, and the backend's, for ever.
+            timeouts = self._entrance.timeouts
+            due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
         self._deadline.set(min(due, self._last_moment()))
 
     def _extend(self, seconds: float) -> None:

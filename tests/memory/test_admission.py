@@ -17,7 +17,7 @@ from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
 from gateway.guard.limits import Limits
 from gateway.protocol.vocabulary import Await, Line, Script, Send, Side, Trouble
-from gateway.sessions.session import GRACE, Session
+from gateway.sessions.session import Session
 from gateway.telemetry.events import FORMATS, Events
 from tests.memory.meeting import End, Meeting
 from tests.memory.stepping import SteppedReactor, tcp_pair
@@ -41,7 +41,7 @@ class Door:
         self.sink: Callable[[str], None] = self.lines.append
         self.ends: list[End] = []
         events = Events(lambda line: self.sink(line), FORMATS["json"])
-        configuration = Configuration("gw.example.org", 1.0, "json", TLS(()), (), 10, values, Timeouts())
+        configuration = Configuration("gw.example.org", 1.0, "json", TLS(()), (), values, Timeouts())
         self.gateway = Gateway(configuration, events, self.reactor)
         self.gateway.startService()
         self.entrance = replace(meeting.entrance, events=self.gateway._summed)
@@ -499,10 +499,23 @@ def test_K1_a_message_that_trickles_is_given_up(opened: Opening, octets: int) ->
         door.meeting.advance(10.0)
     seconds = door.reactor.seconds() - began
     # 60 seconds, and one for each hundred octets; it is looked at every ten.
-    assert GRACE <= seconds <= GRACE / (1 - octets / 1000) + 11.0
+    assert 60.0 <= seconds <= 60.0 / (1 - octets / 1000) + 11.0
     assert end.heard == b"421 4.4.2 gw.example.org Timeout exceeded\r\n"
     assert backend.gone
     assert b"\r\n.\r\n" not in backend.heard
+    assert door.events("client-timeout")[0]["detail"] == "waiting for: data"
+    end.sock.close()
+
+
+def test_the_time_for_a_message_is_configured(opened: Opening) -> None:
+    door = opened("smtp", policy=Policy.OPTIONAL, timeouts=Timeouts(message=20.0, message_rate=1000))
+    end = mailing(door)
+    began = door.reactor.seconds()
+    while not end.gone and door.reactor.seconds() < began + 200:
+        end.say(b"x" * 500)
+        door.meeting.advance(1.0)
+    # s seconds bring 500 * s octets, which allow 20 + s / 2 seconds: over at s = 40.
+    assert 39.0 <= door.reactor.seconds() - began <= 43.0
     assert door.events("client-timeout")[0]["detail"] == "waiting for: data"
     end.sock.close()
 

@@ -443,6 +443,24 @@ def test_before_TLS_a_client_has_a_minute_whatever_trickles_in(meet: Meet, proto
     assert 59 <= session["seconds"] <= 66
 
 
+@pytest.mark.parametrize(("options", "seconds", "reason"), [
+    ({"timeouts": Timeouts(plaintext=7.0)}, 7.0, "client-timeout"),
+    ({"timeouts": Timeouts(plaintext=7.0, preauth=4.0)}, 4.0, "client-timeout"),
+    ({"timeouts": Timeouts(proxy_header=2.0), "accept_proxy": ["127.0.0.1"]}, 2.0, "client-timeout"),
+])  # fmt: skip
+def test_the_first_deadlines_are_configured(meet: Meet, options: dict[str, Any], seconds: float, reason: str) -> None:
+    meeting = meet(**options)
+    meeting.dialer.greet = lambda end: end.say(b"+OK hi\r\n")
+    client = meeting.enter()
+    while not client.gone and meeting.reactor.seconds() < 20.0:
+        meeting.advance(0.5)
+    client.sock.close()
+    meeting.advance(10.0)
+    session = meeting.over()
+    assert session["reason"] == reason
+    assert seconds <= session["seconds"] <= seconds + 4.0
+
+
 @pytest.mark.parametrize("protocol", ["pop3", "imap", "smtp"])
 def test_inside_TLS_it_has_three(meet: Meet, protocol: str) -> None:
     greeting, _ = TRICKLES[protocol]

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from gateway.config.values import Limits
 from gateway.dialects.base import Dialect, Policy, Terms
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.vocabulary import (
@@ -56,6 +57,8 @@ WHOLE = 0
 SINGLE = 1
 """A cut: each octet a segment of its own."""
 
+FAILED_LOGINS = Limits().auth_failures_per_session
+
 TLS13 = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, "X25519MLKEM768", "mail.example.org")
 
 
@@ -67,6 +70,7 @@ def terms(**changes: Any) -> Terms:
         policy=Policy.REQUIRED,
         lazy=False,
         bad_commands=10,
+        failed_logins=FAILED_LOGINS,
         client="192.0.2.10",
         session="gw1-0001",
         now=lambda: datetime(2026, 11, 21, 10, 30, 0, tzinfo=timezone.utc),

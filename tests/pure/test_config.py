@@ -147,9 +147,25 @@ def test_the_shortest_useful_file() -> None:
             Service("imap", "imap", on(143), on(993), ("required",), imap, tls),
             Service("pop3", "pop3", on(110), on(995), ("required",), pop3, tls),
         ),
-        bad_commands=10,
-        limits=Limits(sessions=10000, sessions_per_client=50, connects_per_minute=300, auth_failures_per_minute=20),
-        timeouts=Timeouts(handshake=15, preauth=180, plaintext=60, connect=10, greeting=30, linger=3),
+        limits=Limits(
+            sessions=10000,
+            sessions_per_client=50,
+            connects_per_minute=300,
+            auth_failures_per_minute=20,
+            auth_failures_per_session=5,
+            bad_commands=10,
+        ),
+        timeouts=Timeouts(
+            handshake=15,
+            preauth=180,
+            plaintext=60,
+            proxy_header=5,
+            connect=10,
+            greeting=30,
+            message=60,
+            message_rate=100,
+            linger=3,
+        ),
     )
 
 
@@ -172,11 +188,16 @@ def test_every_option() -> None:
         sessions_per_client = 2
         connects_per_minute = 3
         auth_failures_per_minute = 1000000
+        auth_failures_per_session = 4
         [timeouts]
         handshake = 500 ms
         preauth = 1 h
+        plaintext = 90 s
+        proxy_header = 1500 ms
         connect = 1s
         greeting = 2 s
+        message = 2 min
+        message_rate = 50
         linger = 3 s
         [service:mx]
         protocol = smtp
@@ -262,9 +283,25 @@ def test_every_option() -> None:
                 accept_proxy=(ip_network("10.0.0.0/8"), ip_network("192.0.2.1")),
             ),
         ),
-        bad_commands=3,
-        limits=Limits(sessions=1, sessions_per_client=2, connects_per_minute=3, auth_failures_per_minute=1000000),
-        timeouts=Timeouts(handshake=0.5, preauth=3600, connect=1, greeting=2, linger=3),
+        limits=Limits(
+            sessions=1,
+            sessions_per_client=2,
+            connects_per_minute=3,
+            auth_failures_per_minute=1000000,
+            auth_failures_per_session=4,
+            bad_commands=3,
+        ),
+        timeouts=Timeouts(
+            handshake=0.5,
+            preauth=3600,
+            plaintext=90,
+            proxy_header=1.5,
+            connect=1,
+            greeting=2,
+            message=120,
+            message_rate=50,
+            linger=3,
+        ),
     )
 
 
@@ -279,8 +316,10 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         *("certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca"),
         *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy"),
         *("address", "connect", "tls", "verify", "name", "ca", "profile", "identity", "allow_relay"),
-        *("sessions", "sessions_per_client", "connects_per_minute", "auth_failures_per_minute", "bad_commands"),
-        *("handshake", "preauth", "connect", "greeting", "linger"),
+        *("sessions", "sessions_per_client", "connects_per_minute"),
+        *("auth_failures_per_minute", "auth_failures_per_session", "bad_commands"),
+        *("handshake", "preauth", "plaintext", "proxy_header", "connect", "greeting"),
+        *("message", "message_rate", "linger"),
     }
 
 
@@ -323,11 +362,11 @@ SLIPS = {
     ),
     "number that is none": (
         file(rest="[limits]\nbad_commands = many"),
-        '[limits] bad_commands: "many" is not a number from 1 to 1000',
+        '[limits] bad_commands: "many" is not a number from 1 to 1000000',
     ),
     "number out of range": (
         file(rest="[limits]\nbad_commands = 0"),
-        '[limits] bad_commands: "0" is not a number from 1 to 1000',
+        '[limits] bad_commands: "0" is not a number from 1 to 1000000',
     ),
     **{
         f"{option} out of range": (
@@ -540,6 +579,15 @@ SLIPS = {
     "relay that is neither yes nor no": (
         backend("allow_relay = true"),
         '[backend:store] allow_relay: "true" is not possible here; write yes or no',
+    ),
+    "eager dialling that must wait for TLS": (
+        backend("identity = proxy-v2\nconnect = eager"),
+        "[backend:store] connect: eager is not possible for the starttls ports of [service:smtp]: identity = proxy-v2 "
+        "tells the client's TLS version, which is not known before TLS; write connect = lazy",
+    ),
+    "message rate of nothing": (
+        file(rest="[timeouts]\nmessage_rate = 0"),
+        '[timeouts] message_rate: "0" is not a number from 1 to 1000000',
     ),
     "option of a backend in a service": (
         file(smtp="starttls = 25\nbackend = a:25\nverify = no"),

@@ -8,8 +8,20 @@ from typing import Any
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import FAILED_LOGINS, Policy
-from tests.pure.playbook import DIAL, REJECTED, SPLICE, Playbook, close, note, terms, tls, to_backend, to_client
+from gateway.dialects.base import Policy
+from tests.pure.playbook import (
+    DIAL,
+    FAILED_LOGINS,
+    REJECTED,
+    SPLICE,
+    Playbook,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
 
 REFUSED = note("refused", limit="auth-failures-per-minute")
 FAILED = note("auth", result="failed")
@@ -108,11 +120,12 @@ GOODBYES = {
 }
 
 
+@pytest.mark.parametrize("most", [1, 2, FAILED_LOGINS])
 @pytest.mark.parametrize("protocol", GUESSES)
-def test_E12_the_last_guess_is_answered_and_then_the_session_is_over(protocol: str) -> None:
+def test_E12_the_last_guess_is_answered_and_then_the_session_is_over(protocol: str, most: int) -> None:
     guess, refusal, later = GUESSES[protocol]
-    play = inside(protocol)
-    for _ in range(FAILED_LOGINS - 1):
+    play = inside(protocol, failed_logins=most)
+    for _ in range(most - 1):
         play.client(guess, to_backend(guess)).backend(refusal, FAILED, REJECTED, to_client(refusal))
         # What says nothing of the password is no guess.
         play.client(guess, to_backend(guess)).backend(later, FAILED, to_client(later))
@@ -121,7 +134,7 @@ def test_E12_the_last_guess_is_answered_and_then_the_session_is_over(protocol: s
         refusal, FAILED, REJECTED, to_client(refusal + GOODBYES[protocol]), to_backend(farewell),
         close("too-many-failed-logins"),
     ).run()  # fmt: skip
-    assert play.rejected == FAILED_LOGINS
+    assert play.rejected == most
     assert {event.event for event in play.notes} == {"auth"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.base import FAILED_LOGINS, BackendTLS, Identity, Policy
+from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.mail.imap import (
     COMMAND_LINE,
     DIALECT,
@@ -26,6 +26,7 @@ from gateway.protocol.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
+    FAILED_LOGINS,
     PROVEN,
     REJECTED,
     SPLICE,

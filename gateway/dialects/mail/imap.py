@@ -373,7 +373,7 @@ class IMAP:
         self._midway = False  # words of ours would land inside a line or a literal of the backend's
         self._bye = False  # the backend said its goodbye itself
         self._bad = 0
-        self._logins = Logins()
+        self._logins = Logins(terms.failed_logins)
         self._untagged = 0
         self._lines = self._octets = 0  # of the reply that is coming
 

@@ -209,7 +209,7 @@ class POP3:
         self._unnamed = False  # ... or has refused one, which was counted
         self._dirty = False  # ... or something else that the client said
         self._bad = 0
-        self._logins = Logins()
+        self._logins = Logins(terms.failed_logins)
 
     @property
     def _stage(self) -> Stage:

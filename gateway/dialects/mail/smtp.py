@@ -132,7 +132,7 @@ class SMTP:
         self._silent = False  # words of ours would land inside a reply, or in a foreign stream
         self._outstanding = b""  # the verb that the backend owes a reply to
         self._bad = 0
-        self._logins = Logins()
+        self._logins = Logins(terms.failed_logins)
         self._trusted = False  # authenticated or a mail accepted: bad commands are no longer counted
         self._authenticated = False
         self._verbose = False  # the client has asked for what comes before final replies

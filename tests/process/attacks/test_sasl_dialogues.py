@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from gateway.dialects.base import FAILED_LOGINS
+from gateway.config.values import Limits
 from tests.process.attacks.conftest import Attack
 from tests.process.attacks.legacy import WRONG
 from tests.process.recording import smtp
@@ -16,6 +16,7 @@ TOO_MANY = {
     "imap": b"* BYE Too many failed logins\r\n",
     "pop3": b"-ERR [AUTH] Too many failed logins\r\n",
 }
+FAILED_LOGINS = Limits().auth_failures_per_session
 EMPTY = base64.b64encode(b"\0\0")
 
 
