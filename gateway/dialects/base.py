@@ -39,6 +39,7 @@ from ..protocol.vocabulary import (
 
 if TYPE_CHECKING:
     from .access import Access, Seen
+    from .probing import Probing
 
 SASL_LINE = 65536
 """Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
@@ -155,6 +156,8 @@ class Dialect:
     """Ports at which clients hand in mail after a login."""
     relays: bool = False
     """Takes mail for others: a server that trusts the gateway's address would do so for anybody."""
+    probing: Probing | None = None
+    """How to probe a server from outside; needs a `question`, too."""
 
 
 class Dialogue(Protocol):

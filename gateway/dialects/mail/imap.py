@@ -59,6 +59,7 @@ from ..base import (
     Terms,
     converse,
 )
+from ..probing import Attempt, Probing
 from ..reach import Hearing, Refusal, first_line, reached, refused, ungreeted, untrusted
 
 CLIENT: Final = Side.CLIENT
@@ -1106,4 +1107,13 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
     alpn=(b"imap",),
     question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed, access.of_imap),
+    probing=Probing(
+        port=143,
+        implicit=frozenset({993}),
+        starttls=b"sgw2 STARTTLS",
+        injected=b"sgw3 NOOP",
+        complete=lambda command, heard: not command or not heard.split(b"\r\n")[-2].startswith(b"* "),
+        agrees=lambda reply: reply.split(b"\r\n")[-2].upper().startswith((b"* OK", b"SGW2 OK")),
+        attempts=(Attempt(b"sgw4 AUTHENTICATE PLAIN", lambda reply: reply.startswith(b"+"), b"*"),),
+    ),
 )

@@ -50,6 +50,7 @@ from ..base import (
     Terms,
     converse,
 )
+from ..probing import Attempt, Probing
 from ..reach import Hearing, first_line, reached, refused, ungreeted, untrusted
 from . import xclient
 
@@ -635,6 +636,11 @@ def listed(reply: bytes) -> list[bytes] | None:
     return [line for line in lines if line != b"."] if _is_ok(first) else None
 
 
+def _agrees(reply: bytes) -> bool:
+    """The same for a whole reply, with its line ends."""
+    return _is_ok(reply.split(b"\r\n")[0])
+
+
 COMMANDS: Final[Mapping[bytes, Callable[[POP3, bytes, bytes], Generator[Request, Any, bool]]]] = {
     b"CAPA": POP3._capa,
     b"STLS": POP3._stls,
@@ -665,4 +671,17 @@ DIALECT = Dialect(
     alpn=(b"pop3",),
     # Nobody's name: a server that takes USER and PASS without TLS asks for the password of whomever.
     question=Question(lambda hostname: b"CAPA", b"QUIT", listed, access.of_pop3, (b"USER starttls-gateway-check",)),
+    probing=Probing(
+        port=110,
+        implicit=frozenset({995}),
+        starttls=b"STLS",
+        injected=b"NOOP",
+        complete=lambda command, heard: command != b"CAPA" or not _agrees(heard) or heard.endswith(b"\r\n.\r\n"),
+        agrees=_agrees,
+        # USER comes last: behind it some servers hear nothing but PASS.
+        attempts=(
+            Attempt(b"AUTH PLAIN", lambda reply: reply.startswith(b"+ "), b"*"),
+            Attempt(b"USER starttls-gateway-probe", _agrees),
+        ),
+    ),
 )

@@ -53,6 +53,7 @@ from ..base import (
     Terms,
     converse,
 )
+from ..probing import Attempt, Probing
 from ..reach import GREETS_ONCE, Refusal, reached, refused, ungreeted, untrusted
 from . import ehlo, extensions, xclient
 from .received import declared, protocol_keyword, received
@@ -906,6 +907,10 @@ def listed(reply: bytes) -> list[bytes] | None:
     return [line[4:] for line in lines[1:]] if reply.startswith(b"250") else None
 
 
+_LAST_LINE = re.compile(rb"^[0-9]{3}(?: .*)?\r\n\Z", re.MULTILINE)
+_MASKED = re.compile(rb"X{4,}[A-Z]?\Z")
+"""What a Cisco firewall ("fixup", ESMTP inspection) writes over an extension that it does not let through."""
+
 DIALECT = Dialect(
     name="smtp",
     script=lambda terms: converse(SMTP(terms)),
@@ -930,4 +935,16 @@ DIALECT = Dialect(
     ),
     submission=frozenset({465, 587}),
     relays=True,
+    probing=Probing(
+        port=25,
+        implicit=frozenset({465}),
+        starttls=b"STARTTLS",
+        injected=b"NOOP",
+        complete=lambda command, heard: _LAST_LINE.search(heard) is not None,
+        agrees=lambda reply: reply.startswith(b"220"),
+        attempts=tuple(
+            Attempt(b"AUTH " + name, lambda reply: reply.startswith(b"334"), b"*") for name in (b"PLAIN", b"LOGIN")
+        ),
+        masked=lambda capabilities: any(map(_MASKED.match, capabilities)),
+    ),
 )

@@ -1,0 +1,190 @@
+"""What `probe` says to a server from outside: nothing that a client would not say.
+
+`Probing` is what a protocol must bring for it.  The scripts here are the same for all protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.vocabulary import (
+    Await,
+    Close,
+    Dial,
+    Expired,
+    Line,
+    Lost,
+    Patience,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    TLSFailed,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from .base import Question
+
+REPLY_LINE = 8192
+"""Octets of a server's line."""
+REPLY_LINES = 1000
+"""Lines of a server's reply."""
+ONE_MORE = Patience.FINAL
+"""The wait for a reply that should not come."""
+
+Reply = Generator[Request, Any, bytes]
+
+_SECRET = frozenset({"PLAIN", "LOGIN", "USER", "XOAUTH2", "OAUTHBEARER"})
+
+
+def is_bare(login: str) -> bool:
+    """Whether this way to log in (of `Access.logins`) shows the password or token to whoever listens."""
+    return login.split()[-1] in _SECRET
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A login up to the point where a client would say a secret.  No secret is ever said."""
+
+    say: bytes
+    """The command, without CRLF."""
+    taken: Callable[[bytes], bool]
+    """The reply -> whether the server now waits for the secret."""
+    cancel: bytes = b""
+    """What takes the login back, without CRLF; nothing where nothing has to be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """What a protocol must bring so that its servers can be probed."""
+
+    port: int
+    """Where no port is given."""
+    implicit: frozenset[int]
+    """Ports on which TLS comes first (RFC 8314 7)."""
+    starttls: bytes
+    """The command, without CRLF."""
+    injected: bytes
+    """A harmless command that any server answers, without CRLF.  It is sent behind STARTTLS in the clear."""
+    complete: Callable[[bytes, bytes], bool]
+    """A command (nothing for the greeting) and the lines heard since -> whether the reply is complete."""
+    agrees: Callable[[bytes], bool]
+    """A greeting, or the reply to STARTTLS -> whether the server agrees."""
+    attempts: tuple[Attempt, ...]
+    masked: Callable[[Sequence[bytes]], bool] = lambda capabilities: False
+    """The capabilities -> whether something on the way has overwritten one."""
+
+
+class Talk:
+    """One connection to a server, and what it said."""
+
+    def __init__(self, probing: Probing, question: Question, hostname: bytes) -> None:
+        self.greeting = b""
+        self.answer = b""
+        """To the question for capabilities, in the clear."""
+        self.tried: list[tuple[Attempt, bytes]] = []
+        """Logins in the clear, and the replies."""
+        self.go_ahead: bytes | None = None
+        """The reply to STARTTLS; None if it was not said."""
+        self.behind = ""
+        """What came behind the go-ahead, in the clear; nothing if nothing came."""
+        self.failure = ""
+        """Why there was no TLS; nothing if there was, or if none was asked for."""
+        self.inside = b""
+        """To the question, inside TLS."""
+        self.surplus = b""
+        """A reply inside TLS to what was not said inside TLS."""
+        self._probing = probing
+        self._ask = question.ask(hostname)
+        self._leave = question.leave
+
+    @property
+    def greeted(self) -> bool:
+        return bool(self.greeting) and self._probing.agrees(self.greeting)
+
+    def in_the_clear(self) -> Script:
+        """Ask for the capabilities, try to log in without TLS, and leave."""
+        yield from self._greet()
+        self.answer = yield from self._asked(self._ask)
+        for attempt in self._probing.attempts:
+            reply = yield from self._asked(attempt.say)
+            self.tried.append((attempt, reply))
+            if attempt.taken(reply) and attempt.cancel:
+                yield from self._asked(attempt.cancel)
+        yield from self._asked(self._leave)
+        yield Close("quit")
+
+    def secured(self, *, implicit: bool, inject: bool = False) -> Script:
+        """Switch to TLS, ask for the capabilities, and leave.
+
+        `inject`: a command follows STARTTLS in the same segment.  A server that answers it inside TLS runs what
+        anybody on the way can put there (CVE-2011-0411).
+        """
+        end = yield from self._switched(implicit, inject)
+        if end is None:
+            self.inside = yield from self._asked(self._ask)
+            yield from self._asked(self._leave)
+            try:
+                heard = yield Await((Side.BACKEND,), ONE_MORE, REPLY_LINE)
+                self.surplus = heard.text if isinstance(heard, Line) else b"(a long line)"
+            except (Lost, Expired):
+                pass  # as it should be
+        yield end or Close("quit")
+
+    def _switched(self, implicit: bool, inject: bool) -> Generator[Request, Any, Close | None]:
+        """None inside TLS, and the end of the talk where there is none."""
+        try:
+            if implicit:
+                yield Dial()
+                yield StartTLS(Side.BACKEND)
+                yield from self._hear_greeting()
+                return None
+            yield from self._greet()
+            self.answer = yield from self._asked(self._ask)
+            behind = self._probing.injected + b"\r\n" if inject else b""
+            yield Send(Side.BACKEND, self._probing.starttls + b"\r\n" + behind)
+            self.go_ahead = yield from self._heard(self._probing.starttls)
+            if self._probing.agrees(self.go_ahead):
+                yield StartTLS(Side.BACKEND)
+                return None
+        except TLSFailed as failed:
+            self.failure = failed.detail
+            return Close(failed.key, failed.detail)
+        except Violation as violation:
+            if violation.key != "backend-starttls-injection":
+                raise
+            self.behind = self.failure = violation.detail
+            return Close(violation.key, violation.detail)
+        self.failure = "the server refuses it"
+        yield from self._asked(self._leave)
+        return Close("refused")
+
+    def _greet(self) -> Script:
+        yield Dial()
+        yield from self._hear_greeting()
+
+    def _hear_greeting(self) -> Script:
+        self.greeting = yield from self._heard(b"", Patience.GREETING)
+        if not self.greeted:
+            yield Send(Side.BACKEND, self._leave + b"\r\n")
+            raise Violation(Side.BACKEND, "backend-refused", repr(self.greeting[:80]))
+
+    def _asked(self, command: bytes) -> Reply:
+        yield Send(Side.BACKEND, command + b"\r\n")
+        return (yield from self._heard(command))
+
+    def _heard(self, command: bytes, patience: Patience = Patience.REPLY) -> Reply:
+        """A whole reply."""
+        reply = b""
+        for _ in range(REPLY_LINES):
+            heard = yield Await((Side.BACKEND,), patience, REPLY_LINE)
+            if not isinstance(heard, Line):
+                raise Violation(Side.BACKEND, "backend-line-too-long")
+            reply += heard.text + b"\r\n"
+            if self._probing.complete(command, reply):
+                return reply
+        raise Violation(Side.BACKEND, "backend-protocol-error", f"a reply of more than {REPLY_LINES} lines")

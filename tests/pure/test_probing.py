@@ -1,0 +1,300 @@
+"""What `probe` says to servers from outside, and what it makes of their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.probing import REPLY_LINE, REPLY_LINES, Talk, is_bare
+from gateway.protocol.driver import Negotiation
+from gateway.protocol.inbox import FLOOD
+from gateway.protocol.vocabulary import (
+    Action,
+    Close,
+    Dial,
+    Expired,
+    Patience,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    Trouble,
+    Violation,
+)
+
+BACKEND = Side.BACKEND
+TLS13 = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
+
+GREETINGS = {"smtp": b"220 mx.example.org ESMTP\r\n", "imap": b"* OK ready\r\n", "pop3": b"+OK ready\r\n"}
+ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
+    "smtp": {
+        b"EHLO": b"250-mx.example.org\r\n250-SIZE 1000\r\n250 STARTTLS\r\n",
+        b"AUTH": b"538 5.7.11 Encryption required\r\n",
+        b"STARTTLS": b"220 2.0.0 Go ahead\r\n",
+        b"NOOP": b"250 2.0.0 OK\r\n",
+        b"QUIT": b"221 2.0.0 Bye\r\n",
+    },
+    "imap": {
+        b"sgw7": b"* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\nsgw7 OK done\r\n",
+        b"sgw4": b"sgw4 NO [PRIVACYREQUIRED] TLS first\r\n",
+        b"sgw2": b"sgw2 OK go\r\n",
+        b"sgw3": b"sgw3 OK NOOP done\r\n",
+        b"sgw8": b"* BYE\r\nsgw8 OK bye\r\n",
+    },
+    "pop3": {
+        b"CAPA": b"+OK list\r\nSTLS\r\nUIDL\r\n.\r\n",
+        b"AUTH": b"-ERR TLS first\r\n",
+        b"USER": b"-ERR TLS first\r\n",
+        b"STLS": b"+OK go\r\n",
+        b"NOOP": b"-ERR not now\r\n",
+        b"QUIT": b"+OK bye\r\n",
+    },
+}
+"""By the first word of a command."""
+STARTTLS = {"smtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS"}
+
+
+class Server:
+    """A server in memory, which hangs up behind its farewell."""
+
+    def __init__(self, protocol: str, answers: Mapping[bytes, bytes] | None = None, greeting: bytes | None = None):
+        self.greeting = GREETINGS[protocol] if greeting is None else greeting
+        self.answers = {**ANSWERS[protocol], **(answers or {})}
+        self.executes = False
+        """What comes behind STARTTLS in the clear is answered inside TLS (CVE-2011-0411)."""
+        self.tls_fails = ""
+        self.heard: list[bytes] = []
+        self.pending: list[bytes] = []
+        self.starttls = STARTTLS[protocol]
+        self.hangs_up = True
+
+    def hear(self, data: bytes) -> bytes:
+        commands = data.split(b"\r\n")[:-1]
+        self.heard += commands
+        said = b""
+        while commands:
+            verb = commands.pop(0).split(b" ")[0]
+            said += self.answers.get(verb, b"")
+            if verb == self.starttls:
+                self.pending, commands = commands, []
+        return said
+
+    def secured(self) -> bytes:
+        late, self.pending = (self.pending if self.executes else []), []
+        return b"".join(self.answers[command.split(b" ")[0]] for command in late)
+
+
+def talk(protocol: str) -> Talk:
+    dialect = DIALECTS[protocol]
+    assert dialect.probing is not None
+    assert dialect.question is not None
+    return Talk(dialect.probing, dialect.question, b"probe.example.net")
+
+
+def play(script: Script, server: Server) -> Close:
+    """The end; raises the Trouble that the script lets through."""
+    negotiation = Negotiation(script)
+    todo: list[Action] = negotiation.start()
+    while True:
+        said = b""
+        for action in todo:
+            match action:
+                case Dial():
+                    todo = negotiation.dialled() + negotiation.receive(BACKEND, server.greeting)
+                    break
+                case StartTLS(side=side):
+                    if server.tls_fails:
+                        todo = negotiation.unsecured(side, server.tls_fails)
+                    else:
+                        todo = negotiation.secured(side, TLS13)
+                        todo += negotiation.receive(BACKEND, late) if (late := server.secured()) else []
+                    break
+                case Send(data=data):
+                    said += data
+                case Close():
+                    return action
+        else:
+            if not said and server.hangs_up:
+                todo = negotiation.ended(BACKEND, True)
+            elif not said:
+                todo = negotiation.expire(Expired(BACKEND, Patience.REPLY))
+            else:
+                todo = negotiation.receive(BACKEND, server.hear(said))
+                continue
+        if said:
+            todo += negotiation.receive(BACKEND, server.hear(said))
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_every_protocol_can_be_probed(protocol: str) -> None:
+    dialect = DIALECTS[protocol]
+    assert dialect.probing is not None
+    assert dialect.question is not None
+    assert dialect.probing.port not in dialect.probing.implicit
+    assert b"\r\n" not in dialect.probing.starttls + dialect.probing.injected
+
+
+SAID = {
+    "smtp": [b"EHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
+    "imap": [b"sgw7 CAPABILITY", b"sgw4 AUTHENTICATE PLAIN", b"sgw8 LOGOUT"],
+    "pop3": [b"CAPA", b"AUTH PLAIN", b"USER starttls-gateway-probe", b"QUIT"],
+}
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_logins_are_tried_in_the_clear_and_no_secret_is_said(protocol: str) -> None:
+    server, one = Server(protocol), talk(protocol)
+    assert play(one.in_the_clear(), server) == Close("quit")
+    assert server.heard == SAID[protocol]
+    assert one.greeted
+    assert not any(attempt.taken(reply) for attempt, reply in one.tried)
+    assert b"STARTTLS" in one.answer or b"STLS" in one.answer
+
+
+TAKEN = {
+    "smtp": ({b"AUTH": b"334 \r\n", b"*": b"501 5.7.0 cancelled\r\n"}, [b"AUTH PLAIN", b"*", b"AUTH LOGIN", b"*"]),
+    "imap": ({b"sgw4": b"+ \r\n", b"*": b"sgw4 BAD cancelled\r\n"}, [b"sgw4 AUTHENTICATE PLAIN", b"*"]),
+    "pop3": (
+        {b"AUTH": b"+ \r\n", b"*": b"-ERR cancelled\r\n", b"USER": b"+OK\r\n"},
+        [b"AUTH PLAIN", b"*", b"USER starttls-gateway-probe"],
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_a_login_that_is_taken_is_cancelled(protocol: str) -> None:
+    answers, said = TAKEN[protocol]
+    server, one = Server(protocol, answers), talk(protocol)
+    play(one.in_the_clear(), server)
+    assert server.heard[1:-1] == said
+    assert all(attempt.taken(reply) for attempt, reply in one.tried)
+
+
+@pytest.mark.parametrize("inject", [False, True])
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inject: bool) -> None:
+    server, one = Server(protocol), talk(protocol)
+    play(one.secured(implicit=False, inject=inject), server)
+    assert one.go_ahead == ANSWERS[protocol][STARTTLS[protocol]]
+    assert (one.failure, one.behind, one.surplus) == ("", "", b"")
+    assert one.inside == ANSWERS[protocol][SAID[protocol][0].split(b" ")[0]]
+    probing = DIALECTS[protocol].probing
+    assert probing is not None
+    assert (probing.injected in server.heard) is inject
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_a_command_behind_starttls_that_is_run_inside_tls_is_noticed(protocol: str) -> None:
+    server, one = Server(protocol), talk(protocol)
+    server.executes = True
+    play(one.secured(implicit=False, inject=True), server)
+    assert one.surplus
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_octets_behind_the_go_ahead_are_noticed_and_end_the_talk(protocol: str) -> None:
+    verb = STARTTLS[protocol]
+    server, one = Server(protocol, {verb: ANSWERS[protocol][verb] + b"* injected\r\n"}), talk(protocol)
+    assert play(one.secured(implicit=False), server).reason == "backend-starttls-injection"
+    assert "* injected" in one.behind
+    assert one.failure == one.behind
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
+    server, one = Server(protocol), talk(protocol)
+    play(one.secured(implicit=True), server)
+    assert one.go_ahead is None
+    assert one.greeted
+    assert server.heard == [SAID[protocol][0], SAID[protocol][-1]]
+
+
+REFUSED = {
+    "smtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
+    "imap": {b"sgw2": b"sgw2 BAD unknown\r\n"},
+    "pop3": {b"STLS": b"-ERR unknown\r\n"},
+}
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_a_server_that_refuses_starttls_is_left(protocol: str) -> None:
+    server, one = Server(protocol, REFUSED[protocol]), talk(protocol)
+    assert play(one.secured(implicit=False), server) == Close("refused")
+    assert one.failure == "the server refuses it"
+    assert server.heard[-1] == SAID[protocol][-1]
+
+
+def test_a_failed_handshake_is_told() -> None:
+    for implicit in (False, True):
+        server, one = Server("smtp"), talk("smtp")
+        server.tls_fails = "alert: protocol_version"
+        assert play(one.secured(implicit=implicit), server).reason == "backend-tls-failed"
+        assert one.failure == "alert: protocol_version"
+
+
+def test_a_server_that_does_not_hang_up_has_answered_all() -> None:
+    server, one = Server("imap"), talk("imap")
+    server.hangs_up = False
+    assert play(one.secured(implicit=False), server) == Close("quit")
+    assert one.surplus == b""
+
+
+@pytest.mark.parametrize(
+    ("protocol", "greeting"),
+    [("smtp", b"554 no\r\n"), ("imap", b"* PREAUTH hello\r\n"), ("imap", b"* BYE\r\n"), ("pop3", b"-ERR busy\r\n")],
+)
+def test_a_greeting_that_does_not_welcome_ends_the_talk(protocol: str, greeting: bytes) -> None:
+    server, one = Server(protocol, greeting=greeting), talk(protocol)
+    with pytest.raises(Violation, match="backend-refused"):
+        play(one.in_the_clear(), server)
+    assert not one.greeted
+    assert server.heard == []
+
+
+def test_no_greeting_is_no_welcome() -> None:
+    assert not talk("smtp").greeted
+
+
+def test_a_greeting_may_have_many_lines() -> None:
+    server, one = Server("smtp", greeting=b"220-one\r\n220-two\r\n220 three\r\n"), talk("smtp")
+    play(one.in_the_clear(), server)
+    assert one.greeting == server.greeting
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"250-x\r\n" * (REPLY_LINES + 1), b"250-" + b"x" * (REPLY_LINE + 1) + b"\r\n", b"x" * (REPLY_LINE + FLOOD)],
+)
+def test_a_reply_without_an_end_ends_the_talk(answer: bytes) -> None:
+    with pytest.raises(Trouble, match=r"backend-(protocol-error|line-too-long|lost)"):
+        play(talk("smtp").in_the_clear(), Server("smtp", {b"EHLO": answer}))
+
+
+def test_a_long_line_that_should_not_come_is_noticed() -> None:
+    long = b"250 " + b"x" * (REPLY_LINE + 1) + b"\r\n"
+    server, one = Server("smtp", {b"QUIT": b"221 bye\r\n" + long}), talk("smtp")
+    play(one.secured(implicit=False), server)
+    assert one.surplus == b"(a long line)"
+
+
+def test_a_masked_extension_is_recognised() -> None:
+    smtp, imap = DIALECTS["smtp"].probing, DIALECTS["imap"].probing
+    assert smtp is not None
+    assert imap is not None
+    assert smtp.masked([b"SIZE", b"XXXXXXXA"])
+    assert not smtp.masked([b"SIZE", b"XCLIENT NAME", b"XXX"])
+    assert not imap.masked([b"XXXXXXXA"])
+
+
+def test_ways_to_log_in_that_show_the_password() -> None:
+    assert [
+        login for login in ("USER", "AUTH PLAIN", "LOGIN", "AUTHENTICATE LOGIN", "APOP", "CRAM-MD5") if is_bare(login)
+    ] == [
+        "USER",
+        "AUTH PLAIN",
+        "LOGIN",
+        "AUTHENTICATE LOGIN",
+    ]
