@@ -18,7 +18,8 @@ from ..dialects.relay import CURE, Probe, Verdict
 from ..dialects.survey import Survey, Visit, unreached
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import Secured
-from ..sessions.errand import Errand, hands_in, terms_of_errands
+from ..sessions.agreed import hands_in, terms_of_errands
+from ..sessions.errand import Errand
 from ..wire.dialer import Dialer
 from ..wire.tls.half import TLSHalf
 from ..wire.tls.towards import Towards

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..config.values import Address, Backend, Timeouts
 from ..dialects.base import Dialect
 from ..dialects.relay import Probe, Verdict
-from ..sessions.errand import Errand, terms_of_errands
+from ..sessions.agreed import terms_of_errands
+from ..sessions.deadline import Deadline
+from ..sessions.errand import Errand
 from ..sessions.performer import ConnectTLS
 from ..telemetry.events import Events
 from ..wire.dialer import Dialer
@@ -50,12 +53,16 @@ class RelayWatch:
         connect_tls: ConnectTLS | None,
         events: Events,
         jitter: Jitter = _some_jitter,
+        known: Mapping[Address, Verdict | None] = MappingProxyType({}),
     ) -> None:
+        """`known`: what an earlier watch found out; it holds until the address has been asked again."""
         assert is_watched(dialect, backend)
         self._posts = {
             address: _Post(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
             for address in backend.addresses
         }
+        for address, post in self._posts.items():
+            post.verdict = known.get(address)
 
     def start(self) -> None:
         for post in self._posts.values():
@@ -67,16 +74,17 @@ class RelayWatch:
 
     def permits(self, address: Address) -> bool:
         """Whether that one of its addresses has been asked, and would not relay."""
-        return self._verdicts[address] not in (None, Verdict.OPEN)
+        return self.verdicts[address] not in (None, Verdict.OPEN)
 
     @property
-    def _verdicts(self) -> dict[Address, Verdict | None]:
+    def verdicts(self) -> dict[Address, Verdict | None]:
+        """By address; None for one that has not answered yet."""
         return {address: post.verdict for address, post in self._posts.items()}
 
     @property
     def reason(self) -> str:
         """Why, as the `session` event tells it; nothing where nothing is against it."""
-        verdicts = self._verdicts.values()
+        verdicts = self.verdicts.values()
         if Verdict.OPEN in verdicts:
             return "open-relay"
         return "" if any(verdicts) else "relay-unknown"
@@ -109,10 +117,9 @@ class _Post:
         self._jitter = jitter
         self._unreached = 0
         self._errand: Errand | None = None
-        self._call: Any = None
+        self._next = Deadline(reactor, self.ask)
 
     def ask(self) -> None:
-        self._call = None
         probe = Probe(self._dialect, self._terms)
 
         def answered(errand: Errand) -> None:
@@ -137,9 +144,7 @@ class _Post:
         if self._errand is not None:
             self._errand.cancel()
             self._errand = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._next.cancel()
 
     def _judge(self, probe: Probe, errand: Errand) -> None:
         found = probe.verdict
@@ -163,4 +168,4 @@ class _Post:
         self._again(delay)
 
     def _again(self, seconds: float) -> None:
-        self._call = self._reactor.callLater(seconds * self._jitter(), self.ask)
+        self._next.set(self._reactor.seconds() + seconds * self._jitter())

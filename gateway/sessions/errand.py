@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 from twisted.logger import Logger
 
-from ..config.values import Backend, Service, TCPAddress, Timeouts
-from ..dialects import DIALECTS
-from ..dialects.access import is_submission
-from ..dialects.base import BackendTLS, Identity, Policy, Terms
+from ..config.values import Timeouts
 from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
@@ -152,31 +148,3 @@ class Errand(Performer):
         if not self._told:
             self._told = True
             self._done(self)
-
-
-def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
-    """What is agreed on with a backend, for somebody who is inside TLS and nobody's client.
-
-    `session` stands in the backend's log, where it is told who comes.
-    """
-    return Terms(
-        hostname=hostname.encode("ascii"),
-        implicit=True,
-        policy=Policy.REQUIRED,
-        lazy=False,
-        bad_commands=1000,
-        failed_logins=1000,
-        client="",
-        session=session,
-        now=lambda: datetime.now(timezone.utc),
-        backend_tls=BackendTLS(backend.tls),
-        backend_verified=backend.tls != "none" and backend.verify != "no",
-        identity=Identity(backend.identity),
-    )
-
-
-def hands_in(service: Service) -> bool:
-    """Whether its clients hand in mail after a login, so that a backend without one serves nobody."""
-    addresses = (*service.starttls, *service.implicit, *service.backend.addresses)
-    ports = [address.port for address in addresses if isinstance(address, TCPAddress)]
-    return is_submission(DIALECTS[service.protocol], service.name, ports)

@@ -56,12 +56,14 @@ class Dialer:
     Those that failed of late come last.
     """
 
-    def __init__(self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float) -> None:
-        """`connect_timeout`: seconds for all addresses together, names and all."""
+    def __init__(
+        self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float, health: Health | None = None
+    ) -> None:
+        """`connect_timeout`: seconds for all addresses together, names and all.  `health`: what is known of them."""
         self._reactor = reactor
         self._targets = tuple(map(_target, addresses))
         self._timeout = connect_timeout
-        self._health = Health(reactor.seconds)
+        self.health = health or Health(reactor.seconds)
         self.permits: Callable[[Address], bool] = lambda address: True
         """Which addresses may be connected to now."""
 
@@ -71,7 +73,7 @@ class Dialer:
         The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
         permitted = [target for target in self._targets if self.permits(target.address)]
-        return Attempt(self._reactor, permitted, self._health, self._timeout, done, failed)
+        return Attempt(self._reactor, permitted, self.health, self._timeout, done, failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app.service import CUT, Gateway
+from gateway.app.ending import CUT
+from gateway.app.service import Gateway
 from gateway.config.values import TLS, Configuration, Timeouts
 from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
@@ -48,12 +49,11 @@ class Door:
 
     @property
     def limits(self) -> Limits:
-        assert self.gateway._limits is not None
-        return self.gateway._limits
+        return self.gateway.crowd.limits
 
     @property
     def sessions(self) -> list[Session]:
-        return list(self.gateway._sessions)
+        return list(self.gateway.crowd.sessions)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [event for event in map(json.loads, self.lines) if event["event"] == name]
@@ -66,7 +66,7 @@ class Door:
         # An address that loopback does not have.
         sock = _From(near, client)
         try:
-            self.gateway._accept(self.entrance, sock, (client, 40000))
+            self.gateway.crowd.accept(self.entrance, sock, (client, 40000))
         except Exception:
             sock.close()  # as the listener does
             raise
@@ -159,7 +159,7 @@ def test_K2_early_words_do_not_destroy_ours(opened: Opening) -> None:
     end = End(far)
     door.ends.append(end)
     end.say(b"EHLO me\r\nMAIL FROM:<a>\r\n")
-    door.gateway._accept(door.entrance, near, ("192.0.2.1", 40000))
+    door.gateway.crowd.accept(door.entrance, near, ("192.0.2.1", 40000))
     end.pump()
     assert (end.heard, end.ended, end.reset) == (BUSY["pop3"], True, False)
     assert door.events("refused")[0]["limit"] == "connects-per-minute"
@@ -179,7 +179,7 @@ def test_K2_who_is_gone_before_it_is_turned_away(opened: Opening) -> None:
     door.come()
     far, near = tcp_pair()
     End(far).break_off()
-    door.gateway._accept(door.entrance, near, ("192.0.2.1", 40000))
+    door.gateway.crowd.accept(door.entrance, near, ("192.0.2.1", 40000))
     assert near.fileno() == -1
     assert len(door.sessions) == 1
 
@@ -404,7 +404,7 @@ def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, mon
     door = opened()
     complained: list[str] = []
     critical = staticmethod(lambda form, **fields: complained.append(form.format(**fields)))
-    monkeypatch.setattr("gateway.app.service._log", type("Deaf", (), {"critical": critical}))
+    monkeypatch.setattr("gateway.app.crowd._log", type("Deaf", (), {"critical": critical}))
     ends = [door.come(f"192.0.2.{number}") for number in range(3)]
     for end in ends:
         door.hears(end, GREETING["pop3"])
@@ -437,7 +437,7 @@ def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
 ) -> None:
     door = opened()
     door.hears(door.come(), GREETING["pop3"])
-    monkeypatch.setattr("gateway.app.service._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
+    monkeypatch.setattr("gateway.app.crowd._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
     with monkeypatch.context() as broken:
         broken.setattr(door.sessions[0], "_negotiation", None)
         broken.setattr(type(door.sessions[0]), "abort", lambda *_: 1 / 0)
@@ -453,7 +453,7 @@ def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
 
 
 def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.app.service._raise_descriptor_limit", lambda: 200)
+    monkeypatch.setattr("gateway.app.crowd.raise_descriptor_limit", lambda: 200)
     door = opened()
     (told,) = door.events("limit-lowered")
     assert (told["limit"], told["wanted"], told["value"]) == ("sessions", 10000, 68)
@@ -462,7 +462,7 @@ def test_fewer_sessions_than_wanted_are_told(opened: Opening, monkeypatch: pytes
 
 
 def test_T23_what_nobody_misses_is_not_told(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.app.service._raise_descriptor_limit", lambda: 20_000)
+    monkeypatch.setattr("gateway.app.crowd.raise_descriptor_limit", lambda: 20_000)
     door = opened()
     assert door.events("limit-lowered") == []
     assert door.limits.values.sessions == 9968

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
-from twisted.internet.task import Clock
 
 from gateway.cli.__main__ import check
 from gateway.cli.certificates import complaints, served
@@ -675,12 +674,11 @@ def test_T15_which_names_cover_the_gateways(names: list[str], hostname: str, cov
 def test_T15_the_log_has_the_warnings_at_the_start_and_after_a_renewal(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     renewal = Renewal(lambda event, **fields: told.append(fields), hostname="mail.example.org")
-    clock = Clock()
     pair = by_hand(tmp_path / "one.pem", p256(), dns("www.other.example"))
     other = by_hand(tmp_path / "two.pem", p256(), dns("imap.other.example"), must_staple())
     for one in (pair, other):
         renewal.serve(TLS((one,), "intermediate", (), "none", None), ())
-    renewal.start(clock)
+    renewal.tell_together()
     assert [line["state"] for line in told] == ["loaded", "loaded", "warning"]
     assert told[0]["warning"] == "the certificate is self-signed; each client must be told to trust it"
     assert told[1]["warning"].startswith("the certificate demands OCSP stapling")
@@ -698,7 +696,6 @@ def test_T15_the_log_has_the_warnings_at_the_start_and_after_a_renewal(tmp_path:
     by_hand(tmp_path / "two.pem", p256(), dns("pop.other.example"))
     renewal.look()
     assert [line["state"] for line in told] == ["renewed", "renewed", "renewed", "warning"]
-    renewal.stop()
 
 
 def test_T15_a_name_that_another_service_has_is_no_warning(tmp_path: Path) -> None:
@@ -708,10 +705,9 @@ def test_T15_a_name_that_another_service_has_is_no_warning(tmp_path: Path) -> No
     for name in ("imap.example.test", HOST):
         pair = by_hand(tmp_path / f"{name}.pem", p256(), dns(name))
         renewal.serve(TLS((pair,), "intermediate", (), "none", None), ())
-    renewal.start(Clock())
+    renewal.tell_together()
     assert [line["state"] for line in told] == ["loaded", "loaded"]
     assert not any(HOST in line["warning"] for line in told)
-    renewal.stop()
 
 
 def test_T15_check_says_it_with_exit_status_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

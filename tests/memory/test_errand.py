@@ -38,7 +38,8 @@ from gateway.protocol.vocabulary import (
     Trouble,
     Violation,
 )
-from gateway.sessions.errand import Errand, terms_of_errands
+from gateway.sessions.agreed import terms_of_errands
+from gateway.sessions.errand import Errand
 from gateway.sessions.performer import ConnectTLS
 from gateway.telemetry.events import Events
 from gateway.wire.dialer import Dialer

@@ -27,6 +27,8 @@ PURE = (
     "gateway.wire.health",
     "gateway.guard.limits",
     "gateway.telemetry.summary",
+    "gateway.sessions.agreed",
+    "gateway.app.plan",
 )
 """What knows no reactor, no TLS and no socket of ours."""
 
@@ -74,7 +76,14 @@ def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours
     assert module in loaded
     assert not [name for name in loaded if within(name, "twisted", "zope", "OpenSSL", "cryptography", "ssl", "asyncio")]
     strangers = {name for name in loaded if within(name, "gateway") and not within(name, *PURE)}
-    assert strangers <= {"gateway", "gateway.wire", "gateway.guard", "gateway.telemetry"}
+    assert strangers <= {
+        "gateway",
+        "gateway.wire",
+        "gateway.guard",
+        "gateway.telemetry",
+        "gateway.sessions",
+        "gateway.app",
+    }
 
 
 ROOMS = {

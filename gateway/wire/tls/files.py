@@ -43,6 +43,18 @@ def read(path: Path) -> bytes:
         raise CertificateError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def looks(path: Path) -> tuple[int, ...]:
+    """What a file looks like from the outside, symlinks followed; one that cannot be looked at looks like its errno."""
+    try:
+        # ctime: whoever gives the gateway the right to read a file changes nothing else.
+        found = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0,)
+    except ValueError:
+        return ()
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
+
+
 def certificates(
     path: Path, wanted: str = "it must be a PEM file that begins with the server's certificate"
 ) -> tuple[x509.Certificate, ...]:

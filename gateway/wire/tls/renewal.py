@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ...config.values import TLS, Pair
 from .certificates import Authorities, CertificateError, Certified, load, load_authorities, remarks
+from .files import looks
 from .remarks import about_all
 from .server import Inventory, ServerTLS
 
 INTERVAL: Final = 5.0
-"""Seconds between two looks: what is renewed is served within 10 s, and a stat costs a microsecond."""
+"""Seconds between two calls of `look`: what is renewed is served within 10 s, and a stat costs a microsecond."""
 
 RETRY: Final = timedelta(minutes=1)
 """After that a refused file is read again although it looks the same: it may have been too early for it."""
@@ -33,18 +34,6 @@ Source = Pair | Path
 """What is watched: a certificate with its key, or the issuers of clients' certificates."""
 
 Signature = tuple[tuple[int, ...], ...]
-
-
-class Delayed(Protocol):
-    """What `callLater` returns, as far as it is needed here."""
-
-    def cancel(self) -> None: ...
-
-
-class Reactor(Protocol):
-    """IReactorTime, as far as it is needed here."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +63,11 @@ class Renewal:
     ) -> None:
         """`hostname`: what clients are expected to call the gateway."""
         self._emit = emit
-        self._hostname = hostname
+        self.hostname = hostname
         self._now = now or _now
         self._watched: dict[Source, _Watched] = {}
         self._servers: list[ServerTLS] = []
         self._rotated = self._now()
-        self._delayed: Delayed | None = None
         self._said: frozenset[str] = frozenset()
         """What was told last of all certificates together."""
 
@@ -108,15 +96,42 @@ class Renewal:
                 self._watched[source] = replace(watched, seen=_signature(source), refused=locked[0])
         return list(dict.fromkeys(lines))
 
-    def start(self, reactor: Reactor) -> None:
-        """Tell what is wrong with all certificates together; look every INTERVAL seconds, from INTERVAL seconds on."""
-        self._tell_together()
-        self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What `serve` does within the block is told at its end.  Where the block raises, it is undone and not told."""
+        watched, servers, emit = dict(self._watched), list(self._servers), self._emit
+        told: list[tuple[str, dict[str, Any]]] = []
+        self._emit = lambda event, **fields: told.append((event, fields))
+        try:
+            yield
+        except BaseException:
+            self._watched, self._servers = watched, servers
+            raise
+        finally:
+            self._emit = emit
+        for event, fields in told:
+            emit(event, **fields)
 
-    def stop(self) -> None:
-        if self._delayed is not None:
-            self._delayed.cancel()
-            self._delayed = None
+    def keep(self, servers: Collection[ServerTLS]) -> None:
+        """Forget the others, and the files that only they serve."""
+        self._servers = [server for server in self._servers if server in servers]
+        used = {source for server in self._servers for source in _sources(server)}
+        self._watched = {source: watched for source, watched in self._watched.items() if source in used}
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """All files that are served from."""
+        return frozenset(path for source in self._watched for path in _files(source))
+
+    @property
+    def refused(self) -> list[str]:
+        """A line for each file whose present content is not served, with the reason."""
+        return list(dict.fromkeys(watched.refused for watched in self._watched.values() if watched.refused))
+
+    @property
+    def served(self) -> list[Certified]:
+        """The certificates that clients get."""
+        return [watched.found for watched in self._watched.values() if isinstance(watched.found, Certified)]
 
     def look(self) -> None:
         """See whether files have changed, and what to do about it."""
@@ -131,9 +146,13 @@ class Renewal:
                 for server in self._servers:
                     server.wear(server.prepare(self._inventory({})))
 
-    def _turn(self, reactor: Reactor) -> None:
-        self._delayed = reactor.callLater(INTERVAL, self._turn, reactor)
-        self.look()
+    def tell_together(self) -> None:
+        """What only all certificates together show, once all services have theirs; each once while it is so."""
+        found = {text: one for one, text in about_all(self.served, self.hostname)}
+        for text, one in found.items():
+            if text not in self._said:
+                self._emit("certificate", state="warning", certificate=str(one.pair.certificate), warning=text)
+        self._said = frozenset(found)
 
     # --- one source ------------------------------------------------------------------------------
 
@@ -158,7 +177,7 @@ class Renewal:
         self._watched[source] = _Watched(found, seen, warned=None if changed else watched.warned)
         if changed:
             self._tell("renewed", source, found)
-            self._tell_together()
+            self.tell_together()
 
     def _swap(self, source: Source, found: Certified | Authorities) -> None:
         """For all services or for none.  Raises CertificateError."""
@@ -204,15 +223,6 @@ class Renewal:
                 counted = f"{len(found.certificates)} issuers of client certificates"
                 self._emit("certificate", state=state, certificate=str(found.path), detail=detail or counted)
 
-    def _tell_together(self) -> None:
-        """What only all certificates together show, once all services have theirs; each once while it is so."""
-        served = [watched.found for watched in self._watched.values() if isinstance(watched.found, Certified)]
-        found = {text: one for one, text in about_all(served, self._hostname)}
-        for text, one in found.items():
-            if text not in self._said:
-                self._emit("certificate", state="warning", certificate=str(one.pair.certificate), warning=text)
-        self._said = frozenset(found)
-
     def _inventory(self, other: Mapping[Source, Certified | Authorities]) -> Inventory:
         """Everything that is served, with these in place of what was."""
         found = {source: watched.found for source, watched in self._watched.items()} | dict(other)
@@ -254,18 +264,7 @@ def _read(source: Source, now: datetime) -> Certified | Authorities:
 
 def _signature(source: Source) -> Signature:
     """What the files look like from the outside, symlinks followed; what cannot be looked at looks like its errno."""
-    return tuple(_looks(path) for path in _files(source))
-
-
-def _looks(path: Path) -> tuple[int, ...]:
-    try:
-        # ctime: whoever gives the gateway the right to read a file changes nothing else.
-        found = os.stat(path)
-    except OSError as error:
-        return (error.errno or 0,)
-    except ValueError:
-        return ()
-    return (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
+    return tuple(looks(path) for path in _files(source))
 
 
 def _may_read(path: Path) -> bool:

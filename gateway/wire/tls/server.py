@@ -68,7 +68,7 @@ class ServerTLS:
 
     def __init__(self, values: TLS, alpn: tuple[bytes, ...]) -> None:
         self.values = values
-        self._alpn = alpn
+        self.alpn = alpn
         self._identity = os.urandom(16)
         self._worn: Prepared | None = None
 
@@ -137,7 +137,7 @@ class ServerTLS:
             raise weak[0]
         # SNI switches certificates, ALPN and trust; the mode of verification stays that of the first context
         # , and is the same in all of them.
-        context.set_alpn_select_callback(partial(_agree, self._alpn))
+        context.set_alpn_select_callback(partial(_agree, self.alpn))
         if (mode := MODES[self.values.client_certificate]) != SSL.VERIFY_NONE:
             context.set_options(SSL.OP_NO_TICKET)
             context.set_verify(mode, judge)

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from ...config.grammar import canonical
 from ...config.values import Backend
 from .context import client_context, connecting
+from .files import looks
 from .half import TLSHalf
 from .verify import BackendTLS
 
@@ -21,10 +22,15 @@ class Towards:
 
     def __init__(self, backend: Backend) -> None:
         self._wanted = BackendTLS(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
+        self._ca = () if backend.ca is None else looks(backend.ca)
         self._context = client_context(self._named("localhost"))
 
     def __call__(self, host: str) -> TLSHalf:
         return TLSHalf(self.connection(host))
+
+    def is_current(self) -> bool:
+        """Whether the file of its trust anchors looks as it did when it was read."""
+        return self._wanted.ca is None or looks(self._wanted.ca) == self._ca
 
     def connection(self, host: str) -> SSL.Connection:
         """What the half is made of, for those who want to look at the backend's certificate."""

@@ -1,0 +1,127 @@
+"""Everybody who is inside: who is let in, and that each is counted out again."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from twisted.logger import Logger
+
+from ..config.values import Limits as Values
+from ..dialects.base import REFUSED
+from ..guard.limits import Limits, Refusal, Stay, affordable, client_key, matters
+from ..protocol.proxyprotocol import canonical
+from ..sessions.session import Entrance, Session
+from ..telemetry.summary import Teller
+
+_log = Logger()
+
+UNHEARD = 65536
+"""Octets that are read of a client that is turned away: closing with unread octets would send a RST, and destroy our
+words."""
+
+
+class Crowd:
+    """The sessions of the gateway.  `gone` is called each time that the last of them has ended."""
+
+    def __init__(self, reactor: Any, events: Teller, values: Values, gone: Callable[[], None]) -> None:
+        self.sessions: set[Session] = set()
+        self._reactor = reactor
+        self._events = events
+        self._gone = gone
+        self._descriptors = raise_descriptor_limit()
+        self.limits = Limits(self._affordable(values), reactor.seconds)
+
+    def limit(self, values: Values) -> None:
+        """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave."""
+        self.limits.values = self._affordable(values)
+
+    def _affordable(self, values: Values) -> Values:
+        sessions = affordable(values.sessions, self._descriptors)
+        if matters(values.sessions, sessions):
+            self._events.emit(
+                "limit-lowered",
+                limit=Refusal.SESSIONS.value,
+                wanted=values.sessions,
+                value=sessions,
+                detail=f"the limit of open files is {self._descriptors}",
+                cure="raise it (LimitNOFILE), or write [limits] sessions as it is",
+            )
+        return replace(values, sessions=sessions)
+
+    def accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
+        """Begin a session, or say why not and close.  `address` is what accept(2) gave."""
+        client = _client(address)
+        # Whoever comes through a load balancer is nobody until its PROXY header tells.
+        key = client_key("" if entrance.expects_header(client) else client)
+        refusal = self.limits.admit(key)
+        if refusal is not None:
+            self._events.emit(REFUSED, service=entrance.service, client=client, limit=refusal.value)
+            _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.busy(entrance.terms.hostname))
+            return
+        stay = Stay(self.limits, key)
+        try:
+            session = Session(self._reactor, entrance, sock, client, partial(self._over, stay), stay)
+        except BaseException:
+            stay.left()
+            raise
+        self.sessions.add(session)
+        try:
+            session.start()
+        except BaseException:
+            session.abort()
+            raise
+
+    def _over(self, stay: Stay, session: Session) -> None:
+        stay.left()
+        self.sessions.discard(session)
+        if not self.sessions:
+            self._gone()
+
+    def tell_all(self, act: Callable[[Session], None]) -> None:
+        """A bug in one session keeps no other from being told."""
+        for session in list(self.sessions):
+            try:
+                act(session)
+            except Exception as error:
+                _log.critical("a bug at the end of one session: {kind}", kind=type(error).__name__)
+
+
+def _client(address: Any) -> str:
+    """The client's canonical address, of the one that accept(2) gave; empty for a UNIX socket."""
+    if not address or isinstance(address, (str, bytes)):
+        return ""
+    host: str = address[0]
+    return canonical(host) if ":" in host else host
+
+
+def _turn_away(sock: socket.socket, words: bytes) -> None:
+    """Say so, if anything, and close: a client that is refused costs no descriptor that others could have.
+
+    Octets that the other end has yet to send can still cross our words; nobody sends any before he was greeted.
+    """
+    with suppress(OSError):
+        sock.send(words)
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(UNHEARD)
+    sock.close()
+
+
+def raise_descriptor_limit() -> int:
+    """How many files may be open now: the hard limit, where the kernel allows it.
+
+    A session takes two descriptors; the soft limit is a default for programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return soft  # a kernel that allows less than the hard limit says
+    return hard

@@ -1,0 +1,109 @@
+"""What a configuration asks for, and how one gets from one configuration to the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.app.plan import Moves, Opening, changes, moves, openings, terms_at
+from gateway.config.reader import parse
+from gateway.config.values import Configuration, Pair
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Policy
+
+FILE = """
+[gateway]
+hostname = gw.example.org
+[tls]
+certificate = own.pem
+[backend:store]
+address = 10.0.0.5:143
+[service:smtp]
+starttls = 127.0.0.1:25
+implicit = 127.0.0.1:465
+backend = 10.0.0.5:25
+[service:imap]
+starttls = 127.0.0.1:143
+backend = store
+"""
+
+
+def configured(*changed: tuple[str, str], text: str = FILE) -> Configuration:
+    """The file with some words of it replaced by others."""
+    for old, new in changed:
+        assert old in text
+        text = text.replace(old, new)
+    return parse(text, "gw.ini", DIALECTS)
+
+
+def shown(one: Opening) -> tuple[str, str, str | None]:
+    return str(one.address), one.service.name, one.policy
+
+
+def test_each_listening_address_is_an_opening() -> None:
+    assert [shown(one) for one in openings(configured())] == [
+        ("127.0.0.1:25", "smtp", "auth-only"),
+        ("127.0.0.1:465", "smtp", None),
+        ("127.0.0.1:143", "imap", "required"),
+    ]
+
+
+def test_the_terms_say_what_holds_at_an_address() -> None:
+    configuration = configured(("address = 10.0.0.5:143", "address = 10.0.0.5:143\nconnect = lazy"))
+    clear, implicit, imap = [terms_at(one, configuration) for one in openings(configuration)]
+    assert (clear.implicit, clear.policy, clear.lazy) == (False, Policy.AUTH_ONLY, False)
+    assert (implicit.implicit, implicit.policy, implicit.submission) == (True, Policy.REQUIRED, True)
+    assert (imap.policy, imap.lazy, imap.hostname) == (Policy.REQUIRED, True, b"gw.example.org")
+    assert clear.now().tzinfo is not None
+
+
+def moved(old: Configuration, new: Configuration) -> Moves:
+    return moves(openings(old), openings(new))
+
+
+def test_what_did_not_change_keeps_its_sockets() -> None:
+    assert moved(configured(), configured()) == Moves({0: 0, 1: 1, 2: 2}, ())
+
+
+def test_an_address_that_another_service_has_now_keeps_its_sockets() -> None:
+    own = ("[service:imap]\nstarttls = 127.0.0.1:143", "[service:imap]\nstarttls = 127.0.0.1:993")
+    new = configured(("127.0.0.1:465", "127.0.0.1:143"), own)
+    assert moved(configured(), new) == Moves({0: 0, 1: 2}, (1,))
+
+
+def test_what_is_new_is_bound_and_what_is_gone_is_closed() -> None:
+    assert moved(configured(), configured(("127.0.0.1:25", "127.0.0.1:2525"))) == Moves({1: 1, 2: 2}, (0,))
+
+
+def test_each_service_keeps_its_own_port_of_the_kernels_choice() -> None:
+    ports = [(f"127.0.0.1:{port}", "127.0.0.1:0") for port in (25, 465, 143)]
+    every = configured(*ports)
+    fewer = configured(*ports, ("implicit = 127.0.0.1:0\n", ""))
+    assert moved(every, fewer) == Moves({0: 0, 1: 2}, (1,))
+    assert moved(fewer, every) == Moves({0: 0, 2: 1}, ())
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("gw.example.org", "mx.example.org", ("[gateway] changed",)),
+    ("own.pem", "other.pem", ("[tls] changed",)),
+    ("[service:smtp]", "[limits]\nbad_commands = 3\n[service:smtp]", ("[limits] changed",)),
+    ("[service:smtp]", "[limits]\nsessions = 3\n[service:smtp]", ("[limits] changed",)),
+    ("[service:smtp]", "[timeouts]\nlinger = 1 s\n[service:smtp]", ("[timeouts] changed",)),
+    ("10.0.0.5:143", "10.0.0.6:143", ("[backend:store] changed",)),
+    ("127.0.0.1:143", "127.0.0.1:144", ("[service:imap] changed",)),
+    ("backend = 10.0.0.5:25", "backend = 10.0.0.6:25",
+     ("[service:smtp] changed", "[backend:10.0.0.5:25] removed", "[backend:10.0.0.6:25] added")),
+    ("[service:imap]", "[service:imaps]\nprotocol = imap", ("[service:imap] removed", "[service:imaps] added")),
+    ("backend = store", "backend = store\ncertificate = imap.pem", ("[service:imap] changed",)),
+])  # fmt: skip
+def test_the_sections_that_differ_are_named(old: str, new: str, words: tuple[str, ...]) -> None:
+    assert changes(configured(), configured((old, new))) == words
+
+
+def test_nothing_differs_from_itself() -> None:
+    assert changes(configured(), configured()) == ()
+    same = configured()
+    own = replace(same.services[0], tls=replace(same.tls, pairs=(Pair(Path("mine.pem")),)))
+    assert changes(same, replace(same, services=(own, same.services[1]))) == ("[service:smtp] changed",)
