@@ -1,0 +1,203 @@
+"""What a dialect has to answer so that the contract can be played with it.
+
+Write `tests/pure/contract/answers/NAME.py` with one value:
+
+    ANSWERS = Answers(greeting=b"+OK hi\\r\\n", ...)
+
+All values are octets as they cross the wire, line ends included.  The gateway calls itself `gw.example.org`
+(`playbook.terms`).  Copy them from the RFC, not from what the dialect says: the contract compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gateway.dialects.base import Identity, Policy
+
+
+class Exchange(NamedTuple):
+    """One side says this, and this is the answer."""
+
+    said: bytes
+    answered: bytes
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How the backend is told who the client is: 192.0.2.10, port 40000, which connected to 198.51.100.1, port 143."""
+
+    offer: bytes
+    """The backend's greeting."""
+    exchanges: tuple[Exchange, ...]
+    """What the gateway says then, each with the backend's answer."""
+    welcome: bytes
+    """The greeting that the client gets."""
+    refusal: bytes
+    """An answer to the last command by which the backend does not let the gateway tell."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What `check --live` asks a backend."""
+
+    exchanges: tuple[Exchange, ...]
+    """What the gateway says after the greeting, each with the backend's answer; the last one ends the session."""
+    offered: list[bytes]
+    """The capabilities that the backend lists, ..."""
+    shown: list[bytes]
+    """... those that a client inside TLS sees, ..."""
+    logins: tuple[str, ...]
+    """... and the ways to log in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """How one protocol is spoken."""
+
+    # --- the beginning ---
+
+    greeting: bytes
+    """A backend's greeting that the client gets as it is."""
+    refusal: bytes
+    """A backend's greeting that turns the client away.  The client gets it, and the session ends."""
+    no_greetings: tuple[bytes, ...]
+    """First words that no server of this protocol says, each whole."""
+    unavailable: bytes
+    """What the client hears in place of a greeting when no backend can be reached."""
+    busy: bytes
+    """The same when it has too many connections."""
+    lazy_greeting: bytes
+    """The gateway's own greeting under `connect = lazy` and `starttls = required`."""
+    alpn: tuple[bytes, ...]
+    """The protocol's ALPN names (RFC 7301)."""
+    policies: Mapping[int, Policy] = field(default_factory=dict)
+    """Ports whose default is not `required`."""
+
+    # --- before TLS with the client ---
+
+    starttls: Exchange
+    """The client asks for TLS, and the gateway's go-ahead."""
+    starttls_again: bytes
+    """The gateway's answer to the same inside TLS."""
+    closed: Exchange
+    """A command other than a login which the gateway refuses before TLS under `required`, and its refusal."""
+    closed_login: bytes
+    """The gateway's answer to `login` before TLS, under `required` and `auth-only`."""
+
+    # --- inside TLS ---
+
+    introduction: tuple[Exchange, ...] = ()
+    """What a client has to say there before it can log in.  All of it passes as it is."""
+    command: Exchange
+    """A command that needs no login, and the backend's answer.  Both pass as they are."""
+    listing: Exchange
+    """The client asks for capabilities; the backend offers TLS, a password login, EXTERNAL, and more."""
+    listing_closed: bytes
+    """What the client is told of that before TLS, under `required` and `auth-only`: no login, but STARTTLS."""
+    listing_open: bytes
+    """The same under `optional`: with a login."""
+    listing_inside: bytes
+    """The same inside TLS: without STARTTLS."""
+    login: bytes
+    """Credentials in one command."""
+    accepted: bytes
+    """The backend's answer to it: success, ..."""
+    rejected: bytes
+    """... wrong credentials, ..."""
+    postponed: bytes
+    """... and a temporary failure, which says nothing about them."""
+    logins: tuple[bytes, ...]
+    """Every command that begins a login."""
+    splices: bool = True
+    """After a login the gateway reads nothing more."""
+    leave: Exchange
+    """The client's goodbye, and the backend's answer."""
+    farewell: bytes
+    """The goodbye that the gateway says to the backend when the client has gone."""
+
+    # --- what a client does wrong ---
+
+    bad: Exchange
+    """A command that the gateway refuses by itself and counts as a bad one."""
+    unclean: tuple[Exchange, ...]
+    """Units with octets at which a backend might split them."""
+    long: Callable[[int], bytes]
+    """A command with an argument of so many octets."""
+    long_answer: bytes
+    """The gateway's answer to one that is too long."""
+    endless: bytes
+    """The beginning of a command that never ends."""
+    endless_words: bytes
+    """The gateway's last words to that client."""
+    too_many_bad: bytes
+    """The gateway's last words after too many bad commands, ..."""
+    last_answered: bool = True
+    """... which follow the answer to the last of them."""
+    too_many_logins: bytes
+    """The gateway's last words after five logins that failed; they follow the backend's answer."""
+    limited: bytes
+    """The gateway's answer to a login of a client above `auth-failures-per-minute`."""
+    http_words: bytes
+    """The gateway's last words to somebody who speaks HTTP."""
+    proxy_words: bytes
+    """The gateway's last words to somebody who may send no PROXY header and does."""
+
+    # --- how a session ends ---
+
+    part: bytes
+    """The beginning of an answer to `command`."""
+    part_told: bytes = b""
+    """What of it the client gets when the backend is lost there; nothing follows it."""
+    garbage: bytes
+    """An answer to `command` that is none."""
+    garbage_words: bytes
+    """What the client hears then."""
+    unasked: bytes
+    """A backend's line inside TLS that nobody asked for."""
+    unasked_words: bytes
+    """What the client hears then."""
+    lost_words: bytes
+    """What the client hears when the backend is lost before its answer to `command`, ..."""
+    lost_idle_words: bytes
+    """... while no answer is due, ..."""
+    late_words: bytes
+    """... and when the answer does not come in time."""
+    idle_words: bytes
+    """What a client hears that says nothing for too long, ..."""
+    idle_early_words: bytes
+    """... or that is too late before its greeting."""
+    stop_words: bytes
+    """What a client hears when the gateway stops, ..."""
+    stop_early_words: bytes
+    """... before its greeting."""
+    down_words: bytes
+    """The answer to `listing` of a lazy session inside TLS whose backend cannot be reached."""
+
+    # --- the way to the backend ---
+
+    offer: bytes
+    """The greeting of a backend that offers STARTTLS."""
+    asks: tuple[Exchange, ...]
+    """What the gateway says before STARTTLS, with the backend's answers."""
+    backend_starttls: Exchange
+    """The gateway's STARTTLS, and the answer that means yes."""
+    again: tuple[Exchange, ...] = ()
+    """What the gateway says first inside TLS."""
+    welcome: bytes
+    """The greeting that the client gets then before TLS with it (`required`), ..."""
+    welcome_inside: bytes
+    """... and inside TLS."""
+    offer_inside: bytes
+    """The greeting of the same backend on its port for implicit TLS."""
+    no: tuple[bytes, ...]
+    """Answers to STARTTLS that are not yes."""
+    tells: Mapping[Identity, Telling] = field(default_factory=dict)
+    """How the backend is told about the client in commands of this protocol."""
+    look: Look | None = None
+    """None where the dialect has no `question`."""
+
+    def last(self, answer: bytes) -> bytes:
+        """What is said to the last bad command that may be said, which has this answer."""
+        return (answer if self.last_answered else b"") + self.too_many_bad

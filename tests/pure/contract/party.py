@@ -1,0 +1,168 @@
+"""Every registered dialect with its answers, and conversations up to the point at which a test begins."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import BackendTLS, Dialect
+from gateway.protocol.proxyprotocol import Origin
+from gateway.protocol.vocabulary import Side
+from tests.pure.contract.form import Answers, Exchange, Telling
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    TLS13,
+    Expected,
+    Playbook,
+    Stage,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+
+CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
+SWITCH = tls(b"", BACKEND)
+"""The handshake with the backend begins; our last words before it were the STARTTLS command, long ago."""
+HERE = Origin(("192.0.2.10", 40000), ("198.51.100.1", 143))
+"""The client and the address that it came to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Party:
+    """A dialect, and how it is spoken."""
+
+    dialect: Dialect
+    answers: Answers
+
+    def __str__(self) -> str:
+        return self.dialect.name
+
+    # --- with the client ---
+
+    def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
+        """A backend that has not greeted yet, for a client that is inside TLS where that comes first."""
+        agreed = terms(**{"received": False, **changes})
+        play = Playbook(self.dialect, agreed, others=others)
+        if agreed.implicit:
+            return play.start(tls(b"")).secured(DIAL).dialled()
+        return play.start(DIAL).dialled()
+
+    def greeted(self, **changes: Any) -> Playbook:
+        """... that has greeted: on a plaintext port unless told otherwise."""
+        return self.dialled(**changes).backend(self.answers.greeting, to_client(self.answers.greeting))
+
+    def inside(self, **changes: Any) -> Playbook:
+        """Inside TLS after STARTTLS."""
+        said, told = self.answers.starttls
+        return self.greeted(**changes).client(said, tls(told)).secured()
+
+    def ready(self, **changes: Any) -> Playbook:
+        """Inside TLS, and as far as a client must be to log in."""
+        play = self.inside(**changes)
+        for said, answered in self.answers.introduction:
+            play.client(said, to_backend(said)).backend(answered, to_client(answered))
+        return play
+
+    def lazy(self, **changes: Any) -> Playbook:
+        """Inside TLS; the backend is not dialled yet."""
+        said, told = self.answers.starttls
+        agreed = terms(**{"received": False, "lazy": True, **changes})
+        play = Playbook(self.dialect, agreed, others=True).start(to_client(self.answers.lazy_greeting))
+        return play.client(said, tls(told)).secured()
+
+    def stage(self, cut: int = 0, others: bool = False, **changes: Any) -> Stage:
+        """Dialled, for tests that look at every deed themselves."""
+        stage = Stage(self.dialect, terms(**{"received": False, **changes}), cut, others)
+        stage.take(stage.negotiation.start())
+        if stage.switching is CLIENT:
+            stage.secured(TLS13)
+        stage.take(stage.negotiation.dialled())
+        return stage
+
+    def leaves(self, play: Playbook) -> Playbook:
+        """The session is alive: the client says goodbye and the backend answers."""
+        said, answered = self.answers.leave
+        return play.client(said, to_backend(said)).backend(answered, to_client(answered), close("quit"))
+
+    # --- with the backend, under `tls = starttls` ---
+
+    @property
+    def questions(self) -> tuple[Exchange, ...]:
+        return (*self.answers.asks, self.answers.backend_starttls)
+
+    @property
+    def clear(self) -> tuple[bytes, ...]:
+        """What the backend says in the clear."""
+        return (self.answers.offer, *(answer for _, answer in self.questions))
+
+    def begun(self, play: Playbook) -> Playbook:
+        """From the greeting to our STARTTLS."""
+        said = self.answers.offer
+        for question, answer in self.questions:
+            play.backend(said, to_backend(question))
+            said = answer
+        return play
+
+    def asked(self, **changes: Any) -> Playbook:
+        """Up to our STARTTLS."""
+        return self.begun(self.dialled(**{"backend_tls": BackendTLS.STARTTLS, **changes}))
+
+    def switched(self, **changes: Any) -> Playbook:
+        """Up to the handshake."""
+        return self.asked(**changes).backend(self.answers.backend_starttls.answered, SWITCH)
+
+    def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
+        """From the handshake's success to the client's greeting, and what follows it at once."""
+        welcome = self.answers.welcome_inside if implicit else self.answers.welcome
+        return self.answered(play, to_client(welcome), *then)
+
+    def answered(self, play: Playbook, *then: Expected) -> Playbook:
+        """From the handshake's success to the last answer that we wait for."""
+        said = [(to_backend(question),) for question, _ in self.answers.again]
+        first, *others = [*said, then]
+        play.secured(*first)
+        for (_, answer), step in zip(self.answers.again, others, strict=True):
+            play.backend(answer, *step)
+        return play
+
+    def told(self, telling: Telling, play: Playbook) -> Playbook:
+        """Up to the last thing that we say of the client."""
+        said = telling.offer
+        for question, answer in telling.exchanges:
+            play.backend(said, to_backend(question))
+            said = answer
+        return play
+
+    def sorry(self, key: str, **fields: object) -> tuple[Expected, ...]:
+        """What follows where no address is left: the log knows why, the client does not."""
+        return note(key, **fields), to_client(self.answers.unavailable), ABORT_BACKEND, close(key)
+
+
+def answers_of(name: str) -> Answers | None:
+    """None where there are none yet."""
+    module = f"tests.pure.contract.answers.{name}"
+    try:
+        found: Answers = importlib.import_module(module).ANSWERS
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+    return found
+
+
+PARTIES = tuple(Party(dialect, found) for dialect in DIALECTS.values() if (found := answers_of(dialect.name)))
+
+every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
+
+
+def short(value: object) -> str:
+    """A test's name for a value."""
+    return ascii(value[:30])[2:-1] if isinstance(value, bytes) else str(getattr(value, "value", value))[:30]

@@ -1,0 +1,287 @@
+"""What clients do wrong: too long, unclean, too often, another protocol; and logins, which only credentials open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gateway.dialects.base import Policy
+from gateway.protocol.inbox import FLOOD
+from gateway.protocol.proxyprotocol import SIGNATURE
+from gateway.protocol.vocabulary import Dial, Identified, Side
+from tests.pure.contract.party import Party, every_party
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    PROVEN,
+    REJECTED,
+    SPLICE,
+    WHOLE,
+    Playbook,
+    close,
+    note,
+    terms,
+    to_backend,
+    to_client,
+)
+
+CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
+LONG = (WHOLE, 1000)
+"""Cuts for what is too long to be fed octet by octet."""
+
+before_and_inside = pytest.mark.parametrize("inside", [False, True], ids=["before", "inside"])
+
+
+def greeted(party: Party, inside: bool, **changes: Any) -> Playbook:
+    return party.inside(**changes) if inside else party.greeted(**changes)
+
+
+# --- units -------------------------------------------------------------------------------------------
+
+
+@every_party
+@before_and_inside
+@pytest.mark.parametrize("octets", [13_000, 31_800, FLOOD])
+def test_T09_a_command_too_long_is_refused_and_the_next_one_heard(party: Party, inside: bool, octets: int) -> None:
+    line = party.answers.long(octets)
+    play = greeted(party, inside)
+    for _ in range(2):
+        play.client(line, note("client-line-too-long"), to_client(party.answers.long_answer))
+    party.leaves(play).run(LONG)
+
+
+@every_party
+@before_and_inside
+def test_T09_each_command_too_long_is_a_bad_one(party: Party, inside: bool) -> None:
+    line, answer = party.answers.long(13_000), party.answers.long_answer
+    play = greeted(party, inside, bad_commands=3).client(line * 2, to_client(answer * 2))
+    end = (to_backend(party.answers.farewell), close("too-many-bad-commands"))
+    play.client(line, to_client(party.answers.last(answer)), *end).run(LONG)
+
+
+@every_party
+@before_and_inside
+def test_G20_a_command_without_end_ends_the_session(party: Party, inside: bool) -> None:
+    end = (to_backend(party.answers.farewell), note("client-line-too-long"), close("client-line-too-long"))
+    greeted(party, inside).client(party.answers.endless, to_client(party.answers.endless_words), *end).run(LONG)
+
+
+@every_party
+@before_and_inside
+@pytest.mark.parametrize("policy", Policy)
+def test_G25_octets_at_which_a_backend_might_split_are_not_forwarded(
+    party: Party, policy: Policy, inside: bool
+) -> None:
+    for said, answer in party.answers.unclean:
+        greeted(party, inside, policy=policy).client(said, to_client(answer)).run()
+
+
+@every_party
+def test_what_a_client_says_too_early_waits_and_is_bounded(party: Party) -> None:
+    command, answer = party.answers.command
+    greeting = party.answers.greeting
+    play = party.dialled(implicit=True).client(command)
+    play.backend(greeting, to_client(greeting), to_backend(command)).backend(answer, to_client(answer)).run()
+    play = party.dialled().client(b"x" * 100).wants(CLIENT).client(b"x" * 9000).wants(CLIENT, False)
+    play.backend(greeting, to_client(greeting)).run(LONG)
+
+
+@every_party
+def test_commands_sent_ahead_reach_the_backend_one_at_a_time(party: Party) -> None:
+    command, answer = party.answers.command
+    play = party.inside().client(command * 3, to_backend(command))
+    for _ in range(2):
+        play.backend(answer, to_client(answer), to_backend(command))
+    party.leaves(play.backend(answer, to_client(answer))).run()
+
+
+# --- other protocols ---------------------------------------------------------------------------------
+
+
+@every_party
+def test_G21_tls_on_the_plaintext_port(party: Party) -> None:
+    ending = (note("tls-on-plaintext-port"), close("tls-on-plaintext-port"))
+    hello = b"\x16\x03\x01\x02"
+    Playbook(party.dialect, terms()).start(DIAL).client(hello, ABORT_BACKEND, *ending).run()
+    party.dialled().client(hello, ABORT_BACKEND, *ending).run()
+    party.greeted().client(hello, to_backend(party.answers.farewell), *ending).run()
+
+
+@every_party
+@pytest.mark.parametrize("request_line", [
+    b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"CONNECT example.org:443 HTTP/1.1\r\n", b"Host: example.org\r\n",
+])  # fmt: skip
+def test_G21_http_on_the_plaintext_port(party: Party, request_line: bytes) -> None:
+    ending = (note("http-on-mail-port"), close("http-on-mail-port"))
+    words = to_client(party.answers.http_words)
+    party.dialled().client(request_line, words, ABORT_BACKEND, *ending).run((WHOLE,))
+    party.greeted().client(request_line, words, to_backend(party.answers.farewell), *ending).run((WHOLE,))
+
+
+@every_party
+def test_H5_a_proxy_header_from_somebody_who_may_not_send_one(party: Party) -> None:
+    """It dials nobody on a lazy listener, and nobody is identified."""
+    v1 = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 25\r\n"
+    ending = (note("unexpected-proxy-header"), ABORT_BACKEND, close("unexpected-proxy-header"))
+    play = Playbook(party.dialect, terms(lazy=True)).start(to_client(party.answers.lazy_greeting))
+    play.client(v1, to_client(party.answers.proxy_words), *ending).run()
+    v2 = SIGNATURE + bytes.fromhex("2111 000c 7f000001 7f000001 9c40 0019")
+    for header in (v1, v2):
+        stage = party.stage(lazy=False)
+        stage.receive(BACKEND, party.answers.greeting)
+        stage.receive(CLIENT, header)
+        assert stage.negotiation.over or stage.heard_by(BACKEND) == party.answers.leave.said
+        assert not any(isinstance(deed, Identified) for deed in stage.deeds)
+        assert sum(isinstance(deed, Dial) for deed in stage.deeds) == 1
+
+
+# --- bad commands ------------------------------------------------------------------------------------
+
+
+@every_party
+def test_too_many_bad_commands_in_a_row_end_the_session(party: Party) -> None:
+    said, answer = party.answers.bad
+    end = (note("too-many-bad-commands"), to_backend(party.answers.farewell), close("too-many-bad-commands"))
+    play = party.inside(bad_commands=3).client(said * 2, to_client(answer * 2))
+    play.client(said, to_client(party.answers.last(answer)), *end).run()
+
+
+@every_party
+def test_a_success_begins_the_count_anew(party: Party) -> None:
+    said, answer = party.answers.bad
+    asks, listed = party.answers.listing
+    play = party.inside(bad_commands=2)
+    for _ in range(3):
+        play.client(said, to_client(answer))
+        play.client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_inside))
+    play.run()
+
+
+# --- logins ------------------------------------------------------------------------------------------
+
+FAILED = note("auth", result="failed")
+REFUSED = note("refused", limit="auth-failures-per-minute")
+
+
+@dataclass
+class Allowance:
+    """Lets so many logins through."""
+
+    left: int
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+@every_party
+def test_a_login_succeeds_by_the_backends_word_and_what_was_read_ahead_follows(party: Party) -> None:
+    answers = party.answers
+    command, answer = answers.command
+    play = party.ready().client(answers.login + command + command[:-2], to_backend(answers.login))
+    spliced = (to_backend(command + command[:-2]), SPLICE) if answers.splices else (to_backend(command),)
+    play.backend(answers.accepted, note("auth", result="ok"), PROVEN, to_client(answers.accepted), *spliced)
+    if answers.splices:
+        play.client(command[-2:], to_backend(command[-2:]))
+        play.backend(b"anything\0at\nall", to_client(b"anything\0at\nall")).client(b"\x16\0", to_backend(b"\x16\0"))
+    else:
+        play.backend(answer, to_client(answer))
+    play.run()
+    assert play.proven == 1
+
+
+@every_party
+def test_a_login_nobody_asked_for_opens_nothing(party: Party) -> None:
+    """A backend that answers another command with the words of a success, or says them unasked, is not believed."""
+    stage = party.stage(implicit=True)
+    for octets in (party.answers.greeting, party.answers.accepted):
+        stage.receive(BACKEND, octets)
+    assert not stage.spliced
+    assert PROVEN not in stage.deeds
+    stage = party.stage(implicit=True)
+    stage.receive(BACKEND, party.answers.greeting)
+    stage.receive(CLIENT, party.answers.command.said)
+    stage.receive(BACKEND, party.answers.accepted)
+    assert not stage.spliced
+    assert PROVEN not in stage.deeds
+
+
+@every_party
+def test_a_failed_login_leaves_the_rest_inspected(party: Party) -> None:
+    login, rejected = party.answers.login, party.answers.rejected
+    starttls = party.answers.starttls.said
+    play = party.ready().client(login + starttls, to_backend(login))
+    play.backend(rejected, FAILED, REJECTED, to_client(rejected + party.answers.starttls_again)).run()
+
+
+@every_party
+def test_E12_the_last_failed_login_is_answered_and_then_the_session_is_over(party: Party) -> None:
+    login, rejected, postponed = party.answers.login, party.answers.rejected, party.answers.postponed
+    play = party.ready(failed_logins=3)
+    for _ in range(2):
+        play.client(login, to_backend(login)).backend(rejected, FAILED, REJECTED, to_client(rejected))
+        # What says nothing of the password is no guess.
+        play.client(login, to_backend(login)).backend(postponed, FAILED, to_client(postponed))
+    end = (to_backend(party.answers.farewell), close("too-many-failed-logins"))
+    words = rejected + party.answers.too_many_logins
+    play.client(login, to_backend(login)).backend(rejected, FAILED, REJECTED, to_client(words), *end).run()
+    assert play.rejected == 3
+    assert {event.event for event in play.notes} == {"auth"}
+
+
+@every_party
+def test_E12_the_last_login_may_be_right(party: Party) -> None:
+    login, rejected, accepted = party.answers.login, party.answers.rejected, party.answers.accepted
+    play = party.ready(failed_logins=3)
+    for _ in range(2):
+        play.client(login, to_backend(login)).backend(rejected, to_client(rejected))
+    play.client(login, to_backend(login)).backend(accepted, to_client(accepted), *[SPLICE] * party.answers.splices)
+    play.run()
+    assert play.proven == 1
+
+
+@every_party
+def test_E12_logins_sent_ahead_are_tried_one_at_a_time(party: Party) -> None:
+    """What lies behind the last one never reaches the backend."""
+    login, rejected = party.answers.login, party.answers.rejected
+    play = party.ready(failed_logins=3).client(login * 10, to_backend(login))
+    for _ in range(2):
+        play.backend(rejected, to_client(rejected), to_backend(login))
+    end = (to_backend(party.answers.farewell), close("too-many-failed-logins"))
+    play.backend(rejected, to_client(rejected + party.answers.too_many_logins), *end).run()
+
+
+@every_party
+def test_E12_above_the_limit_the_backend_is_not_asked(party: Party) -> None:
+    limited = to_client(party.answers.limited)
+    for login in party.answers.logins:
+        play = party.ready(may_log_in=lambda: False)
+        play.client(login, REFUSED, limited).client(login, limited).run()
+        assert (play.rejected, play.proven) == (0, 0)
+
+
+@every_party
+def test_E12_a_login_above_the_limit_is_a_bad_command(party: Party) -> None:
+    end = (to_backend(party.answers.farewell), close("too-many-bad-commands"))
+    for login in party.answers.logins:
+        play = party.ready(may_log_in=lambda: False, bad_commands=2)
+        play.client(login, REFUSED, to_client(party.answers.limited))
+        play.client(login, to_client(party.answers.last(party.answers.limited)), *end).run()
+
+
+@every_party
+def test_E12_the_limit_is_asked_with_every_login(party: Party) -> None:
+    login, rejected = party.answers.login, party.answers.rejected
+    for cut in (0, 1):
+        play = party.ready(may_log_in=Allowance(1))
+        play.client(login, to_backend(login)).backend(rejected, to_client(rejected))
+        play.client(login, REFUSED, to_client(party.answers.limited)).run((cut,))
+
+
+@every_party
+def test_E12_before_tls_the_answer_is_about_tls(party: Party) -> None:
+    play = party.greeted(may_log_in=lambda: False)
+    play.client(party.answers.login, to_client(party.answers.closed_login)).run()
+    assert play.notes == []

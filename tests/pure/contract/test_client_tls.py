@@ -1,0 +1,221 @@
+"""TLS with the client: what is allowed before it, and that nothing crosses into it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.dialects.base import Policy
+from gateway.protocol.vocabulary import Side, TLSFailed
+from tests.pure.contract.party import Party, every_party
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    SPLICE,
+    TLS13,
+    WHOLE,
+    Playbook,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+
+CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
+POLICIES = tuple(Policy)
+HELLO = b"\x16\x03\x01\x02\x00\x01" + bytes(200)
+
+every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.value)
+
+
+# --- nothing crosses ---------------------------------------------------------------------------------
+
+
+@every_party
+@pytest.mark.parametrize("inside", ["login", "half a login", "an empty line", "an alert", "data"])
+def test_G05_G06_octets_behind_starttls_end_the_session(party: Party, inside: str) -> None:
+    login = party.answers.login
+    behind = {
+        "login": login,
+        "half a login": login[: len(login) // 2],
+        "an empty line": b"\r\n",
+        "an alert": b"\x15\x03",
+        "data": b"\x17",
+    }[inside]
+    said, told = party.answers.starttls
+    farewell = to_backend(party.answers.farewell)
+    play = party.greeted().client(said + behind, to_client(told), note("starttls-injection"), farewell,
+                                  close("starttls-injection"))  # fmt: skip
+    play.run((WHOLE,))
+
+
+@every_party
+def test_G05_G06_wherever_the_network_cuts_no_plaintext_gets_inside(party: Party) -> None:
+    """Either the octets behind STARTTLS are the handshake's, or the session ends; the backend hears none of them."""
+    answers = party.answers
+    octets = answers.starttls.said + answers.login
+    for at in range(1, len(octets)):
+        stage = party.stage()
+        stage.receive(BACKEND, answers.greeting)
+        stage.receive(CLIENT, octets[:at])
+        stage.receive(CLIENT, octets[at:])
+        if stage.switching:
+            assert at >= len(answers.starttls.said)
+            stage.unsecured("wrong version number")
+        assert stage.negotiation.over
+        assert stage.heard_by(CLIENT) == answers.greeting + answers.starttls.answered
+        assert stage.heard_by(BACKEND) == answers.farewell
+
+
+@every_party
+def test_G07_a_client_hello_behind_starttls_belongs_to_the_handshake(party: Party) -> None:
+    said, told = party.answers.starttls
+    play = party.greeted().client(said + HELLO, tls(told, early=HELLO)).phase("handshake").secured().phase("secure")
+    party.leaves(play).run()
+
+
+@every_party
+def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Party) -> None:
+    said, told = party.answers.starttls
+    farewell = to_backend(party.answers.farewell)
+
+    def shaking() -> Playbook:
+        return party.greeted().client(said, tls(told))
+
+    failed = note("tls-failed", key="client-tls-failed", detail="no shared cipher")
+    shaking().unsecured(failed, farewell, close("tls-failed")).run()
+    for orderly in (True, False):
+        shaking().ended(CLIENT, orderly, farewell, close("tls-failed")).run()
+    shaking().expire(TLSFailed(CLIENT, "handshake timed out"), farewell, close("tls-failed")).run()
+    shaking().stop(farewell, close("shutdown")).run()
+
+
+@every_party
+def test_G09_on_an_implicit_port_a_failed_handshake_dials_nobody(party: Party) -> None:
+    for lazy in (False, True):
+        play = Playbook(party.dialect, terms(implicit=True, lazy=lazy)).start(tls(b""))
+        play.unsecured(note("tls-failed"), ABORT_BACKEND, close("tls-failed")).run()
+
+
+@every_party
+def test_G10_there_is_no_tls_inside_tls(party: Party) -> None:
+    answer = to_client(party.answers.starttls_again)
+    for play in (party.inside(), party.greeted(implicit=True), party.greeted(implicit=True, lazy=True), party.lazy()):
+        play.client(party.answers.starttls.said, answer).run()
+    party.leaves(party.inside().client(party.answers.starttls.said, answer)).run()
+
+
+@every_party
+def test_G14_an_answer_that_is_due_comes_before_the_go_ahead(party: Party) -> None:
+    said, told = party.answers.starttls
+    command, answer = party.answers.command
+    play = party.greeted(policy=Policy.OPTIONAL).client(command + said, to_backend(command))
+    play.backend(answer, to_client(answer), tls(told)).run()
+
+
+@every_party
+def test_what_was_learnt_in_the_clear_does_not_count_inside(party: Party) -> None:
+    """The client asks again inside TLS, and sees what the backend lists then."""
+    asks, listed = party.answers.listing
+    play = party.greeted().client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_closed))
+    play.client(party.answers.starttls.said, tls(party.answers.starttls.answered)).secured()
+    play.client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_inside)).run()
+
+
+# --- policies ----------------------------------------------------------------------------------------
+
+
+@every_party
+@every_policy
+def test_capabilities_before_tls_show_no_login_unless_it_is_allowed(party: Party, policy: Policy) -> None:
+    asks, listed = party.answers.listing
+    shown = party.answers.listing_open if policy is Policy.OPTIONAL else party.answers.listing_closed
+    party.greeted(policy=policy).client(asks, to_backend(asks)).backend(listed, to_client(shown)).run()
+
+
+@every_party
+@every_policy
+def test_G13_capabilities_inside_tls_show_only_what_works_there(party: Party, policy: Policy) -> None:
+    asks, listed = party.answers.listing
+    play = party.inside(policy=policy).client(asks, to_backend(asks))
+    play.backend(listed, to_client(party.answers.listing_inside), note("backend-channel-binding")).run()
+    assert [each.once for each in play.notes if each.event == "backend-channel-binding"] == [True]
+
+
+@every_party
+@every_policy
+def test_G11_a_login_before_tls_works_under_optional_only(party: Party, policy: Policy) -> None:
+    login = party.answers.login
+    if policy is Policy.OPTIONAL:
+        party.greeted(policy=policy).client(login, to_backend(login)).run()
+    else:
+        party.greeted(policy=policy).client(login, to_client(party.answers.closed_login)).run()
+    party.ready(policy=policy).client(login, to_backend(login)).run()
+
+
+@every_party
+@every_policy
+def test_other_commands_before_tls_are_refused_under_required_only(party: Party, policy: Policy) -> None:
+    command, refusal = party.answers.closed
+    expected = to_client(refusal) if policy is Policy.REQUIRED else to_backend(command)
+    party.greeted(policy=policy).client(command, expected).run()
+    party.ready(policy=policy).client(command, to_backend(command)).run()
+
+
+@every_party
+@every_policy
+def test_the_client_may_leave_before_tls(party: Party, policy: Policy) -> None:
+    party.leaves(party.greeted(policy=policy)).run()
+    party.leaves(party.inside(policy=policy)).run()
+
+
+# --- lazy --------------------------------------------------------------------------------------------
+
+
+@every_party
+def test_a_lazy_session_dials_when_the_backend_is_needed(party: Party) -> None:
+    asks, listed = party.answers.listing
+    play = party.lazy().client(asks, DIAL).dialled().backend(party.answers.greeting, to_backend(asks))
+    play.backend(listed, to_client(party.answers.listing_inside)).run()
+
+
+@every_party
+def test_a_lazy_session_whose_backend_is_not_there_says_so_then(party: Party) -> None:
+    key = "backend-connect-failed"
+    ending = (note(key), to_client(party.answers.down_words), ABORT_BACKEND, close(key))
+    party.lazy().client(party.answers.listing.said, DIAL).undialled(*ending).run()
+
+
+@every_party
+def test_lazy_means_nothing_on_an_implicit_port(party: Party) -> None:
+    party.leaves(party.greeted(implicit=True, lazy=True)).run()
+
+
+@every_party
+def test_a_login_on_a_lazy_session_waits_for_tls(party: Party) -> None:
+    play = Playbook(party.dialect, terms(lazy=True)).start(to_client(party.answers.lazy_greeting))
+    play.client(party.answers.login, to_client(party.answers.closed_login)).run()
+
+
+# --- every position ----------------------------------------------------------------------------------
+
+
+@every_party
+def test_the_same_session_follows_wherever_the_network_cuts(party: Party) -> None:
+    """Greeting, TLS, a command and a login, in pieces of every size up to the longest message."""
+    answers = party.answers
+    dialogue = [*answers.introduction, answers.command, (answers.login, answers.accepted)]
+    said, answered = zip(*dialogue, strict=True)
+    for size in range(1, max(map(len, [answers.greeting, answers.starttls.said, *said, *answered])) + 1):
+        stage = party.stage(size)
+        stage.receive(BACKEND, answers.greeting)
+        stage.receive(CLIENT, answers.starttls.said)
+        assert stage.switching is CLIENT
+        stage.secured(TLS13)
+        for command, answer in dialogue:
+            stage.receive(CLIENT, command)
+            stage.receive(BACKEND, answer)
+        assert stage.heard_by(CLIENT) == answers.greeting + answers.starttls.answered + b"".join(answered)
+        assert stage.heard_by(BACKEND) == b"".join(said)
+        assert (SPLICE in stage.deeds) is answers.splices
