@@ -13,7 +13,7 @@ CLIENTS = 5000
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits \
     gateway.telemetry.events gateway.telemetry.summary gateway.sessions.agreed gateway.app.plan
 
-.PHONY: demo test lint bench fuzz soak slow octets cuts clean interop acceptance
+.PHONY: demo test lint completion bench fuzz soak slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -49,6 +49,10 @@ octets: $(VENV)/installed
 # Ten thousand sessions, cut at random.
 cuts: $(VENV)/installed
 	$(VENV)/bin/python -m soak.cuts
+
+# The shells' completion, from the command line's parser.
+completion: $(VENV)/installed
+	PYTHONPATH=. $(VENV)/bin/python config/completion/generate.py
 
 # Real clients and servers, each through the gateway; writes docs/compatibility.md.  Needs root.  Ten minutes, and as
 # much again the first time, when the packages are installed below build/.

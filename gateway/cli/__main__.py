@@ -145,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say()  # of --help too
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line; shell completion is made from it (`make completion`)."""
     parser = argparse.ArgumentParser(
         prog="starttls-gateway",
         description="Modern TLS in front of mail servers that have none.",
@@ -171,22 +172,27 @@ def _main(arguments: Sequence[str] | None) -> int:
         help="also tell which keys and certificates this user, whom the daemon runs as, cannot read",
     )
     checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; by default, the user's own")
-    given = parser.parse_args(arguments)
+    checking.set_defaults(error=checking.error)
+    return parser
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    given = make_parser().parse_args(arguments)
     # A file name may hold octets that no terminal can show.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if given.json and not given.live:
-        checking.error("--json goes with --live")
+        given.error("--json goes with --live")
     if given.gid is not None and given.uid is None:
-        checking.error("--gid goes with --uid")
+        given.error("--gid goes with --uid")
     try:
         uid = None if given.uid is None else uid_of(given.uid)
         gid = None if given.gid is None else gid_of(given.gid)
         if uid is not None:
             group_of(uid)
     except ValueError as wrong:
-        checking.error(str(wrong))
+        given.error(str(wrong))
     try:
         return check(given.file, given.live, given.json, uid, gid)
     except _Unheard as wrong:

@@ -42,15 +42,29 @@ def socket_units(directories: Sequence[str] = DIRECTORIES) -> list[SocketUnit] |
     there = [Path(directory) for directory in directories if os.path.isdir(directory)]
     if not there:
         return None
-    names = sorted({path.name for directory in there for path in directory.glob("*.socket")})
+    # A template is no unit; those of its instances that are enabled are linked from where they are wanted.
+    found = {
+        path.name for directory in there for form in ("*.socket", "*.wants/*@*.socket") for path in directory.glob(form)
+    }
+    names = sorted(name for name in found if not name.endswith("@.socket"))
     return [
         SocketUnit(
             name,
-            (_values(there, name, "FileDescriptorName") or [name])[-1],
+            (_values(there, name, "FileDescriptorName") or [name])[-1].replace("%i", _instance(name)),
             any(OURS in command for command in _values(there, _service(there, name), "ExecStart")),
         )
         for name in names
     ]
+
+
+def _template(unit: str) -> str:
+    """The unit that an instance is made from: gw@25.socket of gw@.socket (systemd.unit(5))."""
+    stem, _, kind = unit.rpartition(".")
+    return f"{stem.partition('@')[0]}@.{kind}"
+
+
+def _instance(unit: str) -> str:
+    return unit.rpartition(".")[0].partition("@")[2]
 
 
 def _service(directories: Sequence[Path], socket: str) -> str:
@@ -74,8 +88,10 @@ def _values(directories: Sequence[Path], unit: str, key: str) -> list[str]:
 
 
 def _files(directories: Sequence[Path], unit: str) -> Iterator[Path]:
-    yield from [path for directory in directories if (path := directory / unit).exists()][:1]
+    names = [unit, _template(unit)] if _instance(unit) else [unit]
+    yield from [path for name in names for directory in directories if (path := directory / name).exists()][:1]
     dropped: dict[str, Path] = {}
-    for directory in reversed(directories):
-        dropped |= {path.name: path for path in (directory / f"{unit}.d").glob("*.conf")}
+    for name in reversed(names):
+        for directory in reversed(directories):
+            dropped |= {path.name: path for path in (directory / f"{name}.d").glob("*.conf")}
     yield from (dropped[name] for name in sorted(dropped))

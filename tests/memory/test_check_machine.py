@@ -344,3 +344,19 @@ def test_T21_check_for_a_user_that_does_not_exist(
         cli.main(["check", *arguments])
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"starttls-gateway check: error: {line}"
+
+
+def test_units_made_from_a_template_are_those_that_are_enabled(tmp_path: Path) -> None:
+    etc, lib = tmp_path / "etc", tmp_path / "lib"
+    unit(lib, "gw.service", "[Service]\nExecStart=starttls-gateway run\n")
+    unit(lib, "gw@.socket", "[Socket]\nListenStream=%i\nFileDescriptorName=%i\nService=gw.service\n")
+    unit(etc, "gw@25.socket.d/own.conf", "[Socket]\nFileDescriptorName=smtp\n")
+    unit(lib, "gw@.socket.d/all.conf", "[Socket]\nFileDescriptorName=port-%i\n")
+    wants = etc / "sockets.target.wants"
+    wants.mkdir()
+    for port in 25, 465:
+        (wants / f"gw@{port}.socket").symlink_to(lib / "gw@.socket")
+    assert socket_units([str(etc), str(lib)]) == [
+        SocketUnit("gw@25.socket", "smtp", ours=True),
+        SocketUnit("gw@465.socket", "port-465", ours=True),
+    ]
