@@ -29,6 +29,7 @@ from ..protocol.vocabulary import (
     Unavailable,
     Violation,
 )
+from ..telemetry.catalogue import event
 from .base import REPLY_LINE, BackendTLS, Identity, Terms
 
 CLOSED = "backend-connect-failed"
@@ -146,6 +147,6 @@ def _understood(trouble: Expired | Lost | Violation | TLSFailed, told: bool) -> 
             return Unavailable(CLOSED, trouble.detail)
         case Lost():
             return Unavailable(CLOSED, "closed before its greeting")
-        case Violation(key="backend-protocol-error" | "backend-line-too-long"):
+        case Violation() if event(trouble.key).garbled:
             return Unavailable("backend-bad-greeting", trouble.detail)
     return Unavailable(trouble.key, trouble.detail)

@@ -24,8 +24,8 @@ from ..protocol.vocabulary import (
     Trouble,
 )
 from ..protocol.waiting import lateness
+from ..telemetry.kinds import Blame
 from ..wire.dialer import Dialer
-from ..wire.health import Blame
 from ..wire.leg import Leg
 from .deadline import allowances
 from .performer import ConnectTLS, Performer, ends
@@ -123,7 +123,7 @@ class Errand(Performer):
     # --- the end -----------------------------------------------------------------------------
 
     def _splice(self) -> None:
-        self._finish(Trouble("spliced"))
+        self._finish(Trouble("internal-error", "a look at a backend became a splice"))
 
     def _close(self, reason: str, detail: str) -> None:
         self._finish(Trouble(reason, detail))

@@ -31,8 +31,8 @@ from ..protocol.vocabulary import (
     StartTLS,
     Wait,
 )
+from ..telemetry.kinds import Blame
 from ..wire.dialer import Attempt, Dialer
-from ..wire.health import Blame
 from ..wire.leg import End, Leg
 from ..wire.tls.half import TLSHalf
 from .deadline import Deadline

@@ -31,9 +31,10 @@ from ..protocol.vocabulary import (
     Trouble,
 )
 from ..protocol.waiting import lateness, phase_of
+from ..telemetry.catalogue import blame
+from ..telemetry.kinds import Blame
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
-from ..wire.health import Blame, blame
 from ..wire.leg import End, Leg
 from ..wire.tls.half import TLSHalf
 from .deadline import allowances

@@ -7,11 +7,12 @@ mail) or is the gateway's own is always told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 from ..guard.limits import Client, client_key
+from .catalogue import budget_of
+from .kinds import Budget, Fields
 
 MINUTE = 60.0
 """Seconds that a budget is for, beginning with the first event after the last minute was over."""
@@ -24,65 +25,8 @@ OFFENDERS = 1024
 """Clients for which it is counted how many of their events were not told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Lines a minute for one kind of event."""
-
-    per_client: int
-    per_kind: int
-    """Of all clients."""
-    shared: bool = False
-    """What is spent here also counts against TOTAL."""
-    first: bool = False
-    """The first of a client is told, whatever others have spent."""
-
-
-COSTS_NOTHING = Budget(per_client=5, per_kind=20, shared=True)
-"""What anybody can cause by connecting: enough to see what goes on, and who began."""
-COSTS_A_DIALOGUE = Budget(per_client=30, per_kind=300)
-"""What takes a TLS handshake or a polite end: monitoring, clients that look around, mail that was not accepted."""
-FAILED_LOGIN = Budget(per_client=20, per_kind=300, first=True)
-"""fail2ban counts these.  `[limits] auth_failures_per_minute` is the same for one client; against many clients at once
-the first of each is what bans it."""
-
-NOISE = frozenset({
-    "refused",
-    "tls-failed",
-    "starttls-injection",
-    "tls-on-plaintext-port",
-    "http-on-mail-port",
-    "unexpected-proxy-header",
-    "too-many-bad-commands",
-    "sasl-layer-unsupported",
-    "descriptors-exhausted",
-})  # fmt: skip
-NOISY = ("client-", "backend-")
-"""The same, by how they begin: what clients do, and what happens to each of them when the backend is away."""
-
-Fields = Mapping[str, object]
 Kind = tuple[str, str, str]
 """Event, service, and the reason or limit; all of them words of ours or of the configuration, and so not many."""
-
-
-def budget_of(event: str, fields: Fields) -> Budget | None:
-    """None for what is always told."""
-    match event:
-        case "session":
-            return _budget_of_session(fields)
-        case "auth":
-            return None if fields.get("result") == "ok" else FAILED_LOGIN
-        case "plaintext":
-            return COSTS_A_DIALOGUE
-        case _ if event in NOISE or event.startswith(NOISY):
-            return COSTS_NOTHING
-    return None
-
-
-def _budget_of_session(fields: Fields) -> Budget | None:
-    phase = fields.get("phase")
-    if fields.get("proven") or fields.get("messages") or phase == "relaying":
-        return None
-    return COSTS_A_DIALOGUE if phase == "secure" or fields.get("reason") == "quit" else COSTS_NOTHING
 
 
 class Teller(Protocol):

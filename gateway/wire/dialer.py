@@ -23,7 +23,8 @@ from zope.interface import implementer
 
 from ..config.values import Address, TCPAddress, UnixAddress
 from ..guard.limits import client_key
-from .health import Blame, Health
+from ..telemetry.kinds import Blame
+from .health import Health
 from .leg import prepare
 
 _log = Logger()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+
+from ..telemetry.kinds import Blame
 
 SHORTEST = 2.0
 """Seconds that an address comes last after its first failure; doubled with each one that follows."""
@@ -16,35 +17,6 @@ REST = 1.0
 SUSPECTS = 3
 """Different clients in a row for whom an address failed, until that counts against the address.  One client proves
 nothing: the backend may have banned it."""
-
-
-class Blame(Enum):
-    """Whom a failure speaks against."""
-
-    ADDRESS = "address"
-    """No single client can cause it: nobody answers, TLS fails."""
-    SLOW = "slow"
-    """The backend knows the client and keeps it waiting.  The address comes last, but is still tried."""
-    CLIENT = "client"
-    """The backend may refuse this one client."""
-
-
-def blame(failed: str, told: bool) -> Blame:
-    """Whom the failure of an address speaks against, by the event's name.
-
-    `told`: the backend learns the client's address, so that it may refuse this client in any form.  One that closes
-    at once may do so anyway.
-    """
-    if failed == "backend-connect-failed":
-        return Blame.CLIENT
-    if not told:
-        return Blame.ADDRESS
-    match failed:
-        case "backend-timeout" | "backend-greeting-timeout":
-            return Blame.SLOW
-        case "backend-bad-greeting" | "backend-preauth":
-            return Blame.CLIENT
-    return Blame.ADDRESS
 
 
 @dataclass(slots=True)

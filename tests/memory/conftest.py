@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from gateway.telemetry.events import Events
+from tests import events
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority
 
@@ -27,6 +29,21 @@ def reactor() -> Iterator[SteppedReactor]:
         if hasattr(selectable, "abort"):
             selectable.abort()
     reactor.clock.advance(0)
+
+
+@pytest.fixture(autouse=True)
+def every_event_is_in_the_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With the fields that are told of it, and what they hold."""
+    tell = Events.emit
+    problems = {""}
+
+    def emit(self: Events, event: str, **fields: object) -> None:
+        problems.add(events.wrong({"event": event, **fields}))
+        tell(self, event, **fields)
+
+    monkeypatch.setattr(Events, "emit", emit)
+    yield
+    assert problems == {""}, "see gateway/telemetry/catalogue.py"
 
 
 @pytest.fixture

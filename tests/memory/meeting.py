@@ -20,8 +20,8 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.sessions.session import Entrance, Session
 from gateway.telemetry.events import FORMATS, Events
+from gateway.telemetry.kinds import Blame
 from gateway.wire.dialer import Dialer
-from gateway.wire.health import Blame
 from gateway.wire.tls.context import ENABLE_PARTIAL_WRITE
 from gateway.wire.tls.half import TLSHalf
 from gateway.wire.tls.towards import Towards

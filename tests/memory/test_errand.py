@@ -282,7 +282,7 @@ def test_a_script_that_is_through_without_a_word_is_an_end(reactor: SteppedReact
         yield Dial()
         yield Abort(BACKEND)
 
-    assert Sent(reactor, short(), server.address).ended(server).key == "spliced"
+    assert Sent(reactor, short(), server.address).ended(server).key == "internal-error"
 
 
 def test_a_script_that_has_nowhere_to_go_is_an_end(reactor: SteppedReactor, server: Server) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import trustme
 
+from tests import events
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 20.0
 """Seconds after which what should have happened will not happen: long for a busy machine, short for a person."""
@@ -87,6 +89,12 @@ class Log:
     def text(self) -> str:
         with self._grown:
             return "\n".join(self._lines)
+
+    @property
+    def told(self) -> list[Event]:
+        """Every line, as its fields."""
+        with self._grown:
+            return list(self._events)
 
     def mark(self) -> int:
         """Now: later calls look only at what was said after it."""
@@ -220,6 +228,8 @@ class Gateway:
     def inspect(self) -> None:
         """No bug showed, no secret was told."""
         said = f"{self.log.text}\n{self.errors.text}"
+        problems = {events.wrong(told, typed=False) for told in self.log.told if "event" in told}
+        assert problems <= {""}, f"gateway/telemetry/catalogue.py: {problems}"
         for bad in ("Traceback", "level=critical", "level=error", "Unhandled", *secrets()):
             found = [line for line in said.splitlines() if bad in line]
             assert not found, f"the log says {bad}:\n" + "\n".join(found)

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.health import LONGEST, REST, SHORTEST, SUSPECTS, Blame, Health, blame
+from gateway.telemetry.catalogue import blame
+from gateway.telemetry.kinds import Blame
+from gateway.wire.health import LONGEST, REST, SHORTEST, SUSPECTS, Health
 
 ONE, OTHER = "10.0.0.5:25", "10.0.0.6:25"
 

@@ -12,19 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry import summary
+from gateway.telemetry.catalogue import COSTS_A_DIALOGUE, COSTS_NOTHING, FAILED_LOGIN, budget_of
 from gateway.telemetry.events import Events
+from gateway.telemetry.kinds import Budget
 from gateway.telemetry.summary import (
-    COSTS_A_DIALOGUE,
-    COSTS_NOTHING,
-    FAILED_LOGIN,
     MINUTE,
     OFFENDERS,
     TOTAL,
-    Budget,
     Summary,
     SummedEvents,
     Teller,
-    budget_of,
 )
 
 Told = dict[str, object]
@@ -101,12 +98,11 @@ def addresses(count: int) -> Iterator[str]:
     ("session", {"phase": "secure", "reason": "client-lost", "proven": True}, None),
     ("session", {"phase": "plaintext", "reason": "quit", "messages": 1}, None),
     ("session", {"phase": "relaying", "reason": "client-closed"}, None),
-    ("plaintext", {}, COSTS_A_DIALOGUE),
     ("auth", {"result": "failed"}, FAILED_LOGIN),
     ("auth", {"result": "ok"}, None),
     ("listening", {}, None),
     ("certificate", {}, None),
-    ("reload", {}, None),
+    ("not-in-the-table", {}, COSTS_NOTHING),
     ("open-relay", {}, None),
     ("log", {}, None),
 ])  # fmt: skip

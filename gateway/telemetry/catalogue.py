@@ -1,0 +1,388 @@
+"""Every event that the gateway tells: its name, how grave it is, how often it is told, its fields, and its cure.
+
+Other modules name an event by its string.  A test finds every name and every field that `gateway/` tells, and compares
+them with this table.  docs/events.md is written from it: `python -m tests.events --write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from .kinds import Blame, Budget, Event, Field, Fields, Outcome, Scope, Severity, Type
+
+COSTS_NOTHING = Budget(per_client=5, per_kind=20, shared=True)
+"""What anybody can cause by connecting: enough to see what goes on, and who began."""
+COSTS_A_DIALOGUE = Budget(per_client=30, per_kind=300)
+"""What takes a TLS handshake or a polite end: monitoring, clients that look around, mail that was not accepted."""
+FAILED_LOGIN = Budget(per_client=20, per_kind=300, first=True)
+"""fail2ban counts these.  `[limits] auth_failures_per_minute` is the same for one client; against many clients at once
+the first of each is what bans it."""
+
+
+def _of_a_session(fields: Fields) -> Budget | None:
+    phase = fields.get("phase")
+    if fields.get("proven") or fields.get("messages") or phase == "relaying":
+        return None
+    return COSTS_A_DIALOGUE if phase == "secure" or fields.get("reason") == "quit" else COSTS_NOTHING
+
+
+def _of_a_login(fields: Fields) -> Budget | None:
+    return None if fields.get("result") == "ok" else FAILED_LOGIN
+
+
+def _client(name: str, meaning: str, *fields: Field, ends: Outcome = Outcome.CLIENT, **more: Any) -> Event:
+    """What anybody who connects can cause."""
+    severity = Severity.WARNING if ends is Outcome.ATTACK else Severity.NOTICE
+    options: dict[str, Any] = {"severity": severity, "scope": Scope.SESSION, "budget": COSTS_NOTHING, **more}
+    return Event(name, meaning=meaning, fields=fields, ends=ends, **options)
+
+
+def _backend(name: str, meaning: str, *fields: Field, ends: Outcome | None = Outcome.BACKEND, **more: Any) -> Event:
+    """What happens to every client while something is wrong with the backend."""
+    options: dict[str, Any] = {
+        "severity": Severity.WARNING, "scope": Scope.BACKEND, "budget": COSTS_NOTHING, **more
+    }  # fmt: skip
+    return Event(name, meaning=meaning, fields=fields, ends=ends, **options)
+
+
+def _reason(name: str, meaning: str, ends: Outcome) -> Event:
+    return Event(name, Severity.INFO, meaning, scope=Scope.SESSION, ends=ends, told=False)
+
+
+def _detail(meaning: str) -> Field:
+    return Field("detail", Type.TEXT, meaning)
+
+
+def _word(name: str, meaning: str) -> Field:
+    return Field(name, Type.WORD, meaning)
+
+
+_CURE = Field("cure", Type.TEXT, "what to change")
+_BACKEND_NAME = _word("backend", "the name of its `[backend:...]` section")
+_BACKEND_ADDRESS = Field("address", Type.ADDRESS, "which of its addresses")
+_PROBED = (_BACKEND_NAME, _BACKEND_ADDRESS, Field("text", Type.TEXT, "its answer"))
+_WORDS = Field("text", Type.TEXT, "its words")
+_WHY = _detail("why")
+_AWAITED = _detail("what was awaited")
+_LISTEN = (
+    _word("service", "the name of its `[service:...]` section"),
+    Field("address", Type.ADDRESS, "the address that is listened on"),
+)
+
+COMMON = (
+    Field("time", Type.TIME, "when, UTC"),
+    _word("event", "the name in this table"),
+    _word("session", "of a session: its identity, also the beginning of the `id` in its `Received:` lines"),
+    _word("service", "the name of its `[service:...]` section"),
+    Field("client", Type.ADDRESS, "the client's address; empty for a UNIX socket"),
+    _word(
+        "phase",
+        "where the session is: `dialling`, `greeting`, `plaintext`, `handshake`, `secure` or `relaying`; `probe` in "
+        "what the relay watch tells",
+    ),
+    _BACKEND_NAME,
+    _BACKEND_ADDRESS,
+)
+"""Fields that come first, where the scope of the event has them."""
+
+_TABLE = (
+    # --- sessions --------------------------------------------------------------------------------
+    Event(
+        "session", Severity.INFO, "a session is over",
+        (
+            _word("protocol", "the service's protocol"),
+            _word("policy", "`required`, `auth-only` or `optional`; `implicit` on implicit ports"),
+            _word("tls", "the version of TLS with the client; absent: it never used TLS"),
+            _word("cipher", "OpenSSL's name"),
+            _word("group", "of the key exchange, OpenSSL's name"),
+            Field("sni", Type.TEXT, "the name that the client asked for"),
+            Field("alpn", Type.TEXT, "the protocol that was agreed on"),
+            Field("certificate", Type.TEXT, "the common name of a verified client certificate"),
+            _word("reason", "the event that ended it, or a word of the list below"),
+            _detail("more about the reason"),
+            Field("received", Type.OCTETS, "from the client"),
+            Field("sent", Type.OCTETS, "to the client"),
+            Field("messages", Type.INTEGER, "that the backend accepted; absent: none"),
+            Field("proven", Type.YES, "the client logged in or had a recipient accepted"),
+            Field("seconds", Type.SECONDS, "how long it lasted"),
+        ),
+        Scope.SESSION, _of_a_session,
+    ),
+    Event(
+        "auth", Severity.INFO, "the backend answered a login",
+        (
+            _word(
+                "result",
+                "`ok`, `failed`; `unproven`: an SMTP backend said 235 to a client that had given no data, which counts "
+                "as no login",
+            ),
+            _word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
+        ),
+        Scope.SESSION, _of_a_login,
+        cure="many failures of one client: fail2ban, or [limits] auth_failures_per_minute",
+    ),
+    _client(
+        "tls-failed", "a handshake with a client failed",
+        _word("key", "always `client-tls-failed`"),
+        _detail(
+            "the client's alert (`alert: unknown ca`: it does not trust our certificate), OpenSSL's reason (`no shared "
+            "cipher`), `handshake timed out`, or `connection closed during the handshake`"
+        ),
+        cure="`starttls-gateway check` says what clients will complain of; old clients: [tls] legacy_clients",
+    ),
+    _client(
+        "starttls-injection", "a client sent commands in the clear behind STARTTLS; it was cut off",
+        _detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
+    ),
+    _client(
+        "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", _WHY,
+        cure="set the client to STARTTLS, or to an implicit port of the gateway",
+    ),
+    _client("http-on-mail-port", "a client speaks HTTP; a web page may have made its browser do so", _WHY,
+            ends=Outcome.ATTACK),
+    _client(
+        "unexpected-proxy-header", "a PROXY header from an address that is not in `accept_proxy`", _WHY,
+        ends=Outcome.ATTACK, cure="if it is your load balancer, add its address to accept_proxy",
+    ),
+    _client(
+        "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", _WHY,
+        cure="let the load balancer send PROXY protocol version 1 or 2, or take its address out of accept_proxy",
+    ),
+    _client("client-line-too-long", "a line beyond the protocol's limit was refused", _WHY),
+    _client("client-timeout", "a client exceeded a deadline", _AWAITED, cure="[timeouts], if honest clients need more"),
+    _client("client-bad-command", "it cannot be told where a command ends; the session ended", _WHY),
+    _client("client-bare-newline", "`newlines = reject` refused a message with a bare CR or LF", ends=Outcome.ATTACK),
+    _client("too-many-bad-commands", "`[limits] bad_commands` was reached", _WHY),
+    Event(
+        "refused", Severity.WARNING,
+        "a limit of `[limits]` was reached: a connection was turned away (then there is no `session`, unless a load "
+        "balancer's PROXY header told the client), or a login was answered with a temporary failure and the backend "
+        "was not asked",
+        (_word("limit", "`sessions`, `sessions-per-client`, `connects-per-minute` or `auth-failures-per-minute`"),),
+        Scope.SESSION, COSTS_NOTHING, "raise the limit in [limits], if the clients are honest", Outcome.REFUSED,
+    ),
+    _client("sasl-layer-unsupported", "a SASL security layer began where the gateway must keep inspecting", _WHY,
+            cure="the client must not ask for a SASL security layer; TLS already protects it"),
+    # --- backends --------------------------------------------------------------------------------
+    _backend(
+        "backend-connect-failed", "no address of the backend could be reached", _detail("address and error"),
+        severity=Severity.ERROR, blame=Blame.CLIENT, closes_at_once=True,
+        cure="is the backend running, and does a firewall let the gateway in?",
+    ),
+    _backend("backend-greeting-timeout", "the backend sent no greeting in time", _AWAITED, blame=Blame.SLOW),
+    _backend("backend-timeout", "the backend exceeded a deadline", _AWAITED, blame=Blame.SLOW),
+    _backend(
+        "backend-tls-failed",
+        "TLS towards the backend is demanded and cannot be had: not offered, refused, or the certificate is wrong",
+        _detail("which, and why"), severity=Severity.ERROR,
+        cure="`starttls-gateway check --live` says which certificate",
+    ),
+    _backend(
+        "backend-starttls-injection",
+        "the backend, or somebody on the way, sent octets in the clear behind its go-ahead",
+        _detail("how much, and the first 32 octets"), severity=Severity.ERROR, ends=Outcome.ATTACK,
+    ),
+    _backend("backend-identity-refused", "the backend does not let the gateway tell it who the client is (`identity`)",
+             _WHY, severity=Severity.ERROR, cure="name the gateway's address in the backend's list of trusted proxies"),
+    _backend("backend-bad-greeting", "the backend speaks another protocol", _detail("its first octets"),
+             blame=Blame.CLIENT, cure="check the port in `address`"),
+    _backend(
+        "backend-refused",
+        "the backend refuses service: by its greeting, in answer to what the gateway asks before, or later without "
+        "being asked; the client was told in its words, and other clients are served",
+        _WORDS, _detail("the same, where the gateway asked for its own sake"),
+    ),
+    _backend(
+        "backend-greets-once",
+        "an SMTP backend refuses the EHLO that a client must repeat after STARTTLS (RFC 3207 4.2); the gateway makes a "
+        "fresh connection to it for what is said inside TLS",
+        _WORDS, severity=Severity.NOTICE, ends=None, once=True,
+    ),
+    _backend(
+        "backend-preauth", "an IMAP backend takes every client of the gateway's address for logged in; refused", _WHY,
+        severity=Severity.ERROR, blame=Blame.CLIENT, cure="let the backend ask for a login from the gateway's address",
+    ),
+    _backend(
+        "backend-protocol-error",
+        "a reply that is none; the session ends, except where the verdict on a message is waited for", _WHY,
+        garbled=True,
+    ),
+    _backend("backend-line-too-long", "a reply without end", _WHY, garbled=True),
+    _backend("backend-lost", "the backend closed while the session was inspected", _WHY),
+    _backend("backend-closed", "the backend closed in order, between two commands", _WHY, severity=Severity.NOTICE,
+             ends=Outcome.DONE),
+    _backend(
+        "backend-refuses-plaintext-auth",
+        "the backend refuses passwords, or offers no login, although the client is inside TLS: it takes its own "
+        "connection for insecure. IMAP: `LOGINDISABLED`, or a login refused for want of TLS (`[PRIVACYREQUIRED]` and "
+        "the like). POP3: a refusal for want of TLS, or a CAPA list with neither `USER` nor `SASL`. SMTP: AUTH refused "
+        "for want of TLS (530, 538), or no `AUTH` in a submission service",
+        _detail("the backend's words, or what it does not offer"), _CURE, severity=Severity.ERROR, ends=None, once=True,
+        cure="the settings to change, the server's and the gateway's, stand in the line",
+    ),
+    _backend(
+        "backend-requires-tls",
+        "an SMTP backend refuses mail until its own connection is under TLS (`530 5.7.0 Must issue a STARTTLS command "
+        "first`)",
+        _detail("its words"), _CURE, severity=Severity.ERROR, ends=None, once=True,
+        cure="the settings to change, the server's and the gateway's, stand in the line",
+    ),
+    _backend(
+        "backend-channel-binding",
+        "the backend offers channel binding (`-PLUS`), which cannot work through a gateway", _CURE,
+        severity=Severity.NOTICE, ends=None, once=True, cure="disable channel binding on the backend",
+    ),
+    Event(
+        "open-relay", Severity.ERROR,
+        "an SMTP backend that is not told the client (`identity = none`) takes mail for strangers' addresses from the "
+        "gateway; its services answer 421 until it is mended, which is looked at once a minute",
+        (*_PROBED, _CURE), cure="what to change stands in the line", ends=Outcome.REFUSED,
+    ),
+    Event("relay-closed", Severity.INFO, "it does not, or no longer: it is served", (*_PROBED, _CURE)),
+    Event(
+        "relay-undecided", Severity.WARNING,
+        "it did not say; it is served, and asked again once a minute. Where it demands TLS before MAIL, nobody can "
+        "send, and `cure` names the settings",
+        (*_PROBED, _CURE),
+    ),
+    # --- the gateway -----------------------------------------------------------------------------
+    Event(
+        "listening", Severity.INFO, "an address is being served",
+        (
+            *_LISTEN[:1], _word("protocol", "the service's protocol"), _word("mode", "`starttls` or `implicit`"),
+            _word("policy", "`required`, `auth-only` or `optional`; absent on implicit ports"),
+            _word("connect", "`eager` or `lazy`"),
+            Field("address", Type.ADDRESS, "with the real port, where port 0 was asked for"),
+        ),
+    ),
+    Event(
+        "suppressed", Severity.WARNING,
+        "a minute is over in which clients caused more events than are told one by one (see below)",
+        (
+            Field("count", Type.INTEGER, "of all that were not told"),
+            Field("seconds", Type.SECONDS, "since the minute began"),
+            Field("clients", Type.INTEGER, "that caused them; 1024 at most are counted"),
+            Field("worst", Type.ADDRESS, "the client, or its IPv6 /64, that caused most"),
+            Field("worst_count", Type.INTEGER, "how many it caused"),
+            _detail("event, service, reason or limit, and count of each kind"),
+        ),
+    ),
+    Event(
+        "limit-lowered", Severity.WARNING,
+        "at the start: the gateway may open too few files for what the configuration wants, and the limit is lowered "
+        "by more than 1 %",
+        (
+            _word("limit", "always `sessions`"), Field("wanted", Type.INTEGER, "what the configuration says"),
+            Field("value", Type.INTEGER, "what holds"), _WHY, _CURE,
+        ),
+        cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
+    ),
+    Event(
+        "certificate", Severity.NOTICE,
+        "something about a certificate of the gateway's, or about a `client_ca` file ([tls.md](tls.md))",
+        (
+            _word(
+                "state",
+                "`loaded` (at start), `renewed` (a change was found, and new handshakes get it), `refused` (a change "
+                "was found that cannot be served; the old one still is), `expiring` (21, 7 and 1 days before the end), "
+                "`expired`, `unreadable` (after privileges were dropped: a renewal could not be read), `warning` (at "
+                "start and after a renewal: what only all certificates together show, as that none is for `hostname`; "
+                "once while it is so)",
+            ),
+            Field("certificate", Type.TEXT, "the file"),
+            Field("names", Type.TEXT, "that it is for"),
+            Field("key", Type.TEXT, "such as `ECDSA P-256`"),
+            Field("not_after", Type.TIME, "its end"),
+            Field("days", Type.INTEGER, "left"),
+            Field("tlsa", Type.TEXT, "the record for DANE"),
+            _detail("why it was refused or cannot be read; of a `client_ca` file also how many issuers it has"),
+            Field("warning", Type.TEXT, "what clients will complain of, and the cure; ` | ` between two"),
+        ),
+        cure="the cure stands in `detail` or `warning`",
+    ),
+    Event(
+        "descriptors-exhausted", Severity.ERROR, "connections were turned away for want of file descriptors or memory",
+        (*_LISTEN, _detail("what happened, and the cure")), budget=COSTS_NOTHING,
+        cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
+    ),
+    Event(
+        "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
+        (
+            _word("signal", "its name"),
+            _word("certificates", "`read`"),
+            _word(
+                "log",
+                "`reopened`; `kept`: it could not be opened again, and the line before says why; `none`: there is no "
+                "log file",
+            ),
+            _detail("what it did not do"),
+        ),
+    ),
+    Event(
+        "stopping", Severity.NOTICE,
+        "the gateway stops; it comes again when the sessions that are left are cut off",
+        (
+            Field("sessions", Type.INTEGER, "that are open"), Field("until", Type.TIME, "when they are cut off"),
+            Field("left", Type.INTEGER, "seconds until then; told every 10 seconds"),
+            _detail("how to hurry it, or why they are cut off"),
+        ),
+    ),
+    Event(
+        "rights-missing", Severity.WARNING,
+        "at the start: the user that the gateway runs as cannot open its log file again, or cannot remove its pidfile",
+        (Field("file", Type.TEXT, "which"), _WHY, _CURE), cure="what to change stands in the line",
+    ),
+    Event(
+        "unused-socket", Severity.WARNING, "at the start: systemd passed a socket that no service listens on",
+        (Field("name", Type.TEXT, "its FileDescriptorName"), Field("address", Type.ADDRESS, "its address"), _CURE),
+        cure="name it in a service, or disable its .socket unit",
+    ),
+    Event(
+        "log", Severity.INFO, "a message of Twisted or Python",
+        (_word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
+    ),
+    Event(
+        "internal-error", Severity.ERROR, "a bug ended a look at a backend",
+        (_detail("the exception's class"),), Scope.BACKEND, cure="report it, with the lines before",
+    ),
+    # --- reasons of a session that have no line of their own -----------------------------------------
+    _reason("quit", "the client said QUIT or LOGOUT", Outcome.DONE),
+    _reason("client-closed", "in order, nothing under way", Outcome.DONE),
+    _reason("client-lost", "without a goodbye, or something was under way", Outcome.CLIENT),
+    _reason("idle", "nothing moved for `[timeouts] idle` after the login", Outcome.DONE),
+    _reason("shutdown", "the gateway stopped; also where the session was cut off at the end of the drain",
+            Outcome.GATEWAY),
+    _reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
+    _reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
+    _reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),
+    _reason("client-refused-chunk", "a BDAT chunk that was refused and is too long to be read", Outcome.CLIENT),
+    _reason("relay-unknown", "an SMTP backend was not yet asked whether it relays", Outcome.REFUSED),
+)  # fmt: skip
+
+EVENTS: Mapping[str, Event] = MappingProxyType({event.name: event for event in _TABLE})
+"""By name; in the order of docs/events.md."""
+
+UNKNOWN = Event("", Severity.NOTICE, "an event that is not in the table", budget=COSTS_NOTHING)
+"""It stands for a name that is missing here, so that a mistake costs a session nothing."""
+
+
+def event(name: str) -> Event:
+    return EVENTS.get(name, UNKNOWN)
+
+
+def budget_of(name: str, fields: Fields) -> Budget | None:
+    """None for what is always told."""
+    budget = event(name).budget
+    return budget(fields) if callable(budget) else budget
+
+
+def blame(failed: str, told: bool) -> Blame:
+    """Whom the failure of an address speaks against.
+
+    `told`: the backend learns the client's address, so that it may refuse this client in any form.  One that closes
+    at once may do so anyway.
+    """
+    found = event(failed)
+    return found.blame if told or found.closes_at_once else Blame.ADDRESS
