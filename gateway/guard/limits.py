@@ -92,20 +92,69 @@ class Values(Protocol):
     def auth_failures_per_minute(self) -> int: ...
 
 
-class Limits:
-    """`seconds` is a clock that never goes back."""
+class Minute(Protocol):
+    """How often each client did something in the last minute.  Slices are numbered, and each is as long as SLICE."""
 
-    def __init__(self, values: Values, seconds: Callable[[], float], remembered: int = REMEMBERED) -> None:
+    def count(self, client: Client, slice_: int) -> int: ...
+
+    def add(self, client: Client, slice_: int) -> None: ...
+
+    def expire(self, slice_: int) -> None:
+        """Give back the memory of those whose minute is over."""
+
+
+class Ledger(Protocol):
+    """Where it is counted.  In a `with` block nobody else reads or changes it."""
+
+    @property
+    def connects(self) -> Minute: ...
+
+    @property
+    def failures(self) -> Minute:
+        """Apart, so that connecting from many addresses makes nobody's guesses forgotten."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    @property
+    def total(self) -> int:
+        """Sessions of the whole gateway."""
+
+    @property
+    def mine(self) -> int:
+        """Those of this process."""
+
+    def begun(self) -> None:
+        """A session of this process begins."""
+
+    def ended(self) -> None:
+        """A session of this process is over."""
+
+    def present(self, client: Client) -> int:
+        """Sessions of one client, who is not nobody; in the whole gateway."""
+
+    def enter(self, client: Client, slice_: int) -> bool:
+        """One more of them.  False, and nothing happens, where there is no room to count it."""
+
+    def leave(self, client: Client) -> None: ...
+
+
+class Limits:
+    """`seconds` is a clock that never goes back; where several processes share a ledger it is the same one."""
+
+    def __init__(self, values: Values, seconds: Callable[[], float], ledger: Ledger | None = None) -> None:
         self.values = values
         """May be replaced; who is in already stays in."""
-        self.open = 0
-        """Sessions of the whole gateway."""
+        self.own = sys.maxsize
+        """As many sessions can this process have, however many there are in others."""
         self._seconds = seconds
-        # No more than there are sessions, for who has none is not in it.
-        self._open: dict[Client, int] = {}
-        self._connects = _LastMinute(remembered)
-        # Apart, so that connecting from many addresses makes nobody's guesses forgotten.
-        self._failures = _LastMinute(remembered)
+        self._ledger: Ledger = OwnLedger() if ledger is None else ledger
+
+    @property
+    def open(self) -> int:
+        """Sessions of the whole gateway."""
+        return self._ledger.total
 
     def admit(self, client: Client) -> Refusal | None:
         """Let somebody in, who is then to be announced when he has `left`, or say why not.
@@ -114,12 +163,14 @@ class Limits:
         nobody's: admit nobody (`client_key("")`), who is `moved` to the client when the PROXY header has come.
         """
         slice_ = self._slice()
-        refusal = self._refusal(client, slice_)
-        if refusal is None and self.open >= self.values.sessions:
-            refusal = Refusal.SESSIONS
-        if refusal is None:
-            self.open += 1
-            self._enter(client, slice_)
+        with self._ledger:
+            refusal = self._refusal(client, slice_)
+            if refusal is None and self._is_full():
+                refusal = Refusal.SESSIONS
+            if refusal is None and not self._enter(client, slice_):
+                refusal = Refusal.SESSIONS
+            if refusal is None:
+                self._ledger.begun()
         return refusal
 
     def moved(self, old: Client, new: Client) -> Refusal | None:
@@ -128,58 +179,110 @@ class Limits:
         if old == new:
             return None
         slice_ = self._slice()
-        refusal = self._refusal(new, slice_)
-        if refusal is None:
-            self._leave(old)
-            self._enter(new, slice_)
+        with self._ledger:
+            refusal = self._refusal(new, slice_)
+            if refusal is None and not self._enter(new, slice_):
+                refusal = Refusal.SESSIONS
+            if refusal is None and old:
+                self._ledger.leave(old)
         return refusal
 
     def left(self, client: Client) -> None:
         """A session is over, of the client whom it was admitted for or moved to."""
-        assert self.open
-        self.open -= 1
-        self._leave(client)
+        with self._ledger:
+            assert self._ledger.mine
+            self._ledger.ended()
+            if client:
+                self._ledger.leave(client)
 
     def auth_failed(self, client: Client) -> None:
         """The backend rejected what a client gave for its credentials."""
         if client:
-            self._failures.add(client, self._slice())
+            with self._ledger:
+                self._ledger.failures.add(client, self._slice())
 
     def may_authenticate(self, client: Client) -> bool:
         """Whether the backend is to be asked.  What it is being asked at this moment is not counted yet, so that a
         client can fail once more with each other session that it has open."""
-        return self._failures.count(client, self._slice()) < self.values.auth_failures_per_minute or not client
+        if not client:
+            return True
+        with self._ledger:
+            return self._ledger.failures.count(client, self._slice()) < self.values.auth_failures_per_minute
 
     def forget(self) -> None:
         """Give back the memory of those whose minute is over.  Once a minute is enough: without it, who comes new
         makes the old forgotten, and only the memory of a flood stays until somebody does."""
         slice_ = self._slice()
-        self._connects.expire(slice_)
-        self._failures.expire(slice_)
+        self._ledger.connects.expire(slice_)
+        self._ledger.failures.expire(slice_)
 
     def _slice(self) -> int:
         return int(self._seconds() // SLICE)
+
+    def _is_full(self) -> bool:
+        return self._ledger.total >= self.values.sessions or self._ledger.mine >= self.own
 
     def _refusal(self, client: Client, slice_: int) -> Refusal | None:
         """The limits of one client; the answer to it is the same whoever else is there."""
         if not client:
             return None
-        if self._connects.count(client, slice_) >= self.values.connects_per_minute:
+        if self._ledger.connects.count(client, slice_) >= self.values.connects_per_minute:
             return Refusal.CONNECTS_PER_MINUTE
-        if self._open.get(client, 0) >= self.values.sessions_per_client:
+        if self._ledger.present(client) >= self.values.sessions_per_client:
             return Refusal.SESSIONS_PER_CLIENT
         return None
 
-    def _enter(self, client: Client, slice_: int) -> None:
-        if client:
-            self._connects.add(client, slice_)
-            self._open[client] = self._open.get(client, 0) + 1
+    def _enter(self, client: Client, slice_: int) -> bool:
+        if not client:
+            return True
+        if not self._ledger.enter(client, slice_):
+            return False
+        self._ledger.connects.add(client, slice_)
+        return True
 
-    def _leave(self, client: Client) -> None:
-        if client:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client]
+
+class OwnLedger:
+    """The ledger of a gateway that is one process."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self.connects = _LastMinute(remembered)
+        self.failures = _LastMinute(remembered)
+        self.total = 0
+        # No more than there are sessions, for who has none is not in it.
+        self._open: dict[Client, int] = {}
+
+    def __enter__(self) -> OwnLedger:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    @property
+    def mine(self) -> int:
+        return self.total
+
+    @property
+    def clients(self) -> int:
+        """Clients that have a session."""
+        return len(self._open)
+
+    def begun(self) -> None:
+        self.total += 1
+
+    def ended(self) -> None:
+        self.total -= 1
+
+    def present(self, client: Client) -> int:
+        return self._open.get(client, 0)
+
+    def enter(self, client: Client, slice_: int) -> bool:
+        self._open[client] = self._open.get(client, 0) + 1
+        return True
+
+    def leave(self, client: Client) -> None:
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
 
 
 class Stay:

@@ -16,7 +16,7 @@ from gateway.app.service import Gateway
 from gateway.config.values import TLS, Configuration, Timeouts
 from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
-from gateway.guard.limits import Limits
+from gateway.guard.limits import Limits, OwnLedger
 from gateway.protocol.vocabulary import Await, Line, Script, Send, Side, Trouble
 from gateway.sessions.session import Session
 from gateway.telemetry.events import FORMATS, Events
@@ -50,6 +50,11 @@ class Door:
     @property
     def limits(self) -> Limits:
         return self.gateway.crowd.limits
+
+    @property
+    def ledger(self) -> OwnLedger:
+        assert isinstance(self.limits._ledger, OwnLedger)
+        return self.limits._ledger
 
     @property
     def sessions(self) -> list[Session]:
@@ -87,7 +92,7 @@ class Door:
             self.reactor.clock.advance(10.0)
         assert self.sessions == []
         assert self.limits.open == 0
-        assert self.limits._open == {}
+        assert self.ledger.clients == 0
 
     def leave(self) -> None:
         for end in self.ends:
@@ -214,10 +219,10 @@ def test_L4_what_is_known_of_clients_is_given_up(opened: Opening) -> None:
     for number in range(50):
         door.come(f"198.51.100.{number}").break_off()
     door.meeting.until(lambda: not door.sessions)
-    assert len(door.limits._connects._clients) == 50
+    assert len(door.ledger.connects._clients) == 50
     for _ in range(15):
         door.reactor.advance(10.0)
-    assert len(door.limits._connects._clients) == 0
+    assert len(door.ledger.connects._clients) == 0
 
 
 # --- load balancers --------------------------------------------------------------------------------
@@ -236,14 +241,14 @@ def test_H6_K2_clients_of_a_balancer_have_limits_of_their_own(opened: Opening) -
     third.say(HEADER % 7)
     door.hears(third, BUSY["pop3"])
     door.is_left(third)
-    assert door.limits._open == {"203.0.113.7": 1, "203.0.113.8": 1}
+    assert door.ledger._open == {"203.0.113.7": 1, "203.0.113.8": 1}
     (told,) = door.events("refused")
     assert (told["limit"], told["client"]) == ("sessions-per-client", "203.0.113.7")
     third.sock.close()
     door.meeting.until(lambda: door.events("session"))
     assert door.events("session")[0]["reason"] == "refused"
     # Who is refused has left as the balancer, whom nobody counts.
-    assert (door.limits.open, len(door.limits._open)) == (2, 2)
+    assert (door.limits.open, door.ledger.clients) == (2, 2)
     ends[0].break_off()
     door.meeting.until(lambda: len(door.sessions) == 1)
     fourth = door.come()

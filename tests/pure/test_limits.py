@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import weakref
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.guard.limits import (
     DESCRIPTORS,
     REMEMBERED,
     RESERVE,
+    SLICES,
     Client,
     Limits,
+    OwnLedger,
     Refusal,
     Stay,
     affordable,
     client_key,
     matters,
 )
+from gateway.guard.shared import SharedLedger
 
 NOBODY = Client("")
 ALICE, BOB, CAROL = Client("192.0.2.1"), Client("192.0.2.2"), Client("2001:db8::/64")
@@ -46,17 +51,37 @@ class Clock:
 class Gate(Limits):
     """Limits with a clock in hand."""
 
+    shared = False
+
     def __init__(self, options: Options, remembered: int = REMEMBERED) -> None:
         self.clock = Clock()
-        super().__init__(options, self.clock, remembered)
+        self.ledger: OwnLedger | SharedLedger = OwnLedger(remembered)
+        if self.shared:
+            self.ledger = SharedLedger.create(16, 64)
+            weakref.finalize(self, os.close, self.ledger.descriptor)
+        super().__init__(options, self.clock, self.ledger)
 
     @property
     def known(self) -> int:
-        return len(self._connects._clients) + len(self._failures._clients)
+        if isinstance(self.ledger, SharedLedger):
+            recent = self._slice() - SLICES
+            return sum(latest > recent for latest in (*self.ledger.connects._latest, *self.ledger.failures._latest))
+        return len(self.ledger.connects._clients) + len(self.ledger.failures._clients)
 
     @property
     def present(self) -> int:
-        return len(self._open)
+        if isinstance(self.ledger, SharedLedger):
+            return sum(map(bool, self.ledger._present))
+        return self.ledger.clients
+
+
+@pytest.fixture(params=[False, True], ids=["own", "shared"])
+def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the ledger of one process, and once with the one that several share."""
+    monkeypatch.setattr(Gate, "shared", request.param)
+
+
+either = pytest.mark.usefixtures("_either")
 
 
 # --- who is who ----------------------------------------------------------------------------------
@@ -131,6 +156,7 @@ def test_T23_a_limit_that_is_hardly_lowered_is_not_told(wanted: int, value: int,
 # --- one limit at a time -------------------------------------------------------------------------
 
 
+@either
 def test_the_gateway_is_full_and_has_room_again() -> None:
     gate = Gate(Options(sessions=3))
     assert [gate.admit(client) for client in (ALICE, BOB, NOBODY)] == [None, None, None]
@@ -143,6 +169,7 @@ def test_the_gateway_is_full_and_has_room_again() -> None:
     assert gate.open == 3
 
 
+@either
 def test_a_client_has_so_many_sessions_and_others_are_served() -> None:
     gate = Gate(Options(sessions_per_client=2))
     assert [gate.admit(ALICE) for _ in range(3)] == [None, None, Refusal.SESSIONS_PER_CLIENT]
@@ -152,6 +179,7 @@ def test_a_client_has_so_many_sessions_and_others_are_served() -> None:
     assert gate.present == 2
 
 
+@either
 def test_a_client_connects_so_often_in_a_minute() -> None:
     gate = Gate(Options(connects_per_minute=2))
     for _ in range(2):
@@ -165,6 +193,7 @@ def test_a_client_connects_so_often_in_a_minute() -> None:
     assert gate.admit(ALICE) is None
 
 
+@either
 def test_knocking_does_not_prolong_the_wait() -> None:
     gate = Gate(Options(connects_per_minute=1))
     assert gate.admit(ALICE) is None
@@ -175,6 +204,7 @@ def test_knocking_does_not_prolong_the_wait() -> None:
     assert gate.admit(ALICE) is None
 
 
+@either
 def test_the_refusal_of_a_client_is_his_own_even_when_the_gateway_is_full() -> None:
     gate = Gate(Options(sessions=1, sessions_per_client=1))
     assert gate.admit(ALICE) is None
@@ -182,6 +212,7 @@ def test_the_refusal_of_a_client_is_his_own_even_when_the_gateway_is_full() -> N
     assert gate.admit(BOB) is Refusal.SESSIONS
 
 
+@either
 def test_a_client_fails_so_often_in_a_minute_over_all_its_sessions() -> None:
     gate = Gate(Options(auth_failures_per_minute=3))
     for _ in range(3):
@@ -195,6 +226,7 @@ def test_a_client_fails_so_often_in_a_minute_over_all_its_sessions() -> None:
     assert gate.may_authenticate(ALICE)
 
 
+@either
 def test_who_has_no_address_has_no_limit_but_the_gateway_s() -> None:
     gate = Gate(Options(sessions=3, sessions_per_client=1, connects_per_minute=1, auth_failures_per_minute=1))
     assert [gate.admit(NOBODY) for _ in range(4)] == [None, None, None, Refusal.SESSIONS]
@@ -206,6 +238,7 @@ def test_who_has_no_address_has_no_limit_but_the_gateway_s() -> None:
     assert (gate.known, gate.present) == (0, 0)
 
 
+@either
 def test_a_load_balancer_is_nobody_and_those_behind_it_have_limits() -> None:
     gate = Gate(Options(sessions_per_client=2, connects_per_minute=3))
     for _ in range(2):
@@ -225,6 +258,7 @@ def test_a_load_balancer_is_nobody_and_those_behind_it_have_limits() -> None:
     assert (gate.open, gate.present) == (2, 2)
 
 
+@either
 def test_a_move_to_where_one_is_is_none() -> None:
     gate = Gate(Options(sessions_per_client=1, connects_per_minute=1))
     assert gate.admit(ALICE) is None
@@ -234,6 +268,7 @@ def test_a_move_to_where_one_is_is_none() -> None:
     assert (gate.open, gate.present) == (1, 0)
 
 
+@either
 def test_a_stay_is_of_whom_it_turned_out_to_be() -> None:
     gate = Gate(Options(sessions_per_client=1, auth_failures_per_minute=1))
     assert gate.admit(NOBODY) is gate.admit(NOBODY) is None
@@ -252,6 +287,16 @@ def test_a_stay_is_of_whom_it_turned_out_to_be() -> None:
     assert gate.open == 1
 
 
+@either
+def test_a_process_has_a_limit_of_its_own_when_there_are_several() -> None:
+    gate = Gate(Options(sessions=3))
+    gate.own = 1
+    assert [gate.admit(client) for client in (ALICE, BOB)] == [None, Refusal.SESSIONS]
+    gate.left(ALICE)
+    assert gate.admit(BOB) is None
+
+
+@either
 def test_a_change_of_the_limits_is_for_those_who_come() -> None:
     gate = Gate(Options(sessions=2))
     assert gate.admit(ALICE) is gate.admit(BOB) is None
@@ -261,6 +306,7 @@ def test_a_change_of_the_limits_is_for_those_who_come() -> None:
     assert gate.admit(ALICE) is Refusal.SESSIONS
 
 
+@either
 def test_who_was_never_there_cannot_leave() -> None:
     with pytest.raises(AssertionError):
         Gate(Options()).left(ALICE)
@@ -275,6 +321,7 @@ def strangers(count: int, first: int = 0) -> list[Client]:
 
 def test_who_did_nothing_for_a_minute_is_forgotten() -> None:
     gate = Gate(Options())
+    assert isinstance(gate.ledger, OwnLedger)
     for client in strangers(100):
         assert gate.admit(client) is None
         gate.left(client)
@@ -285,12 +332,13 @@ def test_who_did_nothing_for_a_minute_is_forgotten() -> None:
     gate.clock.now += 10
     gate.forget()
     assert gate.known == 1
-    assert not gate._connects._clients
+    assert not gate.ledger.connects._clients
     gate.clock.now += 60
     gate.forget()
     assert gate.known == 0
 
 
+@either
 def test_who_did_something_since_is_not_forgotten() -> None:
     gate = Gate(Options(connects_per_minute=2, auth_failures_per_minute=2))
     for _ in range(2):
@@ -305,6 +353,7 @@ def test_who_did_something_since_is_not_forgotten() -> None:
     assert not gate.may_authenticate(ALICE)
 
 
+@either
 def test_the_minutes_of_a_client_that_stays_are_kept_apart() -> None:
     gate = Gate(Options(connects_per_minute=2, auth_failures_per_minute=2))
     for _ in range(5):
@@ -385,6 +434,8 @@ class Model:
         return ({Refusal.CONNECTS_PER_MINUTE} if perhaps else set()) | (set() if surely else {otherwise})
 
 
+@either
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     STEPS,
     st.builds(

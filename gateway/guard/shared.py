@@ -1,0 +1,227 @@
+"""The ledger of limits that several processes share: a table in memory that belongs to no file.
+
+Every change is made under one lock, so each limit is exact over all processes.  The kernel gives the lock free when
+the process that holds it dies (fcntl(2), record locks).  What such a process counted is in a column of its own, and
+`release` takes it out; it can leave one connect or one failed login uncounted, and nothing else.
+
+A client is found by a keyed hash of 64 bits in a bucket of WAYS places.  When all of these are in use, the one that did
+nothing for the longest time and has no session is forgotten.  Memory is used only as it is touched.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+from .limits import REMEMBERED, SLICES, Client
+
+WAYS: Final = 16
+"""Places that a client can be in."""
+SPARE: Final = 4
+"""Places for each session.  Each of so many clients finds one but for one in a million."""
+COLUMNS: Final = 128
+"""Processes that can count: the workers of two generations, the old one of which drains."""
+
+_LAYOUT: Final = 0x53_54_4C_53_01
+"""The beginning of the memory.  The last octet is to change with the layout: another version of the gateway that
+inherits the memory makes a new ledger then."""
+_HEADER: Final = 32 + 8 * COLUMNS
+
+
+class SharedLedger:
+    """`descriptor` is of a memory file that `create` made.  It must not be closed as long as the ledger is used:
+    closing any descriptor of the file gives the process's lock free.
+
+    One process counts in one `column`; several may read.
+    """
+
+    def __init__(self, descriptor: int, column: int = 0) -> None:
+        """Raises ValueError where the memory is not that of a ledger as this version makes it."""
+        self.descriptor = descriptor
+        self.column = column
+        self._memory = memoryview(mmap.mmap(descriptor, 0))
+        header = self._memory[:32].cast("Q")
+        if header[0] != _LAYOUT:
+            raise ValueError("the shared memory has another layout")
+        self.capacity = header[1]
+        self._key = bytes(self._memory[16:32])
+        self._asked = "", 1
+        """The client of the last question, and its tag: there are several questions about each."""
+        self._totals = self._memory[32:_HEADER].cast("Q")
+        minute = _SharedMinute.size(self.capacity)
+        self._present = self._words(_HEADER + 2 * minute)
+        self.connects = _SharedMinute(self, _HEADER, self._present.__getitem__)
+        self.failures = _SharedMinute(self, _HEADER + minute, _nobody)
+        self._columns = _HEADER + 2 * minute + 4 * self.capacity
+        self._mine = self._words(self._columns + 4 * self.capacity * column)
+
+    @classmethod
+    def create(cls, sessions: int, remembered: int = REMEMBERED) -> SharedLedger:
+        """Room for so many sessions, and for the last minute of so many clients at least."""
+        capacity = 1 << (max(WAYS, remembered, SPARE * sessions) - 1).bit_length()
+        size = _HEADER + 2 * _SharedMinute.size(capacity) + 4 * capacity * (1 + COLUMNS)
+        descriptor = os.memfd_create("starttls-gateway", os.MFD_CLOEXEC)
+        os.truncate(descriptor, size)
+        os.pwrite(descriptor, _LAYOUT.to_bytes(8, "little") + capacity.to_bytes(8, "little") + os.urandom(16), 0)
+        return cls(descriptor)
+
+    def of(self, column: int) -> SharedLedger:
+        """The same ledger, for the process that counts in this column."""
+        return SharedLedger(self.descriptor, column)
+
+    @property
+    def sessions(self) -> int:
+        """As many have room in it."""
+        return self.capacity // SPARE
+
+    def __enter__(self) -> SharedLedger:
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+
+    @property
+    def total(self) -> int:
+        return sum(self._totals)
+
+    @property
+    def mine(self) -> int:
+        return self._totals[self.column]
+
+    def begun(self) -> None:
+        self._totals[self.column] += 1
+
+    def ended(self) -> None:
+        self._totals[self.column] -= 1
+
+    def present(self, client: Client) -> int:
+        place = self.connects.find(self.tag(client))
+        return 0 if place is None else self._present[place]
+
+    def enter(self, client: Client, slice_: int) -> bool:
+        place = self.connects.claim(self.tag(client), slice_)
+        if place is None:
+            return False
+        self._present[place] += 1
+        self._mine[place] += 1
+        return True
+
+    def leave(self, client: Client) -> None:
+        place = self.connects.find(self.tag(client))
+        assert place is not None and self._mine[place], "who has a session is in the table"
+        self._present[place] -= 1
+        self._mine[place] -= 1
+
+    def free_columns(self) -> list[int]:
+        """Columns in which nothing is counted."""
+        return [column for column, total in enumerate(self._totals) if not total]
+
+    def release(self, column: int) -> int:
+        """The process that counted in this column is gone: so are its sessions.  Says how many it had."""
+        with self:
+            lost = self._totals[column]
+            self._totals[column] = 0
+            theirs = self._words(self._columns + 4 * self.capacity * column)
+            theirs[:] = memoryview(bytes(4 * self.capacity)).cast("I")
+            # Not by subtraction: it may have died between two steps.
+            self._present[:] = memoryview(bytes(4 * self.capacity)).cast("I")
+            for other, total in enumerate(self._totals):
+                if total:
+                    counts = self._words(self._columns + 4 * self.capacity * other)
+                    for place, count in enumerate(counts.tolist()):
+                        if count:
+                            self._present[place] += count
+        return lost
+
+    def tag(self, client: Client) -> int:
+        """What stands for the client in the table; never 0, which is an empty place."""
+        if client != self._asked[0]:
+            digest = blake2b(client.encode(), digest_size=8, key=self._key).digest()
+            self._asked = client, int.from_bytes(digest, "little") | 1
+        return self._asked[1]
+
+    def _words(self, at: int) -> memoryview:
+        return self._memory[at : at + 4 * self.capacity].cast("I")
+
+    def view(self, at: int, octets: int) -> memoryview:
+        return self._memory[at : at + octets]
+
+
+class _SharedMinute:
+    """How often each client did something in the last minute: for each place the client's tag, the slice in which it
+    did something last, and a ring of SLICES counts.
+
+    `held` says of a place whether its client must not be forgotten.
+    """
+
+    def __init__(self, ledger: SharedLedger, at: int, held: Callable[[int], int]) -> None:
+        capacity = ledger.capacity
+        self._ledger = ledger
+        self._held = held
+        self._buckets = capacity // WAYS
+        self._tags = ledger.view(at, 8 * capacity).cast("Q")
+        self._latest = ledger.view(at + 8 * capacity, 4 * capacity).cast("I")
+        self._counts = ledger.view(at + 12 * capacity, 4 * SLICES * capacity).cast("I")
+
+    @staticmethod
+    def size(capacity: int) -> int:
+        """Octets."""
+        return (8 + 4 + 4 * SLICES) * capacity
+
+    def count(self, client: Client, slice_: int) -> int:
+        place = self.find(self._ledger.tag(client))
+        if place is None:
+            return 0
+        ring, latest = SLICES * place, self._latest[place]
+        counts = self._counts[ring : ring + SLICES].tolist()
+        # What is too old stands there until the client does something.
+        for number in range(latest + 1, min(slice_, latest + SLICES) + 1):
+            counts[number % SLICES] = 0
+        return sum(counts)
+
+    def add(self, client: Client, slice_: int) -> None:
+        place = self.claim(self._ledger.tag(client), slice_)
+        assert place is not None, "who has a session was given one by `enter`, and no failure is held"
+        ring, latest = SLICES * place, self._latest[place]
+        for number in range(max(latest + 1, slice_ - SLICES + 1), slice_ + 1):
+            self._counts[ring + number % SLICES] = 0
+        self._latest[place] = slice_
+        self._counts[ring + slice_ % SLICES] += 1
+
+    def expire(self, slice_: int) -> None:
+        """Nothing: the memory is never more than it was made for."""
+
+    def find(self, tag: int) -> int | None:
+        """The place of a client; None for one of whom nothing is known."""
+        first = self._bucket(tag)
+        try:
+            return first + self._tags[first : first + WAYS].tolist().index(tag)
+        except ValueError:
+            return None
+
+    def claim(self, tag: int, slice_: int) -> int | None:
+        """The same, with a place for a client who has none; None where clients with sessions have taken all of them."""
+        place = self.find(tag)
+        if place is None and (place := self._free(tag)) is not None:
+            self._tags[place] = tag
+            # So its counts are too old to matter.
+            self._latest[place] = max(0, slice_ - SLICES)
+        return place
+
+    def _free(self, tag: int) -> int | None:
+        """An empty place, whose `latest` is 0, or that of whoever did nothing for the longest time."""
+        first = self._bucket(tag)
+        free = [place for place in range(first, first + WAYS) if not self._held(place)]
+        return min(free, key=self._latest.__getitem__, default=None)
+
+    def _bucket(self, tag: int) -> int:
+        return (tag >> 16) % self._buckets * WAYS
+
+
+def _nobody(place: int) -> int:
+    return 0

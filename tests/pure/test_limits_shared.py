@@ -1,0 +1,193 @@
+"""Limits that hold over several processes, and what is left of a process that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.guard.limits import Client, Limits, OwnLedger, Refusal, client_key
+from gateway.guard.shared import COLUMNS, WAYS, SharedLedger
+
+ALICE, BOB = Client("192.0.2.1"), Client("192.0.2.2")
+WORKERS = 4
+TRIES = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    sessions: int = 10000
+    sessions_per_client: int = 10000
+    connects_per_minute: int = 10000
+    auth_failures_per_minute: int = 10000
+
+
+@pytest.fixture
+def ledger() -> Iterator[SharedLedger]:
+    made = SharedLedger.create(1000, 256)
+    yield made
+    os.close(made.descriptor)
+
+
+def in_processes(work: Callable[[int], int], count: int = WORKERS) -> list[int]:
+    """What `work` says, 0 to 255, in so many processes at once; minus the signal for one that was killed."""
+    pids = []
+    for number in range(count):
+        pid = os.fork()
+        if not pid:
+            code = 255
+            try:
+                signal.alarm(20)
+                code = work(number)
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+@pytest.mark.parametrize(("options", "refusal"), [
+    (Options(sessions=97), Refusal.SESSIONS),
+    (Options(sessions_per_client=97), Refusal.SESSIONS_PER_CLIENT),
+    (Options(connects_per_minute=97), Refusal.CONNECTS_PER_MINUTE),
+])  # fmt: skip
+def test_a_limit_is_exact_over_processes_that_count_at_once(
+    ledger: SharedLedger, options: Options, refusal: Refusal
+) -> None:
+    def work(number: int) -> int:
+        limits = Limits(options, lambda: 1000.0, ledger.of(number))
+        answers = [limits.admit(ALICE) for _ in range(TRIES)]
+        assert set(answers) <= {None, refusal}
+        return answers.count(None)
+
+    admitted = in_processes(work)
+    assert sum(admitted) == 97
+    assert ledger.total == 97
+    assert ledger.present(ALICE) == 97
+
+
+def test_no_failed_login_is_lost_between_processes(ledger: SharedLedger) -> None:
+    def work(number: int) -> int:
+        limits = Limits(Options(), lambda: 1000.0, ledger.of(number))
+        for _ in range(TRIES):
+            limits.auth_failed(ALICE)
+        return 0
+
+    assert in_processes(work) == [0] * WORKERS
+    limits = Limits(Options(auth_failures_per_minute=WORKERS * TRIES), lambda: 1000.0, ledger)
+    assert not limits.may_authenticate(ALICE)
+    limits.values = Options(auth_failures_per_minute=WORKERS * TRIES + 1)
+    assert limits.may_authenticate(ALICE)
+
+
+def test_sessions_that_move_and_end_in_processes_leave_nothing(ledger: SharedLedger) -> None:
+    def work(number: int) -> int:
+        limits = Limits(Options(), time.monotonic, ledger.of(number))
+        for _ in range(TRIES):
+            limits.admit(Client(""))
+            limits.moved(Client(""), ALICE)
+            limits.moved(ALICE, BOB)
+            limits.left(BOB)
+        return 0
+
+    assert in_processes(work) == [0] * WORKERS
+    assert (ledger.total, ledger.present(ALICE), ledger.present(BOB)) == (0, 0, 0)
+    assert len(ledger.free_columns()) == COLUMNS
+
+
+def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLedger) -> None:
+    others = Limits(Options(sessions_per_client=3), time.monotonic, ledger.of(1))
+    assert others.admit(ALICE) is others.admit(BOB) is None
+
+    def work(number: int) -> int:
+        own = ledger.of(0)
+        limits = Limits(Options(), time.monotonic, own)
+        limits.admit(ALICE)
+        limits.admit(ALICE)
+        with own:
+            own.enter(BOB, 1)  # and is not counted in the total
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert in_processes(work, 1) == [-signal.SIGKILL]
+    assert others.admit(ALICE) is Refusal.SESSIONS_PER_CLIENT
+    assert ledger.release(0) == 2
+    assert (ledger.total, ledger.present(ALICE), ledger.present(BOB)) == (2, 1, 1)
+    assert others.admit(ALICE) is others.admit(ALICE) is None
+    others.left(BOB)
+    assert ledger.present(BOB) == 0
+
+
+def test_the_ledger_is_found_again_by_its_descriptor(ledger: SharedLedger) -> None:
+    assert Limits(Options(), time.monotonic, ledger.of(3)).admit(ALICE) is None
+    again = SharedLedger(ledger.descriptor)
+    assert again.present(ALICE) == again.total == 1
+    assert 3 not in again.free_columns()
+
+
+def test_the_memory_of_another_version_is_refused(ledger: SharedLedger) -> None:
+    os.pwrite(ledger.descriptor, b"\0", 0)
+    with pytest.raises(ValueError, match="another layout"):
+        SharedLedger(ledger.descriptor)
+
+
+def test_a_ledger_has_room_for_its_sessions_and_those_it_remembers() -> None:
+    for sessions, remembered, capacity in ((1, 1, WAYS), (1000, 1, 4096), (1024, 1, 4096), (1, 65536, 65536)):
+        made = SharedLedger.create(sessions, remembered)
+        assert made.capacity == capacity
+        assert made.sessions >= sessions
+        os.close(made.descriptor)
+
+
+def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
+    made = SharedLedger.create(1, 1)
+    limits = Limits(Options(), time.monotonic, made)
+    clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
+    assert [limits.admit(client) for client in clients] == [None] * WAYS + [Refusal.SESSIONS]
+    assert limits.open == WAYS
+    assert limits.admit(Client("")) is None
+    assert limits.moved(Client(""), clients[-1]) is Refusal.SESSIONS
+    limits.left(clients[0])
+    assert limits.moved(Client(""), clients[-1]) is None, "the one without a session was forgotten"
+    os.close(made.descriptor)
+
+
+def test_who_did_nothing_for_the_longest_time_is_forgotten_first() -> None:
+    made = SharedLedger.create(1, 1)
+    now = [1000.0]
+    limits = Limits(Options(auth_failures_per_minute=1), lambda: now[0], made)
+    clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
+    for client in clients:
+        limits.auth_failed(client)
+        now[0] += 1
+    now[0] = 1009.0
+    known = [client for client in clients if not limits.may_authenticate(client)]
+    assert len(known) == WAYS
+    assert clients[-1] in known
+    assert set(clients[:10]) - set(known), "one of the ten of the first slice"
+    os.close(made.descriptor)
+
+
+def test_clients_of_another_gateway_lie_elsewhere(ledger: SharedLedger) -> None:
+    """Nobody can choose addresses that meet in one bucket."""
+    other = SharedLedger.create(1000, 256)
+    assert ledger.tag(ALICE) != other.tag(ALICE)
+    assert ledger.tag(ALICE) == ledger.of(5).tag(ALICE)
+    os.close(other.descriptor)
+
+
+def test_both_ledgers_say_the_same_of_one_client() -> None:
+    shared = SharedLedger.create(16, 64)
+    now = [0.0]
+    gates = [Limits(Options(connects_per_minute=5), lambda: now[0], one) for one in (OwnLedger(), shared)]
+    for step in range(200):
+        now[0] += step % 13
+        first, second = (gate.admit(ALICE) for gate in gates)
+        assert first is second
+        if first is None:
+            for gate in gates:
+                gate.left(ALICE)
+    os.close(shared.descriptor)
