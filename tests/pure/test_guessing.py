@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Policy
 from tests.pure.playbook import (
     DIAL,
     FAILED_LOGINS,
@@ -23,7 +21,6 @@ from tests.pure.playbook import (
     to_client,
 )
 
-REFUSED = note("refused", limit="auth-failures-per-minute")
 FAILED = note("auth", result="failed")
 
 GREETINGS = {"smtp": b"220 hi\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
@@ -120,122 +117,7 @@ GOODBYES = {
 }
 
 
-@pytest.mark.parametrize("most", [1, 2, FAILED_LOGINS])
-@pytest.mark.parametrize("protocol", GUESSES)
-def test_E12_the_last_guess_is_answered_and_then_the_session_is_over(protocol: str, most: int) -> None:
-    guess, refusal, later = GUESSES[protocol]
-    play = inside(protocol, failed_logins=most)
-    for _ in range(most - 1):
-        play.client(guess, to_backend(guess)).backend(refusal, FAILED, REJECTED, to_client(refusal))
-        # What says nothing of the password is no guess.
-        play.client(guess, to_backend(guess)).backend(later, FAILED, to_client(later))
-    farewell = b"sgw9 LOGOUT\r\n" if protocol == "imap" else b"QUIT\r\n"
-    play.client(guess, to_backend(guess)).backend(
-        refusal, FAILED, REJECTED, to_client(refusal + GOODBYES[protocol]), to_backend(farewell),
-        close("too-many-failed-logins"),
-    ).run()  # fmt: skip
-    assert play.rejected == most
-    assert {event.event for event in play.notes} == {"auth"}
-
-
-@pytest.mark.parametrize("protocol", GUESSES)
-def test_E12_the_last_one_may_be_right(protocol: str) -> None:
-    guess, refusal, _ = GUESSES[protocol]
-    welcome = {"smtp": b"235 in\r\n", "imap": b"a OK in\r\n", "pop3": b"+OK in\r\n"}[protocol]
-    play = inside(protocol)
-    for _ in range(FAILED_LOGINS - 1):
-        play.client(guess, to_backend(guess)).backend(refusal, to_client(refusal))
-    spliced = () if protocol == "smtp" else (SPLICE,)
-    play.client(guess, to_backend(guess)).backend(welcome, to_client(welcome), *spliced).run()
-    assert play.proven == 1
-
-
-@pytest.mark.parametrize("protocol", GUESSES)
-def test_E12_guesses_sent_ahead_are_not_heard(protocol: str) -> None:
-    """One at a time: what lies behind the last one never reaches the backend."""
-    guess, refusal, _ = GUESSES[protocol]
-    play = inside(protocol).client(guess * 10, to_backend(guess))
-    for _ in range(FAILED_LOGINS - 1):
-        play.backend(refusal, to_client(refusal), to_backend(guess))
-    farewell = b"sgw9 LOGOUT\r\n" if protocol == "imap" else b"QUIT\r\n"
-    play.backend(
-        refusal, to_client(refusal + GOODBYES[protocol]), to_backend(farewell), close("too-many-failed-logins")
-    ).run()  # fmt: skip
-
-
 # --- above the limit -----------------------------------------------------------------------------
-
-TEMPORARY = {
-    "smtp": b"454 4.7.0 Temporary authentication failure\r\n",
-    "imap": b"a NO [UNAVAILABLE] Temporary authentication failure\r\n",
-    "pop3": b"-ERR [SYS/TEMP] Temporary authentication failure\r\n",
-}
-LOGINS = {
-    "smtp": (b"AUTH PLAIN AGEAYg==\r\n", b"AUTH LOGIN\r\n", b"auth cram-md5\r\n", b"X-EXPS LOGIN\r\n"),
-    "imap": (
-        b"a LOGIN joe secret\r\n", b"a login {3}\r\n", b"a LOGIN {3+}\r\njoe {6+}\r\nsecret\r\n",
-        b"a AUTHENTICATE PLAIN\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n",
-    ),
-    "pop3": (
-        b"USER joe\r\n", b"PASS secret\r\n", b"apop joe 0123\r\n", b"AUTH PLAIN\r\n", b"AUTH PLAIN AGEAYg==\r\n",
-    ),
-}  # fmt: skip
-EVERY_LOGIN = [(protocol, login) for protocol, logins in LOGINS.items() for login in logins]
-
-
-@dataclass
-class Patience:
-    """Lets so many logins through."""
-
-    left: int
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-
-@pytest.mark.parametrize(("protocol", "login"), EVERY_LOGIN)
-def test_E12_above_the_limit_the_backend_is_not_asked_and_nothing_goes_on(protocol: str, login: bytes) -> None:
-    play = inside(protocol, may_log_in=lambda: False)
-    play.client(login, REFUSED, to_client(TEMPORARY[protocol])).client(login, to_client(TEMPORARY[protocol])).run()
-    assert (play.rejected, play.proven) == (0, 0)
-
-
-@pytest.mark.parametrize(("protocol", "login"), EVERY_LOGIN)
-def test_E12_who_goes_on_is_sent_away_as_for_other_bad_commands(protocol: str, login: bytes) -> None:
-    play = inside(protocol, may_log_in=lambda: False, bad_commands=2)
-    play.client(login, REFUSED, to_client(TEMPORARY[protocol]))
-    last_words = {
-        "smtp": b"421 4.7.0 gw.example.org Too many errors\r\n",
-        "imap": TEMPORARY["imap"] + b"* BYE Too many invalid commands\r\n",
-        "pop3": TEMPORARY["pop3"] + b"-ERR Too many invalid commands\r\n",
-    }
-    farewell = b"sgw9 LOGOUT\r\n" if protocol == "imap" else b"QUIT\r\n"
-    play.client(
-        login, to_client(last_words[protocol]), to_backend(farewell), close("too-many-bad-commands")
-    ).run()  # fmt: skip
-
-
-@pytest.mark.parametrize("protocol", LOGINS)
-def test_E12_the_limit_is_looked_at_with_every_login(protocol: str) -> None:
-    login = LOGINS[protocol][0]
-    answer = {"smtp": b"535 no\r\n", "imap": b"a NO no\r\n", "pop3": b"+OK\r\n"}[protocol]
-    for cut in (0, 1):
-        play = inside(protocol, may_log_in=Patience(1))
-        play.client(login, to_backend(login)).backend(answer, to_client(answer))
-        play.client(login, REFUSED, to_client(TEMPORARY[protocol])).run((cut,))
-
-
-@pytest.mark.parametrize(("protocol", "login", "refusal"), [
-    ("smtp", b"AUTH PLAIN AGEAYg==\r\n", b"530 5.7.0 Must issue a STARTTLS command first\r\n"),
-    ("imap", b"a LOGIN joe secret\r\n", b"a NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n"),
-    ("pop3", b"USER joe\r\n", b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),
-])  # fmt: skip
-def test_E12_in_the_clear_the_word_is_TLS(protocol: str, login: bytes, refusal: bytes) -> None:
-    greeting = GREETINGS[protocol]
-    play = Playbook(DIALECTS[protocol], terms(policy=Policy.REQUIRED, may_log_in=lambda: False))
-    play.start(DIAL).dialled().backend(greeting, to_client(greeting)).client(login, to_client(refusal)).run()
-    assert play.notes == []
 
 
 def test_E12_who_takes_his_word_back_guesses_nothing() -> None:

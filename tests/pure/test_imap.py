@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from gateway.dialects.base import LITERAL_OCTETS, Policy
 from gateway.dialects.mail import imap
 from gateway.dialects.mail.imap import DIALECT, Literal, Malformed, edit_capabilities, edit_id, edit_line, literal_of
-from gateway.protocol.vocabulary import Close, Expired, Patience, Side, TLSFailed, Unavailable, Violation
+from gateway.protocol.vocabulary import Close, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
     PROVEN,
-    SINGLE,
     SPLICE,
-    TLS13,
     WHOLE,
     Playbook,
     Stage,
@@ -190,13 +188,7 @@ def test_capabilities_before_tls(policy: Policy) -> None:
     ).run()
 
 
-def test_g11_the_same_login_is_refused_before_and_works_inside() -> None:
-    book = inside().client(b"a LOGIN joe secret\r\n", to_backend(b"a LOGIN joe secret\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
-
-
-def test_g10_starttls_inside_tls_and_on_the_implicit_port() -> None:
-    inside().client(b"a STARTTLS\r\n", to_client(b"a BAD TLS is already active\r\n")).run()
+def test_g10_starttls_with_a_literal_inside_tls() -> None:
     (
         implicit()
         .dialled()
@@ -210,136 +202,7 @@ def test_g10_starttls_inside_tls_and_on_the_implicit_port() -> None:
 # --- the switch, G05 to G09, G14 -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [b"b NOOP\r\n", b"b NOO", b"\r\n", b"\x15\x03"])
-def test_g05_g06_plaintext_behind_starttls_ends_the_session(more: bytes) -> None:
-    book = plain().client(
-        b"a STARTTLS\r\n" + more,
-        to_client(b"a OK Begin TLS negotiation now\r\n"),
-        note("starttls-injection"),
-        LOGOUT,
-        close("starttls-injection"),
-    )
-    book.run(cuts=(WHOLE,))
-    assert str(len(more)) in book.detail
-
-
-def test_g07_a_client_hello_behind_starttls_belongs_to_tls() -> None:
-    hello = b"\x16\x03\x01\x00\x05hello"
-    plain().client(b"a STARTTLS\r\n" + hello, tls(b"a OK Begin TLS negotiation now\r\n", early=hello)).secured().run()
-
-
-def test_g08_g09_a_failed_handshake_is_followed_by_silence() -> None:
-    (
-        plain()
-        .client(b"a STARTTLS\r\n", tls(b"a OK Begin TLS negotiation now\r\n"))
-        .unsecured(note("tls-failed"), LOGOUT, close("tls-failed"))
-        .run()
-    )
-    (
-        plain()
-        .client(b"a STARTTLS\r\n", tls(b"a OK Begin TLS negotiation now\r\n"))
-        .ended(Side.CLIENT, True, note("tls-failed"), LOGOUT, close("tls-failed"))
-        .run()
-    )
-
-
-def test_g09_on_an_implicit_port_the_backend_is_not_even_dialled() -> None:
-    Playbook(DIALECT, terms(implicit=True)).start(tls(b"")).unsecured(ABORT_BACKEND, close("tls-failed")).run()
-
-
-def test_g14_what_was_asked_in_the_clear_is_answered_in_the_clear() -> None:
-    (
-        plain(Policy.OPTIONAL)
-        .client(b"a NOOP\r\nb STARTTLS\r\n", to_backend(b"a NOOP\r\n"))
-        .backend(b"a OK\r\n", to_client(b"a OK\r\n"), tls(b"b OK Begin TLS negotiation now\r\n"))
-        .run()
-    )
-
-
 # --- greetings, G01 to G04, I02, I15 --------------------------------------------------------------
-
-
-def test_g01_a_backend_that_cannot_be_reached() -> None:
-    book = Playbook(DIALECT).start(DIAL)
-    book.undialled(
-        note("backend-connect-failed"), to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")
-    ).run()
-    assert book.detail == "connection refused"
-
-
-def test_a_backend_that_does_not_answer_in_time() -> None:
-    Playbook(DIALECT).start(DIAL).expire(
-        Expired(Side.BACKEND, Patience.CONNECT), to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")
-    ).run()
-
-
-def test_g02_a_backend_that_never_greets() -> None:
-    book = Playbook(DIALECT).start(DIAL).dialled().waits(Patience.GREETING)
-    book.expire(
-        Expired(Side.BACKEND, Patience.GREETING),
-        note("backend-greeting-timeout"),
-        to_client(UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-greeting-timeout"),
-    ).run()
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"SSH-2.0-x",
-        b"*OK iPlanet",
-        b"+OK X1 mail",
-        b"* NO",
-        b"* OKAY",
-        b"220 mx",
-        b"",
-        b"* CAPABILITY IMAP4rev1",
-        b"\0",
-    ],
-)
-def test_g03_garbage_for_a_greeting(line: bytes) -> None:
-    book = Playbook(DIALECT).start(DIAL).dialled()
-    book.backend(
-        line + b"\r\n",
-        note("backend-bad-greeting", detail=repr(line)),
-        to_client(UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-bad-greeting"),
-    ).run()
-
-
-@pytest.mark.parametrize("line", [b"* OK " + b"x" * 8192 + b"\r\n", b"x" * 80000])
-def test_a_greeting_without_end(line: bytes) -> None:
-    book = Playbook(DIALECT).start(DIAL).dialled()
-    book.backend(line, to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-bad-greeting")).run(cuts=(WHOLE, 1000))
-
-
-def test_a_backend_that_closes_before_its_greeting() -> None:
-    book = Playbook(DIALECT).start(DIAL).dialled().backend(b"* O")
-    book.ended(Side.BACKEND, True, to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-connect-failed")).run()
-
-
-def test_a_client_that_leaves_or_is_late_before_the_greeting() -> None:
-    start = Playbook(DIALECT).start(DIAL).dialled()
-    start.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
-    start = Playbook(DIALECT).start(DIAL).dialled()
-    start.expire(
-        Expired(Side.CLIENT, Patience.COMMAND),
-        to_client(b"* BYE Autologout; idle for too long\r\n"),
-        ABORT_BACKEND,
-        close("client-timeout"),
-    ).run()
-
-
-def test_g04_i15_a_refusal_is_relayed() -> None:
-    book = Playbook(DIALECT).start(DIAL).dialled()
-    book.backend(
-        b"* BYE Too many connections\r\n",
-        to_client(b"* BYE Too many connections\r\n"),
-        note("backend-refused", text=b"* BYE Too many connections"),
-        close("backend-refused"),
-    ).run()
 
 
 @pytest.mark.parametrize("start", ["plain", "implicit", "lazy"])
@@ -595,26 +458,6 @@ def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
     book.backend(b"* OK still here\r\n+ again\r\n", to_client(b"* OK still here\r\n+ again\r\n"))
     book.backend(b"a NO too slow\r\n", to_client(b"a NO too slow\r\n"))
     book.client(b"b NOOP\r\n", to_backend(b"b NOOP\r\n")).run()
-
-
-def test_i09_what_is_pipelined_behind_the_login_follows_it() -> None:
-    book = inside().client(b"a LOGIN u p\r\nb SELECT INBOX\r\nc IDLE\r\n", to_backend(b"a LOGIN u p\r\n"))
-    book.backend(
-        b"* CAPABILITY IMAP4rev1 IDLE\r\na OK in\r\n* 5 EX",
-        to_client(b"* CAPABILITY IMAP4rev1 IDLE\r\na OK in\r\n"),
-        to_backend(b"b SELECT INBOX\r\nc IDLE\r\n"),
-        to_client(b"* 5 EX"),
-        SPLICE,
-    )
-    book.run()
-    book = inside().client(b"a LOGIN u p\r\nb SELECT INBOX\r\nc ID", to_backend(b"a LOGIN u p\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), to_backend(b"b SELECT INBOX\r\nc ID"), SPLICE)
-    book.client(b"LE\r\n", to_backend(b"LE\r\n")).run()
-
-
-def test_a_failed_login_leaves_the_rest_inspected() -> None:
-    book = inside().client(b"a LOGIN u p\r\nb STARTTLS\r\n", to_backend(b"a LOGIN u p\r\n"))
-    book.backend(b"a NO no\r\n", to_client(b"a NO no\r\nb BAD TLS is already active\r\n")).run()
 
 
 def test_i10_the_list_in_the_logins_success_is_edited() -> None:
@@ -929,37 +772,7 @@ def test_an_answer_of_our_own_is_a_success() -> None:
     book.client(b"a X\r\n", to_client(MUST + TOO_MANY), LOGOUT, close("too-many-bad-commands")).run()
 
 
-def test_g20_a_line_too_long() -> None:
-    end = (note("client-line-too-long"), to_client(TOO_LONG), LOGOUT, close("client-line-too-long"))
-    plain().client(b"x" * (70 * 1024)).client(b"x" * 4096, *end).run(cuts=(WHOLE, 1024))
-    plain().client(b"a ID " + b"x" * (127 * 1024)).client(b"x" * 4096, *end).run(cuts=(WHOLE, 1024))
-
-
-def test_g21_http_and_tls_on_the_plaintext_port() -> None:
-    plain().client(
-        b"GET / HTTP/1.1\r\n",
-        note("http-on-mail-port"),
-        to_client(b"* BYE Invalid protocol\r\n"),
-        LOGOUT,
-        close("http-on-mail-port"),
-    ).run(cuts=(WHOLE,))
-    plain().client(b"\x16\x03\x01", note("tls-on-plaintext-port"), LOGOUT, close("tls-on-plaintext-port")).run()
-    Playbook(DIALECT).start(DIAL).client(b"\x16\x03\x01", ABORT_BACKEND, close("tls-on-plaintext-port")).run()
-
-
-def test_g25_what_a_backend_might_split_is_not_forwarded() -> None:
-    bad = b"* BAD Invalid characters\r\n"
-    plain(Policy.OPTIONAL).client(b"a NOOP\rb ID (x)\r\na NOOP\0\r\n", to_client(bad * 2)).run()
-
-
 # --- ends: G17, G18, G27 --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inner", [True, False])
-def test_g27_logout(inner: bool) -> None:
-    book = inside() if inner else plain()
-    said = b"* BYE bye\r\na OK done\r\n"
-    book.client(b"a LOGOUT\r\n", to_backend(b"a LOGOUT\r\n")).backend(said, to_client(said), close("quit")).run()
 
 
 def test_a_logout_that_is_not_granted() -> None:
@@ -979,20 +792,6 @@ def test_a_backend_that_leaves_before_the_logout_is_complete(said: bytes) -> Non
 def test_a_backend_that_leaves_within_its_last_line() -> None:
     book = plain().client(b"a LOGOUT\r\n", to_backend(b"a LOGOUT\r\n")).backend(b"* BY")
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
-
-
-def test_a_client_that_leaves_during_its_logout() -> None:
-    book = plain().client(b"a LOGOUT\r\n", to_backend(b"a LOGOUT\r\n"))
-    book.ended(Side.CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
-
-
-def test_g17_the_backend_is_lost() -> None:
-    plain().ended(
-        Side.BACKEND, True, note("backend-closed"), to_client(LOST), ABORT_BACKEND, close("backend-closed")
-    ).run()
-    tagged = b"a NO [UNAVAILABLE] Connection to mail server lost\r\n"
-    asked = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
-    asked.ended(Side.BACKEND, False, to_client(tagged + LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
 @pytest.mark.parametrize("said", [b"* CAPABILITY IMAP4 STARTTLS LOGINDISABLED\r\n", b"* CAPAB", b"a O"])
@@ -1018,46 +817,12 @@ def test_after_its_own_goodbye_ours_is_not_needed() -> None:
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
-def test_g18_the_client_is_lost() -> None:
-    plain().ended(Side.CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
-    plain().client(b"a NOO").ended(Side.CLIENT, True, LOGOUT, close("client-closed")).run()
+def test_g18_the_client_is_lost_within_a_login() -> None:
     asked = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
     asked.ended(Side.CLIENT, True).backend(b"a NO\r\n", to_client(b"a NO\r\n"), LOGOUT, close("client-closed")).run()
     literal = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n"))
     literal.backend(b"+ \r\n", to_client(b"+ \r\n")).client(b"jo", to_backend(b"jo"))
     literal.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
-
-
-@pytest.mark.parametrize("patience", [Patience.REPLY, Patience.COMMAND])
-def test_timeouts(patience: Patience) -> None:
-    if patience is Patience.COMMAND:
-        plain().expire(
-            Expired(Side.CLIENT, patience),
-            to_client(b"* BYE Autologout; idle for too long\r\n"),
-            LOGOUT,
-            close("client-timeout"),
-        ).run()
-        return
-    tagged = b"a NO [UNAVAILABLE] Connection to mail server lost\r\n"
-    asked = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
-    asked.expire(
-        Expired(Side.BACKEND, patience), to_client(tagged + LOST), ABORT_BACKEND, close("backend-timeout")
-    ).run()
-
-
-def test_a_shutdown_waits_for_the_boundary() -> None:
-    bye = to_client(b"* BYE Server shutting down\r\n")
-    plain().stop(bye, LOGOUT, close("shutdown")).run()
-    asked = plain().client(b"a CAPABILITY\r\n", to_backend(b"a CAPABILITY\r\n")).stop()
-    asked.backend(b"a OK\r\n", to_client(b"a OK\r\n* BYE Server shutting down\r\n"), LOGOUT, close("shutdown")).run()
-    Playbook(DIALECT).start(DIAL).stop(bye, ABORT_BACKEND, close("shutdown")).run()
-
-
-def test_last_words_for_troubles_that_come_from_outside() -> None:
-    dialogue = imap.IMAP(terms())
-    assert dialogue.goodbye(TLSFailed(Side.BACKEND, "expired")) == UNAVAILABLE
-    assert dialogue.goodbye(Unavailable("backend-identity-refused")) == UNAVAILABLE
-    assert dialogue.goodbye(Violation(Side.CLIENT, "something")) == b"* BYE Invalid command\r\n"
 
 
 # --- lazy -----------------------------------------------------------------------------------------
@@ -1074,41 +839,13 @@ def test_lazy_answers_for_itself_before_tls(policy: Policy) -> None:
     book.client(b"a LOGOUT\r\n", to_client(b"* BYE logging out\r\na OK LOGOUT completed\r\n"), close("quit")).run()
 
 
-def lazily() -> Playbook:
-    book = lazy().client(b"s STARTTLS\r\n", tls(b"s OK Begin TLS negotiation now\r\n")).secured()
-    return book.client(b"a LOGIN u p\r\n", DIAL)
-
-
-def test_lazy_dials_when_the_backend_is_needed_and_swallows_its_greeting() -> None:
-    book = lazily().dialled().backend(b"* OK [CAPABILITY X] hi\r\n", to_backend(b"a LOGIN u p\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
-
-
 def test_lazy_logout_inside_tls_needs_no_backend() -> None:
     lazy().client(b"s STARTTLS\r\n", tls(b"s OK Begin TLS negotiation now\r\n")).secured().client(
         b"a LOGOUT\r\n", to_client(b"* BYE logging out\r\na OK LOGOUT completed\r\n"), close("quit")
     ).run()
 
 
-def test_lazy_with_a_backend_that_is_not_there() -> None:
-    said = to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE)
-    lazily().undialled(said, ABORT_BACKEND, close("backend-connect-failed")).run()
-    words = to_client(b"* BYE full\r\na NO full\r\n")
-    lazily().dialled().backend(b"* BYE full\r\n", words, close("backend-refused")).run()
-
-
-def test_lazy_means_nothing_on_an_implicit_port() -> None:
-    implicit(lazy=True).dialled().backend(b"* OK hi\r\n", to_client(b"* OK hi\r\n")).run()
-
-
 # --- values ---------------------------------------------------------------------------------------
-
-
-def test_the_dialect() -> None:
-    assert DIALECT.name == "imap"
-    assert DIALECT.unavailable(b"gw") == UNAVAILABLE
-    assert DIALECT.patience[Patience.COMMAND] == DIALECT.patience[Patience.RELAY] == 1860
-    assert not DIALECT.policies
 
 
 @pytest.mark.parametrize(
@@ -1139,61 +876,5 @@ def test_announcements(line: bytes, literal: Literal | type[Malformed] | None) -
 
 # --- properties -----------------------------------------------------------------------------------
 
-WORD = st.sampled_from(
-    b'a|b|LOGIN|AUTHENTICATE|PLAIN|EXTERNAL|STARTTLS|CAPABILITY|NOOP|LOGOUT|ID|FOO|"x"|"|{3}|{3+}|{0+}|NIL|(|)|*|+'
-    b"|OK|NO|BAD|BYE|[CAPABILITY|x]|x-y".split(b"|")
-)
-CHUNK = st.one_of(
-    st.binary(max_size=20),
-    st.lists(WORD, max_size=5).map(lambda words: b" ".join(words) + b"\r\n"),
-    st.lists(WORD, max_size=3).map(lambda words: b"a " + b" ".join(words) + b"\r\n"),
-    st.just(b"* OK x\r\n"),
-    st.just(b"* BAD x\r\n"),
-    st.just(b"a OK x\r\n"),
-    st.just(b"+ go\r\n"),
-)
 # The backend says one line at a time: whether its second line or the client's waiting command comes
 # first is no matter of cutting.
-TALK = st.lists(
-    st.tuples(st.just(Side.CLIENT), CHUNK)
-    | st.tuples(st.just(Side.BACKEND), CHUNK.map(lambda chunk: chunk.partition(b"\n")[0] + chunk[-1:])),
-    max_size=12,
-)
-
-
-def played(talk: list[tuple[Side, bytes]], cut: int, policy: Policy, tls_first: bool = False) -> Stage:
-    stage = Stage(DIALECT, terms(policy=policy, bad_commands=5), cut)
-    stage.take(stage.negotiation.start())
-    stage.take(stage.negotiation.dialled())
-    stage.receive(Side.BACKEND, b"* OK hi\r\n")
-    if tls_first:
-        stage.receive(Side.CLIENT, b"s STARTTLS\r\n")
-        stage.secured(TLS13)
-    for side, octets in talk:
-        if stage.negotiation.over or stage.switching:
-            break
-        stage.receive(side, octets)
-    return stage
-
-
-def heard(stage: Stage) -> tuple[bytes, bytes, object]:
-    """Without what depends on how much plaintext lay behind a STARTTLS."""
-    last = stage.deeds[-1]
-    reason = getattr(last, "reason", None)
-    told = stage.heard_by(Side.BACKEND)
-    if stage.switching or reason == "starttls-injection":
-        reason, told = "switched", told.removesuffix(b"sgw9 LOGOUT\r\n")
-    return stage.heard_by(Side.CLIENT), told, reason
-
-
-@given(TALK, st.sampled_from(Policy), st.booleans())
-def test_how_the_network_cuts_changes_nothing(talk: list[tuple[Side, bytes]], policy: Policy, inner: bool) -> None:
-    assert heard(played(talk, WHOLE, policy, inner)) == heard(played(talk, SINGLE, policy, inner))
-
-
-@given(TALK)
-def test_required_in_the_clear_lets_nothing_through(talk: list[tuple[Side, bytes]]) -> None:
-    """Not even when it is mixed with answers of a backend that says what it likes."""
-    for line in played(talk, WHOLE, Policy.REQUIRED).heard_by(Side.BACKEND).split(b"\r\n")[:-1]:
-        # With NOOP we make sure that no reply to a command in the clear comes inside TLS.
-        assert line.split(b" ", 1)[1].upper().strip() in (b"CAPABILITY", b"LOGOUT", b"NOOP")

@@ -9,7 +9,8 @@ import pytest
 from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.mail.smtp import DIALECT
 from gateway.dialects.reach import GREETS_ONCE
-from gateway.protocol.vocabulary import Greeted, Side
+from gateway.protocol.vocabulary import Greeted
+from tests.pure.contract.party import BACKEND, HERE, IMAP, POP3, SMTP, Party, short
 from tests.pure.playbook import (
     ABORT_BACKEND as ABORT,
 )
@@ -24,7 +25,6 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
-from tests.pure.reaching import HELLO, HERE, IMAP, POP3, SMTP, short
 from tests.pure.smtp_talk import (
     CLOSED,
     DOWN_LATER,
@@ -43,8 +43,7 @@ from tests.pure.smtp_talk import (
     upgraded,
 )
 
-BACKEND = Side.BACKEND
-PLAIN = BackendTLS.NONE
+HELLO = b"EHLO gw.example.org\r\n"
 GREETED = Greeted()
 BLOCKED = b"521 5.7.1 Service unavailable; client [192.0.2.9] blocked using dnsbl.example\r\n"
 
@@ -72,29 +71,29 @@ def turned_away(play: Playbook, words: bytes) -> Playbook:
     ids=short,
 )  # fmt: skip
 def test_T03_a_teaser_before_an_SMTP_refusal_is_none_of_the_clients_business(said: bytes, told: bytes) -> None:
-    play = SMTP.dialled(backend_tls=PLAIN).backend(said, GREETED, note("backend-refused"), to_client(told))
+    play = SMTP.dialled().backend(said, GREETED, note("backend-refused"), to_client(told))
     turned_away(play, told).run()
 
 
 def test_T03_a_421_behind_a_teaser_ends_the_session() -> None:
     told = b"421 4.7.0 too many connections\r\n"
-    play = SMTP.dialled(backend_tls=PLAIN)
+    play = SMTP.dialled()
     play.backend(b"220-old\r\n" + told, GREETED, to_client(told), close("backend-refused")).run()
 
 
 @pytest.mark.parametrize("said", [b"220-old\r\n221 bye\r\n", b"220-old\r\n354 go\r\n", b"220-old\r\nwhat\r\n"])
 def test_T03_what_refuses_nothing_is_still_no_greeting(said: bytes) -> None:
-    SMTP.dialled(backend_tls=PLAIN).backend(said, *SMTP.sorry("backend-bad-greeting")).run()
+    SMTP.dialled().backend(said, *SMTP.sorry("backend-bad-greeting")).run()
 
 
 REFUSED_EHLO = (b"554 5.7.1 not you\r\n", b"550 5.7.1 not you\r\n", b"450 4.7.1 later\r\n", b"421 busy\r\n")
 
 
 @pytest.mark.parametrize("words", REFUSED_EHLO, ids=short)
-@pytest.mark.parametrize("way", [{"backend_tls": BackendTLS.STARTTLS}, {"identity": Identity.XCLIENT, "origin": HERE}],
+@pytest.mark.parametrize("how", [{"backend_tls": BackendTLS.STARTTLS}, {"identity": Identity.XCLIENT, "origin": HERE}],
                          ids=["starttls", "xclient"])  # fmt: skip
-def test_T03_a_refusal_of_our_EHLO_is_the_clients_greeting(way: dict[str, Any], words: bytes) -> None:
-    play = SMTP.dialled(**{"backend_tls": PLAIN, **way}).backend(SMTP.greeting, to_backend(HELLO))
+def test_T03_a_refusal_of_our_EHLO_is_the_clients_greeting(how: dict[str, Any], words: bytes) -> None:
+    play = SMTP.dialled(**how).backend(SMTP.offer, to_backend(HELLO))
     ending = (close("backend-refused"),) if words.startswith(b"421") else ()
     play.backend(words, GREETED, note("backend-refused"), to_client(words), *ending).run()
 
@@ -121,6 +120,15 @@ def test_T03_an_IMAP_server_that_leaves_without_a_word_has_not() -> None:
 def test_T03_a_POP3_server_refuses_in_answer_to_our_STLS(words: bytes) -> None:
     ending = (GREETED, note("backend-refused"), to_client(words), close("backend-refused"))
     POP3.asked().backend(words, *ending).run()
+
+
+@pytest.mark.parametrize(("party", "refusal", "told"), [
+    (IMAP, b"* BYE busy\r\n", b"* BYE busy\r\na NO busy\r\n"),
+    (POP3, b"-ERR busy\r\n", b"-ERR busy\r\n"),
+], ids=short)  # fmt: skip
+def test_T03_a_lazy_session_with_a_backend_that_refuses(party: Party, refusal: bytes, told: bytes) -> None:
+    refused = (note("backend-refused"), to_client(told), close("backend-refused"))
+    party.lazy().client(party.answers.listing.said, DIAL).dialled().backend(refusal, GREETED, *refused).run()
 
 
 # --- T03: when it has its greeting ------------------------------------------------------------------

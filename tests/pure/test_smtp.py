@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from gateway.dialects.base import Policy
-from gateway.dialects.mail.smtp import DIALECT, unavailable
-from gateway.protocol.vocabulary import Expired, Patience, Side
+from gateway.dialects.mail.smtp import DIALECT
+from gateway.protocol.vocabulary import Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
-    WHOLE,
     Expected,
     Playbook,
     close,
@@ -25,7 +24,6 @@ from tests.pure.playbook import (
 from tests.pure.smtp_talk import (
     AUTH_ONLY,
     CLOSED,
-    DOWN,
     EHLO,
     GO_AHEAD,
     GREETING,
@@ -33,7 +31,6 @@ from tests.pure.smtp_talk import (
     MUST_STARTTLS,
     NOT_IMPLEMENTED,
     OK,
-    OPEN,
     OPTIONAL,
     REQUIRED,
     SYNTAX,
@@ -125,21 +122,6 @@ def test_a_command_before_tls(command: bytes, policy: Policy, outcome: bytes | s
     play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
 
 
-@pytest.mark.parametrize(("policy", "told"), [(REQUIRED, CLOSED), (AUTH_ONLY, CLOSED), (OPTIONAL, OPEN)])
-def test_ehlo_before_tls(policy: Policy, told: bytes) -> None:
-    hello(greeted(policy), told=told).run()
-
-
-@pytest.mark.parametrize("policy", Policy)
-def test_quit_before_tls(policy: Policy) -> None:
-    (
-        greeted(policy)
-        .client(b"quit\r\n", to_backend(b"quit\r\n"))
-        .backend(b"221 2.0.0 Bye\r\n", to_client(b"221 2.0.0 Bye\r\n"), close("quit"))
-        .run()
-    )
-
-
 @pytest.mark.parametrize("policy", Policy)
 def test_starttls_in_any_case_and_ended_by_lf_alone(policy: Policy) -> None:
     greeted(policy).client(b"StartTLS\n", tls(GO_AHEAD)).run()
@@ -153,48 +135,6 @@ def test_a_refused_command_names_no_continuation_and_the_same_works_inside() -> 
 
 
 # --- all dialects ----------------------------------------------------------------------------------------
-
-
-def test_G01_the_backend_is_not_there() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL)
-    play.undialled(to_client(DOWN), ABORT_BACKEND, note("backend-connect-failed", detail="connection refused"),
-                   close("backend-connect-failed")).run()  # fmt: skip
-    assert unavailable(b"gw.example.org") == DOWN
-
-
-def test_G02_the_backend_never_greets() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().waits(Patience.GREETING).phase("greeting")
-    play.backend(b"220-part\r\n")
-    play.expire(Expired(BACKEND, Patience.GREETING), to_client(DOWN), ABORT_BACKEND,
-                note("backend-greeting-timeout"), close("backend-greeting-timeout")).run()  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "greeting",
-    [b"SSH-2.0-x\r\n", b"* OK IMAP\r\n", b"250 hello\r\n", b"354 go\r\n", b"220-a\r\n221 b\r\n", b"\r\n", b"2200\r\n"],
-    ids=repr,
-)
-def test_G03_the_backend_greets_with_garbage(greeting: bytes) -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.backend(greeting, to_client(DOWN), ABORT_BACKEND, note("backend-bad-greeting"), close("backend-bad-greeting"))
-    play.run()
-    assert play.detail
-
-
-def test_G03_a_greeting_without_end_is_garbage() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.backend(b"220 " + b"x" * 9000 + b"\r\n", to_client(DOWN), ABORT_BACKEND, close("backend-bad-greeting")).run()
-
-
-def test_the_backend_closes_before_its_greeting() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().backend(b"220-part\r\n")
-    play.ended(BACKEND, True, to_client(DOWN), ABORT_BACKEND, close("backend-connect-failed")).run()
-
-
-@pytest.mark.parametrize("said", [b"", b"EHLO x\r\n"])
-def test_the_client_goes_before_its_greeting(said: bytes) -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().client(said)
-    play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 
 def test_G04_a_refusal_is_relayed_and_only_quit_works() -> None:
@@ -227,55 +167,14 @@ def test_a_backend_that_refused_and_closes_ends_the_session_without_another_word
     play.ended(BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
-def test_a_backend_that_is_busy_closes() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.backend(b"421 busy\r\n", to_client(b"421 busy\r\n"), close("backend-refused")).run()
-
-
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"NOO", b"\r\n", b"MAIL FROM:<evil@x>\r\n", b"\x17", b"\x15\x03"])
-def test_G05_G06_octets_behind_starttls_end_the_session(behind: bytes) -> None:
-    play = greeted().client(b"STARTTLS\r\n" + behind, to_client(GO_AHEAD), note("starttls-injection"),
-                            to_backend(b"QUIT\r\n"), close("starttls-injection"))  # fmt: skip
-    play.run((WHOLE,))
-
-
-def test_G07_a_client_hello_behind_starttls_is_the_handshakes() -> None:
-    hello_octets = b"\x16\x03\x01\x02\x00\x01" + bytes(200)
-    greeted().client(b"STARTTLS\r\n" + hello_octets, tls(GO_AHEAD, early=hello_octets)).secured().run()
-
-
-@pytest.mark.parametrize("detail", ["wrong version number", "no shared cipher", "handshake timeout"])
-def test_G08_G09_after_a_failed_handshake_not_a_word_is_said(detail: str) -> None:
-    play = hello(greeted(), told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).phase("handshake")
-    play.unsecured(to_backend(b"QUIT\r\n"), note("tls-failed", key="client-tls-failed", detail=detail),
-                   close("tls-failed"), detail=detail).run()  # fmt: skip
-
-
-def test_G09_the_client_goes_during_the_handshake() -> None:
-    play = greeted().client(b"STARTTLS\r\n", tls(GO_AHEAD))
-    play.ended(CLIENT, True, to_backend(b"QUIT\r\n"), close("tls-failed")).run()
-
-
 def implicit() -> Playbook:
     play = Playbook(DIALECT, terms(implicit=True, received=False)).start(tls(b"")).secured(DIAL).dialled()
     return play.backend(GREETING, to_client(GREETING))
 
 
-def test_an_implicit_port_needs_no_starttls_and_dials_even_if_lazy() -> None:
-    hello(implicit()).run()
-    play = Playbook(DIALECT, terms(implicit=True, lazy=True)).start(tls(b"")).secured(DIAL).dialled()
-    hello(play.backend(GREETING, to_client(GREETING))).run()
-
-
-def test_a_failed_handshake_on_an_implicit_port_dials_nobody() -> None:
-    play = Playbook(DIALECT, terms(implicit=True)).start(tls(b""))
-    play.unsecured(ABORT_BACKEND, close("tls-failed")).run()
-
-
 @pytest.mark.parametrize("inside", [upgraded, secure, implicit], ids=["upgraded", "greeted", "implicit"])
 def test_G10_there_is_no_tls_inside_tls(inside: Callable[[], Playbook]) -> None:
-    play = inside().client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n"))
-    play.client(b"STARTTLS now\r\n", to_client(NO_PARAMETERS))
+    play = inside().client(b"STARTTLS now\r\n", to_client(NO_PARAMETERS))
     asked(play, b"NOOP\r\n", b"250 ok\r\n").run()
 
 
@@ -288,90 +187,19 @@ def test_G12_a_mechanism_that_would_speak_for_us_is_refused(verb: bytes, word: b
     asked(play, b"NOOP\r\n", b"250 ok\r\n").run()
 
 
-def test_G13_what_offers_channel_binding_is_noted_once() -> None:
-    play = upgraded()
-    hello(play, b"250-x\r\n250 AUTH PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS\r\n", b"250-x\r\n250 AUTH PLAIN\r\n").run()
-    assert [(told.event, told.once) for told in play.notes] == [("backend-channel-binding", True)]
-
-
-def test_G14_a_reply_that_is_owed_comes_before_the_go_ahead() -> None:
-    play = greeted(OPTIONAL).client(b"NOOP\r\nSTARTTLS\r\n", to_backend(b"NOOP\r\n"))
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n"), tls(GO_AHEAD)).run()
-
-
-def test_G17_the_backend_is_lost_while_idle() -> None:
-    play = secure()
-    play.ended(BACKEND, True, to_client(LOST), ABORT_BACKEND, note("backend-closed"), close("backend-closed")).run()
-
-
-@pytest.mark.parametrize("orderly", [True, False])
-def test_G17_the_backend_is_lost_with_a_command_outstanding(orderly: bool) -> None:
-    play = secure().client(b"VRFY a\r\n", to_backend(b"VRFY a\r\n"))
-    play.ended(BACKEND, orderly, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
-
-
-def test_G17_the_backend_is_lost_inside_a_reply() -> None:
-    play = secure().client(b"HELP\r\n", to_backend(b"HELP\r\n")).backend(b"214-one\r\n214-tw")
-    play.ended(BACKEND, True, to_client(b"214-one\r\n"), ABORT_BACKEND, close("backend-lost")).run()
-
-
 def test_the_backend_is_lost_inside_an_ehlo_reply_of_which_the_client_has_nothing() -> None:
     play = greeted().client(EHLO, to_backend(EHLO)).backend(b"250-x\r\n")
     play.ended(BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_G18_a_client_that_is_reset_completes_nothing() -> None:
-    secure().ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
     authenticated(secure()).ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
     envelope(secure()).ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
-
-
-def test_a_client_that_closes_at_a_boundary_lets_us_say_quit() -> None:
-    secure().ended(CLIENT, True, to_backend(b"QUIT\r\n"), close("client-closed")).run()
-
-
-@pytest.mark.parametrize("play", [greeted, secure])
-def test_G20_a_line_without_end(play: Callable[[], Playbook]) -> None:
-    octets = b"NOOP " + b"x" * (80 * 1024)
-    (
-        play()
-        .client(octets, to_client(b"421 4.7.0 gw.example.org Line too long\r\n"), to_backend(b"QUIT\r\n"),
-                note("client-line-too-long"), close("client-line-too-long"))
-        .run((WHOLE, 1000))
-    )  # fmt: skip
-
-
-def test_G21_a_client_hello_on_the_plaintext_port() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL)
-    play.client(b"\x16\x03\x01\x02", ABORT_BACKEND, note("tls-on-plaintext-port"), close("tls-on-plaintext-port")).run()
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.client(b"\x16\x03\x01\x02", ABORT_BACKEND, note("tls-on-plaintext-port"), close("tls-on-plaintext-port")).run()
-    greeted().client(b"\x16\x03", to_backend(b"QUIT\r\n"), close("tls-on-plaintext-port")).run()
-
-
-def test_G21_a_web_client_while_the_backend_is_silent_is_not_blamed_on_the_backend() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.client(b"GET / HTTP/1.1\r\n", to_client(b"421 4.7.0 Protocol error\r\n"), ABORT_BACKEND,
-                note("http-on-mail-port"), close("http-on-mail-port")).run()  # fmt: skip
-
-
-@pytest.mark.parametrize("policy", Policy)
-@pytest.mark.parametrize("octet", [b"\r", b"\0"])
-def test_G25_neither_half_of_a_split_line_is_forwarded(octet: bytes, policy: Policy) -> None:
-    line = b"NOOP" + octet + b"XCLIENT ADDR=1.2.3.4 LOGIN=root\r\n"
-    secure(policy).client(line, to_client(SYNTAX)).run()
-    greeted(policy).client(line, to_client(SYNTAX)).run()
 
 
 def test_two_lines_ended_by_lf_are_two_commands() -> None:
     play = secure().client(b"NOOP\nXCLIENT ADDR=1.2.3.4\n", to_backend(b"NOOP\r\n"))
     play.backend(b"250 ok\n", to_client(b"250 ok\r\n" + NOT_IMPLEMENTED)).run()
-
-
-def test_G27_the_client_closes_after_quit() -> None:
-    play = secure().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
-    play.ended(CLIENT, True)
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
 
 
 def test_the_backend_closes_instead_of_answering_quit() -> None:

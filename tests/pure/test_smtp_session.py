@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.dialects.mail.smtp import DIALECT
-from gateway.protocol.vocabulary import Expired, Patience, Side
+from gateway.protocol.vocabulary import Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -23,7 +23,6 @@ from tests.pure.playbook import (
 from tests.pure.smtp_talk import (
     AUTH_ONLY,
     CLOSED,
-    DOWN_LATER,
     EHLO,
     GARBAGE,
     GO_AHEAD,
@@ -36,7 +35,6 @@ from tests.pure.smtp_talk import (
     OK,
     OPTIONAL,
     REPLY,
-    REQUIRED,
     SECURE,
     SYNTAX,
     TOO_MANY,
@@ -350,12 +348,6 @@ def test_a_lazy_session_dials_at_the_first_ehlo_inside_tls() -> None:
     envelope(play).run()
 
 
-def test_a_lazy_session_whose_backend_is_down_says_so_then() -> None:
-    lazily_upgraded().undialled(to_client(DOWN_LATER), ABORT_BACKEND, close("backend-connect-failed")).run()
-    play = lazily_upgraded().dialled()
-    play.ended(BACKEND, True, to_client(DOWN_LATER), ABORT_BACKEND, close("backend-connect-failed")).run()
-
-
 @pytest.mark.parametrize(("code", "told"), [(b"554", b"554"), (b"450", b"554"), (b"500", b"554")])
 def test_a_lazy_session_relays_a_refusal_as_the_reply_to_ehlo(code: bytes, told: bytes) -> None:
     play = lazily_upgraded().dialled()
@@ -444,25 +436,6 @@ def test_odd_replies_are_relayed_as_they_are(reply: bytes) -> None:
     asked(secure(), b"FOO\r\n", reply).run()
 
 
-def test_silence() -> None:
-    play = secure().client(b"FOO\r\n", to_backend(b"FOO\r\n")).waits(Patience.REPLY)
-    play.expire(Expired(BACKEND, Patience.REPLY),
-                to_client(b"421 4.4.2 gw.example.org Timeout waiting for mail server\r\n"), ABORT_BACKEND,
-                close("backend-timeout")).run()  # fmt: skip
-    play = secure().waits(Patience.COMMAND)
-    play.expire(Expired(CLIENT, Patience.COMMAND), to_client(b"421 4.4.2 gw.example.org Timeout exceeded\r\n"),
-                to_backend(b"QUIT\r\n"), close("client-timeout")).run()  # fmt: skip
-    play = lazily_upgraded().dialled()
-    play.expire(Expired(BACKEND, Patience.GREETING), to_client(DOWN_LATER), ABORT_BACKEND,
-                close("backend-greeting-timeout")).run()  # fmt: skip
-
-
-def test_a_shutdown_comes_at_the_boundary() -> None:
-    secure().stop(to_client(DOWN_LATER), to_backend(b"QUIT\r\n"), close("shutdown")).run()
-    play = secure().client(b"FOO\r\n", to_backend(b"FOO\r\n")).stop()
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n" + DOWN_LATER), to_backend(b"QUIT\r\n"), close("shutdown")).run()
-
-
 # --- what the client does wrong ------------------------------------------------------------------------------
 
 
@@ -507,10 +480,7 @@ def test_an_early_talker_is_heard_after_the_greeting() -> None:
 
 
 def test_the_registered_dialect() -> None:
-    assert DIALECT.policies == {25: AUTH_ONLY}
-    assert DIALECT.options == {"received", "newlines"}
     assert DIALECT.patience[Patience.FINAL] >= 600
-    assert REQUIRED not in DIALECT.policies.values()
 
 
 def test_a_QUIT_that_the_backend_does_not_understand_ends_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
-from gateway.dialects.base import BackendTLS, Dialect, Identity, Policy, Terms
+from gateway.dialects.base import Dialect, Identity, Policy, Terms
 from gateway.dialects.mail import imap, pop3, smtp
 from gateway.dialects.survey import INSIDE, Survey, Visit, unreached
 from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
@@ -25,7 +25,7 @@ from gateway.protocol.vocabulary import (
     Side,
     StartTLS,
 )
-from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, note, terms, tls, to_backend
+from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, terms, to_backend
 
 BACKEND, CLIENT = Side.BACKEND, Side.CLIENT
 HERE = Origin(("10.0.0.1", 40000), ("10.0.0.5", 25))
@@ -130,27 +130,6 @@ def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
     assert listed(reply) is None
 
 
-def test_every_dialect_has_a_question_that_says_who_asks_or_nothing() -> None:
-    for dialect in DIALECTS.values():
-        assert dialect.question is not None
-        question = dialect.question
-        for line in (question.ask(b"gw.example.org"), *question.tries, question.leave):
-            assert line
-            assert not {*line} & {*b"\r\n\0"}
-
-
-def test_what_the_dialect_does_for_clients_it_does_for_a_survey() -> None:
-    looking = Looking(SMTP, backend_tls=BackendTLS.STARTTLS)
-    looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
-    looking.play.backend(b"250-legacy\r\n250 STARTTLS\r\n", to_backend(b"STARTTLS\r\n"))
-    looking.play.backend(b"220 go\r\n", tls(b"", BACKEND)).secured(to_backend(EHLO))
-    looking.play.backend(b"250-legacy\r\n250 SIZE\r\n", MAIL).backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
-    looking.play.backend(b"221 bye\r\n", close("quit"))
-    survey = looking.found()
-    assert survey.greeting == b"220 legacy\r\n"
-    assert survey.offered == [b"SIZE"]
-
-
 # --- who is there ----------------------------------------------------------------------------------
 
 
@@ -184,15 +163,6 @@ def test_XCLIENT_tells_the_gateways_own_address() -> None:
 # --- what goes wrong -------------------------------------------------------------------------------
 
 
-def test_a_backend_that_is_not_there_is_told_as_the_dialect_tells_it() -> None:
-    looking = Looking(IMAP)
-    looking.play.undialled(note("backend-connect-failed"), ABORT_BACKEND, close("backend-connect-failed"))
-    survey = looking.found()
-    assert not survey.greeted
-    assert survey.offered is survey.shown is None
-    assert survey.end == Close("backend-connect-failed", "connection refused")
-
-
 @pytest.mark.parametrize("identity", [Identity.PROXY_V1, Identity.PROXY_V2, Identity.XCLIENT])
 def test_a_backend_that_is_not_there_has_refused_nobody(identity: Identity) -> None:
     looking = Looking(SMTP, None, identity=identity)
@@ -221,13 +191,6 @@ def test_a_refusal_is_seen_as_clients_see_it() -> None:
     survey = looking.found()
     assert survey.welcome == b"554 go away\r\n"
     assert survey.offered is None
-
-
-def test_a_backend_that_leaves_in_the_middle_ends_the_survey() -> None:
-    looking = Looking(POP3)
-    looking.play.dialled().backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
-    looking.play.ended(BACKEND, False, ABORT_BACKEND, close("backend-lost"))
-    assert looking.found().offered is None
 
 
 def test_a_word_that_never_comes_is_a_client_that_left() -> None:
@@ -329,10 +292,6 @@ def test_T18_on_a_lazy_listener_the_gateway_speaks_for_itself(
     seen = unreached(dialect, terms(lazy=True, policy=policy), [question.ask(b"gw.example.org")])
     assert seen[0].told == greeting
     assert question.listed(seen[1].told) == listed
-
-
-def test_T18_where_the_backend_is_dialled_first_a_client_hears_nothing_before() -> None:
-    assert [exchange.told for exchange in unreached(SMTP, terms(lazy=False), [b"EHLO x"])] == [b""]
 
 
 def test_T18_a_script_that_ends_by_itself_is_the_end() -> None:

@@ -74,6 +74,14 @@ class Answers:
     """The protocol's ALPN names (RFC 7301)."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Ports whose default is not `required`."""
+    options: frozenset[str] = frozenset()
+    """Options of `[service:...]` that only this protocol has."""
+    idle: float
+    """Seconds that a client may say nothing: what the RFC demands, and a little more."""
+    words: bytes
+    """Words of both sides, separated by blanks, of which nonsense is made."""
+    before_tls: bytes
+    """A pattern (`re`): the commands that a backend may hear before TLS under `required`."""
 
     # --- before TLS with the client ---
 
@@ -127,8 +135,8 @@ class Answers:
     """A command with an argument of so many octets."""
     long_answer: bytes
     """The gateway's answer to one that is too long."""
-    endless: bytes
-    """The beginning of a command that never ends."""
+    endless: tuple[bytes, ...]
+    """Beginnings of commands that never end, one for each limit of their length."""
     endless_words: bytes
     """The gateway's last words to that client."""
     too_many_bad: bytes
@@ -142,7 +150,11 @@ class Answers:
     http_words: bytes
     """The gateway's last words to somebody who speaks HTTP."""
     proxy_words: bytes
-    """The gateway's last words to somebody who may send no PROXY header and does."""
+    """The gateway's last words to somebody who may send no PROXY header (version 1) and does."""
+    proxy2_words: bytes
+    """All that it says to a header of version 2, which reads as lines, the last one QUIT, ..."""
+    proxy2_reason: str
+    """... and why the session ends then, as the log has it."""
 
     # --- how a session ends ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -44,6 +44,10 @@ class Party:
 
     def __str__(self) -> str:
         return self.dialect.name
+
+    def but(self, **answers: Any) -> Party:
+        """The same with other answers."""
+        return replace(self, answers=replace(self.answers, **answers))
 
     # --- with the client ---
 
@@ -95,17 +99,27 @@ class Party:
     # --- with the backend, under `tls = starttls` ---
 
     @property
+    def offer(self) -> bytes:
+        """The backend's greeting."""
+        return self.answers.offer
+
+    @property
+    def go(self) -> bytes:
+        """Its yes to STARTTLS."""
+        return self.answers.backend_starttls.answered
+
+    @property
     def questions(self) -> tuple[Exchange, ...]:
         return (*self.answers.asks, self.answers.backend_starttls)
 
     @property
     def clear(self) -> tuple[bytes, ...]:
         """What the backend says in the clear."""
-        return (self.answers.offer, *(answer for _, answer in self.questions))
+        return (self.offer, *(answer for _, answer in self.questions))
 
     def begun(self, play: Playbook) -> Playbook:
         """From the greeting to our STARTTLS."""
-        said = self.answers.offer
+        said = self.offer
         for question, answer in self.questions:
             play.backend(said, to_backend(question))
             said = answer
@@ -117,7 +131,11 @@ class Party:
 
     def switched(self, **changes: Any) -> Playbook:
         """Up to the handshake."""
-        return self.asked(**changes).backend(self.answers.backend_starttls.answered, SWITCH)
+        return self.asked(**changes).backend(self.go, SWITCH)
+
+    def secured(self, *then: Expected, implicit: bool = False, **changes: Any) -> Playbook:
+        """Up to the client's greeting."""
+        return self.finished(self.switched(implicit=implicit, **changes), *then, implicit=implicit)
 
     def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
         """From the handshake's success to the client's greeting, and what follows it at once."""
@@ -161,6 +179,10 @@ def answers_of(name: str) -> Answers | None:
 PARTIES = tuple(Party(dialect, found) for dialect in DIALECTS.values() if (found := answers_of(dialect.name)))
 
 every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
+
+
+SMTP, IMAP, POP3 = (next(party for party in PARTIES if str(party) == name) for name in ("smtp", "imap", "pop3"))
+"""For what is about one protocol only."""
 
 
 def short(value: object) -> str:

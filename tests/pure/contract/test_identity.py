@@ -56,7 +56,7 @@ def test_G22_H7_the_header_is_the_first_on_the_connection(party: Party, mode: Ba
     play.dialled(to_backend(HEADERS[identity]), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
     match mode:
         case BackendTLS.STARTTLS:
-            party.begun(play).backend(party.answers.backend_starttls.answered, SWITCH)
+            party.begun(play).backend(party.go, SWITCH)
             party.finished(play, GREETED)
         case BackendTLS.IMPLICIT:
             play.secured().backend(party.answers.offer_inside, to_client(party.answers.welcome), GREETED)
@@ -73,7 +73,7 @@ def test_G23_lazy_tells_the_clients_tls(party: Party, mode: BackendTLS) -> None:
     play.client(asks, DIAL).dialled(to_backend(SAMPLE), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
     match mode:
         case BackendTLS.STARTTLS:
-            party.begun(play).backend(party.answers.backend_starttls.answered, SWITCH)
+            party.begun(play).backend(party.go, SWITCH)
             party.answered(play, to_backend(asks), GREETED)
         case BackendTLS.IMPLICIT:
             play.secured().backend(party.answers.offer_inside, to_backend(asks), GREETED)
@@ -196,6 +196,7 @@ def test_H6_H7_a_command_tells_of_the_real_client(party: Party) -> None:
 @every_party
 @pytest.mark.parametrize("said", [
     b"EHLO me\r\n", b"a LOGIN joe secret\r\n", b"\x16\x03\x01\x02\x00", b"PROXY TCP4 1.2.3.4\r\n", b"PROXY\r\n",
+    b"PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n", SIGNATURE + bytes.fromhex("2111 ffff"),
     SIGNATURE + b"\x31", b"\r\n\r\nx", b"GET / HTTP/1.1\r\n",
 ], ids=short)  # fmt: skip
 def test_H6_a_wrong_header_is_the_end_and_nobody_is_told(party: Party, said: bytes) -> None:
