@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from ..config.values import Configuration, SystemdAddress
 from ..guard.memory import Room
 from ..telemetry.events import Events
+from ..telemetry.meter import Meter
 from ..telemetry.summary import Summary, SummedEvents
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
@@ -39,7 +40,9 @@ class Gateway(Service):
         self._given_reactor = reactor
         self._renewal = Renewal(events.emit, hostname=configuration.hostname)
         # No clock before twistd's -r has chosen one.
-        self._summary = Summary(events, lambda: float(self._reactor.seconds()))
+        self.meter = Meter()
+        self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
+        self._summary.optional = configuration.log_connects
         self._summed = SummedEvents(events, self._summary)
         self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal)
         self._assembly: Assembly | None = None

@@ -41,7 +41,7 @@ _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log",
+    "hostname", "drain", "log", "log_connects",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
@@ -74,6 +74,7 @@ class _Reader:
         hostname = self._hostname(gateway)
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
+        log_connects = gateway.take("log_connects", yes_or_no, False)
         gateway.finish()
         self._tls = self._shared_tls()
         limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
@@ -88,7 +89,7 @@ class _Reader:
         for title in self._backends:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
-        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts)
+        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects)
 
     def _section(self, title: str) -> Section:
         return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)

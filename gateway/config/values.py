@@ -190,3 +190,5 @@ class Configuration:
     services: tuple[Service, ...]
     limits: Limits
     timeouts: Timeouts
+    log_connects: bool = False
+    """Tell each connection when it begins, with the client and with the backend."""

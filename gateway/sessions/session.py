@@ -109,6 +109,7 @@ class Session(Performer):
         "_address",
         "_arrived",
         "_awaited_since",
+        "_backend_address",
         "_began",
         "_client",
         "_closed",
@@ -168,7 +169,9 @@ class Session(Performer):
         """When a session that has proven nothing ends, whatever trickles in."""
         self._closed_until = self._began + min(entrance.timeouts.preauth, entrance.timeouts.plaintext)
         """The same before TLS, where that is required."""
-        self._awaited_since = 0.0
+        self._awaited_since = self._began
+        self._backend_address: str | None = None
+        """What was reached last."""
         self._patience = Patience.CONNECT
         self._arrived = 0
         """Octets of a message since then."""
@@ -182,6 +185,7 @@ class Session(Performer):
         return leg
 
     def start(self) -> None:
+        self._events.emit("connected")
         self._client.start()
         self._report(self._negotiation.start)
 
@@ -203,6 +207,28 @@ class Session(Performer):
             if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
                 self._arrived += len(octets)
                 self._renew(self._reactor.seconds())
+
+    def _dialled(self, sock: Any) -> None:
+        assert self._attempt is not None
+        self._backend_address = self._attempt.reached.address
+        self._events.emit(
+            "backend-connected", phase="dialling", backend_address=self._backend_address, seconds=self._waited()
+        )
+        super()._dialled(sock)
+
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        if (side := self._side(leg)) is not None:
+            self._events.emit(
+                "secured",
+                phase="handshake",
+                leg=side.value,
+                tls=facts.version,
+                cipher=facts.cipher,
+                group=facts.group,
+                sni=facts.sni if side is Side.CLIENT else None,
+                seconds=self._waited(),
+            )
+        super().leg_secured(leg, facts)
 
     def leg_ended(self, leg: Leg, end: End) -> None:
         super().leg_ended(leg, end)
@@ -262,7 +288,14 @@ class Session(Performer):
             if note.event in self._entrance.said:
                 return
             self._entrance.said.add(note.event)
-        self._events.emit(note.event, phase=self._phase(), **dict(note.fields))
+        fields = dict(note.fields)
+        if note.event == "auth" and self._client.secured is not None:
+            fields["tls"] = self._client.secured.version
+        self._events.emit(note.event, phase=self._phase(), **fields)
+
+    def _waited(self) -> float:
+        """Seconds since the wait that is under way began."""
+        return round(float(self._reactor.seconds()) - self._awaited_since, 3)
 
     def _phase(self) -> str:
         return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
@@ -393,6 +426,7 @@ class Session(Performer):
                 sni=facts.sni if facts else None,
                 alpn=facts.alpn if facts else None,
                 certificate=_subject(facts),
+                backend_address=self._backend_address,
                 phase=self._phase(),
                 reason=self._reason,
                 detail=self._detail or None,

@@ -86,20 +86,44 @@ COMMON = (
     _BACKEND_ADDRESS,
 )
 """Fields that come first, where the scope of the event has them."""
+_TLS = (
+    _word("tls", "the version of TLS; absent: none"),
+    _word("cipher", "OpenSSL's name"),
+    _word("group", "of the key exchange, OpenSSL's name"),
+)
+_BACKEND_REACHED = Field("backend_address", Type.ADDRESS, "which address of the backend was reached last")
 
 _TABLE = (
     # --- sessions --------------------------------------------------------------------------------
+    Event(
+        "connected", Severity.INFO, "a client connected and was let in; only with `[gateway] log_connects = yes`",
+        scope=Scope.SESSION, budget=COSTS_NOTHING, optional=True,
+    ),
+    Event(
+        "secured", Severity.INFO, "a TLS handshake is finished, with the client or with the backend",
+        (
+            _word("leg", "`client` or `backend`"), *_TLS,
+            Field("sni", Type.TEXT, "the name that the client asked for"),
+            Field("seconds", Type.SECONDS, "how long the handshake took"),
+        ),
+        Scope.SESSION, COSTS_A_DIALOGUE,
+    ),
+    Event(
+        "backend-connected", Severity.INFO,
+        "a connection to the backend was made; only with `[gateway] log_connects = yes`",
+        (_BACKEND_REACHED, Field("seconds", Type.SECONDS, "how long it took to connect")),
+        Scope.SESSION, COSTS_NOTHING, optional=True,
+    ),
     Event(
         "session", Severity.INFO, "a session is over",
         (
             _word("protocol", "the service's protocol"),
             _word("policy", "`required`, `auth-only` or `optional`; `implicit` on implicit ports"),
-            _word("tls", "the version of TLS with the client; absent: it never used TLS"),
-            _word("cipher", "OpenSSL's name"),
-            _word("group", "of the key exchange, OpenSSL's name"),
+            *_TLS,
             Field("sni", Type.TEXT, "the name that the client asked for"),
             Field("alpn", Type.TEXT, "the protocol that was agreed on"),
             Field("certificate", Type.TEXT, "the common name of a verified client certificate"),
+            _BACKEND_REACHED,
             _word("reason", "the event that ended it, or a word of the list below"),
             _detail("more about the reason"),
             Field("received", Type.OCTETS, "from the client"),
@@ -119,6 +143,7 @@ _TABLE = (
                 "as no login",
             ),
             _word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
+            _word("tls", "the version of TLS with the client; absent: the login came in the clear"),
         ),
         Scope.SESSION, _of_a_login,
         cure="many failures of one client: fail2ban, or [limits] auth_failures_per_minute",

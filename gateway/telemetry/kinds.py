@@ -111,6 +111,8 @@ class Event:
     """It can be the `reason` of a session."""
     told: bool = True
     """False: it is a `reason` only, and has no line of its own."""
+    optional: bool = False
+    """Told only with `[gateway] log_connects = yes`; always counted."""
     once: bool = False
     """Told once for each backend."""
     blame: Blame = Blame.ADDRESS
@@ -123,3 +125,8 @@ class Event:
     @property
     def attack(self) -> bool:
         return self.ends is Outcome.ATTACK
+
+    @property
+    def failure(self) -> bool:
+        """The backend could not serve a client."""
+        return self.scope is Scope.BACKEND and self.ends is Outcome.BACKEND

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ..guard.limits import Client, client_key
 from .catalogue import budget_of
+from .catalogue import event as row
 from .kinds import Budget, Fields
 
 MINUTE = 60.0
@@ -37,6 +38,14 @@ class Teller(Protocol):
     def bound(self, **fields: object) -> Teller: ...
 
 
+Hear = Callable[[str, str, Fields], None]
+"""Event, service, fields."""
+
+
+def _unheard(event: str, service: str, fields: Fields) -> None:
+    pass
+
+
 class Summary:
     """What was told and what was not in this minute, for all events of the gateway.
 
@@ -44,9 +53,13 @@ class Summary:
     only with the next event; `flush` at the end.
     """
 
-    def __init__(self, events: Teller, seconds: Callable[[], float]) -> None:
+    def __init__(self, events: Teller, seconds: Callable[[], float], hear: Hear = _unheard) -> None:
+        """`hear` gets every event, told or not."""
+        self.optional = False
+        """Tell also the events that are optional (`[gateway] log_connects`)."""
         self._events = events
         self._seconds = seconds
+        self._hear = hear
         self._began = float("-inf")
         self._total = 0
         self._told: dict[Kind, int] = {}
@@ -56,7 +69,10 @@ class Summary:
 
     def lets(self, event: str, service: str, client: str, fields: Fields) -> bool:
         """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
+        self._hear(event, service, fields)
         self.tick()
+        if row(event).optional and not self.optional:
+            return False
         budget = budget_of(event, fields)
         if budget is None:
             return True
@@ -80,9 +96,11 @@ class Summary:
         if self._suppressed:
             kinds = sorted(self._suppressed.items(), key=lambda item: (-item[1], item[0]))
             worst = max(self._offenders, key=self._offenders.__getitem__, default=None)
+            count = sum(self._suppressed.values())
+            self._hear("suppressed", "", {"count": count})
             self._events.emit(
                 "suppressed",
-                count=sum(self._suppressed.values()),
+                count=count,
                 seconds=round(self._seconds() - self._began, 3),
                 clients=len(self._offenders),
                 worst=worst,

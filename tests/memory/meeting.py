@@ -19,6 +19,7 @@ from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.sessions.session import Entrance, Session
+from gateway.telemetry.catalogue import event as row
 from gateway.telemetry.events import FORMATS, Events
 from gateway.telemetry.kinds import Blame
 from gateway.wire.dialer import Dialer
@@ -130,6 +131,7 @@ class End:
 @dataclass(frozen=True)
 class Reached:
     host: str
+    address: str = "mail.example.test:25"
 
 
 class Call:
@@ -247,9 +249,14 @@ class Meeting:
             timeouts=timeouts or Timeouts(),
             dialer=cast(Dialer, self.dialer),
             accept_tls=self._accept_tls,
-            events=Events(self.lines.append, FORMATS["json"]),
+            events=Events(self._take, FORMATS["json"]),
             connect_tls=Towards(backend) if backend and backend.tls != "none" else None,
         )
+
+    def _take(self, line: str) -> None:
+        """As without `log_connects`."""
+        if not row(json.loads(line)["event"]).optional:
+            self.lines.append(line)
 
     def _accept_tls(self, address: str) -> TLSHalf:
         connection = SSL.Connection(self._context, None)

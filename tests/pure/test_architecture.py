@@ -31,6 +31,8 @@ PURE = (
     "gateway.guard.shared",
     "gateway.telemetry.catalogue",
     "gateway.telemetry.kinds",
+    "gateway.telemetry.meter",
+    "gateway.telemetry.metrics",
     "gateway.telemetry.summary",
     "gateway.sessions.agreed",
     "gateway.app.plan",

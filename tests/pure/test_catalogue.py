@@ -149,9 +149,9 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, reader.strings(first))
 
 
-EMITTERS = ("gateway.telemetry.summary", "gateway.protocol.filters", "gateway.sessions.session")
+EMITTERS = ("gateway.telemetry.summary", "gateway.protocol.filters")
 """Modules whose `emit` hands on what others told, or is something else; their own events are listed in OWN."""
-OWN = {"gateway.telemetry.summary": {"suppressed"}, "gateway.sessions.session": {"session"}}
+OWN = {"gateway.telemetry.summary": {"suppressed"}}
 
 
 def noted(arguments: list[ast.expr]) -> set[str]:

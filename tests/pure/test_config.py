@@ -397,7 +397,7 @@ SLIPS = {
     ),
     "option of a later version": (
         file(gateway="workers = 2"),
-        "[gateway] workers: unknown option; [gateway] takes hostname, drain or log",
+        "[gateway] workers: unknown option; [gateway] takes hostname, drain, log or log_connects",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),

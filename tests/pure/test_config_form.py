@@ -170,7 +170,7 @@ SLIPS = {
     ),
     "a name with a dot": (
         changed("log = json", "log.format = json"),
-        "gw.ini, line 2: [gateway] log.format: unknown option; [gateway] takes hostname, drain or log",
+        "gw.ini, line 2: [gateway] log.format: unknown option; [gateway] takes hostname, drain, log or log_connects",
     ),
 }
 

@@ -309,6 +309,28 @@ def test_offenders_are_counted_on_when_there_is_no_room_for_more(log: Log, monke
     assert (told["count"], told["clients"], told["worst_count"]) == (15, 2, 5)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_an_optional_event_is_told_only_where_that_is_wanted(log: Log, wanted: bool) -> None:
+    log.summary.optional = wanted
+    for _ in range(3):
+        log.session().emit("connected")
+    assert len(log.take()) == (3 if wanted else 0)
+    assert log.suppressed() is None
+
+
+def test_every_event_is_heard_whether_it_is_told_or_not() -> None:
+    heard: Counter[tuple[str, str]] = Counter()
+    log = Heard()
+    told = Summary(log, lambda: 0.0, lambda event, service, fields: heard.update([(event, service)]))
+    session = SummedEvents(log, told).bound(service="smtp", client="192.0.2.1")
+    for _ in range(1000):
+        session.emit("connected")
+        session.emit("tls-failed")
+    told.flush()
+    assert heard == {("connected", "smtp"): 1000, ("tls-failed", "smtp"): 1000, ("suppressed", ""): 1}
+    assert len(log.told) == COSTS_NOTHING.per_client + 1
+
+
 # --- the summary ---------------------------------------------------------------------------------
 
 

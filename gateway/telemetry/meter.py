@@ -1,0 +1,96 @@
+"""From events to metrics: every event is counted, also those that are not told in a flood."""
+
+from __future__ import annotations
+
+from .catalogue import event as row
+from .kinds import Fields
+from .metrics import OTHER, Counts
+
+
+class Meter:
+    """Hears every event with its service.  `counts` may be read at any time."""
+
+    __slots__ = ("_by_name", "counts")
+
+    def __init__(self, counts: Counts | None = None) -> None:
+        self.counts = Counts() if counts is None else counts
+        self._by_name = {
+            "connected": self._connected,
+            "session": self._session,
+            "secured": self._secured,
+            "auth": self._login,
+            "refused": self._refused,
+            "tls-failed": self._client_tls_failed,
+            "backend-tls-failed": self._backend_tls_failed,
+            "backend-connected": self._backend_connected,
+            "reload": self._reload,
+            "suppressed": self._suppressed,
+        }
+
+    def hear(self, event: str, service: str, fields: Fields) -> None:
+        found = row(event)
+        self.counts.add("events_total", (found.name or OTHER, found.severity.word))
+        if event in self._by_name:
+            self._by_name[event](service, fields)
+        if found.attack:
+            self.counts.add("attacks_total", (service, event))
+        if found.failure:
+            self.counts.add("backend_failures_total", (service, event))
+
+    def _connected(self, service: str, fields: Fields) -> None:
+        self.counts.add("connections_total", (service,))
+
+    def _session(self, service: str, fields: Fields) -> None:
+        counts = self.counts
+        ends = row(str(fields.get("reason"))).ends
+        counts.add("sessions_total", (service, _mode(fields), str(fields.get("phase")), ends.value if ends else OTHER))
+        counts.add("octets_total", (service, "received"), _number(fields, "received"))
+        counts.add("octets_total", (service, "sent"), _number(fields, "sent"))
+        if messages := _number(fields, "messages"):
+            counts.add("messages_total", (service,), messages)
+        counts.observe("session_seconds", (service,), _number(fields, "seconds"))
+
+    def _secured(self, service: str, fields: Fields) -> None:
+        leg = str(fields.get("leg"))
+        labels = (service, leg, *(str(fields.get(name) or "") for name in ("tls", "cipher", "group")))
+        self.counts.add("handshakes_total", labels)
+        self.counts.observe("handshake_seconds", (leg,), _number(fields, "seconds"))
+
+    def _login(self, service: str, fields: Fields) -> None:
+        self.counts.add("logins_total", (service, str(fields.get("result")), "yes" if fields.get("tls") else "no"))
+
+    def _refused(self, service: str, fields: Fields) -> None:
+        self.counts.add("refusals_total", (service, str(fields.get("limit"))))
+
+    def _client_tls_failed(self, service: str, fields: Fields) -> None:
+        self.counts.add("handshake_failures_total", (service, "client", _reason(fields)))
+
+    def _backend_tls_failed(self, service: str, fields: Fields) -> None:
+        # The detail holds names out of the backend's certificate.
+        self.counts.add("handshake_failures_total", (service, "backend", ""))
+
+    def _backend_connected(self, service: str, fields: Fields) -> None:
+        self.counts.add("backend_connects_total", (service,))
+        self.counts.observe("backend_connect_seconds", (service,), _number(fields, "seconds"))
+
+    def _reload(self, service: str, fields: Fields) -> None:
+        self.counts.add("reloads_total", (str(fields.get("result")),))
+
+    def _suppressed(self, service: str, fields: Fields) -> None:
+        self.counts.add("suppressed_lines_total", (), _number(fields, "count"))
+
+
+def _reason(fields: Fields) -> str:
+    """Without what stands in brackets: the name in a client's certificate."""
+    return str(fields.get("detail") or "").partition(" (")[0]
+
+
+def _mode(fields: Fields) -> str:
+    if not fields.get("tls"):
+        return "none"
+    return "implicit" if fields.get("policy") == "implicit" else "starttls"
+
+
+def _number(fields: Fields, name: str) -> float:
+    value = fields.get(name)
+    return value if isinstance(value, int | float) else 0
