@@ -13,7 +13,7 @@ CLIENTS = 5000
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits gateway.guard.shared \
     gateway.telemetry.events gateway.telemetry.summary gateway.sessions.agreed gateway.app.plan
 
-.PHONY: demo test lint completion bench fuzz soak slow octets cuts clean interop acceptance
+.PHONY: demo test lint completion deb wheels lock packages bench fuzz soak slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -54,13 +54,29 @@ cuts: $(VENV)/installed
 completion: $(VENV)/installed
 	PYTHONPATH=. $(VENV)/bin/python config/completion/generate.py
 
+# The Debian package for this system's python3, into dist/; needs debhelper, and the network for its Python packages.
+deb: $(VENV)/installed
+	config/packages/deb
+
+# Wheels of the gateway and of all it needs, for the image: buildah bud -f Containerfile .
+wheels: $(VENV)/installed
+	config/packages/wheels dist/wheels
+
+# Renew the versions that packages hold.
+lock: build/venv-lock/installed
+	config/packages/lock build/venv-lock/bin/pip-compile
+
+# Packages built and installed in Debian roots, run under systemd, as a container.  Needs root; ten minutes.
+packages: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m packages tests/packages $(PYTEST_ARGS)
+
 # Real clients and servers, each through the gateway; writes docs/compatibility.md.  Needs root.  Ten minutes, and as
 # much again the first time, when the packages are installed below build/.
 interop: $(VENV)/installed
 	$(VENV)/bin/python -m interop
 
 # Everything that takes long, one after the other; some three hours.
-acceptance: test interop
+acceptance: test packages interop
 	$(MAKE) soak MINUTES=30
 	$(MAKE) slow octets cuts
 	$(MAKE) fuzz MINUTES=30
@@ -85,6 +101,11 @@ $(TOOLS)/installed: Makefile
 $(FUZZER)/installed: Makefile
 	$(PYTHON) -m venv $(FUZZER)
 	$(FUZZER)/bin/python -m pip install --quiet --disable-pip-version-check atheris
+	touch $@
+
+build/venv-lock/installed: Makefile
+	$(PYTHON) -m venv build/venv-lock
+	build/venv-lock/bin/python -m pip install --quiet --disable-pip-version-check pip-tools
 	touch $@
 
 clean:
