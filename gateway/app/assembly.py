@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from ..config.addresses import collide
 from ..config.errors import StartError
-from ..config.values import Address, Backend, Configuration
+from ..config.values import Address, Backend, Configuration, UnixAddress
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
 from ..sessions.session import Entrance
@@ -23,7 +27,7 @@ from ..wire.tls.half import TLSHalf
 from ..wire.tls.renewal import Renewal
 from ..wire.tls.server import ServerTLS
 from ..wire.tls.towards import Towards
-from .plan import Moves, Opening, moves, openings, terms_at
+from .plan import Opening, moves, openings, terms_at
 
 Accept = Callable[[Entrance, socket.socket, Any], None]
 
@@ -37,6 +41,8 @@ class Door:
         """For those who connect from now on."""
         self._sockets = sockets
         self._listeners: list[Listener] = []
+        self._file = _file(opening.address)
+        """Of a UNIX socket: what was made for it."""
 
     @property
     def addresses(self) -> list[str]:
@@ -50,16 +56,46 @@ class Door:
             listener.start()
 
     def close(self) -> None:
+        """At once: whoever waits in the kernel's queue is reset."""
         for listener in self._listeners:
             listener.stop()
         for sock, _ in self._sockets:
             sock.close()
+
+    def retire(self) -> None:
+        """The address is wanted no more: whoever waits there already is served, and the file of a UNIX socket goes."""
+        for listener in self._listeners:
+            listener.finish()
+        match self.opening.address:
+            case UnixAddress(path=path) if self.is_there():
+                with suppress(OSError):
+                    os.unlink(path)
+        self.close()
+
+    def is_there(self) -> bool:
+        """Whether clients still find it: somebody may have removed or replaced the file of a UNIX socket."""
+        return self._file == _file(self.opening.address)
+
+    def share(self, shared: bool) -> None:
+        """Whether another socket of this process may be bound over it, as [::1]:25 is over 25."""
+        for sock, _ in self._sockets:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
 
     def _accept(self, accept: Accept, sock: socket.socket, address: Any) -> None:
         accept(self.entrance, sock, address)
 
     def _complain(self, complain: Callable[..., None], text: str, detail: str) -> None:
         complain("descriptors-exhausted", service=self.entrance.service, address=text, detail=detail)
+
+
+def _file(address: Address) -> tuple[int, int] | None:
+    match address:
+        case UnixAddress(path=path):
+            with suppress(OSError):
+                found = os.lstat(path)
+                return found.st_dev, found.st_ino
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,10 +139,15 @@ class Assembly:
     def watches(self) -> list[RelayWatch]:
         return [backend.watch for backend in self.backends.values() if backend.watch is not None]
 
-    def give_up(self) -> None:
-        """It will not be used."""
-        for door in self.opened:
-            door.close()
+    @property
+    def files(self) -> frozenset[Path]:
+        """Of trust anchors, whose content is in use."""
+        return frozenset(values.ca for values in self.backends if values.ca is not None)
+
+    def use(self) -> None:
+        """Every door leads to its new entrance from now on."""
+        for door, opening, entrance in self.doors:
+            door.opening, door.entrance = opening, entrance
 
 
 class Assembler:
@@ -118,9 +159,12 @@ class Assembler:
         self._events = events
         self._sessions = sessions
         self._renewal = renewal
+        self._rights = os.geteuid()
 
     def assemble(self, configuration: Configuration, before: Assembly | None = None) -> Assembly:
         """Raises StartError with one line; then nothing has changed."""
+        if before is None:
+            self._rights = os.geteuid()
         with self._renewal.trial():
             backends = {
                 values: self._backend(values, configuration, before)
@@ -208,24 +252,46 @@ class Assembler:
         before: Assembly | None,
     ) -> Assembly:
         old = () if before is None else before.doors
-        change: Moves = moves([opening for _, opening, _ in old], [opening for opening, _ in entrances])
+        change = moves([opening for _, opening, _ in old], [opening for opening, _ in entrances])
+        closed = [old[position][0] for position in change.closed]
+        kept = {new: old[position][0] for new, position in change.kept.items()}
+        # Nobody can connect to a UNIX socket whose file is gone.
+        lost = [position for position, door in kept.items() if not door.is_there()]
+        closed += [kept.pop(position) for position in lost]
         doors: list[tuple[Door, Opening, Entrance]] = []
         opened: list[Door] = []
         try:
             for position, (opening, entrance) in enumerate(entrances):
-                if position in change.kept:
-                    door = old[change.kept[position]][0]
-                else:
+                door = kept.get(position)
+                if door is None:
                     with _told(f"[service:{opening.service.name}]"):
-                        door = Door(opening, entrance, bind(opening.address))
+                        door = Door(opening, entrance, self._bind(opening.address, closed))
                     opened.append(door)
                 doors.append((door, opening, entrance))
-        except StartError:
+        except BaseException:
             for door in opened:
                 door.close()
             raise
-        closed = tuple(old[position][0] for position in change.closed)
-        return Assembly(configuration, backends, servers, tuple(doors), closed, tuple(opened))
+        return Assembly(configuration, backends, servers, tuple(doors), tuple(closed), tuple(opened))
+
+    def _bind(self, address: Address, closing: list[Door]) -> list[tuple[socket.socket, str]]:
+        """Sockets for an address, also where it overlaps with one that is about to be closed.  Raises BindError."""
+        rivals = [door for door in closing if collide(door.opening.address, address)]
+        for rival in rivals:
+            rival.share(True)
+        try:
+            return bind(address, shared=bool(rivals))
+        except BindError as error:
+            if error.number in (errno.EACCES, errno.EADDRINUSE) and self._rights != os.geteuid():
+                # The sockets of the start are root's, who may share them with nobody else.
+                raise BindError(
+                    f"{address}: the gateway has given up the rights to open it ({errno.errorcode[error.number]}); "
+                    "restart the gateway for this address"
+                ) from None
+            raise
+        finally:
+            for rival in rivals:
+                rival.share(False)
 
 
 def addresses(assembly: Assembly) -> list[Address]:

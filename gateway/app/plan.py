@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
 from ..config.values import TLS, Address, Backend, Configuration, Service
 from ..dialects.base import Policy, Terms
@@ -49,6 +50,27 @@ def terms_at(opening: Opening, configuration: Configuration) -> Terms:
         newlines=Newlines(service.newlines),
         submission=hands_in(service) and not backend.allow_relay,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What became of one reload."""
+
+    when: datetime
+    file: str = ""
+    problems: tuple[str, ...] = ()
+    """Why the new file is not used; empty where it is."""
+    changes: tuple[str, ...] = ()
+    """What differs from the file before: `[limits] changed`."""
+    opened: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    """Listening addresses."""
+    warnings: tuple[str, ...] = ()
+    """What could not be read again, and is served as it was."""
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
 
 
 # --- from one plan to the next -----------------------------------------------------------------------

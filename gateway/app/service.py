@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
+from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration, SystemdAddress
 from ..guard.memory import Room
-from ..telemetry.events import Events
+from ..telemetry.events import FORMATS, Events
 from ..telemetry.meter import Meter
 from ..telemetry.summary import Summary, SummedEvents
 from ..wire.listener import inherited
@@ -19,6 +22,8 @@ from .assembly import Assembler, Assembly, Door, addresses
 from .crowd import Crowd
 from .ending import Ending
 from .every import Every
+from .plan import Reload, changes
+from .source import Source
 
 TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
@@ -34,10 +39,15 @@ class Gateway(Service):
     after the stop at the latest.
     """
 
-    def __init__(self, configuration: Configuration, events: Events, reactor: Any = None) -> None:
+    def __init__(
+        self, configuration: Configuration, events: Events, reactor: Any = None, source: Source | None = None
+    ) -> None:
+        """`source`: the file, for those who want it read again."""
         self._configuration = configuration
         self._events = events
         self._given_reactor = reactor
+        self._source = source
+        self.last_reload: Reload | None = None
         self._renewal = Renewal(events.emit, hostname=configuration.hostname)
         # No clock before twistd's -r has chosen one.
         self.meter = Meter()
@@ -56,6 +66,17 @@ class Gateway(Service):
             self._given_reactor = reactor
         return self._given_reactor
 
+    @property
+    def assembly(self) -> Assembly:
+        """What runs."""
+        assert self._assembly is not None, "nothing was bound yet"
+        return self._assembly
+
+    @property
+    def certificate_files(self) -> frozenset[Path]:
+        """What certificates and keys are served from."""
+        return self._renewal.files
+
     # --- start -------------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
@@ -64,7 +85,6 @@ class Gateway(Service):
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
-        assert self._assembly is not None
         self.crowd = Crowd(self._reactor, self._summed, self._configuration.limits, self._gone)
         self._ending = Ending(self._reactor, self.crowd, self._events)
         super().startService()
@@ -77,9 +97,9 @@ class Gateway(Service):
         self._tell_unreadable()
         self._tell_unused()
         self._renewal.tell_together()
-        for watch in self._assembly.watches:
+        for watch in self.assembly.watches:
             watch.start()
-        for door in self._assembly.opened:
+        for door in self.assembly.opened:
             self._open(door)
 
         # What is there now stays; no collection need look through it again.
@@ -102,8 +122,7 @@ class Gateway(Service):
 
     def _tell_unused(self) -> None:
         """Connections to a socket that systemd passed and nobody accepts from would wait for ever."""
-        assert self._assembly is not None
-        used = {address.name for address in addresses(self._assembly) if isinstance(address, SystemdAddress)}
+        used = {address.name for address in addresses(self.assembly) if isinstance(address, SystemdAddress)}
         for name, place in inherited():
             if name not in used:
                 self._events.emit(
@@ -113,12 +132,75 @@ class Gateway(Service):
                     cure=f"write systemd:{name} in the starttls or implicit of a service, or disable its .socket unit",
                 )
 
-    def reread(self) -> None:
-        """SIGHUP: look at all certificates now, and tell what is refused."""
+    # --- reload ------------------------------------------------------------------------------
+
+    def reload(self) -> Reload:
+        """Read the file again and use it: all of it, or nothing where anything in it cannot be used.
+
+        Certificates that have changed are served in either case, and so is what was served of those that are bad now.
+        """
         self._tell_unreadable()
         # What is refused is told when it is found a second time, for a pair is two files.  Now both are there.
         self._renewal.look()
         self._renewal.look()
+        outcome = self.last_reload = self._reload()
+        self._events.emit(
+            "reload",
+            result="ok" if outcome.good else "refused",
+            problems=len(outcome.problems) or None,
+            detail=" | ".join(outcome.problems or outcome.changes) or None,
+            opened=" ".join(outcome.opened) or None,
+            closed=" ".join(outcome.closed) or None,
+        )
+        return outcome
+
+    def _reload(self) -> Reload:
+        now = datetime.now(timezone.utc)
+        if self._source is None or self._assembly is None:
+            return Reload(now, problems=("there is no configuration file to be read",))
+        file = self._source.path
+        if not self.running:
+            return Reload(now, file, ("the gateway is about to stop",))
+        before, loaded = self._assembly, self._renewal.files | self._assembly.files
+        try:
+            configuration = self._source.again(loaded)
+            assembly = self._assembler.assemble(configuration, before)
+        except ConfigurationError as wrong:
+            return Reload(now, file, tuple(wrong.problems))
+        except StartError as wrong:
+            return Reload(now, file, (f"{file}: {wrong}",))
+        self._use(assembly, before)
+        return Reload(
+            now,
+            file,
+            changes=changes(before.configuration, configuration),
+            opened=tuple(address for door in assembly.opened for address in door.addresses),
+            closed=tuple(address for door in assembly.closed for address in door.addresses),
+            warnings=tuple(self._renewal.refused),
+        )
+
+    def _use(self, assembly: Assembly, before: Assembly) -> None:
+        """Nothing in here can fail for a reason that lies in the file."""
+        configuration = assembly.configuration
+        self._assembly, self._configuration = assembly, configuration
+        self._events.form = FORMATS[configuration.log]
+        self._summary.optional = configuration.log_connects
+        for door in assembly.closed:
+            door.retire()
+        assembly.use()
+        for door in assembly.opened:
+            self._open(door)
+        for watch in before.watches:
+            if watch not in assembly.watches:
+                watch.stop()
+        for watch in assembly.watches:
+            if watch not in before.watches:
+                watch.start()
+        self.crowd.limit(configuration.limits)
+        self._renewal.hostname = configuration.hostname
+        self._renewal.keep(assembly.servers.values())
+        self._renewal.tell_together()
+        self._tell_unused()
 
     def _tell_unreadable(self) -> None:
         for line in self._renewal.still_readable():
@@ -128,10 +210,9 @@ class Gateway(Service):
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
-        assert self._assembly is not None
-        for door, _, _ in self._assembly.doors:
+        for door, _, _ in self.assembly.doors:
             door.close()
-        for watch in self._assembly.watches:
+        for watch in self.assembly.watches:
             watch.stop()
         stopped = self._ending.begin(self._configuration.drain)
         if stopped is None:

@@ -23,6 +23,7 @@ from ..config.errors import StartError
 from ..telemetry.events import Events, Format
 from ..telemetry.log import Observer, Output, tell_twisted
 from . import rights
+from .plan import Reload
 from .signals import Signals
 
 _log = Logger(namespace="gateway")
@@ -32,8 +33,8 @@ _log = Logger(namespace="gateway")
 class Attentive(Protocol):
     """A service that signals mean something to."""
 
-    def reread(self) -> None:
-        """SIGHUP: read what may have changed."""
+    def reload(self) -> Reload:
+        """SIGHUP: read what may have changed, the configuration file too."""
 
     def hurry(self) -> None:
         """A second SIGTERM or SIGINT: do not wait for anybody any more."""
@@ -49,7 +50,6 @@ class Startup(MultiService):
     def __init__(self, twistd: Mapping[str, Any], form: Format, signals: Signals | None = None) -> None:
         super().__init__()
         self._twistd = twistd
-        self._form = form
         self._signals = signals or Signals()
         self._output: Output | None = None
         """The log, where it is ours."""
@@ -67,7 +67,7 @@ class Startup(MultiService):
             if not (self._twistd["logger"] or self._twistd["syslog"]):
                 self._output = self._open_log()
                 self._sink = self._output.write
-                parent.setComponent(ILogObserver, Observer(self._output, self._form))
+                parent.setComponent(ILogObserver, Observer(self.events))
             if not self._twistd["nodaemon"]:
                 self._foreground = _Foreground(self._signals)
         super().setServiceParent(parent)
@@ -133,10 +133,11 @@ class Startup(MultiService):
         match number:
             case Number.SIGHUP:
                 log = self._reopen()
-                for service in self._attentive():
-                    service.reread()
-                detail = "the configuration file is not read again; restart the gateway for that"
-                self.events.emit("signal", signal=number.name, certificates="read", log=log, detail=detail)
+                used = [service.reload().good for service in self._attentive()]
+                configuration = "used" if all(used) else "refused"
+                self.events.emit(
+                    "signal", signal=number.name, configuration=configuration, certificates="read", log=log
+                )
             case Number.SIGUSR1:
                 self.events.emit("signal", signal=number.name, log=self._reopen())
             case _:

@@ -9,11 +9,11 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from .. import __version__
-from ..config import DEFAULT_FILE, ConfigurationError, load
-from ..dialects import DIALECTS
+from ..config import DEFAULT_FILE, ConfigurationError
 from ..telemetry.events import FORMATS
 from .rights import complaint, gid_of, uid_of
 from .signals import Signals
+from .source import Source
 from .startup import Startup
 
 # Nothing in here may import the reactor, for `twistd -r` chooses it, nor open a socket, for twistd has not forked yet:
@@ -66,13 +66,15 @@ def makeService(options: Options) -> IService:
         startup = Startup(runner, FORMATS["text"], signals)
         demo.make_service(startup.events).setServiceParent(startup)
         return startup
+    chroot = runner.get("chroot")
+    source = Source(options["config"], str(chroot) if chroot else None)
     try:
-        configuration = load(options["config"], DIALECTS)
+        configuration = source.first()
     except ConfigurationError as wrong:
         print(*wrong.problems, sep="\n", file=sys.stderr)
         raise SystemExit(1) from None
     from .service import Gateway
 
     startup = Startup(runner, FORMATS[configuration.log], signals)
-    Gateway(configuration, startup.events).setServiceParent(startup)
+    Gateway(configuration, startup.events, source=source).setServiceParent(startup)
     return startup

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -17,13 +17,23 @@ DEFAULT_FILE = "/etc/starttls-gateway/gateway.ini"
 """The file that is read where none is named."""
 
 
-def load(path: str | Path, protocols: Mapping[str, Traits]) -> Configuration:
+def load(
+    path: str | Path,
+    protocols: Mapping[str, Traits],
+    loaded: Collection[Path] = (),
+    cure: str = "name a file that the gateway may read when it starts",
+) -> Configuration:
     """Read the file and look whether the files that it names can be read.
 
-    Relative names in it begin at its own directory, for a daemon has no other that it stays in.
+    Relative names in it begin at its own directory, for a daemon has no other that it stays in.  `loaded`: files that
+    need not be readable, because their content is in use already.  `cure`: what to do about one that must be.
     Raises ConfigurationError with every problem that was found.
     """
-    machine = Machine(Path(path).absolute().parent, complaint=_complaint, is_local=_is_local)
+
+    def complaint(file: Path) -> str | None:
+        return None if file in loaded else _complaint(file, cure)
+
+    machine = Machine(Path(path).absolute().parent, complaint=complaint, is_local=_is_local)
     return parse(_text(path), str(path), protocols, machine)
 
 
@@ -41,12 +51,12 @@ def _text(path: str | Path) -> str:
         raise ConfigurationError([f"{path}: octet {wrong.start + 1} is not UTF-8; save the file as UTF-8"]) from None
 
 
-def _complaint(path: Path) -> str | None:
+def _complaint(path: Path, cure: str) -> str | None:
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as wrong:
-        return f"{wrong.strerror}; name a file that the gateway may read when it starts"
+        return f"{wrong.strerror}; {cure}"
     return None
 
 

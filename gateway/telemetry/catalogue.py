@@ -336,6 +336,7 @@ _TABLE = (
         "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
         (
             _word("signal", "its name"),
+            _word("configuration", "`used`: the new file is in use; `refused`: it is not, see `reload`"),
             _word("certificates", "`read`"),
             _word(
                 "log",
@@ -344,6 +345,17 @@ _TABLE = (
             ),
             _detail("what it did not do"),
         ),
+    ),
+    Event(
+        "reload", Severity.NOTICE, "the configuration file was read again ([operation.md](operation.md))",
+        (
+            _word("result", "`ok`: all of it is in use; `refused`: nothing of it is, and the old one is kept"),
+            Field("problems", Type.INTEGER, "what is wrong with the new file: so many mistakes"),
+            _detail("these mistakes; or the sections that have changed"),
+            Field("opened", Type.TEXT, "addresses that are listened on from now on"),
+            Field("closed", Type.TEXT, "addresses that are listened on no more"),
+        ),
+        cure="`starttls-gateway check FILE` lists all mistakes; mend them and reload again",
     ),
     Event(
         "stopping", Severity.NOTICE,

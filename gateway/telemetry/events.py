@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import accumulate
 
+Fields = Mapping[str, object]
+
 LIMIT = 1024
 """Octets of a field's value as it stands in the line: long enough for every honest one (attacks: log flooding)."""
 
@@ -109,13 +111,24 @@ FORMATS = {
 """By the words of `[gateway] log`."""
 
 
+class _Output:
+    """What all events that came of one have in common."""
+
+    __slots__ = ("clock", "form", "sink")
+
+    def __init__(self, sink: Callable[[str], None], form: Format, clock: Callable[[], float]) -> None:
+        self.sink = sink
+        self.form = form
+        self.clock = clock
+
+
 class Events:
     """Where events are told: `emit("session", reason="quit")` hands one line to the sink.
 
     Field names are ours and go into the line as they are; values are anybody's.
     """
 
-    __slots__ = ("_clock", "_constant", "_format", "_limit", "_sink")
+    __slots__ = ("_constant", "_limit", "_output")
 
     def __init__(
         self,
@@ -123,22 +136,37 @@ class Events:
         form: Format = FORMATS["text"],
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,
-        constant: str = "",
     ) -> None:
-        self._sink = sink
-        self._format = form
-        self._clock = clock
+        self._output = _Output(sink, form, clock)
+        self._constant: Fields = {}
         self._limit = limit
-        self._constant = constant
+
+    @property
+    def form(self) -> Format:
+        """How lines are written; another one holds from now on, also for what was bound before."""
+        return self._output.form
+
+    @form.setter
+    def form(self, form: Format) -> None:
+        self._output.form = form
 
     def emit(self, event: str, **fields: object) -> None:
-        rest = self._constant + self._format.fields(fields, self._limit)
-        self._sink(self._format.line(_moment(self._clock()), event, rest))
+        output = self._output
+        rest = output.form.fields({**self._constant, **fields}, self._limit)
+        output.sink(output.form.line(_moment(output.clock()), event, rest))
 
     def bound(self, **fields: object) -> Events:
-        """The same, with these fields first in every event; they are formatted once."""
-        constant = self._constant + self._format.fields(fields, self._limit)
-        return Events(self._sink, self._format, self._clock, self._limit, constant)
+        """The same, with these fields first in every event."""
+        return self._like({**self._constant, **fields}, self._limit)
+
+    def limited(self, limit: int) -> Events:
+        """The same, with so many octets for a value."""
+        return self._like(self._constant, limit)
+
+    def _like(self, constant: Fields, limit: int) -> Events:
+        events = Events.__new__(Events)
+        events._output, events._constant, events._limit = self._output, constant, limit
+        return events
 
 
 def _moment(seconds: float) -> str:

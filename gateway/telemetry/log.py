@@ -11,7 +11,7 @@ from contextlib import suppress
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from zope.interface import implementer
 
-from .events import Events, Format
+from .events import Events
 
 # A traceback tells most in its last line: room for a hundred frames.
 _LONGEST_MESSAGE = 16384
@@ -114,8 +114,8 @@ def _is_open_to_others(directory: str) -> bool:
 class Observer:
     """Turns what Twisted, or anybody through it, has to say into `event=log` lines, tracebacks included."""
 
-    def __init__(self, output: Output, form: Format) -> None:
-        self._events = Events(output.write, form, limit=_LONGEST_MESSAGE)
+    def __init__(self, events: Events) -> None:
+        self._events = events.limited(_LONGEST_MESSAGE)
 
     def __call__(self, event: LogEvent) -> None:
         message = eventAsText(event, includeTimestamp=False, includeSystem=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import sys
@@ -37,6 +38,11 @@ _log = Logger()
 
 class BindError(Exception):
     """An address cannot be listened on; the text is one line: which, why, and the cure."""
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        """`number`: the errno, 0 where there is none."""
+        super().__init__(text)
+        self.number = number
 
 
 class Delayed(Protocol):
@@ -105,6 +111,16 @@ class Listener:
             os.close(self._reserve)
             self._reserve = None
         self._socket.close()
+
+    def finish(self) -> None:
+        """Hand on whoever waits in the kernel's queue, and then stop."""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        for _ in range(BACKLOG // ACCEPTS):
+            if self._stopped or self._need or not waiting.poll(0):
+                break
+            self.doRead()
+        self.stop()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -183,8 +199,10 @@ class Listener:
 # --- binding -------------------------------------------------------------------------------------
 
 
-def bind(address: Address) -> list[tuple[socket.socket, str]]:
+def bind(address: Address, *, shared: bool = False) -> list[tuple[socket.socket, str]]:
     """Listening sockets for one address of the configuration, each with its address as text.
+
+    `shared`: a socket of this process that has SO_REUSEPORT set may listen there too.
 
     A bare port means all IPv4 and all IPv6 addresses: two sockets, or one where the machine lacks a family.
     Port 0 is one port of the kernel's choice.  Blocks while a host name is resolved.  Raises BindError.
@@ -193,9 +211,9 @@ def bind(address: Address) -> list[tuple[socket.socket, str]]:
         case TCPAddress(host=None, port=0):
             return _bind_any_port()
         case TCPAddress(host=None, port=port):
-            return _bind_all(address, [("0.0.0.0", port), ("::", port)])
+            return _bind_all(address, [("0.0.0.0", port), ("::", port)], shared=shared)
         case TCPAddress(host=str(host), port=port):
-            return _bind_all(address, [(one, port) for one in _resolve(address, host)])
+            return _bind_all(address, [(one, port) for one in _resolve(address, host)], shared=shared)
         case UnixAddress(path=path):
             return [(_bind_unix(address, path), f"unix:{path}")]
         case SystemdAddress(name=name):
@@ -217,7 +235,7 @@ def _bind_any_port() -> list[tuple[socket.socket, str]]:
 
 
 def _bind_all(
-    address: TCPAddress, places: Sequence[tuple[str, int]], optional: bool = False
+    address: TCPAddress, places: Sequence[tuple[str, int]], optional: bool = False, shared: bool = False
 ) -> list[tuple[socket.socket, str]]:
     """Bind every place; a family that the machine lacks does not matter as long as there is another."""
     bound: list[tuple[socket.socket, str]] = []
@@ -225,7 +243,7 @@ def _bind_all(
     try:
         for host, port in places:
             try:
-                sock = _bind_tcp(host, port)
+                sock = _bind_tcp(host, port, shared)
             except OSError as error:
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
@@ -241,7 +259,7 @@ def _bind_all(
     return bound
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_tcp(host: str, port: int, shared: bool = False) -> socket.socket:
     family, _kind, _protocol, _name, place = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
     )[0]
@@ -249,6 +267,8 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # IPv4 has a socket of its own, so that an IPv4 client has an IPv4 address.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -381,4 +401,4 @@ def _bind_error(address: Address, error: OSError) -> BindError:
     cures = {**_CURES, **_UNIX_CURES} if isinstance(address, UnixAddress) else _CURES
     # Python's own "AF_UNIX path too long" has no number.
     why = f"{error.strerror} ({errno.errorcode.get(number, number)})" if error.strerror else str(error)
-    return BindError(f"{address}: {why}: {cures.get(number, 'choose another address')}")
+    return BindError(f"{address}: {why}: {cures.get(number, 'choose another address')}", number)

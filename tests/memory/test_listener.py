@@ -309,7 +309,7 @@ def test_a_port_that_the_other_family_has_already_is_not_taken(opened: Open, mon
     real = module._bind_tcp
     tries: list[int] = []
 
-    def busy(host: str, port: int) -> socket.socket:
+    def busy(host: str, port: int, shared: bool = False) -> socket.socket:
         if host == "::":
             tries.append(port)
             if len(tries) < 3:
@@ -325,7 +325,7 @@ def test_a_port_that_the_other_family_has_already_is_not_taken(opened: Open, mon
 def test_no_port_for_both_families_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._bind_tcp
 
-    def busy(host: str, port: int) -> socket.socket:
+    def busy(host: str, port: int, shared: bool = False) -> socket.socket:
         if host == "::":
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         return real(host, port)
@@ -348,7 +348,7 @@ def test_a_foreign_address_says_that_it_is_not_ours() -> None:
 
 
 def test_a_port_of_root_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(host: str, port: int) -> socket.socket:
+    def refuse(host: str, port: int, shared: bool = False) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(module, "_bind_tcp", refuse)

@@ -253,9 +253,10 @@ def launch(
     options: Mapping[str, Mapping[str, str]] | None = None,
     descriptors: int | None = None,
     summed: bool = False,
+    user: str = "",
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
-    `summed`, every event is told, for to the gateway the tests are a flood."""
+    `summed`, every event is told, for to the gateway the tests are a flood.  `user`: whom it becomes."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {"hostname": "gw.example.test", "drain": "2 s"},
         "tls": {"certificate": str(identity.certificate)},
@@ -279,6 +280,7 @@ def launch(
         [
             *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
             *("-n", "--pidfile=", "starttls-gateway", "--config", str(file)),
+            *((f"--uid={user}",) if user else ()),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

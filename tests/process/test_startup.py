@@ -521,7 +521,7 @@ def test_T21_log_and_pidfile_work_as_another_user(
     old = daemon.rotate()
     os.kill(daemon.pid, number)
     daemon.stop()
-    assert daemon.said()[0]["event"] in ("signal", "certificate")
+    assert daemon.said()[0]["event"] in ("signal", "certificate", "reload")
     assert daemon.said()[-1]["message"] == "Server Shut Down."
     assert "Server Shut Down." not in old.read_text()
     assert not daemon.pidfile.exists()
