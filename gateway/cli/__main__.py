@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
+from .probe import command as probe
 from .report import Paint, in_json, in_words
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; by default, the user's own")
     checking.set_defaults(error=checking.error)
+    probe.add(commands)
     return parser
 
 
@@ -182,6 +184,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if given.command == "probe":
+        return _guarded(lambda: probe.run(given, _say, _paint))
     if given.json and not given.live:
         given.error("--json goes with --live")
     if given.gid is not None and given.uid is None:
@@ -193,8 +197,13 @@ def _main(arguments: Sequence[str] | None) -> int:
             group_of(uid)
     except ValueError as wrong:
         given.error(str(wrong))
+    return _guarded(lambda: check(given.file, given.live, given.json, uid, gid))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """Its exit status, or that of somebody who was broken off or is not heard."""
     try:
-        return check(given.file, given.live, given.json, uid, gid)
+        return work()
     except _Unheard as wrong:
         if not str(wrong):
             return BROKEN_PIPE

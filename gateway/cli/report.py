@@ -226,25 +226,25 @@ def _block(report: Report, paint: Paint) -> Iterable[str]:
     for one in report.lazy:
         yield from _lazily(one)
     for line in report.welcome or report.greeting:
-        yield from _row("greeting", line)
-    yield from _row("tls", _tls(report))
+        yield from row("greeting", line)
+    yield from row("tls", _tls(report))
     if report.certificate is not None:
-        yield from _row("certificate", _certificate(report.certificate))
-    yield from _row("identity", _identity(report))
+        yield from row("certificate", _certificate(report.certificate))
+    yield from row("identity", _identity(report))
     if report.login is not None:
-        yield from _row("login", _login(report.login))
+        yield from row("login", _login(report.login))
     if report.sending is not None:
-        yield from _row("sending", _sending(report.sending))
+        yield from row("sending", _sending(report.sending))
     if report.relay is not None:
-        yield from _row("relay", _relay(report.relay, report.sending))
+        yield from row("relay", _relay(report.relay, report.sending))
     yield from _capabilities(report, paint)
     for problem in report.problems:
         detail = f"{problem.problem}: {problem.detail}" if problem.detail else problem.problem
-        yield from (paint.red(line) for line in _row("wrong", detail))
-        yield from _row("cure", problem.cure)
+        yield from (paint.red(line) for line in row("wrong", detail))
+        yield from row("cure", problem.cure)
     for warning in report.warnings:
-        yield from _row("warning", f"{warning.problem}: {warning.detail}")
-        yield from _row("cure", warning.cure)
+        yield from row("warning", f"{warning.problem}: {warning.detail}")
+        yield from row("cure", warning.cure)
 
 
 def _heading(report: Report, paint: Paint) -> str:
@@ -256,7 +256,7 @@ def _heading(report: Report, paint: Paint) -> str:
     return f"{rule * 2} {paint.bold(title)} {filling} {(paint.green if report.good else paint.red)(word)}"
 
 
-def _row(label: str, text: str) -> Iterable[str]:
+def row(label: str, text: str) -> Iterable[str]:
     lines = textwrap.wrap(text, WIDTH - LABEL, break_on_hyphens=False) or [""]
     yield f"{label:<{LABEL}}{lines[0]}".rstrip()
     for line in lines[1:]:
@@ -288,13 +288,13 @@ def _identity(report: Report) -> str:
 
 def _lazily(lazy: Lazy) -> Iterable[str]:
     """The dialogue as a client has it."""
-    yield from _row(
+    yield from row(
         "lazy",
         f"on {', '.join(lazy.listeners)}: the gateway greets by itself, and connects when a command needs the backend",
     )
     for line in lazy.greeting:
-        yield from _row("  greeting", line)
-    yield from _row("  before TLS", ", ".join(lazy.capabilities or ()) or "no capabilities")
+        yield from row("  greeting", line)
+    yield from row("  before TLS", ", ".join(lazy.capabilities or ()) or "no capabilities")
 
 
 def _login(login: Login) -> str:
@@ -327,7 +327,7 @@ def _relay(relay: Relay, sending: Sending | None) -> str:
 def _capabilities(report: Report, paint: Paint) -> Iterable[str]:
     if report.offered is None and report.shown is None:
         if report.greeting:
-            yield from _row("capabilities", "none: the backend lists none")
+            yield from row("capabilities", "none: the backend lists none")
         return
     label = "capabilities"
     colours: dict[str, Callable[[str], str]] = {"-": paint.red, "+": paint.green, " ": str}
@@ -335,4 +335,4 @@ def _capabilities(report: Report, paint: Paint) -> Iterable[str]:
         yield f"{label:<{LABEL}}" + colours[sign](f"{sign} {name}".rstrip())
         label = ""
     if label:
-        yield from _row(label, "none")
+        yield from row(label, "none")

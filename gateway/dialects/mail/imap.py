@@ -1114,6 +1114,6 @@ DIALECT = Dialect(
         injected=b"sgw3 NOOP",
         complete=lambda command, heard: not command or not heard.split(b"\r\n")[-2].startswith(b"* "),
         agrees=lambda reply: reply.split(b"\r\n")[-2].upper().startswith((b"* OK", b"SGW2 OK")),
-        attempts=(Attempt(b"sgw4 AUTHENTICATE PLAIN", lambda reply: reply.startswith(b"+"), b"*"),),
+        attempts=(Attempt(b"sgw4 AUTHENTICATE PLAIN", lambda reply: reply.startswith((b"+", b"sgw4 OK")), b"*"),),
     ),
 )

@@ -675,12 +675,12 @@ DIALECT = Dialect(
         port=110,
         implicit=frozenset({995}),
         starttls=b"STLS",
-        injected=b"NOOP",
+        injected=b"CAPA",
         complete=lambda command, heard: command != b"CAPA" or not _agrees(heard) or heard.endswith(b"\r\n.\r\n"),
         agrees=_agrees,
         # USER comes last: behind it some servers hear nothing but PASS.
         attempts=(
-            Attempt(b"AUTH PLAIN", lambda reply: reply.startswith(b"+ "), b"*"),
+            Attempt(b"AUTH PLAIN", lambda reply: reply.startswith(b"+"), b"*"),
             Attempt(b"USER starttls-gateway-probe", _agrees),
         ),
     ),

@@ -943,7 +943,8 @@ DIALECT = Dialect(
         complete=lambda command, heard: _LAST_LINE.search(heard) is not None,
         agrees=lambda reply: reply.startswith(b"220"),
         attempts=tuple(
-            Attempt(b"AUTH " + name, lambda reply: reply.startswith(b"334"), b"*") for name in (b"PLAIN", b"LOGIN")
+            Attempt(b"AUTH " + name, lambda reply: reply.startswith((b"334", b"235")), b"*")
+            for name in (b"PLAIN", b"LOGIN")
         ),
         masked=lambda capabilities: any(map(_MASKED.match, capabilities)),
     ),

@@ -157,7 +157,7 @@ def client_context(wanted: BackendTLS) -> SSL.Context:
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(ENABLE_PARTIAL_WRITE)
     if wanted.ca is not None:
-        _trust(context, wanted.ca)
+        trust(context, wanted.ca)
     elif wanted.verify == "yes":
         context.set_default_verify_paths()
     # Refuses every connection that `connecting` did not make.
@@ -178,7 +178,8 @@ def connecting(context: SSL.Context, wanted: BackendTLS) -> SSL.Connection:
     return connection
 
 
-def _trust(context: SSL.Context, authorities: Path) -> None:
+def trust(context: SSL.Context, authorities: Path) -> None:
+    """Trust these and nobody else.  Raises CertificateError."""
     files.certificates(authorities, "it must be a PEM file of CA certificates")
     try:
         context.load_verify_locations(str(authorities))

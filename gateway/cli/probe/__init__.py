@@ -1,0 +1,1 @@
+"""`starttls-gateway probe`: any server from outside, as a client sees it."""
