@@ -13,7 +13,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from ..config.values import Limits as Values
-from ..dialects.base import REFUSED
+from ..dialects.conversation import REFUSED
 from ..guard.limits import Limits, Refusal, Stay, affordable, client_key, matters
 from ..protocol.proxyprotocol import canonical
 from ..sessions.session import Entrance, Session

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from ..config.values import TLS, Address, Backend, Configuration, Service
 from ..dialects.base import Policy, Terms
-from ..protocol.filters import Newlines
 from ..sessions.agreed import hands_in, terms_of_errands
 
 
@@ -46,8 +45,7 @@ def terms_at(opening: Opening, configuration: Configuration) -> Terms:
         lazy=backend.lazy,
         bad_commands=configuration.limits.bad_commands,
         failed_logins=configuration.limits.auth_failures_per_session,
-        received=service.received,
-        newlines=Newlines(service.newlines),
+        options=dict(service.options),
         submission=hands_in(service) and not backend.allow_relay,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar
@@ -35,7 +35,6 @@ from .tls import MISSING, TLSOptions, read_tls
 from .values import Address, Backend, Configuration, Limits, Service, TCPAddress, Timeouts, Traits
 
 _POLICIES = ("required", "auth-only", "optional")
-_NEWLINES = ("normalize", "reject", "pass")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts")
@@ -213,10 +212,7 @@ class _Reader:
         if "policy" in section.options and "starttls" not in section.options:
             section.wrong("policy", "is for plaintext ports, and this service has none; remove it, or add starttls")
         defaults = traits.policies if traits is not None else {}
-        received = section.take("received", yes_or_no, True)
-        newlines = section.take("newlines", choice(*_NEWLINES), "normalize")
-        if traits is not None:
-            self._check_options(section, protocol, {"received", "newlines"} - traits.options)
+        options = self._own_options(section, protocol, traits)
         accept_proxy = section.take("accept_proxy", several(network), ())
         backend = self._named_backend(section)
         if traits is not None and backend.name in self._backends:
@@ -231,16 +227,22 @@ class _Reader:
             tuple(policy or _default_policy(address, defaults) for address in starttls),
             backend,
             tls,
-            received,
-            newlines,
             accept_proxy,
+            options,
         )
 
-    def _check_options(self, section: Section, protocol: str, foreign: Collection[str]) -> None:
-        for option in section.options:
-            if option in foreign:
-                whose = [other for other, traits in self._protocols.items() if option in traits.options]
-                section.wrong(option, f"{protocol} has no such option, only {any_of(whose)} has; remove it")
+    def _own_options(self, section: Section, protocol: str, traits: Traits | None) -> tuple[tuple[str, str], ...]:
+        """The options that not every protocol has, by name."""
+        own = {} if traits is None else traits.options
+        owners: dict[str, list[str]] = {}
+        for other, theirs in self._protocols.items():
+            for option in theirs.options.keys() - own.keys():
+                owners.setdefault(option, []).append(other)
+        for option, others in owners.items():
+            section.take(option, str, "")
+            if option in section.options and traits is not None:
+                section.wrong(option, f"{protocol} has no such option, only {any_of(others)} has; remove it")
+        return tuple((option, section.take(option, choice(*words), words[0])) for option, words in own.items())
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
         """What a backend may be asked to do depends on the protocols that are spoken to it."""
@@ -253,8 +255,7 @@ class _Reader:
             fault = f"eager is not possible for the starttls ports of [{service}]"
             why = "identity = proxy-v2 tells the client's TLS version, which is not known before TLS"
             section.wrong("connect", f"{fault}: {why}; write connect = lazy")
-        # Whoever takes in mail from strangers to hand it on owes it a trace (RFC 5321 4.4); nobody else relays.
-        if "allow_relay" in section.options and "received" not in traits.options:
+        if "allow_relay" in section.options and not traits.relays:
             section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")
 
     def _named_backend(self, section: Section) -> Backend:

@@ -50,8 +50,8 @@ class Traits(Protocol):
     """What the file needs to know of a protocol; the registry of the dialects holds more than that."""
 
     @property
-    def options(self) -> frozenset[str]:
-        """Those options of `[service:NAME]` that not every protocol has and this one does."""
+    def options(self) -> Mapping[str, tuple[str, ...]]:
+        """Options of `[service:NAME]` that not every protocol has, and their words; the first is the default."""
 
     @property
     def policies(self) -> Mapping[int, Enum]:
@@ -60,6 +60,10 @@ class Traits(Protocol):
     @property
     def identities(self) -> frozenset[str]:
         """The ways, apart from `none`, in which a backend of this protocol can be told who the client is."""
+
+    @property
+    def relays(self) -> bool:
+        """Takes mail for others, so that `allow_relay` makes sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,10 @@ class Service:
     backend: Backend
     tls: TLS
     """Towards clients: its own options, and those of `[tls]` where it has none."""
-    received: bool = True
-    newlines: str = "normalize"
-    """SMTP DATA: `normalize`, `reject` or `pass`."""
     accept_proxy: tuple[Network, ...] = ()
     """Whose connections begin with a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Names and words of the options that only this protocol has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,12 @@ from ..protocol.vocabulary import (
     TLSFailed,
     Violation,
 )
+from .conversation import REPLIES, REPLY_LINES
 
 if TYPE_CHECKING:
     from .base import Question
 
-REPLY_LINE = 8192
-"""Octets of a server's line."""
-REPLY_LINES = 1000
-"""Lines of a server's reply."""
-ONE_MORE = Patience.FINAL
+ONE_MORE = Patience("one-more")
 """The wait for a reply that should not come."""
 
 Reply = Generator[Request, Any, bytes]
@@ -129,7 +126,7 @@ class Talk:
             self.inside = yield from self._asked(self._ask)
             yield from self._asked(self._leave)
             try:
-                heard = yield Await((Side.BACKEND,), ONE_MORE, REPLY_LINE)
+                heard = yield Await((Side.BACKEND,), ONE_MORE, REPLIES)
                 self.surplus = heard.text if isinstance(heard, Line) else b"(a long line)"
             except (Lost, Expired):
                 pass  # as it should be
@@ -181,7 +178,7 @@ class Talk:
         """A whole reply."""
         reply = b""
         for _ in range(REPLY_LINES):
-            heard = yield Await((Side.BACKEND,), patience, REPLY_LINE)
+            heard = yield Await((Side.BACKEND,), patience, REPLIES)
             if not isinstance(heard, Line):
                 raise Violation(Side.BACKEND, "backend-line-too-long")
             reply += heard.text + b"\r\n"

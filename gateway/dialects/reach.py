@@ -30,7 +30,8 @@ from ..protocol.vocabulary import (
     Violation,
 )
 from ..telemetry.catalogue import event
-from .base import REPLY_LINE, BackendTLS, Identity, Terms
+from .base import BackendTLS, Identity, Terms
+from .conversation import REPLIES
 
 CLOSED = "backend-connect-failed"
 """The address took the connection and closed it before it had greeted."""
@@ -119,7 +120,7 @@ def _header(terms: Terms, client: Secured | None) -> bytes:
 
 def first_line() -> Hearing[bytes]:
     """The backend's greeting where it is one line."""
-    heard = yield Await((Side.BACKEND,), Patience.GREETING, REPLY_LINE)
+    heard = yield Await((Side.BACKEND,), Patience.GREETING, REPLIES)
     if not isinstance(heard, Line):
         raise ungreeted(b"a line without end")
     return heard.text

@@ -18,6 +18,7 @@ from ..protocol.vocabulary import (
     Greeted,
     Line,
     Lost,
+    MayLogIn,
     Pass,
     Patience,
     Request,
@@ -103,6 +104,8 @@ class Visit:
                         answer = Line(Side.CLIENT, self.exchanges[-1].said)
                     else:
                         trouble = Lost(Side.CLIENT, orderly=True)
+                case MayLogIn():
+                    answer = True
                 case _:
                     try:
                         answer = yield self._noticed(request)

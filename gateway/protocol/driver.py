@@ -16,6 +16,8 @@ The driver knows no socket and no clock.  Whoever owns it reports what happened 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .inbox import Inbox
@@ -24,13 +26,13 @@ from .vocabulary import (
     Action,
     Await,
     Close,
-    Delivered,
     Dial,
+    Forward,
     Greeted,
     Identified,
     Lost,
+    MayLogIn,
     Note,
-    Opaque,
     Pass,
     Patience,
     Peek,
@@ -44,6 +46,7 @@ from .vocabulary import (
     StartTLS,
     Stopped,
     Take,
+    Tally,
     TLSFailed,
     Trouble,
     Unavailable,
@@ -61,18 +64,23 @@ SWALLOWED_FOR_THE_LOST: Final = 1024 * 1024
 """Octets of a message that we read on when its backend is gone, so that the client hears why."""
 
 TLS_HANDSHAKE: Final = b"\x16"
-FOREIGN: Final = re.compile(
-    rb"(?P<tls>\x16)"
-    rb"|(?P<http>(?i:(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE) (?:/|\*|http)|CONNECT [^ ]{0,64}:|Host:))"
-    rb"|(?P<proxy>PROXY (?:TCP[46]|UNKNOWN))"
-)
-"""What is no mail protocol: TLS, HTTP, and a PROXY header (version 1) from somebody who may not send one; version 2
-ends with its QUIT."""
-FOREIGN_KEYS: Final = {
-    "tls": "tls-on-plaintext-port",
-    "http": "http-on-mail-port",
-    "proxy": "unexpected-proxy-header",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """How clients begin that speak another protocol: they end the session."""
+
+    pattern: re.Pattern[bytes]
+    """Each alternative is a named group.  The group `tls` counts only before TLS."""
+    events: Mapping[str, str]
+    """By the group's name: the event."""
+
+    def event(self, octets: bytearray, secured: bool) -> str | None:
+        """The event if these octets are foreign; `secured` tells whether they came inside TLS."""
+        match = self.pattern.match(octets)
+        kind = None if match is None else match.lastgroup
+        return None if kind is None or (kind == "tls" and secured) else self.events[kind]
+
 
 _PENDING: Final = object()
 
@@ -83,8 +91,10 @@ class Negotiation:
     __slots__ = (
         "_actions",
         "_ends",
+        "_foreign",
         "_inboxes",
         "_mute",
+        "_passing",
         "_script",
         "_secured",
         "_stopping",
@@ -93,13 +103,15 @@ class Negotiation:
         "waiting",
     )
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, foreign: Foreign | None = None) -> None:
         self._script = script
+        self._foreign = foreign
         self._inboxes = {side: Inbox(side) for side in Side}
         self._secured: dict[Side, Secured | None] = dict.fromkeys(Side)
         self._ends: dict[Side, bool] = {}  # sides that are gone, and whether in order
         self._mute: set[Side] = set()
         self._swallowed = 0
+        self._passing = dict.fromkeys(Side, 0)  # octets still to come of a unit that goes through
         self._stopping = False
         self._actions: list[Action] = []
         self.waiting: Wait | None = None
@@ -114,7 +126,7 @@ class Negotiation:
     def receive(self, side: Side, octets: bytes) -> list[Action]:
         self._inboxes[side].feed(octets)
         if side is Side.CLIENT and self._before_the_greeting():
-            key = self._foreign()
+            key = self._foreign_event()
             if key is not None:
                 return self._throw(Violation(side, key))
         return self._proceed()
@@ -135,6 +147,10 @@ class Negotiation:
 
     def undialled(self, detail: str) -> list[Action]:
         return self._throw(Unavailable("backend-connect-failed", detail))
+
+    def answered(self, answer: object) -> list[Action]:
+        """To Identified or MayLogIn, which was the last action."""
+        return self._resume(answer)
 
     def secured(self, side: Side, facts: Secured) -> list[Action]:
         self._secured[side] = facts
@@ -165,6 +181,8 @@ class Negotiation:
         match self.waiting:
             case Await(sides=sides) if side in sides:
                 return True
+            case Forward():
+                return True
             case Take(side=source) | Peek(side=source) | Pass(source=source) if source is side:
                 return True
         return unread < (SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX) // 2
@@ -187,6 +205,9 @@ class Negotiation:
         return self._resume(answer)
 
     def _throw(self, trouble: Trouble) -> list[Action]:
+        for side in Side:
+            if self._passing[side]:
+                self._mute.add(side.other)  # our words would land inside a unit
         return self._resume(None, trouble)
 
     def _resume(self, answer: Any, trouble: Trouble | None = None) -> list[Action]:
@@ -201,7 +222,7 @@ class Negotiation:
             match request:
                 case Send(side=side, data=octets):
                     self._say(side, octets)
-                case Await() | Pass() | Take() | Peek() | Dial() | StartTLS():
+                case Await() | Pass() | Take() | Peek() | Forward() | Dial() | StartTLS() | Identified() | MayLogIn():
                     self.waiting = request
                     try:
                         self._begin(request)
@@ -211,7 +232,7 @@ class Negotiation:
                         continue
                     if answer is _PENDING:
                         break
-                case Note() | Proven() | Rejected() | Delivered() | Identified() | Greeted():
+                case Note() | Proven() | Rejected() | Tally() | Greeted():
                     self._actions.append(request)
                 case Abort(side=side):
                     self._ends[side] = False
@@ -257,12 +278,15 @@ class Negotiation:
             case Dial():
                 self._forget(Side.BACKEND)
                 self._actions.append(wait)
+            case Identified() | MayLogIn():
+                self._actions.append(wait)
             case StartTLS():
                 self._switch(wait)
 
     def _forget(self, side: Side) -> None:
         """Whoever was there is gone, and what it said is not the next one's."""
         self._inboxes[side] = Inbox(side)
+        self._passing[side] = 0
         self._secured[side] = None
         self._ends.pop(side, None)
         self._mute.discard(side)
@@ -294,6 +318,8 @@ class Negotiation:
                 return self._hear(wait)
             case Pass() as wait:
                 return self._let_pass(wait)
+            case Forward() as wait:
+                return self._forward(wait)
             case Take(side=side, octets=octets):
                 taken = self._inboxes[side].take(octets)
                 return self._pending(side) if taken is None else taken
@@ -312,12 +338,10 @@ class Negotiation:
                 self._pending(side)
                 continue
             if side is Side.CLIENT:
-                if wait.layered and inbox.peek().startswith(b"\0"):
-                    return Opaque(side)
-                key = self._foreign()
+                key = self._foreign_event()
                 if key is not None:
                     raise Violation(side, key)
-            heard = inbox.line(wait.limit, wait.longer if side is Side.CLIENT else None)
+            heard = wait.framing.unit(inbox)
             if heard is not None:
                 return heard
             self._pending(side)
@@ -337,22 +361,48 @@ class Negotiation:
         self._inboxes[wait.source].feed(rest)
         return None
 
+    def _forward(self, wait: Forward) -> Any:
+        for side in (Side.BACKEND, Side.CLIENT):
+            unit = self._forward_from(side, wait)
+            if unit is not None:
+                return unit
+            self._pending(side)
+        if self._stopping and self._at_boundary():
+            raise Stopped
+        return _PENDING
+
+    def _forward_from(self, side: Side, wait: Forward) -> Any:
+        """Pass on what this side has said.  Returns the unit that is wanted, if it is there."""
+        inbox = self._inboxes[side]
+        while inbox.octets:
+            if not self._passing[side]:
+                length = wait.units.length(inbox)
+                wanted = None if length is None else wait.wanted(side, inbox.peek())
+                if wanted is not False:
+                    return wait.units.unit(inbox) if wanted else None
+                assert length is not None
+                self._passing[side] = length
+            octets = inbox.take(min(self._passing[side], len(inbox.octets))) or b""
+            self._passing[side] -= len(octets)
+            self._say(side.other, octets)
+        return None
+
     def _pending(self, side: Side) -> object:
         if side in self._ends:
             raise Lost(side, self._ends[side])
         return _PENDING
 
     def _at_boundary(self) -> bool:
-        return isinstance(self.waiting, Await) and self.waiting.patience is Patience.COMMAND
+        if isinstance(self.waiting, Forward) and any(self._passing.values()):
+            return False
+        return isinstance(self.waiting, (Await, Forward)) and self.waiting.patience is Patience.COMMAND
 
     def _before_the_greeting(self) -> bool:
         return isinstance(self.waiting, Dial) or (
             isinstance(self.waiting, Await) and self.waiting.patience is Patience.GREETING
         )
 
-    def _foreign(self) -> str | None:
-        """The event's name if the client speaks TLS in the clear, HTTP, or for another client."""
-        kind = self._inboxes[Side.CLIENT].begins(FOREIGN)
-        if kind is None or (kind == "tls" and self._secured[Side.CLIENT]):
+    def _foreign_event(self) -> str | None:
+        if self._foreign is None:
             return None
-        return FOREIGN_KEYS[kind]
+        return self._foreign.event(self._inboxes[Side.CLIENT].octets, self._secured[Side.CLIENT] is not None)

@@ -8,8 +8,9 @@ would see two commands where we saw one.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from .vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
+from .vocabulary import Line, Side, TooLong, Unclean, Violation
 
 FLOOD = 65536
 """Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
@@ -22,13 +23,21 @@ END = 64
 CR = 0x0D
 
 
+@dataclass(frozen=True, slots=True)
+class Longer:
+    """Lines that begin like this may be longer than the others."""
+
+    begins: re.Pattern[bytes]
+    limit: int
+
+
 class Inbox:
     """Octets of one side, read as lines, counted octets or whole chunks."""
 
-    __slots__ = ("_begin", "_dropped", "_end", "_limit", "_scanned", "_side", "octets")
+    __slots__ = ("_begin", "_dropped", "_end", "_limit", "_scanned", "octets", "side")
 
     def __init__(self, side: Side) -> None:
-        self._side = side
+        self.side = side
         self.octets = bytearray()
         """What is there; others may look."""
         self._scanned = 0  # no LF before this index: one-octet segments cost linear, not quadratic, time
@@ -48,7 +57,7 @@ class Inbox:
             limit = longer.limit
         end = octets.find(b"\n", self._scanned)
         if self._dropped + (len(octets) if end < 0 else end) > limit + FLOOD:
-            raise Violation(self._side, f"{self._side.value}-line-too-long", "no end of line in sight")
+            raise Violation(self.side, f"{self.side.value}-line-too-long", "no end of line in sight")
         if end < 0:
             # One octet of grace: it may be the CR.
             if self._dropped or len(octets) > limit + 1:
@@ -62,14 +71,14 @@ class Inbox:
             return self._too_long(limit, end)
         del octets[: end + 1]
         self._scanned = 0
-        if self._side is Side.CLIENT and (b"\r" in text or b"\0" in text):
-            return Unclean(self._side)
-        return Line(self._side, text)
+        if self.side is Side.CLIENT and (b"\r" in text or b"\0" in text):
+            return Unclean(self.side)
+        return Line(self.side, text)
 
     def _too_long(self, limit: int, end: int) -> TooLong:
         """The line whose LF is at `end`; what is still there of it goes, too."""
         self._keep_ends(limit, end)
-        heard = TooLong(self._side, self._begin, self._end.removesuffix(b"\r")[-END:])
+        heard = TooLong(self.side, self._begin, self._end.removesuffix(b"\r")[-END:])
         del self.octets[: end + 1]
         self._begin = self._end = b""
         self._scanned = self._dropped = 0
@@ -91,11 +100,6 @@ class Inbox:
         del self.octets[:octets]
         self._scanned = 0
         return taken
-
-    def begins(self, pattern: re.Pattern[bytes]) -> str | None:
-        """The name of the group of this pattern that the first octets match, or None."""
-        match = pattern.match(self.octets)
-        return None if match is None else match.lastgroup
 
     def peek(self) -> bytes:
         """The first octets, up to 64, left where they are."""

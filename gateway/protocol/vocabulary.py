@@ -10,11 +10,14 @@ cache of attributes keeps thousands of them, in the place of what it is for.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from .framing import Units
+    from .inbox import Inbox
 
 
 class Side(Enum):
@@ -31,31 +34,38 @@ class Side(Enum):
         return Side.BACKEND if self is Side.CLIENT else Side.CLIENT
 
 
-class Patience(Enum):
-    """Which deadline a wait is under; the dialect and the configuration give the seconds."""
+class Patience:
+    """Which deadline a wait is under; the dialect and the configuration give the seconds.
 
-    CONNECT = "connect"
+    These are the kinds that every protocol has.  A dialect may make more.
+    """
+
+    __slots__ = ("value",)
+
+    CONNECT: ClassVar[Patience]
     """The backend's address answers; the dialer has a deadline of its own for that."""
-    PROXY = "proxy"
+    PROXY: ClassVar[Patience]
     """A load balancer's PROXY header."""
-    GREETING = "greeting"
+    GREETING: ClassVar[Patience]
     """The backend's first words."""
-    HANDSHAKE = "handshake"
+    HANDSHAKE: ClassVar[Patience]
     """TLS with the client or the backend."""
-    COMMAND = "command"
+    COMMAND: ClassVar[Patience]
     """The client's next command, or the next line of a dialogue that it leads."""
-    REPLY = "reply"
+    REPLY: ClassVar[Patience]
     """The backend's reply to a command."""
-    GO_AHEAD = "go-ahead"
-    """The backend's permission to send a message (SMTP 354)."""
-    DATA = "data"
+    DATA: ClassVar[Patience]
     """The next octets of a message or literal; renewed by every octet."""
-    FINAL = "final"
-    """The backend's verdict on a message (RFC 5321 4.5.3.2.6: never shorter than 10 minutes)."""
-    RELAY = "relay"
+    SPLICE: ClassVar[Patience]
     """Any octet in either direction after the negotiation."""
 
-    __hash__ = object.__hash__
+    def __init__(self, value: str) -> None:
+        self.value = value
+        """Its name, for the log."""
+
+
+for _name in ("connect", "proxy", "greeting", "handshake", "command", "reply", "data", "splice"):
+    setattr(Patience, _name.upper(), Patience(_name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,26 @@ class Opaque:
     side: Side
 
 
-Heard = Line | Unclean | TooLong | Opaque
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One unit of a protocol that is not made of lines, whole."""
+
+    side: Side
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The next unit exceeds the limit of the wait.  It has not been taken: `Pass` can relay it."""
+
+    side: Side
+    begin: bytes
+    """Its first octets, 64 at most."""
+    octets: int
+    """Its length."""
+
+
+Heard = Line | Unclean | TooLong | Opaque | Unit | TooLarge
 
 
 # --- requests that are performed and resume at once ----------------------------------------------
@@ -153,16 +182,10 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """The backend accepted one message."""
+class Tally:
+    """One more of something that the `session` event counts, such as `messages`."""
 
-
-@dataclass(frozen=True, slots=True)
-class Identified:
-    """A load balancer told who the client really is: its address, and the one it connected to."""
-
-    client: str
-    port: int
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,24 +233,38 @@ class StartTLS:
 
 
 @dataclass(frozen=True, slots=True)
-class Longer:
-    """Lines of the client that begin like this may be longer than its other lines."""
+class Identified:
+    """A load balancer told the client's real address.
 
-    begins: re.Pattern[bytes]
-    limit: int
+    Resumed with the name of the limit that keeps this client out, or with "".
+    """
+
+    client: str
+    port: int
+    patience: ClassVar = Patience.COMMAND
+
+
+@dataclass(frozen=True, slots=True)
+class MayLogIn:
+    """Resumed with whether the backend may be asked about the client's credentials now."""
+
+    patience: ClassVar = Patience.COMMAND
+
+
+class Framing(Protocol):
+    """How the octets of a side become units (see `framing`)."""
+
+    def unit(self, inbox: Inbox) -> Heard | None:
+        """Take the next unit out of the inbox; None while it is incomplete.  Raises Violation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Await:
-    """The next line of one of these sides (the backend's first); resumed with Heard."""
+    """The next unit of one of these sides (the backend's first); resumed with Heard."""
 
     sides: tuple[Side, ...]
     patience: Patience
-    limit: int
-    """Longest line in octets, without its terminator."""
-    layered: bool = False
-    """A leading NUL of the client is a SASL security layer, not a bad line."""
-    longer: Longer | None = None
+    framing: Framing
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +303,29 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """Let the units of both sides go to the other side in pieces, however large, until one is wanted.
+
+    Resumed with that one: a Unit, or TooLarge.
+    """
+
+    units: Units
+    wanted: Callable[[Side, bytes], bool | None]
+    """Side and first octets of a unit, 64 at most; None where more octets are needed to tell."""
+    patience: Patience = Patience.COMMAND
+
+
+@dataclass(frozen=True, slots=True)
 class Splice:
     """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
 
 
-Act = Send | Note | Proven | Rejected | Delivered | Identified | Greeted | Abort | Close
-Wait = Dial | StartTLS | Await | Take | Peek | Pass
+Act = Send | Note | Proven | Rejected | Tally | Greeted | Abort | Close
+Question = Identified | MayLogIn
+"""Requests that the session answers at once."""
+Wait = Dial | StartTLS | Await | Take | Peek | Pass | Forward | Question
 Request = Act | Wait
-Action = Act | Dial | StartTLS | Splice
+Action = Act | Dial | StartTLS | Splice | Question
 
 Script = Generator[Request, Any, None]
 

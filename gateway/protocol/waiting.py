@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .vocabulary import Await, Dial, Expired, Pass, Patience, Peek, Side, StartTLS, Take, TLSFailed, Trouble, Wait
+from .vocabulary import (
+    Await,
+    Dial,
+    Expired,
+    Forward,
+    Pass,
+    Patience,
+    Peek,
+    Side,
+    StartTLS,
+    Take,
+    TLSFailed,
+    Trouble,
+    Wait,
+)
 
 
 def lateness(wait: Wait | None) -> Trouble:
@@ -13,6 +27,8 @@ def lateness(wait: Wait | None) -> Trouble:
         case StartTLS(side=side):
             return TLSFailed(side, "handshake timed out")
         case Await(sides=sides) if Side.CLIENT in sides:
+            return Expired(Side.CLIENT, wait.patience)
+        case Forward():
             return Expired(Side.CLIENT, wait.patience)
         case Take(side=side) | Peek(side=side) | Pass(source=side):
             return Expired(side, wait.patience)

@@ -12,8 +12,8 @@ from ..config.values import Timeouts
 from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
-    Delivered,
     Identified,
+    MayLogIn,
     Note,
     Patience,
     Proven,
@@ -21,6 +21,7 @@ from ..protocol.vocabulary import (
     Script,
     Secured,
     Side,
+    Tally,
     Trouble,
 )
 from ..protocol.waiting import lateness
@@ -117,8 +118,11 @@ class Errand(Performer):
     def leg_pressed(self, leg: Leg, full: bool) -> None:
         pass  # an errand says a few lines
 
-    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+    def _tell(self, fact: Proven | Rejected | Tally) -> None:
         pass  # about a client
+
+    def _answer(self, question: Identified | MayLogIn) -> object:
+        raise AssertionError("there is no client")
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from ..protocol.vocabulary import (
     Abort,
     Action,
     Close,
-    Delivered,
     Dial,
     Greeted,
     Identified,
+    MayLogIn,
     Note,
     Proven,
     Rejected,
@@ -29,6 +29,7 @@ from ..protocol.vocabulary import (
     Side,
     Splice,
     StartTLS,
+    Tally,
     Wait,
 )
 from ..telemetry.kinds import Blame
@@ -109,8 +110,12 @@ class Performer(ABC):
         """The negotiation has something for the log."""
 
     @abstractmethod
-    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+    def _tell(self, fact: Proven | Rejected | Tally) -> None:
         """It found out something about the client."""
+
+    @abstractmethod
+    def _answer(self, question: Identified | MayLogIn) -> object:
+        """What the negotiation wants to know of the limits."""
 
     @abstractmethod
     def _blame(self, failed: str) -> tuple[Blame, str]:
@@ -228,8 +233,12 @@ class Performer(ABC):
                     self._attempt.greeted()
                 case Note():
                     self._note(action)
-                case Proven() | Rejected() | Delivered() | Identified():
+                case Proven() | Rejected() | Tally():
                     self._tell(action)
+                case Identified() | MayLogIn():
+                    answer = self._answer(action)
+                    if self._negotiation.waiting is action:
+                        self._report(self._negotiation.answered, answer)
                 case Abort(side=side):
                     if side in self._legs:
                         self._legs[side].abort()

@@ -13,14 +13,15 @@ from ipaddress import ip_address
 from typing import Any
 
 from ..config.values import Network, Timeouts
-from ..dialects.base import Dialect, Identity, Policy, Terms, turned_away
+from ..dialects.base import Dialect, Identity, Policy, Terms
+from ..dialects.conversation import turned_away
 from ..guard.limits import Stay
 from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
-    Delivered,
     Expired,
     Identified,
+    MayLogIn,
     Note,
     Patience,
     Proven,
@@ -28,6 +29,7 @@ from ..protocol.vocabulary import (
     Script,
     Secured,
     Side,
+    Tally,
     Trouble,
 )
 from ..protocol.waiting import lateness, phase_of
@@ -118,7 +120,6 @@ class Session(Performer):
         "_entrance",
         "_events",
         "_limit",
-        "_messages",
         "_moved",
         "_patience",
         "_proven",
@@ -126,6 +127,7 @@ class Session(Performer):
         "_spliced",
         "_stay",
         "_stopped",
+        "_tallies",
         "identity",
     )
 
@@ -151,11 +153,9 @@ class Session(Performer):
             session=self.identity,
             origin=None if told is None else Origin(source=told[1], destination=told[0]),
             proxied=entrance.expects_header(client),
-            moved=entrance.terms.moved if stay is None else stay.moved,
-            may_log_in=entrance.terms.may_log_in if stay is None else stay.may_log_in,
             known=frozenset(entrance.said),
         )
-        negotiation = Negotiation(_script(entrance, terms))
+        negotiation = Negotiation(_script(entrance, terms), entrance.dialect.foreign)
         super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger)
         self._client = self._leg(Side.CLIENT, sock)
         self._stay = stay
@@ -163,7 +163,7 @@ class Session(Performer):
         self._reason = ""
         self._detail = ""
         self._proven = False
-        self._messages = 0
+        self._tallies: dict[str, int] = {}
         self._began = float(reactor.seconds())
         self._limit = self._began + entrance.timeouts.preauth
         """When a session that has proven nothing ends, whatever trickles in."""
@@ -262,17 +262,23 @@ class Session(Performer):
     def _blame(self, failed: str) -> tuple[Blame, str]:
         return blame(failed, self._entrance.terms.identity is not Identity.NONE), self._address
 
-    def _tell(self, fact: Proven | Rejected | Delivered | Identified) -> None:
+    def _tell(self, fact: Proven | Rejected | Tally) -> None:
         match fact:
             case Proven():
                 self._proven = True
             case Rejected():
                 if self._stay is not None:
                     self._stay.rejected()
-            case Delivered():
-                self._messages += 1
+            case Tally(what=what):
+                self._tallies[what] = self._tallies.get(what, 0) + 1
+
+    def _answer(self, question: Identified | MayLogIn) -> object:
+        match question:
             case Identified(client=client):
                 self._identify(client)
+                return "" if self._stay is None else self._stay.moved(client)
+            case _:
+                return self._stay is None or self._stay.may_log_in()
 
     def _failed(self, error: Exception) -> None:
         self.abort()
@@ -309,7 +315,7 @@ class Session(Performer):
         client.deliver, backend.deliver = backend.write, client.write
         client.read_size = backend.read_size = BULK
         self._moved = -1
-        self._extend(self._entrance.allowances[Patience.RELAY])
+        self._extend(self._entrance.allowances[Patience.SPLICE])
         for side in tuple(self._ends):
             self._half_ended(side)
         self._flow()
@@ -395,7 +401,7 @@ class Session(Performer):
         moved = sum(leg.received + leg.sent for leg in self._legs.values())
         if moved != self._moved:
             self._moved = moved
-            self._extend(HALF_CLOSED if self._ends else self._entrance.allowances[Patience.RELAY])
+            self._extend(HALF_CLOSED if self._ends else self._entrance.allowances[Patience.SPLICE])
             return
         self._finish("idle")
         self._end_legs()
@@ -432,7 +438,7 @@ class Session(Performer):
                 detail=self._detail or None,
                 received=client.received,
                 sent=client.sent,
-                messages=self._messages if self._messages else None,
+                **self._tallies,
                 proven=self._proven or None,
                 seconds=round(self._reactor.seconds() - self._began, 3),
             )

@@ -175,6 +175,7 @@ _TABLE = (
         "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", _WHY,
         cure="let the load balancer send PROXY protocol version 1 or 2, or take its address out of accept_proxy",
     ),
+    _client("client-protocol-error", "what a client sends is no unit of the protocol", _WHY),
     _client("client-line-too-long", "a line beyond the protocol's limit was refused", _WHY),
     _client("client-timeout", "a client exceeded a deadline", _AWAITED, cure="[timeouts], if honest clients need more"),
     _client("client-bad-command", "it cannot be told where a command ends; the session ended", _WHY),

@@ -14,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.config import ConfigurationError, Machine, parse
-from gateway.dialects import DIALECTS
+from gateway.dialects import DIALECTS, conversation
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.dialects.mail import ehlo, extensions, imap, pop3
+from gateway.dialects.mail import ehlo, extensions
+from gateway.dialects.mail.imap import capabilities, syntax
+from gateway.dialects.mail.message import END, Message, Newlines
+from gateway.dialects.mail.pop3 import words as pop3_words
 from gateway.protocol.driver import Negotiation
-from gateway.protocol.filters import END, Counted, Message, Newlines
+from gateway.protocol.filters import Counted
 from gateway.protocol.proxyprotocol import Header, Origin, ProxyError
 from gateway.protocol.vocabulary import (
     Action,
@@ -257,40 +260,40 @@ def lists(octets: bytes) -> None:
     kind, lines = octets[0] % 4, octets[1:].split(b"\r\n")
     match kind:
         case 0:
-            for stage in ehlo.Stage:
+            for stage in conversation.Stage:
                 told = ehlo.edit(lines, stage)
                 assert ehlo.edit(told, stage) == told
                 # The first line is the domain, which is never touched; the last may be our own.
                 words = [ehlo.keyword(line) for line in told[1:]]
-                assert words.count(b"STARTTLS") == (stage is not ehlo.Stage.SECURE)
+                assert words.count(b"STARTTLS") == (stage is not conversation.Stage.SECURE)
                 assert not any(extensions.is_hidden(word) for word in words)
-                assert stage is not ehlo.Stage.CLOSED or not ehlo.AUTH & set(words)
+                assert stage is not conversation.Stage.CLOSED or not ehlo.AUTH & set(words)
                 assert b"EXTERNAL" not in ehlo.mechanisms(told[1:])
         case 1:
             for line in lines:
-                for level in imap.Stage:
-                    once = imap.edit_line(line, level)
-                    assert imap.edit_line(once, level) == once
-                    tokens = imap.capabilities(once)
-                    if level is imap.Stage.SECURE:
+                for level in conversation.Stage:
+                    once = capabilities.edit_line(line, level)
+                    assert capabilities.edit_line(once, level) == once
+                    tokens = capabilities.capabilities(once)
+                    if level is conversation.Stage.SECURE:
                         assert b"STARTTLS" not in tokens
                         assert b"AUTH=EXTERNAL" not in tokens
-                    if level is imap.Stage.CLOSED:
+                    if level is conversation.Stage.CLOSED:
                         assert not [token for token in tokens if token.startswith(b"AUTH=")]
         case 2:
-            for place in pop3.Stage:
-                kept = pop3.edit_capabilities(lines, place)
-                assert pop3.edit_capabilities(kept, place) == kept
+            for place in pop3_words.HIDDEN:
+                kept = pop3_words.edit_capabilities(lines, place)
+                assert pop3_words.edit_capabilities(kept, place) == kept
                 keys = {line.split()[0].upper() for line in kept if line.split()}
                 assert b"STLS" not in keys
                 assert b"XCLIENT" not in keys
         case _:
             for line in lines:
                 try:
-                    edited = imap.edit_id(line)
-                except imap.Malformed:
+                    edited = syntax.edit_id(line)
+                except syntax.Malformed:
                     continue
-                assert imap.edit_id(edited) == edited
+                assert syntax.edit_id(edited) == edited
 
 
 # --- the configuration ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.relay import CURE, Probe, Verdict
 from gateway.dialects.survey import Survey
 from gateway.guard.relaywatch import SHORTEST, RelayWatch, is_watched
+from gateway.protocol.framing import Lines
 from gateway.protocol.vocabulary import (
     Abort,
     Await,
@@ -197,7 +198,7 @@ def survey(backend: Backend | None = None) -> Survey:
 def conversation(*words: bytes) -> Script:
     yield Dial()
     for word in words:
-        yield Await((BACKEND,), Patience.REPLY, 512)
+        yield Await((BACKEND,), Patience.REPLY, Lines(512))
         yield Send(BACKEND, word)
     yield Note("said", (("words", len(words)),))
     yield Close("through", "all said")
@@ -251,7 +252,7 @@ def test_the_next_address_is_tried(reactor: SteppedReactor, server: Server, anot
 def test_what_a_script_does_not_catch_is_its_result(reactor: SteppedReactor, server: Server) -> None:
     def careless() -> Script:
         yield Dial()
-        yield Await((BACKEND,), Patience.REPLY, 512)
+        yield Await((BACKEND,), Patience.REPLY, Lines(512))
         raise Violation(BACKEND, "backend-protocol-error", "no such thing")
 
     trouble = Sent(reactor, careless(), server.address).ended(server)
@@ -263,7 +264,7 @@ def test_a_backend_that_leaves_is_its_result_too(reactor: SteppedReactor, server
         yield Dial()
         yield Send(BACKEND, b"QUIT\r\n")
         while True:
-            yield Await((BACKEND,), Patience.REPLY, 512)
+            yield Await((BACKEND,), Patience.REPLY, Lines(512))
 
     assert isinstance(Sent(reactor, insatiable(), server.address).ended(server), Lost)
 
@@ -719,7 +720,7 @@ def test_T18_an_exception_at_the_start_is_a_finding(
 def test_T18_a_bug_in_the_dialogue_is_a_finding(
     reactor: SteppedReactor, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.dialects.mail.smtp.SMTP._ehlo", broken)
+    monkeypatch.setattr("gateway.dialects.mail.smtp.commands.SMTP._ehlo", broken)
     ((problem,),) = Looked(reactor, a_file(only=server), server).problems()
     assert (problem.problem, problem.detail) == ("internal-error", "ZeroDivisionError")
     assert "report it" in problem.cure

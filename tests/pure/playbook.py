@@ -15,7 +15,7 @@
 Nothing happens before `run`, which plays the script twice: every segment whole, and every octet a
 segment of its own (`cuts`).  Adjacent sends to one side count as one.  Whatever else the negotiation
 does at a step than the step expects is a failure, except what only tells the session something (Note,
-Proven, Rejected, Delivered, Identified, Greeted): that is compared only where it is expected.  Notes are in
+Proven, Rejected, Tally, Identified, Greeted): that is compared only where it is expected.  Notes are in
 `notes` after a run, and `proven`, `rejected` and `delivered` are counted.
 A script ends where its Playbook ends: it need not end the session.
 """
@@ -35,10 +35,10 @@ from gateway.protocol.vocabulary import (
     Abort,
     Action,
     Close,
-    Delivered,
     Dial,
     Greeted,
     Identified,
+    MayLogIn,
     Note,
     Patience,
     Proven,
@@ -48,6 +48,7 @@ from gateway.protocol.vocabulary import (
     Side,
     Splice,
     StartTLS,
+    Tally,
     Trouble,
 )
 from gateway.protocol.waiting import phase_of
@@ -75,7 +76,13 @@ def terms(**changes: Any) -> Terms:
         session="gw1-0001",
         now=lambda: datetime(2026, 11, 21, 10, 30, 0, tzinfo=timezone.utc),
     )
-    return replace(usual, **changes)
+    options: dict[str, str] = {name: _word(changes.pop(name)) for name in ("received", "newlines") if name in changes}
+    return replace(usual, options=options, **changes)
+
+
+def _word(value: object) -> str:
+    """How the configuration file has it."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(getattr(value, "value", value))
 
 
 # --- what a step can expect ----------------------------------------------------------------------
@@ -101,14 +108,14 @@ class Noted:
         return isinstance(action, Note) and action.event == self.event and set(self.fields) <= set(action.fields)
 
 
-Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Delivered | Identified | Greeted
-SILENT = (Note, Noted, Proven, Rejected, Delivered, Identified, Greeted)
+Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Tally | Identified | Greeted
+SILENT = (Note, Noted, Proven, Rejected, Tally, Identified, Greeted)
 
 DIAL = Dial()
 SPLICE = Splice()
 PROVEN = Proven()
 REJECTED = Rejected()
-DELIVERED = Delivered()
+DELIVERED = Tally("messages")
 ABORT_BACKEND = Abort(Side.BACKEND)
 
 
@@ -156,9 +163,19 @@ def tidy(actions: Iterable[object]) -> list[object]:
 class Stage:
     """One negotiation, fed as a session would feed it; everything that it did is in `deeds`."""
 
-    def __init__(self, dialect: Dialect, agreed: Terms, cut: int = WHOLE, others: bool = False) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        agreed: Terms,
+        cut: int = WHOLE,
+        others: bool = False,
+        may_log_in: Callable[[], bool] = lambda: True,
+        moved: Callable[[str], str] = lambda client: "",
+    ) -> None:
         self.others = others
-        self.negotiation = Negotiation(dialect.script(agreed))
+        self._may_log_in = may_log_in
+        self._moved = moved
+        self.negotiation = Negotiation(dialect.script(agreed), dialect.foreign)
         self.cut = cut
         self.deeds: list[object] = []
         self.switching: Side | None = None
@@ -176,6 +193,13 @@ class Stage:
                     continue
                 case Splice():
                     self.spliced = True
+                case MayLogIn():
+                    self.take(self.negotiation.answered(self._may_log_in()))
+                    continue
+                case Identified(client):
+                    self.deeds.append(action)
+                    self.take(self.negotiation.answered(self._moved(client)))
+                    continue
                 case Dial(failed) if failed and not self.others:
                     self.take(self.negotiation.undialled("no address is left"))
                     continue
@@ -236,9 +260,21 @@ class Playbook:
     unplayed: ClassVar[set[Playbook]] = set()
     """Those that were written and not run yet: a test that leaves one here fails (conftest.py)."""
 
-    def __init__(self, dialect: Dialect, agreed: Terms | None = None, *, others: bool = False) -> None:
-        """With `others` the backend has more addresses: what follows a failed one is the script's matter."""
+    def __init__(
+        self,
+        dialect: Dialect,
+        agreed: Terms | None = None,
+        *,
+        others: bool = False,
+        may_log_in: Callable[[], bool] = lambda: True,
+        moved: Callable[[str], str] = lambda client: "",
+    ) -> None:
+        """With `others` the backend has more addresses: what follows a failed one is the script's matter.
+
+        `may_log_in` and `moved` are the limits' answers to MayLogIn and Identified.
+        """
         self._others = others
+        self._limits = may_log_in, moved
         self._dialect = dialect
         self._terms = agreed or terms()
         self._steps: list[Step] = []
@@ -333,7 +369,7 @@ class Playbook:
         return self
 
     def _play(self, cut: int) -> None:
-        stage = Stage(self._dialect, self._terms, cut, self._others)
+        stage = Stage(self._dialect, self._terms, cut, self._others, *self._limits)
         self.notes, self.proven, self.rejected, self.delivered, self.detail = [], 0, 0, 0, ""
         wanted: list[str] = []
         happened: list[str] = []
@@ -366,7 +402,7 @@ class Playbook:
                     self.proven += 1
                 case Rejected():
                     self.rejected += 1
-                case Delivered():
+                case Tally(what="messages"):
                     self.delivered += 1
                 case Close(detail=detail):
                     self.detail = detail
@@ -389,6 +425,6 @@ def missing(expected: Expected, deeds: Iterable[object]) -> bool:
     match expected:
         case Noted():
             return not any(expected.describes(deed) for deed in deeds)
-        case Proven() | Rejected() | Delivered() | Identified() | Greeted():
+        case Proven() | Rejected() | Tally() | Identified() | Greeted():
             return expected not in deeds
     return False

@@ -69,7 +69,7 @@ def modules(*packages: str) -> list[str]:
 
 def test_relative_imports_are_resolved() -> None:
     assert "gateway.protocol.vocabulary" in ours("gateway.protocol.driver")
-    assert {"gateway.dialects.mail.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.mail.smtp")
+    assert {"gateway.dialects.mail.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.mail.smtp.commands")
     assert "gateway.dialects.mail.smtp" in ours("gateway.dialects")
     assert "twisted.logger" in set(imports("gateway.wire.leg.descriptor"))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects import DIALECTS
 from gateway.telemetry.catalogue import COMMON, EVENTS, UNKNOWN, budget_of, event
 from gateway.telemetry.kinds import Outcome, Scope, Severity, Type
 from tests import events as document
@@ -22,7 +23,11 @@ BORNE = "(a name that some other place gives)"
 
 # fmt: off
 GIVEN: dict[tuple[str, str], set[str]] = {
-    ("gateway.dialects.base", "self._reason"): {"open-relay", "relay-unknown"},
+    ("gateway.dialects.conversation", "self._reason"): {"open-relay", "relay-unknown"},
+    ("gateway.protocol.driver", "self._foreign.event(self._inboxes[Side.CLIENT].octets, "
+        "self._secured[Side.CLIENT] is not None)"): {
+        event for dialect in DIALECTS.values() if dialect.foreign for event in dialect.foreign.events.values()
+    },
     ("gateway.dialects.access", "event"): {"backend-refuses-plaintext-auth", "backend-requires-tls"},
     ("gateway.sessions.errand", "reason"): {BORNE},
     ("gateway.wire.tls.renewal", "event"): {BORNE},
@@ -72,7 +77,7 @@ class Reader:
                 return {"".join(combined) for combined in itertools.product(*texts)}
             case ast.FormattedValue(value=value):
                 return self.strings(value)
-            case ast.Attribute(attr="value", value=ast.Name(id="side") | ast.Attribute(attr="_side")):
+            case ast.Attribute(attr="value", value=ast.Name(id="side") | ast.Attribute(attr="side")):
                 return set(SIDES)
             case ast.Attribute(attr="key" | "event"):
                 return {BORNE}
@@ -149,7 +154,7 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, reader.strings(first))
 
 
-EMITTERS = ("gateway.telemetry.summary", "gateway.protocol.filters")
+EMITTERS = ("gateway.telemetry.summary", "gateway.dialects.mail.message")
 """Modules whose `emit` hands on what others told, or is something else; their own events are listed in OWN."""
 OWN = {"gateway.telemetry.summary": {"suppressed"}}
 

@@ -32,18 +32,24 @@ class Policy(Enum):
 
 @dataclass(frozen=True)
 class Traits:
-    options: frozenset[str] = frozenset()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policies: Mapping[int, Policy] = field(default_factory=dict)
     identities: frozenset[str] = frozenset()
+    relays: bool = False
 
 
 PROTOCOLS = {
     "smtp": Traits(
-        frozenset({"received", "newlines"}), {25: Policy.AUTH_ONLY}, frozenset({"proxy-v1", "proxy-v2", "xclient"})
+        {"received": ("yes", "no"), "newlines": ("normalize", "reject", "pass")},
+        {25: Policy.AUTH_ONLY},
+        frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+        relays=True,
     ),
     "imap": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "id"})),
     "pop3": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "xclient"})),
 }
+OWN = (("received", "yes"), ("newlines", "normalize"))
+"""The defaults of SMTP's own options."""
 MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org")
 
 SHORTEST = """
@@ -142,8 +148,8 @@ def test_the_shortest_useful_file() -> None:
         log="text",
         tls=tls,
         services=(
-            Service("smtp", "smtp", on(25), (), ("auth-only",), smtp, tls),
-            Service("submission", "smtp", on(587), on(465), ("required",), submission, tls),
+            Service("smtp", "smtp", on(25), (), ("auth-only",), smtp, tls, options=OWN),
+            Service("submission", "smtp", on(587), on(465), ("required",), submission, tls, options=OWN),
             Service("imap", "imap", on(143), on(993), ("required",), imap, tls),
             Service("pop3", "pop3", on(110), on(995), ("required",), pop3, tls),
         ),
@@ -278,9 +284,8 @@ def test_every_option() -> None:
                     client_certificate="request",
                     client_ca=Path("/etc/ca.pem"),
                 ),
-                received=False,
-                newlines="reject",
                 accept_proxy=(ip_network("10.0.0.0/8"), ip_network("192.0.2.1")),
+                options=(("received", "no"), ("newlines", "reject")),
             ),
         ),
         limits=Limits(

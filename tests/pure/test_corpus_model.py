@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Policy
-from gateway.dialects.mail import imap as imap_dialect
-from gateway.dialects.mail import pop3
-from gateway.dialects.mail import smtp as smtp_dialect
-from gateway.protocol.filters import Newlines
+from gateway.dialects.mail.imap import greeting as imap_greeting
+from gateway.dialects.mail.message import Newlines
+from gateway.dialects.mail.pop3 import commands, exchange, words
+from gateway.dialects.mail.smtp import commands as smtp_commands
+from gateway.dialects.mail.smtp import replies
 from gateway.protocol.vocabulary import Request
 from tests.pure import test_corpus_clients as clients
 from tests.pure import test_corpus_servers as servers
@@ -174,7 +175,7 @@ def test_T24_exchanges_go_ahead_is_played_to_the_end() -> None:
     assert f"C> b'{TYPE3}\\r\\n'" in played.rig.transcript
 
 
-def hasty(self: pop3.POP3, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
+def hasty(self: commands.POP3, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
     """+OK is a success, whoever has said nothing."""
     status, reply = yield from self._ask(line)
     return (yield from self._verdict(status, reply, mechanism))
@@ -183,15 +184,15 @@ def hasty(self: pop3.POP3, line: bytes, mechanism: bytes, initial: bytes) -> Gen
 @pytest.mark.parametrize(
     ("name", "owner", "attribute", "wrong"),
     [
-        ("-Err", pop3.Status, "of", staticmethod(lambda line: pop3.Status(line.split()[0].decode()))),
-        ("no reply to PASS", pop3, "LOST", b"-ERR lost\r\n"),
-        ("a list of POP3 that breaks off", pop3, "edit_capabilities", lambda lines, stage: lines),
-        ("Exchange's go-ahead", pop3.POP3, "_exchange", hasty),
-        ("no reply to LOGIN", imap_dialect, "LOST", b"lost"),
-        ("an untagged NO by itself", imap_dialect, "edit_line", lambda line, stage: line.upper()),
-        ("no reply to MAIL", smtp_dialect.SMTP, "goodbye", lambda self, trouble: b""),
-        ("an SMTP server that says what nobody asked", smtp_dialect.SMTP, "goodbye", lambda self, trouble: b"250\r\n"),
-        ("a message that is refused", smtp_dialect.Reply, "octets", b"250 ok\r\n"),
+        ("-Err", words.Status, "of", staticmethod(lambda line: words.Status(line.split()[0].decode()))),
+        ("no reply to PASS", exchange, "LOST", b"-ERR lost\r\n"),
+        ("a list of POP3 that breaks off", commands, "edit_capabilities", lambda lines, stage: lines),
+        ("Exchange's go-ahead", commands.POP3, "_exchange", hasty),
+        ("no reply to LOGIN", imap_greeting, "LOST", b"lost"),
+        ("an untagged NO by itself", imap_greeting, "edit_line", lambda line, stage: line.upper()),
+        ("no reply to MAIL", smtp_commands.SMTP, "goodbye", lambda self, trouble: b""),
+        ("an SMTP server that says what nobody asked", smtp_commands.SMTP, "goodbye", lambda self, trouble: b"250\r\n"),
+        ("a message that is refused", replies.Reply, "octets", b"250 ok\r\n"),
     ],
 )  # fmt: skip
 def test_T24_a_gateway_that_gets_it_wrong_is_found_out(

@@ -23,7 +23,7 @@ from typing import Any
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
 from gateway.dialects.mail import ehlo, extensions
-from gateway.protocol.filters import Newlines
+from gateway.dialects.mail.message import Newlines
 from gateway.protocol.vocabulary import Side
 from tests.pure.oracle import ORACLES, IMAPOracle, Outcome, POP3Oracle, SMTPOracle, wire
 from tests.pure.playbook import SINGLE, WHOLE, terms

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.protocol.filters import Counted, Message, Newlines
+from gateway.dialects.mail.message import Message, Newlines
+from gateway.protocol.filters import Counted
 from gateway.protocol.vocabulary import Filter
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,10 +27,10 @@ FAILED = note("auth", result="failed")
 GREETINGS = {"smtp": b"220 hi\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
 
 
-def inside(protocol: str, **changes: Any) -> Playbook:
+def inside(protocol: str, may_log_in: Callable[[], bool] = lambda: True, **changes: Any) -> Playbook:
     """Inside TLS and greeted."""
     greeting = GREETINGS[protocol]
-    play = Playbook(DIALECTS[protocol], terms(implicit=True, received=False, **changes))
+    play = Playbook(DIALECTS[protocol], terms(implicit=True, received=False, **changes), may_log_in=may_log_in)
     return play.start(tls(b"")).secured(DIAL).dialled().backend(greeting, to_client(greeting))
 
 

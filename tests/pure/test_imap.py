@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.base import LITERAL_OCTETS, Policy
-from gateway.dialects.mail import imap
-from gateway.dialects.mail.imap import DIALECT, Literal, Malformed, edit_capabilities, edit_id, edit_line, literal_of
+from gateway.dialects import conversation
+from gateway.dialects.base import Policy
+from gateway.dialects.mail.imap import DIALECT
+from gateway.dialects.mail.imap.capabilities import edit_capabilities, edit_line
+from gateway.dialects.mail.imap.literals import LITERAL_OCTETS
+from gateway.dialects.mail.imap.syntax import Literal, Malformed, edit_id, literal_of
 from gateway.protocol.vocabulary import Close, Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -566,7 +569,7 @@ def test_i17_before_tls_it_says_nothing() -> None:
     assert not book.notes
 
 
-S = imap.Stage
+S = conversation.Stage
 
 
 @pytest.mark.parametrize(
@@ -594,7 +597,7 @@ S = imap.Stage
         (b"* OK STARTTLS AUTH=PLAIN", S.CLOSED, b"* OK STARTTLS AUTH=PLAIN"),
     ],
 )
-def test_edited_lines(line: bytes, stage: imap.Stage, told: bytes) -> None:
+def test_edited_lines(line: bytes, stage: conversation.Stage, told: bytes) -> None:
     assert edit_line(line, stage) == told
 
 
@@ -610,14 +613,14 @@ LINES = st.builds(
 )
 
 
-@given(LINES, st.sampled_from(imap.Stage))
-def test_rewriting_twice_is_rewriting_once(line: bytes, stage: imap.Stage) -> None:
+@given(LINES, st.sampled_from(conversation.Stage))
+def test_rewriting_twice_is_rewriting_once(line: bytes, stage: conversation.Stage) -> None:
     once = edit_line(line, stage)
     assert edit_line(once, stage) == once
 
 
-@given(st.lists(WORDS), st.sampled_from(imap.Stage))
-def test_rewriting_keeps_the_order_and_hides_what_it_must(tokens: list[bytes], stage: imap.Stage) -> None:
+@given(st.lists(WORDS), st.sampled_from(conversation.Stage))
+def test_rewriting_keeps_the_order_and_hides_what_it_must(tokens: list[bytes], stage: conversation.Stage) -> None:
     told = edit_capabilities(tokens, stage)
     added = [b"STARTTLS", b"LOGINDISABLED"]
     kept = [token for token in told if token not in added]

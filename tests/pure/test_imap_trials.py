@@ -11,16 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import BackendTLS, Identity, Policy
-from gateway.dialects.mail.imap import (
-    COMMAND_LINE,
-    DIALECT,
-    UNPAID,
-    Malformed,
-    edit_id,
-    id_lines,
-    literal_of,
-    outside_quotes,
-)
+from gateway.dialects.mail.imap import DIALECT
+from gateway.dialects.mail.imap.exchange import UNPAID
+from gateway.dialects.mail.imap.syntax import COMMAND_LINE, Malformed, edit_id, id_lines, literal_of, outside_quotes
 from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Expired, Patience, Side
 from tests.pure.playbook import (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.inbox import BEGIN, END, FLOOD, Inbox
-from gateway.protocol.vocabulary import Line, Longer, Side, TooLong, Unclean, Violation
+from gateway.protocol.inbox import BEGIN, END, FLOOD, Inbox, Longer
+from gateway.protocol.vocabulary import Line, Side, TooLong, Unclean, Violation
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import sasl
+from gateway.dialects import conversation, sasl
 from gateway.dialects.base import Policy
-from gateway.dialects.mail import pop3
-from gateway.dialects.mail.pop3 import ADDED, DIALECT, edit_capabilities, edit_greeting, edit_mechanisms
+from gateway.dialects.mail.pop3 import DIALECT
+from gateway.dialects.mail.pop3.words import ADDED, edit_capabilities, edit_greeting, edit_mechanisms
 from gateway.protocol.vocabulary import Close, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -504,7 +504,7 @@ def test_a_list_without_measure(flood: bytes) -> None:
     assert stage.deeds[-1] == Close("backend-protocol-error", repr(b"a reply without end"))
 
 
-S = pop3.Stage
+S = conversation.Stage
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ S = pop3.Stage
         (b"", S.CLOSED, b""),
     ],
 )
-def test_edited_lines(line: bytes, stage: pop3.Stage, told: bytes | None) -> None:
+def test_edited_lines(line: bytes, stage: conversation.Stage, told: bytes | None) -> None:
     assert edit_capabilities([line], stage) == ([] if told is None else [told])
 
 
@@ -535,8 +535,8 @@ LISTS = st.lists(
 )
 
 
-@given(LISTS, st.sampled_from(pop3.Stage))
-def test_rewriting_twice_is_rewriting_once(lines: list[bytes], stage: pop3.Stage) -> None:
+@given(LISTS, st.sampled_from(list(ADDED)))
+def test_rewriting_twice_is_rewriting_once(lines: list[bytes], stage: conversation.Stage) -> None:
     once = [*edit_capabilities(lines, stage), *ADDED[stage]]
     assert [*edit_capabilities(once, stage), *ADDED[stage]] == once
     told = edit_mechanisms(lines)

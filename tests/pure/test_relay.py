@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms, turned_away
+from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms
+from gateway.dialects.conversation import turned_away
 from gateway.dialects.relay import CURE, Probe, Verdict
 from gateway.protocol.vocabulary import Close, Script, Send, Side
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, terms, tls, to_backend, to_client
@@ -168,6 +169,12 @@ def test_S30_a_client_is_turned_away_in_its_protocols_words(dialect: Dialect) ->
     closed_shop(dialect, terms()).start(to_client(words), close("open-relay")).run()
     inside = closed_shop(dialect, terms(implicit=True)).start(tls(b""))
     inside.secured(to_client(words), close("open-relay")).run()
+
+
+def test_a_client_beyond_its_limit_hears_nothing_where_nobody_is_served() -> None:
+    dialect = replace(SMTP, script=lambda agreed: turned_away(agreed, b"go away\r\n", "open-relay"))
+    play = Playbook(dialect, terms(proxied=True), moved=lambda client: "sessions-per-client").start()
+    play.client(b"PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r\n", ABORT_BACKEND, close("refused")).run()
 
 
 def test_a_client_that_is_turned_away_is_first_known_and_may_leave() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects.base import Policy
 from gateway.dialects.mail import extensions
+from gateway.dialects.mail.message import Newlines
 from gateway.dialects.mail.smtp import DIALECT
-from gateway.protocol.filters import Newlines
 from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Send, Side, Splice
 from tests.pure.playbook import TLS13, Stage, Switch, terms
 from tests.pure.smtp_talk import GREETING, REPLY

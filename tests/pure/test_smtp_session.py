@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.dialects.mail.smtp import DIALECT
+from gateway.dialects.mail.smtp.exchange import FINAL
 from gateway.protocol.vocabulary import Patience, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -480,7 +481,7 @@ def test_an_early_talker_is_heard_after_the_greeting() -> None:
 
 
 def test_the_registered_dialect() -> None:
-    assert DIALECT.patience[Patience.FINAL] >= 600
+    assert DIALECT.patience[FINAL] >= 600
 
 
 def test_a_QUIT_that_the_backend_does_not_understand_ends_nothing() -> None:

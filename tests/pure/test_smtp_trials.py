@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.mail.received import declared
-from gateway.dialects.mail.smtp import DIALECT
-from gateway.protocol.vocabulary import Delivered, Expired, Patience, Side
+from gateway.dialects.mail.smtp import DIALECT, exchange
+from gateway.protocol.vocabulary import Expired, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DELIVERED,
@@ -125,15 +125,15 @@ def test_T01_parameters_of_other_extensions_pass() -> None:
 
 def in_data(play: Playbook) -> Playbook:
     asked(play, b"DATA\r\n", b"354 go\r\n")
-    return play.client(b"x\r\n.\r\n", to_backend(b"x\r\n.\r\n")).waits(Patience.FINAL)
+    return play.client(b"x\r\n.\r\n", to_backend(b"x\r\n.\r\n")).waits(exchange.FINAL)
 
 
 def in_last_chunk(play: Playbook) -> Playbook:
-    return play.client(b"BDAT 1 LAST\r\nx", to_backend(b"BDAT 1 LAST\r\nx")).waits(Patience.FINAL)
+    return play.client(b"BDAT 1 LAST\r\nx", to_backend(b"BDAT 1 LAST\r\nx")).waits(exchange.FINAL)
 
 
 def in_last_url(play: Playbook) -> Playbook:
-    return play.client(b"BURL imap://x/1 LAST\r\n", to_backend(b"BURL imap://x/1 LAST\r\n")).waits(Patience.FINAL)
+    return play.client(b"BURL imap://x/1 LAST\r\n", to_backend(b"BURL imap://x/1 LAST\r\n")).waits(exchange.FINAL)
 
 
 ENDS = (in_data, in_last_chunk, in_last_url)
@@ -180,7 +180,7 @@ def test_T01_a_verdict_that_breaks_off_counts(end: End, said: bytes, told: bytes
 def test_T01_a_verdict_that_falls_silent_counts(end: End) -> None:
     late = b"421 4.4.2 gw.example.org Timeout waiting for mail server\r\n"
     play = end(envelope(secure())).backend(b"250-one\r\n")
-    play.expire(Expired(BACKEND, Patience.FINAL), to_client(b"250 one\r\n" + late), DELIVERED, to_backend(b"QUIT\r\n"),
+    play.expire(Expired(BACKEND, exchange.FINAL), to_client(b"250 one\r\n" + late), DELIVERED, to_backend(b"QUIT\r\n"),
                 close("backend-timeout")).run()  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def test_T01_a_verdict_that_never_came_is_nobodys(end: End) -> None:
 def test_T01_a_url_may_be_the_first_that_a_backend_dialled_late_hears() -> None:
     play = Playbook(DIALECT, terms(lazy=True, policy=OPTIONAL, received=False))
     play.start(to_client(b"220 gw.example.org ESMTP\r\n")).client(b"BURL imap://x/1 LAST\r\n", DIAL).dialled()
-    play.backend(GREETING, to_backend(b"BURL imap://x/1 LAST\r\n")).waits(Patience.FINAL)
+    play.backend(GREETING, to_backend(b"BURL imap://x/1 LAST\r\n")).waits(exchange.FINAL)
     goes_on(play.backend(b"503 no\r\n", to_client(b"503 no\r\n"))).run()
 
 
@@ -328,12 +328,12 @@ def test_T01_the_clients_verdict_is_never_worse_than_the_backends_and_never_bett
     before = len(stage.heard_by(CLIENT))
     stage.receive(BACKEND, said.octets)
     if not negotiation.over:
-        late = Expired(BACKEND, Patience.FINAL)
+        late = Expired(BACKEND, exchange.FINAL)
         stage.take(negotiation.expire(late) if end == "late" else negotiation.ended(BACKEND, end == "orderly"))
     code = heard_by_a_client(stage.heard_by(CLIENT)[before:])
     accepted = code is not None and code.startswith(b"2")
     assert accepted is bool(said.accepts)
-    assert sum(isinstance(deed, Delivered) for deed in stage.deeds) == bool(said.accepts)
+    assert stage.deeds.count(DELIVERED) == bool(said.accepts)
 
 
 # --- T04: blanks behind a command --------------------------------------------------------------------------

@@ -10,8 +10,11 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
 from gateway.dialects.base import Dialect, Identity, Policy, Terms
-from gateway.dialects.mail import imap, pop3, smtp
+from gateway.dialects.mail.imap import capabilities
+from gateway.dialects.mail.pop3 import words
+from gateway.dialects.mail.smtp import replies
 from gateway.dialects.survey import INSIDE, Survey, Visit, unreached
+from gateway.protocol.framing import Lines
 from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
 from gateway.protocol.vocabulary import (
     Await,
@@ -123,8 +126,9 @@ def test_a_POP3_server_is_asked_CAPA_and_left() -> None:
 
 
 @pytest.mark.parametrize(("listed", "reply"), [
-    (smtp.listed, b""), (smtp.listed, b"502 what\r\n"), (imap.listed, b""), (imap.listed, b"sgw7 BAD what\r\n"),
-    (pop3.listed, b""), (pop3.listed, b"-ERR what\r\n"),
+    (replies.listed, b""), (replies.listed, b"502 what\r\n"), (capabilities.listed, b""),
+    (capabilities.listed, b"sgw7 BAD what\r\n"),
+    (words.listed, b""), (words.listed, b"-ERR what\r\n"),
 ])  # fmt: skip
 def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
     assert listed(reply) is None
@@ -209,11 +213,11 @@ def test_a_dialogue_that_is_through_is_the_end_of_the_visit() -> None:
     def dialogue(agreed: Terms) -> Script:
         yield StartTLS(CLIENT)
         yield Dial()
-        heard = yield Await((CLIENT, BACKEND), Patience.COMMAND, 512)
+        heard = yield Await((CLIENT, BACKEND), Patience.COMMAND, Lines(512))
         yield Send(CLIENT, b"to nobody")
         yield Send(BACKEND, heard.text)
         try:
-            yield Await((CLIENT,), Patience.COMMAND, 512)
+            yield Await((CLIENT,), Patience.COMMAND, Lines(512))
         except Lost:
             return
 

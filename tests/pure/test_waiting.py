@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.protocol.filters import Counted
+from gateway.protocol.framing import Lines
 from gateway.protocol.vocabulary import (
     Await,
     Dial,
@@ -27,9 +28,9 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
     (Dial(), Patience.CONNECT, "backend-timeout", BACKEND),
     (StartTLS(CLIENT), Patience.HANDSHAKE, "tls-failed", CLIENT),
     (StartTLS(BACKEND), Patience.HANDSHAKE, "backend-tls-failed", BACKEND),
-    (Await((BACKEND,), Patience.GREETING, 512), Patience.GREETING, "backend-greeting-timeout", BACKEND),
-    (Await((BACKEND,), Patience.REPLY, 512), Patience.REPLY, "backend-timeout", BACKEND),
-    (Await((BACKEND, CLIENT), Patience.COMMAND, 512), Patience.COMMAND, "client-timeout", CLIENT),
+    (Await((BACKEND,), Patience.GREETING, Lines(512)), Patience.GREETING, "backend-greeting-timeout", BACKEND),
+    (Await((BACKEND,), Patience.REPLY, Lines(512)), Patience.REPLY, "backend-timeout", BACKEND),
+    (Await((BACKEND, CLIENT), Patience.COMMAND, Lines(512)), Patience.COMMAND, "client-timeout", CLIENT),
     (Take(CLIENT, 4), Patience.DATA, "client-timeout", CLIENT),
     (Peek(BACKEND), Patience.DATA, "backend-timeout", BACKEND),
     (Pass(BACKEND, Counted(4)), Patience.DATA, "backend-timeout", BACKEND),
@@ -49,9 +50,9 @@ def test_what_has_not_begun_is_the_backends_fault() -> None:
     (None, False, "dialling"),
     (Dial(), True, "dialling"),
     (StartTLS(CLIENT), False, "handshake"),
-    (Await((BACKEND,), Patience.GREETING, 512), True, "greeting"),
-    (Await((BACKEND, CLIENT), Patience.COMMAND, 512), False, "plaintext"),
-    (Await((BACKEND, CLIENT), Patience.COMMAND, 512), True, "secure"),
+    (Await((BACKEND,), Patience.GREETING, Lines(512)), True, "greeting"),
+    (Await((BACKEND, CLIENT), Patience.COMMAND, Lines(512)), False, "plaintext"),
+    (Await((BACKEND, CLIENT), Patience.COMMAND, Lines(512)), True, "secure"),
 ])  # fmt: skip
 def test_the_phase_of_a_session_is_what_it_waits_for(wait: Wait | None, secured: bool, phase: str) -> None:
     assert phase_of(wait, secured) == phase

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 
 from .. import sasl
+from ..conversation import Stage
 from . import extensions
-
-
-class Stage(Enum):
-    """What the client may see now."""
-
-    CLOSED = "before TLS, where authentication waits for it"
-    OPEN = "before TLS, where it is the client's choice"
-    SECURE = "inside TLS"
-
 
 AUTH = frozenset({b"AUTH", b"X-EXPS"})
 

@@ -53,8 +53,9 @@ class Party:
 
     def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
         """A backend that has not greeted yet, for a client that is inside TLS where that comes first."""
+        limits = {name: changes.pop(name) for name in ("may_log_in", "moved") if name in changes}
         agreed = terms(**{"received": False, **changes})
-        play = Playbook(self.dialect, agreed, others=others)
+        play = Playbook(self.dialect, agreed, others=others, **limits)
         if agreed.implicit:
             return play.start(tls(b"")).secured(DIAL).dialled()
         return play.start(DIAL).dialled()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.dialects.base import BackendTLS, Identity, turned_away
+from gateway.dialects.base import BackendTLS, Identity
+from gateway.dialects.conversation import turned_away
 from gateway.protocol.vocabulary import Dial, Expired, Greeted, Identified, Patience, Side
 from tests.pure.contract.party import HERE, SWITCH, Party, every_party, short
 from tests.pure.playbook import (
@@ -152,8 +154,9 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 BAD = "client-bad-proxy-header"
 
 
-def proxied(party: Party, **changes: Any) -> Playbook:
-    return Playbook(party.dialect, terms(**{"proxied": True, "received": False, **changes})).start()
+def proxied(party: Party, moved: Callable[[str], str] = lambda client: "", **changes: Any) -> Playbook:
+    agreed = terms(**{"proxied": True, "received": False, **changes})
+    return Playbook(party.dialect, agreed, moved=moved).start()
 
 
 @every_party

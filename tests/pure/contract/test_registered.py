@@ -42,9 +42,9 @@ def test_the_value_says_what_the_protocol_is(party: Party) -> None:
     assert dialect.alpn == answers.alpn
     assert dialect.policies == answers.policies
     assert Policy.REQUIRED not in dialect.policies.values()
-    assert dialect.options == answers.options
-    assert dialect.patience[Patience.COMMAND] == dialect.patience[Patience.RELAY] == answers.idle
-    assert {Patience.COMMAND, Patience.REPLY, Patience.RELAY} <= dialect.patience.keys()
+    assert dialect.options.keys() == answers.options
+    assert dialect.patience[Patience.COMMAND] == dialect.patience[Patience.SPLICE] == answers.idle
+    assert {Patience.COMMAND, Patience.REPLY, Patience.SPLICE} <= dialect.patience.keys()
     assert all(seconds > 0 for seconds in dialect.patience.values())
 
 

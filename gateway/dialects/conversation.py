@@ -1,0 +1,321 @@
+"""The frame of every session, and what all conversations with a client have in common.
+
+`converse` runs a whole session: PROXY header, TLS where it comes first, greeting, dialogue, farewell.  A protocol's
+`Conversation` says what differs.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import replace
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+from ..protocol.driver import Foreign
+from ..protocol.framing import Lines
+from ..protocol.proxyprotocol import Header, Origin, ProxyError
+from ..protocol.vocabulary import (
+    Abort,
+    Await,
+    Close,
+    Framing,
+    Identified,
+    Lost,
+    MayLogIn,
+    Note,
+    Pass,
+    Patience,
+    Peek,
+    Rejected,
+    Request,
+    Script,
+    Secured,
+    Send,
+    Side,
+    StartTLS,
+    Stopped,
+    TLSFailed,
+    TooLong,
+    Trouble,
+    Unavailable,
+    Violation,
+)
+from .base import Policy, Terms
+
+CLIENT: Final = Side.CLIENT
+BACKEND: Final = Side.BACKEND
+BOTH: Final = (BACKEND, CLIENT)
+
+SASL_LINE: Final = 65536
+"""Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
+REPLY_LINE: Final = 8192
+"""Octets of a backend's line; the RFCs say 512 and long capability lists do not care."""
+REPLY_LINES: Final = 1000
+REPLY_OCTETS: Final = 256 * 1024
+"""A backend's reply beyond these is an attack on our memory."""
+REPLIES: Final = Lines(REPLY_LINE)
+"""The framing of a backend's replies."""
+RESPONSES: Final = Lines(SASL_LINE)
+"""The framing of a SASL exchange."""
+
+REFUSED: Final = "refused"
+"""The event of a limit that was reached."""
+TOO_MANY_FAILURES: Final = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
+"""A login that the backend is not asked about."""
+CHANNEL_BINDING: Final = Note(
+    "backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True
+)
+"""The backend offers mechanisms that cannot work through a gateway."""
+SILENT: Final = frozenset({"tls-on-plaintext-port", "client-bad-proxy-header"})
+"""Ends of a client that would not understand our words."""
+
+T = TypeVar("T")
+
+
+def foreign(http: str, *, web: bool = False) -> Foreign:
+    """TLS, HTTP and a PROXY header (version 1) at the beginning of a client's line; version 2 ends with its QUIT.
+
+    `http` is the event of an HTTP request.  With `web` the method alone tells one: the protocol has no such command.
+    """
+    target = rb"[ \t\r\n]" if web else rb" (?:/|\*|http)"
+    pattern = (
+        rb"(?P<tls>\x16)"
+        rb"|(?P<http>(?i:(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE)%s|CONNECT [^ ]{0,64}:|Host:))"
+        rb"|(?P<proxy>PROXY (?:TCP[46]|UNKNOWN))" % target
+    )
+    events = {"tls": "tls-on-plaintext-port", "http": http, "proxy": "unexpected-proxy-header"}
+    return Foreign(re.compile(pattern), events)
+
+
+class Stage(Enum):
+    """How far a session is when the backend lists its capabilities."""
+
+    CLOSED = "before TLS, and no login in the clear"
+    OPEN = "before TLS, and a login in the clear is allowed"
+    SECURE = "inside TLS, before the login"
+    AUTHENTICATED = "the login's success"
+
+
+class Conversation(ABC):
+    """One session's state; what is not in an attribute here is the generator's own place."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.secured: Secured | None = None
+        """TLS with the client."""
+        self.reached = False
+        """The backend has greeted."""
+        self.midway = False
+        """Our words would land inside a reply of the backend's."""
+        self.bad = 0
+        """Bad commands in a row."""
+        self.trusted = False
+        """Bad commands are no longer counted."""
+        self._failed_logins = 0
+
+    # --- what a protocol says ----------------------------------------------------------------
+
+    @abstractmethod
+    def open(self) -> Script:
+        """Dial, if that is due now, and bring the greeting to the client."""
+
+    @abstractmethod
+    def talk(self) -> Script:
+        """Everything up to the splice, which is where it returns."""
+
+    @abstractmethod
+    def goodbye(self, trouble: Trouble) -> bytes:
+        """Last words to the client, or nothing where the protocol has none or they would be taken for data."""
+
+    @abstractmethod
+    def farewell(self) -> bytes:
+        """QUIT or LOGOUT for the backend, where it is at a command boundary, unauthenticated and
+        outside a transaction; else nothing: a synthesised end would complete what was not completed."""
+
+    @staticmethod
+    @abstractmethod
+    def unavailable(hostname: bytes) -> bytes:
+        """What a client hears in place of a greeting when it cannot be served now."""
+
+    @staticmethod
+    @abstractmethod
+    def busy(hostname: bytes) -> bytes:
+        """The same where it, or everybody together, has too many connections."""
+
+    # --- what all have in common -------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        if self.secured is not None:
+            return Stage.SECURE
+        return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
+
+    @property
+    def closed(self) -> bool:
+        """TLS is required and not there yet."""
+        return self.secured is None and self.terms.policy is Policy.REQUIRED
+
+    def hear(self, sides: tuple[Side, ...], patience: Patience, framing: Framing) -> Generator[Request, Any, Any]:
+        """The next line or unit of one of these sides.  If the backend is lost within one, nothing is said any more."""
+        try:
+            heard = yield Await(sides, patience, framing)
+        except Lost as lost:
+            if lost.side is BACKEND:
+                yield Peek(BACKEND)  # lost again, unless a line had begun
+                self.midway = True
+            raise
+        if isinstance(heard, TooLong) and heard.side is BACKEND:
+            raise broken(b"a line without end")
+        return heard
+
+    def may_log_in(self) -> Generator[Request, Any, bool]:
+        """Whether the backend may be asked about the client's credentials.  If not, that is told."""
+        allowed: bool = yield MayLogIn()
+        if not allowed:
+            yield TOO_MANY_FAILURES
+        return allowed
+
+    def rejected(self, answer: Generator[Request, Any, T]) -> Generator[Request, Any, T]:
+        """The backend did not take the client's credentials, and `answer` is what the client hears of it."""
+        yield Rejected()
+        self._failed_logins += 1
+        result = yield from answer
+        if self._failed_logins >= self.terms.failed_logins:
+            raise Violation(CLIENT, "too-many-failed-logins")
+        return result
+
+    def count(self) -> None:
+        """One more bad command."""
+        self.bad += 1
+        if self.bad >= self.terms.bad_commands and not self.trusted:
+            raise Violation(CLIENT, "too-many-bad-commands")
+
+    def last_words(self, trouble: Trouble) -> bytes:
+        """What the client hears at the end."""
+        # Where TLS comes first nothing is said in the clear before it.
+        if self.midway or trouble.key in SILENT or (self.terms.implicit and self.secured is None):
+            return b""
+        match trouble:
+            case Lost(side=Side.CLIENT) | TLSFailed(side=Side.CLIENT):
+                return b""
+            case Unavailable(key="refused"):
+                return self.busy(self.terms.hostname)
+        return self.goodbye(trouble)
+
+
+def login_note(mechanism: bytes, result: str) -> Note:
+    """The end of a login: `ok`, `failed`, or `unproven` where the client had not given any credentials."""
+    return Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
+
+
+def broken(said: bytes | str) -> Violation:
+    """The backend does not speak its protocol: what it said, or in words what is wrong with it."""
+    return Violation(BACKEND, "backend-protocol-error", said if isinstance(said, str) else repr(said[:80]))
+
+
+# --- a whole session -------------------------------------------------------------------------------
+
+
+def converse(conversation: Conversation) -> Script:
+    """PROXY header and TLS where they come first, greeting, dialogue, farewell."""
+    try:
+        if conversation.terms.proxied:
+            yield from _identify(conversation)
+        if conversation.terms.implicit:
+            conversation.secured = yield StartTLS(CLIENT)
+        yield from conversation.open()
+        yield from conversation.talk()
+    except Trouble as trouble:
+        yield from _part(conversation, trouble)
+
+
+class _Introduction:
+    """A PROXY header, however the network cuts it, as a Filter that forwards nothing."""
+
+    def __init__(self) -> None:
+        self._header = Header()
+        self.origin: Origin | None = None
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        try:
+            told = self._header.feed(chunk)
+        except ProxyError as error:
+            raise Violation(CLIENT, "client-bad-proxy-header", error.reason) from None
+        if told is None:
+            return b"", None
+        self.origin = told.origin
+        return b"", told.rest
+
+
+def _identify(conversation: Conversation) -> Script:
+    """From here on the session's client is the one whom the load balancer names, if it names one."""
+    introduction = _Introduction()
+    yield Pass(CLIENT, introduction, forward=False, patience=Patience.PROXY)
+    if introduction.origin is not None:
+        client, port = introduction.origin.source
+        conversation.terms = replace(conversation.terms, origin=introduction.origin, client=client)
+        if limit := (yield Identified(client, port)):
+            raise Unavailable(REFUSED, limit)
+
+
+def _part(conversation: Conversation, trouble: Trouble) -> Script:
+    key = trouble.key
+    match trouble:
+        case Lost(side=Side.CLIENT):
+            key = "client-closed" if trouble.orderly and conversation.farewell() else "client-lost"
+        case Lost():
+            key = "backend-closed" if conversation.farewell() else "backend-lost"
+            yield Note(key, (("detail", trouble.detail),))
+        case Stopped() | Violation(key="too-many-failed-logins"):
+            pass  # each failure was told
+        case Unavailable(key="refused"):
+            yield Note(key, (("limit", trouble.detail),))
+        case TLSFailed(side=Side.CLIENT):
+            yield Note(key, (("key", "client-tls-failed"), ("detail", trouble.detail)))
+        case _:
+            yield Note(key, (("detail", trouble.detail),))
+    if last_words := conversation.last_words(trouble):
+        yield Send(CLIENT, last_words)
+    match trouble:
+        case Lost(side=Side.CLIENT, orderly=False):
+            polite = b""  # a reset may stand for anything
+        case Unavailable() | Lost(side=Side.BACKEND) | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
+            polite = b""
+        case _:
+            polite = conversation.farewell()
+    yield Send(BACKEND, polite) if polite else Abort(BACKEND)
+    yield Close(key, trouble.detail)
+
+
+def turned_away(terms: Terms, words: bytes, reason: str) -> Script:
+    """A whole session with a client that cannot be served now: it hears so in place of a greeting."""
+    return converse(_Closed(terms, words, reason))
+
+
+class _Closed(Conversation):
+    """A service that is not to be had; no backend is dialled."""
+
+    def __init__(self, terms: Terms, words: bytes, reason: str) -> None:
+        super().__init__(terms)
+        self._words = words
+        self._reason = reason
+
+    def open(self) -> Script:
+        yield Send(CLIENT, self._words)
+
+    def talk(self) -> Script:
+        yield Close(self._reason)
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        return b""
+
+    def farewell(self) -> bytes:
+        return b""
+
+    @staticmethod
+    def unavailable(hostname: bytes) -> bytes:
+        return b""
+
+    busy = unavailable

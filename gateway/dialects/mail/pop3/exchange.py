@@ -1,0 +1,233 @@
+"""The backend's side of a POP3 session: greeting, replies, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final
+
+from ....protocol.framing import Lines
+from ....protocol.vocabulary import (
+    Await,
+    Close,
+    Expired,
+    Line,
+    Lost,
+    Note,
+    Patience,
+    Proven,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    Trouble,
+    Violation,
+)
+from ... import access
+from ...base import BackendTLS, Identity, Terms
+from ...conversation import (
+    BACKEND,
+    CHANNEL_BINDING,
+    CLIENT,
+    REPLIES,
+    REPLY_LINES,
+    REPLY_OCTETS,
+    Conversation,
+    broken,
+    login_note,
+)
+from ...reach import Hearing, first_line, reached, refused, ungreeted, untrusted
+from .. import xclient
+from .words import LATER, XCLIENT, Status, bindings, blames_command, edit_greeting, is_later, is_ok
+
+LOST: Final = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
+UNAVAILABLE: Final = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
+
+
+class Exchange(Conversation):
+    """Asks the backend and passes its replies on."""
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._welcomed = False  # the client has its greeting
+        self._asked = False  # the backend has had a command of the client's
+        self._outstanding = False  # the backend owes a reply
+        self._greeting = b""  # what the backend has greeted with
+
+    def open(self) -> Script:
+        if self.terms.lazy and not self.terms.implicit:
+            self._welcomed = True
+            yield Send(CLIENT, b"+OK %s ready\r\n" % self.terms.hostname)
+            return
+        greeting = yield from self._dial()
+        self._welcomed = True
+        yield Send(CLIENT, edit_greeting(greeting) + b"\r\n")
+        if Status.of(greeting) is Status.ERR:
+            yield Note("backend-refused", (("text", greeting),))
+            yield Close("backend-refused")
+
+    def _dial(self) -> Hearing[bytes]:
+        """Connect and hear the greeting: +OK or -ERR.  Raises Unavailable for anything else."""
+        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
+        self.reached = True
+        self._greeting = greeting
+        return greeting
+
+    def _hear_greeting(self) -> Hearing[bytes]:
+        """The greeting, behind TLS and XCLIENT where they are agreed on."""
+        greeting = yield from first_line()
+        if Status.of(greeting) not in (Status.OK, Status.ERR):
+            raise ungreeted(greeting)
+        if Status.of(greeting) is Status.ERR:
+            return greeting
+        if self.terms.backend_tls is BackendTLS.STARTTLS:
+            reply = yield from self._ask_ourselves(b"STLS")
+            if Status.of(reply) is Status.ERR and LATER.match(reply):
+                return reply  # a refusal that says nothing of TLS
+            if not is_ok(reply):
+                untrusted(f"the backend refuses STLS: {reply[:80]!r}")
+            yield StartTLS(BACKEND)
+        if self.terms.identity is Identity.XCLIENT:
+            if not XCLIENT.search(greeting):
+                refused("the backend does not offer XCLIENT to the gateway's address")
+            reply = yield from self._ask_ourselves(xclient.pop3_command(self.terms))
+            if Status.of(reply) is Status.ERR and LATER.match(reply):
+                return reply  # a refusal of this client
+            # Dovecot's answer to somebody whom it does not trust begins with +OK, too.
+            if not is_ok(reply) or b"not from trusted" in reply:
+                refused(f"the backend answers XCLIENT: {reply[:80]!r}")
+        return greeting
+
+    def _ask_ourselves(self, command: bytes) -> Hearing[bytes]:
+        """A command of ours and the line that answers it."""
+        yield Send(BACKEND, command + b"\r\n")
+        heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
+        return heard.text if isinstance(heard, Line) else b""
+
+    def _reach(self) -> Script:
+        """Dial, if that was put off; the greeting is not the client's, it has had ours."""
+        if not self.reached:
+            greeting = yield from self._dial()
+            if Status.of(greeting) is Status.ERR:
+                yield Note("backend-refused", (("text", greeting),))
+                yield Send(CLIENT, greeting + b"\r\n")
+                yield Close("backend-refused")
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        match trouble:
+            case Violation(key="too-many-bad-commands"):
+                return b"-ERR Too many invalid commands\r\n"
+            case Violation(key="too-many-failed-logins"):
+                return b"-ERR [AUTH] Too many failed logins\r\n"
+            case Violation(side=Side.CLIENT, key="client-line-too-long"):
+                return b"-ERR Command too long\r\n"
+            case Violation(side=Side.CLIENT):
+                return b"-ERR Invalid protocol\r\n"
+            case Expired(side=Side.CLIENT):
+                return b""  # RFC 1939 3: an autologout says nothing
+            case _ if not self._welcomed:
+                return UNAVAILABLE
+            case _ if not self._outstanding:
+                return b""
+            case Lost() | Expired():
+                return LOST
+        return UNAVAILABLE
+
+    @staticmethod
+    def unavailable(hostname: bytes) -> bytes:
+        """RFC 3206 4."""
+        return UNAVAILABLE
+
+    @staticmethod
+    def busy(hostname: bytes) -> bytes:
+        """RFC 3206 4."""
+        return b"-ERR [SYS/TEMP] Too many connections\r\n"
+
+    def farewell(self) -> bytes:
+        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
+
+    def _ask(self, line: bytes, framing: Lines = REPLIES) -> Generator[Request, Any, tuple[Status, bytes]]:
+        """Send a line to the backend and hear the first line of its reply, which has so many octets at most."""
+        self._outstanding = True
+        yield from self._reach()
+        self._asked = True
+        yield Send(BACKEND, line + b"\r\n")
+        heard = yield from self.hear((BACKEND,), Patience.REPLY, framing)
+        status = self._status(heard.text)
+        if status is Status.ERR and access.demands_tls(heard.text, line):
+            yield access.note(access.NO_LOGIN, "pop3", self.terms, heard.text)
+        return status, heard.text
+
+    def _status(self, line: bytes) -> Status:
+        status = Status.of(line)
+        if status is None:
+            raise broken(line)
+        self._outstanding = status is Status.MORE
+        return status
+
+    def _conclude(
+        self, status: Status, reply: bytes, *, login: bool = False, idle: bool = False
+    ) -> Generator[Request, Any, bool]:
+        """A reply of one line for the client."""
+        self._outstanding = False
+        yield Send(CLIENT, reply + b"\r\n")
+        if status is Status.OK:
+            self.bad = self.bad if idle else 0
+        elif not login:
+            self.count()
+        return False
+
+    def _verdict(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
+        """The reply that ends a login, which succeeds with +OK and nothing else."""
+        if status is not Status.OK:
+            return (yield from self._rejected(status, reply, mechanism))
+        yield login_note(mechanism, "ok")
+        yield Proven()
+        yield Send(CLIENT, reply + b"\r\n")
+        return True
+
+    def _rejected(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
+        """A login that failed.  It counts, unless the reply says nothing of name and password."""
+        yield login_note(mechanism, "failed")
+        if blames_command(reply):
+            return (yield from self._conclude(status, reply))
+        answer = self._conclude(status, reply, login=True)
+        return (yield from answer if is_later(reply) else self.rejected(answer))
+
+    def _list(
+        self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()
+    ) -> Generator[Request, Any, list[bytes]]:
+        """A reply of many lines, up to the dot, edited as a whole.  If it breaks off, the client gets
+        what came and then nothing: words of ours would seem to be a part of it.  Returns the lines as they came."""
+        self.bad = 0
+        lines: list[bytes] = []
+        octets = 0
+        self.midway = True
+        yield Send(CLIENT, first + b"\r\n")
+        try:
+            while True:
+                heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
+                if heard.text == b".":
+                    break
+                octets += len(heard.text)
+                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
+                    raise broken(b"a reply without end")
+                lines.append(heard.text)
+        except Trouble:
+            yield Send(CLIENT, _joined(edit(lines)))
+            raise
+        told = edit(lines)
+        if bindings(lines) - bindings(told):
+            yield CHANNEL_BINDING
+        yield Send(CLIENT, _joined([*told, *added, b"."]))
+        self.midway = False
+        return lines
+
+    def _refuse(self, reply: bytes) -> Generator[Request, Any, bool]:
+        yield Send(CLIENT, reply + b"\r\n")
+        self.count()
+        return False
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)

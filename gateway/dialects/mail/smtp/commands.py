@@ -1,0 +1,317 @@
+"""SMTP, submission and submissions (RFC 5321, 6409, 8314), inspected from the greeting to the end.
+
+SMTP is never spliced, save for a SASL security layer: STARTTLS must stay refused, the commands by
+which our address could speak for others must stay out, EHLO may come again at any time, and the end
+of each message must be the same for us and for the backend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any, Final
+
+from ....protocol.framing import Lines
+from ....protocol.vocabulary import (
+    Await,
+    Line,
+    Opaque,
+    Patience,
+    Proven,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    TooLong,
+    Violation,
+)
+from ... import access, sasl
+from ...base import Dialect, Policy, Question, Terms
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, RESPONSES, Stage, broken, converse, foreign, login_note
+from ...probing import Attempt, Probing
+from ...reach import GREETS_ONCE
+from .. import ehlo, extensions
+from .exchange import FINAL, GO_AHEAD
+from .messages import MUST_STARTTLS, Messages
+from .replies import LAST_LINE, MASKED, NO_EHLO, Reply, listed
+
+_COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.DOTALL)
+OPEN_BEFORE_TLS: Final = frozenset({b"EHLO", b"NOOP", b"QUIT", b"STARTTLS"})
+"""RFC 3207 4: exactly these are not answered 530 where TLS is required."""
+OPEN_BEFORE_EHLO: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
+LINES: Final = Lines(sasl.REQUEST_LINE)
+LAYERED: Final = Lines(sasl.REQUEST_LINE, layered=True)
+
+
+class SMTP(Messages):
+    """The client's commands."""
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._layered = False
+        self._authority = True  # the backend offers, as far as we know, a way to speak for others
+
+    def talk(self) -> Script:
+        while True:
+            sides = (BACKEND, CLIENT) if self.reached else (CLIENT,)
+            heard = yield Await(sides, Patience.COMMAND, LAYERED if self._layered else LINES)
+            self._layered = False
+            match heard:
+                case Line(side=Side.CLIENT, text=text):
+                    yield from self._command(text)
+                case Line(text=text):
+                    yield from self._unasked(text)
+                case TooLong(side=Side.CLIENT):
+                    yield from self._too_long()
+                case TooLong():
+                    raise broken(b"a line without end")
+                case Opaque():
+                    if self._authority:
+                        # Inside the layer the client could use what the backend grants to our address.
+                        self.midway = True
+                        raise Violation(CLIENT, "sasl-layer-unsupported")
+                    return
+                case _:
+                    yield from self._refuse(b"500 5.5.2 Syntax error")
+
+    def _command(self, text: bytes) -> Script:
+        text = text.rstrip(sasl.BLANKS)  # tolerated (RFC 5321 4.1.1), and not sent on
+        match = _COMMAND.match(text)
+        if match is None:
+            if text or self.closed or self._must_greet:
+                yield from self._refuse(b"500 5.5.2 Syntax error")
+            else:
+                yield from self._relay(b"", text)
+            return
+        verb, argument = match[1].upper(), match[2] or b""
+        if len(text) > self._longest(verb):
+            yield from self._too_long()
+        elif extensions.refuses_command(verb):
+            yield from self._refuse(b"502 5.5.1 Command not implemented")
+        elif verb == b"BDAT":
+            yield from self._bdat(argument)
+        elif self._waits_for_tls(verb):
+            yield from self._refuse(MUST_STARTTLS)
+        elif self._must_greet and verb not in OPEN_BEFORE_EHLO:
+            yield from self._refuse(b"503 5.5.1 Send EHLO/HELO first")
+        else:
+            yield from self._perform(verb, text, argument)
+
+    def _refused(self, argument: bytes) -> bytes | None:
+        return extensions.refused_parameter(argument, self._withheld)
+
+    def _waits_for_tls(self, verb: bytes) -> bool:
+        if self.closed:
+            return verb not in OPEN_BEFORE_TLS
+        return self.secured is None and self.terms.policy is Policy.AUTH_ONLY and verb in ehlo.AUTH
+
+    def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        match verb:
+            case b"STARTTLS":
+                yield from self._starttls(argument)
+            case b"NOOP" if self.closed or not self.reached:
+                yield Send(CLIENT, b"250 2.0.0 OK\r\n")
+            case b"RSET" if not self.reached:
+                yield Send(CLIENT, b"250 2.0.0 OK\r\n")
+            case b"QUIT":
+                yield from self._quit(text)
+            case b"EHLO" if not self.reached and self.secured is None:
+                self._greet(argument, extended=True)
+                lines = (b"250-%s" % self.terms.hostname, b"250-ENHANCEDSTATUSCODES", b"250 STARTTLS")
+                yield Send(CLIENT, Reply(lines).octets)
+            case b"EHLO":
+                yield from self._ehlo(text, argument)
+            case b"HELO":
+                reply = yield from self._introduce(verb, text)
+                yield from self._pass_on(reply)
+                if reply.code == b"250":
+                    self._greet(argument, extended=False)
+            case b"AUTH" | b"X-EXPS":
+                yield from self._auth(verb, text, argument)
+            case b"MAIL" | b"RCPT" | b"SEND" | b"SOML" | b"SAML" if name := self._refused(argument):
+                yield from self._refuse(b"555 5.5.4 Parameter %s is not supported" % name)
+            case b"MAIL" | b"SEND" | b"SOML" | b"SAML":
+                yield from self._mail_from(verb, text, argument)
+            case b"RCPT":
+                reply = yield from self._relay(verb, text)
+                if reply.positive:
+                    self._recipients += 1
+                    if self._recipients == 1:
+                        yield Proven()
+            case b"DATA":
+                yield from self._data(text)
+            case b"BURL":
+                yield from self._burl(text, argument)
+            case b"RSET":
+                reply = yield from self._relay(verb, text)
+                if reply.code == b"250":
+                    self._end_transaction()
+            case b"VERB":
+                reply = yield from self._relay(verb, text)
+                self._verbose = self._verbose or reply.positive
+            case _:
+                yield from self._relay(verb, text)
+
+    def _ehlo(self, text: bytes, name: bytes) -> Script:
+        reply = yield from self._introduce(b"EHLO", text)
+        complete = reply.code == b"250"
+        if reply.code in NO_EHLO and name:
+            # A backend from before ESMTP; without our help its clients would never learn of STARTTLS.
+            older = yield from self._introduce(b"HELO", b"HELO " + name)
+            if older.code == b"250":
+                reply = Reply((b"250 " + older.lines[0][4:],))
+        if reply.code != b"250":
+            yield from self._pass_on(reply)
+            return
+        self.bad = 0
+        self._greet(name, extended=True)
+        lines = [line[4:] for line in reply.lines]
+        offered = {ehlo.keyword(line) for line in lines[1:]}
+        self._chunking = b"CHUNKING" in offered
+        self._lengthened = any(map(extensions.lengthens, offered))
+        self._authority = not complete or any(map(extensions.is_authority, offered))
+        if any(name.endswith(sasl.PLUS) for name in ehlo.mechanisms(lines[1:])):
+            yield CHANNEL_BINDING
+        stage = Stage.SECURE
+        if self.secured is None:
+            stage = Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
+        told = ehlo.edit(lines, stage, self._withheld)
+        if self._lacks_login(told):
+            starttls = b"STARTTLS" in offered
+            yield access.note(access.NO_LOGIN, "smtp", self.terms, access.no_auth(starttls), starttls)
+        if told != lines:
+            reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
+        yield Send(CLIENT, reply.octets)
+
+    def _lacks_login(self, told: list[bytes]) -> bool:
+        """Whether a client that has to log in is offered nothing to do so."""
+        waits = self.terms.submission and self.secured is not None and not self._authenticated
+        return waits and not access.smtp_logins(told[1:])
+
+    def _greet(self, name: bytes, *, extended: bool) -> None:
+        self._name = name.split(b" ")[0]
+        self._extended = extended
+        self._must_greet = False
+        self._chunking = self._lengthened = False
+        self._end_transaction()
+
+    def _starttls(self, argument: bytes) -> Script:
+        if argument:
+            yield from self._refuse(b"501 5.5.4 Syntax: STARTTLS takes no parameters")
+        elif self.secured is not None:
+            yield from self._refuse(b"503 5.5.1 TLS already active")
+        elif self._authenticated or self._mail:
+            yield from self._refuse(b"503 5.5.1 STARTTLS not permitted after AUTH or during a mail transaction")
+        else:
+            self.secured = yield StartTLS(CLIENT, b"220 2.0.0 Ready to start TLS\r\n")
+            # RFC 3207 4.2: what was said in the clear is forgotten.  The backend's own memory of it
+            # ends with the EHLO that the client now owes.
+            self._greet(b"", extended=False)
+            self._must_greet = True
+            self._verbose = False
+            self._stale = bool(self._introduced) and GREETS_ONCE in self.terms.known
+
+    def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        mechanism, _, initial = argument.partition(b" ")
+        if mechanism and (not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism)):
+            yield from self._refuse(b"504 5.5.4 Unrecognized authentication type")
+            return
+        if not sasl.RESPONSE.match(initial) or sasl.cancels(initial):
+            yield from self._refuse(b"501 5.5.2 Syntax error in authentication response")
+            return
+        if mechanism and not (yield from self.may_log_in()):
+            yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
+            return
+        already, response = self._authenticated, b""
+        given = bool(initial) and sasl.proves(mechanism, initial)
+        reply = yield from self._ask(verb, text)
+        while reply.code == b"334":
+            yield Send(CLIENT, reply.octets)
+            self._outstanding = verb
+            answered = yield from self._response(verb)
+            if answered is None:
+                return
+            response = answered
+            given = given or sasl.proves(mechanism, response)
+            reply = yield from self._ask(verb, response)
+        accepted = reply.code == b"235"
+        if mechanism:
+            # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
+            yield login_note(mechanism.upper(), "failed" if not accepted else "ok" if given else "unproven")
+        if accepted and given:
+            self._authenticated = self.trusted = True
+            self._layered = mechanism.upper() in sasl.LAYERED
+            yield Proven()
+        answer = self._pass_on(reply)
+        # XOAUTH2 tells a bad token by a challenge, which clients cancel: that is a guess.
+        guessed = mechanism and not already and (given or not sasl.cancels(response)) and reply.code.startswith(b"5")
+        yield from self.rejected(answer) if guessed else answer
+
+    def _response(self, verb: bytes) -> Generator[Request, Any, bytes | None]:
+        """The client's next line in a dialogue; None where the dialogue is over instead, and the client knows."""
+        while True:
+            match (yield Await((BACKEND, CLIENT), Patience.COMMAND, RESPONSES)):
+                case Line(side=Side.CLIENT, text=response) if sasl.RESPONSE.match(response):
+                    return response
+                case Line(side=Side.CLIENT):
+                    yield from self._cancel(verb, b"501 5.5.2 Cannot decode response")
+                    return None
+                case Line(text=words):
+                    yield from self._unasked(words)
+                case TooLong(side=Side.BACKEND):
+                    raise broken(b"a line without end")
+                case _:
+                    yield from self._cancel(verb, b"500 5.5.6 Authentication exchange line is too long")
+                    return None
+
+    def _cancel(self, verb: bytes, refusal: bytes) -> Script:
+        """Take the client's word back (RFC 4954 4): the backend must no longer wait for a response, or it
+        would take the next command for one."""
+        reply = yield from self._ask(verb, b"*", relayed=False)
+        if reply.code[:1] not in b"45":
+            raise broken(f"a cancelled dialogue goes on: {reply.lines[0][:80]!r}")
+        if reply.code == b"421":
+            yield from self._pass_on(reply)
+        yield from self._refuse(refusal)
+
+
+DIALECT = Dialect(
+    name="smtp",
+    script=lambda terms: converse(SMTP(terms)),
+    unavailable=SMTP.unavailable,
+    busy=SMTP.busy,
+    patience={
+        # RFC 5321 4.5.3.2, each a little longer, so that the backend's own farewell wins.
+        Patience.COMMAND: 330.0,
+        Patience.REPLY: 330.0,
+        GO_AHEAD: 150.0,
+        Patience.DATA: 300.0,
+        FINAL: 660.0,
+        Patience.SPLICE: 330.0,
+    },
+    policies={25: Policy.AUTH_ONLY},
+    options={"received": ("yes", "no"), "newlines": ("normalize", "reject", "pass")},
+    foreign=foreign("http-on-mail-port", web=True),
+    identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    # Neither is registered; both are in use.
+    alpn=(b"smtp", b"esmtp"),
+    question=Question(
+        lambda hostname: b"EHLO " + hostname, b"QUIT", listed, access.of_smtp, (b"MAIL FROM:<>", b"RSET")
+    ),
+    submission=frozenset({465, 587}),
+    relays=True,
+    probing=Probing(
+        port=25,
+        implicit=frozenset({465}),
+        starttls=b"STARTTLS",
+        injected=b"NOOP",
+        complete=lambda command, heard: LAST_LINE.search(heard) is not None,
+        agrees=lambda reply: reply.startswith(b"220"),
+        attempts=tuple(
+            Attempt(b"AUTH " + name, lambda reply: reply.startswith((b"334", b"235")), b"*")
+            for name in (b"PLAIN", b"LOGIN")
+        ),
+        masked=lambda capabilities: any(map(MASKED.match, capabilities)),
+    ),
+)
