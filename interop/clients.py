@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from interop.jobs import CONTROLS, HOST, MODES, SENDER, WRONG_NAME, Command, Job, Mode, found_in
 from interop.places import Environment, House, Modules, Place
-from interop.servers import EXIM_HOUSE, EXIM_PACKAGES, EXIM_START, POSTFIX_HOUSE, POSTFIX_PACKAGES, POSTFIX_SERVICES
+from interop.servers import EXIM_HOUSE, EXIM_PACKAGES, EXIM_START, POSTFIX_HOUSE, POSTFIX_PACKAGES
+from tests.process.servers import POSTFIX_SERVICES
 
 DEBIAN = House("clients")
 PYTHON = Environment("python")

@@ -19,7 +19,7 @@ from pathlib import Path
 from interop.jobs import USER, Letter
 from interop.places import House, Missing
 from tests.process.running import CANARY
-from tests.process.servers import ATTEMPTS, Mailbox, free_ports
+from tests.process.servers import ATTEMPTS, POSTFIX_SERVICES, Mailbox, free_ports
 
 START = 30.0
 """Seconds until a server must listen."""
@@ -150,30 +150,6 @@ disable_dns_lookups = yes
 smtpd_peername_lookup = no
 smtpd_client_connection_rate_limit = 0
 smtpd_client_connection_count_limit = 0
-"""
-POSTFIX_SERVICES = """
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-proxymap unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-tlsmgr unix - - n 1000? 1 tlsmgr
-pickup unix n - n 60 1 pickup
-showq unix n - n - - showq
-flush unix n - n 1000? 0 flush
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-lmtp unix - - n - - lmtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """
 POSTFIX_START = """
 mkdir -p queue data

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.dialects import DIALECTS
 from tests.fuzz.targets import SEPARATOR, TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -31,7 +32,7 @@ STEPS = (
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(["smtp", "imap", "pop3"]),
+    st.sampled_from(sorted(DIALECTS)),
     st.binary(min_size=4, max_size=4),
     st.lists(st.sampled_from(STEPS), max_size=25).map(SEPARATOR.join),
 )

@@ -23,13 +23,7 @@ from gateway.telemetry.events import FORMATS, Events
 from tests.memory.meeting import End, Meeting
 from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.tls_peer import Authority
-
-BUSY = {
-    "smtp": b"421 4.7.0 gw.example.org Too many connections\r\n",
-    "imap": b"* BYE [UNAVAILABLE] Too many connections\r\n",
-    "pop3": b"-ERR [SYS/TEMP] Too many connections\r\n",
-}
-GREETING = {"smtp": b"220 hi\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
+from tests.pure.contract.party import ANSWERS
 
 
 class Door:
@@ -125,7 +119,7 @@ def opened(reactor: SteppedReactor, authority: Authority) -> Iterator[Opening]:
     def opened(protocol: str = "pop3", values: Values | None = None, **options: Any) -> Door:
         meeting = Meeting(reactor, authority, protocol, **options)
         meeting.dialer.addresses = 10_000
-        meeting.dialer.greet = lambda end: end.say(GREETING[protocol])
+        meeting.dialer.greet = lambda end: end.say(ANSWERS[protocol].greeting)
         doors.append(Door(meeting, values or Values()))
         return doors[-1]
 
@@ -138,12 +132,12 @@ def opened(reactor: SteppedReactor, authority: Authority) -> Iterator[Opening]:
 # --- who is turned away ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", BUSY)
+@pytest.mark.parametrize("protocol", ANSWERS)
 def test_K2_who_is_one_too_many_hears_so_and_others_are_served(opened: Opening, protocol: str) -> None:
     door = opened(protocol, Values(sessions_per_client=2), policy=Policy.AUTH_ONLY)
     inside = [door.come(), door.come("::ffff:192.0.2.1")]
     refused = door.come()
-    door.hears(refused, BUSY[protocol])
+    door.hears(refused, ANSWERS[protocol].busy)
     door.is_left(refused)
     assert refused.ended
     assert not refused.reset
@@ -151,7 +145,7 @@ def test_K2_who_is_one_too_many_hears_so_and_others_are_served(opened: Opening, 
     assert (told["limit"], told["client"], told["service"]) == ("sessions-per-client", "192.0.2.1", "test")
     others = [*inside, door.come("192.0.2.2")]
     door.meeting.until(lambda: all(end.heard for end in others))
-    assert all(end.heard.startswith(GREETING[protocol][:4]) for end in others)
+    assert all(end.heard.startswith(ANSWERS[protocol].greeting[:4]) for end in others)
     inside[0].break_off()
     door.meeting.until(lambda: len(door.sessions) == 2)
     door.meeting.until(lambda: door.come().heard == b"" and len(door.sessions) == 3)
@@ -166,7 +160,7 @@ def test_K2_early_words_do_not_destroy_ours(opened: Opening) -> None:
     end.say(b"EHLO me\r\nMAIL FROM:<a>\r\n")
     door.gateway.crowd.accept(door.entrance, near, ("192.0.2.1", 40000))
     end.pump()
-    assert (end.heard, end.ended, end.reset) == (BUSY["pop3"], True, False)
+    assert (end.heard, end.ended, end.reset) == (ANSWERS["pop3"].busy, True, False)
     assert door.events("refused")[0]["limit"] == "connects-per-minute"
 
 
@@ -236,10 +230,10 @@ def test_H6_K2_clients_of_a_balancer_have_limits_of_their_own(opened: Opening) -
     for number in (7, 8):
         ends.append(door.come())
         ends[-1].say(HEADER % number)
-        door.hears(ends[-1], GREETING["pop3"])
+        door.hears(ends[-1], ANSWERS["pop3"].greeting)
     third = door.come()
     third.say(HEADER % 7)
-    door.hears(third, BUSY["pop3"])
+    door.hears(third, ANSWERS["pop3"].busy)
     door.is_left(third)
     assert door.ledger._open == {"203.0.113.7": 1, "203.0.113.8": 1}
     (told,) = door.events("refused")
@@ -253,14 +247,14 @@ def test_H6_K2_clients_of_a_balancer_have_limits_of_their_own(opened: Opening) -
     door.meeting.until(lambda: len(door.sessions) == 1)
     fourth = door.come()
     fourth.say(HEADER % 7)
-    door.hears(fourth, GREETING["pop3"])
+    door.hears(fourth, ANSWERS["pop3"].greeting)
 
 
 def test_H6_K2_the_limit_of_all_holds_before_the_header(opened: Opening) -> None:
     door = opened(values=Values(sessions=1), accept_proxy=["192.0.2.0/24"])
     door.come()
     refused = door.come()
-    door.hears(refused, BUSY["pop3"])
+    door.hears(refused, ANSWERS["pop3"].busy)
     assert door.events("refused")[0]["limit"] == "sessions"
 
 
@@ -273,7 +267,7 @@ def test_E12_failed_logins_are_counted_over_sessions(opened: Opening) -> None:
 
     def try_it(client: str) -> bytes:
         end = door.come(client)
-        door.hears(end, GREETING["pop3"])
+        door.hears(end, ANSWERS["pop3"].greeting)
         backend = door.meeting.dialer.backends[-1]
         end.say(b"APOP joe 0123\r\n")
         door.meeting.until(lambda: end.heard or backend.heard)
@@ -295,7 +289,7 @@ def test_E12_failed_logins_are_counted_over_sessions(opened: Opening) -> None:
 def test_who_logged_in_or_has_a_mail_under_way_is_told_as_proven(opened: Opening) -> None:
     door = opened(policy=Policy.OPTIONAL)
     end = door.come()
-    door.hears(end, GREETING["pop3"])
+    door.hears(end, ANSWERS["pop3"].greeting)
     end.say(b"APOP joe 0123\r\n")
     door.meeting.hears(door.meeting.backend, b"APOP joe 0123\r\n")
     door.meeting.backend.say(b"+OK in\r\n")
@@ -380,7 +374,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_inside(opened: Opening, monke
     door = opened()
     complaints = Complaints(monkeypatch)
     end = door.come()
-    door.hears(end, GREETING["pop3"])
+    door.hears(end, ANSWERS["pop3"].greeting)
 
     def full(line: str) -> None:
         raise OSError("No space left on device")
@@ -397,7 +391,7 @@ def test_everybody_leaves_when_the_gateway_stops(opened: Opening) -> None:
     door = opened()
     ends = [door.come(f"192.0.2.{number}") for number in range(5)]
     for end in ends:
-        door.hears(end, GREETING["pop3"])
+        door.hears(end, ANSWERS["pop3"].greeting)
     door.gateway.stopService()
     for end in ends:
         end.sock.close()
@@ -412,7 +406,7 @@ def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, mon
     monkeypatch.setattr("gateway.app.crowd._log", type("Deaf", (), {"critical": critical}))
     ends = [door.come(f"192.0.2.{number}") for number in range(3)]
     for end in ends:
-        door.hears(end, GREETING["pop3"])
+        door.hears(end, ANSWERS["pop3"].greeting)
     monkeypatch.setattr(door.sessions[1], "_negotiation", None)
     assert door.gateway.stopService() is not None
     assert complained == ["a bug at the end of one session: AttributeError"]
@@ -425,7 +419,7 @@ def test_K12_a_bug_in_one_goodbye_keeps_nobody_from_another(opened: Opening, mon
 def test_T20_whoever_is_asked_to_hurry_first_stops_at_once(opened: Opening) -> None:
     """The second signal may be acted on before the first one has reached the services."""
     door = opened()
-    door.hears(door.come(), GREETING["pop3"])
+    door.hears(door.come(), ANSWERS["pop3"].greeting)
     door.gateway.hurry()
     stopped = door.gateway.stopService()
     assert stopped is not None
@@ -441,7 +435,7 @@ def test_T20_a_bug_in_a_session_does_not_keep_the_gateway_from_its_end(
     opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door = opened()
-    door.hears(door.come(), GREETING["pop3"])
+    door.hears(door.come(), ANSWERS["pop3"].greeting)
     monkeypatch.setattr("gateway.app.crowd._log", type("Deaf", (), {"critical": staticmethod(lambda *_, **__: None)}))
     with monkeypatch.context() as broken:
         broken.setattr(door.sessions[0], "_negotiation", None)
@@ -478,7 +472,7 @@ def test_T23_what_nobody_misses_is_not_told(opened: Opening, monkeypatch: pytest
 
 def mailing(door: Door) -> End:
     end = door.come()
-    door.hears(end, GREETING["smtp"])
+    door.hears(end, ANSWERS["smtp"].greeting)
     backend = door.meeting.backend
     for command, reply in (
         (b"HELO me\r\n", b"250 hi\r\n"),

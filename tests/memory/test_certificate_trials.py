@@ -490,7 +490,7 @@ def test_T14_small_keys(tmp_path: Path, bits: int, profile: str, words: str) -> 
         serving(pair, profile=profile)
 
 
-def test_T14_check_says_what_the_start_says_of_a_small_key_that_old_clients_alone_would_take(tmp_path: Path) -> None:
+def test_T14_check_and_start_say_the_same_of_a_small_key(tmp_path: Path) -> None:
     """`legacy` has clients of today, too, and they have nothing else here."""
     small = by_hand(tmp_path / "small.pem", rsa.generate_private_key(65537, 1024), dns(HOST))
     strong = by_hand(tmp_path / "strong.pem", p256(), dns(HOST))
@@ -506,7 +506,7 @@ def test_T14_check_says_what_the_start_says_of_a_small_key_that_old_clients_alon
     assert serving(small, strong, profile="legacy")
 
 
-def test_T14_each_certificate_is_proven_once_however_many_services_and_renewals_there_are(
+def test_T14_each_certificate_is_proven_once_for_all_services_and_renewals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A handshake takes milliseconds, in which nobody else is served."""

@@ -23,6 +23,7 @@ from gateway.sessions.session import HALF_CLOSED
 from tests.memory.meeting import Meeting
 from tests.memory.stepping import SteppedReactor, unix_pair
 from tests.memory.tls_peer import Authority
+from tests.pure.contract.party import ANSWERS
 
 Meet = Callable[..., Meeting]
 
@@ -412,17 +413,10 @@ def test_G08_plaintext_on_an_implicit_port(meet: Meet) -> None:
     assert meeting.over()["reason"] == "tls-failed"
 
 
-TRICKLES = {
-    "smtp": (b"220 hi\r\n", b"NOOP\r\n"),
-    "imap": (b"* OK hi\r\n", b"a NOOP\r\n"),
-    "pop3": (b"+OK hi\r\n", b"CAPA\r\n"),
-}
-
-
-@pytest.mark.parametrize("protocol", TRICKLES)
+@pytest.mark.parametrize("protocol", ANSWERS)
 @pytest.mark.parametrize("whole", [False, True], ids=["octets", "commands"])
 def test_before_TLS_a_client_has_a_minute_whatever_trickles_in(meet: Meet, protocol: str, whole: bool) -> None:
-    greeting, command = TRICKLES[protocol]
+    greeting, (command, answer) = ANSWERS[protocol].greeting, ANSWERS[protocol].listing
     meeting = meet(protocol)
     meeting.dialer.greet = lambda end: end.say(greeting)
     client = meeting.enter()
@@ -431,9 +425,10 @@ def test_before_TLS_a_client_has_a_minute_whatever_trickles_in(meet: Meet, proto
     for _ in range(70):
         client.say(next(trickle))
         meeting.advance(1.0)
-        if meeting.dialer.backends[0].heard.endswith(b"CAPA\r\n"):
-            meeting.dialer.backends[0].heard = b""
-            meeting.dialer.backends[0].say(b"-ERR what\r\n")
+        backend = meeting.dialer.backends[0]
+        if backend.heard.endswith(command):
+            backend.heard = b""
+            backend.say(answer)
         if client.gone:
             break
     assert client.gone
@@ -462,10 +457,9 @@ def test_the_first_deadlines_are_configured(meet: Meet, options: dict[str, Any],
     assert seconds <= session["seconds"] <= seconds + 4.0
 
 
-@pytest.mark.parametrize("protocol", ["pop3", "imap", "smtp"])
+@pytest.mark.parametrize("protocol", ANSWERS)
 def test_inside_TLS_it_has_three(meet: Meet, protocol: str) -> None:
-    greeting, _ = TRICKLES[protocol]
-    meeting = welcomed(meet(protocol, implicit=True), greeting)
+    meeting = welcomed(meet(protocol, implicit=True), ANSWERS[protocol].greeting)
     client = meeting.clients[0]
     for _ in range(36):
         client.say(b"x")

@@ -18,14 +18,10 @@ from gateway.wire.dialer import Dialer
 from tests.memory.meeting import End, Meeting, Reached
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
+from tests.pure.contract.party import ANSWERS
 
 Meet = Callable[..., Meeting]
 
-UNAVAILABLE = {
-    "smtp": b"421 gw.example.org Service not available, closing transmission channel\r\n",
-    "imap": b"* BYE [UNAVAILABLE] Service temporarily unavailable\r\n",
-    "pop3": b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n",
-}
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
 
@@ -59,7 +55,7 @@ def secured(anchors: Path) -> Callable[..., Backend]:
 
 def sorry(meeting: Meeting, client: End) -> dict[str, Any]:
     """The client hears its protocol's temporary refusal and nothing else, and it is over."""
-    meeting.hears(client, UNAVAILABLE[meeting.entrance.dialect.name])
+    meeting.hears(client, ANSWERS[meeting.entrance.dialect.name].unavailable)
     meeting.until(lambda: client.gone)
     assert client.heard == b""
     client.sock.close()
@@ -71,21 +67,17 @@ def sorry(meeting: Meeting, client: End) -> dict[str, Any]:
 # --- TLS towards the backend ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", UNAVAILABLE)
+@pytest.mark.parametrize("protocol", ANSWERS)
 def test_a_backend_with_implicit_TLS(meet: Meet, secured: Callable[..., Backend], protocol: str) -> None:
     meeting = meet(protocol, backend=secured(), policy=Policy.OPTIONAL)
     client = meeting.enter()
     backend = meeting.backend
     backend.start_tls(meeting.authority.server(), server=True)
     meeting.until(lambda: backend.secure)
-    greeting = {"smtp": b"220 hi\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}[protocol]
+    greeting = ANSWERS[protocol].greeting
     backend.say(greeting)
     meeting.hears(client, greeting)
-    command, reply = {
-        "smtp": (b"NOOP\r\n", b"250 ok\r\n"),
-        "imap": (b"a SELECT x\r\n", b"a NO\r\n"),
-        "pop3": (b"STAT\r\n", b"-ERR\r\n"),
-    }[protocol]
+    command, reply = ANSWERS[protocol].command
     meeting.ask(command, reply)
     assert meeting.dialer.calls[0].verdicts == ["greeted"]
     assert backend.raw[:1] == b"\x16"
@@ -140,7 +132,7 @@ def others(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
-@pytest.mark.parametrize("protocol", UNAVAILABLE)
+@pytest.mark.parametrize("protocol", ANSWERS)
 @pytest.mark.parametrize("wrong", ["name", "issuer", "pin"])
 def test_G16_B16_a_certificate_that_is_not_right(
     meet: Meet, secured: Callable[..., Backend], directory: Path, protocol: str, tls: str, wrong: str
@@ -153,28 +145,23 @@ def test_G16_B16_a_certificate_that_is_not_right(
     }
     meeting = meet(protocol, backend=secured(tls, **wrongs[wrong]), policy=Policy.OPTIONAL)
     client = meeting.enter()
-    login = {"smtp": b"AUTH PLAIN c2VjcmV0\r\n", "imap": b"a LOGIN joe secret\r\n", "pop3": b"USER secret\r\n"}[
-        protocol
-    ]
-    client.say(login)
+    answers = ANSWERS[protocol]
+    client.say(answers.login)
     backend = meeting.backend
     ours = b""
     if tls == "starttls":
-        for said, answer in {
-            "smtp": ((b"220 hi\r\n", b"EHLO gw.example.org\r\n"), (b"250-x\r\n250 STARTTLS\r\n", b"STARTTLS\r\n")),
-            "imap": ((b"* OK hi\r\n", b"sgw1 STARTTLS\r\n"),),
-            "pop3": ((b"+OK hi\r\n", b"STLS\r\n"),),
-        }[protocol]:
+        said = answers.offer
+        for asked, answer in (*answers.asks, answers.backend_starttls):
             backend.say(said)
-            meeting.hears(backend, answer)
-            ours += answer
-        backend.say({"smtp": b"220 go\r\n", "imap": b"sgw1 OK\r\n", "pop3": b"+OK\r\n"}[protocol])
+            meeting.hears(backend, asked)
+            ours += asked
+            said = answer
+        backend.say(said)
     backend.start_tls(meeting.authority.server(), server=True)
     meeting.until(lambda: backend.gone)
     assert not backend.heard
     assert backend.raw.startswith(ours + b"\x16")
-    assert b"secret" not in backend.raw
-    assert b"c2VjcmV0" not in backend.raw
+    assert answers.login.split()[-1] not in backend.raw
     session = sorry(meeting, client)
     assert session["reason"] == "backend-tls-failed"
     reason = {"name": "certificate is for mail.example.test, not other", "issuer": "unknown CA", "pin": "pin does not"}
@@ -425,7 +412,7 @@ def test_H10_a_client_whom_the_backend_bans_does_not_keep_the_others_out(
         meeting.until(lambda: len(door.open) == len(meeting.clients))
         door.open[-1].sock.close()
         meeting.until(lambda: meeting.clients[-1].gone)
-        assert banned.heard == UNAVAILABLE["smtp"]
+        assert banned.heard == ANSWERS["smtp"].unavailable
     client = meeting.enter()
     meeting.until(lambda: len(door.open) == 6)
     door.open[-1].say(b"220 hi\r\n")

@@ -47,7 +47,7 @@ def dovecot() -> Iterator[Dovecot]:
 
 @pytest.fixture(scope="session")
 def postfix(dovecot: Dovecot) -> Iterator[Postfix]:
-    with directory_for_servers() as directory, servers.postfix(directory, dovecot.sasl) as postfix:
+    with directory_for_servers() as directory, servers.postfix(directory, sasl=dovecot.sasl) as postfix:
         yield postfix
 
 

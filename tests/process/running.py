@@ -21,7 +21,7 @@ from tests import events
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 20.0
 """Seconds after which what should have happened will not happen: long for a busy machine, short for a person."""
-LIFE = 600
+LIFE = 3600
 """Seconds after which a gateway ends by itself, whatever became of the tests that started it."""
 CANARY = "Zaunkoenig-77-im-Schacht"
 """The password of all tests: it may stand nowhere in a log, in no form."""
@@ -122,6 +122,54 @@ class Log:
             said = "\n".join(self._lines[since:])
         assert len(found) >= count, f"no {name} {fields} ({len(found)} of {count}) in:\n{said}"
         return found[count - 1]
+
+
+class Speaker(Log):
+    """What a program says, line by line."""
+
+    def hear(self, pattern: str, since: int = 0) -> re.Match[str]:
+        """The first line with it."""
+        expression = re.compile(pattern)
+        found: list[re.Match[str]] = []
+
+        def heard() -> bool:
+            found.extend(match for line in self._lines[since:] if (match := expression.search(line)))
+            return bool(found) or self._ended
+
+        with self._grown:
+            self._grown.wait_for(heard, DEADLINE)
+            said = "\n".join(self._lines[since:])
+        assert found, f"no {pattern} in:\n{said}"
+        return found[0]
+
+
+@contextmanager
+def speaking(
+    command: Sequence[str], stream: str = "stdout", stdin: int = subprocess.DEVNULL
+) -> Iterator[tuple[subprocess.Popen[str], Speaker]]:
+    """A program until the end of the block, and what it says there."""
+    process = subprocess.Popen(
+        ["timeout", str(LIFE), *command],
+        stdin=stdin,
+        stdout=subprocess.PIPE if stream == "stdout" else None,
+        stderr=subprocess.PIPE if stream == "stderr" else None,
+        text=True,
+        errors="replace",
+    )
+    source = process.stdout or process.stderr
+    assert source is not None
+    speaker = Speaker()
+    draining = threading.Thread(target=speaker.take, args=(source,), daemon=True)
+    draining.start()
+    try:
+        yield process, speaker
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+        draining.join(DEADLINE)
+        source.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Real mail servers from the distribution, speaking plaintext on loopback, each in a directory of its own."""
+"""Real mail servers from the distribution on loopback, each in a directory of its own.
+
+Without a certificate they know no TLS, as the servers for which the gateway is made.  With one they have TLS, and let
+the gateway tell them who its client is.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,21 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.process import programs
-from tests.process.running import CANARY, DEADLINE, LIFE
+from tests.process.running import CANARY, DEADLINE, LIFE, Speaker, speaking
+from tests.process.wire import Client
 
 ATTEMPTS = 5
 """A port that was free a moment ago may be taken: that often somebody may be faster than we are."""
+SECURITY = ("none", "starttls", "implicit")
+GATEWAY = "127.0.0.1"
+"""Where the gateway comes from; servers with a certificate believe it in who its client is."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,6 +43,25 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass(frozen=True)
+class Doors:
+    """Ports of one protocol: two for clients, and two that expect a PROXY header."""
+
+    host: str
+    open: int
+    """STARTTLS is offered here, if there is a certificate."""
+    implicit: int
+    proxied: int
+    proxied_implicit: int
+
+    def address(self, identity: str = "none", security: str = "none") -> str:
+        ports = (self.proxied, self.proxied_implicit) if identity.startswith("proxy") else (self.open, self.implicit)
+        return f"{self.host}:{ports[security == 'implicit']}"
+
+    def fill(self, template: str, **words: str) -> str:
+        return template.format(**words, **vars(self))
+
+
 # --- Dovecot ----------------------------------------------------------------------------------
 
 _DOVECOT = """
@@ -42,7 +69,7 @@ base_dir = {directory}/run
 state_dir = {directory}/run
 log_path = /dev/stderr
 protocols = imap pop3
-listen = 127.0.0.1
+listen = {host}
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login cram-md5
@@ -67,24 +94,6 @@ userdb {{
   driver = static
   args = uid={mail_user} gid={mail_group} home={directory}/mail/%u
 }}
-service imap-login {{
-  {chroot}
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service pop3-login {{
-  {chroot}
-  inet_listener pop3 {{
-    port = {pop3}
-  }}
-  inet_listener pop3s {{
-    port = 0
-  }}
-}}
 service anvil {{
   {chroot}
   # Wrong passwords are not punished with seconds of silence.
@@ -101,14 +110,52 @@ service auth {{
   }}
 }}
 """
+_LOGIN = """
+service {protocol}-login {{
+  {chroot}
+  inet_listener {protocol} {{
+    port = {open}
+  }}
+  inet_listener {protocol}s {{
+    port = {implicit}
+    ssl = {tls}
+  }}
+  inet_listener {protocol}_proxied {{
+    port = {proxied}
+    haproxy = yes
+  }}
+  inet_listener {protocol}s_proxied {{
+    port = {proxied_implicit}
+    haproxy = yes
+    ssl = {tls}
+  }}
+}}
+"""
+_DOVECOT_TLS = """
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{certificate}
+login_trusted_networks = {gateway}
+haproxy_trusted_networks = {gateway}
+haproxy_timeout = 20 secs
+"""
 
 
 @dataclass(frozen=True)
 class Dovecot:
     directory: Path
-    imap: str
-    pop3: str
+    doors: Mapping[str, Doors]
+    """By protocol."""
+    log: Speaker
     owner: tuple[int, int]
+
+    @property
+    def imap(self) -> str:
+        return self.doors["imap"].address()
+
+    @property
+    def pop3(self) -> str:
+        return self.doors["pop3"].address()
 
     @property
     def sasl(self) -> Path:
@@ -128,57 +175,51 @@ class Dovecot:
 
 
 @contextmanager
-def dovecot(directory: Path, host: str = "127.0.0.1", more: str = "") -> Iterator[Dovecot]:
-    """`more` are further settings, which override those above.  A client of 127.0.0.2 comes from 127.0.0.1: for Dovecot
-    it is somebody else's machine, and nothing secures the connection."""
+def dovecot(
+    directory: Path, *settings: str, host: str = "127.0.0.1", certificate: Path | None = None
+) -> Iterator[Dovecot]:
+    """`settings` override those above.  A client of 127.0.0.2 comes from 127.0.0.1: for Dovecot it is somebody else's
+    machine, and nothing secures the connection."""
     program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d")
     if not Path("/usr/lib/dovecot/pop3-login").exists():
         programs.need("pop3-login", debian="dovecot-pop3d")
     me = pwd.getpwuid(os.geteuid())
     mail = me if me.pw_uid else pwd.getpwnam("nobody")
     group = grp.getgrgid(mail.pw_gid).gr_name
-    settings = {
-        "mail_user": mail.pw_name,
-        "mail_group": group,
-        "internal": me.pw_name if me.pw_uid else "dovecot",
-        "internal_group": group if me.pw_uid else "dovecot",
-        "login": me.pw_name if me.pw_uid else "dovenull",
-        # Only root may lock processes in.
-        "chroot": "chroot =" if me.pw_uid else "",
-        "password": CANARY,
-        "directory": str(directory),
-    }
+    # Only root may lock processes in, or have them run as somebody else.
+    chroot = "chroot =" if me.pw_uid else ""
+    text = _DOVECOT.format(
+        directory=directory,
+        host=host,
+        password=CANARY,
+        mail_user=mail.pw_name,
+        mail_group=group,
+        internal=me.pw_name if me.pw_uid else "dovecot",
+        internal_group=group if me.pw_uid else "dovecot",
+        login=me.pw_name if me.pw_uid else "dovenull",
+        chroot=chroot,
+    )
+    if certificate:
+        text += _DOVECOT_TLS.format(certificate=certificate, gateway=GATEWAY)
+    text += "\n".join(settings)
     (directory / "mail").mkdir()
     os.chown(directory / "mail", mail.pw_uid, mail.pw_gid)
+    file = directory / "dovecot.conf"
     for _ in range(ATTEMPTS):
-        imap, pop3 = free_ports(2)
-        file = directory / "dovecot.conf"
-        file.write_text(f"{_DOVECOT.format(imap=imap, pop3=pop3, **settings)}\nlisten = {host}\n{more}\n")
-        process = subprocess.Popen(
-            ["timeout", str(LIFE), program, "-F", "-c", str(file)], stderr=subprocess.PIPE, text=True, errors="replace"
-        )
-        assert process.stderr is not None
-        lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line)
-            if "starting up" in line:
-                break
-        else:
-            process.wait()
-            process.stderr.close()
-            if "Address already in use" in "".join(lines):
-                continue
-            pytest.fail("Dovecot does not start:\n" + "".join(lines))
-        draining = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
-        draining.start()
-        try:
-            yield Dovecot(directory, f"{host}:{imap}", f"{host}:{pop3}", (mail.pw_uid, mail.pw_gid))
-        finally:
-            process.terminate()
-            process.wait(DEADLINE)
-            draining.join(DEADLINE)
-            process.stderr.close()
-        return
+        ports = free_ports(8)
+        doors = {"imap": Doors(host, *ports[:4]), "pop3": Doors(host, *ports[4:])}
+        tls = "yes" if certificate else "no"
+        logins = [each.fill(_LOGIN, protocol=name, chroot=chroot, tls=tls) for name, each in doors.items()]
+        file.write_text("\n".join([text, *logins]))
+        with speaking([program, "-F", "-c", str(file)], "stderr") as (_, log):
+            try:
+                log.hear("starting up")
+            except AssertionError:
+                if "Address already in use" in log.text:
+                    continue
+                pytest.fail(f"Dovecot does not start:\n{log.text}")
+            yield Dovecot(directory, doors, log, (mail.pw_uid, mail.pw_gid))
+            return
     pytest.fail("no free ports for Dovecot")
 
 
@@ -196,7 +237,7 @@ myhostname = legacy.example.test
 mydestination =
 mynetworks =
 inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
+inet_protocols = all
 alias_maps =
 local_recipient_maps =
 local_header_rewrite_clients =
@@ -207,24 +248,44 @@ lmtp_line_length_limit = 0
 message_size_limit = 100000000
 mailbox_size_limit = 0
 virtual_mailbox_limit = 0
-smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
+smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
 smtpd_recipient_restrictions =
-smtpd_sasl_auth_enable = yes
-smtpd_sasl_type = dovecot
-smtpd_sasl_path = {sasl}
 smtpd_tls_security_level = none
-broken_sasl_auth_clients = yes
 disable_dns_lookups = yes
 smtpd_peername_lookup = no
 smtpd_client_connection_rate_limit = 0
 smtpd_client_connection_count_limit = 0
 in_flow_delay = 0
 smtpd_error_sleep_time = 0
+service_throttle_time = 1s
+"""
+_SASL = """
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {sasl}
+broken_sasl_auth_clients = yes
+"""
+# Whoever comes from the gateway's address may relay, as on many a machine that both share.
+_POSTFIX_TLS = """
+mynetworks = {gateway}
+default_transport = discard:
+smtpd_authorized_xclient_hosts = {gateway}
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_received_header = yes
+smtpd_tls_session_cache_database =
+smtpd_upstream_proxy_timeout = 20s
 """
 # service type private unpriv chroot wakeup maxproc command
-_MASTER = """
-127.0.0.1:{smtp} inet n - n - - smtpd
+_LISTENERS = """
+127.0.0.1:{open} inet n - n - - smtpd
 127.0.0.1:{submission} inet n - n - - smtpd -o smtpd_client_restrictions=permit_sasl_authenticated,reject
+127.0.0.1:{implicit} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
+127.0.0.1:{proxied} inet n - n - - smtpd -o smtpd_upstream_proxy_protocol=haproxy
+127.0.0.1:{proxied_implicit} inet n - n - - smtpd
+  -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_tls_wrappermode=yes
+"""
+POSTFIX_SERVICES = """
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -234,6 +295,8 @@ trace unix - - n - 0 bounce
 verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+tlsmgr unix - - n 1000? 1 tlsmgr
 relay unix - - n - - smtp
 smtp unix - - n - - smtp
 lmtp unix - - n - - lmtp
@@ -241,8 +304,9 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 anvil unix - - n - 1 anvil
-tlsmgr unix - - n 1000? 1 tlsmgr
 scache unix - - n - 1 scache
+pickup unix n - n 60 1 pickup
+showq unix n - n - - showq
 postlog unix-dgram n - n - 1 postlogd
 """
 _PRIVATE = (
@@ -262,29 +326,47 @@ _PRIVATE = (
 
 @dataclass(frozen=True)
 class Postfix:
-    """`smtp` takes mail for example.test from everybody, `submission` mail for everywhere after AUTH."""
+    """It takes mail for example.test from everybody, and mail for everywhere after AUTH."""
 
-    smtp: str
+    doors: Doors
     submission: str
+    """A port that serves nobody without AUTH."""
+    log: Speaker
     mailbox: Mailbox
     """Where its mail arrives."""
 
+    @property
+    def smtp(self) -> str:
+        return self.doors.address()
+
 
 @contextmanager
-def postfix(directory: Path, sasl: Path, more: str = "") -> Iterator[Postfix]:
-    """`more` are further settings, which override those above."""
+def postfix(
+    directory: Path, *settings: str, sasl: Path | None = None, certificate: Path | None = None
+) -> Iterator[Postfix]:
+    """`settings` override those above.  `sasl` is a Dovecot's; with a certificate mail for everywhere is taken from
+    GATEWAY, too."""
     command = programs.need("postconf", debian="postfix")
     if os.geteuid():
         programs.need("postfix-as-root", debian="postfix (and run the tests as root: its master insists)")
     shown = subprocess.run([command, "-d", "-h", "daemon_directory"], capture_output=True, text=True, check=True)
-    with Mailbox() as mailbox:
-        _furnish(directory)
+    _furnish(directory)
+    log_file = directory / "log" / "postfix.log"
+    log_file.touch()
+    with ExitStack() as stack:
+        mailbox = stack.enter_context(Mailbox())
+        text = _MAIN.format(directory=directory, lmtp=mailbox.address)
+        if sasl:
+            text += _SASL.format(sasl=sasl)
+            stack.enter_context(_answering(sasl))
+        if certificate:
+            text += _POSTFIX_TLS.format(gateway=GATEWAY, certificate=certificate)
+        (directory / "etc" / "main.cf").write_text("\n".join([text, *settings, ""]))
         for _ in range(ATTEMPTS):
-            smtp, submission = free_ports(2)
-            (directory / "etc" / "main.cf").write_text(
-                f"{_MAIN.format(directory=directory, lmtp=mailbox.address, sasl=sasl)}\n{more}\n"
-            )
-            (directory / "etc" / "master.cf").write_text(_MASTER.format(smtp=smtp, submission=submission))
+            submission, *ports = free_ports(5)
+            doors = Doors("127.0.0.1", *ports)
+            listeners = doors.fill(_LISTENERS, submission=str(submission))
+            (directory / "etc" / "master.cf").write_text(listeners + POSTFIX_SERVICES)
             # It goes into the background when it is ready, and ends by itself after -e seconds.
             started = subprocess.run(
                 [f"{shown.stdout.strip()}/master", "-c", str(directory / "etc"), "-e", str(LIFE), "-w"],
@@ -295,16 +377,42 @@ def postfix(directory: Path, sasl: Path, more: str = "") -> Iterator[Postfix]:
             )
             if not started.returncode:
                 break
-            log = directory / "log" / "postfix.log"
-            said = started.stderr + (log.read_text() if log.exists() else "")
+            said = started.stderr + log_file.read_text()
             if "already in use" not in said:
                 pytest.fail(f"Postfix does not start:\n{said}")
         else:
             pytest.fail("no free ports for Postfix")
-        try:
-            yield Postfix(f"127.0.0.1:{smtp}", f"127.0.0.1:{submission}", mailbox)
-        finally:
-            _stop(int((directory / "queue" / "pid" / "master.pid").read_text()))
+        stack.callback(_stop, int((directory / "queue" / "pid" / "master.pid").read_text()))
+        _, log = stack.enter_context(speaking(["tail", "-n", "+1", "-F", str(log_file)]))
+        for port in (doors.open, submission):
+            assert _greets(port), f"Postfix does not greet at port {port}:\n{log.text}"
+        yield Postfix(doors, f"127.0.0.1:{submission}", log, mailbox)
+
+
+@contextmanager
+def _answering(sasl: Path) -> Iterator[None]:
+    """Dovecot's auth process, started and kept.
+
+    It starts when somebody connects, and ends when nobody is connected for a minute.  If it does not answer an smtpd
+    within 10 seconds, as on a busy machine, that smtpd ends without a greeting, and Postfix starts no other one for
+    `service_throttle_time`.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(sasl))
+        client.sendall(b"VERSION\t1\t1\nCPID\t%d\n" % os.getpid())
+        said = b""
+        while not said.endswith(b"DONE\n"):
+            said += client.recv(4096) or pytest.fail(f"Dovecot's auth process does not answer: {said!r}")
+        yield
+
+
+def _greets(port: int) -> bool:
+    for _ in range(ATTEMPTS):
+        with Client(("127.0.0.1", port)) as client, suppress(AssertionError):
+            client.hear(rb"^220 [^\n]*\n")
+            return True
+    return False
 
 
 def _furnish(directory: Path) -> None:

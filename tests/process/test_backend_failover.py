@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.process.echoing import Echo, answer
-from tests.process.real_backends import Caller, source
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.secured import section
+from tests.process.wire import Caller, source
 from tests.process.words import WORDS
 
 PROTOCOLS = tuple(WORDS)
@@ -249,7 +249,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting:
         yield Pair(gateway, first, second, load)
 
 
-def test_nobody_hears_a_wrong_answer_while_the_first_backend_is_killed_and_comes_back(pair: Pair) -> None:
+def test_no_answer_is_wrong_while_the_first_backend_is_killed_and_comes_back(pair: Pair) -> None:
     load = pair.load
     load.start(clients=3)
     healthy = load.wait(0, "first")

@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from gateway.protocol.proxyprotocol import SIGNATURE
-from tests.process import real_backends
+from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
-from tests.process.real_backends import Balanced, Caller, Postfix, source, visit
 from tests.process.recording import SERVERS, Backend
-from tests.process.running import Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, LIFE, Gateway, Identity, Service, running
 from tests.process.secured import section
-from tests.process.wire import Client
+from tests.process.servers import Postfix
+from tests.process.wire import Caller, Client, source, visit
 from tests.process.words import WORDS
 
 BALANCER = "127.3.0.1"
@@ -28,6 +30,62 @@ PROTOCOLS = tuple(WORDS)
 MODES = ("starttls", "implicit")
 SAID = {"v1": "send-proxy", "v2": "send-proxy-v2", "v2-ssl": "send-proxy-v2-ssl-cn"}
 SAID["v2-all"] = "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority,cert-cn,ssl-cipher"
+
+
+_HAPROXY = """
+defaults
+  mode tcp
+  timeout connect 20s
+  timeout client 60s
+  timeout server 60s
+"""
+_LISTEN = """
+listen {name}
+  bind fd@{descriptor}
+  source {source}
+  server gateway {address} {how}
+"""
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A way through the load balancer."""
+
+    name: str
+    address: tuple[str, int]
+    """Where it leads."""
+    how: str
+    """HAProxy's options for that server: `send-proxy` or `send-proxy-v2`."""
+
+
+@contextmanager
+def haproxy(directory: Path, source: str, ways: Sequence[Balanced]) -> Iterator[Mapping[str, tuple[str, int]]]:
+    """HAProxy, which comes from the address `source`; where it listens, by the way's name."""
+    program = programs.need("haproxy", debian="haproxy")
+    with ExitStack() as stack:
+        # Its sockets are ours: they listen already, at ports that nobody else can have.
+        sockets = {way.name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for way in ways}
+        text = _HAPROXY
+        for way in ways:
+            host, port = way.address
+            descriptor = sockets[way.name].fileno()
+            text += _LISTEN.format(
+                name=way.name, descriptor=descriptor, source=source, address=f"{host}:{port}", how=way.how
+            )
+        file = directory / "haproxy.cfg"
+        file.write_text(text)
+        process = subprocess.Popen(
+            ["timeout", str(LIFE), program, "-db", "-f", str(file)],
+            pass_fds=[sock.fileno() for sock in sockets.values()],
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            yield {name: sock.getsockname() for name, sock in sockets.items()}
+        finally:
+            running = process.poll() is None
+            process.terminate()
+            process.wait(DEADLINE)
+            assert running, f"HAProxy ended by itself, with status {process.returncode}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +118,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting:
     listed = {"accept_proxy": f"{BALANCER} 2001:db8::/32"}
     with ExitStack() as stack:
         home = stack.enter_context(directory_for_servers())
-        postfix = stack.enter_context(real_backends.postfix(home, identity.certificate))
+        postfix = stack.enter_context(servers.postfix(home, certificate=identity.certificate))
         backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in PROTOCOLS}
         for backend in backends.values():
             stack.callback(backend.close)
@@ -74,7 +132,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting:
             Balanced(f"{service.name}-{mode}-{said}", gateway.address(service.name, mode), how)
             for service, mode, (said, how) in product(services, MODES, SAID.items())
         ]
-        doors = stack.enter_context(real_backends.haproxy(tmp_path_factory.mktemp("haproxy"), BALANCER, ways))
+        doors = stack.enter_context(haproxy(tmp_path_factory.mktemp("haproxy"), BALANCER, ways))
         yield Site(gateway, doors, backends, postfix, trusting)
 
 

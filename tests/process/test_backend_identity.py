@@ -16,13 +16,13 @@ from queue import SimpleQueue
 import pytest
 
 from gateway.protocol.proxyprotocol import SIGNATURE
-from tests.process import real_backends, servers
+from tests.process import servers
 from tests.process.conftest import directory_for_servers
-from tests.process.real_backends import GATEWAY, SECURITY, Caller, Dovecot, Postfix, source, visit
 from tests.process.recording import Backend, Connection, Script, imap, smtp
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.secured import presenting, secured
-from tests.process.wire import Client
+from tests.process.servers import GATEWAY, SECURITY, Dovecot, Postfix
+from tests.process.wire import Caller, Client, source, visit
 from tests.process.words import WORDS
 
 TOLD = {
@@ -43,13 +43,13 @@ ALL = [
 
 @pytest.fixture(scope="module")
 def trusting_dovecot(identity: Identity) -> Iterator[Dovecot]:
-    with directory_for_servers() as directory, real_backends.dovecot(directory, identity.certificate) as dovecot:
+    with directory_for_servers() as directory, servers.dovecot(directory, certificate=identity.certificate) as dovecot:
         yield dovecot
 
 
 @pytest.fixture(scope="module")
 def trusting_postfix(identity: Identity) -> Iterator[Postfix]:
-    with directory_for_servers() as directory, real_backends.postfix(directory, identity.certificate) as postfix:
+    with directory_for_servers() as directory, servers.postfix(directory, certificate=identity.certificate) as postfix:
         yield postfix
 
 
@@ -234,8 +234,8 @@ def unavailable(gateway: Gateway, trusting: ssl.SSLContext, service: str, protoc
 
 @pytest.mark.parametrize("protocol", ["smtp", "pop3"])
 def test_XCLIENT_that_a_real_server_does_not_take_fails_closed(
-    dovecot: servers.Dovecot,
-    postfix: servers.Postfix,
+    dovecot: Dovecot,
+    postfix: Postfix,
     identity: Identity,
     trusting: ssl.SSLContext,
     tmp_path: Path,

@@ -123,7 +123,7 @@ def newest_by_pop3(session: poplib.POP3) -> bytes:
     return b"".join(line + b"\r\n" for line in retrieved)
 
 
-def test_a_mail_sent_over_starttls_is_read_back_by_imap_and_pop3_and_tells_how_it_came(demo: Run) -> None:
+def test_a_mail_sent_over_starttls_is_read_back_by_imap_and_pop3(demo: Run) -> None:
     with smtplib.SMTP("localhost", demo.ports["smtp"]) as session:
         session.starttls(context=demo.trusting())
         session.sendmail("me@example.org", ["you@example.org"], b"Subject: Hello\r\n\r\n.Over STARTTLS.\r\n")

@@ -269,7 +269,7 @@ def test_G17_a_backend_that_is_reset_in_the_splice_does_not_look_complete(
     assert front.wait("session", service=service)["reason"] == "backend-lost"
 
 
-def test_G17_a_client_whose_backend_goes_in_the_middle_of_its_message_hears_so_at_the_end(front: Front) -> None:
+def test_G17_a_client_whose_backend_goes_within_its_message_hears_so_at_the_end(front: Front) -> None:
     service = "smtp-required"
     gone = threading.Event()
 

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tests.process import servers
 from tests.process.conftest import directory_for_servers
 from tests.process.recording import Backend, Connection, Script, imap, pop3, smtp
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
-from tests.process.servers import Dovecot, Postfix, free_ports
+from tests.process.servers import Dovecot, Postfix
 from tests.process.wire import Client
 
 DENIED = b"554 5.7.1 Relay access denied\r\n"
@@ -419,54 +418,25 @@ def test_JSON_is_for_what_is_alive(checking: Checking) -> None:
 
 # --- T17: backends at which nobody can log in or send ----------------------------------------------------
 
-STRICT = """
-disable_plaintext_auth = yes
-auth_mechanisms = plain login
-ssl = yes
-ssl_cert = <{certificate}
-ssl_key = <{certificate}
-haproxy_trusted_networks = 127.0.0.1
-service imap-login {{
-  inet_listener imap_proxied {{
-    port = {imap}
-    haproxy = yes
-  }}
-}}
-service pop3-login {{
-  inet_listener pop3_proxied {{
-    port = {pop3}
-    haproxy = yes
-  }}
-}}
-"""
+STRICT = ("disable_plaintext_auth = yes", "login_trusted_networks =", "auth_mechanisms = plain login")
 MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
 
 
-@dataclass(frozen=True)
-class Strict:
-    """A Dovecot as it is installed: it takes passwords under TLS only, and our address is not its own."""
-
-    dovecot: Dovecot
-    proxied: Mapping[str, str]
-    """Ports that expect a PROXY header."""
-
-    def address(self, protocol: str) -> str:
-        return {"imap": self.dovecot.imap, "pop3": self.dovecot.pop3}[protocol]
-
-
 @pytest.fixture(scope="module")
-def strict(identity: Identity) -> Iterator[Strict]:
-    imap, pop3 = free_ports(2)
-    settings = STRICT.format(certificate=identity.certificate, imap=imap, pop3=pop3)
-    with directory_for_servers() as directory, servers.dovecot(directory, "127.0.0.2", settings) as dovecot:
-        yield Strict(dovecot, {"imap": f"127.0.0.2:{imap}", "pop3": f"127.0.0.2:{pop3}"})
+def strict(identity: Identity) -> Iterator[Dovecot]:
+    """A Dovecot as it is installed: it takes passwords under TLS only, and our address is not its own."""
+    with (
+        directory_for_servers() as directory,
+        servers.dovecot(directory, *STRICT, host="127.0.0.2", certificate=identity.certificate) as dovecot,
+    ):
+        yield dovecot
 
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
 def test_T17_a_real_Dovecot_that_takes_passwords_under_TLS_only_is_wrong(
-    checking: Checking, strict: Strict, protocol: str
+    checking: Checking, strict: Dovecot, protocol: str
 ) -> None:
-    checking.service(protocol, strict.address(protocol))
+    checking.service(protocol, strict.doors[protocol].address())
     status, found = checking.json()
     assert status == 1, found
     (report,) = found["backends"]
@@ -482,16 +452,20 @@ def test_T17_a_real_Dovecot_that_takes_passwords_under_TLS_only_is_wrong(
 
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
-def test_T17_what_is_proposed_on_the_gateways_side_helps(checking: Checking, strict: Strict, protocol: str) -> None:
+def test_T17_what_is_proposed_on_the_gateways_side_helps(checking: Checking, strict: Dovecot, protocol: str) -> None:
     checking.service(
-        protocol, strict.address(protocol), tls="starttls", ca=str(checking.identity.authority), name="localhost"
+        protocol,
+        strict.doors[protocol].address(),
+        tls="starttls",
+        ca=str(checking.identity.authority),
+        name="localhost",
     )
-    checking.service(protocol, strict.proxied[protocol], identity="proxy-v2")
+    checking.service(protocol, strict.doors[protocol].address("proxy-v2"), identity="proxy-v2")
     status, found = checking.json()
     assert status == 0, found
     assert all(report["login"]["possible"] for report in found["backends"])
     # It tells nothing of the client's TLS.
-    checking.service(protocol, strict.proxied[protocol], identity="proxy-v1")
+    checking.service(protocol, strict.doors[protocol].address("proxy-v2"), identity="proxy-v1")
     assert [report["good"] for report in checking.json()[1]["backends"]] == [True, True, False]
 
 
@@ -499,7 +473,7 @@ def test_T17_what_is_proposed_on_the_gateways_side_helps(checking: Checking, str
 def test_T17_what_is_proposed_on_Dovecots_side_helps(checking: Checking, setting: str) -> None:
     with (
         directory_for_servers() as directory,
-        servers.dovecot(directory, "127.0.0.2", f"disable_plaintext_auth = yes\n{setting}") as dovecot,
+        servers.dovecot(directory, "disable_plaintext_auth = yes", setting, host="127.0.0.2") as dovecot,
     ):
         checking.service("imap", dovecot.imap)
         checking.service("pop3", dovecot.pop3)
@@ -512,7 +486,7 @@ def test_T17_where_some_clients_can_log_in_it_is_a_warning(checking: Checking) -
     with (
         directory_for_servers() as directory,
         servers.dovecot(
-            directory, "127.0.0.2", "disable_plaintext_auth = yes\nauth_mechanisms = plain cram-md5"
+            directory, "disable_plaintext_auth = yes", "auth_mechanisms = plain cram-md5", host="127.0.0.2"
         ) as dovecot,
     ):
         checking.service("imap", dovecot.imap)
@@ -527,32 +501,21 @@ def test_T17_where_some_clients_can_log_in_it_is_a_warning(checking: Checking) -
         assert "disable_plaintext_auth = no" in report["warnings"][0]["cure"]
 
 
-@contextmanager
-def real_postfix(sasl: Path, *settings: str) -> Iterator[Postfix]:
-    with directory_for_servers() as directory, servers.postfix(directory, sasl, "\n".join(settings)) as postfix:
-        for address in (postfix.smtp, postfix.submission):
-            host, _, port = address.rpartition(":")
-            try:
-                with Client((host, int(port))) as client:
-                    client.hear(rb"^220 [^\n]*\n")
-            except (AssertionError, OSError) as error:
-                log = directory / "log" / "postfix.log"
-                pytest.fail(f"Postfix does not greet: {error}\n{log.read_text()}")
-        yield postfix
-
-
 @pytest.fixture(scope="module")
 def encrypting(dovecot: Dovecot, identity: Identity) -> Iterator[Postfix]:
-    certificate = f"smtpd_tls_cert_file = {identity.certificate}"
-    with real_postfix(dovecot.sasl, "smtpd_tls_security_level = encrypt", certificate) as postfix:
+    settings = "smtpd_tls_security_level = encrypt", f"smtpd_tls_cert_file = {identity.certificate}"
+    with directory_for_servers() as directory, servers.postfix(directory, *settings, sasl=dovecot.sasl) as postfix:
         yield postfix
 
 
 @pytest.fixture(scope="module")
 def careful(dovecot: Dovecot, identity: Identity) -> Iterator[Postfix]:
+    settings = "smtpd_tls_security_level = may", "smtpd_tls_auth_only = yes"
     certificate = f"smtpd_tls_cert_file = {identity.certificate}"
-    settings = "smtpd_tls_security_level = may", "smtpd_tls_auth_only = yes", certificate
-    with real_postfix(dovecot.sasl, *settings) as postfix:
+    with (
+        directory_for_servers() as directory,
+        servers.postfix(directory, *settings, certificate, sasl=dovecot.sasl) as postfix,
+    ):
         yield postfix
 
 
@@ -572,7 +535,7 @@ def test_T17_a_real_Postfix_that_wants_TLS_is_wrong_and_not_closed(checking: Che
     assert row(text, "sending") == f"NOBODY can send mail: {MUST_STARTTLS}"
 
 
-def test_T17_a_real_Postfix_that_takes_passwords_under_TLS_only_is_wrong_where_mail_is_handed_in(
+def test_T17_a_real_Postfix_with_passwords_under_TLS_only_is_wrong_for_submission(
     checking: Checking, careful: Postfix
 ) -> None:
     checking.service("smtp", careful.smtp)
@@ -656,11 +619,11 @@ def test_T17_who_does_not_say_is_not_accused(checking: Checking, serve: Serve) -
 
 
 def test_T17_in_a_session_the_same_finding_is_an_event(
-    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, strict: Strict, encrypting: Postfix, careful: Postfix
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, strict: Dovecot, encrypting: Postfix, careful: Postfix
 ) -> None:
     services = [
-        Service("imap", strict.address("imap")),
-        Service("pop3", strict.address("pop3")),
+        Service("imap", strict.imap),
+        Service("pop3", strict.pop3),
         Service("mx", encrypting.smtp, "smtp", watched=True),
         Service("submission", careful.submission, "smtp", watched=True),
     ]

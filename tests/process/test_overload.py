@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.real_backends import Caller
 from tests.process.recording import SERVERS, Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
-from tests.process.wire import Client, Ending
+from tests.process.wire import Caller, Client, Ending
 from tests.process.words import WORDS
 
 PROTOCOLS = tuple(WORDS)

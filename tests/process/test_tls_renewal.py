@@ -22,10 +22,9 @@ import pytest
 import trustme
 
 from tests.process.conftest import directory_for_servers
-from tests.process.real_backends import Caller
 from tests.process.recording import SERVERS, Backend
 from tests.process.running import DEADLINE, LIFE, ROOT, Gateway, Identity, Service, running
-from tests.process.wire import Client
+from tests.process.wire import Caller, Client
 from tests.process.words import WORDS
 
 NAME = "mail.example.test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import ssl
@@ -11,7 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from types import TracebackType
 
-from tests.process.running import DEADLINE
+from tests.process.running import CANARY, DEADLINE
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -27,8 +28,13 @@ class Ending(Enum):
 class Client:
     """One connection.  Whatever takes longer than `patience` seconds raises TimeoutError."""
 
+    source = ""
+    """The address that it comes from, if that matters."""
+
     def __init__(self, address: tuple[str, int], patience: float = DEADLINE, receive_buffer: int = 0) -> None:
-        self.socket = socket.socket()
+        self.socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        if self.source:
+            self.socket.bind((self.source, 0))
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(patience)
@@ -184,3 +190,55 @@ class Client:
     def _flush(self) -> None:
         if octets := self._outgoing.read():
             self.socket.sendall(octets)
+
+
+# --- clients of real servers ----------------------------------------------------------------------------
+
+
+class Caller(Client):
+    """A client that comes from an address of its own, one of 127.0.0.0/8."""
+
+    def __init__(self, source: str, address: tuple[str, int]) -> None:
+        self.source = source
+        super().__init__(address)
+
+
+_sources = itertools.count(1)
+
+
+def source() -> str:
+    """An address that no other client of these tests has: what a log says of it is about this one."""
+    number = next(_sources)
+    return f"127.7.{number >> 8}.{number & 255}"
+
+
+_MAIL = b"Subject: through the gateway\r\n\r\n.. is what a dot looks like\r\n"
+
+
+def visit(client: Client, protocol: str, recipient: str = "grete@example.test") -> None:
+    """Be greeted, do what one does there (read mail as `grete`, or send one), and leave."""
+    match protocol:
+        case "smtp":
+            client.hear(rb"^220 (legacy|gw)\.example\.test ESMTP[^\n]*\n")
+            client.say(b"EHLO client.example.test\r\n")
+            capabilities = client.hear(rb"^250 [^\n]*\n")
+            assert b"XCLIENT" not in capabilities, capabilities
+            for command in (b"MAIL FROM:<hans@example.org>", b"RCPT TO:<%s>" % recipient.encode("ascii")):
+                client.say(command + b"\r\n")
+                client.hear(rb"^250 [^\n]*\n")
+            client.say(b"DATA\r\n")
+            client.hear(rb"^354 [^\n]*\n")
+            client.say(_MAIL + b".\r\n")
+            client.hear(rb"^250 [^\n]*\n")
+            client.say(b"QUIT\r\n")
+        case "imap":
+            client.hear(rb"^\* OK [^\n]*\n")
+            client.say(b"a LOGIN grete %s\r\n" % CANARY.encode("ascii"))
+            client.hear(rb"^a OK [^\n]*\n")
+            client.say(b"b LOGOUT\r\n")
+        case "pop3":
+            assert b"XCLIENT" not in client.hear(rb"^\+OK[^\n]*\n")
+            for command in (b"USER grete", b"PASS %s" % CANARY.encode("ascii"), b"QUIT"):
+                client.say(command + b"\r\n")
+                client.hear(rb"^\+OK[^\n]*\n")
+    client.rest()

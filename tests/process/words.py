@@ -35,6 +35,12 @@ class Words:
     """The backend closed and owed a reply to `hello`."""
     shutdown: bytes
     too_long_: bytes
+    step: bytes
+    """A command that changes nothing, ..."""
+    step_: bytes
+    """... and attacks/legacy.py's answer."""
+    dialogue: bytes
+    """Begins a login whose response is asked for."""
     authority: bytes
     """A command by which the gateway's address could speak for others."""
 
@@ -58,6 +64,9 @@ WORDS: Mapping[str, Words] = {
         lost_busy=b"421 4.4.2 gw.example.test Connection to mail server lost\r\n",
         shutdown=b"421 4.3.2 gw.example.test Service not available, closing transmission channel\r\n",
         too_long_=rb"(500 5\.5\.2|421 4\.7\.0) [^\n]*[Ll]ine too long\r\n|^$",
+        step=b"RSET\r\n",
+        step_=rb"250 [^\n]*\n",
+        dialogue=b"AUTH LOGIN\r\n",
         authority=b"XCLIENT ADDR=192.0.2.1\r\n",
     ),
     "imap": Words(
@@ -79,6 +88,9 @@ WORDS: Mapping[str, Words] = {
         b"* BYE [UNAVAILABLE] Connection to mail server lost\r\n",
         shutdown=b"* BYE Server shutting down\r\n",
         too_long_=rb"\* BYE Command too long\r\n|^$",
+        step=b"z NOOP\r\n",
+        step_=rb"z OK [^\n]*\n",
+        dialogue=b"a AUTHENTICATE PLAIN\r\n",
         authority=b'x ID ("x-originating-ip" "192.0.2.1")\r\n',
     ),
     "pop3": Words(
@@ -100,6 +112,9 @@ WORDS: Mapping[str, Words] = {
         # RFC 1939 3: a server that leaves by itself says nothing.
         shutdown=b"",
         too_long_=rb"-ERR Command too long\r\n|^$",
+        step=b"NOOP\r\n",
+        step_=rb"\+OK NOOP\r\n",
+        dialogue=b"AUTH PLAIN\r\n",
         authority=b"XCLIENT ADDR=192.0.2.1\r\n",
     ),
 }

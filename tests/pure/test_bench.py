@@ -308,7 +308,7 @@ def test_nobody_who_failed_has_a_bar() -> None:
     assert list(bars(chart.svg(run_of(samples, "gateway", "nginx", "dovecot")))) == ["gateway", "dovecot"]
 
 
-def test_each_workload_that_was_measured_has_a_panel_and_everything_is_inside_the_picture() -> None:
+def test_each_measured_workload_has_a_panel_inside_the_picture() -> None:
     everything = [
         replace(took(peer, number, 1), workload=workload.name, measures={workload.main: 0.5 + number})
         for workload in WORKLOADS[1:]

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gateway.dialects import DIALECTS
+from tests.pure.contract.party import PARTIES
 from tests.pure.playbook import (
-    DIAL,
     FAILED_LOGINS,
     REJECTED,
     SPLICE,
     Playbook,
     close,
     note,
-    terms,
-    tls,
     to_backend,
     to_client,
 )
 
 FAILED = note("auth", result="failed")
 
-GREETINGS = {"smtp": b"220 hi\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
 
-
-def inside(protocol: str, may_log_in: Callable[[], bool] = lambda: True, **changes: Any) -> Playbook:
+def inside(protocol: str, **changes: Any) -> Playbook:
     """Inside TLS and greeted."""
-    greeting = GREETINGS[protocol]
-    play = Playbook(DIALECTS[protocol], terms(implicit=True, received=False, **changes), may_log_in=may_log_in)
-    return play.start(tls(b"")).secured(DIAL).dialled().backend(greeting, to_client(greeting))
+    return next(party for party in PARTIES if str(party) == protocol).greeted(implicit=True, **changes)
 
 
 # --- what counts ---------------------------------------------------------------------------------
@@ -287,7 +279,7 @@ def test_T12_bare_AUTH_that_is_refused_is_a_bad_command() -> None:
     ).run()  # fmt: skip
 
 
-def test_T12_a_dialogue_that_the_client_breaks_off_is_a_guess_once_it_has_said_something() -> None:
+def test_T12_a_dialogue_broken_off_by_the_client_is_a_guess_if_it_said_something() -> None:
     """Servers tell a token that is refused by a challenge (RFC 7628 3.2.3): an asterisk would take back nothing."""
     play = inside("pop3")
     for opening, counts in ((b"AUTH XOAUTH2\r\n", False), (b"AUTH XOAUTH2 eHh4\r\n", True)):

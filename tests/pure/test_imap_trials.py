@@ -507,7 +507,7 @@ def test_T09_endless_lines_are_counted() -> None:
     ).run(cuts=(WHOLE, 1000))
 
 
-def test_T09_the_line_behind_a_literal_may_be_too_long_where_the_backend_has_nothing_of_it() -> None:
+def test_T09_a_line_behind_a_literal_that_the_backend_has_not_may_be_too_long() -> None:
     must = b"a NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n"
     book = plain().client(b"a LOGIN {1+}\r\nx" + b"y" * 9000 + b" {3+}\r\nfoo\r\n", to_client(must))
     book.client(b"a ID ({1+}\r\nx" + b"y" * 9000 + b" {3+}\r\nfoo bar\r\n", to_client(b"a BAD Invalid arguments\r\n"))

@@ -18,6 +18,11 @@ def test_the_last_column_is_written_by_a_program() -> None:
     assert list(numbers.mistakes(numbers.filled(document))) == []
 
 
+def test_names_of_tests_have_at_most_80_characters() -> None:
+    long = {name for path in numbers.TESTS.rglob("*.py") for name in numbers.names(path) if len(name) > 80}
+    assert not long
+
+
 def test_mistakes_are_found() -> None:
     document = f"| G01 | do | expect | |\n| G02 | a | b | `pure/test_numbers.py` |\n{numbers.ATTACKS}\n"
     found = list(numbers.mistakes(document))

@@ -16,6 +16,7 @@ import pytest
 from gateway.dialects.base import Dialect, Policy
 from gateway.dialects.mail import imap, pop3, smtp
 from gateway.protocol.vocabulary import Side
+from tests.pure.contract.party import ANSWERS
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DELIVERED,
@@ -29,18 +30,6 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
-
-NO_SERVICE = {
-    "smtp": b"421 gw.example.org Service not available, closing transmission channel\r\n",
-    "imap": b"* BYE [UNAVAILABLE] Service temporarily unavailable\r\n",
-    "pop3": b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n",
-}
-ASKING = {"smtp": b"STARTTLS\r\n", "imap": b"t STARTTLS\r\n", "pop3": b"STLS\r\n"}
-GRANTING = {
-    "smtp": b"220 2.0.0 Ready to start TLS\r\n",
-    "imap": b"t OK Begin TLS negotiation now\r\n",
-    "pop3": b"+OK Begin TLS negotiation now\r\n",
-}
 
 
 def lines(*texts: str | bytes, end: bytes = b"\r\n") -> bytes:
@@ -58,7 +47,8 @@ def greeted(dialect: Dialect, greeting: bytes, told: bytes | None = None, **agre
 
 
 def upgraded(book: Playbook, dialect: Dialect) -> Playbook:
-    return book.client(ASKING[dialect.name], tls(GRANTING[dialect.name])).secured()
+    said, told = ANSWERS[dialect.name].starttls
+    return book.client(said, tls(told)).secured()
 
 
 def inside(dialect: Dialect, greeting: bytes) -> Playbook:
@@ -139,7 +129,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=slug)
 def test_a_greeting_that_refuses_is_relayed_and_one_that_is_none_is_not(refusal: Refusal) -> None:
-    told = (refusal.told or refusal.greeting) if refusal.relayed else NO_SERVICE[refusal.dialect.name]
+    told = (refusal.told or refusal.greeting) if refusal.relayed else ANSWERS[refusal.dialect.name].unavailable
     dropped = () if refusal.relayed else (ABORT_BACKEND,)
     book = Playbook(refusal.dialect, terms()).start(DIAL).dialled()
     book.backend(refusal.greeting, to_client(told), *dropped, note(refusal.reason), close(refusal.reason)).run()
@@ -322,7 +312,7 @@ def test_an_odd_smtp_exchange_is_relayed(teaches: str, command: bytes, reply: by
     ask(within_smtp(), command, reply).run()
 
 
-def test_an_empty_line_behind_a_reply_ends_the_session_as_the_next_reply_would_be_a_wrong_one() -> None:
+def test_an_empty_line_behind_a_reply_ends_the_session() -> None:
     """hMailServer, behind HELP."""
     book = ask(within_smtp(), b"HELP\r\n", b"211 DATA HELO EHLO\r\n")
     told = to_client(b"421 4.3.0 gw.example.org Internal error\r\n")
@@ -335,7 +325,7 @@ def test_last_words_without_a_code_are_replaced_by_words_with_one() -> None:
     book.backend(b"Too many invalid commands. Bye!\r\n", told, ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
-def test_a_reply_that_never_ends_reaches_the_client_as_far_as_it_came_and_nothing_is_put_behind_it() -> None:
+def test_a_reply_that_breaks_off_is_relayed_and_nothing_is_put_behind_it() -> None:
     book = within_smtp().client(b"HELP\r\n", to_backend(b"HELP\r\n")).backend(b"241-\r\n")
     book.ended(Side.BACKEND, True, to_client(b"241-\r\n"), ABORT_BACKEND, close("backend-lost")).run()
 
@@ -515,9 +505,7 @@ def test_an_odd_imap_exchange_is_relayed(
 @pytest.mark.parametrize(
     ("line", "told"), [(b"\r\n", b"* BAD Invalid tag\r\n"), (b"?\r\n", b"? BAD Missing command\r\n")]
 )
-def test_an_empty_imap_command_is_answered_by_us_as_servers_answer_it_with_tags_that_nobody_sent(
-    line: bytes, told: bytes
-) -> None:
+def test_an_empty_imap_command_is_answered_by_the_gateway(line: bytes, told: bytes) -> None:
     inside(imap.DIALECT, b"* OK hello\r\n").client(line, to_client(told)).run()
 
 
@@ -530,7 +518,7 @@ def test_a_client_that_sends_its_command_in_two_segments_is_understood() -> None
     book.backend(b"01 OK\r\n", to_client(b"01 OK\r\n")).run()
 
 
-def test_a_client_that_says_everything_in_literals_can_log_in_and_then_goes_on_with_them() -> None:
+def test_a_client_that_says_everything_in_literals_can_log_in() -> None:
     book = inside(imap.DIALECT, b"* OK hello\r\n")
     ask(book, b"2 LOGIN {4}\r\n", b"+ \r\n")
     ask(book, b"user {6}\r\n", b"+ \r\n")

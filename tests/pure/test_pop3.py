@@ -458,7 +458,7 @@ def test_T11_a_success_that_comes_unasked_is_none() -> None:
     assert (book.proven, book.rejected) == (0, 1)
 
 
-def test_T11_a_session_that_ends_in_the_dialogue_says_nothing_that_would_be_a_response() -> None:
+def test_T11_a_session_that_ends_in_a_dialogue_says_nothing_like_a_response() -> None:
     book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
     book.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
     book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")

@@ -291,7 +291,7 @@ LAYER = b"\x00\x00\x00\x10" + bytes(range(16))
 
 
 @pytest.mark.parametrize("mechanism", [b"GSSAPI", b"gssapi", b"DIGEST-MD5"])
-def test_S21_a_security_layer_is_spliced_where_the_backend_grants_our_address_nothing(mechanism: bytes) -> None:
+def test_S21_a_security_layer_is_spliced_if_the_backend_grants_our_address_nothing(mechanism: bytes) -> None:
     play = hello(upgraded(), HARMLESS, HARMLESS)
     asked(play, b"AUTH " + mechanism + b" x\r\n", b"235 ok\r\n")
     play.client(LAYER, to_backend(LAYER), SPLICE)

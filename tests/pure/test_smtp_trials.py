@@ -547,7 +547,7 @@ def test_T06_others_would_take_such_a_line_for_a_failure_and_do_not_get_it(befor
     goes_on(play).run()
 
 
-def test_T06_such_lines_come_in_the_clear_and_in_dialogues_and_never_to_the_gateways_own_questions() -> None:
+def test_T06_such_lines_answer_clients_and_never_the_gateways_own_questions() -> None:
     play = asked(hello(greeted(OPTIONAL), HARMLESS, HARMLESS.replace(b"250 AUTH", b"250-AUTH") + b"250 STARTTLS\r\n"),
                  b"VERB\r\n", b"250 ok\r\n")  # fmt: skip
     play.client(EHLO, to_backend(EHLO)).backend(b"050 x\r\n").backend(

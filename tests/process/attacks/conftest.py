@@ -78,9 +78,8 @@ class Attack:
 
     def answered(self, client: Client, protocol: str) -> None:
         """It still lives and is in step: one question, one answer."""
-        client.say({"smtp": b"RSET\r\n", "imap": b"z NOOP\r\n", "pop3": b"NOOP\r\n"}[protocol])
-        wanted = {"smtp": rb"250 [^\n]*\n", "imap": rb"z OK [^\n]*\n", "pop3": rb"\+OK NOOP\r\n"}[protocol]
-        client.hear(rb"\A" + wanted)
+        client.say(self.words(protocol).step)
+        client.hear(rb"\A" + self.words(protocol).step_)
 
     def play(self, protocol: str, script: Script, policy: str = "required") -> None:
         """Another backend for the rest of the test."""

@@ -18,7 +18,7 @@ from tests.process.running import DEADLINE, Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
-PROTOCOLS = ("smtp", "imap", "pop3")
+PROTOCOLS = tuple(WORDS)
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 

@@ -10,6 +10,7 @@ from gateway.config.values import Limits
 from tests.process.attacks.conftest import Attack
 from tests.process.attacks.legacy import WRONG
 from tests.process.recording import smtp
+from tests.process.words import WORDS
 
 TOO_MANY = {
     "smtp": b"421 4.7.0 gw.example.test Too many failed logins\r\n",
@@ -42,23 +43,22 @@ def test_E1_what_was_sent_along_is_commands_when_the_backend_refuses_at_once(att
     client.hear(rb"\A535 [^\n]*\n5[^\n]*\n5[^\n]*\n250 [^\n]*\n")
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 def test_E2_a_dialogue_can_be_cancelled(attack: Attack, protocol: str) -> None:
     client = attack.secure(protocol)
-    client.say({"smtp": b"AUTH PLAIN\r\n", "imap": b"a AUTHENTICATE PLAIN\r\n", "pop3": b"AUTH PLAIN\r\n"}[protocol])
+    client.say(attack.words(protocol).dialogue)
     client.hear(rb"\A(334 |\+ )[^\n]*\n")
     client.say(b"*\r\n")
     client.hear(rb"\A(501|a BAD|-ERR)[^\n]*\n")
     attack.answered(client, protocol)
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 @pytest.mark.parametrize("response", [b"", b"="], ids=["nothing", "equals"])
 def test_E3_a_response_may_be_empty(attack: Attack, protocol: str, response: bytes) -> None:
     client = attack.secure(protocol)
     # In ANONYMOUS an empty response is a whole login (RFC 4505 2); in PLAIN no OK to it would be believed.
-    commands = {"smtp": b"AUTH LOGIN\r\n", "imap": b"a AUTHENTICATE ANONYMOUS\r\n", "pop3": b"AUTH PLAIN\r\n"}
-    client.say(commands[protocol])
+    client.say(b"a AUTHENTICATE ANONYMOUS\r\n" if protocol == "imap" else attack.words(protocol).dialogue)
     client.hear(rb"\A(334 |\+ )[^\n]*\n")
     client.say(response + b"\r\n")
     client.hear(rb"\A(334|a OK|\+OK)[^\n]*\n")
@@ -85,13 +85,13 @@ def test_E5_long_responses(attack: Attack, octets: int, taken: bool) -> None:
 
 
 @pytest.mark.parametrize("response", [b"!!!!", b"A\xffA=", b"=AAA", b"a b", b"AAA=AAA"], ids=repr)
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 def test_E6_what_is_no_base64_concerns_this_session_only(attack: Attack, protocol: str, response: bytes) -> None:
     other = attack.secure(protocol)
-    other.say({"smtp": b"AUTH LOGIN\r\n", "imap": b"a AUTHENTICATE PLAIN\r\n", "pop3": b"AUTH PLAIN\r\n"}[protocol])
+    other.say(attack.words(protocol).dialogue)
     other.hear(rb"\A(334 |\+ )[^\n]*\n")
     client = attack.secure(protocol)
-    client.say({"smtp": b"AUTH LOGIN\r\n", "imap": b"a AUTHENTICATE PLAIN\r\n", "pop3": b"AUTH PLAIN\r\n"}[protocol])
+    client.say(attack.words(protocol).dialogue)
     client.hear(rb"\A(334 |\+ )[^\n]*\n")
     client.say(response + b"\r\n")
     client.hear(rb"\A(50[01]|a BAD|-ERR)[^\n]*\n")
@@ -101,11 +101,11 @@ def test_E6_what_is_no_base64_concerns_this_session_only(attack: Attack, protoco
     other.hear(rb"\A(334|a OK|\+OK)[^\n]*\n")
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 @pytest.mark.parametrize("how", ["fin", "reset"])
 def test_E7_who_goes_in_a_dialogue_completes_nothing(attack: Attack, protocol: str, how: str) -> None:
     client = attack.secure(protocol)
-    client.say({"smtp": b"AUTH LOGIN\r\n", "imap": b"a AUTHENTICATE PLAIN\r\n", "pop3": b"AUTH PLAIN\r\n"}[protocol])
+    client.say(attack.words(protocol).dialogue)
     client.hear(rb"\A(334 |\+ )[^\n]*\n")
     client.say(b"AGEA")
     if how == "fin":
@@ -142,7 +142,7 @@ def test_E9_a_second_try_has_nothing_of_the_first(attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("mechanism", [b"SCRAM-SHA-256-PLUS", b"scram-sha-1-plus", b"EXTERNAL", b"External"])
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 def test_E10_hidden_mechanisms_are_refused(attack: Attack, protocol: str, mechanism: bytes) -> None:
     client = attack.secure(protocol)
     before = attack.visit(protocol).heard
@@ -161,7 +161,7 @@ def test_E11_the_error_step_of_a_token_mechanism_is_relayed(attack: Attack) -> N
     client.hear(rb"\A535 [^\n]*\n")
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 def test_E12_guesses_are_told_one_by_one_and_the_fifth_is_the_last(attack: Attack, protocol: str) -> None:
     """Above the limit of a minute the gateway refuses by itself: see the tests of limits."""
     client = attack.secure(protocol)
@@ -181,7 +181,7 @@ def test_E12_guesses_are_told_one_by_one_and_the_fifth_is_the_last(attack: Attac
     assert visit.heard.endswith(attack.words(protocol).polite)
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+@pytest.mark.parametrize("protocol", WORDS)
 def test_E12_a_thousand_guesses_in_one_write_are_five(attack: Attack, protocol: str) -> None:
     client = attack.secure(protocol)
     guess = {

@@ -13,8 +13,9 @@ from tests.process import programs
 from tests.process.attacks.conftest import GREETED, HELLO, Attack
 from tests.process.attacks.legacy import EHLO_REPLY, EVERYTHING
 from tests.process.running import CANARY
+from tests.process.words import WORDS
 
-PROTOCOLS = ("smtp", "imap", "pop3")
+PROTOCOLS = tuple(WORDS)
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 INJECTED = {

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from gateway.dialects import DIALECTS
 from tests.process.attacks.conftest import GREETED, Attack
 from tests.process.recording import Backend, Connection, imap
 from tests.process.running import Identity, Service, running
 from tests.process.secured import presenting, shake_hands
 from tests.process.wire import Client
 
-PROTOCOLS = ("smtp", "imap", "pop3")
-each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+each_protocol = pytest.mark.parametrize("protocol", DIALECTS)
 each_mode = pytest.mark.parametrize("mode", ["starttls", "implicit"])
-OWN = {"smtp": ["smtp", "esmtp"], "imap": ["imap"], "pop3": ["pop3"]}
 
 
 @pytest.mark.parametrize("offered", ["own", "web", "none", "many"])
@@ -27,13 +26,14 @@ def test_C1_C2_application_protocols(
     attack: Attack, identity: Identity, protocol: str, mode: str, offered: str
 ) -> None:
     context = ssl.create_default_context(cafile=str(identity.authority))
+    names = [name.decode() for name in DIALECTS[protocol].alpn]
     match offered:
         case "own":
-            context.set_alpn_protocols(OWN[protocol][:1])
+            context.set_alpn_protocols(names[:1])
         case "web":
             context.set_alpn_protocols(["h2", "http/1.1"])
         case "many":
-            context.set_alpn_protocols([f"x{number}" for number in range(100)] + OWN[protocol][-1:])
+            context.set_alpn_protocols([f"x{number}" for number in range(100)] + names[-1:])
     client = attack.connect(protocol, mode, greeted=mode == "starttls")
     after = attack.words(protocol).starttls if mode == "starttls" else b""
     if offered == "web":
@@ -43,7 +43,7 @@ def test_C1_C2_application_protocols(
         return
     client.shake_hands(context, after=after)
     agreed = client.tls.selected_alpn_protocol()
-    assert agreed == {"own": OWN[protocol][0], "none": None, "many": OWN[protocol][-1]}[offered]
+    assert agreed == {"own": names[0], "none": None, "many": names[-1]}[offered]
 
 
 WEB = [

@@ -179,6 +179,8 @@ def answers_of(name: str) -> Answers | None:
 
 PARTIES = tuple(Party(dialect, found) for dialect in DIALECTS.values() if (found := answers_of(dialect.name)))
 
+ANSWERS = {str(party): party.answers for party in PARTIES}
+
 every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
 
 
