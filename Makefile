@@ -11,7 +11,7 @@ CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits gateway.guard.shared \
-    gateway.telemetry.events gateway.telemetry.summary gateway.sessions.agreed gateway.app.plan
+    gateway.telemetry.events gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan
 
 .PHONY: demo test lint completion deb wheels lock packages bench fuzz soak slow octets cuts clean interop acceptance
 

@@ -110,7 +110,7 @@ def _address(opening: Opening) -> object:
     return opening.address
 
 
-_ELSEWHERE = frozenset({"tls", "services", "limits", "timeouts"})
+_ELSEWHERE = frozenset({"tls", "services", "limits", "timeouts", "report"})
 _GATEWAY = tuple(field.name for field in fields(Configuration) if field.name not in _ELSEWHERE)
 """What stands in `[gateway]`."""
 
@@ -129,6 +129,8 @@ def _changes(old: Configuration, new: Configuration) -> Iterator[tuple[str, str]
         yield "limits", "changed"
     if old.timeouts != new.timeouts:
         yield "timeouts", "changed"
+    if old.report != new.report:
+        yield "report", "changed"
     yield from _named("service", _services(old), _services(new))
     yield from _named("backend", _backends(old), _backends(new))
 

@@ -23,6 +23,7 @@ from .crowd import Crowd
 from .ending import Ending
 from .every import Every
 from .plan import Reload, changes
+from .remembering import Remembering
 from .source import Source
 
 TICK = 10.0
@@ -94,6 +95,8 @@ class Gateway(Service):
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),
         ]
+        self._remembering = Remembering(self._reactor, self._summary, self._events)
+        self._remembering.use(self._configuration.report)
         self._tell_unreadable()
         self._tell_unused()
         self._renewal.tell_together()
@@ -185,6 +188,7 @@ class Gateway(Service):
         self._assembly, self._configuration = assembly, configuration
         self._events.form = FORMATS[configuration.log]
         self._summary.optional = configuration.log_connects
+        self._remembering.use(configuration.report)
         for door in assembly.closed:
             door.retire()
         assembly.use()
@@ -233,3 +237,4 @@ class Gateway(Service):
             duty.stop()
         self._duties.clear()
         self._summary.flush()
+        self._remembering.stop()

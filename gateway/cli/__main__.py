@@ -15,6 +15,7 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
+from . import migration
 from .probe import command as probe
 from .report import Paint, in_json, in_words
 
@@ -175,6 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
     checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; by default, the user's own")
     checking.set_defaults(error=checking.error)
     probe.add(commands)
+    migration.add(commands)
     return parser
 
 
@@ -186,6 +188,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if given.command == "probe":
         return _guarded(lambda: probe.run(given, _say, _paint))
+    if given.command == "report":
+        return _guarded(lambda: migration.run(given, _say))
     if given.json and not given.live:
         given.error("--json goes with --live")
     if given.gid is not None and given.uid is None:

@@ -39,6 +39,7 @@ def look(configuration: Configuration, places: Places, live: bool = False) -> li
         *_listeners(configuration, places),
         *_sockets(configuration, places),
         *(() if live else _backends(configuration, places)),
+        *_report(configuration, places),
     ]
     return sorted(found, key=lambda finding: finding.line)
 
@@ -49,6 +50,15 @@ def _hostname(configuration: Configuration, places: Places) -> Iterator[Finding]
         own = "" if places("gateway", "hostname") else ", which is the machine's own name"
         text = f"[gateway] hostname: the gateway will call itself {name}{own}; write the name that clients connect to"
         yield Finding(places("gateway", "hostname") or places("gateway"), text, fatal=False)
+
+
+def _report(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    file = configuration.report.file
+    if file is not None and not file.parent.is_dir():
+        fault = (
+            f"{file.parent} is no directory, so nothing is remembered; make it, and let the gateway's user write to it"
+        )
+        yield Finding(places("report", "file"), f"[report] file: {file}: {fault}", fatal=False)
 
 
 def _listening(configuration: Configuration) -> Iterator[tuple[Service, str, Address]]:

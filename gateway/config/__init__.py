@@ -15,6 +15,8 @@ __all__ = ["DEFAULT_FILE", "Configuration", "ConfigurationError", "Machine", "Pl
 
 DEFAULT_FILE = "/etc/starttls-gateway/gateway.ini"
 """The file that is read where none is named."""
+STATE_DIRECTORY = Path("/var/lib/starttls-gateway")
+"""Where the report lies, if this directory is there.  Packages make it."""
 
 
 def load(
@@ -33,8 +35,13 @@ def load(
     def complaint(file: Path) -> str | None:
         return None if file in loaded else _complaint(file, cure)
 
-    machine = Machine(Path(path).absolute().parent, complaint=complaint, is_local=_is_local)
+    machine = Machine(Path(path).absolute().parent, complaint=complaint, is_local=_is_local, state=state_directory())
     return parse(_text(path), str(path), protocols, machine)
+
+
+def state_directory() -> Path | None:
+    """The directory for what outlives the process; None where there is none."""
+    return STATE_DIRECTORY if STATE_DIRECTORY.is_dir() else None
 
 
 def locate(path: str | Path) -> Places:

@@ -90,6 +90,29 @@ def duration(least: float) -> Grammar[float]:
     return grammar
 
 
+_DAYS = re.compile(r"([0-9]{1,4})\s*d")
+
+
+def days(least: int, most: int) -> Grammar[float]:
+    """Seconds of whole days."""
+
+    def grammar(text: str) -> float:
+        match = _DAYS.fullmatch(text)
+        if match is None or not least <= int(match[1]) <= most:
+            raise ValueError(f"{quoted(text)} is not a number of days from {least} to {most}; write one like 90 d")
+        return int(match[1]) * 86400.0
+
+    return grammar
+
+
+def prefixes(text: str) -> tuple[int, int]:
+    """The lengths of an IPv4 and of an IPv6 prefix: `/24 /64`."""
+    match = re.fullmatch(r"/([0-9]{1,2})\s+/([0-9]{1,3})", text)
+    if match is None or not (8 <= int(match[1]) <= 32 and 16 <= int(match[2]) <= 128):
+        raise ValueError(f"{quoted(text)} is not two prefix lengths; write one for IPv4 and one for IPv6, like /24 /64")
+    return int(match[1]), int(match[2])
+
+
 def host_name(text: str) -> str:
     """A host name after RFC 1123 2.1, as the gateway may say it of itself."""
     if not _is_host(text, _LABEL):

@@ -30,6 +30,7 @@ from .grammar import (
     yes_or_no,
 )
 from .ini import Problem, Written
+from .report import read_report
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
 from .values import Address, Backend, Configuration, Limits, Service, TCPAddress, Timeouts, Traits
@@ -37,13 +38,14 @@ from .values import Address, Backend, Configuration, Limits, Service, TCPAddress
 _POLICIES = ("required", "auth-only", "optional")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _PAIR = ("certificate", "key")
-_FIXED = ("gateway", "tls", "limits", "timeouts")
+_FIXED = ("gateway", "tls", "limits", "timeouts", "report")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
     "hostname", "drain", "log", "log_connects",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
+    "file", "keep", "networks",
     *(one.name for kind in (Limits, Timeouts) for one in fields(kind)),
 })  # fmt: skip
 """Of all sections.  What an option means is said where it is taken; this is only for guesses what was meant."""
@@ -78,6 +80,7 @@ class _Reader:
         self._tls = self._shared_tls()
         limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
         timeouts = self._numbers("timeouts", Timeouts, {"message_rate": count(1, 1_000_000)}, duration(0.1))
+        report = read_report(self._section("report"))
         self._backends = {title: self._backend(title) for title in self._named("backend")}
         self._unused = set(self._backends)
         services = tuple(self._service(title) for title in self._named("service"))
@@ -88,7 +91,7 @@ class _Reader:
         for title in self._backends:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
-        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects)
+        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, report)
 
     def _section(self, title: str) -> Section:
         return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)

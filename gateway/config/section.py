@@ -30,6 +30,8 @@ class Machine:
     """Why a file cannot be read, or None."""
     is_local: Callable[[str], bool] = lambda host: False
     """Whether this address or name is the machine itself.  Loopback addresses and localhost are not asked for."""
+    state: Path | None = None
+    """The directory for what outlives the process; None where there is none."""
 
 
 class Section:
@@ -71,6 +73,14 @@ class Section:
         if complaint := self._machine.complaint(path):
             self.wrong(option, f"{path}: {complaint}")
         return path
+
+    def place(self, name: str) -> Path:
+        """Where a file lies that need not be there."""
+        return self._machine.directory / name
+
+    @property
+    def state(self) -> Path | None:
+        return self._machine.state
 
     def finish(self) -> None:
         for option in self.options:

@@ -182,6 +182,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """`[report]`: what is remembered of clients."""
+
+    file: Path | None = None
+    """SQLite.  None: nothing is remembered."""
+    keep: float = 90 * 86400.0
+    """Seconds after which what was not true again is forgotten."""
+    networks: tuple[int, int] = (24, 64)
+    """Clients are counted by IPv4 and IPv6 networks with prefixes of these lengths."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     hostname: str
     drain: float
@@ -195,3 +207,4 @@ class Configuration:
     timeouts: Timeouts
     log_connects: bool = False
     """Tell each connection when it begins, with the client and with the backend."""
+    report: Report = Report()

@@ -378,6 +378,13 @@ _TABLE = (
         cure="name it in a service, or disable its .socket unit",
     ),
     Event(
+        "report-unwritable", Severity.WARNING,
+        "the file of `[report]` cannot be written; what is known is kept in memory, within bounds, and written when it "
+        "can be; nothing else is affected",
+        (_detail("the file, and why"), _CURE),
+        cure="let the gateway's user write to the file's directory, or write [report] file = off",
+    ),
+    Event(
         "log", Severity.INFO, "a message of Twisted or Python",
         (_word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
     ),

@@ -46,6 +46,14 @@ def _unheard(event: str, service: str, fields: Fields) -> None:
     pass
 
 
+Remember = Callable[[str, str, str, Fields], None]
+"""Event, service, client, fields."""
+
+
+def forgotten(event: str, service: str, client: str, fields: Fields) -> None:
+    pass
+
+
 class Summary:
     """What was told and what was not in this minute, for all events of the gateway.
 
@@ -57,6 +65,8 @@ class Summary:
         """`hear` gets every event, told or not."""
         self.optional = False
         """Tell also the events that are optional (`[gateway] log_connects`)."""
+        self.remember: Remember = forgotten
+        """Gets every event with its client, told or not."""
         self._events = events
         self._seconds = seconds
         self._hear = hear
@@ -70,6 +80,7 @@ class Summary:
     def lets(self, event: str, service: str, client: str, fields: Fields) -> bool:
         """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
         self._hear(event, service, fields)
+        self.remember(event, service, client, fields)
         self.tick()
         if row(event).optional and not self.optional:
             return False

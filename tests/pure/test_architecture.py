@@ -33,6 +33,7 @@ PURE = (
     "gateway.telemetry.kinds",
     "gateway.telemetry.meter",
     "gateway.telemetry.metrics",
+    "gateway.telemetry.report",
     "gateway.telemetry.summary",
     "gateway.sessions.agreed",
     "gateway.app.plan",

@@ -19,7 +19,18 @@ from hypothesis import strategies as st
 from gateway import config
 from gateway.config import Configuration, ConfigurationError, Machine, load, parse
 from gateway.config.grammar import canonical
-from gateway.config.values import TLS, Backend, Limits, Pair, Service, SystemdAddress, TCPAddress, Timeouts, UnixAddress
+from gateway.config.values import (
+    TLS,
+    Backend,
+    Limits,
+    Pair,
+    Report,
+    Service,
+    SystemdAddress,
+    TCPAddress,
+    Timeouts,
+    UnixAddress,
+)
 from gateway.dialects import DIALECTS
 from gateway.protocol import proxyprotocol
 
@@ -313,7 +324,7 @@ def test_every_option() -> None:
 def test_the_shipped_file_shows_the_defaults() -> None:
     text = (ROOT / "config" / "gateway.ini").read_text()
     shown = re.sub(r"(?m)^# (\w+ = .+)$", r"\1", text)
-    machine = Machine(Path("/etc"), lambda: "mail.example.org")
+    machine = Machine(Path("/etc"), lambda: "mail.example.org", state=Path("/var/lib/starttls-gateway"))
     assert shown.count("\n") == text.count("\n")
     assert read(shown, machine) == read(text, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
@@ -325,7 +336,48 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         *("auth_failures_per_minute", "auth_failures_per_session", "bad_commands"),
         *("handshake", "preauth", "plaintext", "proxy_header", "connect", "greeting"),
         *("message", "message_rate", "linger"),
+        *("file", "keep", "networks"),
     }
+
+
+@pytest.mark.parametrize(
+    ("section", "report"),
+    [
+        ("", Report(Path("/state/report.db"))),
+        ("file = off", Report()),
+        ("file = r.db\nkeep = 30 d\nnetworks = /16 /48", Report(Path("/etc/gw/r.db"), 30 * 86400.0, (16, 48))),
+    ],
+)
+def test_what_is_remembered(section: str, report: Report) -> None:
+    machine = Machine(Path("/etc/gw"), lambda: "gw.example.org", state=Path("/state"))
+    assert read(f"{SHORTEST}\n[report]\n{section}\n", machine).report == report
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("keep = 0 d", 'keep: "0 d" is not a number of days from 1 to 3650; write one like 90 d'),
+        ("keep = long", 'keep: "long" is not a number of days from 1 to 3650; write one like 90 d'),
+        (
+            "networks = /24",
+            'networks: "/24" is not two prefix lengths; write one for IPv4 and one for IPv6, like /24 /64',
+        ),
+        (
+            "networks = /4 /64",
+            'networks: "/4 /64" is not two prefix lengths; write one for IPv4 and one for IPv6, like /24 /64',
+        ),
+        ("file = off\nkeep = 9 d", "keep: means nothing with file = off; remove it"),
+        ("file = a b", 'file: "a b" is more than one word; give one file, and its name must not hold blanks'),
+    ],
+)
+def test_mistakes_in_what_is_remembered(section: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(f"{SHORTEST}\n[report]\n{section}\n")
+    assert [text.partition("[report] ")[2] for text in caught.value.problems] == [problem]
+
+
+def test_without_a_directory_for_it_nothing_is_remembered() -> None:
+    assert read(SHORTEST).report == Report()
 
 
 def test_the_default_policy_depends_on_the_port() -> None:
@@ -406,7 +458,8 @@ SLIPS = {
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
-        "[DEFAULT]: unknown section; there are [gateway], [tls], [limits], [timeouts], [service:NAME], [backend:NAME]",
+        "[DEFAULT]: unknown section; there are [gateway], [tls], [limits], [timeouts], [report], [service:NAME], "
+        "[backend:NAME]",
     ),
     "section with a slip of the pen": (
         file(rest="[servcie:imap]"),

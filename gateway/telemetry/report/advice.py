@@ -1,0 +1,275 @@
+"""What follows from the facts, in words: whom a stricter setting would have hurt, and which setting can go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+from .alerts import ALERTS, CERTIFICATE
+from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, Fact
+
+DAY: Final = 86400
+OLD: Final = ("TLSv1", "TLSv1.1")
+"""The versions that `legacy_clients` is for, the oldest first."""
+VERSIONS: Final = (*OLD, "TLSv1.2", "TLSv1.3")
+LISTED: Final = 5
+"""Networks that a sentence names."""
+SETTLED: Final = 30
+"""Days of facts before silence says that a setting can go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the advice must know of the configuration."""
+
+    legacy_clients: bool = False
+    """Some service admits clients below TLS 1.2."""
+    policies: Mapping[str, Collection[str]] | None = None
+    """By service, those of its plaintext listeners.  None: the configuration is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All that is known of one network at one service.  Times are seconds since 1970, 0 for never."""
+
+    service: str
+    network: str
+    first: int
+    last: int
+    sessions: int
+    clear: int
+    last_clear: int
+    clear_logins: int
+    last_tls: int
+    lowest: str
+    """TLS version."""
+    weakest: str
+    """Cipher suite."""
+    classical: tuple[str, ...]
+    """Groups without post-quantum."""
+    nameless: int
+    """Sessions without SNI."""
+    refusals: tuple[str, ...]
+    """Alerts."""
+    downgrades: int
+
+
+def lines(facts: Iterable[Fact], since: int = 0) -> list[Line]:
+    """One for each service and network, of facts that were true at `since` or later."""
+    grouped: dict[tuple[str, str], list[Fact]] = {}
+    for fact in facts:
+        if fact.last >= since:
+            grouped.setdefault((fact.service, fact.network), []).append(fact)
+    return [_line(service, network, about) for (service, network), about in sorted(grouped.items(), key=_order)]
+
+
+def _order(item: tuple[tuple[str, str], list[Fact]]) -> tuple[str, int, int]:
+    service, network = item[0]
+    parsed = ip_network(network)
+    return service, parsed.version, int(parsed.network_address)
+
+
+def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
+    def of(kind: str) -> list[Fact]:
+        return [fact for fact in facts if fact.kind == kind]
+
+    secured, clear = of(SECURED), of(CLEAR)
+    return Line(
+        service,
+        network,
+        min(fact.first for fact in facts),
+        max(fact.last for fact in facts),
+        _count(secured) + _count(clear),
+        _count(clear),
+        _last(clear),
+        _count(of(CLEAR_LOGIN)),
+        _last(secured),
+        min((fact.value for fact in secured), key=_rank, default=""),
+        min((fact.value for fact in of(CIPHER)), key=lambda name: (strength(name), name), default=""),
+        tuple(sorted(fact.value for fact in of(GROUP) if not is_post_quantum(fact.value))),
+        _count(of(NO_NAME)),
+        tuple(sorted(fact.value for fact in of(REFUSAL))),
+        _count(of(DOWNGRADE)),
+    )
+
+
+def _count(facts: Iterable[Fact]) -> int:
+    return sum(fact.count for fact in facts)
+
+
+def _last(facts: Iterable[Fact]) -> int:
+    return max((fact.last for fact in facts), default=0)
+
+
+def _rank(version: str) -> int:
+    return VERSIONS.index(version) if version in VERSIONS else len(VERSIONS)
+
+
+def strength(cipher: str) -> int:
+    """0: no forward secrecy; 1: no AEAD; 2: both."""
+    if cipher.startswith("TLS_"):
+        return 2
+    if not cipher.startswith(("ECDHE-", "DHE-")):
+        return 0
+    return 2 if any(word in cipher for word in ("GCM", "CHACHA20", "CCM")) else 1
+
+
+def is_post_quantum(group: str) -> bool:
+    return "MLKEM" in group.upper()
+
+
+# --- advice --------------------------------------------------------------------------------------
+
+
+def advice(facts: Sequence[Fact], now: int, days: int, setup: Setup | None = None) -> list[str]:
+    """Sentences.  `days`: how far back somebody who needs a setting counts."""
+    setup = setup or Setup()
+    if not facts:
+        return ["nothing is known yet: no client did anything since the report is kept"]
+    since = now - days * DAY
+    recent = [fact for fact in facts if fact.last >= since]
+    known = (now - min(fact.first for fact in facts)) // DAY
+    return [
+        *_policy(facts, recent, days, known, setup),
+        *_old(facts, recent, now, days, known, setup),
+        *_modern(recent, days),
+        *_ciphers(recent, days),
+        *_groups(recent, days),
+        *_names(recent, days),
+        *_refusals(recent, days),
+        *_downgrades(recent, days),
+    ]
+
+
+def _policy(facts: Sequence[Fact], recent: Sequence[Fact], days: int, known: int, setup: Setup) -> Iterator[str]:
+    services = sorted({fact.service for fact in facts})
+    for service in services:
+        mine = [fact for fact in recent if fact.service == service]
+        clear = [fact for fact in mine if fact.kind == CLEAR]
+        if clear:
+            yield f"policy required on {service} would have refused {_networks(clear)} in {_days(days)}: {_list(clear)}"
+            logins = [fact for fact in mine if fact.kind == CLEAR_LOGIN]
+            if logins:
+                yield (
+                    f"passwords came in the clear on {service} from {_networks(logins)} in {_days(days)}: "
+                    f"{_list(logins)}; policy auth-only would have refused these"
+                )
+            elif any(fact.value == "optional" for fact in clear):
+                yield f"policy auth-only on {service} would have refused nobody in {_days(days)}"
+            continue
+        loose = [policy for policy in (setup.policies or {}).get(service, ()) if policy != "required"]
+        if not loose:
+            continue
+        if known >= SETTLED:
+            yield f"policy required on {service} would have refused nobody in {_days(min(days, known))}: it can be set"
+        else:
+            yield (
+                f"policy required on {service} would have refused nobody so far; the facts are of {_days(known)}, "
+                f"wait until they are of {_days(SETTLED)}"
+            )
+
+
+def _old(facts: Sequence[Fact], recent: Sequence[Fact], now: int, days: int, known: int, setup: Setup) -> Iterator[str]:
+    needed = [fact for fact in recent if fact.kind == SECURED and fact.value in OLD]
+    for version in OLD:
+        if those := [fact for fact in needed if fact.value == version]:
+            yield f"{_name(version)} was used by {_networks(those)} in {_days(days)}: {_list(those)}"
+    past = [fact for fact in facts if fact.kind == SECURED and fact.value in OLD]
+    if needed:
+        services = {fact.service for fact in needed}
+        yield f"legacy_clients is still needed on {', '.join(sorted(services))}; it need admit no others than these"
+    elif past:
+        last = max(past, key=lambda fact: fact.last)
+        ago = (now - last.last) // DAY
+        yield f"{_name(last.value)} was last used {_days(ago)} ago: legacy_clients can go"
+    elif setup.legacy_clients and known >= SETTLED:
+        yield f"nobody used anything older than TLS 1.2 in {_days(known)}: legacy_clients can go"
+
+
+def _modern(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    secured = [fact for fact in recent if fact.kind == SECURED]
+    older = [fact for fact in secured if fact.value != "TLSv1.3"]
+    if older:
+        yield f"profile modern (TLS 1.3 only) would have refused {_networks(older)} in {_days(days)}: {_list(older)}"
+    elif secured:
+        yield f"profile modern (TLS 1.3 only) would have refused nobody in {_days(days)}"
+
+
+def _ciphers(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    ciphers = [fact for fact in recent if fact.kind == CIPHER]
+    for weak, what in ((0, "without forward secrecy"), (1, "without authenticated encryption (CBC)")):
+        if those := [fact for fact in ciphers if strength(fact.value) == weak]:
+            names = ", ".join(sorted({fact.value for fact in those}))
+            yield f"cipher suites {what} ({names}) were used by {_networks(those)} in {_days(days)}: {_list(those)}"
+
+
+def _groups(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    groups = [fact for fact in recent if fact.kind == GROUP]
+    classical = [fact for fact in groups if not is_post_quantum(fact.value)]
+    if groups:
+        part = round(100 * (1 - _count(classical) / _count(groups)))
+        yield (
+            f"{part} % of the sessions with a known group are safe from a later quantum computer; "
+            f"{_networks(classical)} came without that in {_days(days)}"
+        )
+
+
+def _names(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    if nameless := [fact for fact in recent if fact.kind == NO_NAME]:
+        yield (
+            f"{_networks(nameless)} sent no server name (SNI) in {_days(days)} and got the first certificate: "
+            f"{_list(nameless)}"
+        )
+
+
+def _refusals(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    refusals = [fact for fact in recent if fact.kind == REFUSAL]
+    for alert in sorted({fact.value for fact in refusals}, key=lambda name: (name not in CERTIFICATE, name)):
+        those = [fact for fact in refusals if fact.value == alert]
+        meaning, cure = ALERTS.get(alert, ("refused the handshake", "look into the client's log"))
+        verb = "1 network" if len(_unique(those)) == 1 else f"{len(_unique(those))} networks"
+        yield f"a client of {verb} {meaning} ({alert}) in {_days(days)}: {_list(those)}; {cure}"
+
+
+def _downgrades(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    if those := [fact for fact in recent if fact.kind == DOWNGRADE]:
+        yield (
+            f"{_networks(those)} always used TLS and then came without in {_days(days)}: {_list(those)}; look whether "
+            "somebody on the way takes STARTTLS out (starttls-gateway probe, from there)"
+        )
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def _unique(facts: Iterable[Fact]) -> list[str]:
+    return sorted({fact.network for fact in facts}, key=_by_address)
+
+
+def _by_address(network: str) -> tuple[int, int]:
+    parsed = ip_network(network)
+    return parsed.version, int(parsed.network_address)
+
+
+def _networks(facts: Iterable[Fact]) -> str:
+    return _plural(len(_unique(facts)), "network")
+
+
+def _days(days: int) -> str:
+    return _plural(days, "day")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def _list(facts: Iterable[Fact]) -> str:
+    names = _unique(facts)
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest
+
+
+def _name(version: str) -> str:
+    return {"TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1"}[version]

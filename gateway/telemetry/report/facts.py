@@ -1,0 +1,184 @@
+"""What is remembered of a client: facts, each with its first time, its last time, and how often.
+
+A fact belongs to a service and a network.  Two collections of facts are merged by adding, so several processes may each
+have their own.  Everything here is pure; times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+from .alerts import ALERTS, alert_of
+
+SECURED: Final = "tls"
+"""Value: the version.  One for each session inside TLS."""
+CLEAR: Final = "clear"
+"""Value: the listener's policy.  A session without TLS in which something was done: a login, a recipient, a message."""
+CLEAR_LOGIN: Final = "clear-login"
+"""Value: the SASL mechanism.  A login without TLS that the backend took."""
+CIPHER: Final = "cipher"
+GROUP: Final = "group"
+NO_NAME: Final = "no-sni"
+"""Sessions inside TLS whose client named no server."""
+REFUSAL: Final = "alert"
+"""Value: the alert by which a client refused the handshake."""
+DOWNGRADE: Final = "downgrade"
+"""A client of a network that always used TLS came without."""
+
+KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE)
+
+Key = tuple[str, str, str, str]
+"""Service, network, kind, value."""
+
+
+@dataclass(slots=True)
+class Times:
+    """When, and how often."""
+
+    first: int
+    last: int
+    count: int = 1
+
+    def add(self, other: Times) -> None:
+        self.first = min(self.first, other.first)
+        self.last = max(self.last, other.last)
+        self.count += other.count
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A row of the store."""
+
+    service: str
+    network: str
+    kind: str
+    value: str
+    first: int
+    last: int
+    count: int
+
+
+class Networks:
+    """address -> the network that it is counted with, as text: `192.0.2.0/24`.
+
+    `bits4`, `bits6`: lengths of the prefix.  Nothing for nothing (a UNIX socket) and for what is no address.
+    """
+
+    MOST: Final = 4096
+    """Addresses whose network is remembered."""
+
+    def __init__(self, bits4: int = 24, bits6: int = 64) -> None:
+        self._bits4 = bits4
+        self._bits6 = bits6
+        self._known: dict[str, str] = {}
+
+    def __call__(self, client: str) -> str:
+        found = self._known.get(client)
+        if found is None:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            found = self._known[client] = self._of(client)
+        return found
+
+    def _of(self, client: str) -> str:
+        try:
+            address = ip_address(client.partition("%")[0])
+        except ValueError:
+            return ""
+        if isinstance(address, IPv6Address):
+            if address.ipv4_mapped is None:
+                return str(IPv6Network((address, self._bits6), strict=False))
+            address = address.ipv4_mapped
+        return str(IPv4Network((address, self._bits4), strict=False))
+
+
+class Pending:
+    """Facts that are not in the store yet; so many at most, for clients decide how many there are."""
+
+    MOST: Final = 50_000
+    _VALUE: Final = re.compile(r"[A-Za-z0-9_.+-]{1,48}")
+
+    def __init__(self, networks: Networks) -> None:
+        self.lost = 0
+        """Facts for which there was no room."""
+        self._networks = networks
+        self._facts: dict[Key, Times] = {}
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def hear(self, event: str, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
+        """An event of the gateway, whether it is told or not."""
+        if event == "session":
+            self._session(service, client, fields, now)
+        elif event == "auth":
+            if fields.get("result") == "ok" and not fields.get("tls"):
+                self.note(service, client, CLEAR_LOGIN, str(fields.get("mechanism") or ""), now)
+        elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
+            self.note(service, client, REFUSAL, alert, now)
+
+    def _session(self, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
+        if version := fields.get("tls"):
+            self.note(service, client, SECURED, str(version), now)
+            self.note(service, client, CIPHER, str(fields.get("cipher") or ""), now)
+            if group := fields.get("group"):
+                self.note(service, client, GROUP, str(group), now)
+            if not fields.get("sni"):
+                self.note(service, client, NO_NAME, "", now)
+        elif has_done_something(fields):
+            self.note(service, client, CLEAR, str(fields.get("policy") or ""), now)
+
+    def note(self, service: str, client: str, kind: str, value: str, now: int) -> None:
+        """One more."""
+        network = self._networks(client)
+        if not network:
+            return
+        if value and not self._VALUE.fullmatch(value):
+            value = "other"
+        key = service, network, kind, value
+        known = self._facts.get(key)
+        if known is not None:
+            known.last = now
+            known.count += 1
+        elif len(self._facts) < self.MOST:
+            self._facts[key] = Times(now, now)
+        else:
+            self.lost += 1
+
+    def take(self) -> dict[Key, Times]:
+        """All of them; nothing is pending afterwards."""
+        taken, self._facts = self._facts, {}
+        return taken
+
+    def put_back(self, facts: Mapping[Key, Times]) -> None:
+        """What could not be written."""
+        for key, times in facts.items():
+            if key in self._facts:
+                self._facts[key].add(times)
+            elif len(self._facts) < self.MOST:
+                self._facts[key] = times
+            else:
+                self.lost += 1
+
+
+def has_done_something(fields: Mapping[str, object]) -> bool:
+    """Whether this session was more than a look: port scanners and monitoring do nothing."""
+    return bool(fields.get("proven") or fields.get("messages") or fields.get("phase") == "relaying")
+
+
+def merged(*collections: Iterator[Fact] | list[Fact]) -> list[Fact]:
+    """The facts of several stores as if there had been one."""
+    times: dict[Key, Times] = {}
+    for facts in collections:
+        for fact in facts:
+            key = fact.service, fact.network, fact.kind, fact.value
+            one = Times(fact.first, fact.last, fact.count)
+            if key in times:
+                times[key].add(one)
+            else:
+                times[key] = one
+    return [Fact(*key, one.first, one.last, one.count) for key, one in sorted(times.items())]

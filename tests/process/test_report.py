@@ -1,0 +1,136 @@
+"""`starttls-gateway report`: what a gateway has written of its sessions."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import migration
+from gateway.telemetry.report.facts import Times
+from gateway.telemetry.report.store import Store
+from tests.process.conftest import Front
+from tests.process.recording import SERVERS, Backend
+from tests.process.running import DEADLINE, ROOT, Identity, Service, running
+from tests.process.words import WORDS
+
+START = 1_700_000_000
+
+
+def report(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "report", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def test_sessions_are_in_the_report_after_a_restart(tmp_path: Path, identity: Identity, front: Front) -> None:
+    backend = Backend(SERVERS["imap"](None))
+    service = Service("imap", backend.address, options={"policy": "optional"})
+    file = tmp_path / "report.db"
+    for _ in range(2):
+        with running(tmp_path, identity, [service], options={"report": {"file": str(file)}}) as gateway:
+            one = Front(gateway, {"imap": backend}, front.trusting)
+            one.enter("imap")
+            one.enter("imap", "implicit")
+            clear = one.connect("imap")
+            clear.say(WORDS["imap"].login)
+            clear.hear(WORDS["imap"].login_)
+            one.leave()
+    backend.close()
+    done = report(str(tmp_path / "gateway.ini"), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    (line,) = found["networks"]
+    assert (line["service"], line["network"], line["sessions"], line["clear"]) == ("imap", "127.0.0.0/24", 6, 2)
+    assert (line["clear_logins"], line["lowest"], line["nameless"]) == (2, "TLSv1.3", 0)
+    assert found["advice"][0] == "policy required on imap would have refused 1 network in 30 days: 127.0.0.0/24"
+
+    text = report(str(tmp_path / "gateway.ini"))
+    assert "* policy required on imap would have refused 1 network in 30 days: 127.0.0.0/24" in text.stdout
+    assert "imap     127.0.0.0/24" in text.stdout
+    (row,) = csv.DictReader(io.StringIO(report("--file", str(file), "--csv").stdout))
+    assert (row["service"], row["clear"]) == ("imap", "2")
+
+
+def test_reports_of_several_files_are_added_up(tmp_path: Path) -> None:
+    for name, last in (("a.db", START), ("b.db", START + 86400)):
+        Store(tmp_path / name).add({("smtp", "10.0.0.0/24", "tls", "TLSv1.2"): Times(START, last, 2)}, 0)
+    said: list[str] = []
+    given = [str(tmp_path / "none.ini"), "--file", str(tmp_path / "a.db"), "--file", str(tmp_path / "b.db")]
+    parser = argparse.ArgumentParser()
+    migration.add(parser.add_subparsers())
+    code = migration.run(
+        parser.parse_args(["report", *given]), lambda *lines: said.extend(lines), lambda: START + 86400.0
+    )
+    assert code == 0
+    assert said[0] == "the last 30 days; facts are kept since 2023-11-14"
+    assert "smtp     10.0.0.0/24  2023-11-15  4         -             TLSv1.2     -" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["/nonexistent.ini"], "No such file or directory; name the configuration file"),
+        (["--file", "/nonexistent.db"], "there is no such file"),
+        (["--since", "soon"], "'soon' is not a number of days, like 30d"),
+        (["--since", "0d"], "'0d' is not a number of days, like 30d"),
+    ],
+)
+def test_what_cannot_be_read_is_told(arguments: list[str], complaint: str) -> None:
+    done = report(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_gateway_that_keeps_no_report_is_told(tmp_path: Path, identity: Identity) -> None:
+    file = tmp_path / "gateway.ini"
+    file.write_text(
+        f"[gateway]\nhostname = gw.example.test\n[tls]\ncertificate = {identity.certificate}\n"
+        "[service:imap]\nstarttls = 127.0.0.1:0\nbackend = 127.0.0.1:9\n[report]\nfile = off\n"
+    )
+    done = report(str(file))
+    assert done.returncode == 2
+    assert "[report] file: the gateway keeps no report; name a file there" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_harms_nobody(tmp_path: Path, identity: Identity, front: Front) -> None:
+    backend = Backend(SERVERS["imap"](None))
+    options = {"report": {"file": str(tmp_path / "none" / "r.db")}}
+    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
+        one = Front(gateway, {"imap": backend}, front.trusting)
+        one.enter("imap")
+        one.leave()
+        gateway.terminate()
+        told = gateway.log.wait("report-unwritable")
+    assert "No such file or directory" in told["detail"]
+    assert "[report] file = off" in told["cure"]
+    backend.close()
+
+
+def test_a_reload_can_begin_and_end_the_report(tmp_path: Path, identity: Identity, front: Front) -> None:
+    backend, file = Backend(SERVERS["imap"](None)), tmp_path / "report.db"
+    configuration = tmp_path / "gateway.ini"
+    with running(tmp_path, identity, [Service("imap", backend.address)]) as gateway:
+        one = Front(gateway, {"imap": backend}, front.trusting)
+        text = configuration.read_text()
+        for count, report in enumerate(("", f"[report]\nfile = {file}\n", "[report]\nfile = off\n"), 1):
+            configuration.write_text(text.replace("[limits]", f"{report}[limits]"))
+            gateway.process.send_signal(signal.SIGHUP)
+            gateway.log.wait("reload", count=count, result="ok")
+            assert file.exists() is (count == 3)
+            one.enter("imap")
+            one.leave()
+            one.since, one.clients = gateway.log.mark(), []
+    assert [fact.count for fact in Store(file).facts() if fact.kind == "tls"] == [1]
+    backend.close()
