@@ -47,6 +47,7 @@ class Mail:
         client = in_network_of(self._leader, lambda: smtplib.SMTP("127.0.0.1", port, "client.test", DEADLINE))
         client._host = NAME  # type: ignore[attr-defined]
         client.starttls(context=self._context)
+        client.ehlo()
         return client
 
     def until_connected(self, port: int = 25) -> smtplib.SMTP:

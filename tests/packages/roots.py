@@ -7,9 +7,9 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,24 +56,38 @@ def run(command: Sequence[str], *, patience: float = 300, right: Sequence[int] =
     return str(done.stdout)
 
 
-class Root:
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+
+
+class Debian(ABC):
+    """A root that runs, and whose files are in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    @abstractmethod
+    def entering(self) -> list[str]:
+        """The beginning of a command that is to run inside."""
+
+    def run(self, *command: str, right: Sequence[int] = (0,)) -> str:
+        return run([*self.entering, *command], right=right, env=ENVIRONMENT)
+
+    def path(self, name: str) -> Path:
+        """From outside."""
+        return self.directory / name.lstrip("/")
+
+
+class Root(Debian):
     """A copy of the base that runs as `leader` in namespaces: mounts, network (loopback only) and processes."""
 
     def __init__(self, directory: Path, leader: int) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.leader = leader
 
     @property
     def entering(self) -> list[str]:
         return ["nsenter", f"--target={self.leader}", "--mount", "--net", "--pid", "chroot", str(self.directory)]
-
-    def run(self, *command: str, right: Sequence[int] = (0,)) -> str:
-        environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "DEBIAN_FRONTEND": "noninteractive",
-            "LC_ALL": "C.UTF-8",
-        }
-        return run([*self.entering, *command], right=right, env=environment)
 
     def spawn(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -82,18 +96,12 @@ class Root:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env=ENVIRONMENT,
         )
-
-    def path(self, name: str) -> Path:
-        return self.directory / name.lstrip("/")
-
-    def inside(self, act: Callable[[], Result]) -> Result:
-        """Done in the network of the root; sockets that are made there stay there."""
-        return in_network_of(self.leader, act)
 
 
 def in_network_of(pid: int, act: Callable[[], Result]) -> Result:
+    """Done in the network of that process; sockets that are made there stay there."""
     found: list[Result] = []
     failed: list[BaseException] = []
 
@@ -144,11 +152,3 @@ def ready_to_build() -> None:
     """Whoever builds and installs packages is root."""
     if os.geteuid() != 0:
         raise AssertionError("these tests make namespaces and roots: run `make packages` as root")
-
-
-def listening(root: int, port: int) -> bool:
-    def connect() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", port)) == 0
-
-    return in_network_of(root, connect)

@@ -15,7 +15,7 @@ import trustme
 
 from tests.packages.conftest import Build, build
 from tests.packages.mail import NAME, Mail
-from tests.packages.roots import ROOT, Root, run
+from tests.packages.roots import ROOT, Debian, Root, run
 from tests.process.programs import need
 from tests.process.running import DEADLINE, parse
 
@@ -36,7 +36,7 @@ def install(root: Root, package: Build) -> str:
     return said
 
 
-def deploy(root: Root, mail: Mail) -> None:
+def deploy(root: Debian, mail: Mail) -> None:
     """As certbot does it: root's own files, and the hook that the package brings."""
     live = root.path(f"/etc/letsencrypt/live/{NAME}")
     live.mkdir(parents=True, exist_ok=True, mode=0o700)

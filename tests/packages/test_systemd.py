@@ -1,0 +1,178 @@
+"""The units under a real systemd, from the package."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.packages.conftest import Build
+from tests.packages.machine import Machine, booted
+from tests.packages.mail import Mail
+from tests.packages.roots import base, copy, ready_to_build, run
+from tests.packages.test_deb import deploy
+from tests.process.running import DEADLINE, Event, parse
+
+UNIT = "starttls-gateway.service"
+FILE = "/etc/starttls-gateway/gateway.ini"
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, old: Build) -> Iterator[Machine]:
+    """One machine for all tests, with the package installed."""
+    ready_to_build()
+    directory = tmp_path_factory.mktemp("machine")
+    directory.chmod(0o755)
+    root = directory / "root"
+    copy(base(), root)
+    (root / "tmp" / old.deb.name).write_bytes(old.deb.read_bytes())
+    run(["chroot", str(root), "dpkg", "--install", f"/tmp/{old.deb.name}"])
+    with booted(root) as machine:
+        yield machine
+
+
+@pytest.fixture
+def mail(machine: Machine, authority: trustme.CA) -> Iterator[Mail]:
+    """The gateway serves; whatever a test did to it, it is as after the installation at the end."""
+    mail = Mail(machine.leader, authority)
+    deploy(machine, mail)
+    machine.path(FILE).write_text(mail.configuration)
+    yield mail
+    # 5: the package was removed.
+    machine.run("systemctl", "disable", "--now", "starttls-gateway@25.socket", UNIT, right=[0, 5])
+    machine.run("systemctl", "reset-failed")
+    mail.backend.close()
+
+
+def events(machine: Machine, name: str) -> list[Event]:
+    return [found for line in machine.journal(UNIT).splitlines() if (found := parse(line)).get("event") == name]
+
+
+def test_it_starts_and_serves_as_a_user_with_one_capability(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    with mail.until_connected() as client:
+        mail.send(client)
+    pid = machine.show(UNIT, "MainPID")
+    status = machine.run("cat", f"/proc/{pid}/status")
+    uid = machine.run("id", "-u", "starttls-gateway").strip()
+    assert re.search(rf"(?m)^Uid:\t{uid}\t{uid}\t{uid}\t{uid}$", status)
+    # CAP_NET_BIND_SERVICE is number 10.
+    for kind in "Eff", "Bnd", "Amb":
+        assert re.search(rf"(?m)^Cap{kind}:\t0*400$", status), status
+    assert re.search(r"(?m)^NoNewPrivs:\t1$", status)
+    (listening,) = events(machine, "listening")[-1:]
+    assert listening["address"].endswith(":25")
+
+
+def test_systemd_rates_it_below_two(machine: Machine) -> None:
+    machine.run("systemd-analyze", "security", "--no-pager", "--threshold=19", UNIT)
+
+
+def test_a_reload_keeps_the_process_and_its_sessions(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    with mail.until_connected() as client:
+        pid = machine.show(UNIT, "MainPID")
+        machine.run("systemctl", "reload", UNIT)
+        mail.send(client)
+    assert machine.show(UNIT, "MainPID") == pid
+    assert machine.show(UNIT, "ActiveState") == "active"
+
+
+def test_a_stop_waits_for_the_mail_in_flight(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    with mail.until_connected() as client:
+        client.mail("a@example.test")
+        client.rcpt("b@example.test")
+        assert client.docmd("DATA")[0] == 354
+        machine.run("systemctl", "stop", "--no-block", UNIT)
+        machine.wait(UNIT, "ActiveState", "deactivating")
+        client.send(b"Subject: slow\r\n\r\nHello.\r\n.\r\n")
+        assert client.getreply()[0] == 250
+        client.close()  # no QUIT: the gateway has said goodbye
+    machine.wait(UNIT, "ActiveState", "inactive")
+    assert machine.show(UNIT, "Result") == "success"
+
+
+def test_it_comes_back_after_a_crash(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    mail.until_connected().close()
+    pid = machine.show(UNIT, "MainPID")
+    machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
+    machine.wait(UNIT, "NRestarts", "1")
+    with mail.until_connected() as client:
+        mail.send(client)
+    assert machine.show(UNIT, "MainPID") != pid
+
+
+def test_a_file_that_is_wrong_ends_the_start_and_the_journal_says_why(machine: Machine, mail: Mail) -> None:
+    with machine.path(FILE).open("a") as file:
+        file.write("[limits]\nsesions = 10\n")
+    machine.run("systemctl", "start", UNIT, right=[0, 1])
+    machine.wait(UNIT, "Result", "exit-code")
+    assert re.search(r"gateway\.ini, line \d+: \[limits\] sesions: unknown option", machine.journal(UNIT))
+
+
+def test_clients_of_a_port_that_systemd_holds_wait_while_it_restarts(machine: Machine, mail: Mail) -> None:
+    configuration = mail.configuration.replace("starttls = 25\n", "starttls = systemd:25\n")
+    machine.path(FILE).write_text(configuration)
+    machine.run("systemctl", "enable", "--now", "starttls-gateway@25.socket")
+    assert not re.search(r"warning .*(socket unit|systemd passes)", machine.run("starttls-gateway", "check"))
+    with mail.connect() as client:  # the first connection starts the service
+        mail.send(client)
+    stop = threading.Event()
+    served: list[int] = []
+    failed: list[BaseException] = []
+
+    def go_on() -> None:
+        while not stop.is_set():
+            try:
+                with mail.connect() as client:
+                    mail.send(client)
+                served.append(1)
+            except (smtplib.SMTPServerDisconnected, smtplib.SMTPResponseException, ssl.SSLError, ConnectionResetError):
+                # It was being served when the gateway stopped.
+                served.append(0)
+            except BaseException as error:
+                failed.append(error)
+                return
+
+    clients = threading.Thread(target=go_on)
+    clients.start()
+    try:
+        for _ in range(3):
+            machine.run("systemctl", "restart", UNIT)
+    finally:
+        stop.set()
+        clients.join(DEADLINE)
+    assert failed == []
+    assert sum(served) > 0
+
+
+def test_logs_are_events_of_the_journal(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    with mail.until_connected() as client:
+        mail.send(client)
+    machine.run("systemctl", "stop", UNIT)
+    assert events(machine, "session")[-1]["reason"]
+    assert events(machine, "stopping")
+
+
+def test_upgrade_and_removal_of_the_package(machine: Machine, mail: Mail, new: Build) -> None:
+    machine.run("systemctl", "enable", "--now", UNIT)
+    mail.until_connected().close()
+    pid = machine.show(UNIT, "MainPID")
+    Path(machine.path(f"/root/{new.deb.name}")).write_bytes(new.deb.read_bytes())
+    machine.run("apt-get", "install", "--yes", f"/root/{new.deb.name}")
+    with mail.until_connected() as client:
+        mail.send(client)
+    assert machine.show(UNIT, "MainPID") != pid
+    machine.run("apt-get", "remove", "--yes", "starttls-gateway")
+    assert machine.show(UNIT, "ActiveState") == "inactive"
+    with pytest.raises(ConnectionRefusedError):
+        mail.connect()
