@@ -154,7 +154,7 @@ def _about(python: str) -> Mapping[str, str]:
 
 
 def _gateway_version(root: Path, python: str) -> str:
-    if not (root / "gateway" / "session.py").exists():
+    if not (root / "gateway" / "__init__.py").exists():
         raise Unavailable(f"{root}: no checkout of the gateway")
     commit = _said("git", "-C", str(root), "describe", "--always", "--dirty").strip()
     described = commit if re.fullmatch(r"[\w.-]+", commit) else "no repository"

@@ -128,6 +128,8 @@ def test_the_wheel_holds_what_an_administrator_needs(distributions: Distribution
         f"{share}/starttls-gateway/systemd/starttls-gateway@.socket",
         f"{share}/starttls-gateway/systemd/sysusers.conf",
         f"{share}/starttls-gateway/systemd/tmpfiles.conf",
+        f"{share}/starttls-gateway/fail2ban/filter.d/starttls-gateway.conf",
+        f"{share}/starttls-gateway/fail2ban/jail.d/starttls-gateway.conf",
         f"{share}/bash-completion/completions/starttls-gateway",
         f"{share}/zsh/site-functions/_starttls-gateway",
     }
