@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
 from ..sessions.session import Entrance
 from ..telemetry.events import Events
+from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
 from ..wire.listener import BindError, Listener, bind
@@ -153,12 +154,20 @@ class Assembly:
 class Assembler:
     """Makes assemblies.  `reactor` is asked for when the first is made: `twistd -r` chooses one before that."""
 
-    def __init__(self, reactor: Callable[[], Any], events: Events, sessions: Teller, renewal: Renewal) -> None:
-        """`sessions`: where sessions tell their events."""
+    def __init__(
+        self,
+        reactor: Callable[[], Any],
+        events: Events,
+        sessions: Teller,
+        renewal: Renewal,
+        watch: Watch | None = None,
+    ) -> None:
+        """`sessions`: where sessions tell their events; `watch`: who knows which clients always used TLS."""
         self._reactor = reactor
         self._events = events
         self._sessions = sessions
         self._renewal = renewal
+        self._habits = watch
         self._rights = os.geteuid()
 
     def assemble(self, configuration: Configuration, before: Assembly | None = None) -> Assembly:
@@ -228,11 +237,15 @@ class Assembler:
     def _entrance(
         self, opening: Opening, configuration: Configuration, backend: Reachable, servers: Mapping[str, ServerTLS]
     ) -> tuple[Opening, Entrance]:
-        service = opening.service
+        service, watch = opening.service, self._habits
+        terms = terms_at(opening, configuration)
+        if service.downgrade == "refuse" and watch is not None:
+            terms = replace(terms, insists=partial(watch.always, service.name))
         return opening, Entrance(
             service=service.name,
             dialect=DIALECTS[service.protocol],
-            terms=terms_at(opening, configuration),
+            terms=terms,
+            watch=watch,
             accept_proxy=service.accept_proxy,
             timeouts=configuration.timeouts,
             dialer=backend.dialer,

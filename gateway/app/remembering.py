@@ -1,15 +1,18 @@
-"""The report's keeper, as the configuration wants it."""
+"""The report's keeper and the downgrade watch, as the configuration wants them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..config.values import Report
 from ..telemetry.catalogue import event
-from ..telemetry.report.facts import Networks, Pending
+from ..telemetry.report.facts import CLEAR, SECURED, Fact, Networks, Pending
 from ..telemetry.report.keeper import FLUSH, Keeper
-from ..telemetry.report.store import Store
+from ..telemetry.report.store import Store, StoreError
+from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, Teller, forgotten
 from .every import Every
 
@@ -17,10 +20,11 @@ from .every import Every
 class Remembering:
     """Hears what the summary hears, and keeps of it what `use` says; nothing before that."""
 
-    def __init__(self, reactor: Any, summary: Summary, events: Teller) -> None:
+    def __init__(self, reactor: Any, summary: Summary, events: Teller, watch: Watch) -> None:
         self._reactor = reactor
         self._summary = summary
         self._events = events
+        self._watch = watch
         self._report = Report()
         self._keeper: Keeper | None = None
         self._duty: Every | None = None
@@ -32,9 +36,12 @@ class Remembering:
         self.stop()
         self._report = report
         if report.file is None:
+            self._watch.use(None)
             return
-        pending = Pending(Networks(*report.networks))
-        self._keeper = Keeper(self._reactor, Store(report.file), pending, report.keep, time.time, self._complain)
+        networks, store = Networks(*report.networks), Store(report.file)
+        self._watch.use(networks)
+        self._reactor.callInThread(self._recall, store, report)
+        self._keeper = Keeper(self._reactor, store, Pending(networks), report.keep, time.time, self._complain)
         self._summary.remember = self._keeper.hear
         self._duty = Every(self._reactor, FLUSH, self._keeper.tick)
 
@@ -46,6 +53,16 @@ class Remembering:
         if self._keeper is not None:
             self._keeper.finish()
         self._duty = self._keeper = None
+
+    def _recall(self, store: Store, report: Report) -> None:
+        """In a thread.  Nothing is known where the file cannot be read; writing it will tell why."""
+        with suppress(StoreError):
+            facts = store.facts(int(time.time() - report.keep), (SECURED, CLEAR))
+            self._reactor.callFromThread(self._recalled, report, facts)
+
+    def _recalled(self, report: Report, facts: Sequence[Fact]) -> None:
+        if report == self._report:
+            self._watch.load(facts)
 
     def _complain(self, wrong: str) -> None:
         self._events.emit("report-unwritable", detail=wrong, cure=event("report-unwritable").cure)

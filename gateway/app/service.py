@@ -15,6 +15,7 @@ from ..config.values import Configuration, SystemdAddress
 from ..guard.memory import Room
 from ..telemetry.events import FORMATS, Events
 from ..telemetry.meter import Meter
+from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, SummedEvents
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
@@ -55,7 +56,8 @@ class Gateway(Service):
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
         self._summed = SummedEvents(events, self._summary)
-        self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal)
+        self._watch = Watch()
+        self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal, self._watch)
         self._assembly: Assembly | None = None
         self._duties: list[Every] = []
 
@@ -95,7 +97,7 @@ class Gateway(Service):
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),
         ]
-        self._remembering = Remembering(self._reactor, self._summary, self._events)
+        self._remembering = Remembering(self._reactor, self._summary, self._events, self._watch)
         self._remembering.use(self._configuration.report)
         self._tell_unreadable()
         self._tell_unused()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from .ini import Problem, Written
 from .report import read_report
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
-from .values import Address, Backend, Configuration, Limits, Service, TCPAddress, Timeouts, Traits
+from .values import Address, Backend, Configuration, Limits, Report, Service, TCPAddress, Timeouts, Traits
 
 _POLICIES = ("required", "auth-only", "optional")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
@@ -43,7 +43,7 @@ _NAMED = ("service", "backend")
 OPTIONS = frozenset({
     "hostname", "drain", "log", "log_connects",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
-    "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy",
+    "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
     "file", "keep", "networks",
     *(one.name for kind in (Limits, Timeouts) for one in fields(kind)),
@@ -68,6 +68,7 @@ class _Reader:
         self._destinations: list[tuple[Section, str, Address]] = []
         self._own_name = ""
         self._tls = TLSOptions()
+        self._report = Report()
 
     def read(self) -> Configuration:
         self._check_titles()
@@ -80,7 +81,7 @@ class _Reader:
         self._tls = self._shared_tls()
         limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
         timeouts = self._numbers("timeouts", Timeouts, {"message_rate": count(1, 1_000_000)}, duration(0.1))
-        report = read_report(self._section("report"))
+        self._report = read_report(self._section("report"))
         self._backends = {title: self._backend(title) for title in self._named("backend")}
         self._unused = set(self._backends)
         services = tuple(self._service(title) for title in self._named("service"))
@@ -91,7 +92,9 @@ class _Reader:
         for title in self._backends:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
-        return Configuration(hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, report)
+        return Configuration(
+            hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, self._report
+        )
 
     def _section(self, title: str) -> Section:
         return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)
@@ -221,18 +224,20 @@ class _Reader:
         if traits is not None and backend.name in self._backends:
             self._check_backend(section.title, protocol, traits, backend, bool(starttls))
         tls = read_tls(section, self._tls).values
+        policies = tuple(policy or _default_policy(address, defaults) for address in starttls)
+        downgrade = self._downgrade(section, policies)
         section.finish()
-        return Service(
-            title,
-            protocol,
-            starttls,
-            implicit,
-            tuple(policy or _default_policy(address, defaults) for address in starttls),
-            backend,
-            tls,
-            accept_proxy,
-            options,
-        )
+        return Service(title, protocol, starttls, implicit, policies, backend, tls, accept_proxy, options, downgrade)
+
+    def _downgrade(self, section: Section, policies: Collection[str]) -> str:
+        downgrade = section.take("downgrade", choice("log", "refuse"), "log")
+        if "downgrade" in section.options:
+            if set(policies) <= {"required"}:
+                why = "is for plaintext ports where clients may do without TLS, and this service has none; remove it"
+                section.wrong("downgrade", why)
+            elif downgrade == "refuse" and self._report.file is None:
+                section.wrong("downgrade", "refuse needs to know who always used TLS; add file = PATH in [report]")
+        return downgrade
 
     def _own_options(self, section: Section, protocol: str, traits: Traits | None) -> tuple[tuple[str, str], ...]:
         """The options that not every protocol has, by name."""

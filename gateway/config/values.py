@@ -142,6 +142,8 @@ class Service:
     """Whose connections begin with a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
     options: tuple[tuple[str, str], ...] = ()
     """Names and words of the options that only this protocol has."""
+    downgrade: str = "log"
+    """What is done when a client that always used TLS comes without: `log` or `refuse`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Conversation(ABC):
         self.trusted = False
         """Bad commands are no longer counted."""
         self._failed_logins = 0
+        self._downgrade: Note | None = None
+        """To be told when this client goes on without TLS."""
 
     # --- what a protocol says ----------------------------------------------------------------
 
@@ -170,6 +172,20 @@ class Conversation(ABC):
             raise broken(b"a line without end")
         return heard
 
+    def insist(self) -> None:
+        """TLS is required of a client that always used it, where the service says so."""
+        dates = self.terms.insists(self.terms.client)
+        if dates is not None and self.terms.policy is not Policy.REQUIRED:
+            self.terms = replace(self.terms, policy=Policy.REQUIRED)
+            self._downgrade = Note("downgrade", (("action", "refused"), *dates.items()))
+
+    def first(self, words: bytes) -> Generator[Request, Any, bytes]:
+        """The refusal of a command that has to wait for TLS.  Of a client that always used TLS it is told, once."""
+        if self._downgrade is not None:
+            yield self._downgrade
+            self._downgrade = None
+        return words
+
     def may_log_in(self) -> Generator[Request, Any, bool]:
         """Whether the backend may be asked about the client's credentials.  If not, that is told."""
         allowed: bool = yield MayLogIn()
@@ -225,6 +241,8 @@ def converse(conversation: Conversation) -> Script:
             yield from _identify(conversation)
         if conversation.terms.implicit:
             conversation.secured = yield StartTLS(CLIENT)
+        else:
+            conversation.insist()
         yield from conversation.open()
         yield from conversation.talk()
     except Trouble as trouble:

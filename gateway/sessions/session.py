@@ -35,6 +35,7 @@ from ..protocol.vocabulary import (
 from ..protocol.waiting import lateness, phase_of
 from ..telemetry.catalogue import blame
 from ..telemetry.kinds import Blame
+from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
 from ..wire.leg import End, Leg
@@ -69,6 +70,8 @@ class Entrance:
     """TLS towards the backend's host of this name."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once per backend and have been made."""
+    watch: Watch | None = None
+    """Knows which clients always used TLS; None where nobody wants to know."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
     allowances: Mapping[Patience, float] = field(init=False)
@@ -418,10 +421,21 @@ class Session(Performer):
             self._reason, self._detail = reason, detail
         self._stop()
 
+    def _note_habit(self, *, secured: bool) -> None:
+        """Whoever always used TLS, and did something without it now, is told of."""
+        watch, service = self._entrance.watch, self._entrance.service
+        if watch is None or not (secured or self._proven or self._spliced or self._tallies):
+            return
+        dates = None if secured else watch.always(service, self._address)
+        watch.over(service, self._address, int(self._entrance.terms.now().timestamp()), secured=secured)
+        if dates is not None:
+            self._events.emit("downgrade", phase=self._phase(), action="logged", **dates)
+
     def _account(self) -> None:
         client = self._client
         facts = client.secured
         try:
+            self._note_habit(secured=facts is not None)
             self._events.emit(
                 "session",
                 protocol=self._entrance.dialect.name,

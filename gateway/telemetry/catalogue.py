@@ -135,6 +135,18 @@ _TABLE = (
         Scope.SESSION, _of_a_session,
     ),
     Event(
+        "downgrade", Severity.WARNING,
+        "a client of a network that always used TLS at this service goes on without: perhaps somebody on the way takes "
+        "STARTTLS out ([report.md](report.md))",
+        (
+            _word("action", "`logged`: it was served; `refused`: TLS is required of it (`downgrade = refuse`)"),
+            Field("first_tls", Type.TIME, "the network's first session inside TLS that is known"),
+            Field("last_tls", Type.TIME, "its last one"),
+        ),
+        Scope.SESSION, COSTS_NOTHING,
+        "from the client's network: starttls-gateway probe; if the client was changed, write downgrade = log",
+    ),
+    Event(
         "auth", Severity.INFO, "the backend answered a login",
         (
             _word(

@@ -134,3 +134,61 @@ def test_a_reload_can_begin_and_end_the_report(tmp_path: Path, identity: Identit
             one.since, one.clients = gateway.log.mark(), []
     assert [fact.count for fact in Store(file).facts() if fact.kind == "tls"] == [1]
     backend.close()
+
+
+@pytest.mark.parametrize("protocol", WORDS)
+@pytest.mark.parametrize("action", ["log", "refuse"])
+def test_a_client_that_always_used_tls_comes_without(
+    tmp_path: Path, identity: Identity, front: Front, protocol: str, action: str
+) -> None:
+    backend, words = Backend(SERVERS[protocol](None)), WORDS[protocol]
+    service = Service(protocol, backend.address, options={"policy": "optional", "downgrade": action})
+    options = {"report": {"file": str(tmp_path / "report.db")}}
+    with running(tmp_path, identity, [service], options=options) as gateway:
+        one = Front(gateway, {protocol: backend}, front.trusting)
+        for _ in range(3):
+            one.enter(protocol)
+        one.leave()
+    with running(tmp_path, identity, [service], options=options) as gateway:
+        one = Front(gateway, {protocol: backend}, front.trusting)
+        one.enter(protocol, "implicit")  # by now the gateway has read what it knows
+        client = one.connect(protocol)
+        client.say(words.hello + words.login)
+        client.hear(words.hello_)
+        if action == "refuse":
+            assert client.line() == words.refused
+            client.say(words.starttls)
+            assert client.line() == words.go_ahead
+            client.shake_hands(front.trusting)
+            client.say(words.hello + words.login)
+            client.hear(words.hello_)
+        client.hear(words.login_)
+        one.leave()
+        told = gateway.log.events("downgrade")
+    assert [event["action"] for event in told] == ["logged" if action == "log" else "refused"]
+    assert "2020" < told[0]["first_tls"] <= told[0]["last_tls"]
+    assert told[0]["client"] == "127.0.0.1"
+    assert [fact.value for fact in Store(tmp_path / "report.db").facts() if fact.kind == "downgrade"] == [
+        told[0]["action"]
+    ]
+    backend.close()
+
+
+def test_a_client_behind_a_load_balancer_is_meant_itself(tmp_path: Path, identity: Identity, front: Front) -> None:
+    backend, words = Backend(SERVERS["imap"](None)), WORDS["imap"]
+    file = tmp_path / "report.db"
+    Store(file).add({("imap", "198.51.100.0/24", "tls", "TLSv1.3"): Times(START, START + 9, 3)}, 0)
+    more = {"policy": "optional", "downgrade": "refuse", "accept_proxy": "127.0.0.1", "implicit": ""}
+    service = Service("imap", backend.address, modes=("starttls",), options={k: v for k, v in more.items() if v})
+    options = {"report": {"file": str(file), "keep": "3650 d"}}
+    with running(tmp_path, identity, [service], options=options) as gateway:
+        one = Front(gateway, {"imap": backend}, front.trusting)
+        for source, answer in (("203.0.113.7", rb"^g LOGIN|^g OK [^\n]*\n"), ("198.51.100.7", rb"^g NO [^\n]*\n")):
+            client = one.connect("imap", greeted=False)
+            client.say(f"PROXY TCP4 {source} 127.0.0.1 4711 143\r\n".encode())
+            client.hear(words.greeting_)
+            client.say(b"g LOGIN grete secret\r\n")
+            client.hear(answer)
+        assert gateway.log.wait("downgrade")["client"] == "198.51.100.7"
+        one.leave()
+    backend.close()

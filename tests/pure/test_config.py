@@ -336,7 +336,7 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         *("auth_failures_per_minute", "auth_failures_per_session", "bad_commands"),
         *("handshake", "preauth", "plaintext", "proxy_header", "connect", "greeting"),
         *("message", "message_rate", "linger"),
-        *("file", "keep", "networks"),
+        *("file", "keep", "networks", "downgrade"),
     }
 
 
@@ -374,6 +374,33 @@ def test_mistakes_in_what_is_remembered(section: str, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(f"{SHORTEST}\n[report]\n{section}\n")
     assert [text.partition("[report] ")[2] for text in caught.value.problems] == [problem]
+
+
+OPTIONAL = "[tls]\ncertificate = c.pem\n[service:imap]\nstarttls = 143\nbackend = a:143\npolicy = optional\n"
+
+
+def test_what_is_done_about_a_downgrade() -> None:
+    assert read(OPTIONAL).services[0].downgrade == "log"
+    assert read(OPTIONAL + "downgrade = refuse\n[report]\nfile = r.db").services[0].downgrade == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            OPTIONAL.replace("policy = optional", "downgrade = log"),
+            "is for plaintext ports where clients may do without TLS, and this service has none; remove it",
+        ),
+        (
+            OPTIONAL + "downgrade = refuse",
+            "refuse needs to know who always used TLS; add file = PATH in [report]",
+        ),
+    ],
+)
+def test_mistakes_about_a_downgrade(text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+    assert [text.partition("downgrade: ")[2] for text in caught.value.problems] == [problem]
 
 
 def test_without_a_directory_for_it_nothing_is_remembered() -> None:
@@ -650,7 +677,8 @@ SLIPS = {
     "option of a backend in a service": (
         file(smtp="starttls = 25\nbackend = a:25\nverify = no"),
         "[service:smtp] verify: unknown option; [service:smtp] takes protocol, starttls, implicit, policy, received, "
-        "newlines, accept_proxy, backend, certificate, key, profile, legacy_clients, client_certificate or client_ca",
+        "newlines, accept_proxy, backend, certificate, key, profile, legacy_clients, client_certificate, client_ca or "
+        "downgrade",
     ),
     "network with host bits": (
         balancers("10.1.2.3/8"),

@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.telemetry.report.alerts import ALERTS, CERTIFICATE, alert_of
 from gateway.telemetry.report.facts import Fact, Key, Networks, Pending, Times, merged
 from gateway.telemetry.report.keeper import Keeper
 from gateway.telemetry.report.store import Store, StoreError
+from gateway.telemetry.report.watch import ALWAYS, Watch
 
 START = 1_700_000_000
 TLS13 = {"tls": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "group": "X25519MLKEM768", "sni": "mail.example.org"}
@@ -97,6 +99,7 @@ def heard(event: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], int]:
         ("tls-failed", {"detail": "no shared cipher"}, set()),
         ("tls-failed", {"detail": "alert: =cmd()"}, set()),
         ("tls-failed", {}, set()),
+        ("downgrade", {"action": "logged"}, {("downgrade", "logged")}),
         ("listening", {}, set()),
         (
             "session",
@@ -169,6 +172,7 @@ def test_what_is_written_twice_is_added(tmp_path: Path) -> None:
     store.add({key(): Times(20, 30, 2)}, 0)
     Store(tmp_path / "r.db").add({key(): Times(10, 25, 3), key(1): Times(5, 6)}, 0)
     assert store.facts() == [Fact(*key(), 10, 30, 5), Fact(*key(1), 5, 6, 1)]
+    assert store.facts(kinds=("tls", "cipher")) == []
     assert store.facts(since=7) == [Fact(*key(), 10, 30, 5)]
     assert (tmp_path / "r.db").stat().st_mode & 0o007 == 0
     store.add({}, oldest=7)
@@ -292,6 +296,66 @@ def test_the_keeper_writes_in_batches_and_tells_once_that_it_cannot(tmp_path: Pa
     threads.run()
     assert {fact.network for fact in Store(directory / "r.db").facts()} == {"198.51.100.0/24"}
     assert len(said) == 1
+
+
+# --- the watch -----------------------------------------------------------------------------------
+
+DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
+
+
+def watch(*secured: int) -> Watch:
+    """One that has seen sessions inside TLS at these times."""
+    one = Watch()
+    one.use(Networks())
+    for now in secured:
+        one.over("imap", "192.0.2.1", now, secured=True)
+    return one
+
+
+def test_who_always_used_tls_is_known_by_its_network_and_dates() -> None:
+    one = watch(START, START + 60, START + DAY)
+    assert one.always("imap", "192.0.2.200") == DATES
+    assert one.always("smtp", "192.0.2.1") is None
+    assert one.always("imap", "198.51.100.1") is None
+    assert one.always("imap", "") is None
+    assert watch(START, START).always("imap", "192.0.2.1") is None
+
+
+def test_who_has_come_without_tls_does_not_always_use_it() -> None:
+    one = watch(*range(START, START + 9))
+    one.over("imap", "192.0.2.1", START + 99, secured=False)
+    assert one.always("imap", "192.0.2.1") is None
+
+
+def test_the_watch_goes_on_with_what_the_report_knows() -> None:
+    one = watch()
+    fact = Fact("imap", "192.0.2.0/24", "tls", "TLSv1.2", START, START + 60, 2)
+    one.load([fact, Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START + 60, START + DAY, 1)])
+    assert one.always("imap", "192.0.2.1") == DATES
+    one.load(
+        [
+            Fact("imap", "192.0.2.0/24", "clear", "optional", START, START, 1),
+            Fact("x", "192.0.2.0/24", "alert", "", 1, 1, 1),
+        ]
+    )
+    assert one.always("imap", "192.0.2.1") is None
+
+
+def test_without_networks_the_watch_knows_nobody() -> None:
+    one = watch(*range(START, START + 9))
+    one.use(None)
+    one.over("imap", "192.0.2.1", START, secured=True)
+    assert one.always("imap", "192.0.2.1") is None
+
+
+def test_the_memory_of_the_watch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.telemetry.report.watch.MOST", 10)
+    one = watch()
+    for number in range(30):
+        for _ in range(ALWAYS):
+            one.over("imap", f"10.0.{number}.1", START, secured=True)
+    known = [number for number in range(30) if one.always("imap", f"10.0.{number}.1")]
+    assert known == list(range(20, 30))
 
 
 # --- advice --------------------------------------------------------------------------------------
@@ -462,16 +526,25 @@ def test_a_simulated_month(tmp_path: Path) -> None:
     """200 networks, some without TLS, some with TLS 1.0, one that was downgraded; and the gateway "
     "restarts every day."""
     counted: Counter[tuple[str, str]] = Counter()
+    told: list[tuple[int, Mapping[str, object]]] = []
     began = START - DAYS * DAY
     for day in range(DAYS):
         threads, now = Threads(), [0.0]
+        habits = watch()
+        habits.load(Store(tmp_path / "r.db").facts())
         keeper = Keeper(threads, Store(tmp_path / "r.db"), pending(), 90.0 * DAY, lambda now=now: now[0], pytest.fail)  # type: ignore[misc]
         for hour in range(SESSIONS):
             now[0] = began + day * DAY + hour * 3600.0
             for number in range(200):
                 if (fields := behaviour(number, day)) is None:
                     continue
-                keeper.hear("session", "submission", f"10.1.{number}.{hour + 1}", fields)
+                client = f"10.1.{number}.{hour + 1}"
+                secured = bool(fields.get("tls"))
+                if not secured and (dates := habits.always("submission", client)):
+                    told.append((number, dates))
+                    keeper.hear("downgrade", "submission", client, {"action": "logged", **dates})
+                habits.over("submission", client, int(now[0]), secured=secured)
+                keeper.hear("session", "submission", client, fields)
                 if number == 2:
                     keeper.hear("auth", "submission", f"10.1.{number}.7", {"result": "ok", "mechanism": "PLAIN"})
                 if number == 50:
@@ -498,7 +571,11 @@ def test_a_simulated_month(tmp_path: Path) -> None:
         "in 30 days",
         "a client of 1 network finds that the certificate has expired (certificate_expired) in 30 days: 10.1.50.0/24; "
         "renew it, or set the client's clock",
+        "1 network always used TLS and then came without in 30 days: 10.1.18.0/24; look whether somebody on the way "
+        "takes STARTTLS out (starttls-gateway probe, from there)",
     ]
+    first, last = _date(began), _date(began + (DAYS - 6) * DAY + 2 * 3600)
+    assert told == [(18, {"first_tls": first, "last_tls": last})]
     found = {line.network: line for line in lines(facts, START - 30 * DAY)}
     assert set(found) == {network(number) for number in range(200) if number != 19}
     for number in range(200):
@@ -515,6 +592,10 @@ def test_a_simulated_month(tmp_path: Path) -> None:
     # 90 days are kept, and nothing older.
     assert min(fact.last for fact in facts) >= START - 91 * DAY
     assert advice(merged(facts, []), START, 30, setup) == advice(Store(tmp_path / "r.db").facts(), START, 30, setup)
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _first(number: int, began: int) -> int:

@@ -27,7 +27,7 @@ NO_NAME: Final = "no-sni"
 REFUSAL: Final = "alert"
 """Value: the alert by which a client refused the handshake."""
 DOWNGRADE: Final = "downgrade"
-"""A client of a network that always used TLS came without."""
+"""Value: `logged` or `refused`.  A client of a network that always used TLS came without."""
 
 KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE)
 
@@ -118,6 +118,8 @@ class Pending:
         elif event == "auth":
             if fields.get("result") == "ok" and not fields.get("tls"):
                 self.note(service, client, CLEAR_LOGIN, str(fields.get("mechanism") or ""), now)
+        elif event == "downgrade":
+            self.note(service, client, DOWNGRADE, str(fields.get("action") or ""), now)
         elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
             self.note(service, client, REFUSAL, alert, now)
 

@@ -75,4 +75,4 @@ class Keeper:
         self._complained = bool(wrong)
 
 
-_HEARD: Final = frozenset({"session", "auth", "tls-failed"})
+_HEARD: Final = frozenset({"session", "auth", "tls-failed", "downgrade"})

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from .facts import Fact, Key, Times
+from .facts import KINDS, Fact, Key, Times
 
 ROWS: Final = 150_000
 """Facts that are kept; the oldest go first."""
@@ -82,7 +82,7 @@ class Store:
                     (too_many,),
                 )
 
-    def facts(self, since: int = 0) -> list[Fact]:
+    def facts(self, since: int = 0, kinds: Sequence[str] = KINDS) -> list[Fact]:
         """Those that were true at `since` or later; none where there is no file.  Raises StoreError."""
         if not self.file.exists():
             return []
@@ -91,8 +91,8 @@ class Store:
             with closing(sqlite3.connect(address, uri=True, timeout=BUSY)) as database:
                 found = database.execute(
                     "SELECT service, network, kind, value, first, last, count FROM fact WHERE last >= ? "
-                    "ORDER BY service, network, kind, value",
-                    (since,),
+                    f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY service, network, kind, value",
+                    (since, *kinds),
                 ).fetchall()
         except sqlite3.Error as wrong:
             raise StoreError(f"{self.file}: {wrong}") from None

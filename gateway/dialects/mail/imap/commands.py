@@ -153,12 +153,12 @@ class IMAP(Exchange):
 
     def _login(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
-            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+            return (yield from self._must_start_tls(command))
         return (yield from self._prove(command, b"LOGIN"))
 
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
-            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+            return (yield from self._must_start_tls(command))
         arguments = (command.arguments or b"").rstrip(sasl.BLANKS)
         mechanism, _, initial = arguments.partition(b" ")
         if command.literal is not None or not sasl.is_request(arguments):
@@ -179,9 +179,12 @@ class IMAP(Exchange):
         yield from self._notice(command, verdict)
         return (yield from self._judge(mechanism, verdict))
 
+    def _must_start_tls(self, command: Command) -> Generator[Request, Any, bool]:
+        return (yield from self._refuse(command.tag, (yield from self.first(MUST_STARTTLS)), command.literal))
+
     def _other(self, command: Command) -> Generator[Request, Any, bool]:
         if self.secured is None and self.terms.policy is Policy.REQUIRED:
-            return (yield from self._refuse(command.tag, MUST_STARTTLS, command.literal))
+            return (yield from self._must_start_tls(command))
         return (yield from self._forward(command))
 
     def _forward(self, command: Command) -> Generator[Request, Any, bool]:

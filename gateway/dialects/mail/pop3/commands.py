@@ -83,7 +83,7 @@ class POP3(Exchange):
         if not match or verb in AUTHORITY:
             return (yield from self._refuse(UNKNOWN))
         if self._waits_for_tls(verb):
-            return (yield from self._refuse(MUST_STLS))
+            return (yield from self._refuse((yield from self.first(MUST_STLS))))
         if verb in LOGIN and not (yield from self.may_log_in()):
             return (yield from self._refuse(b"-ERR [SYS/TEMP] Temporary authentication failure"))
         return (yield from COMMANDS.get(verb, POP3._other)(self, line, match[2] or b""))

@@ -92,7 +92,7 @@ class SMTP(Messages):
         elif verb == b"BDAT":
             yield from self._bdat(argument)
         elif self._waits_for_tls(verb):
-            yield from self._refuse(MUST_STARTTLS)
+            yield from self._refuse((yield from self.first(MUST_STARTTLS)))
         elif self._must_greet and verb not in OPEN_BEFORE_EHLO:
             yield from self._refuse(b"503 5.5.1 Send EHLO/HELO first")
         else:

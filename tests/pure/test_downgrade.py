@@ -1,0 +1,49 @@
+"""A client that always used TLS is held to it, where the service says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Policy
+from tests.pure.playbook import DIAL, Playbook, note, terms, to_backend, to_client
+
+DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
+DOWNGRADE = note("downgrade", action="refused", **DATES)
+TALK = {
+    "smtp": (
+        b"220 old ESMTP\r\n",
+        b"MAIL FROM:<a@example.com>\r\n",
+        b"530 5.7.0 Must issue a STARTTLS command first\r\n",
+    ),
+    "imap": (
+        b"* OK ready\r\n",
+        b"b LOGIN joe secret\r\n",
+        b"b NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n",
+    ),
+    "pop3": (b"+OK ready\r\n", b"USER joe\r\n", b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),
+}
+
+
+def insists(client: str) -> Mapping[str, object] | None:
+    return DATES if client == "192.0.2.1" else None
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("client", ["192.0.2.1", "192.0.2.2"])
+@pytest.mark.parametrize("policy", [Policy.OPTIONAL, Policy.REQUIRED])
+def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, client: str, policy: Policy) -> None:
+    greeting, command, refusal = TALK[protocol]
+    play = Playbook(DIALECTS[protocol], terms(client=client, policy=policy, insists=insists))
+    play.start(DIAL).dialled().backend(greeting, to_client(greeting))
+    if client == "192.0.2.2" and policy is Policy.OPTIONAL:
+        play.client(command, to_backend(command))
+        play.run()
+        return
+    held = client == "192.0.2.1" and policy is Policy.OPTIONAL
+    play.client(command, *([DOWNGRADE] if held else []), to_client(refusal))
+    play.client(command, to_client(refusal))
+    play.run()
+    assert [one.event for one in play.notes].count("downgrade") == held
