@@ -54,7 +54,7 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
         for one in warnings:
             print(one.of(file), file=sys.stderr)
     else:
-        _say(f"{file}: good; the gateway will call itself {configuration.hostname}")
+        _say(f"{file}: good; the gateway's host name is {configuration.hostname}")
         titles = ("service", "protocol", "listens on", "TLS", "policy", "backend")
         _say(*_table([titles, *_rows(configuration)]))
         _say(*told(certificates))
@@ -156,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"starttls-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    about = "list every problem in a configuration file, or what will listen where; exit status 1 or 0"
+    about = "check a configuration file: list its mistakes (exit status 1), or its listeners (exit status 0)"
     checking = commands.add_parser("check", help=about, description=f"{about[0].upper()}{about[1:]}.")
     checking.add_argument(
         "file", metavar="FILE", nargs="?", default=DEFAULT_FILE, help="the configuration file (default: %(default)s)"
@@ -164,16 +164,16 @@ def make_parser() -> argparse.ArgumentParser:
     checking.add_argument(
         "--live",
         action="store_true",
-        help="also ask each backend whether a client can log in and send mail, and show greeting, capabilities, TLS, "
+        help="also test for each backend whether clients can log in and send mail; show greeting, capabilities, TLS, "
         "certificate, identity, open relay; exit status 1 if anything is wrong",
     )
-    checking.add_argument("--json", action="store_true", help="with --live, tell it as JSON (see docs/check.md)")
+    checking.add_argument("--json", action="store_true", help="with --live, print the report as JSON (docs/check.md)")
     checking.add_argument(
         "--uid",
         metavar="USER",
-        help="also tell which keys and certificates this user, whom the daemon runs as, cannot read",
+        help="also list the keys and certificates that this user of the daemon cannot read",
     )
-    checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; by default, the user's own")
+    checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; default: the user's group")
     checking.set_defaults(error=checking.error)
     probe.add(commands)
     migration.add(commands)
@@ -191,9 +191,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     if given.command == "report":
         return _guarded(lambda: migration.run(given, _say))
     if given.json and not given.live:
-        given.error("--json goes with --live")
+        given.error("--json needs --live")
     if given.gid is not None and given.uid is None:
-        given.error("--gid goes with --uid")
+        given.error("--gid needs --uid")
     try:
         uid = None if given.uid is None else uid_of(given.uid)
         gid = None if given.gid is None else gid_of(given.gid)
@@ -214,7 +214,7 @@ def _guarded(work: Callable[[], int]) -> int:
         print(f"starttls-gateway: standard output: {wrong}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("starttls-gateway: broken off; nothing is known", file=sys.stderr)
+        print("starttls-gateway: interrupted; there is no result", file=sys.stderr)
         return 130
 
 

@@ -34,34 +34,33 @@ GRACE = 10.0
 
 _TRUST = {"yes": "verified", "no": "unverified"}
 
-_SEE_THE_LOG = "look into the server's log for what happened at this moment"
+_SEE_THE_LOG = "look for the reason in the server's log"
 CURES = {
     "backend-connect-failed": "start the server, let the gateway through its firewall, or correct the address",
-    "backend-greeting-timeout": "look whether this is the right port; a server that waits for TLS (tls = implicit) or "
-    "for a PROXY header (identity) says nothing by itself",
-    "backend-bad-greeting": "look whether port and protocol belong together; a port on which TLS begins at once needs "
-    "tls = implicit",
-    "backend-refused": "the server turns the gateway away: look into its access lists, bans and connection limits",
-    "backend-tls-failed": "mend it on the server, or say what is to be expected of it: tls, name, ca, "
-    "verify = sha256:HEX, or profile = legacy for what is older than TLS 1.2",
-    "backend-starttls-injection": "what came in the clear behind the go-ahead is the server's fault or an attack; "
-    "use tls = implicit if the server has it",
-    "backend-unresolved": "correct the name, or look why this machine cannot resolve it (getent hosts NAME)",
-    "internal-error": "this is a bug in starttls-gateway, not a fault of the server: please report it, with this line",
+    "backend-greeting-timeout": "check the port; a server that expects TLS (tls = implicit) or "
+    "a PROXY header (identity) sends no greeting first",
+    "backend-bad-greeting": "check port and protocol; a port with implicit TLS needs tls = implicit",
+    "backend-refused": "the server refuses the gateway: check its access lists, bans and connection limits",
+    "backend-tls-failed": "correct it on the server, or change the options of this backend: tls, name, ca, "
+    "verify = sha256:HEX, or profile = legacy for TLS 1.0 and 1.1",
+    "backend-starttls-injection": "the server sent plaintext after its reply to STARTTLS, which is a bug or "
+    "an attack; use tls = implicit if the server supports it",
+    "backend-unresolved": "correct the name, or check why this machine cannot resolve it (getent hosts NAME)",
+    "internal-error": "this is a bug in starttls-gateway, not in the server: please report it with this line",
     "check-timeout": "try again; if it stays, this is a bug in starttls-gateway: please report it",
-    "not-asked": "try it with a client of this protocol",
-    "backend-preauth": "make the server ask for passwords: it takes whoever comes from the gateway for logged in",
+    "not-asked": "test it with a client of this protocol",
+    "backend-preauth": "configure the server to ask for passwords; it treats connections from the gateway as logged in",
 }
 _PROXY_CURE = (
-    "make this port of the server expect the PROXY protocol from the gateway: haproxy = yes (Dovecot), "
+    "configure this port of the server for PROXY headers from the gateway: haproxy = yes (Dovecot), "
     "smtpd_upstream_proxy_protocol = haproxy (Postfix)"
 )
 IDENTITY_CURES = {
     "proxy-v1": _PROXY_CURE,
     "proxy-v2": _PROXY_CURE,
-    "xclient": "make the server take XCLIENT from the gateway's address: smtpd_authorized_xclient_hosts (Postfix), "
+    "xclient": "configure the server to accept XCLIENT from the gateway's address: smtpd_authorized_xclient_hosts (Postfix), "
     "login_trusted_networks (Dovecot)",
-    "id": "make the server take ID from the gateway's address: login_trusted_networks (Dovecot)",
+    "id": "configure the server to accept ID from the gateway's address: login_trusted_networks (Dovecot)",
 }
 
 UNRESOLVED = ("the name does not resolve", "the name was not resolved")
@@ -165,7 +164,7 @@ class _Looking:
             self._break_off(Problem("internal-error", f"{type(error).__name__}: {error}", CURES["internal-error"]))
 
     def _give_up(self) -> None:
-        detail = f"not through after {LIMIT + GRACE:.0f} seconds"
+        detail = f"not finished after {LIMIT + GRACE:.0f} seconds"
         self._break_off(Problem("check-timeout", detail, CURES["check-timeout"]))
 
     def _break_off(self, problem: Problem) -> None:
@@ -291,7 +290,7 @@ class _Looking:
     def _problems(self, relay: Relay | None, access: Access) -> Iterable[Problem]:
         trouble = self._surveying.trouble
         if self._misunderstood:
-            detail = "the server greets, but does not answer as if it had understood the PROXY header"
+            detail = "the server sends a greeting, but its replies show that it does not understand the PROXY header"
             yield Problem("backend-identity-refused", detail, IDENTITY_CURES[self._backend.identity])
         elif key := self._failure():
             detail = trouble.detail or self._last_words()
@@ -302,7 +301,7 @@ class _Looking:
                 remedy = CURES["backend-unresolved"]
             yield Problem(key, shown(detail.encode("utf-8")), remedy)
         elif self._dialect.question is None:
-            detail = "the gateway has no question for this protocol, and has heard the greeting only"
+            detail = "check has no test for this protocol, and knows only the greeting"
             yield Problem("not-asked", detail, CURES["not-asked"])
         else:
             yield from self._locked_out(access)
@@ -317,7 +316,7 @@ class _Looking:
         elif access.logins == () and self._needs_login(access):
             detail = shown(access.refusal)
             if mail is not None and mail.wants_login:
-                detail += f"; MAIL FROM is answered: {_first(mail.answer)}"
+                detail += f"; the reply to MAIL FROM is: {_first(mail.answer)}"
             yield Problem(NO_LOGIN, detail, self._cure(NO_LOGIN, access))
 
     def _warnings(self, access: Access) -> Iterable[Problem]:
@@ -327,7 +326,7 @@ class _Looking:
         """
         in_the_clear = self._backend.tls == "none" and not self._misunderstood
         if in_the_clear and access.logins and access.refusal and self._needs_login(access):
-            detail = f"only clients that know {', '.join(access.logins)} can log in: {shown(access.refusal)}"
+            detail = f"only clients with {', '.join(access.logins)} can log in: {shown(access.refusal)}"
             yield Problem(NO_LOGIN, detail, self._cure(NO_LOGIN, access))
 
     def _cure(self, event: str, access: Access) -> str:

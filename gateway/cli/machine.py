@@ -47,8 +47,8 @@ def look(configuration: Configuration, places: Places, live: bool = False) -> li
 def _hostname(configuration: Configuration, places: Places) -> Iterator[Finding]:
     name = configuration.hostname
     if name.lower().rstrip(".") in _LOCAL_NAMES:
-        own = "" if places("gateway", "hostname") else ", which is the machine's own name"
-        text = f"[gateway] hostname: the gateway will call itself {name}{own}; write the name that clients connect to"
+        own = "" if places("gateway", "hostname") else ", the name of this machine"
+        text = f"[gateway] hostname: the gateway's host name is {name}{own}; write the name that clients connect to"
         yield Finding(places("gateway", "hostname") or places("gateway"), text, fatal=False)
 
 
@@ -79,7 +79,7 @@ def _listeners(configuration: Configuration, places: Places) -> Iterator[Finding
                 if fault := _not_ours(host):
                     yield Finding(places(f"service:{service.name}", option), f"{where}: {address}: {fault}")
             case UnixAddress(path=path) if not os.path.isdir(os.path.dirname(path)):
-                fault = f"{os.path.dirname(path)} is no directory now; the gateway does not create it"
+                fault = f"{os.path.dirname(path)} is not a directory; create it before the gateway starts"
                 line = places(f"service:{service.name}", option)
                 yield Finding(line, f"{where}: {address}: {fault}", fatal=False)
 
@@ -92,12 +92,12 @@ def _not_ours(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        return f"the name {host} does not resolve ({_why(error)}); write the address itself, or just the port"
+        return f"the name {host} does not resolve ({_why(error)}); write an IP address, or only the port"
     faults = [_cannot_bind(family, place) for family, *_, place in found]
     if "" in faults:
         return ""
     what = "this address" if host == found[0][4][0] else f"an address of {host} ({found[0][4][0]})"
-    cure = "`ip address` lists those that there are" if faults[0] != _NO_FAMILY else "use one of the other family"
+    cure = "`ip address` lists its addresses" if faults[0] != _NO_FAMILY else "use an address of the other family"
     return f"this machine does not have {what}: {faults[0]}; {cure}"
 
 
@@ -132,7 +132,7 @@ def _backends(configuration: Configuration, places: Places) -> Iterator[Finding]
         if trouble := unresolved[address.host or ""]:
             why, fatal = trouble
             text = f"[{section}] {option}: {address}: the name does not resolve ({why}); "
-            cure = "correct it, or write the address itself" if fatal else "look whether the resolver works"
+            cure = "correct it, or write an IP address" if fatal else "check the resolver of this machine"
             yield Finding(line, text + cure, fatal)
 
 
@@ -196,7 +196,7 @@ def as_user(uid: int, gid: int | None, configuration: Configuration) -> list[Fin
     from ..wire.tls.renewal import Renewal
 
     if uid != os.geteuid() and os.geteuid() != 0:
-        text = f"whether {user_name(uid)} can read the keys is known to root only; run this as root"
+        text = f"only root can check which keys {user_name(uid)} can read; run this as root"
         return [Finding(0, text, fatal=False)]
     renewal = Renewal(lambda *_, **__: None)
     try:
@@ -231,6 +231,6 @@ def _in_a_child(uid: int, gid: int | None, ask: Callable[[], list[str]]) -> list
         text = pipe.read()
     _, status = os.waitpid(child, 0)
     if status:
-        return [f"what {user_name(uid)} can read is not known: nobody can become this user here"]
+        return [f"cannot check what {user_name(uid)} can read: this process cannot become that user"]
     lines: list[str] = json.loads(text)
     return lines

@@ -215,8 +215,8 @@ def in_words(reports: Sequence[Report], paint: Paint) -> Iterable[str]:
     wrong = sum(not report.good for report in reports)
     warned = sum(bool(report.warnings) for report in reports)
     yield ""
-    looked = f"{len(reports)} address{'es' if len(reports) != 1 else ''} looked at"
-    yield f"{looked}: {paint.red(f'{wrong} not as it should be') if wrong else paint.green('all good')}" + (
+    looked = f"{len(reports)} address{'es' if len(reports) != 1 else ''} tested"
+    yield f"{looked}: {paint.red(f'{wrong} with problems') if wrong else paint.green('all good')}" + (
         f", {warned} with a warning" if warned else ""
     )
 
@@ -265,7 +265,7 @@ def row(label: str, text: str) -> Iterable[str]:
 
 def _tls(report: Report) -> str:
     if report.mode == "none":
-        return "none: in the clear"
+        return "none: plaintext"
     if report.version is None:
         return f"{report.mode}: not reached"
     return ", ".join(word for word in (report.mode, report.version, report.cipher, report.group) if word)
@@ -282,16 +282,14 @@ def _identity(report: Report) -> str:
     if report.identity == "none":
         return "none: the backend sees the gateway's address"
     if report.accepted is None and report.welcome:
-        return f"{report.identity}: told; who does not trust the gateway ignores it in silence, so look into its log"
+        return f"{report.identity}: sent; the server may ignore it without an error, so check the server's log"
     return f"{report.identity}: {({True: 'accepted', False: 'refused', None: 'not known'})[report.accepted]}"
 
 
 def _lazily(lazy: Lazy) -> Iterable[str]:
     """The dialogue as a client has it."""
-    yield from row(
-        "lazy",
-        f"on {', '.join(lazy.listeners)}: the gateway greets by itself, and connects when a command needs the backend",
-    )
+    how = "the gateway sends its own greeting, and connects when a command needs the backend"
+    yield from row("lazy", f"on {', '.join(lazy.listeners)}: {how}")
     for line in lazy.greeting:
         yield from row("  greeting", line)
     yield from row("  before TLS", ", ".join(lazy.capabilities or ()) or "no capabilities")
@@ -302,12 +300,12 @@ def _login(login: Login) -> str:
         return f"with {', '.join(login.ways)}"
     if login.possible is None:
         return "not known: the backend does not say how"
-    return f"{'NOBODY can log in' if login.needed else 'not offered, and not needed'}: {login.text}"
+    return f"{'NOBODY can log in' if login.needed else 'not offered, not needed'}: {login.text}"
 
 
 def _sending(sending: Sending) -> str:
     if sending.possible:
-        return "MAIL FROM is taken"
+        return "MAIL FROM is accepted"
     if sending.possible is None:
         return f"{'after a login' if sending.after_login else 'not known'} ({sending.text})"
     return f"NOBODY can send mail: {sending.text}"
@@ -316,7 +314,9 @@ def _sending(sending: Sending) -> str:
 def _relay(relay: Relay, sending: Sending | None) -> str:
     undecided = "nobody can send" if sending and sending.possible is False else "the backend did not say"
     words = {
-        "open": "OPEN, as the file allows" if relay.allowed else "OPEN: whoever comes through the gateway may send",
+        "open": "OPEN, as the file allows"
+        if relay.allowed
+        else "OPEN: every client of the gateway can send mail to anybody",
         "closed": "closed",
         "undecided": f"undecided: {undecided}",
     }

@@ -61,7 +61,7 @@ def choice(*words: str) -> Grammar[str]:
     def grammar(text: str) -> str:
         if text in words:
             return text
-        raise ValueError(f"{quoted(text)} is not possible here; write {any_of(words)}")
+        raise ValueError(f"{quoted(text)} is not a valid value; write {any_of(words)}")
 
     return grammar
 
@@ -143,7 +143,7 @@ def certificate_name(text: str) -> str:
         pass
     if not _is_host(text, _LOOSE_LABEL):
         raise ValueError(
-            f"{quoted(text)} is neither a host name nor an IP address; write the name that the certificate must hold"
+            f"{quoted(text)} is neither a host name nor an IP address; write the name that the certificate must have"
         )
     return text
 
@@ -159,7 +159,7 @@ def verification(text: str) -> str:
             f"{quoted(text)} is not sha256: and 64 hexadecimal digits; "
             "see: openssl x509 -in FILE -noout -fingerprint -sha256"
         )
-    raise ValueError(f"{quoted(text)} is not possible here; write yes, no or sha256:HEX")
+    raise ValueError(f"{quoted(text)} is not a valid value; write yes, no or sha256:HEX")
 
 
 def network(text: str) -> Network:
@@ -172,7 +172,7 @@ def network(text: str) -> Network:
             f"{quoted(text)} is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or one address"
         ) from None
     if "%" in host:
-        raise ValueError(f"{quoted(text)}: zones are not told apart here; write {host.partition('%')[0]}{slash}{bits}")
+        raise ValueError(f"{quoted(text)}: a zone is not possible here; write {host.partition('%')[0]}{slash}{bits}")
     most = address.max_prefixlen
     if slash and not (re.fullmatch("[0-9]{1,3}", bits) and int(bits) <= most):
         raise ValueError(f"{quoted(text)}: {quoted(bits)} is not a number of bits from 0 to {most}")
@@ -221,7 +221,7 @@ def _address(text: str, least_port: int, right: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
-            raise ValueError(f"{quoted(text)}: the path must be absolute and hold at most {_LONGEST_PATH} octets")
+            raise ValueError(f"{quoted(text)}: write an absolute path with at most {_LONGEST_PATH} octets")
         return UnixAddress(path)
     if url := _URL.fullmatch(text):
         raise ValueError(f"{quoted(text)} is a URL; write only {url[1] or 'host'}:{url[2] or 'port'}")

@@ -106,12 +106,12 @@ class _Reading:
 
     def _go_on(self, number: int, text: str, value: list[str]) -> None:
         """A further line of a value; or a line of its own that is indented by mistake."""
-        fault = f"is indented, and so goes on with the value of {self._option}"
+        fault = f"is indented, so it continues the value of {self._option}"
         if (title := _TITLE.fullmatch(text)) and title[1].partition(":")[0] in self._kinds:
-            self._wrong(number, f"{quoted(title[0])} {fault}; remove the blanks and tabs before the [")
+            self._wrong(number, f"{quoted(title[0])} {fault}; remove the spaces and tabs before the [")
             self._begin_section(number, text)
         elif (match := _OPTION.fullmatch(text)) and _SPACED.match(text + " "):
-            self._wrong(number, f"{quoted(text)} {fault}; remove the blanks and tabs before {match[1]}")
+            self._wrong(number, f"{quoted(text)} {fault}; remove the spaces and tabs before {match[1]}")
             # It is read as what it was meant to be, so that it is not also told to be missing.
             self._add(number, match[1].lower(), match[2])
         else:
@@ -121,16 +121,14 @@ class _Reading:
         self._value, self._option, self._stray = None, "", False
         match = _TITLE.fullmatch(text)
         if match is None:
-            self._wrong(number, f"{quoted(text)} is no section; write its name between [ and ]")
+            self._wrong(number, f"{quoted(text)} is not a section; write its name between [ and ]")
             self._stray = True
             return
         self._title = title = match[1]
         if match[2] and not match[2].startswith(_COMMENT):
-            self._wrong(number, f"{quoted(match[2])} stands behind [{title}]; begin a new line with it")
+            self._wrong(number, f"{quoted(match[2])} follows [{title}] on the same line; write it on a new line")
         if title in self._titles:
-            self._wrong(
-                number, f"[{title}]: stands in line {self._titles[title][0]} already; put it all in one section"
-            )
+            self._wrong(number, f"[{title}]: is already in line {self._titles[title][0]}; merge the two sections")
         else:
             self._titles[title] = (number, {})
 
@@ -139,7 +137,7 @@ class _Reading:
         if self._stray:
             return
         if not self._titles:
-            self._wrong(number, f"{quoted(text)} stands before the first section; begin with a section like [tls]")
+            self._wrong(number, f"{quoted(text)} is before the first section; begin with a section like [tls]")
             self._stray = True
         elif match := _OPTION.fullmatch(text):
             self._add(number, match[1].lower(), match[2])
@@ -148,9 +146,9 @@ class _Reading:
 
     def _nothing(self, number: int, text: str) -> None:
         if (words := _WORDS.fullmatch(text)) and meant(words[1].lower(), self._known):
-            right = f'there is no "=" behind the option; write {words[1]} = VALUE'
+            right = f'the "=" is missing; write {words[1]} = VALUE'
         elif self._option:
-            right = f"if it goes on with the value of {self._option}, indent it"
+            right = f"if it continues the value of {self._option}, indent it"
         else:
             right = "write option = value"
         self._wrong(number, f"{quoted(text)} is neither a [section] nor an option = value; {right}")
@@ -161,6 +159,6 @@ class _Reading:
         options = self._titles[self._title][1]
         if option in options:
             first = options[option][0]
-            self._wrong(number, f"[{self._title}] {option}: stands in line {first} already; keep one of them")
+            self._wrong(number, f"[{self._title}] {option}: is already in line {first}; remove one of them")
         else:
             options[option] = (number, self._value)

@@ -86,7 +86,7 @@ class _Reader:
         self._unused = set(self._backends)
         services = tuple(self._service(title) for title in self._named("service"))
         if not services and not any(title.startswith("service") for title in self._sections):
-            text = "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]"
+            text = "[service:NAME]: there is no such section; add one, like [service:smtp]"
             self.problems.append(Problem(0, text))
         self._check_loops()
         for title in self._backends:
@@ -132,7 +132,8 @@ class _Reader:
         try:
             return host_name(own)
         except ValueError:
-            gateway.wrong("hostname", f"is missing, and the machine's own name {quoted(own)} is no host name; add it")
+            fault = f"is missing, and the name of this machine, {quoted(own)}, is not a host name"
+            gateway.wrong("hostname", f"{fault}; add the option")
             return ""
 
     def _shared_tls(self) -> TLSOptions:
@@ -163,7 +164,7 @@ class _Reader:
         tls = section.take("tls", choice("none", "starttls", "implicit"), None if "tls" in section.options else "none")
         verify = section.take("verify", verification, None if "verify" in section.options else "yes")
         certificate = section.take("name", certificate_name, None)
-        one = single("give one file, and its name must not hold blanks")
+        one = single("write one file; its name must not contain spaces")
         ca = section.take("ca", one, "")
         profile = section.take("profile", choice("intermediate", "legacy"), "intermediate")
         identity = section.take("identity", choice(*_IDENTITIES), "none")
@@ -176,10 +177,10 @@ class _Reader:
                 section.wrong(option, why)
         if tls in ("starttls", "implicit") and verify == "yes" and "name" not in section.options:
             for nameless in [address for address in addresses if not isinstance(address, TCPAddress)][:1]:
-                right = "write the name that the certificate must hold, or verify = sha256:HEX"
-                section.wrong("name", f"is missing, and {nameless} has no host that could stand for it; {right}")
+                right = "write the name that the certificate must have, or verify = sha256:HEX"
+                section.wrong("name", f"is missing, and {nameless} has no host name; {right}")
         if "allow_relay" in section.options and identity != "none":
-            why = f"means nothing with identity = {identity}, for then the backend judges the client itself"
+            why = f"has no effect with identity = {identity}, because the backend then gets the client's address"
             section.wrong("allow_relay", f"{why}; remove it")
         section.finish()
         self._destinations += [(section, "address", address) for address in addresses]
@@ -204,7 +205,7 @@ class _Reader:
             guess = meant(protocol, self._protocols)
             right = f"did you mean {guess}?" if guess else f"write protocol = {any_of(self._protocols)}"
             given = "protocol" in section.options
-            fault = "" if given else "is missing, and the section's name does not tell it: "
+            fault = "" if given else "is missing, and the section's name "
             section.wrong("protocol", f"{fault}{quoted(protocol)} is not a protocol; {right}")
         starttls = section.take("starttls", several(listener), ())
         implicit = section.take("implicit", several(listener), ())
@@ -257,7 +258,7 @@ class _Reader:
         section = self._section(f"backend:{backend.name}")
         possible = ("none", *sorted(traits.identities))
         if backend.identity not in possible:
-            fault = f"[{service}] uses this backend, and {protocol} has no {backend.identity}"
+            fault = f"[{service}] uses this backend, and {protocol} does not support {backend.identity}"
             section.wrong("identity", f"{fault}; write {any_of(possible)}")
         if starttls and backend.identity == "proxy-v2" and "connect" in section.options and backend.connect == "eager":
             fault = f"eager is not possible for the starttls ports of [{service}]"
@@ -267,7 +268,7 @@ class _Reader:
             section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")
 
     def _named_backend(self, section: Section) -> Backend:
-        one = single("give one address, or name a [backend:NAME] that lists several")
+        one = single("write one address, or the NAME of a [backend:NAME] section with several")
         text = section.take("backend", one, "")
         if "backend" not in section.options:
             section.wrong("backend", "is missing; write host:port, unix:/path or the NAME of a [backend:NAME]")
@@ -292,7 +293,7 @@ class _Reader:
             for other, owner in self._listeners:
                 if collide(address, other):
                     also = f"{other} of {owner}" if other != address else owner
-                    section.wrong(option, f"{address} is taken by {also}; an address can serve one purpose only")
+                    section.wrong(option, f"{address} is already used by {also}; use each address once")
                     break
             else:
                 self._listeners.append((address, place))
@@ -301,8 +302,8 @@ class _Reader:
         for section, option, address in self._destinations:
             for own, owner in self._listeners:
                 if leads_to(address, own, self._is_local):
-                    fault = f"{address} leads back to the gateway, to {own} of {owner}"
-                    section.wrong(option, f"{fault}; write where the old server listens")
+                    fault = f"{address} is the gateway itself: {own} of {owner}"
+                    section.wrong(option, f"{fault}; write the address of the server behind the gateway")
                     break
 
     def _is_local(self, host: str) -> bool:
@@ -312,14 +313,14 @@ class _Reader:
 def _idle_options(tls: str | None, verify: str | None) -> dict[str, str]:
     """The options of a backend that the others leave nothing to do, and why."""
     if tls == "none":
-        why = "is about TLS, and this backend is reached without; remove it, or write tls = starttls or tls = implicit"
+        why = "is only for tls = starttls and tls = implicit; remove it, or set tls"
         return dict.fromkeys(("verify", "name", "ca", "profile"), why)
     if verify is None or verify == "yes":
         return {}
     shown, why = (
-        ("no", "any certificate will do") if verify == "no" else ("sha256:HEX", "one certificate alone will do")
+        ("no", "any certificate is accepted") if verify == "no" else ("sha256:HEX", "only that certificate is accepted")
     )
-    fault = f"means nothing with verify = {shown}, for {why}"
+    fault = f"has no effect with verify = {shown}, because {why}"
     return dict.fromkeys(("name", "ca"), f"{fault}; remove it, or write verify = yes")
 
 

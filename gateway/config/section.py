@@ -57,7 +57,7 @@ class Section:
             return default
         text = self.options[option].text
         if not text:
-            self.wrong(option, "has no value; give it one, or leave the option out")
+            self.wrong(option, "has no value; write one, or remove the option")
         elif slip := _slip(option, text):
             self.wrong(option, slip)
         else:
@@ -96,9 +96,9 @@ def _slip(option: str, text: str) -> str:
         if comment := _COMMENT.search(line):
             value = line[: comment.start()].rstrip()
             right = f"like {option} = {value}" if value and line == text else "or remove it"
-            return f"{quoted(line)} holds a comment; a comment needs a line of its own, {right}"
+            return f"{quoted(line)} contains a comment; write comments on their own line, {right}"
     if any(len(word) > 1 and word[0] in _QUOTES and word[-1] in _QUOTES for word in (text, *text.split())):
         plain = " ".join("".join(letter for letter in text if letter not in _QUOTES).split())
-        right = f"like {option} = {plain}" if plain else "or leave the option out"
-        return f"{quoted(text)} is in quotes; write the value without them, {right}"
+        right = f"like {option} = {plain}" if plain else "or remove the option"
+        return f"{quoted(text)} is in quotes; write the value without quotes, {right}"
     return ""

@@ -12,12 +12,12 @@ from .values import TLS, Network, Pair
 
 _PROFILES = ("modern", "intermediate", "legacy")
 _CLIENT_CERTIFICATES = ("none", "request", "require")
-_WHOSE_CLIENTS = "name the networks of the clients that know nothing newer than TLS 1.0 or 1.1"
-_WHOSE_CA = "name the PEM file of the issuers whose certificates count"
-MISSING = "name the PEM file that holds the certificate and its chain"
+_WHOSE_CLIENTS = "name the networks of the clients that need TLS 1.0 or 1.1"
+_WHOSE_CA = "name the PEM file with the accepted issuers"
+MISSING = "name the PEM file with the certificate and its chain"
 """What would be right where there is no certificate."""
 
-_one_file = single("write one file, and its name must not hold blanks")
+_one_file = single("write one file; its name must not contain spaces")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,15 @@ def _pairs(section: Section, certificates: tuple[str, ...], keys: tuple[str, ...
     """Each certificate with its key: there is one for each of them, or none for any."""
     holders = [section.file("certificate", name) for name in certificates]
     for twice in [path for place, path in enumerate(holders) if path in holders[:place]]:
-        section.wrong("certificate", f"{twice} stands there twice; write each file once")
+        section.wrong("certificate", f"{twice} is there twice; write each file once")
     if not keys:
         return tuple(Pair(path, None) for path in holders)
     paths = [section.file("key", name) for name in keys]
     if holders and len(paths) != len(holders):
         fault = f"there are {_counted(holders, 'certificate')}, but {_counted(paths, 'key')}"
-        right = "write a key for each of them, in the same order; the same file again where it holds both"
+        right = (
+            "write one key for each certificate, in the same order; if a file contains both, name it in both options"
+        )
         section.wrong("key", f"{fault}; {right}")
     # Not strict: what is left over has just been told.
     return tuple(Pair(path, key if key != path else None) for path, key in zip(holders, paths, strict=False))
@@ -104,12 +106,12 @@ def _check_companion(
     companion: str,
     right: str,
 ) -> None:
-    """Some words need another option, which means nothing with the other words."""
+    """Some words need another option, which has no effect with the other words."""
     if word is None or section.options.keys().isdisjoint({switch, companion}):
         return  # What is inherited as it is has been looked at where it stands.
     if word in wanting and companion not in found.written:
         section.wrong(companion, f"is missing, and {switch} = {word} needs it; {right}")
     if word not in wanting and companion in section.options:
         section.wrong(
-            companion, f"means nothing with {switch} = {word}; remove it, or write {switch} = {any_of(wanting)}"
+            companion, f"has no effect with {switch} = {word}; remove it, or write {switch} = {any_of(wanting)}"
         )

@@ -116,8 +116,8 @@ def test_T22_an_address_that_this_machine_does_not_have(place: Path, starttls: s
 @pytest.mark.parametrize(
     ("host", "cure", "fatal"),
     [
-        ("nosuch.example", "(Name or service not known); correct it, or write the address itself", True),
-        ("later.example", "(Temporary failure in name resolution); look whether the resolver works", False),
+        ("nosuch.example", "(Name or service not known); correct it, or write an IP address", True),
+        ("later.example", "(Temporary failure in name resolution); check the resolver of this machine", False),
     ],
 )
 def test_T22_the_name_of_a_backend_that_does_not_resolve(place: Path, host: str, cure: str, fatal: bool) -> None:
@@ -137,7 +137,7 @@ def test_T22_backends_without_names_ask_nobody(place: Path) -> None:
 
 @pytest.mark.parametrize("hostname", ["localhost", "LOCALHOST.localdomain"])
 def test_T22_a_gateway_that_calls_itself_localhost(place: Path, hostname: str) -> None:
-    text = f"[gateway] hostname: the gateway will call itself {hostname}; write the name that clients connect to"
+    text = f"[gateway] hostname: the gateway's host name is {hostname}; write the name that clients connect to"
     assert looked(written(place, hostname=hostname)) == [(2, text, False)]
 
 
@@ -147,7 +147,7 @@ def test_T22_a_machine_that_is_called_localhost(place: Path) -> None:
     (found,) = machine.look(replace(load(file, DIALECTS), hostname="localhost"), locate(file))
     assert (found.line, found.fatal) == (1, False)
     assert found.text == (
-        "[gateway] hostname: the gateway will call itself localhost, which is the machine's own name; "
+        "[gateway] hostname: the gateway's host name is localhost, the name of this machine; "
         "write the name that clients connect to"
     )
 
@@ -307,7 +307,7 @@ def test_T22_a_warning_is_no_failure(place: Path, capsys: pytest.CaptureFixture[
     file = written(place, hostname="localhost")
     assert cli.main(["check", str(file)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"{file}: good; the gateway will call itself localhost"
+    assert said[0] == f"{file}: good; the gateway's host name is localhost"
     assert said[-1].startswith(f"warning      {file}, line 2: [gateway] hostname: ")
 
 
@@ -334,7 +334,7 @@ def test_T22_check_has_the_daemons_default_file(monkeypatch: pytest.MonkeyPatch)
             ["--uid=root", "--gid=nosuch"],
             "--gid nosuch: there is no such group; `getent group` lists those that there are",
         ),
-        (["--gid=root"], "--gid goes with --uid"),
+        (["--gid=root"], "--gid needs --uid"),
     ],
 )
 def test_T21_check_for_a_user_that_does_not_exist(

@@ -736,7 +736,7 @@ def test_T18_an_errand_that_never_tells_is_given_up(
     assert not looked.over
     reactor.advance(0.1)
     ((problem,),) = looked.problems()
-    assert (problem.problem, problem.detail) == ("check-timeout", "not through after 70 seconds")
+    assert (problem.problem, problem.detail) == ("check-timeout", "not finished after 70 seconds")
 
 
 def test_T18_what_comes_after_the_end_changes_nothing(

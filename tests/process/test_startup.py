@@ -692,7 +692,7 @@ def test_check_shows_what_would_be_served(tmp_path: Path) -> None:
     done = check(tmp_path, FILE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n\n")[0].splitlines() == [
-        f"{tmp_path}/gw.ini: good; the gateway will call itself mx.example.org",
+        f"{tmp_path}/gw.ini: good; the gateway's host name is mx.example.org",
         "service  protocol  listens on  TLS       policy     backend",
         "smtp     smtp      *:25        STARTTLS  auth-only  10.0.0.5:25, unix:/run/old (lazy)",
         "smtp     smtp      [::1]:465   implicit  -          10.0.0.5:25, unix:/run/old (eager)",

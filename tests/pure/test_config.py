@@ -416,13 +416,13 @@ def test_the_default_policy_depends_on_the_port() -> None:
     )
 
 
-WITHOUT_TLS = "is about TLS, and this backend is reached without; remove it, or write tls = starttls or tls = implicit"
+WITHOUT_TLS = "is only for tls = starttls and tls = implicit; remove it, or set tls"
 
 # What is written in a file that is good but for that, and the one problem that it makes.
 SLIPS = {
     "hostname with an underscore": (
         file(gateway="hostname = my_host"),
-        '[gateway] hostname: "my_host" is not a host name; write a fully qualified one, like mail.example.org',
+        '[gateway] hostname: "my_host", is not a host name; write a fully qualified one, like mail.example.org',
     ),
     "hostname that is an address": (
         file(gateway="hostname = 10.0.0.1"),
@@ -461,19 +461,19 @@ SLIPS = {
     },
     "word that is not possible": (
         file(gateway="log = xml"),
-        '[gateway] log: "xml" is not possible here; write text or json',
+        '[gateway] log: "xml" is not a valid value; write text or json',
     ),
     "neither yes nor no": (
         file(smtp="starttls = 25\nbackend = a:25\nreceived = true"),
-        '[service:smtp] received: "true" is not possible here; write yes or no',
+        '[service:smtp] received: "true" is not a valid value; write yes or no',
     ),
     "option without value": (
         file(gateway="log ="),
-        "[gateway] log: has no value; give it one, or leave the option out",
+        "[gateway] log: has no value; write one, or remove the option",
     ),
     "comment behind a value": (
         file(gateway="log = json ; not text"),
-        '[gateway] log: "json ; not text" holds a comment; a comment needs a line of its own, like log = json',
+        '[gateway] log: "json ; not text" contains a comment; write comments on their own line, like log = json',
     ),
     "option with a slip of the pen": (
         file(gateway="hostnam = a.example.org\nhostname = b.example.org"),
@@ -507,7 +507,7 @@ SLIPS = {
     ),
     "no certificate": (
         file(tls=""),
-        "[tls] certificate: is missing; name the PEM file that holds the certificate and its chain",
+        "[tls] certificate: is missing; name the PEM file with the certificate and its chain",
     ),
     "unknown protocol": (
         file(smtp="protocol = smpt\nstarttls = 25\nbackend = a:25"),
@@ -515,7 +515,7 @@ SLIPS = {
     ),
     "protocol forgotten": (
         file(rest="[service:news]\nstarttls = 119\nbackend = a:119"),
-        "[service:news] protocol: is missing, and the section's name does not tell it: "
+        "[service:news] protocol: is missing, and the section's name "
         '"news" is not a protocol; write protocol = smtp, imap or pop3',
     ),
     "no address": (
@@ -533,8 +533,8 @@ SLIPS = {
     ),
     "several addresses": (
         file(smtp="starttls = 25\nbackend = a:25 b:25"),
-        '[service:smtp] backend: "a:25 b:25" is more than one word; give one address, or name a [backend:NAME] that '
-        "lists several",
+        '[service:smtp] backend: "a:25 b:25" is more than one word; write one address, or the NAME of a '
+        "[backend:NAME] section with several",
     ),
     "backend with a slip of the pen": (
         file(smtp="starttls = 25\nbackend = stor", rest="[backend:store]\naddress = a:25"),
@@ -542,7 +542,7 @@ SLIPS = {
     ),
     "backend that nobody uses": (
         file(rest="[backend:store]\naddress = a:25"),
-        "[backend:store]: no service uses it; name it in a service's backend, or remove it",
+        "[backend:store]: no service uses this backend; name it in a service, or remove it",
     ),
     "backend without address": (
         file(smtp="starttls = 25\nbackend = store", rest="[backend:store]"),
@@ -550,7 +550,7 @@ SLIPS = {
     ),
     "opportunistic TLS to the backend": (
         backend("tls = maybe\nname = b.example.org"),
-        '[backend:store] tls: "maybe" is not possible here; write none, starttls or implicit',
+        '[backend:store] tls: "maybe" is not a valid value; write none, starttls or implicit',
     ),
     "verify without TLS": (
         backend("verify = no"),
@@ -570,11 +570,11 @@ SLIPS = {
     ),
     "verify that is neither": (
         backend("tls = starttls\nverify = maybe\nname = b.example.org\nca = ca.pem"),
-        '[backend:store] verify: "maybe" is not possible here; write yes, no or sha256:HEX',
+        '[backend:store] verify: "maybe" is not a valid value; write yes, no or sha256:HEX',
     ),
     "verify that is neither, and nothing follows from it": (
         backend("tls = starttls\nverify = maybe", "unix:/old"),
-        '[backend:store] verify: "maybe" is not possible here; write yes, no or sha256:HEX',
+        '[backend:store] verify: "maybe" is not a valid value; write yes, no or sha256:HEX',
     ),
     "pin that is too short": (
         backend("tls = starttls\nverify = sha256:abcd"),
@@ -588,82 +588,82 @@ SLIPS = {
     ),
     "pin in foreign letters": (
         backend(f"tls = starttls\nverify = \u017fha256:{'a' * 64}"),
-        f'[backend:store] verify: "\\u017fha256:{"a" * 50}..." is not possible here; write yes, no or sha256:HEX',
+        f'[backend:store] verify: "\\u017fha256:{"a" * 50}..." is not a valid value; write yes, no or sha256:HEX',
     ),
     "name of a certificate that is not looked at": (
         backend("tls = starttls\nverify = no\nname = b.example.org"),
-        "[backend:store] name: means nothing with verify = no, for any certificate will do; "
+        "[backend:store] name: has no effect with verify = no, because any certificate is accepted; "
         "remove it, or write verify = yes",
     ),
     "issuer of a certificate that is pinned": (
         backend(f"tls = starttls\nverify = sha256:{'a' * 64}\nca = ca.pem"),
-        "[backend:store] ca: means nothing with verify = sha256:HEX, for one certificate alone will do; "
+        "[backend:store] ca: has no effect with verify = sha256:HEX, because only that certificate is accepted; "
         "remove it, or write verify = yes",
     ),
     "two names": (
         backend("tls = starttls\nname = a.example.org b.example.org"),
         '[backend:store] name: "a.example.org b.example.org" is neither a host name nor an IP address; '
-        "write the name that the certificate must hold",
+        "write the name that the certificate must have",
     ),
     "name with a wildcard": (
         backend("tls = starttls\nname = *.example.org"),
         '[backend:store] name: "*.example.org" is neither a host name nor an IP address; '
-        "write the name that the certificate must hold",
+        "write the name that the certificate must have",
     ),
     "name in brackets": (
         backend("tls = starttls\nname = [::1]"),
         '[backend:store] name: "[::1]" is neither a host name nor an IP address; '
-        "write the name that the certificate must hold",
+        "write the name that the certificate must have",
     ),
     "name that cannot be read, on a path that has none": (
         backend("tls = starttls\nname = *", "unix:/old"),
         '[backend:store] name: "*" is neither a host name nor an IP address; '
-        "write the name that the certificate must hold",
+        "write the name that the certificate must have",
     ),
     "paths that have no name": (
         backend("tls = implicit", "b.example.org:25 unix:/old unix:/older"),
-        "[backend:store] name: is missing, and unix:/old has no host that could stand for it; "
-        "write the name that the certificate must hold, or verify = sha256:HEX",
+        "[backend:store] name: is missing, and unix:/old has no host name; "
+        "write the name that the certificate must have, or verify = sha256:HEX",
     ),
     "two files of issuers": (
         backend("tls = starttls\nca = a.pem b.pem"),
-        '[backend:store] ca: "a.pem b.pem" is more than one word; give one file, and its name must not hold blanks',
+        '[backend:store] ca: "a.pem b.pem" is more than one word; write one file; its name must not contain spaces',
     ),
     "profile of the other side": (
         backend("tls = starttls\nprofile = modern"),
-        '[backend:store] profile: "modern" is not possible here; write intermediate or legacy',
+        '[backend:store] profile: "modern" is not a valid value; write intermediate or legacy',
     ),
     "identity that there is not": (
         backend("identity = xforward\nallow_relay = no"),
-        '[backend:store] identity: "xforward" is not possible here; write none, proxy-v1, proxy-v2, xclient or id',
+        '[backend:store] identity: "xforward" is not a valid value; write none, proxy-v1, proxy-v2, xclient or id',
     ),
     "identity of IMAP for SMTP": (
         backend("identity = id"),
-        "[backend:store] identity: [service:smtp] uses this backend, and smtp has no id; "
+        "[backend:store] identity: [service:smtp] uses this backend, and smtp does not support id; "
         "write none, proxy-v1, proxy-v2 or xclient",
     ),
     "identity of IMAP for POP3": (
         backend("identity = id", protocol="pop3"),
-        "[backend:store] identity: [service:smtp] uses this backend, and pop3 has no id; "
+        "[backend:store] identity: [service:smtp] uses this backend, and pop3 does not support id; "
         "write none, proxy-v1, proxy-v2 or xclient",
     ),
     "identity of SMTP for IMAP": (
         backend("identity = xclient", protocol="imap"),
-        "[backend:store] identity: [service:smtp] uses this backend, and imap has no xclient; "
+        "[backend:store] identity: [service:smtp] uses this backend, and imap does not support xclient; "
         "write none, id, proxy-v1 or proxy-v2",
     ),
     "relay of what relays nothing": (
         backend("allow_relay = no", protocol="imap"),
-        "[backend:store] allow_relay: [service:smtp] uses this backend, and imap relays no mail; remove it",
+        "[backend:store] allow_relay: [service:smtp] uses this backend, and imap does not relay mail; remove it",
     ),
     "relay of one who knows the client": (
         backend("identity = xclient\nallow_relay = yes"),
-        "[backend:store] allow_relay: means nothing with identity = xclient, for then the backend judges the client "
-        "itself; remove it",
+        "[backend:store] allow_relay: has no effect with identity = xclient, because the backend then gets the "
+        "client's address; remove it",
     ),
     "relay that is neither yes nor no": (
         backend("allow_relay = true"),
-        '[backend:store] allow_relay: "true" is not possible here; write yes or no',
+        '[backend:store] allow_relay: "true" is not a valid value; write yes or no',
     ),
     "eager dialling that must wait for TLS": (
         backend("identity = proxy-v2\nconnect = eager"),
@@ -714,7 +714,7 @@ SLIPS = {
     ),
     "network with a zone": (
         balancers("fe80::%eth0/64"),
-        '[service:smtp] accept_proxy: "fe80::%eth0/64": zones are not told apart here; write fe80::/64',
+        '[service:smtp] accept_proxy: "fe80::%eth0/64": a zone is not possible here; write fe80::/64',
     ),
     "policy without a plaintext port": (
         file(smtp="implicit = 465\npolicy = required\nbackend = a:25"),
@@ -722,7 +722,7 @@ SLIPS = {
     ),
     "option of another protocol": (
         file(rest="[service:imap]\nstarttls = 143\nbackend = a:143\nreceived = no"),
-        "[service:imap] received: imap has no such option, only smtp has; remove it",
+        "[service:imap] received: imap does not have this option, only smtp; remove it",
     ),
     "port out of range": (
         file(smtp="starttls = 65536\nbackend = a:25"),
@@ -756,11 +756,11 @@ SLIPS = {
     ),
     "relative socket": (
         file(smtp="starttls = unix:smtp\nbackend = a:25"),
-        '[service:smtp] starttls: "unix:smtp": the path must be absolute and hold at most 107 octets',
+        '[service:smtp] starttls: "unix:smtp": write an absolute path with at most 107 octets',
     ),
     "socket name that the kernel cannot take": (
         file(smtp=f"starttls = unix:/{'x' * 107}\nbackend = a:25"),
-        f'[service:smtp] starttls: "unix:/{"x" * 51}...": the path must be absolute and hold at most 107 octets',
+        f'[service:smtp] starttls: "unix:/{"x" * 51}...": write an absolute path with at most 107 octets',
     ),
     "systemd without a name": (
         file(smtp="starttls = systemd:\nbackend = a:25"),
@@ -772,7 +772,7 @@ SLIPS = {
     ),
     "no section at all but tls": (
         "[tls]\ncertificate = c.pem",
-        "[service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]",
+        "[service:NAME]: there is no such section; add one, like [service:smtp]",
     ),
     "line that is nothing": (
         file(gateway="drain"),
@@ -780,15 +780,15 @@ SLIPS = {
     ),
     "section that stands twice": (
         file(rest="[tls]\nkey = k.pem"),
-        "[tls]: stands in line 3 already; put it all in one section",
+        "[tls]: is already in line 3; merge the two sections",
     ),
     "option that stands twice": (
         file(tls="certificate = c.pem\ncertificate = d.pem\n  e.pem"),
-        "[tls] certificate: stands in line 4 already; keep one of them",
+        "[tls] certificate: is already in line 4; remove one of them",
     ),
     "option before the first section": (
         "log = json\ndrain = 3\n" + file(),
-        '"log = json" stands before the first section; begin with a section like [tls]',
+        '"log = json" is before the first section; begin with a section like [tls]',
     ),
     "control character": (
         file(gateway="log = text\0"),
@@ -816,14 +816,15 @@ def test_all_problems_come_at_once() -> None:
 
 def test_an_empty_file() -> None:
     assert problems("") == [
-        "gw.ini: [tls] certificate: is missing; name the PEM file that holds the certificate and its chain",
-        "gw.ini: [service:NAME]: there is none, so nothing would be served; add one, like [service:smtp]",
+        "gw.ini: [tls] certificate: is missing; name the PEM file with the certificate and its chain",
+        "gw.ini: [service:NAME]: there is no such section; add one, like [service:smtp]",
     ]
 
 
 def test_a_machine_without_a_usable_name() -> None:
     assert the_problem(file(), Machine(hostname=lambda: "my_host")) == (
-        'gw.ini: [gateway] hostname: is missing, and the machine\'s own name "my_host" is no host name; add it'
+        'gw.ini: [gateway] hostname: is missing, and the name of this machine, "my_host", is not a host '
+        "name; add the option"
     )
 
 
@@ -854,8 +855,8 @@ def test_nothing_is_listened_on_twice(one: str, other: str) -> None:
     for first, second in ((one, other), (other, one)):
         problem = the_problem(file(smtp=f"starttls = {first}\nimplicit = {second}\nbackend = a:25"))
         assert problem.startswith("gw.ini: [service:smtp] implicit: ")
-        assert "is taken by " in problem
-        assert problem.endswith("[service:smtp] starttls; an address can serve one purpose only")
+        assert "is already used by " in problem
+        assert problem.endswith("[service:smtp] starttls; use each address once")
 
 
 @pytest.mark.parametrize(
@@ -942,12 +943,12 @@ address = a:25
 identity = id
 allow_relay = no"""
     assert [problem.split("; ")[0] for problem in problems(file(smtp="starttls = 25\nbackend = store", rest=rest))] == [
-        "gw.ini: [backend:store] allow_relay: means nothing with identity = id, for then the backend judges the client "
-        "itself",
-        "gw.ini: [backend:store] identity: [service:smtp] uses this backend, and smtp has no id",
-        "gw.ini: [backend:store] allow_relay: [service:imap] uses this backend, and imap relays no mail",
-        "gw.ini: [backend:store] identity: [service:pop3] uses this backend, and pop3 has no id",
-        "gw.ini: [backend:store] allow_relay: [service:pop3] uses this backend, and pop3 relays no mail",
+        "gw.ini: [backend:store] allow_relay: has no effect with identity = id, because the backend then gets the "
+        "client's address",
+        "gw.ini: [backend:store] identity: [service:smtp] uses this backend, and smtp does not support id",
+        "gw.ini: [backend:store] allow_relay: [service:imap] uses this backend, and imap does not relay mail",
+        "gw.ini: [backend:store] identity: [service:pop3] uses this backend, and pop3 does not support id",
+        "gw.ini: [backend:store] allow_relay: [service:pop3] uses this backend, and pop3 does not relay mail",
     ]
 
 
@@ -1038,8 +1039,8 @@ def test_a_backend_is_not_the_gateway_itself(address: str, listener: str) -> Non
     text = file(smtp=f"starttls = {listener}\nbackend = {address}")
     problem = the_problem(text, HOME)
     assert problem.startswith("gw.ini: [service:smtp] backend: ")
-    assert " leads back to the gateway, to " in problem
-    assert problem.endswith(" of [service:smtp] starttls; write where the old server listens")
+    assert " is the gateway itself: " in problem
+    assert problem.endswith(" of [service:smtp] starttls; write the address of the server behind the gateway")
 
 
 @pytest.mark.parametrize(
@@ -1076,10 +1077,10 @@ def test_every_address_of_a_backend_is_looked_at_and_every_listener() -> None:
         "[service:imap]\nimplicit = 993\nbackend = a:143\n[backend:store]\naddress = a:25 localhost:993 b:25 [::1]:25"
     )
     assert problems(file(smtp="starttls = 25\nbackend = store", rest=rest)) == [
-        "gw.ini: [backend:store] address: localhost:993 leads back to the gateway, to *:993 of [service:imap] "
-        "implicit; write where the old server listens",
-        "gw.ini: [backend:store] address: [::1]:25 leads back to the gateway, to *:25 of [service:smtp] starttls; "
-        "write where the old server listens",
+        "gw.ini: [backend:store] address: localhost:993 is the gateway itself: *:993 of [service:imap] "
+        "implicit; write the address of the server behind the gateway",
+        "gw.ini: [backend:store] address: [::1]:25 is the gateway itself: *:25 of [service:smtp] starttls; "
+        "write the address of the server behind the gateway",
     ]
 
 
@@ -1153,7 +1154,7 @@ def test_a_file_is_read_with_the_files_that_it_names(tmp_path: Path) -> None:
     (tmp_path / "k").mkdir()
     with pytest.raises(ConfigurationError) as caught:
         load(path, PROTOCOLS)
-    cure = "No such file or directory; name a file that the gateway may read when it starts"
+    cure = "No such file or directory; the gateway must be able to read this file when it starts"
     assert caught.value.problems == [f"{path}, line 5: [tls] key: {tmp_path / 'k' / 'k.pem'}: {cure}"]
     (tmp_path / "k" / "k.pem").touch()
     assert load(path, PROTOCOLS).tls == TLS((Pair(tmp_path / "c.pem", tmp_path / "k" / "k.pem"),))

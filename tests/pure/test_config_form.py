@@ -54,66 +54,66 @@ SLIPS = {
     "a value in quotes": (
         changed("10.0.0.5:25\n", '"10.0.0.5:25"\n'),
         r'gw.ini, line 7: [service:smtp] backend: "\"10.0.0.5:25\"" is in quotes; '
-        "write the value without them, like backend = 10.0.0.5:25",
+        "write the value without quotes, like backend = 10.0.0.5:25",
     ),
     "a word in quotes": (
         changed("json", "'json'"),
-        "gw.ini, line 2: [gateway] log: \"'json'\" is in quotes; write the value without them, like log = json",
+        "gw.ini, line 2: [gateway] log: \"'json'\" is in quotes; write the value without quotes, like log = json",
     ),
     "a file name in the quotes of a word processor": (
         changed("c.pem", "\u201cc.pem\u201d"),
         r'gw.ini, line 4: [tls] certificate: "\u201cc.pem\u201d" is in quotes; '
-        "write the value without them, like certificate = c.pem",
+        "write the value without quotes, like certificate = c.pem",
     ),
     "one of several in quotes": (
         changed("c.pem", "a.pem 'b.pem'"),
         "gw.ini, line 4: [tls] certificate: \"a.pem 'b.pem'\" is in quotes; "
-        "write the value without them, like certificate = a.pem b.pem",
+        "write the value without quotes, like certificate = a.pem b.pem",
     ),
     "nothing in quotes": (
         changed("json", '""'),
         r'gw.ini, line 2: [gateway] log: "\"\"" is in quotes; '
-        "write the value without them, or leave the option out",
+        "write the value without quotes, or remove the option",
     ),
     "a comment behind a value": (
         changed("starttls = 25", "starttls = 25  # smtp"),
-        'gw.ini, line 6: [service:smtp] starttls: "25  # smtp" holds a comment; '
-        "a comment needs a line of its own, like starttls = 25",
+        'gw.ini, line 6: [service:smtp] starttls: "25  # smtp" contains a comment; '
+        "write comments on their own line, like starttls = 25",
     ),
     "a comment behind a file name": (
         changed("c.pem", "c.pem ; the old one"),
-        'gw.ini, line 4: [tls] certificate: "c.pem ; the old one" holds a comment; '
-        "a comment needs a line of its own, like certificate = c.pem",
+        'gw.ini, line 4: [tls] certificate: "c.pem ; the old one" contains a comment; '
+        "write comments on their own line, like certificate = c.pem",
     ),
     "a comment in place of a value": (
         changed("json", "# text or json"),
-        'gw.ini, line 2: [gateway] log: "# text or json" holds a comment; '
-        "a comment needs a line of its own, or remove it",
+        'gw.ini, line 2: [gateway] log: "# text or json" contains a comment; '
+        "write comments on their own line, or remove it",
     ),
     "a comment behind one of several": (
         changed("    10.0.0.5:143", "    10.0.0.5:143 # the second"),
-        'gw.ini, line 15: [backend:store] address: "10.0.0.5:143 # the second" holds a comment; '
-        "a comment needs a line of its own, or remove it",
+        'gw.ini, line 15: [backend:store] address: "10.0.0.5:143 # the second" contains a comment; '
+        "write comments on their own line, or remove it",
     ),
     "a tab before an option": (
         changed("backend = 10", "\tbackend = 10"),
-        'gw.ini, line 7: "backend = 10.0.0.5:25" is indented, and so goes on with the value of starttls; '
-        "remove the blanks and tabs before backend",
+        'gw.ini, line 7: "backend = 10.0.0.5:25" is indented, so it continues the value of starttls; '
+        "remove the spaces and tabs before backend",
     ),
     "blanks before an option that does not exist": (
         changed("backend = 10.0.0.5:25", "backend = 10.0.0.5:25\n  workers = 2"),
-        'gw.ini, line 8: "workers = 2" is indented, and so goes on with the value of backend; '
-        "remove the blanks and tabs before workers",
+        'gw.ini, line 8: "workers = 2" is indented, so it continues the value of backend; '
+        "remove the spaces and tabs before workers",
     ),
     "a tab before key: value": (
         changed("backend = 10", "\tbackend: 10"),
-        'gw.ini, line 7: "backend: 10.0.0.5:25" is indented, and so goes on with the value of starttls; '
-        "remove the blanks and tabs before backend",
+        'gw.ini, line 7: "backend: 10.0.0.5:25" is indented, so it continues the value of starttls; '
+        "remove the spaces and tabs before backend",
     ),
     "blanks before a section": (
         changed("[service:imap]", "  [service:imap]"),
-        'gw.ini, line 8: "[service:imap]" is indented, and so goes on with the value of backend; '
-        "remove the blanks and tabs before the [",
+        'gw.ini, line 8: "[service:imap]" is indented, so it continues the value of backend; '
+        "remove the spaces and tabs before the [",
     ),
     "a URL": (
         changed("10.0.0.5:25\n", "imap://host\n"),
@@ -131,33 +131,33 @@ SLIPS = {
     "no sign of equality": (
         changed("backend = 10", "backend 10"),
         'gw.ini, line 7: "backend 10.0.0.5:25" is neither a [section] nor an option = value; '
-        'there is no "=" behind the option; write backend = VALUE',
+        'the "=" is missing; write backend = VALUE',
     ),
     "a further line that is not indented": (
         changed("    10.0.0.5:143", "10.0.0.5:143"),
         'gw.ini, line 16: "10.0.0.5:143" is neither a [section] nor an option = value; '
-        "if it goes on with the value of address, indent it",
+        "if it continues the value of address, indent it",
     ),
     "a further line that is an IPv6 address": (
         changed("    [::1]:993", "[::1]:993"),
         'gw.ini, line 12: "[::1]:993" is neither a [section] nor an option = value; '
-        "if it goes on with the value of implicit, indent it",
+        "if it continues the value of implicit, indent it",
     ),
     "a section without its end": (
         changed("[tls]", "[tls"),
-        'gw.ini, line 3: "[tls" is no section; write its name between [ and ]',
+        'gw.ini, line 3: "[tls" is not a section; write its name between [ and ]',
     ),
     "an option behind a section": (
         changed("[tls]\n", "[tls] "),
-        'gw.ini, line 3: "certificate = c.pem" stands behind [tls]; begin a new line with it',
+        'gw.ini, line 3: "certificate = c.pem" follows [tls] on the same line; write it on a new line',
     ),
     "a section that stands twice": (
         GOOD + "[tls]\nprofile = modern\n",
-        "gw.ini, line 17: [tls]: stands in line 3 already; put it all in one section",
+        "gw.ini, line 17: [tls]: is already in line 3; merge the two sections",
     ),
     "an option that stands twice": (
         changed("log = json", "log = json\nLog = text"),
-        "gw.ini, line 3: [gateway] log: stands in line 2 already; keep one of them",
+        "gw.ini, line 3: [gateway] log: is already in line 2; remove one of them",
     ),
     "an option that is missing": (
         changed("[service:smtp]\nstarttls = 25\n", "[service:smtp]\n"),
@@ -166,7 +166,7 @@ SLIPS = {
     ),
     "a section that is of no use": (
         GOOD + "[backend:other]\naddress = a:25\n",
-        "gw.ini, line 17: [backend:other]: no service uses it; name it in a service's backend, or remove it",
+        "gw.ini, line 17: [backend:other]: no service uses this backend; name it in a service, or remove it",
     ),
     "a name with a dot": (
         changed("log = json", "log.format = json"),

@@ -70,8 +70,8 @@ def test_certificates_have_their_keys_in_order_or_in_themselves(written: str, fo
 )
 def test_there_is_a_key_for_each_certificate_or_none_for_any(written: str, counts: str) -> None:
     fault = (
-        f"key: there are {counts}; write a key for each of them, in the same order; "
-        "the same file again where it holds both"
+        f"key: there are {counts}; write one key for each certificate, in the same order; "
+        "if a file contains both, name it in both options"
     )
     assert the_problem(file(tls=written)) == f"gw.ini: [tls] {fault}"
     assert the_problem(file(smtp=f"{SMTP}\n{written}")) == f"gw.ini: [service:smtp] {fault}"
@@ -100,43 +100,43 @@ TWO = "[service:imap]\nstarttls = 143\nbackend = a:143\n"
 WRONG_FILES = {
     "no certificate at all": (
         file(tls="", rest=TWO),
-        "[tls] certificate: is missing; name the PEM file that holds the certificate and its chain",
+        "[tls] certificate: is missing; name the PEM file with the certificate and its chain",
     ),
     "a service without": (
         file(tls="", smtp=f"{SMTP}\ncertificate = own.pem", rest=TWO),
         "[tls] certificate: is missing, and [service:imap] has none of its own; "
-        "name the PEM file that holds the certificate and its chain",
+        "name the PEM file with the certificate and its chain",
     ),
     "key alone": (
         file(tls="key = c.key"),
-        "[tls] certificate: is missing, and key needs it; name the PEM file that holds the certificate and its chain, "
+        "[tls] certificate: is missing, and key needs it; name the PEM file with the certificate and its chain, "
         "or remove the key",
     ),
     "key alone, of a service": (
         file(smtp=f"{SMTP}\nkey = own.key"),
-        "[service:smtp] certificate: is missing, and key needs it; name the PEM file that holds the certificate and "
+        "[service:smtp] certificate: is missing, and key needs it; name the PEM file with the certificate and "
         "its chain, or remove the key",
     ),
     "key alone, of a service that has no other": (
         file(tls="", smtp=f"{SMTP}\nkey = own.key"),
-        "[service:smtp] certificate: is missing, and key needs it; name the PEM file that holds the certificate and "
+        "[service:smtp] certificate: is missing, and key needs it; name the PEM file with the certificate and "
         "its chain, or remove the key",
     ),
     "certificate without value": (
         file(tls="certificate ="),
-        "[tls] certificate: has no value; give it one, or leave the option out",
+        "[tls] certificate: has no value; write one, or remove the option",
     ),
     "certificate without value, but with keys": (
         file(tls="certificate =\nkey = a.key b.key"),
-        "[tls] certificate: has no value; give it one, or leave the option out",
+        "[tls] certificate: has no value; write one, or remove the option",
     ),
     "key without value": (
         file(tls="certificate = a.pem b.pem\nkey ="),
-        "[tls] key: has no value; give it one, or leave the option out",
+        "[tls] key: has no value; write one, or remove the option",
     ),
     "certificate that stands there twice": (
         file(tls="certificate = a.pem b.pem a.pem"),
-        "[tls] certificate: /etc/gw/a.pem stands there twice; write each file once",
+        "[tls] certificate: /etc/gw/a.pem is there twice; write each file once",
     ),
 }
 
@@ -207,15 +207,12 @@ def test_services_that_are_served_alike_have_equal_values() -> None:
 
 NO_CLIENTS = (
     "legacy_clients: is missing, and profile = legacy needs it; "
-    "name the networks of the clients that know nothing newer than TLS 1.0 or 1.1"
+    "name the networks of the clients that need TLS 1.0 or 1.1"
 )
-NO_CA = (
-    "client_ca: is missing, and client_certificate = {} needs it; "
-    "name the PEM file of the issuers whose certificates count"
-)
-IDLE_CLIENTS = "legacy_clients: means nothing with profile = {}; remove it, or write profile = legacy"
+NO_CA = "client_ca: is missing, and client_certificate = {} needs it; name the PEM file with the accepted issuers"
+IDLE_CLIENTS = "legacy_clients: has no effect with profile = {}; remove it, or write profile = legacy"
 IDLE_CA = (
-    "client_ca: means nothing with client_certificate = none; "
+    "client_ca: has no effect with client_certificate = none; "
     "remove it, or write client_certificate = request or require"
 )
 
@@ -232,11 +229,11 @@ LONELY = {
     "issuers where nobody is asked": ("client_certificate = none\nclient_ca = ca.pem", IDLE_CA),
     "profile that there is not": (
         "profile = old\nlegacy_clients = 10.0.0.0/8",
-        'profile: "old" is not possible here; write modern, intermediate or legacy',
+        'profile: "old" is not a valid value; write modern, intermediate or legacy',
     ),
     "question that there is not": (
         "client_certificate = yes\nclient_ca = ca.pem",
-        'client_certificate: "yes" is not possible here; write none, request or require',
+        'client_certificate: "yes" is not a valid value; write none, request or require',
     ),
     "clients by name": (
         "profile = legacy\nlegacy_clients = printer.example.org",
@@ -245,11 +242,11 @@ LONELY = {
     ),
     "clients left empty": (
         "profile = legacy\nlegacy_clients =",
-        "legacy_clients: has no value; give it one, or leave the option out",
+        "legacy_clients: has no value; write one, or remove the option",
     ),
     "two files of issuers": (
         "client_certificate = require\nclient_ca = a.pem b.pem",
-        'client_ca: "a.pem b.pem" is more than one word; write one file, and its name must not hold blanks',
+        'client_ca: "a.pem b.pem" is more than one word; write one file; its name must not contain spaces',
     ),
     "slip of the pen": ("legacy_client = 10.0.0.0/8", "legacy_client: unknown option; did you mean legacy_clients?"),
 }  # fmt: skip
