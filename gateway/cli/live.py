@@ -58,8 +58,8 @@ _PROXY_CURE = (
 IDENTITY_CURES = {
     "proxy-v1": _PROXY_CURE,
     "proxy-v2": _PROXY_CURE,
-    "xclient": "configure the server to accept XCLIENT from the gateway's address: smtpd_authorized_xclient_hosts (Postfix), "
-    "login_trusted_networks (Dovecot)",
+    "xclient": "configure the server to accept XCLIENT from the gateway's address: "
+    "smtpd_authorized_xclient_hosts (Postfix), login_trusted_networks (Dovecot)",
     "id": "configure the server to accept ID from the gateway's address: login_trusted_networks (Dovecot)",
 }
 

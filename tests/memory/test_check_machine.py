@@ -156,7 +156,7 @@ def test_T22_a_socket_in_a_directory_that_is_not_there(place: Path) -> None:
     assert looked(written(place, f"unix:{place}/smtp")) == []
     ((line, text, fatal),) = looked(written(place, f"unix:{place}/none/smtp"))
     assert (line, fatal) == (6, False)
-    assert text.startswith(f"[service:smtp] starttls: unix:{place}/none/smtp: {place}/none is no directory now; ")
+    assert text.startswith(f"[service:smtp] starttls: unix:{place}/none/smtp: {place}/none is not a directory; ")
 
 
 # --- sockets of systemd --------------------------------------------------------------------------------
@@ -279,14 +279,14 @@ def test_T22_the_user_himself(place: Path) -> None:
 def test_T22_who_is_not_root_cannot_tell_for_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(place)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert unreadable(file, NOBODY.pw_uid) == [
-        "whether nobody can read the keys is known to root only; run this as root"
-    ]
+    assert unreadable(file, NOBODY.pw_uid) == ["only root can check which keys nobody can read; run this as root"]
 
 
 @as_root
 def test_T22_a_user_that_the_system_knows_no_more(place: Path) -> None:
-    assert unreadable(written(place), 77777) == ["what 77777 can read is not known: nobody can become this user here"]
+    assert unreadable(written(place), 77777) == [
+        "cannot check what 77777 can read: this process cannot become that user"
+    ]
 
 
 # --- the command -------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ def test_ID_is_told_but_nobody_says_whether_it_is_believed(checking: Checking, s
     checking.service("imap", backend.address, identity="id")
     status, text = checking.text()
     assert status == 0
-    assert row(text, "identity").startswith("id: told; ")
+    assert row(text, "identity").startswith("id: sent; ")
     assert b'"x-originating-ip" "127.0.0.1"' in backend.connection().heard
     assert checking.json()[1]["backends"][0]["identity"] == {"mode": "id", "accepted": None}
 
@@ -598,7 +598,7 @@ def test_T17_a_service_that_may_relay_needs_no_login(checking: Checking, serve: 
     checking.services.append(f"{service}[backend:server]\naddress = {address}\nallow_relay = yes")
     status, text = checking.text()
     assert status == 0
-    assert row(text, "login") == "not offered, and not needed: EHLO offers no AUTH"
+    assert row(text, "login") == "not offered, not needed: EHLO offers no AUTH"
 
 
 def test_T17_who_does_not_say_is_not_accused(checking: Checking, serve: Serve) -> None:
@@ -687,7 +687,7 @@ def test_T18_a_lazy_listener_is_shown_as_its_clients_see_it(checking: Checking, 
         [{"listeners": ["127.0.0.1:0"], "greeting": "+OK gw.example.test ready", "capabilities": ["STLS"]}],
     ]
     text = checking.text()[1]
-    assert row(text, "lazy").startswith("on 127.0.0.1:0: the gateway greets by itself")
+    assert row(text, "lazy").startswith("on 127.0.0.1:0: the gateway sends its own greeting")
     assert row(text, "  greeting") == "220 gw.example.test ESMTP"
     assert row(text, "  before TLS") == "ENHANCEDSTATUSCODES, STARTTLS"
     assert row(text, "greeting") == "220 legacy.example.test ESMTP"

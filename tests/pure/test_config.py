@@ -422,7 +422,7 @@ WITHOUT_TLS = "is only for tls = starttls and tls = implicit; remove it, or set 
 SLIPS = {
     "hostname with an underscore": (
         file(gateway="hostname = my_host"),
-        '[gateway] hostname: "my_host", is not a host name; write a fully qualified one, like mail.example.org',
+        '[gateway] hostname: "my_host" is not a host name; write a fully qualified one, like mail.example.org',
     ),
     "hostname that is an address": (
         file(gateway="hostname = 10.0.0.1"),
