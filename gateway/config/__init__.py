@@ -23,7 +23,7 @@ def load(
     path: str | Path,
     protocols: Mapping[str, Traits],
     loaded: Collection[Path] = (),
-    cure: str = "name a file that the gateway may read when it starts",
+    cure: str = "the gateway must be able to read this file when it starts",
 ) -> Configuration:
     """Read the file and look whether the files that it names can be read.
 
