@@ -24,10 +24,10 @@ from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
 from ..wire.listener import BindError, Listener, bind
 from ..wire.tls.certificates import CertificateError
+from ..wire.tls.connector import TLSConnector
 from ..wire.tls.half import TLSHalf
 from ..wire.tls.renewal import Renewal
 from ..wire.tls.server import ServerTLS
-from ..wire.tls.towards import Towards
 from .plan import Opening, moves, openings, terms_at
 
 Accept = Callable[[Entrance, socket.socket, Any], None]
@@ -105,7 +105,7 @@ class Reachable:
 
     values: Backend
     dialer: Dialer
-    towards: Towards | None
+    towards: TLSConnector | None
     """TLS towards it."""
     watch: RelayWatch | None
     """Over a backend that may relay for strangers."""
@@ -192,7 +192,7 @@ class Assembler:
         if was is not None and _alike(before, configuration) and (was.towards is None or was.towards.is_current()):
             return was
         with _told(f"[backend:{values.name}]"):
-            towards = Towards(values) if values.tls != "none" else None
+            towards = TLSConnector(values) if values.tls != "none" else None
         earlier = next((one for one in _all(before) if one.values.name == values.name), None)
         health = None if earlier is None else earlier.dialer.health
         dialer = Dialer(self._reactor(), values.addresses, configuration.timeouts.connect, health)
@@ -202,7 +202,7 @@ class Assembler:
         return Reachable(values, dialer, towards, watch, set() if was is None else was.said)
 
     def _watch(
-        self, values: Backend, configuration: Configuration, towards: Towards | None, before: Assembly | None
+        self, values: Backend, configuration: Configuration, towards: TLSConnector | None, before: Assembly | None
     ) -> RelayWatch | None:
         protocols = [service.protocol for service in configuration.services if service.backend == values]
         dialects = [DIALECTS[protocol] for protocol in protocols if is_watched(DIALECTS[protocol], values)]

@@ -20,7 +20,7 @@ from .probe import command as probe
 from .report import Paint, in_json, in_words
 
 if TYPE_CHECKING:
-    from ..wire.tls.towards import Towards
+    from ..wire.tls.connector import TLSConnector
     from .certificates import Served
 
 Row = tuple[str, ...]
@@ -39,7 +39,7 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
         configuration = load(file, DIALECTS)
         certificates = served(configuration)
         findings = look(configuration, locate(file), live)
-        towards = _usable(file, configuration, certificates, [one.of(file) for one in findings if one.fatal])
+        connectors = _usable(file, configuration, certificates, [one.of(file) for one in findings if one.fatal])
     except ConfigurationError as wrong:
         if as_json:
             _say(in_json(file, None, wrong.problems, ()))
@@ -63,7 +63,7 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
         return 0
     from .live import look as look_at_backends
 
-    reports = look_at_backends(configuration, towards)
+    reports = look_at_backends(configuration, connectors)
     if as_json:
         _say(in_json(file, configuration.hostname, (), reports))
     else:
@@ -90,24 +90,23 @@ def _say(*lines: str) -> None:
 
 def _usable(
     file: str, configuration: Configuration, certificates: Sequence[Served], problems: list[str]
-) -> dict[Backend, Towards]:
-    """TLS towards the backends that have it.  Raises ConfigurationError for what TLS can make nothing of, and with
-    these problems, if there are any."""
+) -> dict[Backend, TLSConnector]:
+    """The backends with TLS.  Raises ConfigurationError with `problems` and those of certificates, keys and issuers."""
+    from ..wire.tls.connector import TLSConnector
     from ..wire.tls.context import CertificateError
-    from ..wire.tls.towards import Towards
     from .certificates import complaints
 
     problems += [one.of(file) for one in complaints(configuration, certificates, locate(file))]
-    towards = {}
+    connectors = {}
     for backend in dict.fromkeys(service.backend for service in configuration.services):
         try:
             if backend.tls != "none":
-                towards[backend] = Towards(backend)
+                connectors[backend] = TLSConnector(backend)
         except CertificateError as wrong:
             problems.append(f"{file}: [backend:{backend.name}] {wrong}")
     if problems:
         raise ConfigurationError(problems)
-    return towards
+    return connectors
 
 
 def _paint() -> Paint:

@@ -21,8 +21,8 @@ from ..protocol.vocabulary import Secured
 from ..sessions.agreed import hands_in, terms_of_errands
 from ..sessions.errand import Errand
 from ..wire.dialer import Dialer
+from ..wire.tls.connector import TLSConnector
 from ..wire.tls.half import TLSHalf
-from ..wire.tls.towards import Towards
 from ..wire.tls.verify import PeerCertificate, peer_certificate
 from .names import Names
 from .report import Certificate, Lazy, Login, Problem, Relay, Report, Sending, shown
@@ -73,21 +73,23 @@ Look = tuple[Backend, str, Address]
 class Inspection:
     """Looks at all backends of a configuration; `done` is called once, with the reports in the file's order.
 
-    `towards` holds the TLS of those backends that have it.
+    `connectors`: of the backends that have TLS.
     """
 
     def __init__(
         self,
         reactor: Any,
         configuration: Configuration,
-        towards: dict[Backend, Towards],
+        connectors: dict[Backend, TLSConnector],
         done: Callable[[list[Report]], object],
     ) -> None:
         self._reactor = reactor
         self._done = done
         looks = dict.fromkeys(_looks(configuration))
         self._reports: dict[Look, Report | None] = dict.fromkeys(looks)
-        self._under_way = [_Looking(reactor, configuration, look, towards.get(look[0]), self._looked) for look in looks]
+        self._under_way = [
+            _Looking(reactor, configuration, look, connectors.get(look[0]), self._looked) for look in looks
+        ]
 
     def start(self) -> None:
         for looking in self._under_way:
@@ -116,7 +118,7 @@ class _Looking:
         reactor: Any,
         configuration: Configuration,
         look: Look,
-        towards: Towards | None,
+        connector: TLSConnector | None,
         done: Callable[[Look, Report], object],
     ) -> None:
         backend, protocol, address = look
@@ -130,7 +132,7 @@ class _Looking:
         self._timeouts = configuration.timeouts
         self._terms = terms_of_errands(configuration.hostname, backend, "check")
         self._dialer = Dialer(reactor, (address,), configuration.timeouts.connect)
-        self._towards = towards
+        self._connector = connector
         self._done = done
         self._connections: list[Any] = []
         self._errand: Errand | None = None
@@ -199,8 +201,8 @@ class _Looking:
         return self._errand.ends
 
     def _connect_tls(self, host: str) -> TLSHalf:
-        assert self._towards is not None
-        self._connections.append(self._towards.connection(host))
+        assert self._connector is not None
+        self._connections.append(self._connector.connection(host))
         return TLSHalf(self._connections[-1])
 
     def _surveyed(self, errand: Errand) -> None:
@@ -386,7 +388,7 @@ def _names(listed: Sequence[bytes] | None) -> tuple[str, ...] | None:
     return None if listed is None else tuple(map(shown, listed))
 
 
-def look(configuration: Configuration, towards: dict[Backend, Towards]) -> list[Report]:
+def look(configuration: Configuration, connectors: dict[Backend, TLSConnector]) -> list[Report]:
     """The reports of all backends; raises KeyboardInterrupt if it is broken off."""
     from twisted.internet import reactor as installed
 
@@ -399,7 +401,7 @@ def look(configuration: Configuration, towards: dict[Backend, Towards]) -> list[
         reactor.stop()
 
     reactor.installNameResolver(Names(reactor))
-    reactor.callWhenRunning(Inspection(reactor, configuration, towards, done).start)
+    reactor.callWhenRunning(Inspection(reactor, configuration, connectors, done).start)
     reactor.run()
     if found is None:
         raise KeyboardInterrupt

@@ -23,9 +23,9 @@ from gateway.telemetry.catalogue import event as row
 from gateway.telemetry.events import FORMATS, Events
 from gateway.telemetry.kinds import Blame
 from gateway.wire.dialer import Dialer
+from gateway.wire.tls.connector import TLSConnector
 from gateway.wire.tls.context import ENABLE_PARTIAL_WRITE
 from gateway.wire.tls.half import TLSHalf
-from gateway.wire.tls.towards import Towards
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
 from tests.memory.tls_peer import Authority, Peer
 from tests.pure.playbook import terms
@@ -250,7 +250,7 @@ class Meeting:
             dialer=cast(Dialer, self.dialer),
             accept_tls=self._accept_tls,
             events=Events(self._take, FORMATS["json"]),
-            connect_tls=Towards(backend) if backend and backend.tls != "none" else None,
+            connect_tls=TLSConnector(backend) if backend and backend.tls != "none" else None,
         )
 
     def _take(self, line: str) -> None:

@@ -44,7 +44,7 @@ from gateway.sessions.errand import Errand
 from gateway.sessions.performer import ConnectTLS
 from gateway.telemetry.events import Events
 from gateway.wire.dialer import Dialer
-from gateway.wire.tls.towards import Towards
+from gateway.wire.tls.connector import TLSConnector
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
 
@@ -342,7 +342,7 @@ def test_an_errand_speaks_TLS_where_it_is_agreed_on(
     server.tls = authority
     backend = Backend("b", (), tls="implicit", certificate_name="mail.example.test", ca=ca)
     found = survey(backend)
-    sent = Sent(reactor, found.script(), server.address, connect_tls=Towards(backend))
+    sent = Sent(reactor, found.script(), server.address, connect_tls=TLSConnector(backend))
     assert sent.ended(server).key == "quit"
     assert found.greeting == server.greeting
     assert sent.errand.secured is not None
@@ -358,7 +358,7 @@ def test_a_backend_that_is_somebody_else_is_not_talked_to(
     # Without a name in the file it is the host of the address that must be certified.
     backend = Backend("b", (), tls="implicit", ca=ca)
     found = survey(backend)
-    sent = Sent(reactor, found.script(), server.address, connect_tls=Towards(backend))
+    sent = Sent(reactor, found.script(), server.address, connect_tls=TLSConnector(backend))
     trouble = sent.ended(server)
     assert (trouble.key, trouble.detail) == (
         "backend-tls-failed",
@@ -374,7 +374,7 @@ def test_a_backend_that_is_somebody_else_is_not_talked_to(
     ("Mail.example.test", "Mail.example.test"),
 ])  # fmt: skip
 def test_the_certificate_of_an_address_is_for_its_one_form(host: str, name: str) -> None:
-    assert Towards(Backend("b", (), tls="implicit"))._named(host).name == name
+    assert TLSConnector(Backend("b", (), tls="implicit"))._named(host).name == name
 
 
 # --- the watch ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""TLS towards one backend, as its section says."""
+"""TLS to one backend, with the options of its section."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .half import TLSHalf
 from .verify import BackendTLS
 
 
-class Towards:
-    """host -> the connecting half of TLS towards it, where `tls` is not `none`.
+class TLSConnector:
+    """host -> TLSHalf for a connection to it.  For backends whose `tls` is not `none`.
 
-    Raises CertificateError for what of the section cannot be used.
+    Raises CertificateError for a `ca` file that cannot be used.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -33,7 +33,7 @@ class Towards:
         return self._wanted.ca is None or looks(self._wanted.ca) == self._ca
 
     def connection(self, host: str) -> SSL.Connection:
-        """What the half is made of, for those who want to look at the backend's certificate."""
+        """OpenSSL's connection, for access to the backend's certificate."""
         return connecting(self._context, self._named(host))
 
     def _named(self, host: str) -> BackendTLS:
@@ -41,7 +41,7 @@ class Towards:
 
 
 def _canonical(host: str) -> str:
-    """A certificate names an address in its one form; a name is left as it is."""
+    """IP addresses in the form that certificates have; names unchanged."""
     try:
         return str(canonical(host.partition("%")[0]))
     except ValueError:
