@@ -23,7 +23,7 @@ from gateway.protocol.vocabulary import Secured
 from gateway.wire.leg import End, Leg
 from gateway.wire.tls.context import CertificateError, client_context, connecting
 from gateway.wire.tls.half import TLSError, TLSHalf
-from gateway.wire.tls.verify import BackendTLS, PeerCertificate, judge, peer_certificate
+from gateway.wire.tls.verify import PeerCertificate, TLSClientOptions, judge, peer_certificate
 from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.tls_peer import Peer
 
@@ -110,8 +110,8 @@ class Backends:
         path.write_bytes(content)
         return path
 
-    def wanted(self, name: str = NAME, verify: str = "yes") -> BackendTLS:
-        return BackendTLS(name, verify, self.anchors)
+    def wanted(self, name: str = NAME, verify: str = "yes") -> TLSClientOptions:
+        return TLSClientOptions(name, verify, self.anchors)
 
     def server(
         self,
@@ -152,7 +152,7 @@ class Outcome:
     sni: str | None
 
 
-def meet(server: ssl.SSLContext, wanted: BackendTLS, context: SSL.Context | None = None) -> Outcome:
+def meet(server: ssl.SSLContext, wanted: TLSClientOptions, context: SSL.Context | None = None) -> Outcome:
     """A handshake of the gateway with this backend, to its end."""
     connection = connecting(context or client_context(wanted), wanted)
     half = TLSHalf(connection)
@@ -371,18 +371,18 @@ def test_whatever_is_in_the_file_of_authorities_is_an_anchor(backends: Backends)
         ((leaf,), intermediate),
         ((leaf, intermediate), intermediate),
     ):
-        wanted = BackendTLS(NAME, ca=backends.file("anchor.pem", (anchor or sent[0]).pem()))
+        wanted = TLSClientOptions(NAME, ca=backends.file("anchor.pem", (anchor or sent[0]).pem()))
         server = backends.server(*sent)
         assert meet(server, wanted).refusal is None
         wrong = meet(server, replace(wanted, name="other.example"))
         assert wrong.refusal == f"certificate is for {NAME}, not other.example"
     expired = issue(hosts(NAME), valid=EXPIRED)
-    wanted = BackendTLS(NAME, ca=backends.file("anchor.pem", expired.pem()))
+    wanted = TLSClientOptions(NAME, ca=backends.file("anchor.pem", expired.pem()))
     assert meet(backends.server(expired), wanted).refusal == f"certificate expired on {EXPIRED[1].date()}"
 
 
 def test_the_systems_authorities_do_not_know_a_private_one(backends: Backends) -> None:
-    outcome = meet(backends.server(*by_ca(NAME)(backends)), BackendTLS(NAME))
+    outcome = meet(backends.server(*by_ca(NAME)(backends)), TLSClientOptions(NAME))
     assert outcome.refusal is not None
     assert outcome.refusal.startswith("unknown CA")
 
@@ -391,8 +391,8 @@ def test_a_given_authority_is_trusted_alone(backends: Backends, monkeypatch: pyt
     """The system's, whatever they are, count no more."""
     monkeypatch.setenv("SSL_CERT_FILE", str(backends.anchors))
     server = backends.server(*by_ca(NAME)(backends))
-    assert meet(server, BackendTLS(NAME)).refusal is None
-    wanted = BackendTLS(NAME, ca=backends.file("strange.pem", backends.strange_ca.pem()))
+    assert meet(server, TLSClientOptions(NAME)).refusal is None
+    wanted = TLSClientOptions(NAME, ca=backends.file("strange.pem", backends.strange_ca.pem()))
     assert meet(server, wanted).refusal is not None
 
 
@@ -562,7 +562,7 @@ def test_the_session_is_told_why_and_the_backend_hears_no_plaintext(
     ],
 )
 def test_the_client_hello_names_the_backend(backends: Backends, name: str, sni: str | None, said: str | None) -> None:
-    outcome = meet(backends.server(*by_ca(NAME)(backends)), BackendTLS(name, "no", sni=sni))
+    outcome = meet(backends.server(*by_ca(NAME)(backends)), TLSClientOptions(name, "no", sni=sni))
     assert outcome.refusal is None
     assert outcome.sni == said
 
@@ -614,7 +614,7 @@ def test_a_small_key_is_for_the_legacy_profile_alone(backends: Backends) -> None
 def test_an_issuer_with_a_small_key_is_for_the_legacy_profile_alone(backends: Backends) -> None:
     small = issue(ca=True, common_name="Small CA", key=small_key())
     server = backends.server(issue(hosts(NAME), small))
-    wanted = BackendTLS(NAME, ca=backends.file("small.pem", small.pem()))
+    wanted = TLSClientOptions(NAME, ca=backends.file("small.pem", small.pem()))
     assert meet(server, wanted).refusal == "an issuer's certificate has a key that is too small"
     assert meet(server, replace(wanted, profile="legacy")).refusal is None
 
@@ -624,7 +624,7 @@ def test_a_broken_hash_is_for_the_legacy_profile_alone(backends: Backends) -> No
     ca = issue(ca=True, common_name="Old CA", key=key)
     leaf = with_sha1(issue(hosts(NAME), ca), key)
     server = backends.server(leaf)
-    wanted = BackendTLS(NAME, ca=backends.file("old.pem", ca.pem()))
+    wanted = TLSClientOptions(NAME, ca=backends.file("old.pem", ca.pem()))
     assert meet(server, wanted).refusal == "certificate is signed with a broken hash (sha1WithRSAEncryption)"
     assert meet(server, replace(wanted, profile="legacy")).refusal is None
 
@@ -692,22 +692,22 @@ def without_renegotiation_info(flight: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [
-        (BackendTLS(NAME, "maybe"), "verify: 'maybe' is none of yes, no, sha256:HEX"),
-        (BackendTLS(NAME, "sha256:"), "verify: sha256: wants 64 hexadecimal digits"),
-        (BackendTLS(NAME, "sha256:" + "0" * 62), "verify: sha256: wants 64 hexadecimal digits"),
-        (BackendTLS(NAME, "sha256:" + "0" * 66), "verify: sha256: wants 64 hexadecimal digits"),
-        (BackendTLS(NAME, "sha256:" + "g" * 64), "verify: sha256: wants 64 hexadecimal digits"),
-        (BackendTLS(NAME, "sha256:" + "00 " * 32), "verify: sha256: wants 64 hexadecimal digits"),
-        (BackendTLS(""), "name: '' is neither a host name nor an IP address"),
-        (BackendTLS("two words"), "name: 'two words' is neither a host name nor an IP address"),
-        (BackendTLS("*.example.org"), "name: '*.example.org' is neither"),
-        (BackendTLS("a." * 128), "name: 'a.a."),
-        (BackendTLS("a" * 70 + "ü.example"), "name: '"),
-        (BackendTLS(NAME, "no", sni="two words"), "name: 'two words' is neither"),
-        (BackendTLS(NAME, profile="modern"), "profile: 'modern' is none of intermediate, legacy"),
+        (TLSClientOptions(NAME, "maybe"), "verify: 'maybe' is none of yes, no, sha256:HEX"),
+        (TLSClientOptions(NAME, "sha256:"), "verify: sha256: wants 64 hexadecimal digits"),
+        (TLSClientOptions(NAME, "sha256:" + "0" * 62), "verify: sha256: wants 64 hexadecimal digits"),
+        (TLSClientOptions(NAME, "sha256:" + "0" * 66), "verify: sha256: wants 64 hexadecimal digits"),
+        (TLSClientOptions(NAME, "sha256:" + "g" * 64), "verify: sha256: wants 64 hexadecimal digits"),
+        (TLSClientOptions(NAME, "sha256:" + "00 " * 32), "verify: sha256: wants 64 hexadecimal digits"),
+        (TLSClientOptions(""), "name: '' is neither a host name nor an IP address"),
+        (TLSClientOptions("two words"), "name: 'two words' is neither a host name nor an IP address"),
+        (TLSClientOptions("*.example.org"), "name: '*.example.org' is neither"),
+        (TLSClientOptions("a." * 128), "name: 'a.a."),
+        (TLSClientOptions("a" * 70 + "ü.example"), "name: '"),
+        (TLSClientOptions(NAME, "no", sni="two words"), "name: 'two words' is neither"),
+        (TLSClientOptions(NAME, profile="modern"), "profile: 'modern' is none of intermediate, legacy"),
     ],
 )
-def test_what_means_nothing_is_refused_at_the_start(wanted: BackendTLS, complaint: str) -> None:
+def test_what_means_nothing_is_refused_at_the_start(wanted: TLSClientOptions, complaint: str) -> None:
     with pytest.raises(CertificateError) as caught:
         client_context(wanted)
     assert str(caught.value).startswith(complaint)
@@ -727,7 +727,7 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named(backends: Backends) 
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(CertificateError) as caught:
-            client_context(BackendTLS(NAME, ca=path))
+            client_context(TLSClientOptions(NAME, ca=path))
         assert str(caught.value).startswith(f"{path}: ")
         assert complaint in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -736,4 +736,4 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named(backends: Backends) 
 def test_files_of_several_authorities_are_read_whole(backends: Backends) -> None:
     both = backends.file("both.pem", backends.strange_ca.pem() + backends.ca.pem())
     for make in (by_ca(NAME), of_a_strange_ca):
-        assert meet(backends.server(*make(backends)), BackendTLS(NAME, ca=both)).refusal is None
+        assert meet(backends.server(*make(backends)), TLSClientOptions(NAME, ca=both)).refusal is None

@@ -25,7 +25,7 @@ from gateway.config.values import Pair
 from gateway.wire.tls.certificates import CertificateError, inspect, load, load_authorities
 from gateway.wire.tls.context import client_context
 from gateway.wire.tls.formats import what_is
-from gateway.wire.tls.verify import BackendTLS
+from gateway.wire.tls.verify import TLSClientOptions
 from tests.memory.test_certificate_trials import Issuer, errors, p256, written
 from tests.process.programs import need
 
@@ -434,7 +434,7 @@ def test_T16_files_of_CAs_are_named_too(plain: Pair) -> None:
     with pytest.raises(CertificateError, match="it is a certificate in DER form; convert it: openssl x509") as caught:
         load_authorities(spoilt)
     with pytest.raises(CertificateError, match="it is a certificate in DER form; convert it: openssl x509"):
-        client_context(BackendTLS("mail.example.test", ca=spoilt))
+        client_context(TLSClientOptions("mail.example.test", ca=spoilt))
     better = obeyed(str(caught.value), spoilt.parent)
     assert len(load_authorities(better).certificates) == 1
-    assert client_context(BackendTLS("mail.example.test", ca=better))
+    assert client_context(TLSClientOptions("mail.example.test", ca=better))

@@ -11,7 +11,7 @@ from ...config.values import Backend
 from .context import client_context, connecting
 from .files import looks
 from .half import TLSHalf
-from .verify import BackendTLS
+from .verify import TLSClientOptions
 
 
 class TLSConnector:
@@ -21,7 +21,7 @@ class TLSConnector:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._wanted = BackendTLS(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
+        self._wanted = TLSClientOptions(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
         self._ca = () if backend.ca is None else looks(backend.ca)
         self._context = client_context(self._named("localhost"))
 
@@ -36,7 +36,7 @@ class TLSConnector:
         """OpenSSL's connection, for access to the backend's certificate."""
         return connecting(self._context, self._named(host))
 
-    def _named(self, host: str) -> BackendTLS:
+    def _named(self, host: str) -> TLSClientOptions:
         return self._wanted if self._wanted.name else replace(self._wanted, name=_canonical(host))
 
 

@@ -11,7 +11,7 @@ from OpenSSL import SSL, crypto
 from . import files
 from .files import CertificateError as CertificateError
 from .private import set_groups
-from .verify import BackendTLS, check_for, judge, server_name
+from .verify import TLSClientOptions, check_for, judge, server_name
 
 CIPHERS: Final = b":".join(
     (
@@ -133,7 +133,7 @@ def accepting(context: SSL.Context) -> SSL.Connection:
     return connection
 
 
-def client_context(wanted: BackendTLS) -> SSL.Context:
+def client_context(wanted: TLSClientOptions) -> SSL.Context:
     """A context for connections to one backend and to no other; make it once and keep it there.
 
     Raises CertificateError, also for what `connecting` would stumble over.
@@ -165,7 +165,7 @@ def client_context(wanted: BackendTLS) -> SSL.Context:
     return context
 
 
-def connecting(context: SSL.Context, wanted: BackendTLS) -> SSL.Connection:
+def connecting(context: SSL.Context, wanted: TLSClientOptions) -> SSL.Connection:
     """A connection in memory that is about to say a ClientHello, and verifies what it gets.
 
     `context` comes from `client_context`, for a value that differs from this one in its names at most.

@@ -46,7 +46,7 @@ _HASH_TOO_WEAK: Final = 68
 
 
 @dataclass(frozen=True, slots=True)
-class BackendTLS:
+class TLSClientOptions:
     """How TLS towards one backend is done; all of it comes from the file, nothing from what the backend says or
     from DNS (RFC 7817 3)."""
 
@@ -119,7 +119,7 @@ class Anything:
         return None
 
 
-def check_for(wanted: BackendTLS) -> Check:
+def check_for(wanted: TLSClientOptions) -> Check:
     """What this backend's certificate must pass.
 
     Raises ValueError, with one line of text, for a `verify` or names that mean nothing.
@@ -134,7 +134,7 @@ def check_for(wanted: BackendTLS) -> Check:
     raise ValueError(f"verify: {wanted.verify!r} is none of yes, no, sha256:HEX")
 
 
-def server_name(wanted: BackendTLS) -> bytes | None:
+def server_name(wanted: TLSClientOptions) -> bytes | None:
     """What the ClientHello says, or None: an IP address is never said (RFC 6066 3).  Raises ValueError."""
     text = wanted.name if wanted.sni is None else wanted.sni
     identifier = _identifier(text) if text else None
