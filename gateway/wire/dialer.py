@@ -116,7 +116,7 @@ def _target(address: Address) -> Target:
 
 
 @implementer(IReadWriteDescriptor)
-class Knock:
+class PendingConnect:
     """One connect(2) under way; `answered` gets its socket and errno, 0 for success, from the reactor."""
 
     def __init__(self, reactor: Reactor, sock: socket.socket, answered: Callable[[socket.socket, int], None]) -> None:
@@ -213,7 +213,7 @@ class Attempt:
         self._done = done
         self._failed = failed
         self._complaints: list[str] = []
-        self._knock: Knock | None = None
+        self._pending: PendingConnect | None = None
         self._timer: Delayed | None = None
         self._step = 0
         """Tells an answer that we wait for from one that comes too late."""
@@ -260,9 +260,9 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._knock is not None:
-            self._knock.give_up()
-            self._knock = None
+        if self._pending is not None:
+            self._pending.give_up()
+            self._pending = None
 
     def _next(self) -> None:
         """Go through what is left until something is under way."""
@@ -332,7 +332,7 @@ class Attempt:
         self._wait(f"{place.text}: no answer in time (ETIMEDOUT)", place)
 
         def answered(sock: socket.socket, number: int) -> None:
-            self._knock = None
+            self._pending = None
             self._stop()
             if number:
                 self._complain(place, OSError(number, os.strerror(number)))
@@ -341,7 +341,7 @@ class Attempt:
                 self._place = place
                 self._succeed(sock)
 
-        self._knock = Knock(self._reactor, sock, answered)
+        self._pending = PendingConnect(self._reactor, sock, answered)
         return True
 
     def _complain(self, place: Place, error: Exception) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from zope.interface.verify import verifyClass
 
 from gateway.config.values import Address, SystemdAddress, TCPAddress, UnixAddress
-from gateway.wire.dialer import Attempt, Dialer, Knock
+from gateway.wire.dialer import Attempt, Dialer, PendingConnect
 from tests.memory.stepping import SteppedReactor, is_prepared
 
 
@@ -124,7 +124,7 @@ class Deaf:
 
 
 def test_a_knock_is_what_a_reactor_writes() -> None:
-    assert verifyClass(IReadWriteDescriptor, Knock)
+    assert verifyClass(IReadWriteDescriptor, PendingConnect)
 
 
 def test_tcp_is_dialled(caller: Caller, server: socket.socket) -> None:
@@ -271,7 +271,7 @@ def test_cancelling_after_the_answer_changes_nothing(caller: Caller, server: soc
 def test_an_event_of_another_socket_is_not_taken_for_an_answer(reactor: SteppedReactor, server: socket.socket) -> None:
     answers: list[int] = []
     with socket.socket() as sock:
-        knock = Knock(reactor, sock, lambda sock, number: answers.append(number))
+        knock = PendingConnect(reactor, sock, lambda sock, number: answers.append(number))
         knock.doWrite()
         assert answers == []
         assert reactor.writers
