@@ -57,20 +57,20 @@ class RelayWatch:
     ) -> None:
         """`known`: what an earlier watch found out; it holds until the address has been asked again."""
         assert is_watched(dialect, backend)
-        self._posts = {
-            address: _Post(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
+        self._addresses = {
+            address: _AddressWatch(reactor, address, backend, dialect, hostname, timeouts, connect_tls, events, jitter)
             for address in backend.addresses
         }
-        for address, post in self._posts.items():
-            post.verdict = known.get(address)
+        for address, watch in self._addresses.items():
+            watch.verdict = known.get(address)
 
     def start(self) -> None:
-        for post in self._posts.values():
-            post.ask()
+        for watch in self._addresses.values():
+            watch.ask()
 
     def stop(self) -> None:
-        for post in self._posts.values():
-            post.leave()
+        for watch in self._addresses.values():
+            watch.leave()
 
     def permits(self, address: Address) -> bool:
         """Whether that one of its addresses has been asked, and would not relay."""
@@ -79,7 +79,7 @@ class RelayWatch:
     @property
     def verdicts(self) -> dict[Address, Verdict | None]:
         """By address; None for one that has not answered yet."""
-        return {address: post.verdict for address, post in self._posts.items()}
+        return {address: watch.verdict for address, watch in self._addresses.items()}
 
     @property
     def reason(self) -> str:
@@ -90,7 +90,7 @@ class RelayWatch:
         return "" if any(verdicts) else "relay-unknown"
 
 
-class _Post:
+class _AddressWatch:
     """One address, asked again and again."""
 
     def __init__(
