@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration, SystemdAddress
-from ..guard.memory import Room
+from ..guard.memory import MemoryTrimmer
 from ..telemetry.events import FORMATS, Events
 from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch
@@ -93,7 +93,7 @@ class Gateway(Service):
         super().startService()
         self._duties = [
             Every(self._reactor, TICK, self._summary.tick),
-            Every(self._reactor, TICK, Room(lambda: len(self.crowd.sessions)).tidy),
+            Every(self._reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),
         ]

@@ -19,7 +19,7 @@ def _trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-class Room:
+class MemoryTrimmer:
     """What a crowd of sessions needed, and is gone when they are.
 
     malloc keeps free pages for ever that lie between used ones: a process that once had 5,000 sessions would have
@@ -33,7 +33,7 @@ class Room:
         self._left = 0
         """Calls until it is to be done again."""
 
-    def tidy(self) -> None:
+    def trim(self) -> None:
         """To be called every ten seconds; takes a few milliseconds after a crowd, and nothing otherwise."""
         now = self._sessions()
         if self._most - now >= CROWD:
