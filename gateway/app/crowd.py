@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from ..config.values import Limits as Values
 from ..dialects.conversation import REFUSED
-from ..guard.limits import Limits, Refusal, Stay, affordable, client_key, matters
+from ..guard.limits import Limits, Refusal, Admission, affordable, client_key, matters
 from ..protocol.proxyprotocol import canonical
 from ..sessions.session import Entrance, Session
 from ..telemetry.summary import Teller
@@ -64,7 +64,7 @@ class Crowd:
             self._events.emit(REFUSED, service=entrance.service, client=client, limit=refusal.value)
             _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.busy(entrance.terms.hostname))
             return
-        stay = Stay(self.limits, key)
+        stay = Admission(self.limits, key)
         try:
             session = Session(self._reactor, entrance, sock, client, partial(self._over, stay), stay)
         except BaseException:
@@ -77,7 +77,7 @@ class Crowd:
             session.abort()
             raise
 
-    def _over(self, stay: Stay, session: Session) -> None:
+    def _over(self, stay: Admission, session: Session) -> None:
         stay.left()
         self.sessions.discard(session)
         if not self.sessions:

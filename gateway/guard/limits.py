@@ -285,7 +285,7 @@ class OwnLedger:
             del self._open[client]
 
 
-class Stay:
+class Admission:
     """One session that was admitted, until it has `left`: whose it is, and what it may."""
 
     __slots__ = ("_client", "_limits")

@@ -15,7 +15,7 @@ from typing import Any
 from ..config.values import Network, Timeouts
 from ..dialects.base import Dialect, Identity, Policy, Terms
 from ..dialects.conversation import turned_away
-from ..guard.limits import Stay
+from ..guard.limits import Admission
 from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
@@ -141,7 +141,7 @@ class Session(Performer):
         sock: Any,
         client: str,
         closed: Callable[[Session], None],
-        stay: Stay | None = None,
+        stay: Admission | None = None,
     ) -> None:
         """Without a `stay` there are no limits; it is the caller's to end."""
         self._entrance = entrance

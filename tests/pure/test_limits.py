@@ -17,11 +17,11 @@ from gateway.guard.limits import (
     REMEMBERED,
     RESERVE,
     SLICES,
+    Admission,
     Client,
     Limits,
     OwnLedger,
     Refusal,
-    Stay,
     affordable,
     client_key,
     matters,
@@ -272,7 +272,7 @@ def test_a_move_to_where_one_is_is_none() -> None:
 def test_a_stay_is_of_whom_it_turned_out_to_be() -> None:
     gate = Gate(Options(sessions_per_client=1, auth_failures_per_minute=1))
     assert gate.admit(NOBODY) is gate.admit(NOBODY) is None
-    first, second = Stay(gate, NOBODY), Stay(gate, NOBODY)
+    first, second = Admission(gate, NOBODY), Admission(gate, NOBODY)
     first.rejected()
     assert first.may_log_in()  # nobody is nobody
     assert first.moved("::ffff:192.0.2.1") == ""
