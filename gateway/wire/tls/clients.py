@@ -29,7 +29,7 @@ _OBJECTIONS: Final = {
 """By X509_V_ERR_*, those that administrators meet."""
 
 
-class Visit:
+class ClientVerification:
     """The app data of an accepting connection."""
 
     __slots__ = ("_contexts", "judged", "objection", "tolerant")
@@ -57,30 +57,32 @@ def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, dept
     It must not raise: pyOpenSSL would keep the exception, and raise it in another connection of the context that
     this one had before its SNI was known.
     """
-    visit = connection.get_app_data()
-    if not isinstance(visit, Visit):
+    verification = connection.get_app_data()
+    if not isinstance(verification, ClientVerification):
         return False
-    if not passed and visit.objection is None:
-        visit.objection = f"client certificate: {_OBJECTIONS.get(error, f'X509 error {error}')} ({_whose(certificate)})"
-    visit.judged = visit.judged or depth == 0
-    return visit.tolerant or bool(passed)
+    if not passed and verification.objection is None:
+        verification.objection = (
+            f"client certificate: {_OBJECTIONS.get(error, f'X509 error {error}')} ({_whose(certificate)})"
+        )
+    verification.judged = verification.judged or depth == 0
+    return verification.tolerant or bool(passed)
 
 
 def presented(connection: SSL.Connection) -> ClientCertificate | None:
     """The client's certificate after the handshake; None if there is none, or this is no accepting end."""
-    visit = connection.get_app_data()
-    if not isinstance(visit, Visit) or not visit.judged:
+    verification = connection.get_app_data()
+    if not isinstance(verification, ClientVerification) or not verification.judged:
         return None
     certificate = connection.get_peer_certificate()
     if certificate is None:
         return None
-    return ClientCertificate(verified=visit.objection is None, common_name=_common_name(certificate))
+    return ClientCertificate(verified=verification.objection is None, common_name=_common_name(certificate))
 
 
 def refusal(connection: SSL.Connection) -> str | None:
     """Why this connection's client was refused, if it was for its certificate."""
-    visit = connection.get_app_data()
-    return visit.refusal if isinstance(visit, Visit) else None
+    verification = connection.get_app_data()
+    return verification.refusal if isinstance(verification, ClientVerification) else None
 
 
 def _common_name(certificate: crypto.X509) -> str | None:

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 from ...config.values import TLS, Pair
 from .certificates import Authorities, Certified, TooWeak, install, prove, trust
 from .chain import plain
-from .clients import MODES, Visit, judge
+from .clients import MODES, ClientVerification, judge
 from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
 from .half import TLSHalf
 
@@ -95,7 +95,7 @@ class ServerTLS:
         if self._worn.legacy is not None and client and self._admits(client):
             contexts = self._worn.legacy
         connection = accepting(contexts.first)
-        connection.set_app_data(Visit(contexts, self.values.client_certificate != "require"))
+        connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require"))
         return TLSHalf(connection)
 
     def _admits(self, client: str) -> bool:
