@@ -1,4 +1,4 @@
-"""The configuration: one INI file in, frozen values out, every mistake in it told at once."""
+"""The configuration file: read once, into frozen values, or all its mistakes at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def state_directory() -> Path | None:
 
 
 def locate(path: str | Path) -> Places:
-    """Where everything in the file stands.  Raises ConfigurationError for a file that cannot be read."""
+    """The line numbers in the file.  Raises ConfigurationError for a file that cannot be read."""
     return located(_text(path))
 
 
@@ -68,10 +68,10 @@ def _complaint(path: Path, cure: str) -> str | None:
 
 
 def _is_local(host: str) -> bool:
-    """Whether this machine has the address, or goes by the name; no resolver is asked."""
+    """Whether this machine has the address or the name.  Does not use DNS."""
     if _can_be(host):
-        # With ip_nonlocal_bind, as failover clusters set it, the kernel lets everybody be anybody: then who knows.
-        # These are addresses that no machine has: the discard prefix (RFC 6666) and class E (RFC 1112 4).
+        # With ip_nonlocal_bind (failover clusters) the kernel lets us bind every address: then we cannot know.
+        # No machine has these two: the discard prefix (RFC 6666) and class E (RFC 1112 4).
         return not _can_be("100::1" if ":" in host else "240.0.0.1")
     return host.lower() == socket.gethostname().lower()
 
@@ -82,6 +82,6 @@ def _can_be(host: str) -> bool:
         family, kind, protocol, _, place = found[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.bind(place)
-    except OSError:  # gaierror is one: not an address
+    except OSError:  # includes gaierror: not an address
         return False
     return True

@@ -1,4 +1,4 @@
-"""Which addresses meet: two listeners that want the same one, a backend that is the gateway itself."""
+"""Conflicts between addresses: two listeners at one address, a backend that is the gateway itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOCALHOST: frozenset[IPAddress | str] = frozenset({ipaddress.IPv4Address("127.0
 
 
 def collide(one: Address, other: Address) -> bool:
-    """Whether the kernel would refuse to let us listen on both."""
+    """Whether the kernel would refuse to listen on both."""
     match one, other:
         case TCPAddress(host, port), TCPAddress(rival, rival_port):
             return port == rival_port != 0 and not _family(host).isdisjoint(_family(rival)) and _overlap(host, rival)
@@ -23,9 +23,8 @@ def collide(one: Address, other: Address) -> bool:
 def leads_to(backend: Address, listener: Address, is_local: Callable[[str], bool]) -> bool:
     """Whether a connection to `backend` would be accepted by `listener`.
 
-    No resolver is asked: a name is known where it is `localhost`, the listener's own, or where `is_local` knows it.
-    What cannot be seen from here: a socket of systemd's, a port of the kernel's choice, symbolic links, two gateways
-    that point at each other.
+    Does not use DNS: it knows the names `localhost`, the listener's own, and those of `is_local`.  It cannot find
+    sockets of systemd, ports that the kernel chooses, symbolic links, and two gateways that point at each other.
     """
     match backend, listener:
         case UnixAddress(path), UnixAddress(own):
@@ -41,7 +40,7 @@ def _overlap(host: str | None, rival: str | None) -> bool:
 
 
 def _family(host: str | None) -> set[int]:
-    """The address families that a listener's host may stand for; a name may be in either."""
+    """The address families of a listener's host.  A name may have both."""
     try:
         return {4, 6} if host is None else {ipaddress.ip_address(host).version}
     except ValueError:
@@ -49,12 +48,12 @@ def _family(host: str | None) -> set[int]:
 
 
 def _plain(path: str) -> str:
-    # normpath keeps two slashes at the beginning, which mean nothing on the systems that we know.
+    # normpath keeps two slashes at the beginning; on Linux they mean one.
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _places(host: str) -> frozenset[IPAddress | str]:
-    """Where connections to this host go, as far as its text tells: addresses, or just the name."""
+    """The destinations of connections to this host: addresses, or only the name."""
     if host.lower() == "localhost":
         return _LOCALHOST
     try:
@@ -62,13 +61,13 @@ def _places(host: str) -> frozenset[IPAddress | str]:
     except ValueError:
         return frozenset({host.lower()})
     if address.is_unspecified:
-        # The kernel takes "any address" as a destination for the loopback address of its family.
+        # A connection to 0.0.0.0 or :: goes to the loopback address.
         return frozenset(place for place in _LOCALHOST if _version(place) == address.version)
     return frozenset({address})
 
 
 def _accepts(host: str | None, place: IPAddress | str, is_local: Callable[[str], bool]) -> bool:
-    """Whether who listens on `host` (None: everywhere) gets what is sent to `place`."""
+    """Whether a listener on `host` (None: all addresses) accepts connections to `place`."""
     if host is None:
         return _is_ours(place, is_local)
     try:
@@ -76,7 +75,7 @@ def _accepts(host: str | None, place: IPAddress | str, is_local: Callable[[str],
     except ValueError:
         return place in _places(host)
     if address.is_unspecified:
-        # A listener on [::] takes no IPv4 (listener.py); a name may be in either family.
+        # A listener on [::] accepts no IPv4 (listener.py).  A name may have both families.
         return _version(place) in (None, address.version) and _is_ours(place, is_local)
     return place == address
 

@@ -1,4 +1,4 @@
-"""What can be wrong before the gateway runs: the operator's file, and the machine that it starts on."""
+"""Errors before the gateway runs: in the configuration file, or on the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class ConfigurationError(Exception):
-    """The configuration file cannot be used; `problems` holds one line for each mistake in it."""
+    """The configuration file cannot be used.  `problems` has one line for each mistake."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -14,4 +14,4 @@ class ConfigurationError(Exception):
 
 
 class StartError(Exception):
-    """The gateway cannot start on this machine; the text is the one line that the operator gets to see."""
+    """The gateway cannot start on this machine.  The text is one line for the administrator."""

@@ -1,4 +1,4 @@
-"""How one value is written: text in, value out, or a ValueError that says what is wrong and what would be right."""
+"""Parsers for single values.  The text of a ValueError says what is wrong and what to write."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Grammar = Callable[[str], T]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(ms|s|min|h)")
-# A day: longer than any timer of a mail protocol, and far below what a reactor's heap of deadlines can hold.
+# A day: longer than every timer of a mail protocol.
 _LONGEST = 86400.0
-# RFC 1123 2.1: letters, digits and inner hyphens, 63 octets a label; the underscore is no part of a host name, but
-# of many names that resolvers of container networks answer.
+# RFC 1123 2.1: letters, digits and inner hyphens, up to 63 octets.  The loose form allows the underscore, which is
+# common in names of container networks.
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?(\[[^\]/]*\]|[^/:]*)(?::([0-9]+))?(?:/.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PIN = re.compile(r"sha256:((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.ASCII | re.IGNORECASE)
-# sockaddr_un.sun_path holds 108 octets with its NUL.
+# sockaddr_un.sun_path has 108 octets with its NUL.
 _LONGEST_PATH = 107
 
 
 def quoted(text: str) -> str:
-    """Text of the file as a message can show it: on one line, in ASCII, not longer than a line."""
+    """Text of the file for a message: one line, ASCII, at most 60 characters."""
     return json.dumps(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -41,7 +41,7 @@ def any_of(names: Collection[str]) -> str:
 
 
 def meant(name: str, known: Collection[str]) -> str | None:
-    """The known name that somebody who wrote `name` probably had in mind."""
+    """The known name that is most similar to `name`, or None."""
     return next(iter(difflib.get_close_matches(name, known, 1, 0.6)), None)
 
 
@@ -76,7 +76,7 @@ def count(least: int, most: int) -> Grammar[int]:
 
 
 def duration(least: float) -> Grammar[float]:
-    """Seconds; `least` is the shortest that makes sense."""
+    """In seconds.  `least` is the minimum."""
 
     def grammar(text: str) -> float:
         match = _DURATION.fullmatch(text)
@@ -114,16 +114,16 @@ def prefixes(text: str) -> tuple[int, int]:
 
 
 def host_name(text: str) -> str:
-    """A host name after RFC 1123 2.1, as the gateway may say it of itself."""
+    """A host name (RFC 1123 2.1), for the gateway itself."""
     if not _is_host(text, _LABEL):
         raise ValueError(f"{quoted(text)} is not a host name; write a fully qualified one, like mail.example.org")
     return text
 
 
 def canonical(text: str) -> IPAddress:
-    """An IP address as allow-lists compare it: never IPv4-mapped, a zone only where it tells two hosts apart.
+    """An IP address for comparison: never IPv4-mapped, with a zone only if it is link-local.
 
-    Raises ValueError for text that is no IP address.
+    Raises ValueError for other text.
     """
     match ipaddress.ip_address(text):
         case ipaddress.IPv6Address(ipv4_mapped=ipaddress.IPv4Address() as address):
@@ -135,9 +135,9 @@ def canonical(text: str) -> IPAddress:
 
 
 def certificate_name(text: str) -> str:
-    """What a backend's certificate must be for: one DNS name, or one IP address without brackets."""
+    """The name in a backend's certificate: a DNS name, or an IP address without brackets."""
     try:
-        # No certificate holds a zone.
+        # No certificate has a zone.
         return str(canonical(text.partition("%")[0]))
     except ValueError:
         pass
@@ -149,7 +149,7 @@ def certificate_name(text: str) -> str:
 
 
 def verification(text: str) -> str:
-    """`yes`, `no`, or the SHA-256 digest of the leaf certificate, as openssl prints it or without colons."""
+    """`yes`, `no`, or the SHA-256 digest of the leaf certificate, with or without colons."""
     if text in ("yes", "no"):
         return text
     if match := _PIN.fullmatch(text):
@@ -163,7 +163,7 @@ def verification(text: str) -> str:
 
 
 def network(text: str) -> Network:
-    """A network like 10.0.0.0/8, or one address; what is IPv4-mapped is IPv4."""
+    """A network like 10.0.0.0/8, or one address.  IPv4-mapped becomes IPv4."""
     host, slash, bits = text.partition("/")
     try:
         address = ipaddress.ip_address(host)
@@ -177,7 +177,7 @@ def network(text: str) -> Network:
     if slash and not (re.fullmatch("[0-9]{1,3}", bits) and int(bits) <= most):
         raise ValueError(f"{quoted(text)}: {quoted(bits)} is not a number of bits from 0 to {most}")
     length = int(bits) if slash else most
-    # A wider network than all IPv4-mapped addresses is one of IPv6, and holds no IPv4 address.
+    # A network with fewer than 96 bits is not IPv4-mapped, but plain IPv6.
     if length >= 96 and (same := canonical(host)).version != address.version:
         address, length = same, length - 96
     whole = ipaddress.ip_network((address, length), strict=False)
@@ -187,7 +187,7 @@ def network(text: str) -> Network:
 
 
 def several(grammar: Grammar[T]) -> Grammar[tuple[T, ...]]:
-    """A list, separated by blanks or newlines."""
+    """A list, separated by spaces or newlines."""
     return lambda text: tuple(grammar(word) for word in text.split())
 
 
@@ -201,9 +201,9 @@ def single(what: str) -> Grammar[str]:
 
 
 def listener(text: str) -> Address:
-    """Where the gateway listens: `25`, `0.0.0.0:25`, `[::]:25`, `unix:/path` or `systemd:NAME`.
+    """A listen address: `25`, `0.0.0.0:25`, `[::]:25`, `unix:/path` or `systemd:NAME`.
 
-    A bare port means all addresses; port 0 is any free one.
+    A port alone means all addresses.  Port 0 is any free port.
     """
     if re.fullmatch("[0-9]+", text):
         return TCPAddress(None, _port(text, text, 0))
@@ -213,7 +213,7 @@ def listener(text: str) -> Address:
 
 
 def destination(text: str) -> Address:
-    """Where a backend listens: `host:port` or `unix:/path`."""
+    """The address of a backend: `host:port` or `unix:/path`."""
     return _address(text, 1, "host:port, [IPv6]:port or unix:/path")
 
 
@@ -250,7 +250,7 @@ def _host(host: str, text: str, right: str) -> str:
 
 def _is_host(text: str, label: re.Pattern[str]) -> bool:
     labels = text.split(".")
-    # A last label of digits alone would be an IPv4 address that was mistyped (RFC 1123 2.1).
+    # If the last label is a number, the text is a wrong IPv4 address (RFC 1123 2.1).
     return len(text) <= 253 and all(map(label.fullmatch, labels)) and not labels[-1].isdigit()
 
 

@@ -1,4 +1,4 @@
-"""INI text as sections of options, each with its line, and everything that is wrong with its form found in one go."""
+"""INI text -> sections with options and their line numbers, and all errors of the syntax."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _TITLE = re.compile(r"\[([^\]]+)\]\s*(.*)")
 _OPTION = re.compile(r"([^\W\d][^\s=:]*)\s*[=:](.*)")
 _WORDS = re.compile(r"([A-Za-z_]+)\s+(.+)")
-# `key =` and `key = value`, but no host:port, no unix:/path and no file name that holds a sign of equality.
+# `key =` and `key = value`, but not host:port, unix:/path or a file name with an equals sign.
 _SPACED = re.compile(r"[^\W\d][^\s=:]*(?:\s+=|[=:]\s)")
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]+\]:\S*")
 _COMMENT = ("#", ";")
@@ -20,7 +20,7 @@ _COMMENT = ("#", ";")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option as it is written.  A value that goes on in further lines has them all, without their indents."""
+    """One option.  `text` has all lines of the value, without indentation."""
 
     text: str
     line: int
@@ -31,7 +31,7 @@ Options = dict[str, Option]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One section as it is written."""
+    """One section."""
 
     line: int
     options: Options = field(default_factory=dict)
@@ -42,21 +42,20 @@ Sections = dict[str, Written]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong, and where: in the first line of an option or of a section.  0 stands for the file."""
+    """A mistake and its line: the first one of an option or of a section.  0 means the whole file."""
 
     line: int
     text: str
 
     def of(self, filename: str) -> str:
-        """As the administrator sees it."""
+        """The message for the administrator."""
         return f"{filename}, line {self.line}: {self.text}" if self.line else f"{filename}: {self.text}"
 
 
 def parse(text: str, kinds: Collection[str], known: Collection[str]) -> tuple[Sections, list[Problem]]:
-    """The sections, and what is wrong with their form.
+    """The sections, and the errors of the syntax.
 
-    `kinds` are the words that a section's title may begin with, `known` are the options of all sections: what stands
-    where it cannot is told by what it was probably meant to be.
+    `kinds`: first words of section titles.  `known`: options of all sections.  Both are for better messages.
     """
     reading = _Reading(kinds, known)
     for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), 1):
@@ -72,12 +71,12 @@ class _Reading:
         self._titles: dict[str, tuple[int, dict[str, tuple[int, list[str]]]]] = {}
         self._title = ""
         self._value: list[str] | None = None
-        """The lines of the value that is being read; a list that nobody looks at where it cannot be used."""
+        """The lines of the value that is being read.  A list without a use after an error."""
         self._option = ""
         self._indent = 0
-        """Of the last line that was no further line of a value."""
+        """Of the last line that did not continue a value."""
         self._stray = False
-        """No section has begun, or one with a title that is none: its options are not looked at."""
+        """There is no section yet, or its title is wrong: ignore options."""
 
     def sections(self) -> Sections:
         return {
@@ -105,14 +104,14 @@ class _Reading:
         self.problems.append(Problem(number, text))
 
     def _go_on(self, number: int, text: str, value: list[str]) -> None:
-        """A further line of a value; or a line of its own that is indented by mistake."""
+        """A line that continues a value, or a line that is indented by mistake."""
         fault = f"is indented, so it continues the value of {self._option}"
         if (title := _TITLE.fullmatch(text)) and title[1].partition(":")[0] in self._kinds:
             self._wrong(number, f"{quoted(title[0])} {fault}; remove the spaces and tabs before the [")
             self._begin_section(number, text)
         elif (match := _OPTION.fullmatch(text)) and _SPACED.match(text + " "):
             self._wrong(number, f"{quoted(text)} {fault}; remove the spaces and tabs before {match[1]}")
-            # It is read as what it was meant to be, so that it is not also told to be missing.
+            # Read the option anyway.  Otherwise a second message would say that it is missing.
             self._add(number, match[1].lower(), match[2])
         else:
             value.append(text)

@@ -1,4 +1,4 @@
-"""From sections to a `Configuration`: what may stand where, what is meant by silence, and what fits together."""
+"""Sections -> `Configuration`: knows the options, their defaults, and which options exclude each other."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OPTIONS = frozenset({
     "file", "keep", "networks",
     *(one.name for kind in (Limits, Timeouts) for one in fields(kind)),
 })  # fmt: skip
-"""Of all sections.  What an option means is said where it is taken; this is only for guesses what was meant."""
+"""The options of all sections, for suggestions in messages only."""
 
 
 N = TypeVar("N", Limits, Timeouts)
@@ -100,7 +100,7 @@ class _Reader:
         return Section(title, self._sections.get(title, Written(0)), self.problems.append, self._machine)
 
     def _wrong(self, title: str, what: str) -> None:
-        """Something about a section as a whole."""
+        """Report a problem of a whole section."""
         self.problems.append(Problem(self._sections[title].line, f"[{title}]: {what}"))
 
     def _named(self, kind: str) -> list[str]:
@@ -160,7 +160,7 @@ class _Reader:
         section = self._section(f"backend:{title}")
         addresses = section.take("address", several(destination), ())
         connect = section.take("connect", choice("eager", "lazy"), "eager")
-        # None stands for what is wrong: nothing follows from it.
+        # None for a wrong value: no other check follows from it.
         tls = section.take("tls", choice("none", "starttls", "implicit"), None if "tls" in section.options else "none")
         verify = section.take("verify", verification, None if "verify" in section.options else "yes")
         certificate = section.take("name", certificate_name, None)
@@ -254,7 +254,7 @@ class _Reader:
         return tuple((option, section.take(option, choice(*words), words[0])) for option, words in own.items())
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
-        """What a backend may be asked to do depends on the protocols that are spoken to it."""
+        """Some options of a backend depend on the protocols of its services."""
         section = self._section(f"backend:{backend.name}")
         possible = ("none", *sorted(traits.identities))
         if backend.identity not in possible:
@@ -281,7 +281,7 @@ class _Reader:
             self._destinations += [(section, "backend", address) for address in addresses]
         else:
             guess = meant(text, self._backends)
-            # One slip of the pen is one problem: the section that was meant is not reported as unused too.
+            # One mistake, one message: do not report the section that was meant as unused.
             self._unused.discard(guess or "")
             right = f"did you mean {guess}?" if guess else "add it, or write an address with its port, like 10.0.0.5:25"
             section.wrong("backend", f"there is no [backend:{text}]; {right}")
@@ -311,7 +311,7 @@ class _Reader:
 
 
 def _idle_options(tls: str | None, verify: str | None) -> dict[str, str]:
-    """The options of a backend that the others leave nothing to do, and why."""
+    """The options of a backend that have no effect, and the reason."""
     if tls == "none":
         why = "is only for tls = starttls and tls = implicit; remove it, or set tls"
         return dict.fromkeys(("verify", "name", "ca", "profile"), why)
@@ -332,10 +332,9 @@ def _default_policy(address: Address, defaults: Mapping[int, Enum]) -> str:
 
 
 def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Machine | None = None) -> Configuration:
-    """The configuration that `text` describes.
+    """`filename` is for the messages.  `protocols`: name -> traits.
 
-    `filename` stands in front of each problem; `protocols` are those that a service may have.
-    Raises ConfigurationError with every problem that was found.
+    Raises ConfigurationError with all problems.
     """
     sections, problems = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
     reader = _Reader(sections, protocols, machine or Machine())
@@ -347,7 +346,7 @@ def parse(text: str, filename: str, protocols: Mapping[str, Traits], machine: Ma
 
 
 class Places:
-    """The lines of a file: of a section, or of an option in it; 0 for what the file does not have."""
+    """Section and option -> line number.  0 if the file does not have them."""
 
     def __init__(self, sections: ini.Sections) -> None:
         self._sections = sections
@@ -360,6 +359,6 @@ class Places:
 
 
 def located(text: str) -> Places:
-    """Where everything in this text stands."""
+    """The line numbers in this text."""
     sections, _ = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
     return Places(sections)

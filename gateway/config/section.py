@@ -1,4 +1,4 @@
-"""One section of the file while it is read, and the machine that its file names belong to."""
+"""One section of the file while it is read, and the machine that the file belongs to."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ D = TypeVar("D")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a file leaves to the machine that it lies on."""
+    """What depends on the machine; tests replace it."""
 
     directory: Path = Path()
-    """Where relative file names begin."""
+    """Start of relative paths."""
     hostname: Callable[[], str] = socket.getfqdn
     complaint: Callable[[Path], str | None] = lambda path: None
     """Why a file cannot be read, or None."""
@@ -35,7 +35,7 @@ class Machine:
 
 
 class Section:
-    """One section while it is read: hands out values, collects complaints, knows what was never asked for."""
+    """One section while it is read.  `finish` reports the options that nobody has taken."""
 
     def __init__(self, title: str, written: Written, report: Callable[[Problem], None], machine: Machine) -> None:
         self.title = title
@@ -46,12 +46,12 @@ class Section:
         self._machine = machine
 
     def wrong(self, option: str, what: str) -> None:
-        """Tell it with the option's line, or with the section's where the option is missing."""
+        """Report a problem at the option's line, or at the section's line if the option is missing."""
         line = self.options[option].line if option in self.options else self._line
         self._report(Problem(line, f"[{self.title}] {option}: {what}"))
 
     def take(self, option: str, grammar: Grammar[T], default: D) -> T | D:
-        """The option's value; the default also stands for a value that is wrong."""
+        """The option's value.  The default if the option is missing or wrong."""
         self.known[option] = None
         if option not in self.options:
             return default
@@ -68,7 +68,7 @@ class Section:
         return default
 
     def file(self, option: str, name: str) -> Path:
-        """Where the file that the option names lies; it is told if it cannot be read."""
+        """The path of this file.  Reports a file that cannot be read."""
         path = self._machine.directory / name
         if complaint := self._machine.complaint(path):
             self.wrong(option, f"{path}: {complaint}")
@@ -91,7 +91,7 @@ class Section:
 
 
 def _slip(option: str, text: str) -> str:
-    """What other formats of configuration files allow and this one does not, in no option."""
+    """Comments behind a value, and quotes: other configuration formats have them, this one does not."""
     for line in text.split("\n"):
         if comment := _COMMENT.search(line):
             value = line[: comment.start()].rstrip()

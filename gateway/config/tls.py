@@ -1,4 +1,4 @@
-"""The options of `[tls]`, which each `[service:NAME]` may have too: what they say, inherit and need of each other."""
+"""The options of `[tls]`, which each `[service:NAME]` may have too."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _CLIENT_CERTIFICATES = ("none", "request", "require")
 _WHOSE_CLIENTS = "name the networks of the clients that need TLS 1.0 or 1.1"
 _WHOSE_CA = "name the PEM file with the accepted issuers"
 MISSING = "name the PEM file with the certificate and its chain"
-"""What would be right where there is no certificate."""
+"""The cure for a missing certificate."""
 
 _one_file = single("write one file; its name must not contain spaces")
 
 
 @dataclass(frozen=True, slots=True)
 class TLSOptions:
-    """What one section says, and where it is silent, what it inherits."""
+    """The options of one section, with inherited values for missing options."""
 
     pairs: tuple[Pair, ...] = ()
     profile: str | None = "intermediate"
-    """None stands for what is wrong: nothing follows from it.  So it does below."""
+    """None for a wrong value: no other check follows from it.  The same below."""
     legacy_clients: tuple[Network, ...] = ()
     client_certificate: str | None = "none"
     client_ca: Path | None = None
     written: frozenset[str] = frozenset()
-    """The options that stand in the file, whether they are good or not."""
+    """The options in the file, right or wrong."""
 
     @property
     def values(self) -> TLS:
-        """Without what nothing asks for, so that services that are served alike have equal ones."""
+        """Without options that have no effect, so that services with the same TLS have equal values."""
         legacy, asked = self.profile == "legacy", self.client_certificate != "none"
         return TLS(
             self.pairs,
@@ -47,7 +47,7 @@ class TLSOptions:
 
 
 def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
-    """What the section says of TLS; `base` is what holds where it says nothing."""
+    """The TLS options of the section.  `base` has the inherited values."""
     written = section.options.keys()
     certificates = section.take("certificate", several(str), ())
     keys = section.take("key", several(str), ())
@@ -62,7 +62,7 @@ def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
     if "key" in written and "certificate" not in written:
         section.wrong("certificate", f"is missing, and key needs it; {MISSING}, or remove the key")
     found = TLSOptions(
-        # A key belongs to its certificate: a section with its own of one inherits nothing of the other.
+        # Certificate and key belong together: a section with its own certificate does not inherit the key.
         _pairs(section, certificates, keys) if "certificate" in written else base.pairs,
         profile,
         clients,
@@ -76,7 +76,7 @@ def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
 
 
 def _pairs(section: Section, certificates: tuple[str, ...], keys: tuple[str, ...]) -> tuple[Pair, ...]:
-    """Each certificate with its key: there is one for each of them, or none for any."""
+    """Each certificate with its key.  There is one key for each certificate, or no key at all."""
     holders = [section.file("certificate", name) for name in certificates]
     for twice in [path for place, path in enumerate(holders) if path in holders[:place]]:
         section.wrong("certificate", f"{twice} is there twice; write each file once")
@@ -89,7 +89,7 @@ def _pairs(section: Section, certificates: tuple[str, ...], keys: tuple[str, ...
             "write one key for each certificate, in the same order; if a file contains both, name it in both options"
         )
         section.wrong("key", f"{fault}; {right}")
-    # Not strict: what is left over has just been told.
+    # Not strict: another number of keys has just been reported.
     return tuple(Pair(path, key if key != path else None) for path, key in zip(holders, paths, strict=False))
 
 
@@ -106,9 +106,9 @@ def _check_companion(
     companion: str,
     right: str,
 ) -> None:
-    """Some words need another option, which has no effect with the other words."""
+    """Some values of `switch` need the option `companion`.  With other values it has no effect."""
     if word is None or section.options.keys().isdisjoint({switch, companion}):
-        return  # What is inherited as it is has been looked at where it stands.
+        return  # Inherited options were checked in their own section.
     if word in wanting and companion not in found.written:
         section.wrong(companion, f"is missing, and {switch} = {word} needs it; {right}")
     if word not in wanting and companion in section.options:

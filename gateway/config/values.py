@@ -1,4 +1,4 @@
-"""What a configuration file says, as frozen values: the only thing that the rest of the house sees of it."""
+"""The values of a configuration file.  All other code uses only these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TCPAddress:
-    """`host` is a name or an address without brackets; None stands for all addresses (listeners only)."""
+    """`host` is a name or an address without brackets; None means all addresses (listeners only)."""
 
     host: str | None
     port: int
@@ -32,7 +32,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
-    """A socket that systemd opened for us, by its FileDescriptorName (socket activation)."""
+    """A socket from systemd (socket activation), by its FileDescriptorName."""
 
     name: str
 
@@ -47,7 +47,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Traits(Protocol):
-    """What the file needs to know of a protocol; the registry of the dialects holds more than that."""
+    """What the reader of the file must know of a protocol.  `Dialect` has these."""
 
     @property
     def options(self) -> Mapping[str, tuple[str, ...]]:
@@ -55,11 +55,11 @@ class Traits(Protocol):
 
     @property
     def policies(self) -> Mapping[int, Enum]:
-        """The default policy by starttls port, as the word for it; `required` for the others."""
+        """starttls port -> default policy.  `required` for all other ports."""
 
     @property
     def identities(self) -> frozenset[str]:
-        """The ways, apart from `none`, in which a backend of this protocol can be told who the client is."""
+        """Values of `identity` for this protocol, besides `none`."""
 
     @property
     def relays(self) -> bool:
@@ -68,59 +68,59 @@ class Traits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A PEM file with a certificate and its chain, and the one with its key."""
+    """A PEM file with a certificate and its chain, and the file with its key."""
 
     certificate: Path
     key: Path | None = None
-    """None where the certificate's file holds the key too."""
+    """None if the certificate's file has the key too."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """`[tls]`, or what a service makes of it.  Services that are served alike have equal ones."""
+    """The TLS options of a service, or of `[tls]`.  Services with the same options have equal objects."""
 
     pairs: tuple[Pair, ...]
-    """The first is for clients that name no other.  Of a service there is one at least."""
+    """The first is the default for clients.  A service has at least one."""
     profile: str = "intermediate"
     """`modern`, `intermediate` or `legacy`."""
     legacy_clients: tuple[Network, ...] = ()
-    """Whom the profile `legacy` admits below TLS 1.2; not empty with it, and empty without.  Compare canonical
-    addresses: no network is IPv4-mapped."""
+    """Who may use TLS below 1.2.  Not empty with the profile `legacy`, empty without.  Compare canonical addresses:
+    no network is IPv4-mapped."""
     client_certificate: str = "none"
     """`none`, `request` or `require`."""
     client_ca: Path | None = None
-    """PEM file of the issuers that clients' certificates may have; None with `none`, and only then."""
+    """PEM file with the accepted issuers of client certificates.  None only with `none`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`[backend:NAME]`, or the address that a service names directly."""
+    """`[backend:NAME]`, or an address in a service."""
 
     name: str
     addresses: tuple[Address, ...]
     connect: str = "eager"
-    """`eager` or `lazy` (dial when the first command needs it)."""
+    """`eager` or `lazy` (connect when a command needs the backend)."""
     tls: str = "none"
     """`none`, `starttls` or `implicit`."""
     verify: str = "yes"
-    """`yes`, `no`, or `sha256:` and 64 lower-case hexadecimal digits: the leaf certificate's digest."""
+    """`yes`, `no`, or `sha256:` and the digest of the leaf certificate in 64 lower-case hexadecimal digits."""
     certificate_name: str | None = None
-    """Option `name`: the DNS name or canonical IP address that the certificate must be for.  None stands for the host
-    of the address that is reached; a UNIX socket has none, so with it and `verify = yes` this is never None."""
+    """Option `name`: the DNS name or canonical IP address in the certificate.  None means the host of the address.
+    Never None for a UNIX socket with `verify = yes`."""
     ca: Path | None = None
-    """PEM file of the trust anchors; None stands for the system's."""
+    """PEM file with the trust anchors; None means the system's."""
     profile: str = "intermediate"
     """`intermediate` or `legacy`."""
     identity: str = "none"
-    """`none`, `proxy-v1`, `proxy-v2`, `xclient` or `id`; only what the protocols of its services can say."""
+    """`none`, `proxy-v1`, `proxy-v2`, `xclient` or `id`.  All services of this backend support it."""
     allow_relay: bool = False
-    """Serve it although it relays for anybody who comes from the gateway's address; only with identity `none`."""
+    """Use the backend even if it is an open relay for the gateway's address.  Only with identity `none`."""
 
     @property
     def lazy(self) -> bool:
-        """On a starttls address the gateway greets by itself, and dials when a command needs the backend.
+        """On starttls ports the gateway sends its own greeting, and connects when a command needs the backend.
 
-        PROXY version 2 tells the client's TLS, which is not known before it is there.
+        Also with PROXY version 2: its header has the client's TLS version, which is not known before TLS.
         """
         return self.connect == "lazy" or self.identity == "proxy-v2"
 
@@ -134,10 +134,10 @@ class Service:
     starttls: tuple[Address, ...]
     implicit: tuple[Address, ...]
     policies: tuple[str, ...]
-    """Per starttls address, in order: `required`, `auth-only` or `optional`."""
+    """One for each starttls address: `required`, `auth-only` or `optional`."""
     backend: Backend
     tls: TLS
-    """Towards clients: its own options, and those of `[tls]` where it has none."""
+    """TLSConnector clients: its own options, and those of `[tls]` where it has none."""
     accept_proxy: tuple[Network, ...] = ()
     """Whose connections begin with a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
     options: tuple[tuple[str, str], ...] = ()
@@ -153,15 +153,15 @@ class Timeouts:
     handshake: float = 15.0
     preauth: float = 180.0
     plaintext: float = 60.0
-    """From connect to TLS, where TLS is required; `preauth` holds as well."""
+    """From connect to TLS, with policy `required`.  `preauth` applies too."""
     proxy_header: float = 5.0
-    """From connect to the end of a load balancer's PROXY header."""
+    """From connect to the end of the PROXY header."""
     connect: float = 10.0
     greeting: float = 30.0
     message: float = 60.0
-    """For the data of one message, and one more for every `message_rate` octets of it."""
+    """For the data of one message.  Each `message_rate` octets add one second."""
     message_rate: int = 100
-    """Octets a second.  A slower message is given up."""
+    """Octets per second."""
     linger: float = 3.0
 
 
@@ -170,7 +170,7 @@ class Limits:
     """`[limits]`."""
 
     sessions: int = 10000
-    """Open ones of the whole gateway; it serves fewer where it may not open so many files."""
+    """Open sessions of the whole gateway.  Fewer if the limit of open files is too low."""
     sessions_per_client: int = 50
     """A client is an IPv4 address or an IPv6 /64."""
     connects_per_minute: int = 300
@@ -178,9 +178,9 @@ class Limits:
     auth_failures_per_minute: int = 20
     """Per client, over all its sessions."""
     auth_failures_per_session: int = 5
-    """Logins that the backend rejects, after which the session ends."""
+    """Logins that the backend rejects; then the session ends."""
     bad_commands: int = 10
-    """Refused commands in a row, after which the session ends."""
+    """Refused commands in a row; then the session ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +199,11 @@ class Report:
 class Configuration:
     hostname: str
     drain: float
-    """Seconds that sessions may take to finish after a stop."""
+    """Seconds for sessions to end after a stop."""
     log: str
     """`text` (logfmt) or `json`."""
     tls: TLS
-    """What services inherit; without pairs where each of them has its own certificate."""
+    """Defaults for services.  Without pairs if each service has its own certificate."""
     services: tuple[Service, ...]
     limits: Limits
     timeouts: Timeouts
