@@ -25,11 +25,10 @@ def load(
     loaded: Collection[Path] = (),
     cure: str = "the gateway must be able to read this file when it starts",
 ) -> Configuration:
-    """Read the file and look whether the files that it names can be read.
+    """Read the file and check that the files in it are readable.  Relative paths start at the file's directory.
 
-    Relative names in it begin at its own directory, for a daemon has no other that it stays in.  `loaded`: files that
-    need not be readable, because their content is in use already.  `cure`: what to do about one that must be.
-    Raises ConfigurationError with every problem that was found.
+    `loaded`: files whose content is in use already; they need not be readable.  `cure`: for other unreadable files.
+    Raises ConfigurationError with all problems.
     """
 
     def complaint(file: Path) -> str | None:

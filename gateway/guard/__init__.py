@@ -1,1 +1,1 @@
-"""What protects the gateway, its backends and their users: limits, the open-relay watch, memory."""
+"""Limits of clients, the test for open relays, and memory."""

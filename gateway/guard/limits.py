@@ -1,7 +1,7 @@
-"""How much of the gateway one client may have, and all of them together.
+"""The limits of one client and of all clients together.
 
-Octets and sockets are other people's business: whoever accepts, asks here first, and tells when it is over.
-Every call costs the same, however many clients there are; but for `forget`, which takes 25 ms after the worst flood.
+The caller asks before it accepts a session, and tells when the session is over.  Each call takes constant time, except
+`forget`: up to 25 ms after a flood.
 """
 
 from __future__ import annotations
@@ -20,33 +20,31 @@ from ..protocol.proxyprotocol import canonical
 DESCRIPTORS = 2
 """File descriptors of a session: its client's socket and its backend's."""
 RESERVE = 64
-"""Descriptors for everything else: listeners, log, the reactor's own, connections that are being turned away, backends
-that are looked at, the admin page."""
+"""Descriptors for everything else: listeners, log, reactor, refused connections, tests of backends."""
 NEGLIGIBLE = 100
-"""One in so many sessions is not missed."""
+"""A limit is reported as lowered if it lost more than one session in so many."""
 REMEMBERED = 65536
-"""Clients whose last minute is known, for each thing that is counted: 20 MB if an attacker has as many addresses.
-Beyond it the one who did nothing for the longest time is forgotten, and starts anew: with so many addresses nobody
-gains by one more, and to refuse strangers instead would lock everybody out."""
+"""Clients with counts, for each kind of count: 20 MB at most.  If there are more, the client that was inactive for the
+longest time is forgotten.  An attacker with so many addresses gains nothing by this.  To refuse new clients would lock
+out everybody."""
 SLICE = 10.0
-"""Seconds that are counted as one."""
+"""Seconds of one slice: events in a slice share a counter."""
 SLICES = 7
-"""As many make a minute and the slice that has just begun: nobody is forgiven before 60 s, everybody before 70 s."""
+"""Slices of a minute, and the current one.  A count expires after 60 to 70 s."""
 
 Client = NewType("Client", str)
-"""Whom a limit holds for, as `client_key` writes it."""
+"""A client as `client_key` writes it."""
 
 
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\Z")
 
 
 def client_key(address: str) -> Client:
-    """An IPv4 address, or the /64 of an IPv6 one, which is what one customer gets at least (RFC 6177).
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has at least a /64 (RFC 6177).
 
-    Nothing for nothing: who comes by a UNIX socket has no address and is held to no limit of its own.  Raises
-    ValueError for text that cannot be an IP address.
+    Empty for a UNIX socket, which has no address and no limits per client.  Raises ValueError for other text.
     """
-    # Not remembered: a thousand strings of clients that are gone keep thirty megabytes from going back to the system.
+    # No cache: a thousand old strings keep 30 MB of memory from going back to the system.
     if not address or _IPV4.match(address):
         return Client(address)
     address = canonical(address)
@@ -54,7 +52,7 @@ def client_key(address: str) -> Client:
 
 
 def affordable(sessions: int, descriptors: int) -> int:
-    """As many of these sessions as so many descriptors (RLIMIT_NOFILE, the soft one) are enough for; one at least."""
+    """The number of sessions that fit into `descriptors` (soft RLIMIT_NOFILE), up to `sessions`.  At least 1."""
     if descriptors == resource.RLIM_INFINITY:
         return sessions
     reserve = min(RESERVE, descriptors // 2)
@@ -62,12 +60,12 @@ def affordable(sessions: int, descriptors: int) -> int:
 
 
 def matters(wanted: int, value: int) -> bool:
-    """Whether somebody has to know that a limit is lowered to this value: not for less than one in a hundred."""
+    """Whether the lower value must be logged: if it is more than 1 % lower."""
     return (wanted - value) * NEGLIGIBLE > wanted
 
 
 class Refusal(Enum):
-    """Which limit was reached; the value is the option of `[limits]` with hyphens, as the log has it."""
+    """The limit that was reached.  The value is the option of `[limits]` with hyphens, for the log."""
 
     SESSIONS = "sessions"
     SESSIONS_PER_CLIENT = "sessions-per-client"
@@ -76,7 +74,7 @@ class Refusal(Enum):
 
 
 class Values(Protocol):
-    """The options of `[limits]` that are kept here."""
+    """The options of `[limits]` that this module applies."""
 
     @property
     def sessions(self) -> int:
@@ -157,10 +155,10 @@ class Limits:
         return self._ledger.total
 
     def admit(self, client: Client) -> Refusal | None:
-        """Let somebody in, who is then to be announced when he has `left`, or say why not.
+        """Count a session, or return the limit that refuses it.  Call `left` when an admitted session is over.
 
-        Who is refused has not connected: knocking does not prolong the wait.  The address of a load balancer is
-        nobody's: admit nobody (`client_key("")`), who is `moved` to the client when the PROXY header has come.
+        A refused connection does not count, so new attempts do not make the wait longer.  For a load balancer use
+        `client_key("")`, and `moved` when the PROXY header has come.
         """
         slice_ = self._slice()
         with self._ledger:
@@ -174,8 +172,8 @@ class Limits:
         return refusal
 
     def moved(self, old: Client, new: Client) -> Refusal | None:
-        """A session turns out to be of another client.  If that one is refused it stays with the old one, until it
-        has `left` as such."""
+        """A session is of another client.  If that client is refused, the session stays with the old one: call `left`
+        for the old one."""
         if old == new:
             return None
         slice_ = self._slice()
@@ -188,7 +186,7 @@ class Limits:
         return refusal
 
     def left(self, client: Client) -> None:
-        """A session is over, of the client whom it was admitted for or moved to."""
+        """A session is over.  `client`: for whom it was admitted, or moved to."""
         with self._ledger:
             assert self._ledger.mine
             self._ledger.ended()
@@ -196,22 +194,22 @@ class Limits:
                 self._ledger.leave(client)
 
     def auth_failed(self, client: Client) -> None:
-        """The backend rejected what a client gave for its credentials."""
+        """The backend rejected the client's credentials."""
         if client:
             with self._ledger:
                 self._ledger.failures.add(client, self._slice())
 
     def may_authenticate(self, client: Client) -> bool:
-        """Whether the backend is to be asked.  What it is being asked at this moment is not counted yet, so that a
-        client can fail once more with each other session that it has open."""
+        """Whether the backend may be asked.  Logins in progress do not count yet: a client can fail once more in each
+        of its other sessions."""
         if not client:
             return True
         with self._ledger:
             return self._ledger.failures.count(client, self._slice()) < self.values.auth_failures_per_minute
 
     def forget(self) -> None:
-        """Give back the memory of those whose minute is over.  Once a minute is enough: without it, who comes new
-        makes the old forgotten, and only the memory of a flood stays until somebody does."""
+        """Free the memory of expired counts.  Call it about once a minute.  New clients free expired counts too:
+        without this call only the memory of a flood would stay."""
         slice_ = self._slice()
         self._ledger.connects.expire(slice_)
         self._ledger.failures.expire(slice_)
@@ -223,7 +221,7 @@ class Limits:
         return self._ledger.total >= self.values.sessions or self._ledger.mine >= self.own
 
     def _refusal(self, client: Client, slice_: int) -> Refusal | None:
-        """The limits of one client; the answer to it is the same whoever else is there."""
+        """The limits of one client, independent of all others."""
         if not client:
             return None
         if self._ledger.connects.count(client, slice_) >= self.values.connects_per_minute:
@@ -248,7 +246,7 @@ class OwnLedger:
         self.connects = _LastMinute(remembered)
         self.failures = _LastMinute(remembered)
         self.total = 0
-        # No more than there are sessions, for who has none is not in it.
+        # Only clients with sessions are in it.
         self._open: dict[Client, int] = {}
 
     def __enter__(self) -> OwnLedger:
@@ -286,7 +284,7 @@ class OwnLedger:
 
 
 class Admission:
-    """One session that was admitted, until it has `left`: whose it is, and what it may."""
+    """One admitted session, until `left`."""
 
     __slots__ = ("_client", "_limits")
 
@@ -295,7 +293,7 @@ class Admission:
         self._client = client
 
     def moved(self, address: str) -> str:
-        """It is of the client at this address.  The limit that is against that, as the log has it, or nothing."""
+        """The session is of the client at this address.  Returns the limit that refuses it, or an empty text."""
         new = client_key(address)
         refusal = self._limits.moved(self._client, new)
         if refusal is not None:
@@ -310,16 +308,16 @@ class Admission:
         self._limits.auth_failed(self._client)
 
     def left(self) -> None:
-        """To be called once."""
+        """Call this once."""
         self._limits.left(self._client)
 
 
 class _LastMinute:
-    """How often each client did something in the last minute; only those who did are known."""
+    """How often each client did something in the last minute.  Has only clients that did."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        # Who did something last is last.
+        # In the order of the last event.
         self._clients: OrderedDict[Client, _Slices] = OrderedDict()
 
     def count(self, client: Client, slice_: int) -> int:
@@ -329,7 +327,7 @@ class _LastMinute:
     def add(self, client: Client, slice_: int) -> None:
         slices = self._clients.get(client)
         if slices is None:
-            # Two out for one in: those whose minute is over are fewer and fewer.
+            # Remove up to two expired clients for each new one.
             self.expire(slice_, most=2)
             if len(self._clients) >= self._capacity:
                 self._clients.popitem(last=False)
@@ -344,7 +342,7 @@ class _LastMinute:
                 return
             self._clients.popitem(last=False)
         if not self._clients:
-            self._clients.clear()  # an empty dictionary keeps the room that it once had
+            self._clients.clear()  # frees the table of an empty dictionary
 
 
 class _Slices:
@@ -354,13 +352,13 @@ class _Slices:
 
     def __init__(self, slice_: int) -> None:
         self.latest = slice_
-        """The slice in which something happened last."""
+        """The slice of the last event."""
         self._turned = slice_
         self._counts = [0] * SLICES
         self._total = 0
 
     def turn(self, slice_: int) -> int:
-        """Forget what is too old, and say how much is left."""
+        """Remove expired counts, and return the sum of the others."""
         for passed in range(self._turned + 1, min(slice_, self._turned + SLICES) + 1):
             self._total -= self._counts[passed % SLICES]
             self._counts[passed % SLICES] = 0

@@ -1,4 +1,4 @@
-"""Memory that nobody needs goes back to the system."""
+"""Returns unused memory to the operating system."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 CROWD = 500
-"""Sessions that must have gone since the last time: fewer leave too little behind to look for."""
+"""Trim when so many sessions have ended.  Fewer leave too little unused memory."""
 AGAIN = 8
-"""Calls after which it is done once more: what remembers a client for a minute lies among what was freed."""
+"""Calls after which to trim again: the counts of the clients expire a minute later."""
 
 
 def _trim() -> Any:
-    # glibc's own; elsewhere nothing of the kind is known.
+    # Only glibc has it.
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class MemoryTrimmer:
-    """What a crowd of sessions needed, and is gone when they are.
+    """Trims the memory after many sessions have ended.
 
-    malloc keeps free pages for ever that lie between used ones: a process that once had 5,000 sessions would have
-    their 150 MB until it ends (malloc_trim(3)).
+    malloc keeps free pages between used pages.  Without malloc_trim(3) a process would keep 150 MB of 5,000 sessions
+    until it ends.
     """
 
     def __init__(self, sessions: Callable[[], int]) -> None:
@@ -31,10 +31,10 @@ class MemoryTrimmer:
         self._trim = _trim()
         self._most = 0
         self._left = 0
-        """Calls until it is to be done again."""
+        """Calls until the second trim."""
 
     def trim(self) -> None:
-        """To be called every ten seconds; takes a few milliseconds after a crowd, and nothing otherwise."""
+        """Call this every 10 seconds.  A trim takes a few milliseconds."""
         now = self._sessions()
         if self._most - now >= CROWD:
             self._most = now
@@ -48,9 +48,9 @@ class MemoryTrimmer:
                 self._give_back()
 
     def _give_back(self) -> None:
-        gc.collect()  # which also empties Python's own lists of free objects
+        gc.collect()  # also empties Python's lists of free objects
         if sys.version_info < (3, 12):
-            # Names that C code looked up as text stand in there by the thousand, each in a page of Python's own.
+            # It has thousands of names that C code looked up, each in another page.
             sys._clear_type_cache()
         if self._trim is not None:
             self._trim(0)

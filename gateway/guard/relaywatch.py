@@ -1,4 +1,4 @@
-"""The watch over backends that would relay for anybody who comes through the gateway."""
+"""Tests SMTP backends again and again for open relay, from the gateway's address."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..telemetry.events import Events
 from ..wire.dialer import Dialer
 
 AGAIN = {Verdict.OPEN: 60.0, Verdict.UNDECIDED: 60.0, Verdict.CLOSED: 3600.0}
-"""Seconds until a backend is asked again: soon where the answer may be mended, seldom where all is well."""
+"""Seconds until the next test."""
 EVENTS = {
     Verdict.OPEN: "open-relay",
     Verdict.UNDECIDED: "relay-undecided",
     Verdict.CLOSED: "relay-closed",
 }
-"""By the verdict that an address has now and had not before."""
+"""Events for a new verdict."""
 SHORTEST, LONGEST = 5.0, 60.0
-"""Seconds until a backend that was not reached is tried again, doubled each time: nobody is served before."""
+"""Seconds until the next attempt to reach a backend, doubled each time.  Clients wait for the first test."""
 
 Jitter = Callable[[], float]
 
@@ -36,12 +36,12 @@ def _some_jitter() -> float:
 
 
 def is_watched(dialect: Dialect, backend: Backend) -> bool:
-    """Whether the backend may take a stranger for the gateway, and nobody has said that this is meant."""
+    """Whether the backend must be tested: it relays, does not get the client's address, and `allow_relay` is off."""
     return dialect.relays and backend.identity == "none" and not backend.allow_relay
 
 
 class RelayWatch:
-    """Over one backend, for all services in front of it; all its addresses, for each may be another server."""
+    """For one backend and all its services.  Tests each address, because each may be another server."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class RelayWatch:
             watch.leave()
 
     def permits(self, address: Address) -> bool:
-        """Whether that one of its addresses has been asked, and would not relay."""
+        """Whether this address was tested and is not an open relay."""
         return self.verdicts[address] not in (None, Verdict.OPEN)
 
     @property
@@ -83,7 +83,7 @@ class RelayWatch:
 
     @property
     def reason(self) -> str:
-        """Why, as the `session` event tells it; nothing where nothing is against it."""
+        """Why clients are refused, for the `session` event.  Empty if they are not."""
         verdicts = self.verdicts.values()
         if Verdict.OPEN in verdicts:
             return "open-relay"
@@ -91,7 +91,7 @@ class RelayWatch:
 
 
 class _AddressWatch:
-    """One address, asked again and again."""
+    """Tests one address again and again."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class _AddressWatch:
         jitter: Jitter,
     ) -> None:
         self.verdict: Verdict | None = None
-        """The last that counts: OPEN stays until CLOSED, and what is not reached is what it was."""
+        """The last verdict.  OPEN stays until CLOSED.  A failed connection does not change it."""
         self._reactor = reactor
         self._dialect = dialect
         self._terms = terms_of_errands(hostname, backend, "relay-probe")
@@ -126,7 +126,7 @@ class _AddressWatch:
             self._errand = None
             self._judge(probe, errand)
 
-        # A probe may take as long as a client that proves nothing.
+        # A test may take as long as a client before login.
         limit = self._timeouts.preauth
         self._errand = Errand(
             self._reactor,
@@ -152,7 +152,7 @@ class _AddressWatch:
             self._miss(errand)
             return
         self._unreached = 0
-        # Who was open and does not say is not mended.
+        # OPEN does not change to UNDECIDED.
         if found is not self.verdict and (self.verdict, found) != (Verdict.OPEN, Verdict.UNDECIDED):
             self.verdict = found
             cure = probe.cure(errand.ends.source[0]) if errand.ends else probe.cure()
@@ -160,7 +160,7 @@ class _AddressWatch:
         self._again(AGAIN[found])
 
     def _miss(self, errand: Errand) -> None:
-        """Not reached: one event for each time that it goes away."""
+        """Not reached.  One event until it is reached again."""
         if not self._unreached:
             self._events.emit(errand.trouble.key, phase="probe", detail=errand.trouble.detail)
         delay = min(LONGEST, SHORTEST * 2 ** min(self._unreached, 10))

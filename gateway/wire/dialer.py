@@ -1,4 +1,4 @@
-"""Where the second leg comes from: connections to a backend, made without blocking and without surprises."""
+"""Connects to backends without blocking."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .leg import prepare
 _log = Logger()
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""Failures to connect that say nothing about the backend."""
+"""Errors of this machine, not of the backend."""
 
 Done = Callable[[socket.socket], object]
 Failed = Callable[[str], object]
@@ -52,26 +52,23 @@ class Reactor(Protocol):
 
 
 class Dialer:
-    """Connects to one of a backend's addresses, the first that answers in their order.
-
-    Those that failed of late come last.
-    """
+    """Connects to the first address of a backend that answers.  Addresses that have failed are tried last."""
 
     def __init__(
         self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float, health: Health | None = None
     ) -> None:
-        """`connect_timeout`: seconds for all addresses together, names and all.  `health`: what is known of them."""
+        """`connect_timeout`: seconds for name resolution and all addresses together.  `health`: of these addresses."""
         self._reactor = reactor
         self._targets = tuple(map(_target, addresses))
         self._timeout = connect_timeout
         self.health = health or Health(reactor.seconds)
         self.permits: Callable[[Address], bool] = lambda address: True
-        """Which addresses may be connected to now."""
+        """Whether an address may be used now."""
 
     def dial(self, done: Done, failed: Failed) -> Attempt:
-        """Call `done` with a connected, non-blocking socket, or `failed` with what went wrong; never at once.
+        """Call `done` with a connected, non-blocking socket, or `failed` with the error; never before this returns.
 
-        The text has a part for each address that was tried: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
+        The error has a part for each address: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
         permitted = [target for target in self._targets if self.permits(target.address)]
         return Attempt(self._reactor, permitted, self.health, self._timeout, done, failed)
@@ -79,15 +76,15 @@ class Dialer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Something that connect(2) takes."""
+    """An address for connect(2)."""
 
     family: int
     where: Any
     text: str
     address: str
-    """As the configuration has it."""
+    """As in the configuration."""
     host: str = ""
-    """The host in it; nothing for a UNIX socket."""
+    """Its host; empty for a UNIX socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ class Target:
     address: Address
     text: str
     place: Place | None
-    """Where that is; None for a name that has to be resolved each time, and for what only a listener can use."""
+    """None for a name, which is resolved for each attempt, and for addresses that only listeners can use."""
 
 
 def _target(address: Address) -> Target:
@@ -117,7 +114,7 @@ def _target(address: Address) -> Target:
 
 @implementer(IReadWriteDescriptor)
 class PendingConnect:
-    """One connect(2) under way; `answered` gets its socket and errno, 0 for success, from the reactor."""
+    """One connect(2) in progress.  `answered` gets the socket and errno, 0 for success."""
 
     def __init__(self, reactor: Reactor, sock: socket.socket, answered: Callable[[socket.socket, int], None]) -> None:
         self._reactor = reactor
@@ -126,7 +123,7 @@ class PendingConnect:
         reactor.addWriter(self)
 
     def give_up(self) -> None:
-        """Close it unanswered."""
+        """Close the socket.  `answered` will not be called."""
         if self._answered is not None:
             self._answered = None
             self._reactor.removeWriter(self)
@@ -144,13 +141,13 @@ class PendingConnect:
     def doWrite(self) -> None:
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not number and not self._connected():
-            # What the reactor saw was a closed descriptor of the same number.
+            # The reactor's event was for an earlier descriptor with the same number.
             return
         self._reactor.removeWriter(self)
         self._answer(number)
 
     def connectionLost(self, reason: Failure) -> None:
-        """How the reactor tells a refusal: it saw the hang-up and has forgotten us."""
+        """The reactor calls this after a hang-up, and has removed this object."""
         self._answer(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
 
     def _answer(self, number: int) -> None:
@@ -169,13 +166,13 @@ class PendingConnect:
         return True
 
     def _close_later(self) -> None:
-        # In the next turn: this one is not through with the descriptor's number.
+        # In the next turn: the reactor still uses the descriptor's number in this one.
         self._reactor.callLater(0, self._socket.close)
 
 
 @implementer(IResolutionReceiver)
 class Answers:
-    """The addresses that a name has, gathered until there are no more."""
+    """Collects the addresses of a name."""
 
     def __init__(self, complete: Callable[[list[IAddress]], None]) -> None:
         self._complete = complete
@@ -192,7 +189,7 @@ class Answers:
 
 
 class Attempt:
-    """One dialling, through all the addresses; and again from where it was, if what answered is no good."""
+    """Tries the addresses one after the other.  `again` continues with the next one."""
 
     def __init__(
         self,
@@ -216,12 +213,12 @@ class Attempt:
         self._pending: PendingConnect | None = None
         self._timer: Delayed | None = None
         self._step = 0
-        """Tells an answer that we wait for from one that comes too late."""
+        """Number of the current step.  Answers of earlier steps are too late."""
         self._blameless = False
         self._over = False
         addresses = [target.text for target in targets]
         if health.rests(addresses):
-            # Nobody was asked, so nobody failed: a steady stream of clients must not make the rest last for ever.
+            # No address was tried, so none has failed.  Otherwise a stream of clients would make the pause endless.
             self._blameless = True
             self._complaints.append(f"{', '.join(addresses)}: failed a moment ago")
             self._left.clear()
@@ -229,24 +226,24 @@ class Attempt:
 
     @property
     def reached(self) -> Place:
-        """What was connected to last."""
+        """The address of the last connection."""
         assert self._place is not None, "nothing has answered yet"
         return self._place
 
     def cancel(self) -> None:
-        """Forget it: neither `done` nor `failed` will be called any more."""
+        """Stop.  Neither `done` nor `failed` will be called."""
         self._over = True
         self._stop()
 
     def greeted(self) -> None:
-        """What was reached is in health."""
+        """The address has sent a greeting: it is healthy."""
         for key in (self.reached.text, self.reached.address):
             self._health.greeted(key)
 
     def again(self, blame: Blame, client: str) -> None:
-        """What was reached did not serve this client; go on with the addresses that are left, if any.
+        """The address did not serve this client: continue with the next one.
 
-        `client`: its address; empty for a UNIX socket.
+        `client`: the client's address; empty for a UNIX socket.
         """
         self._health.failed(self.reached.text, blame, client_key(client))
         self._blameless = self._blameless or blame is not Blame.ADDRESS
@@ -265,7 +262,7 @@ class Attempt:
             self._pending = None
 
     def _next(self) -> None:
-        """Go through what is left until something is under way."""
+        """Start attempts until one is in progress."""
         while self._left:
             match self._left.pop(0):
                 case Place() as place:
@@ -292,7 +289,7 @@ class Attempt:
                 self._resolved(address, found)
 
         def complete(found: list[IAddress]) -> None:
-            # Some resolvers answer at once, and nothing may happen inside of `dial`.
+            # Some resolvers answer at once, but `done` must not be called inside `dial`.
             self._reactor.callLater(0, resolved, found)
 
         self._reactor.nameResolver.resolveHostName(Answers(complete), address.host, address.port)
@@ -315,14 +312,14 @@ class Attempt:
         self._next()
 
     def _connect(self, place: Place) -> bool:
-        """Begin to connect; false if that failed already."""
+        """Start to connect.  False if it has failed already."""
         sock: socket.socket | None = None
         try:
             sock = socket.socket(place.family, socket.SOCK_STREAM)
             prepare(sock)
             number = sock.connect_ex(place.where)
             if number not in (0, errno.EINPROGRESS):
-                # A UNIX socket answers at once; EAGAIN is its full queue.
+                # UNIX sockets answer at once.  EAGAIN: the queue is full.
                 raise OSError(number, os.strerror(number))
         except (OSError, ValueError) as error:
             if sock is not None:
@@ -354,7 +351,7 @@ class Attempt:
             self._health.failed(place.text)
 
     def _wait(self, otherwise: str, place: Place | None = None) -> None:
-        """Give what is under way its share of the time that is left, so that the others get theirs."""
+        """Divide the remaining time equally among the remaining addresses."""
         share = max(0.0, self._ends - self._reactor.seconds()) / (len(self._left) + 1)
         self._timer = self._reactor.callLater(share, self._expired, otherwise, place)
 

@@ -1,4 +1,4 @@
-"""Which of a backend's addresses failed of late: they come last until it is time to try them again."""
+"""Which addresses of a backend have failed.  They are tried last for a while."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 from ..telemetry.kinds import Blame
 
 SHORTEST = 2.0
-"""Seconds that an address comes last after its first failure; doubled with each one that follows."""
+"""Seconds that an address is tried last after its first failure.  Doubled with each further failure."""
 LONGEST = 60.0
-"""Seconds at most: a backend that is back should not wait longer for its clients."""
+"""The maximum of these seconds."""
 REST = 1.0
-"""Seconds without any attempt where all addresses have just failed: a crowd of clients must not hammer."""
+"""Seconds without any attempt after all addresses have failed, to protect the backend."""
 SUSPECTS = 3
-"""Different clients in a row for whom an address failed, until that counts against the address.  One client proves
-nothing: the backend may have banned it."""
+"""If an address fails for so many different clients in a row, it counts as a failure of the address.  With fewer, the
+backend may have banned these clients."""
 
 
 @dataclass(slots=True)
 class _Record:
     lasts: float = SHORTEST / 2
-    """Seconds that the last failure counted."""
+    """Seconds of the last failure."""
     suspects: set[str] = field(default_factory=set)
-    """Clients for whom it failed; SUSPECTS at most."""
+    """Clients for which it failed; up to SUSPECTS."""
     failed_at: float = float("-inf")
     last_until: float = float("-inf")
 
 
 class Health:
-    """Keys are the addresses as text.  `seconds` is a clock; `jitter` keeps gateways out of step."""
+    """Keys are addresses as text.  `seconds` is a clock.  `jitter` prevents attempts of many gateways at once."""
 
     def __init__(
         self, seconds: Callable[[], float], jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25)
@@ -48,18 +48,18 @@ class Health:
             if len(record.suspects) < SUSPECTS:
                 return
         self._put_last(record)
-        # Only the address itself can earn a rest: a few banned clients must not keep all others from the only one.
+        # Other failures cause no pause: a few banned clients must not keep all others from the only address.
         if blame is Blame.ADDRESS:
             record.failed_at = self._seconds()
 
     def _put_last(self, record: _Record) -> None:
         now = self._seconds()
-        if now >= record.last_until:  # one outage is one failure, however many clients run into it
+        if now >= record.last_until:  # one outage counts once, not for each client
             record.lasts = min(LONGEST, 2 * record.lasts)
             record.last_until = now + record.lasts * self._jitter()
 
     def greeted(self, key: str) -> None:
-        """It spoke as a mail server does, be it to refuse."""
+        """It sent a greeting of its protocol, possibly a refusal."""
         self._records.pop(key, None)
 
     def is_down(self, key: str) -> bool:
@@ -67,6 +67,6 @@ class Health:
         return record is not None and self._seconds() < record.last_until
 
     def rests(self, keys: Iterable[str]) -> bool:
-        """Whether every one of these has failed a moment ago."""
+        """Whether all of these have failed within the last REST seconds."""
         now = self._seconds()
         return all(key in self._records and now < self._records[key].failed_at + REST for key in keys)

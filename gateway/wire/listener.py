@@ -1,4 +1,4 @@
-"""Where the first leg comes from: sockets that are bound once and accept without ever running hot."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ..config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 from .leg import prepare
 
 ACCEPTS: Final = 32
-"""Connections accepted in one turn: a flood shall not starve the sessions that are there."""
+"""Connections accepted in one turn of the reactor, so that a flood does not stop open sessions."""
 
 BACKLOG: Final = 1024
-"""Connections that the kernel keeps for us; it takes less where net.core.somaxconn says so."""
+"""The kernel's queue of new connections; net.core.somaxconn can lower it."""
 
 PAUSE: Final = 0.25
-"""Seconds without accepting after the system refused: a level-triggered reactor would ask again at once."""
+"""Seconds without accepting after an error of the system.  Otherwise the reactor would try again at once."""
 
 EXHAUSTION: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""The system has nothing left, now; descriptors or memory (accept(2))."""
+"""The system has no descriptors or memory left (accept(2))."""
 
 _log = Logger()
 
 
 class BindError(Exception):
-    """An address cannot be listened on; the text is one line: which, why, and the cure."""
+    """Cannot listen on an address.  The text is one line: the address, the reason and the cure."""
 
     def __init__(self, text: str, number: int = 0) -> None:
         """`number`: the errno, 0 where there is none."""
@@ -58,16 +58,16 @@ class Reactor(Protocol):
 
 
 def complain(text: str) -> None:
-    """Where a listener's complaints go if nobody says otherwise."""
+    """The default for `complaint`."""
     _log.warn("{text}", text=text)
 
 
 @implementer(IReadDescriptor)
 class Listener:
-    """A listening socket that hands on what it accepts.
+    """A listening socket.
 
-    `accepted` gets each socket, non-blocking, and the other end's address as `accept` gives it.
-    `complaint` gets one line at the beginning of each time of need, and one at its end.
+    `accepted` gets each new socket, non-blocking, and the address from accept(2).
+    `complaint` gets one line when descriptors or memory run out, and one when there are some again.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Listener:
         self._accepted = accepted
         self._complaint = complaint
         self._reserve: int | None = None
-        """A descriptor kept for the moment when there is no other: to accept, and to close at once."""
+        """A spare descriptor, to accept and close connections when there is no other."""
         self._need = False
         self._shed = 0
         self._reading = False
@@ -97,7 +97,7 @@ class Listener:
         self._listen()
 
     def stop(self) -> None:
-        """Accept no more and close; whoever is in the kernel's queue is reset."""
+        """Close.  Connections in the kernel's queue are reset."""
         if self._stopped:
             return
         self._stopped = True
@@ -147,7 +147,7 @@ class Listener:
                 if error.errno in EXHAUSTION:
                     self._exhausted(error)
                     return
-                # A connection that died in the queue; accept(2) lists a dozen ways.  The next may be well.
+                # This connection has failed in the queue (accept(2)).  The next one may work.
                 continue
             if self._need:
                 self._need = False
@@ -169,7 +169,7 @@ class Listener:
             self._reactor.addReader(self)
 
     def _exhausted(self, error: OSError) -> None:
-        """Close whom we cannot serve instead of letting them wait, and do not come back at once."""
+        """Close waiting connections, which cannot be served, and pause."""
         if not self._need:
             self._need = True
             self._complaint(
@@ -229,7 +229,7 @@ def _bind_any_port() -> list[tuple[socket.socket, str]]:
         try:
             return first + _bind_all(TCPAddress(None, port), [("::", port)], optional=True)
         except BindError:
-            # Somebody has this port in the other family; the kernel will choose another one.
+            # The port is in use in the other family.  The kernel will choose another one.
             first[0][0].close()
     raise BindError(f"{address}: no port is free in both IPv4 and IPv6; name one")
 
@@ -237,7 +237,7 @@ def _bind_any_port() -> list[tuple[socket.socket, str]]:
 def _bind_all(
     address: TCPAddress, places: Sequence[tuple[str, int]], optional: bool = False, shared: bool = False
 ) -> list[tuple[socket.socket, str]]:
-    """Bind every place; a family that the machine lacks does not matter as long as there is another."""
+    """Bind all addresses.  A missing address family is an error only if no other is left."""
     bound: list[tuple[socket.socket, str]] = []
     lacking: OSError | None = None
     try:
@@ -270,7 +270,7 @@ def _bind_tcp(host: str, port: int, shared: bool = False) -> socket.socket:
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            # IPv4 has a socket of its own, so that an IPv4 client has an IPv4 address.
+            # IPv4 has its own socket, so that IPv4 clients have IPv4 addresses.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(place)
         sock.listen(BACKLOG)
@@ -312,7 +312,7 @@ def _bind_unix(address: UnixAddress, path: str) -> socket.socket:
 
 
 def _stale(path: str) -> bool:
-    """The file is a socket that nobody listens on: its process is gone."""
+    """Whether the file is a socket without a listener."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
@@ -331,14 +331,14 @@ def _inherited() -> list[tuple[str, int]]:
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     descriptors = ListenFDs.fromEnvironment().inheritedDescriptors()
     if not descriptors and (endpoints := sys.modules.get("twisted.internet.endpoints")) is not None:
-        # Whoever asks first takes it out of the environment, and that module asks when it is imported.
+        # The module removes the variables from the environment when it is imported.
         parser = getattr(endpoints, "_SystemdParser", None)
         descriptors = parser._sddaemon.inheritedDescriptors() if parser is not None else []
     return list(zip(names, descriptors, strict=False))
 
 
 INHERITED: list[tuple[str, int]] = _inherited()
-"""Found when this module is imported, and so before a daemon forks: LISTEN_PID is the parent's."""
+"""Read at import, before a daemon forks: LISTEN_PID is the parent's."""
 
 
 def inherited() -> list[tuple[str, str]]:
@@ -355,7 +355,7 @@ def _adopt(address: SystemdAddress, name: str) -> list[tuple[socket.socket, str]
     for known, descriptor in INHERITED:
         if known != name:
             continue
-        # A copy, so that closing it leaves the original for the next time.
+        # A copy: closing it keeps the original for the next start.
         sock = socket.socket(fileno=os.dup(descriptor))
         sock.setblocking(False)
         sock.set_inheritable(False)
