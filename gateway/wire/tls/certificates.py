@@ -1,4 +1,4 @@
-"""Certificates as the operator keeps them: read, judged in words, and handed to OpenSSL exactly as they were judged."""
+"""Certificates from files: read, checked with messages for the administrator, and given to OpenSSL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-52
 
 _UNANCHORED: Final = frozenset({2, 19, 20, 21})
 """X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, SELF_SIGNED_CERT_IN_CHAIN, UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
-UNABLE_TO_VERIFY_LEAF_SIGNATURE: the chain leads to nobody whom this machine knows."""
+UNABLE_TO_VERIFY_LEAF_SIGNATURE: this machine does not know the root of the chain."""
 
 
 class TooWeak(CertificateError):
@@ -48,25 +48,25 @@ class TooWeak(CertificateError):
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A pair as it was read: a chain that is in order, and the key to its first certificate."""
+    """A pair from files: a chain in the right order, and the key of its first certificate."""
 
     pair: Pair
     chain: tuple[x509.Certificate, ...]
-    """The server's own first; none of them needs the file any more."""
+    """The server's own first.  The file is not read again."""
     private: Any = field(compare=False, repr=False)
     keyed: bool = field(default=False, compare=False)
-    """The certificates' file holds the key, too."""
+    """The certificates' file has the key too."""
     proven: set[Accepted] = field(default_factory=set, compare=False, repr=False)
-    """With what handshakes have succeeded; once is enough."""
+    """The TLS options for which a test handshake has succeeded."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """DNS names and IP addresses of the subjectAltName; the common name is none (RFC 9525 2)."""
+        """DNS names and IP addresses of the subjectAltName, not the common name (RFC 9525 2)."""
         return _names(self.chain[0])
 
     @property
     def hosts(self) -> tuple[bytes, ...]:
-        """The DNS names as SNI is compared with them: lower case, without the root's dot (RFC 6066 3)."""
+        """The DNS names for comparison with SNI: lower case, without a dot at the end (RFC 6066 3)."""
         return tuple(chains.plain(name.encode("utf-8")) for name in _dns_names(self.chain[0]))
 
     @property
@@ -75,7 +75,7 @@ class Certified:
 
     @property
     def key(self) -> str:
-        """What kind the key is, and how strong: `RSA 2048`, `ECDSA P-256`, `Ed25519`."""
+        """Type and size of the key: `RSA 2048`, `ECDSA P-256`, `Ed25519`."""
         return _key(self.chain[0])
 
     @property
@@ -89,7 +89,7 @@ class Certified:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Whose word counts for the certificates of clients."""
+    """The trusted issuers of client certificates."""
 
     path: Path
     certificates: tuple[x509.Certificate, ...]
@@ -97,7 +97,7 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `check` tells of a pair.  The facts are None, or no names, where the file cannot be understood."""
+    """The facts about a pair for `check`.  None or empty if the file cannot be read."""
 
     pair: Pair
     names: tuple[str, ...] = ()
@@ -110,13 +110,13 @@ class Report:
     tlsa: str | None = None
     """`3 1 1 HEX`: what a TLSA record says for this key (RFC 6698 2.1; DANE-EE, SubjectPublicKeyInfo, SHA-256)."""
     errors: tuple[str, ...] = ()
-    """Why the gateway does not serve it; each is one line with the file's name and the cure."""
+    """Why the gateway does not use it.  Each is one line with the file's name and the cure."""
     warnings: tuple[str, ...] = ()
-    """What clients will probably complain of; lines of the same kind."""
+    """Problems that clients may have with it, in the same form."""
 
 
 def load(pair: Pair, now: datetime | None = None) -> Certified:
-    """The pair, if there is nothing against serving it.  `now` is aware of its zone.  Raises CertificateError."""
+    """Read and check a pair.  `now` has a time zone.  Raises CertificateError."""
     certified = _understood(pair)
     for complaint in _complaints(certified, now or _now()):
         raise CertificateError(complaint)
@@ -129,23 +129,23 @@ def load_authorities(path: Path) -> Authorities:
 
 
 def inspect(pairs: Iterable[Pair], now: datetime | None = None, profile: str = "intermediate") -> tuple[Report, ...]:
-    """Everything there is to say about each pair; raises nothing.
+    """A report for each pair.  Raises nothing.
 
-    `profile`: as `[tls]` has it; in `legacy` small keys and broken hashes are no error.
+    `profile`: of `[tls]`.  With `legacy` small keys and weak hashes are not errors.
     """
     return tuple(_inspected(pair, now or _now(), profile) for pair in pairs)
 
 
 def install(context: SSL.Context, certified: Certified, *, strict: bool = True) -> None:
-    """Let the context serve this certificate, beside those of other kinds of key that it has.
+    """Add a certificate to the context.  The context can have one for each type of key.
 
-    Its security level must be set before.  Raises CertificateError where OpenSSL wants something better, or with
-    `strict` clients of today do.
+    Set the security level before.  Raises CertificateError for a certificate that is too weak for OpenSSL, or with
+    `strict` for current clients.
     """
     if strict and (weak := chains.weakness(certified.chain)):
         raise TooWeak(f"{certified.pair.certificate}: {weak}")
-    # A file, not objects: only so does each kind of key keep a chain of its own.  And not the
-    # operator's file, which may have changed since it was judged.
+    # From a file: with objects, all types of key would share one chain.  Not the administrator's file: it may have
+    # changed since it was checked.
     try:
         with _as_file(b"".join(one.public_bytes(Encoding.PEM) for one in certified.chain)) as name:
             context.use_certificate_chain_file(name)
@@ -161,21 +161,18 @@ def install(context: SSL.Context, certified: Certified, *, strict: bool = True) 
 
 
 def trust(context: SSL.Context, authorities: Authorities) -> None:
-    """Let the context believe these authorities about clients, and tell clients whose certificates it wants."""
+    """Set the trusted issuers of client certificates, and the list of issuers that clients get."""
     store = context.get_cert_store()
     assert store is not None
     for certificate in authorities.certificates:
         store.add_cert(crypto.X509.from_cryptography(certificate))
         context.add_client_ca(certificate)
-    # What the operator lists is trusted as it is, an intermediate without its root, too.
+    # Every certificate in the file is a trust anchor, also an intermediate.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
 def prove(certified: Certified, accepted: Accepted) -> None:
-    """That clients can shake hands with it in TLS 1.2 and 1.3, by doing so.
-
-    It takes 1 to 10 ms, once for each certificate that is read.  Raises CertificateError.
-    """
+    """Test handshakes in TLS 1.2 and 1.3.  Takes 1 to 10 ms, once for each certificate.  Raises CertificateError."""
     if accepted in certified.proven:
         return
     context = bare_context(accepted, b"proof")
@@ -201,7 +198,7 @@ def prove(certified: Certified, accepted: Accepted) -> None:
 
 
 def _understood(pair: Pair) -> Certified:
-    """The pair, whatever dates and chain are like."""
+    """Read the pair; does not check dates and chain."""
     certificate, key = pair.certificate, pair.key or pair.certificate
     octets = files.read(certificate)
     if key != certificate and not files.holds_certificate(octets) and files.holds_key(octets):
@@ -238,7 +235,7 @@ def _understood(pair: Pair) -> Certified:
 
 
 def _foreign(pair: Pair, chain: Sequence[x509.Certificate], place: int | None, keyed: bool) -> str:
-    """What to say where the key does not belong to the first certificate; `place` is that of the one it belongs to."""
+    """The message for a key of another certificate.  `place`: the index of that certificate."""
     certificate, key = pair.certificate, pair.key or pair.certificate
     first = "the server's own certificate must come first, its issuers behind it"
     text = f"{key}: the private key does not belong to the first certificate in {certificate}"
@@ -255,7 +252,7 @@ def _foreign(pair: Pair, chain: Sequence[x509.Certificate], place: int | None, k
 
 @contextmanager
 def _as_file(octets: bytes) -> Iterator[str]:
-    """A file in memory where the system has such; a service may have no directory that it can write to."""
+    """A file in memory if possible: the process may have no writable directory."""
     if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
         with open(os.memfd_create("chain"), "wb") as file:
             file.write(octets)
@@ -278,7 +275,7 @@ def _complaints(certified: Certified, now: datetime) -> Iterator[str]:
 
 
 def remarks(certified: Certified) -> Iterator[str]:
-    """What is no reason not to serve it, but for clients to refuse it; each is one line with the cure."""
+    """Warnings: clients may refuse this certificate.  Each is one line with the cure."""
     try:
         yield from _remarks(certified)
     except Exception as fault:  # over what only warns, nobody is left without TLS
@@ -298,7 +295,7 @@ def _remarks(certified: Certified) -> Iterator[str]:
 
 
 def _refusals(certified: Certified) -> Iterator[str]:
-    """What a client says to it for the first of its names, beside what has words of its own."""
+    """The error of a client for the first name, unless another warning has it."""
     names = [name for name in _dns_names(certified.chain[0]) if name.isascii()]
     if not names:
         return
@@ -339,7 +336,7 @@ def _trust_remarks(certified: Certified) -> Iterator[str]:
 
 
 def _append(file: Path, last: x509.Certificate) -> str:
-    """How to come by the next certificate of the chain."""
+    """How to get the next certificate of the chain."""
     if file.name == "cert.pem" and (whole := file.with_name("fullchain.pem")).exists():
         return f"name {whole}, which holds the chain"
     place = chains.published_at(last)
@@ -369,7 +366,7 @@ def _inspected(pair: Pair, now: datetime, profile: str) -> Report:
 
 
 def _unanchored(chain: Sequence[x509.Certificate]) -> bool:
-    """Whether the chain leads to no CA of this machine's, which stands here for those that clients know."""
+    """Whether this machine does not know the root of the chain.  We assume that clients know the same roots."""
     # The context must outlive its store, which OpenSSL owns.
     context = _known_here(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), int(time.monotonic() / 60))
     store = context.get_cert_store()
@@ -384,8 +381,7 @@ def _unanchored(chain: Sequence[x509.Certificate]) -> bool:
 
 @lru_cache(maxsize=1)
 def _known_here(_file: str | None, _directory: str | None, _minute: int) -> SSL.Context:
-    """The CAs of this machine, read once for many certificates; again in the next minute, as an update may change
-    them."""
+    """The CAs of this machine.  They are read again after a minute, because updates can change them."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_default_verify_paths()
     return context

@@ -1,4 +1,4 @@
-"""A chain of certificates in words: what each one is, and why it is not served (RFC 5280 6.1, RFC 8446 4.4.2)."""
+"""Checks of certificate chains, with messages (RFC 5280 6.1, RFC 8446 4.4.2)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 Chain = Sequence[x509.Certificate]
 
 _LONGEST: Final = 100
-"""Characters of a distinguished name that a line shows."""
+"""Characters of a distinguished name in a message."""
 _SMALLEST: Final = 2048
-"""Bits of an RSA or DSA key at OpenSSL's security level 2, which is everybody's default."""
+"""Bits of an RSA or DSA key at OpenSSL's security level 2, the usual default."""
 _SMALLEST_CURVE: Final = 224
 _BROKEN: Final = (hashes.MD5, hashes.SHA1)
 
 
 def complaints(file: Path, chain: Chain, now: datetime, rearranged: Callable[[Sequence[int]], str]) -> Iterator[str]:
-    """Why the chain is not served; each is one line with the cure.
+    """The errors of the chain.  Each is one line with the cure.
 
     `rearranged` gives the command that writes these certificates, counted from 1, in this order.
     """
@@ -67,7 +67,7 @@ def complaints(file: Path, chain: Chain, now: datetime, rearranged: Callable[[Se
                 f"certificate {number} ({subject(certificate)}): {reason}; put the right issuer there"
                 f"{_place(certificate)}, or remove what is wrong: {rearranged(right)}"
             )
-        return  # what comes behind follows from that
+        return  # other errors follow from this one
 
 
 def in_order(chain: Chain, first: int | None = None) -> list[int]:
@@ -92,7 +92,7 @@ def in_order(chain: Chain, first: int | None = None) -> list[int]:
 
 
 def why_not_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> str:
-    """Nothing if this is the issuer.  Whether the signature is strong enough is another question."""
+    """Empty if this is the issuer.  Does not check the strength of the signature."""
     if not same_name(certificate.issuer, issuer.subject):
         return f"its issuer is {issuer_of(certificate)}"
     if _signed(certificate, issuer) is not False:
@@ -103,7 +103,7 @@ def why_not_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> s
 
 
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool | None:
-    """None where nobody here can tell, because the algorithm is unknown."""
+    """None if the algorithm is unknown."""
     # `verify_directly_issued_by` refuses SHA-1, and names that differ in their encoding alone.
     signature, signed = certificate.signature, certificate.tbs_certificate_bytes
     try:
@@ -131,11 +131,11 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool | N
 
 
 def weakness(chain: Chain) -> str:
-    """What clients of today refuse about keys and signatures of the chain, and the cure; nothing if all are strong.
+    """The weak key or signature of the chain that current clients refuse, and the cure.  Empty if all are strong.
 
-    A certificate that signs itself is trusted for itself, whatever its signature is like.
+    The signature of a self-signed certificate does not matter: it is trusted or not.
     """
-    # OpenSSL does not refuse SHA-1 in what it serves.
+    # OpenSSL does not refuse SHA-1 in its own certificates.
     for number, certificate in enumerate(chain, 1):
         what = "the certificate" if number == 1 else f"certificate {number} of the chain"
         itself = same_name(certificate.issuer, certificate.subject)
@@ -169,19 +169,19 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 
 def extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    # cryptography may raise anything over an extension that it cannot read.
+    # cryptography can raise any exception for a bad extension.
     with suppress(Exception):
         return certificate.extensions.get_extension_for_class(kind).value
     return None
 
 
 def plain(name: bytes) -> bytes:
-    """A DNS name as names are compared."""
+    """A DNS name for comparison."""
     return name.lower().removesuffix(b".")
 
 
 def same_name(one: x509.Name, other: x509.Name) -> bool:
-    """As OpenSSL compares: without regard to case, runs of blanks, and the kind of string (RFC 5280 7.1)."""
+    """A name for comparison as in OpenSSL: case, multiple spaces and string types do not matter (RFC 5280 7.1)."""
     return one == other or _plain(one) == _plain(other)
 
 
@@ -217,18 +217,18 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
 
 def cannot_sign(certificate: x509.Certificate) -> bool:
-    """Whether its keyUsage forbids its key what every handshake of TLS 1.3, and every suite of ours, needs."""
+    """Whether keyUsage forbids digital signatures, which TLS 1.3 and our cipher suites need."""
     usage = extension(certificate, x509.KeyUsage)
     return usage is not None and not usage.digital_signature
 
 
 def alternatives(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
-    """Its subjectAltName; a name that cannot be read is one that no client can ask for."""
+    """The subjectAltName.  Names that cannot be read are left out."""
     return tuple(extension(certificate, x509.SubjectAlternativeName) or ())
 
 
 def published_at(certificate: x509.Certificate) -> str | None:
-    """Where the issuer's certificate can be had (RFC 5280 4.2.2.1); usually in DER form."""
+    """URL of the issuer's certificate (RFC 5280 4.2.2.1), usually in DER form."""
     for access in extension(certificate, x509.AuthorityInformationAccess) or ():
         if access.access_method == AuthorityInformationAccessOID.CA_ISSUERS:
             return shown(str(access.access_location.value))
@@ -260,7 +260,7 @@ def _distinguished(certificate: x509.Certificate, whose: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Harmless in a terminal, one line, and in bounds."""
+    """Text for a message: printable, one line, limited length."""
     harmless = ascii(text)[1:-1]
     return harmless if len(harmless) <= _LONGEST else harmless[:_LONGEST] + "..."
 

@@ -1,7 +1,7 @@
-"""What a connection with a client carries along: the contexts it began with, and what its certificate is worth.
+"""Verification of client certificates.
 
-No session is resumed where certificates are asked for: who shows one shows it each time.  A session that OpenSSL
-resumes keeps the verdict that we gave it, and so would make of a tolerated certificate a verified one.
+With client certificates TLS sessions are not resumed.  A resumed session keeps our result in OpenSSL, and would turn a
+tolerated certificate into a verified one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MODES: Final = {
     "request": SSL.VERIFY_PEER,
     "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
 }
-"""By the word of `client_certificate`."""
+"""Value of `client_certificate` -> OpenSSL's mode."""
 
 _OBJECTIONS: Final = {
     2: "unknown CA", 9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown CA", 20: "unknown CA",
     21: "unknown CA", 23: "revoked", 26: "not for TLS clients (its key usage says so)", 66: "its key is too small",
     68: "signed with a broken hash",
 }  # fmt: skip
-"""By X509_V_ERR_*, those that administrators meet."""
+"""X509_V_ERR_* -> text, for the common errors."""
 
 
 class ClientVerification:
@@ -35,19 +35,18 @@ class ClientVerification:
     __slots__ = ("_contexts", "judged", "objection", "tolerant")
 
     def __init__(self, contexts: object, tolerant: bool) -> None:
-        # The callbacks that OpenSSL calls live as long as the Python object of their context.  Once SNI has switched
-        # the connection to another context, nothing else keeps the first one, and OpenSSL calls its callback again
-        # after a HelloRetryRequest.
+        # Keeps the first context alive.  SNI switches the connection to another context, but after a HelloRetryRequest
+        # OpenSSL calls the SNI callback of the first context again.
         self._contexts = contexts
         self.tolerant = tolerant
-        """What is wrong with a certificate is told, and no reason to refuse the client."""
+        """Accept clients with a wrong certificate."""
         self.judged = False
-        """A certificate was presented, and looked at to its end."""
+        """The whole chain of a certificate was checked."""
         self.objection: str | None = None
 
     @property
     def refusal(self) -> str | None:
-        """Why the handshake failed, if it was for the client's certificate."""
+        """Why the handshake failed, if the client certificate was the reason."""
         return None if self.tolerant else self.objection
 
 
@@ -80,14 +79,14 @@ def presented(connection: SSL.Connection) -> ClientCertificate | None:
 
 
 def refusal(connection: SSL.Connection) -> str | None:
-    """Why this connection's client was refused, if it was for its certificate."""
+    """Why the client was refused, if its certificate was the reason."""
     verification = connection.get_app_data()
     return verification.refusal if isinstance(verification, ClientVerification) else None
 
 
 def _common_name(certificate: crypto.X509) -> str | None:
-    """The last, which is the most specific one."""
-    # A stranger's certificate may raise anything.
+    """The last common name, which is the most specific one."""
+    # A client's certificate can cause any exception.
     with suppress(Exception):
         names = certificate.to_cryptography().subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         if names and isinstance(names[-1].value, str):

@@ -1,4 +1,4 @@
-"""How the gateway speaks TLS: to clients by Mozilla's profiles, to each backend as its section says."""
+"""OpenSSL contexts: for clients with Mozilla's profiles, for backends with the options of their sections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CIPHERS: Final = b":".join(
         b"ECDHE-RSA-CHACHA20-POLY1305",
     )
 )
-"""TLS 1.2: forward secrecy and AEAD only.  TLS 1.3 has nothing else."""
+"""TLS 1.2: only forward secrecy and AEAD, as always in TLS 1.3."""
 
 _CIPHERS_OF_THE_PAST: Final = b":".join(
     (
@@ -43,27 +43,27 @@ _CIPHERS_OF_THE_PAST: Final = b":".join(
         b"AES256-SHA",
     )
 )
-"""Mozilla's `old`, without what OpenSSL no longer has (3DES) and DHE, which would want parameters."""
+"""Mozilla's `old`, without 3DES (not in OpenSSL any more) and DHE (needs parameters)."""
 
 GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
-"""Key exchange, post-quantum first; without it where OpenSSL (before 3.5) does not know it."""
+"""Key exchange groups.  The first is post-quantum and needs OpenSSL 3.5."""
 
 NO_RENEGOTIATION: Final = 0x40000000
 """SSL_OP_NO_RENEGOTIATION, which pyOpenSSL does not name."""
 
 PRIORITIZE_CHACHA: Final = 0x200000
-"""SSL_OP_PRIORITIZE_CHACHA: who puts ChaCha20 first has no hardware for AES, and gets it although we choose."""
+"""SSL_OP_PRIORITIZE_CHACHA: prefer ChaCha20 for clients that list it first."""
 
 ENABLE_PARTIAL_WRITE: Final = 0x1
-"""SSL_MODE_ENABLE_PARTIAL_WRITE: pyOpenSSL sets it, and each write would be one record and no more."""
+"""SSL_MODE_ENABLE_PARTIAL_WRITE: pyOpenSSL sets it.  With it each write makes only one record."""
 
 LEGACY_SERVER_CONNECT: Final = 0x4
-"""SSL_OP_LEGACY_SERVER_CONNECT: servers without RFC 5746, too.  They may renegotiate as little as others."""
+"""SSL_OP_LEGACY_SERVER_CONNECT: connect to servers without RFC 5746.  Renegotiation stays off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What clients are offered."""
+    """The TLS options of one profile for clients."""
 
     minimum: int
     ciphers: bytes
@@ -71,17 +71,17 @@ class Accepted:
 
 MODERN: Final = Accepted(SSL.TLS1_3_VERSION, CIPHERS)
 INTERMEDIATE: Final = Accepted(SSL.TLS1_2_VERSION, CIPHERS)
-# SECLEVEL is said before any certificate is there: a small key would be refused else.
+# Set SECLEVEL before the certificate, or a small key is refused.
 LEGACY: Final = Accepted(SSL.TLS1_VERSION, CIPHERS + b":" + _CIPHERS_OF_THE_PAST + b":@SECLEVEL=0")
 
 
 OFFERED: Final = {"modern": MODERN, "intermediate": INTERMEDIATE, "legacy": LEGACY}
-"""The most that any client is offered, by the profile of `[tls]`."""
+"""Profile of `[tls]` -> the widest options for a client."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Profile:
-    """What is offered to a backend."""
+    """The TLS options of one profile for backends."""
 
     minimum: int
     ciphers: bytes
@@ -90,25 +90,24 @@ class _Profile:
 
 
 _NO_STRANGERS: Final = b":!aNULL:!eNULL:!PSK:!SRP"
-"""A suite without a certificate would have nothing to verify; OpenSSL leaves them out by itself, today."""
+"""No suites without a certificate: there is nothing to verify."""
 
 PROFILES: Final = {
-    # Not the suites for clients: many a backend that has TLS 1.2 knows but CBC or RSA key exchange.
+    # More suites than for clients: many backends with TLS 1.2 have only CBC or RSA key exchange.
     "intermediate": _Profile(SSL.TLS1_2_VERSION, b"DEFAULT:@SECLEVEL=2" + _NO_STRANGERS, None, 0),
-    # SECLEVEL=0 alone would admit TLS 1.0; it is said all the same.  Without ML-KEM the ClientHello is one segment,
-    # for servers that read no second one.
+    # SECLEVEL=0 already allows TLS 1.0.  Without ML-KEM the ClientHello is one segment, for servers that read only one.
     "legacy": _Profile(
         SSL.TLS1_VERSION, b"DEFAULT:@SECLEVEL=0" + _NO_STRANGERS, b"X25519:P-256:P-384:P-521", LEGACY_SERVER_CONNECT
     ),
 }
-"""By the word for it in `[backend:NAME]`."""
+"""Profile of `[backend:NAME]` -> options."""
 
 
 def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
-    """A context for clients, still without a certificate.
+    """A context for clients, without a certificate yet.
 
-    `identity` (32 octets at most) tells apart what must not resume each other's sessions; contexts never do anyway,
-    each has ticket keys of its own.
+    `identity`: up to 32 octets, the session id context.  Sessions resume only in the same context, which has the ticket
+    keys.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(accepted.minimum)
@@ -116,11 +115,11 @@ def bare_context(accepted: Accepted, identity: bytes) -> SSL.Context:
     _choose_groups(context)
     # An old client may name its worst suite first.
     context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | PRIORITIZE_CHACHA)
-    # Tickets resume a session; a cache in memory would only grow.  Without an id a client with a certificate
+    # Sessions resume with tickets.  A cache would only use memory.  Without an id a client with a certificate
     # that resumes is refused.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(identity)
-    # An idle session gives its 34 KiB of record buffers back.
+    # Free the 34 KiB of record buffers of an idle session.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(ENABLE_PARTIAL_WRITE)
     return context
@@ -134,9 +133,9 @@ def accepting(context: SSL.Context) -> SSL.Connection:
 
 
 def client_context(wanted: TLSClientOptions) -> SSL.Context:
-    """A context for connections to one backend and to no other; make it once and keep it there.
+    """A context for connections to one backend.  Make one for each backend and keep it.
 
-    Raises CertificateError, also for what `connecting` would stumble over.
+    Raises CertificateError, also for errors that `connecting` would have.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     try:
@@ -152,7 +151,7 @@ def client_context(wanted: TLSClientOptions) -> SSL.Context:
     if profile.groups is not None:
         set_groups(context, profile.groups)
     context.set_options(SSL.OP_NO_COMPRESSION | NO_RENEGOTIATION | profile.options)
-    # Whoever resumes is not verified again; and there is no second connection to make it worth it.
+    # A resumed session would not be verified again.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(ENABLE_PARTIAL_WRITE)
@@ -160,15 +159,15 @@ def client_context(wanted: TLSClientOptions) -> SSL.Context:
         trust(context, wanted.ca)
     elif wanted.verify == "yes":
         context.set_default_verify_paths()
-    # Refuses every connection that `connecting` did not make.
+    # Refuses connections that `connecting` did not make.
     context.set_verify(SSL.VERIFY_PEER, judge)
     return context
 
 
 def connecting(context: SSL.Context, wanted: TLSClientOptions) -> SSL.Connection:
-    """A connection in memory that is about to say a ClientHello, and verifies what it gets.
+    """A connection in memory that will send a ClientHello and verify the backend's certificate.
 
-    `context` comes from `client_context`, for a value that differs from this one in its names at most.
+    `context` is from `client_context` with the same options; only the names may differ.
     """
     connection = SSL.Connection(context, None)
     connection.set_app_data(check_for(wanted))
@@ -187,14 +186,14 @@ def trust(context: SSL.Context, authorities: Path) -> None:
         raise CertificateError(
             f"{authorities}: a certificate in this file is damaged; fetch the file again from its issuer"
         ) from None
-    # What the operator lists is trusted as it is, an intermediate without its root or the leaf itself, too.
+    # Every certificate in the file is a trust anchor, also an intermediate or the leaf itself.
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
 def _choose_groups(context: SSL.Context) -> None:
-    # OpenSSL's own list stays if none of ours can be set. It is good, only longer.
+    # If none of ours can be set, OpenSSL's longer list stays.
     for groups in GROUPS:
         if set_groups(context, groups):
             return

@@ -1,4 +1,4 @@
-"""Files with certificates and keys, as administrators have them: PEM is used; of all else it is said what it is."""
+"""Reads PEM files with certificates and keys.  Messages name other formats."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from . import formats
 _KEY_BEGINS: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 """PKCS#8, RSA or EC (RFC 7468 10, 11)."""
 _CERTIFICATE_BEGINS: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
-"""The first label is what OpenSSL wrote before 0.9.5, and still reads."""
+"""The first label is of OpenSSL before 0.9.5."""
 
 
 class CertificateError(ValueError):
-    """A certificate or key cannot be used; the text is one line that names the file and the cure."""
+    """A certificate or key cannot be used.  The text is one line with the file and the cure."""
 
 
 def read(path: Path) -> bytes:
@@ -44,9 +44,9 @@ def read(path: Path) -> bytes:
 
 
 def looks(path: Path) -> tuple[int, ...]:
-    """What a file looks like from the outside, symlinks followed; one that cannot be looked at looks like its errno."""
+    """Identifies a version of a file, with symbolic links followed; the errno if stat(2) fails."""
     try:
-        # ctime: whoever gives the gateway the right to read a file changes nothing else.
+        # ctime: a change of permissions changes nothing else.
         found = os.stat(path)
     except OSError as error:
         return (error.errno or 0,)
@@ -58,23 +58,23 @@ def looks(path: Path) -> tuple[int, ...]:
 def certificates(
     path: Path, wanted: str = "it must be a PEM file that begins with the server's certificate"
 ) -> tuple[x509.Certificate, ...]:
-    """All of them.  Raises CertificateError, with `wanted` where nothing better can be said."""
+    """All certificates.  Raises CertificateError, with `wanted` if the format is unknown."""
     octets = read(path)
     if not holds_certificate(octets):
         raise CertificateError(f"{path}: no certificate in this file; {formats.what_is(path, octets) or wanted}")
     try:
         found = tuple(x509.load_pem_x509_certificates(octets))
         for one in found:
-            # cryptography parses these when they are asked for, and raises then.
+            # cryptography parses these on access, and can raise then.
             _ = one.subject, one.issuer, one.not_valid_before_utc, one.not_valid_after_utc
         return found
-    except Exception:  # of an unknown version, for one, which is no ValueError
+    except Exception:  # for example for an unknown version; not a ValueError
         cure = formats.damage(path, octets) or "fetch the file again from its issuer"
         raise CertificateError(f"{path}: a certificate in this file is damaged; {cure}") from None
 
 
 def private_keys(path: Path, wanted: str, *, shared: bool = False) -> list[Any]:
-    """All of them, one at least.  Raises CertificateError, with `wanted` where nothing better can be said.
+    """All keys, at least one.  Raises CertificateError, with `wanted` if the format is unknown.
 
     `shared`: the certificate is in the same file.
     """
@@ -82,7 +82,7 @@ def private_keys(path: Path, wanted: str, *, shared: bool = False) -> list[Any]:
     if not _KEY_BEGINS.search(octets):
         other = "" if shared else formats.what_is(path, octets)
         raise CertificateError(f"{path}: no private key in this file; {other or wanted}")
-    # Before the key's PEM block there may be certificates, or EC PARAMETERS.
+    # Certificates or EC PARAMETERS can come before the key.
     begins = [match.start() for match in _KEY_BEGINS.finditer(octets)]
     return [_private(path, octets[begin:end]) for begin, end in zip(begins, [*begins[1:], None], strict=True)]
 
@@ -96,13 +96,13 @@ def holds_key(octets: bytes) -> bool:
 
 
 def _private(path: Path, octets: bytes) -> Any:
-    # cryptography tells apart what OpenSSL would lump together as "bad decrypt" or "no start line".
+    # cryptography has more exact errors than OpenSSL.
     if octets.startswith(b"-----BEGIN OPENSSH"):
         raise CertificateError(f"{path}: the private key has SSH's own form; {formats.ssh_key(path, octets)}")
     cure = formats.damage(path, octets) or "restore it from a copy"
     damaged = CertificateError(f"{path}: the private key in this file is damaged or of an unknown kind; {cure}")
     try:
-        # The whole validation of an RSA key with 4096 bits takes 0.3 s, in which nobody would be served.
+        # The full check of an RSA key with 4096 bits takes 0.3 s and would block all clients.
         private = load_pem_private_key(octets, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         cure = formats.without_passphrase(path)
@@ -115,7 +115,7 @@ def _private(path: Path, octets: bytes) -> Any:
 
 
 def _signs(private: rsa.RSAPrivateKey) -> bool:
-    """Whether the key can do the one thing that it is there for."""
+    """Whether the key can sign."""
     try:
         signature = private.sign(b"", padding.PKCS1v15(), hashes.SHA256())
         private.public_key().verify(signature, b"", padding.PKCS1v15(), hashes.SHA256())
@@ -125,9 +125,9 @@ def _signs(private: rsa.RSAPrivateKey) -> bool:
 
 
 def rights_of_others(path: Path) -> str:
-    """What is wrong with who may read or write a private key, with the cure; nothing if only its owner and group may.
+    """The problem with the permissions of a private key, and the cure.  Empty if other users cannot read or write it.
 
-    Who cannot enter a directory on the way cannot reach the file.
+    The permissions of its directories count too.
     """
     try:
         mode = os.stat(path).st_mode

@@ -1,7 +1,6 @@
-"""What a file holds in place of a PEM certificate or key, and the command that makes such a file of it.
+"""Recognises other formats than PEM, and gives the command that converts them.
 
-Every command is run by a test, which then loads what it wrote.  It stands at the end of the message, and never writes
-over the file that it reads.
+A test runs each command and loads the result.  The command is at the end of the message and never overwrites its input.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .chain import in_order
 
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _BASE64: Final = re.compile(rb"\s*MII[A-Za-z0-9+/=\s]{100,}\Z")
-"""What DER of more than 256 octets begins with, in base64."""
+"""The beginning of DER with more than 256 octets, in base64."""
 _PKCS12: Final = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..|\x83...|\x80)\x02\x01\x03", re.DOTALL)
 """PFX is a SEQUENCE that begins with the INTEGER 3 (RFC 7292 4)."""
 _OLD_CIPHERS: Final = re.compile(rb"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01[\x01\x02\x05\x06]")
@@ -54,7 +53,7 @@ _BINARY: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xfe\xff", "text in UTF-16; convert it: (umask 077; iconv -f UTF-16 -t UTF-8 {old} > {new})"),
     (b"<", "a page of HTML or XML, perhaps an error that a download saved; fetch the file again"),
 )  # fmt: skip
-"""By what the file begins with."""
+"""First octets of a file -> its format."""
 
 _KEYSTORE: Final = (
     "keytool -importkeystore -srckeystore {old} -destkeystore {between} -deststoretype PKCS12 && {pkcs12}"
@@ -62,7 +61,7 @@ _KEYSTORE: Final = (
 
 
 def what_is(path: Path, octets: bytes) -> str:
-    """What the file is or holds, and the cure; nothing if nobody knows."""
+    """The format of the file, and the cure.  Empty if unknown."""
     if not octets.strip():
         return "it is empty; whatever writes it has not finished, or failed"
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
@@ -89,7 +88,7 @@ def what_is(path: Path, octets: bytes) -> str:
 
 
 def damage(path: Path, octets: bytes) -> str:
-    """What happened to the PEM file on its way, and the command that mends it; nothing if nobody knows."""
+    """How the PEM file was damaged, and the command that repairs it.  Empty if unknown."""
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
     if b"\\n" in octets and octets.count(b"\n") < 3:
         return f"its line ends are written as \\n; convert it: (umask 077; printf '%b' \"$(cat {old})\" > {new})"
@@ -99,14 +98,14 @@ def damage(path: Path, octets: bytes) -> str:
 
 
 def rearranged(path: Path, numbers: Sequence[int], keyed: bool) -> str:
-    """The command that writes these certificates of a PEM file, in this order, and the key, if the file holds it."""
+    """The command that writes these certificates of a PEM file in this order, and its key, if there is one."""
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
     picking = f"for n in {' '.join(map(str, numbers))}; do {_pick(old)}; done"
     return f"(umask 077; ({picking}; openssl pkey -in {old}) > {new})" if keyed else f"({picking}) > {new}"
 
 
 def key_alone(path: Path, number: int) -> str:
-    """The command that writes one private key of several, and the certificates, if the file holds some."""
+    """The command that writes one private key of several, and the certificates, if there are some."""
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
     begin, end = "/-----BEGIN .*PRIVATE KEY-----/", "/-----END .*PRIVATE KEY-----/"
     return f"(umask 077; awk '{begin}{{i++;k=1}} !k||i=={number}; {end}{{k=0}}' {old} > {new})"
@@ -117,7 +116,7 @@ def without_passphrase(path: Path) -> str:
 
 
 def ssh_key(path: Path, octets: bytes) -> str:
-    """What to do about a private key in OpenSSH's own form."""
+    """The cure for a private key in OpenSSH's format."""
     inside = b""
     with suppress(ValueError):
         inside = b64decode(b"".join(octets.split(b"-----")[2].split()))
@@ -168,11 +167,11 @@ _PARSERS: Final[tuple[tuple[Callable[[bytes], object], str], ...]] = (
     (load_der_public_key, _PUBLIC),
     (pkcs7.load_der_pkcs7_certificates, "PKCS#7"),
 )
-"""Who can read DER -> what it is."""
+"""Parser for DER -> name of the format."""
 
 
 def _parsed(octets: bytes) -> str:
-    """What DER this is."""
+    """The format of this DER."""
     for understands, what in _PARSERS:
         with suppress(ValueError, UnsupportedAlgorithm):
             with suppress(TypeError), warnings.catch_warnings():  # openssl asks for the passphrase, if there is one
@@ -193,7 +192,7 @@ def _in_der(path: Path, octets: bytes, what: str) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """Where a command writes: `mail.pfx.pem` for `mail.pfx`, `mail.new.pem` for `mail.pem`."""
+    """Output file of a command: `mail.pfx.pem` for `mail.pfx`, `mail.new.pem` for `mail.pem`."""
     return path.with_suffix(".new.pem") if path.suffix == ".pem" else path.with_name(f"{path.name}.pem")
 
 
@@ -216,7 +215,7 @@ def _keystore(path: Path) -> str:
 
 
 def _pkcs7(path: Path, octets: bytes, form: str) -> str:
-    """PKCS#7 holds a set, which has no order, and many writers sort it."""
+    """PKCS#7 contains a set without an order."""
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
     reading = f"openssl pkcs7 -inform {form} -print_certs -in {old}"
     with suppress(ValueError, UnsupportedAlgorithm), warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Proof that a certificate can be served: the gateway shakes hands with itself before any client does."""
+"""Test handshakes: the gateway connects to itself in memory before it uses a certificate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from OpenSSL import SSL
 VERSIONS: Final = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
 
 _MOST_FLIGHTS: Final = 6
-"""Flights of a whole handshake; TLS 1.2 needs four."""
+"""Flights of a full handshake; TLS 1.2 needs four."""
 _RECORD: Final = 1 << 16
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""X509_V_FLAG_NO_CHECK_TIME, which Python does not name: what has expired is told elsewhere."""
+"""X509_V_FLAG_NO_CHECK_TIME, which Python does not name.  Other code checks the dates."""
 
 
 def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
     """Version -> OpenSSL's reason, for the versions from `minimum` on in which a handshake fails.
 
-    `context` is one for clients, with its certificate.  The other end is OpenSSL as it comes, which takes all keys
-    that clients of today take; it does not judge the certificate.
+    `context` is one for clients, with its certificate.  The other end is a default OpenSSL context, which accepts the
+    keys that current clients accept.  It does not verify the certificate.
     """
     found = {}
     for name, version in VERSIONS.items():
@@ -31,10 +31,9 @@ def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
 
 
 def refusal(context: SSL.Context, anchor: str, name: str) -> str:
-    """Why a client that trusts `anchor` (PEM) refuses the certificate for this name; nothing if it does not.
+    """Why a client that trusts `anchor` (PEM) refuses the certificate for this name; empty if it accepts it.
 
-    The client is this machine's own TLS library, which checks what clients check: purpose, critical extensions, name
-    constraints, and the name.
+    The client is Python's ssl module.  It checks purpose, critical extensions, name constraints and the name.
     """
     wanted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     wanted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
@@ -72,11 +71,11 @@ def _said(connection: SSL.Connection) -> bytes:
 
 
 def _failure(context: SSL.Context, version: int) -> str:
-    """Why a handshake in this version fails; nothing if it succeeds."""
+    """Why a handshake in this version fails; empty if it succeeds."""
     wanted = SSL.Context(SSL.TLS_CLIENT_METHOD)
     wanted.set_min_proto_version(version)
     wanted.set_max_proto_version(version)
-    # A small key of the profile `legacy` is judged elsewhere.
+    # Other code checks small keys of the profile `legacy`.
     wanted.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
     client, server = SSL.Connection(wanted, None), SSL.Connection(context, None)
     client.set_connect_state()

@@ -1,4 +1,4 @@
-"""What clients refuse, or may refuse, although it can be served: one line for each, with the cure."""
+"""Warnings about certificates that clients may refuse.  Each is one line with the cure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ...config.values import Pair
 from .chain import Chain, cannot_sign, extension, other_key_named, plain, subject, why_not_issued
 
 _LONGEST_VALIDITY: Final = timedelta(days=825)
-"""Apple's systems accept no server certificate that is valid for longer, whoever issued it."""
+"""Apple's systems accept no server certificate that is valid for more days."""
 
 _CURVE: Final = bytes.fromhex("06072a8648ce3d0201")
-"""The object identifier id-ecPublicKey; behind it stands that of a curve, or a SEQUENCE of explicit parameters."""
+"""The object identifier id-ecPublicKey.  After it comes the one of a curve, or a SEQUENCE of explicit parameters."""
 _SEQUENCE: Final = 0x30
 
 _CONSTRAINED: Final = frozenset({47, 48})
@@ -29,7 +29,7 @@ _CONSTRAINED: Final = frozenset({47, 48})
 
 
 def about_chain(file: Path, chain: Chain) -> Iterator[str]:
-    """What the certificates themselves tell."""
+    """Warnings from the certificates themselves."""
     yield from _about_leaf(file, chain[0])
     for number, certificate in enumerate(chain[1:], 2):
         if wrong := _why_no_issuer(certificate, number - 2):
@@ -39,7 +39,7 @@ def about_chain(file: Path, chain: Chain) -> Iterator[str]:
             )
         below = chain[number - 2]
         if why_not_issued(below, certificate):
-            continue  # that is an error
+            continue  # reported as an error
         if other_key_named(below, certificate):
             yield (
                 f"{file}: certificate {number - 1} names another issuer by its authorityKeyIdentifier than certificate "
@@ -102,7 +102,7 @@ def _about_leaf(file: Path, leaf: x509.Certificate) -> Iterator[str]:
 
 
 def _why_no_issuer(certificate: x509.Certificate, below: int) -> str:
-    """`below`: how many CA certificates stand between it and the server's own."""
+    """`below`: number of CA certificates between it and the server's own."""
     basic = extension(certificate, x509.BasicConstraints)
     if basic is None or not basic.ca:
         return "it is no CA (basicConstraints)"
@@ -120,7 +120,7 @@ def _why_no_issuer(certificate: x509.Certificate, below: int) -> str:
 
 
 def _constrained(file: Path, chain: Chain) -> Iterator[str]:
-    """What the nameConstraints of issuers forbid, those of the last one too: its own issuer is not here."""
+    """Names that the nameConstraints of issuers forbid, including those of the last issuer."""
     store = crypto.X509Store()
     leaf, *others = map(crypto.X509.from_cryptography, chain)
     store.add_cert(others[-1] if others else leaf)
@@ -137,7 +137,7 @@ def _constrained(file: Path, chain: Chain) -> Iterator[str]:
 
 
 def has_explicit_curve(certificate: x509.Certificate) -> bool:
-    # cryptography gives the curve its name, and forgets that it had none.
+    # cryptography replaces explicit parameters by the curve's name.
     octets = certificate.tbs_certificate_bytes
     place = octets.find(_CURVE)
     return place >= 0 and octets[place + len(_CURVE)] == _SEQUENCE
@@ -154,7 +154,7 @@ def _is_address(text: str) -> bool:
 
 
 class Shown(Protocol):
-    """A certificate, as far as what is said of several needs it."""
+    """What `about_all` needs of a certificate."""
 
     @property
     def pair(self) -> Pair: ...
@@ -168,7 +168,7 @@ S = TypeVar("S", bound=Shown)
 
 
 def about_all(served: Iterable[S], hostname: str | None) -> Iterator[tuple[S, str]]:
-    """What is wrong with all certificates that are served, taken together, each at the one where it is said."""
+    """Warnings about all certificates together, each with the certificate that shows it."""
     known = list(served)
     if known and hostname and not any(covers(one.names, hostname) for one in known):
         others = ", and no other is" if len(known) > 1 else ""
@@ -190,8 +190,8 @@ def about_all(served: Iterable[S], hostname: str | None) -> Iterator[tuple[S, st
 def covers(names: Iterable[str], hostname: str, unnamed: bool = True) -> bool:
     """Whether clients that connect to this name accept a certificate with these names (RFC 9525 6.3).
 
-    `unnamed`: a certificate without names covers everything here, and every certificate covers `localhost`; of these
-    something else is said.
+    `unnamed`: a certificate without names counts as covering all names, and every certificate as covering `localhost`.
+    These have other warnings.
     """
     host = plain(hostname.encode("utf-8"))
     parent = host.partition(b".")[2]

@@ -1,4 +1,4 @@
-"""Certificates that renew themselves: a cheap look at their files now and then, and no signal from anybody."""
+"""Renewal: checks the files of certificates every few seconds and loads changed ones."""
 
 from __future__ import annotations
 
@@ -19,49 +19,48 @@ from .remarks import about_all
 from .server import Inventory, ServerTLS
 
 INTERVAL: Final = 5.0
-"""Seconds between two calls of `look`: what is renewed is served within 10 s, and a stat costs a microsecond."""
+"""Seconds between two calls of `look`.  A stat(2) takes a microsecond."""
 
 RETRY: Final = timedelta(minutes=1)
-"""After that a refused file is read again although it looks the same: it may have been too early for it."""
+"""A refused file is read again after this time even if it has not changed: it may become valid."""
 
 ROTATION: Final = timedelta(days=1)
-"""How long the keys of session tickets live: they come with the contexts."""
+"""Lifetime of the keys of session tickets.  New contexts have new keys."""
 
 WARNINGS: Final = (21, 7, 1, 0)
-"""Days before the end at which it is told, once each: certbot renews 30 days before it, so 21 is late already."""
+"""Days before a certificate expires with an event.  certbot renews 30 days before, so 21 is late."""
 
 Source = Pair | Path
-"""What is watched: a certificate with its key, or the issuers of clients' certificates."""
+"""A certificate with its key, or the issuers of client certificates."""
 
 Signature = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What is known of a source."""
+    """The state of a source."""
 
     found: Certified | Authorities
-    """What is served."""
+    """What is in use."""
     seen: Signature
-    """What its files looked like when they were last read."""
+    """The version of its files when they were last read."""
     refused: str = ""
-    """Why what they hold now is not served."""
+    """Why their present content is not used."""
     told: bool = False
-    """That has been told.  It is not told at the first sight: a pair is two files, written one after the other."""
+    """The complaint was logged.  Not at the first look: certificate and key are written one after the other."""
     again: datetime | None = None
-    """When to read them again although they look the same."""
+    """When to read unchanged files again."""
     warned: int | None = None
-    """The last of WARNINGS that has been told."""
+    """The last of WARNINGS that was logged."""
 
 
 class Renewal:
-    """All files of all services.  `emit` takes an event's name and its fields, as Events.emit does; `now` is the wall
-    clock, aware of its zone."""
+    """All files of all services.  `emit`: as Events.emit.  `now`: the time of day, with a time zone."""
 
     def __init__(
         self, emit: Callable[..., None], now: Callable[[], datetime] | None = None, hostname: str | None = None
     ) -> None:
-        """`hostname`: what clients are expected to call the gateway."""
+        """`hostname`: the name that clients use for the gateway."""
         self._emit = emit
         self.hostname = hostname
         self._now = now or _now
@@ -69,10 +68,10 @@ class Renewal:
         self._servers: list[ServerTLS] = []
         self._rotated = self._now()
         self._said: frozenset[str] = frozenset()
-        """What was told last of all certificates together."""
+        """The last logged warnings about all certificates together."""
 
     def serve(self, values: TLS, alpn: tuple[bytes, ...]) -> ServerTLS:
-        """TLS for one service, loaded and kept up to date.  A file that several services name is read and told once.
+        """TLS for one service, kept up to date.  A file of several services is read and logged once.
 
         Raises CertificateError; then nothing has changed.
         """
@@ -86,13 +85,13 @@ class Renewal:
         return server
 
     def still_readable(self) -> list[str]:
-        """A line with the cure for each file that cannot be read any more; for after privileges were dropped."""
+        """A line with the cure for each file that cannot be read any more.  Call it after the change of the user."""
         lines = []
         for source, watched in self._watched.items():
             locked = [_locked(path) for path in _files(source) if not _may_read(path)]
             if locked:
                 lines += locked
-                # What changes now because of that alone is no renewal.
+                # A change of the permissions alone is not a renewal.
                 self._watched[source] = replace(watched, seen=_signature(source), refused=locked[0])
         return list(dict.fromkeys(lines))
 
@@ -113,19 +112,19 @@ class Renewal:
             emit(event, **fields)
 
     def keep(self, servers: Collection[ServerTLS]) -> None:
-        """Forget the others, and the files that only they serve."""
+        """Forget all other services, and the files that only they use."""
         self._servers = [server for server in self._servers if server in servers]
         used = {source for server in self._servers for source in _sources(server)}
         self._watched = {source: watched for source, watched in self._watched.items() if source in used}
 
     @property
     def files(self) -> frozenset[Path]:
-        """All files that are served from."""
+        """All files in use."""
         return frozenset(path for source in self._watched for path in _files(source))
 
     @property
     def refused(self) -> list[str]:
-        """A line for each file whose present content is not served, with the reason."""
+        """A line with the reason for each file whose present content is not used."""
         return list(dict.fromkeys(watched.refused for watched in self._watched.values() if watched.refused))
 
     @property
@@ -134,20 +133,20 @@ class Renewal:
         return [watched.found for watched in self._watched.values() if isinstance(watched.found, Certified)]
 
     def look(self) -> None:
-        """See whether files have changed, and what to do about it."""
+        """Check the files, and load changed ones."""
         now = self._now()
         for source in self._watched:
             self._look(source, now)
             self._warn(source, now)
         if now - self._rotated >= ROTATION:
             self._rotated = now
-            # Not so important that it could fail: what was good enough until now stays.
+            # If this fails, the old contexts stay.
             with suppress(CertificateError):
                 for server in self._servers:
                     server.wear(server.prepare(self._inventory({})))
 
     def tell_together(self) -> None:
-        """What only all certificates together show, once all services have theirs; each once while it is so."""
+        """Log new warnings about all certificates together."""
         found = {text: one for one, text in about_all(self.served, self.hostname)}
         for text, one in found.items():
             if text not in self._said:
@@ -157,7 +156,7 @@ class Renewal:
     # --- one source ------------------------------------------------------------------------------
 
     def _load(self, source: Source) -> _Watched:
-        # Before it is read: what changes while it is being read is seen at the next look.
+        # Before reading: a change during reading is found at the next look.
         seen = _signature(source)
         return _Watched(_read(source, self._now()), seen)
 
@@ -224,7 +223,7 @@ class Renewal:
                 self._emit("certificate", state=state, certificate=str(found.path), detail=detail or counted)
 
     def _inventory(self, other: Mapping[Source, Certified | Authorities]) -> Inventory:
-        """Everything that is served, with these in place of what was."""
+        """Everything in use, with these replacements."""
         found = {source: watched.found for source, watched in self._watched.items()} | dict(other)
         return Inventory(
             MappingProxyType({one.pair: one for one in found.values() if isinstance(one, Certified)}),
@@ -247,7 +246,7 @@ def _files(source: Source) -> tuple[Path, ...]:
 
 
 def _remarks(found: Certified) -> Iterator[str]:
-    """What clients will complain of; the event names the file already."""
+    """The warnings, without the file's name, which is in the event."""
     for text in remarks(found):
         yield text.removeprefix(f"{found.pair.certificate}: ")
 
@@ -258,17 +257,17 @@ def _read(source: Source, now: datetime) -> Certified | Authorities:
     except CertificateError:
         raise
     except Exception as fault:
-        # Half a file may be anything.
+        # A half-written file can cause any exception.
         raise CertificateError(f"{_files(source)[0]}: cannot be understood ({type(fault).__name__})") from None
 
 
 def _signature(source: Source) -> Signature:
-    """What the files look like from the outside, symlinks followed; what cannot be looked at looks like its errno."""
+    """Identifies the versions of the files, with symbolic links followed."""
     return tuple(looks(path) for path in _files(source))
 
 
 def _may_read(path: Path) -> bool:
-    """Whatever else is wrong with it is not a question of rights."""
+    """Whether only permissions prevent reading the file."""
     try:
         path.open("rb").close()
     except PermissionError:
@@ -279,7 +278,7 @@ def _may_read(path: Path) -> bool:
 
 
 def _locked(path: Path) -> str:
-    """What the operator can do about a file that root could read and the gateway's user cannot."""
+    """The cure for a file that root can read and the gateway's user cannot."""
     culprit = _culprit(path)
     what, right = ("directory", "g+x") if culprit.is_dir() else ("file", "g+r")
     try:
@@ -294,7 +293,7 @@ def _locked(path: Path) -> str:
 
 
 def _culprit(path: Path) -> Path:
-    """The directory that cannot be entered, also where symlinks lead to; or the file itself."""
+    """The directory without access, also behind symbolic links; or the file itself."""
     real = Path(os.path.realpath(path))
     for one in (path.absolute(), real):
         for directory in reversed(one.parents):

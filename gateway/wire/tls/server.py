@@ -1,4 +1,4 @@
-"""TLS towards the clients of one service: which certificate for which name, which versions for whom."""
+"""TLS with the clients of one service: chooses certificate and TLS versions."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting,
 from .half import TLSHalf
 
 Group = tuple[Certified, ...]
-"""What one context serves: one certificate of each kind of key, a client gets the one that it can use."""
+"""The certificates of one context, one for each type of key.  OpenSSL takes the one that the client supports."""
 
 _ORDINARY: Final = {"modern": MODERN, "intermediate": INTERMEDIATE, "legacy": INTERMEDIATE}
-"""What everybody is offered, by profile; in `legacy` those of `legacy_clients` are offered more."""
+"""Profile -> options for all clients.  `legacy_clients` get more."""
 
 _WEB: Final = frozenset({b"h2", b"h2c", b"h3"})
 _WEB_BEGINS: Final = b"http/"
 _OFFERS_SHOWN: Final = 3
 _OFFER_SHOWN: Final = 32
-"""Offers, and octets of each, that a reason shows; a client may make hundreds."""
+"""ALPN names, and octets of each, in a message; a client can send hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was read from the files; immutable, a renewal makes another one."""
+    """The content of the files.  Immutable: a renewal makes a new one."""
 
     certificates: Mapping[Pair, Certified]
     authorities: Mapping[Path, Authorities]
@@ -43,27 +43,27 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contexts:
-    """Contexts of one profile: the one that connections begin with, and those that SNI leads to."""
+    """The contexts of one profile: the default one, and those for names (SNI)."""
 
     first: SSL.Context
     others: Mapping[bytes, SSL.Context | None]
-    """By name, None for what the first one serves; `*.example.org` stands for each name that has another label
-    in place of the asterisk (RFC 9525 6.3)."""
+    """Name -> context, None for the default one.  `*.example.org` is for each name with another label in place of the
+    asterisk (RFC 9525 6.3)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """All that new handshakes use, swapped as one."""
+    """Everything that new handshakes use, replaced in one step."""
 
     ordinary: Contexts
     legacy: Contexts | None
 
 
 class ServerTLS:
-    """`accept` makes a connection for a client; `wear` decides with what, from the next one on.
+    """`accept` makes a connection for a client.  `wear` sets the contexts for the next ones.
 
-    `alpn` are the protocol ids of the dialect, the preferred one first.  An object of its own for each service, or
-    each port: no session of one is resumed at another.
+    `alpn`: the names of the dialect, the preferred one first.  Make one object for each service: TLS sessions
+    of one are not resumed at another.
     """
 
     def __init__(self, values: TLS, alpn: tuple[bytes, ...]) -> None:
@@ -73,7 +73,7 @@ class ServerTLS:
         self._worn: Prepared | None = None
 
     def prepare(self, inventory: Inventory) -> Prepared:
-        """Contexts that serve what is in the inventory.  Raises CertificateError; what is worn stays as it is."""
+        """Contexts for the inventory; `wear` puts them into use.  Raises CertificateError."""
         certificates = [inventory.certificates[pair] for pair in self.values.pairs]
         for certified in certificates:
             prove(certified, OFFERED[self.values.profile])
@@ -81,7 +81,7 @@ class ServerTLS:
         authorities = None if self.values.client_ca is None else inventory.authorities[self.values.client_ca]
         make = partial(self._contexts, group_of, authorities)
         legacy = self.values.profile == "legacy"
-        # What only old clients would take is served to them alone.
+        # Weak certificates are only for old clients.
         ordinary = make(_ORDINARY[self.values.profile], legacy)
         return Prepared(ordinary, make(LEGACY, False) if legacy else None)
 
@@ -89,7 +89,7 @@ class ServerTLS:
         self._worn = prepared
 
     def accept(self, client: str) -> TLSHalf:
-        """`client` is an address in its canonical form, or empty for a UNIX socket."""
+        """`client`: a canonical address, or empty for a UNIX socket."""
         assert self._worn is not None, "nothing was loaded"
         contexts = self._worn.ordinary
         if self._worn.legacy is not None and client and self._admits(client):
@@ -135,8 +135,7 @@ class ServerTLS:
                 weak.append(error)
         if weak and not (lax and len(weak) < len(group)):
             raise weak[0]
-        # SNI switches certificates, ALPN and trust; the mode of verification stays that of the first context
-        # , and is the same in all of them.
+        # SNI switches certificates, ALPN and trust, but not the mode of verification: it is the same in all contexts.
         context.set_alpn_select_callback(partial(_agree, self.alpn))
         if (mode := MODES[self.values.client_certificate]) != SSL.VERIFY_NONE:
             context.set_options(SSL.OP_NO_TICKET)
@@ -147,12 +146,12 @@ class ServerTLS:
 
 
 def grouped(certificates: Sequence[Certified]) -> tuple[Group, Mapping[bytes, Group]]:
-    """What is served where no name is known, and by name: of each kind of key the first certificate that has it."""
+    """The certificates without a name, and for each name: the first one for each type of key."""
     by_name: dict[bytes, dict[str, Certified]] = {}
     for certified in certificates:
         for host in certified.hosts:
             by_name.setdefault(host, {}).setdefault(_kind(certified), certified)
-    # The same group is the same object.
+    # Equal groups are one object.
     known: dict[tuple[Pair, ...], Group] = {}
     groups = {}
     for host, kinds in by_name.items():
@@ -164,7 +163,7 @@ def grouped(certificates: Sequence[Certified]) -> tuple[Group, Mapping[bytes, Gr
 
 
 def find(others: Mapping[bytes, SSL.Context | None], name: bytes | None) -> SSL.Context | None:
-    """The context for what a client calls us; None is the first one.  Nothing is remembered of the name."""
+    """The context for this name; None for the default one.  Does not store the name."""
     wanted = plain(name or b"")
     if wanted in others:
         return others[wanted]
@@ -173,28 +172,28 @@ def find(others: Mapping[bytes, SSL.Context | None], name: bytes | None) -> SSL.
 
 
 def _kind(certified: Certified) -> str:
-    """OpenSSL has room for one certificate of each: all curves of ECDSA share a place."""
+    """The type of key: OpenSSL has one certificate for each.  All ECDSA curves are one type."""
     return certified.key.partition(" ")[0]
 
 
 def _switch(others: Mapping[bytes, SSL.Context | None], connection: SSL.Connection) -> None:
-    """OpenSSL's SNI callback; without a name it is called, too.  An exception ends the handshake."""
+    """OpenSSL's SNI callback, also called without a name.  An exception ends the handshake."""
     context = find(others, connection.get_servername())
     if context is not None:
         connection.set_context(context)
 
 
 def _agree(ours: tuple[bytes, ...], connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """OpenSSL's ALPN callback, called where the client offers protocols.
+    """OpenSSL's ALPN callback, called if the client offers names.
 
-    A browser that was sent here for another server's certificate is refused (ALPACA, RFC 9325 3.8); other strangers'
-    ids are no reason, mail clients offer all kinds of things.
+    Refuses clients with Web names only: a browser that an attacker sent here (ALPACA, RFC 9325 3.8).  Accepts all other
+    unknown names.
     """
     for name in ours:
         if name in offered:
             return name
     if any(name in _WEB or name.startswith(_WEB_BEGINS) for name in offered):
         shown = ", ".join(ascii(name[:_OFFER_SHOWN])[2:-1] for name in offered[:_OFFERS_SHOWN])
-        # pyOpenSSL raises it from the handshake, which says no_application_protocol to the client.
+        # The client gets the alert no_application_protocol.
         raise SSL.Error([("alpn", "", f"no application protocol in common: {shown}")])
     return SSL.NO_OVERLAPPING_PROTOCOLS  # type: ignore[return-value]

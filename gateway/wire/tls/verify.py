@@ -1,4 +1,4 @@
-"""Whether a backend is who it should be; and if not, why, in words for the log."""
+"""Verification of backend certificates, with reasons for the log."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from service_identity.hazmat import (
 )
 
 PIN: Final = "sha256:"
-"""Before the digest of the only certificate that will do."""
+"""Prefix of the digest in `verify`."""
 
 _SHA256: Final = 32
 """Octets of a digest."""
 
 _NAMES: Final = 3
-"""Names of a certificate that a reason lists; there may be a thousand."""
+"""Names of a certificate in a reason."""
 
 _LONGEST: Final = 100
-"""Characters of a name that a reason shows: a host name may have 253, but nobody reads that."""
+"""Characters of a name in a reason."""
 
 _LONGEST_HOST: Final = 253
-"""Octets of a host name (RFC 1035 3.1, as text); OpenSSL would silently say none that is longer than 255."""
+"""Octets of a host name (RFC 1035 3.1, as text).  OpenSSL sends no SNI for more than 255, without an error."""
 
 _Codes = SSL.X509VerificationCodes
 _Name = x509.DNSName | x509.IPAddress
@@ -47,36 +47,35 @@ _HASH_TOO_WEAK: Final = 68
 
 @dataclass(frozen=True, slots=True)
 class TLSClientOptions:
-    """How TLS towards one backend is done; all of it comes from the file, nothing from what the backend says or
-    from DNS (RFC 7817 3)."""
+    """The TLS options of one backend.  All are from the configuration, none from the backend or DNS (RFC 7817 3)."""
 
     name: str
-    """What the certificate must be for (the reference identifier, RFC 9525 6.1): a DNS name or an IP address.
-    May be empty only where `verify` does not look at names."""
+    """The reference identifier (RFC 9525 6.1): a DNS name or an IP address.  Empty only if `verify` does not check
+    names."""
     verify: str = "yes"
     """`yes` (chain and name), `no` (anything), or `sha256:HEX` of the leaf in DER, colons or not."""
     ca: Path | None = None
-    """PEM file of the trust anchors; None stands for the system's."""
+    """PEM file with the trust anchors; None means the system's."""
     profile: str = "intermediate"
     """`intermediate` or `legacy`."""
     sni: str | None = None
-    """The name to say in the ClientHello where it is not `name`; empty for none at all."""
+    """SNI if it is not `name`; empty for no SNI."""
 
 
 class Check(Protocol):
-    """What a backend's certificates must pass."""
+    """A check of a backend's certificates."""
 
     def objection(self, certificate: crypto.X509, error: int | None, depth: int) -> str | None:
-        """Why not, in words; None if there is nothing against this one.
+        """Why this certificate is refused; None if it is accepted.
 
-        Called for the chain's certificates from the root's end, the leaf (depth 0) last.  `error` is OpenSSL's
-        complaint about it, if it has one.  Any exception is an objection, too.
+        Called for each certificate of the chain, from the root to the leaf (depth 0).  `error` is OpenSSL's error, if
+        there is one.  An exception is a refusal too.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A chain to a trust anchor, and the name in the leaf's subjectAltName; never its common name (RFC 9525 2)."""
+    """A chain to a trust anchor, and the name in the subjectAltName, not in the common name (RFC 9525 2)."""
 
     identifier: DNS_ID | IPAddress_ID
     name: str
@@ -101,7 +100,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """This leaf and no other.  Who vouches for it, until when and for what does not matter: the operator does."""
+    """Exactly this leaf.  Its issuer, dates and names do not matter."""
 
     digest: str
 
@@ -113,17 +112,14 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """`verify = no`: whoever sits on the path is as welcome as the backend."""
+    """`verify = no`: no check."""
 
     def objection(self, certificate: crypto.X509, error: int | None, depth: int) -> str | None:
         return None
 
 
 def check_for(wanted: TLSClientOptions) -> Check:
-    """What this backend's certificate must pass.
-
-    Raises ValueError, with one line of text, for a `verify` or names that mean nothing.
-    """
+    """The check for these options.  Raises ValueError, with one line of text, for a wrong `verify` or name."""
     match wanted.verify:
         case "no":
             return Anything()
@@ -135,7 +131,7 @@ def check_for(wanted: TLSClientOptions) -> Check:
 
 
 def server_name(wanted: TLSClientOptions) -> bytes | None:
-    """What the ClientHello says, or None: an IP address is never said (RFC 6066 3).  Raises ValueError."""
+    """The SNI, or None for an IP address (RFC 6066 3).  Raises ValueError."""
     text = wanted.name if wanted.sni is None else wanted.sni
     identifier = _identifier(text) if text else None
     return identifier.hostname if isinstance(identifier, DNS_ID) else None
@@ -144,8 +140,8 @@ def server_name(wanted: TLSClientOptions) -> bytes | None:
 def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int) -> bool:
     """OpenSSL's verify callback: asks the Check that is the connection's app data.
 
-    A refusal is raised as the SSL.Error that the handshake then raises: whatever goes wrong in here refuses.
-    pyOpenSSL keeps that promise for a callback of the context only, not of the connection.
+    A refusal is raised as SSL.Error, which the handshake then raises.  So each exception refuses the certificate.  In
+    pyOpenSSL this works for a callback of the context, not of the connection.
     """
     try:
         check: Check = connection.get_app_data()
@@ -159,21 +155,21 @@ def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, dept
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """What a report tells of the certificate at the other end."""
+    """Facts about the backend's certificate, for reports."""
 
     names: tuple[str, ...]
-    """DNS names and IP addresses of its subjectAltName, as they stand there: not fit for a terminal as they are."""
+    """DNS names and IP addresses of the subjectAltName, unchanged: not safe for a terminal."""
     not_after: datetime
     sha256: str
-    """Of its DER form, as `verify = sha256:HEX` wants it."""
+    """Digest of the DER form, for `verify = sha256:HEX`."""
 
 
 def peer_certificate(connection: SSL.Connection) -> PeerCertificate | None:
-    """None before there is one, and where it is too broken to be read."""
+    """None without a certificate, or if it cannot be read."""
     certificate = connection.get_peer_certificate()
     if certificate is None:
         return None
-    # A stranger's certificate may raise anything, and most of what cryptography raises is no ValueError.
+    # A bad certificate can cause any exception, mostly not a ValueError.
     with suppress(Exception):
         readable = certificate.to_cryptography()
         names: tuple[_Name, ...] = ()
@@ -192,7 +188,7 @@ def _identifier(name: str) -> DNS_ID | IPAddress_ID:
     with suppress(ValueError):
         return IPAddress_ID(ipaddress.ip_address(name))
     try:
-        # A trailing dot belongs to the zone file's spelling; certificates and SNI do without (RFC 6066 3).
+        # Certificates and SNI have no dot at the end (RFC 6066 3).
         identifier = DNS_ID(name.removesuffix("."))
         if len(identifier.hostname) <= _LONGEST_HOST:
             return identifier
@@ -223,9 +219,9 @@ def _digest(certificate: crypto.X509) -> str:
 
 
 def _subject_names(certificate: x509.Certificate) -> tuple[_Name, ...] | None:
-    """The hosts in the subjectAltName; None without the extension.  Raises anything where it cannot be read.
+    """The DNS names and IP addresses in the subjectAltName; None without the extension.  Can raise any exception.
 
-    A URI, say, is no business of ours, and `extract_patterns` would stumble over one with a port.
+    Ignores other entries: `extract_patterns` of service-identity fails at a URI with a port.
     """
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -235,7 +231,7 @@ def _subject_names(certificate: x509.Certificate) -> tuple[_Name, ...] | None:
 
 
 def _pattern(name: _Name) -> CertificatePattern | None:
-    """None for what cannot be a name and so matches nothing: with a NUL, `*.com`, an address as a DNS name."""
+    """None for what can match no name: a NUL, `*.com`, an IP address as a DNS name."""
     try:
         match name:
             case x509.IPAddress(value=ipaddress.IPv4Address() | ipaddress.IPv6Address() as address):
@@ -248,7 +244,7 @@ def _pattern(name: _Name) -> CertificatePattern | None:
 
 
 def _complaint(certificate: crypto.X509, error: int, depth: int) -> str:
-    """OpenSSL's verdict on the chain, in our words."""
+    """Text for OpenSSL's error of the chain."""
     whose = "certificate" if depth == 0 else "an issuer's certificate"
     match error:
         case _Codes.ERR_CERT_HAS_EXPIRED:
@@ -281,7 +277,7 @@ def _complaint(certificate: crypto.X509, error: int, depth: int) -> str:
 
 
 def _words(error: int) -> str:
-    """OpenSSL's own words for an error of X509_verify_cert; pyOpenSSL has no public way to them."""
+    """OpenSSL's text for an error of X509_verify_cert.  pyOpenSSL has no function for it."""
     for name, code in vars(_Codes).items():
         if code == error and name.startswith("ERR_"):
             return name.removeprefix("ERR_").lower().replace("_", " ")
@@ -289,7 +285,7 @@ def _words(error: int) -> str:
 
 
 def _day(moment: bytes | None) -> str:
-    """The day of a GENERALIZEDTIME, which all times are for pyOpenSSL (YYYYMMDDHHMMSSZ)."""
+    """The day of a GENERALIZEDTIME (YYYYMMDDHHMMSSZ), the form of all times in pyOpenSSL."""
     text = (moment or b"").decode("ascii")
     return date(int(text[:4]), int(text[4:6]), int(text[6:8])).isoformat()
 
@@ -321,6 +317,6 @@ def _listed(names: tuple[_Name, ...]) -> str:
 
 
 def _shown(name: str) -> str:
-    """What a stranger wrote, harmless in a terminal and in bounds."""
+    """Text from a certificate, printable and of limited length."""
     text = ascii(name)[1:-1]
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
