@@ -204,8 +204,8 @@ def bind(address: Address, *, shared: bool = False) -> list[tuple[socket.socket,
 
     `shared`: a socket of this process that has SO_REUSEPORT set may listen there too.
 
-    A bare port means all IPv4 and all IPv6 addresses: two sockets, or one where the machine lacks a family.
-    Port 0 is one port of the kernel's choice.  Blocks while a host name is resolved.  Raises BindError.
+    A port alone means all IPv4 and IPv6 addresses: two sockets, or one if the machine has only one family.  With port 0
+    the kernel chooses one port.  Blocks while it resolves a host name.  Raises BindError.
     """
     match address:
         case TCPAddress(host=None, port=0):

@@ -243,7 +243,7 @@ def test_what_the_relay_watch_knows_of_an_address_holds_on(house: House) -> None
     (backend,) = house.gateway.assembly.backends.values()
     assert backend.watch is not None
     assert backend.refusal() == "relay-unknown"
-    backend.watch._posts[backend.values.addresses[0]].verdict = Verdict.CLOSED
+    backend.watch._addresses[backend.values.addresses[0]].verdict = Verdict.CLOSED
     house.write(mail, "address = 127.0.0.1:1 127.0.0.1:2")
     house.reload()
     (changed,) = house.gateway.assembly.backends.values()
