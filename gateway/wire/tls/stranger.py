@@ -18,7 +18,7 @@ from .chain import subject, weakness
 from .context import ENABLE_PARTIAL_WRITE, LEGACY_SERVER_CONNECT, NO_RENEGOTIATION, connecting, trust
 from .half import TLSHalf
 from .private import set_groups
-from .verify import BackendTLS, Check, check_for, judge, peer_certificate, server_name
+from .verify import Check, TLSClientOptions, check_for, judge, peer_certificate, server_name
 
 VERSIONS: Final = {
     "TLSv1.3": SSL.TLS1_3_VERSION,
@@ -89,7 +89,7 @@ class Stranger:
         self.objections: list[str] = []
         """Why a client would refuse the certificate; the first connection's."""
         self._connection: SSL.Connection | None = None
-        self._wanted = BackendTLS(name, ca=ca)
+        self._wanted = TLSClientOptions(name, ca=ca)
         self._check = check_for(self._wanted)
         server_name(self._wanted)
         self._context = _context(ca, version, group)
