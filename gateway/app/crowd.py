@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from ..config.values import Limits as Values
 from ..dialects.conversation import REFUSED
-from ..guard.limits import Limits, Refusal, Admission, affordable, client_key, matters
+from ..guard.limits import Admission, Limits, Refusal, affordable, client_key, matters
 from ..protocol.proxyprotocol import canonical
 from ..sessions.session import Entrance, Session
 from ..telemetry.summary import Teller

@@ -172,7 +172,7 @@ def network(text: str) -> Network:
             f"{quoted(text)} is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or one address"
         ) from None
     if "%" in host:
-        raise ValueError(f"{quoted(text)}: a zone is not possible here; write {host.partition('%')[0]}{slash}{bits}")
+        raise ValueError(f"{quoted(text)}: a zone is not a valid value; write {host.partition('%')[0]}{slash}{bits}")
     most = address.max_prefixlen
     if slash and not (re.fullmatch("[0-9]{1,3}", bits) and int(bits) <= most):
         raise ValueError(f"{quoted(text)}: {quoted(bits)} is not a number of bits from 0 to {most}")

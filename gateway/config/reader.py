@@ -241,7 +241,7 @@ class _Reader:
         return downgrade
 
     def _own_options(self, section: Section, protocol: str, traits: Traits | None) -> tuple[tuple[str, str], ...]:
-        """The options that not every protocol has, by name."""
+        """The options that only some protocols have."""
         own = {} if traits is None else traits.options
         owners: dict[str, list[str]] = {}
         for other, theirs in self._protocols.items():
@@ -250,7 +250,7 @@ class _Reader:
         for option, others in owners.items():
             section.take(option, str, "")
             if option in section.options and traits is not None:
-                section.wrong(option, f"{protocol} has no such option, only {any_of(others)} has; remove it")
+                section.wrong(option, f"{protocol} does not have this option, only {any_of(others)}; remove it")
         return tuple((option, section.take(option, choice(*words), words[0])) for option, words in own.items())
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
@@ -265,7 +265,8 @@ class _Reader:
             why = "identity = proxy-v2 tells the client's TLS version, which is not known before TLS"
             section.wrong("connect", f"{fault}: {why}; write connect = lazy")
         if "allow_relay" in section.options and not traits.relays:
-            section.wrong("allow_relay", f"[{service}] uses this backend, and {protocol} relays no mail; remove it")
+            fault = f"[{service}] uses this backend, and {protocol} does not relay mail"
+            section.wrong("allow_relay", f"{fault}; remove it")
 
     def _named_backend(self, section: Section) -> Backend:
         one = single("write one address, or the NAME of a [backend:NAME] section with several")

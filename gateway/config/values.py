@@ -51,7 +51,7 @@ class Traits(Protocol):
 
     @property
     def options(self) -> Mapping[str, tuple[str, ...]]:
-        """Options of `[service:NAME]` that not every protocol has, and their words; the first is the default."""
+        """Options of `[service:NAME]` that only some protocols have -> their values; the first is the default."""
 
     @property
     def policies(self) -> Mapping[int, Enum]:
@@ -137,9 +137,9 @@ class Service:
     """One for each starttls address: `required`, `auth-only` or `optional`."""
     backend: Backend
     tls: TLS
-    """TLSConnector clients: its own options, and those of `[tls]` where it has none."""
+    """TLS with clients: the options of the service, and of `[tls]` for the others."""
     accept_proxy: tuple[Network, ...] = ()
-    """Whose connections begin with a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
+    """Load balancers that send a PROXY header.  Compare canonical addresses: no network is IPv4-mapped."""
     options: tuple[tuple[str, str], ...] = ()
     """Names and words of the options that only this protocol has."""
     downgrade: str = "log"

@@ -714,7 +714,7 @@ SLIPS = {
     ),
     "network with a zone": (
         balancers("fe80::%eth0/64"),
-        '[service:smtp] accept_proxy: "fe80::%eth0/64": a zone is not possible here; write fe80::/64',
+        '[service:smtp] accept_proxy: "fe80::%eth0/64": a zone is not a valid value; write fe80::/64',
     ),
     "policy without a plaintext port": (
         file(smtp="implicit = 465\npolicy = required\nbackend = a:25"),
