@@ -1,1 +1,1 @@
-"""What an administrator can ask without running the gateway."""
+"""The command line for administrators."""

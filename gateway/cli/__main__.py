@@ -1,4 +1,4 @@
-"""The `starttls-gateway` command: what an administrator asks of a configuration file before it is used."""
+"""The command `starttls-gateway`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 Row = tuple[str, ...]
 BROKEN_PIPE = 141
-"""Exit status where the reader went away, as in `check | head -1`: what a shell says of who dies of SIGPIPE."""
+"""Exit status if standard output was closed, as in `check | head -1`: as after SIGPIPE."""
 
 
 def check(file: str, live: bool = False, as_json: bool = False, uid: int | None = None, gid: int | None = None) -> int:
-    """Tell what is wrong with the file, or what it will do; with `live` also what its backends are like, with `uid`
-    also what that user cannot do."""
+    """Print the mistakes of the file, or its services; with `live` also a report on its backends, with `uid` also the
+    files that this user cannot read."""
     from .certificates import served, told
     from .machine import Finding, as_user, look
 
@@ -50,7 +50,7 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
     if uid is not None:
         warnings += as_user(uid, gid, configuration)
     if as_json:
-        # There is no place for them in the JSON, and a program that reads it is not the one that has to know.
+        # The JSON has no place for warnings.
         for one in warnings:
             print(one.of(file), file=sys.stderr)
     else:
@@ -72,18 +72,18 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
 
 
 class _Unheard(Exception):
-    """Nobody takes what is said; the text tells why, and is empty where nobody needs to know."""
+    """Standard output does not work.  The text is the reason, empty for a broken pipe."""
 
 
 def _say(*lines: str) -> None:
-    """Each on standard output, and out of the buffer, so that what goes wrong goes wrong here."""
+    """Print lines and flush, so that errors appear here."""
     try:
         for line in lines:
             print(line)
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as wrong:
-        # The interpreter flushes once more when it exits.
+        # The interpreter flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise _Unheard("" if isinstance(wrong, BrokenPipeError) else wrong.strerror) from None
 
@@ -110,7 +110,7 @@ def _usable(
 
 
 def _paint() -> Paint:
-    """What standard output can show; a file or a pipe gets plain ASCII."""
+    """What standard output can show.  A file or a pipe gets plain ASCII."""
     if sys.stdout is None:
         return Paint()
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -127,7 +127,7 @@ def _rows(configuration: Configuration) -> Iterable[Row]:
 
 
 def _backend(service: Service, *, starttls: bool) -> str:
-    """As the `listening` event has it: where TLS comes first, dialling is not put off."""
+    """As in the `listening` event: implicit TLS ports are always eager."""
     connect = "lazy" if starttls and service.backend.lazy else "eager"
     return f"{', '.join(map(str, service.backend.addresses))} ({connect})"
 
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main(arguments)
     finally:
         with suppress(_Unheard):
-            _say()  # of --help too
+            _say()  # also for --help
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -181,7 +181,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _main(arguments: Sequence[str] | None) -> int:
     given = make_parser().parse_args(arguments)
-    # A file name may hold octets that no terminal can show.
+    # A file name can have octets that are not text.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What `check` tells of the certificates that clients will get."""
+"""The part of `check` about certificates for clients."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _STRICTEST = ("modern", "intermediate", "legacy")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A certificate that services are served with; nobody looks at one that none is."""
+    """A certificate that services use.  Unused certificates are not checked."""
 
     section: str
-    """Where the file names it: `tls` or `service:NAME`."""
+    """Its section: `tls` or `service:NAME`."""
     services: tuple[str, ...]
     report: Report
 
 
 def served(configuration: Configuration, now: datetime | None = None) -> list[Served]:
-    """In the order of the file, each once.  `now` is aware of its zone."""
+    """In the order of the file, each once.  `now` has a time zone."""
     users: dict[Pair, list[Service]] = {}
     for service in configuration.services:
         for pair in service.tls.pairs:
@@ -37,7 +37,7 @@ def served(configuration: Configuration, now: datetime | None = None) -> list[Se
     found = []
     for pair, services in users.items():
         section = "tls" if pair in configuration.tls.pairs else f"service:{services[0].name}"
-        # What is too weak for one of them is too weak.
+        # The strictest profile counts.
         profile = min((service.tls.profile for service in services), key=_STRICTEST.index)
         (report,) = inspect([pair], now, profile)
         found.append(Served(section, tuple(service.name for service in services), report))
@@ -45,7 +45,7 @@ def served(configuration: Configuration, now: datetime | None = None) -> list[Se
 
 
 def _with_remarks(found: list[Served], hostname: str) -> list[Served]:
-    """With what is wrong with all of them together."""
+    """Add the warnings about all of them together."""
     known = {one.report.pair: one for one in found}
     for report, text in about_all([one.report for one in found if not one.report.errors], hostname):
         one = known[report.pair]
@@ -59,7 +59,7 @@ def complaints(
     places: Callable[[str, str], int] = lambda section, option: 0,
     now: datetime | None = None,
 ) -> Iterable[Finding]:
-    """Why these files cannot be used.  `places`: section and option -> line."""
+    """The errors of these files.  `places`: section and option -> line."""
     for section, option, text in _wrong(configuration, found, now):
         yield Finding(places(section, option) or places(section, ""), f"[{section}] {option}: {text}")
 
@@ -67,7 +67,7 @@ def complaints(
 def _wrong(
     configuration: Configuration, found: Sequence[Served], now: datetime | None
 ) -> Iterable[tuple[str, str, str]]:
-    """Section, option, and what is wrong."""
+    """Section, option and error."""
     for one in found:
         for error in one.report.errors:
             option = "key" if error.startswith(f"{one.report.pair.key}: ") else "certificate"
@@ -89,7 +89,7 @@ def _wrong(
 
 
 def _together(configuration: Configuration, good: set[Pair], now: datetime | None) -> Iterable[tuple[str, str]]:
-    """What is wrong with certificates that are good one by one, at the section that names them."""
+    """Errors of certificates in combination, with their section."""
     for service in configuration.services:
         if not good.issuperset(service.tls.pairs):
             continue
@@ -97,7 +97,7 @@ def _together(configuration: Configuration, good: set[Pair], now: datetime | Non
         certificates = {pair: load(pair, now) for pair in service.tls.pairs}
         authorities = {}
         if (path := service.tls.client_ca) is not None:
-            with suppress(CertificateError):  # which is told elsewhere
+            with suppress(CertificateError):  # reported elsewhere
                 authorities[path] = load_authorities(path)
             if not authorities:
                 continue
@@ -108,7 +108,7 @@ def _together(configuration: Configuration, good: set[Pair], now: datetime | Non
 
 
 def told(found: Sequence[Served]) -> Iterable[str]:
-    """For people: a block for each, with its TLSA record on a line of its own, as DNS wants it."""
+    """A block of lines for each certificate, with its TLSA record on its own line."""
     for one in found:
         report = one.report
         yield ""

@@ -28,9 +28,9 @@ from .names import Names
 from .report import Certificate, Lazy, Login, Problem, Relay, Report, Sending, shown
 
 LIMIT = 60.0
-"""Seconds for all of it: a greeting may take half of them, and nobody waits longer than a minute for a report."""
+"""Seconds for all dialogues with one address; a greeting may take half of them."""
 GRACE = 10.0
-"""Seconds more until whatever is not through is given up, a bug of ours included.  Closing a connection takes some."""
+"""More seconds, for closing connections.  After them the test is given up, whatever the reason."""
 
 _TRUST = {"yes": "verified", "no": "unverified"}
 
@@ -64,10 +64,10 @@ IDENTITY_CURES = {
 }
 
 UNRESOLVED = ("the name does not resolve", "the name was not resolved")
-"""In what the dialer says of a name."""
+"""Errors of the dialer about a name."""
 
 Look = tuple[Backend, str, Address]
-"""What is looked at: a backend, in a protocol, at one of its addresses."""
+"""A backend, its protocol, and one of its addresses."""
 
 
 class Inspection:
@@ -111,7 +111,7 @@ def _looks(configuration: Configuration) -> Iterable[Look]:
 
 
 class _Looking:
-    """One address: a survey, and then the question whether it relays.  `done` is called once, whatever happens."""
+    """Tests one address: a survey, then the test for open relay.  `done` is called once in every case."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Looking:
         self._safely(lambda: self._send(self._survey, self._surveyed))
 
     def _safely(self, step: Callable[[], object]) -> None:
-        """Nobody else hears of an exception, and without an end `check` would wait for ever."""
+        """Turns an exception into a finding.  Otherwise `check` would wait for ever."""
         if self._over:
             return
         try:
@@ -208,7 +208,7 @@ class _Looking:
     def _surveyed(self, errand: Errand) -> None:
         self._surveying = errand
         self._certificate = peer_certificate(self._connections[-1]) if self._connections else None
-        # Whom the backend is told of, it does not take for the gateway.
+        # With another identity the backend does not judge by the gateway's address.
         if self._survey.greeted and self._dialect.relays and self._terms.identity is Identity.NONE:
             probe = Probe(self._dialect, self._terms)
             self._send(probe, lambda _: self._report(probe))
@@ -247,7 +247,7 @@ class _Looking:
         )
 
     def _lazy(self) -> Iterable[Lazy]:
-        """What a client sees before the backend is dialled, for each policy that there is."""
+        """What clients see before the gateway connects to the backend, for each policy."""
         question = self._dialect.question
         if not self._backend.lazy or question is None:
             return
@@ -266,7 +266,7 @@ class _Looking:
         return Login(possible, self._needs_login(access), access.logins or (), shown(access.refusal))
 
     def _needs_login(self, access: Access) -> bool:
-        """Whether a client can do nothing here without it."""
+        """Whether clients can do nothing without login."""
         if access.mail is not None and access.mail.wants_login:
             return True
         if not self._dialect.submission:
@@ -278,13 +278,13 @@ class _Looking:
             return None
         if self._surveying.trouble.key == "backend-identity-refused" or self._misunderstood:
             return False
-        # Whoever does not trust us ignores ID in silence (Dovecot), so nothing is proven by its OK.
+        # Dovecot ignores ID from untrusted clients without an error, so OK proves nothing.
         provable = self._terms.identity is not Identity.ID
         return True if self._survey.greeted and provable else None
 
     @property
     def _misunderstood(self) -> bool:
-        """Whoever does not expect a PROXY header greets all the same, and takes it for a command."""
+        """Whether the backend takes the PROXY header for a command: it sends a greeting, but no capabilities."""
         told = self._terms.identity in (Identity.PROXY_V1, Identity.PROXY_V2)
         asked = self._dialect.question is not None
         return told and asked and self._survey.greeted and self._survey.offered is None
@@ -311,7 +311,7 @@ class _Looking:
             yield Problem("open-relay", relay.text, CURE)
 
     def _locked_out(self, access: Access) -> Iterable[Problem]:
-        """Nobody can send mail, or nobody can log in: one of them, for what is behind both is the same."""
+        """Nobody can send mail, or nobody can log in.  Only one of them, because the cause is the same."""
         mail = access.mail
         if mail is not None and mail.taken is False:
             yield Problem(TLS_FIRST, _first(mail.answer), self._cure(TLS_FIRST, access))
@@ -322,9 +322,9 @@ class _Looking:
             yield Problem(NO_LOGIN, detail, self._cure(NO_LOGIN, access))
 
     def _warnings(self, access: Access) -> Iterable[Problem]:
-        """Some clients can log in, but none that sends its password as most do.
+        """Some clients can log in, but not with a plain password.
 
-        Where the connection is under TLS this is not for want of TLS: somebody wants it so.
+        Only without TLS to the backend.  With TLS the reason is another setting of the server.
         """
         in_the_clear = self._backend.tls == "none" and not self._misunderstood
         if in_the_clear and access.logins and access.refusal and self._needs_login(access):
@@ -343,14 +343,14 @@ class _Looking:
         )
 
     def _failure(self) -> str:
-        """What went wrong, as an event's name; nothing if nothing did."""
+        """The failure as the name of an event; empty without one."""
         errand = self._surveying
         if any(note.event == "backend-refused" for note in errand.notes):
-            return "backend-refused"  # however politely the two parted
+            return "backend-refused"  # also if the session ended with QUIT
         if self._dialect.question is None:
             return "" if self._survey.greeted else errand.trouble.key
         asked = [exchange.said for exchange in self._survey.exchanges]
-        # A server that closes instead of answering the last command is only in a hurry.
+        # A server may close without a reply to QUIT.
         hurried = errand.trouble.key in ("backend-lost", "backend-closed") and self._dialect.question.leave in asked
         return "" if hurried or errand.trouble.key == "quit" else errand.trouble.key
 
@@ -389,7 +389,7 @@ def _names(listed: Sequence[bytes] | None) -> tuple[str, ...] | None:
 
 
 def look(configuration: Configuration, connectors: dict[Backend, TLSConnector]) -> list[Report]:
-    """The reports of all backends; raises KeyboardInterrupt if it is broken off."""
+    """The reports of all backends.  Raises KeyboardInterrupt after Ctrl-C."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

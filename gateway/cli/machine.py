@@ -1,4 +1,4 @@
-"""What `check` finds by looking at the machine: addresses, names, sockets, and what the user of --uid can read."""
+"""The part of `check` about this machine: addresses, names, sockets, and files that the user of --uid can read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..config.values import Address, Configuration, Service, SystemdAddress, TCP
 from .units import SocketUnit, passed, socket_units
 
 AT_ONCE = 16
-"""Names that are asked for at the same time: a resolver that is down costs its timeout once."""
+"""Names that are resolved at the same time."""
 _LOCAL_NAMES = ("localhost", "localhost.localdomain")
 _TRANSIENT = (socket.EAI_AGAIN,)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding(Problem):
-    """Something that only the machine shows to be wrong."""
+    """A problem on this machine."""
 
     fatal: bool = True
-    """The gateway would not start, or not serve somebody.  Anything else is a warning."""
+    """The gateway cannot start or cannot serve all clients.  Otherwise it is a warning."""
 
 
 def look(configuration: Configuration, places: Places, live: bool = False) -> list[Finding]:
-    """In the order of the file.  With `live` the names of backends are left out: they are about to be asked for."""
+    """In the order of the file.  Without the names of backends if `live`: the report has them."""
     found = [
         *_hostname(configuration, places),
         *_listeners(configuration, places),
@@ -85,9 +85,9 @@ def _listeners(configuration: Configuration, places: Places) -> Iterator[Finding
 
 
 def _not_ours(host: str) -> str:
-    """Why nobody can listen on this address or name on this machine; nothing if he can.
+    """Why this machine cannot listen on this address or name; empty if it can.
 
-    The port is left alone: the gateway itself may be running.
+    Does not use the port: the gateway itself may be running.
     """
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -137,7 +137,7 @@ def _backends(configuration: Configuration, places: Places) -> Iterator[Finding]
 
 
 def _unresolved(host: str) -> tuple[str, bool] | None:
-    """Why, and whether it will stay so."""
+    """The reason, and whether it is permanent."""
     try:
         socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -188,10 +188,7 @@ def _spare(
 
 
 def as_user(uid: int, gid: int | None, configuration: Configuration) -> list[Finding]:
-    """What the gateway would find unreadable after it has become this user: it is told at the start too.
-
-    Only for files that the caller can read.
-    """
+    """The files that the gateway cannot read as this user.  Only for files that the caller can read."""
     from ..wire.tls.certificates import CertificateError
     from ..wire.tls.renewal import Renewal
 
@@ -209,7 +206,7 @@ def as_user(uid: int, gid: int | None, configuration: Configuration) -> list[Fin
 
 
 def _in_a_child(uid: int, gid: int | None, ask: Callable[[], list[str]]) -> list[str]:
-    """What the answer is for a process that has this user's rights: the kernel knows about groups and ACLs."""
+    """The answer in a child process of this user, so that groups and ACLs count."""
     heard, say = os.pipe()
     child = os.fork()
     if not child:
@@ -224,7 +221,7 @@ def _in_a_child(uid: int, gid: int | None, ask: Callable[[], list[str]]) -> list
                 json.dump(ask(), pipe)
             status = 0
         finally:
-            # Nothing of the parent's is to be flushed or undone here.
+            # Do not flush or clean up what belongs to the parent.
             os._exit(status)
     os.close(say)
     with os.fdopen(heard) as pipe:

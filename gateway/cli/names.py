@@ -1,4 +1,4 @@
-"""Names are resolved in threads for which nobody waits."""
+"""A resolver that does not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class _Resolution:
         self.name = name
 
     def cancel(self) -> None:
-        pass  # getaddrinfo cannot be interrupted; nobody listens to it any more
+        pass  # getaddrinfo cannot be interrupted
 
 
 @implementer(IHostnameResolver)
 class Names:
-    """The system's resolver, for a program that has to end in time.
+    """The system's resolver in daemon threads.
 
-    Twisted's own waits for its threads when the reactor stops, and a name server that does not answer can hold a
-    thread for minutes.
+    Twisted's resolver waits for its threads when the reactor stops.  If the name server does not answer, this takes
+    minutes.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -51,7 +51,7 @@ class Names:
 
         def resolve() -> None:
             found = _addresses(hostName, portNumber)
-            with suppress(Exception):  # the reactor may be gone by now
+            with suppress(Exception):  # the reactor may have stopped
                 self._reactor.callFromThread(tell, found)
 
         threading.Thread(target=resolve, name=f"resolving {hostName}", daemon=True).start()
@@ -59,7 +59,7 @@ class Names:
 
 
 def _addresses(host: str, port: int) -> list[IAddress]:
-    """None where the name does not resolve, or is none (an overlong label is a UnicodeError)."""
+    """Empty if the name does not resolve or is not valid (a label that is too long is a UnicodeError)."""
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

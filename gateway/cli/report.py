@@ -1,4 +1,4 @@
-"""What `check --live` found, for people and for programs; docs/check.md tells what the keys mean."""
+"""The report of `check --live`, as text and as JSON (docs/check.md)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 WIDTH = 100
 """Columns of a report."""
 LABEL = 14
-"""Columns of the words in front."""
+"""Columns of the labels."""
 LONGEST = 240
-"""Characters of one thing that a backend said."""
+"""Characters of one text of a backend."""
 
 
 def _word(capability: str) -> str:
@@ -23,14 +23,14 @@ def _word(capability: str) -> str:
 
 
 def shown(octets: bytes) -> str:
-    """What a stranger said, harmless in a terminal."""
+    """Octets from a server as text that is safe for a terminal."""
     text = "".join(chr(octet) if 0x20 <= octet <= 0x7E else f"\\x{octet:02x}" for octet in octets[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be."""
+    """A problem of a backend."""
 
     problem: str
     """The event's name in the gateway's log."""
@@ -60,27 +60,27 @@ class Login:
     """How a client can log in."""
 
     possible: bool | None
-    """None where the backend does not say."""
+    """None if the backend does not say."""
     needed: bool
-    """A client can do nothing without it."""
+    """Clients can do nothing without login."""
     ways: tuple[str, ...]
     text: str
-    """Why there is none, or why none takes a password as it is."""
+    """Why there is no way, or no way with a plain password."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """How the backend answers MAIL FROM."""
+    """The reply to MAIL FROM."""
 
     possible: bool | None
-    """None where the answer does not tell: it comes after a login, or later."""
+    """None if the reply does not tell: login first, or a temporary error."""
     after_login: bool
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """What a client sees on some listeners before the backend is dialled: the gateway's own words."""
+    """What clients of lazy listeners see before the gateway connects to the backend."""
 
     listeners: tuple[str, ...]
     greeting: tuple[str, ...]
@@ -89,7 +89,7 @@ class Lazy:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One address of one backend, in one protocol.  Texts are fit for a terminal."""
+    """One address of one backend, in one protocol.  Texts are safe for a terminal."""
 
     backend: str
     services: tuple[str, ...]
@@ -100,9 +100,9 @@ class Report:
     reached: str = ""
     lazy: tuple[Lazy, ...] = ()
     greeting: tuple[str, ...] = ()
-    """Line by line, as the backend says it."""
+    """The lines of the backend."""
     welcome: tuple[str, ...] = ()
-    """... as a client is told."""
+    """The lines that clients get."""
     offered: tuple[str, ...] | None = None
     shown: tuple[str, ...] | None = None
     version: str | None = None
@@ -111,13 +111,13 @@ class Report:
     certificate: Certificate | None = None
     accepted: bool | None = None
     login: Login | None = None
-    """None where the backend was not reached."""
+    """None without a connection."""
     sending: Sending | None = None
-    """None where nobody was asked."""
+    """None if not tested."""
     relay: Relay | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
-    """What keeps some clients out, but not all."""
+    """Problems of some clients only."""
 
     @property
     def good(self) -> bool:
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def changes(self) -> list[tuple[str, str]]:
-        """The capabilities, each with ` `, `-` or `+` for what the gateway does to it."""
+        """The capabilities, each with ` ` (unchanged), `-` (removed) or `+` (added by the gateway)."""
         before, after = self.offered or (), self.shown or ()
         told: list[tuple[str, str]] = []
         for what, start, end, other, until in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -135,7 +135,7 @@ class Report:
             added = list(after[other:until])
             for name in before[start:end]:
                 told.append(("-", name))
-                # What is shortened stands behind what it was.
+                # A changed capability follows its original.
                 told += [("+", new) for new in added if _word(new) == _word(name)]
                 added = [new for new in added if _word(new) != _word(name)]
             told += [("+", new) for new in added]
@@ -287,7 +287,7 @@ def _identity(report: Report) -> str:
 
 
 def _lazily(lazy: Lazy) -> Iterable[str]:
-    """The dialogue as a client has it."""
+    """What clients see before TLS."""
     how = "the gateway sends its own greeting, and connects when a command needs the backend"
     yield from row("lazy", f"on {', '.join(lazy.listeners)}: {how}")
     for line in lazy.greeting:

@@ -1,4 +1,4 @@
-"""Socket units of systemd: which names they pass sockets under, and to whom."""
+"""Socket units of systemd and the names of their sockets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DIRECTORIES = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-"""Where units lie (systemd.unit(5)); what lies in an earlier one hides what lies in a later one."""
+"""Directories of units (systemd.unit(5)).  The first match counts."""
 OURS = "starttls-gateway"
-"""What stands in the command line of a unit that runs the gateway."""
+"""Part of the command line of a unit that runs the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,24 @@ class SocketUnit:
 
     unit: str
     name: str
-    """FileDescriptorName=, or the unit's own name where there is none (systemd.socket(5))."""
+    """FileDescriptorName=, default: the unit's name (systemd.socket(5))."""
     ours: bool
-    """It passes them to a unit that runs the gateway."""
+    """Its service runs the gateway."""
 
 
 def passed() -> list[str] | None:
-    """The names of sockets that systemd has passed to this very process; None if it is not asked to take any."""
+    """The names of sockets that systemd has passed to this process; None without socket activation."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     return os.environ.get("LISTEN_FDNAMES", "").split(":")
 
 
 def socket_units(directories: Sequence[str] = DIRECTORIES) -> list[SocketUnit] | None:
-    """All there are, in the order of their names; None on a machine without systemd."""
+    """All socket units by name; None on a machine without systemd."""
     there = [Path(directory) for directory in directories if os.path.isdir(directory)]
     if not there:
         return None
-    # A template is no unit; those of its instances that are enabled are linked from where they are wanted.
+    # A template is not a unit.  Its enabled instances are links in *.wants directories.
     found = {
         path.name for directory in there for form in ("*.socket", "*.wants/*@*.socket") for path in directory.glob(form)
     }
@@ -58,7 +58,7 @@ def socket_units(directories: Sequence[str] = DIRECTORIES) -> list[SocketUnit] |
 
 
 def _template(unit: str) -> str:
-    """The unit that an instance is made from: gw@25.socket of gw@.socket (systemd.unit(5))."""
+    """The template of an instance: gw@.socket for gw@25.socket (systemd.unit(5))."""
     stem, _, kind = unit.rpartition(".")
     return f"{stem.partition('@')[0]}@.{kind}"
 
@@ -73,13 +73,13 @@ def _service(directories: Sequence[Path], socket: str) -> str:
 
 
 def _values(directories: Sequence[Path], unit: str, key: str) -> list[str]:
-    """What the unit and its drop-ins say, the last word last; an empty value takes back what was said before."""
+    """All values of the key in the unit and its drop-ins.  An empty value removes earlier ones."""
     found: list[str] = []
     for path in _files(directories, unit):
         try:
             text = path.read_text("utf-8", "replace")
         except OSError:
-            continue  # not for everybody to read; a link to nowhere is how a unit is masked
+            continue  # no permission, or a masked unit (a dangling link)
         for line in text.replace("\\\n", " ").splitlines():
             name, sign, value = line.partition("=")
             if sign and name.strip() == key:

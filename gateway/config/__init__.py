@@ -23,7 +23,7 @@ def load(
     path: str | Path,
     protocols: Mapping[str, Traits],
     loaded: Collection[Path] = (),
-    cure: str = "the gateway must be able to read this file when it starts",
+    cure: str = "write the path of a file that the gateway can read",
 ) -> Configuration:
     """Read the file and check that the files in it are readable.  Relative paths start at the file's directory.
 
@@ -52,7 +52,7 @@ def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text("utf-8-sig")
     except OSError as wrong:
-        raise ConfigurationError([f"{path}: {wrong.strerror}; name the configuration file"]) from None
+        raise ConfigurationError([f"{path}: {wrong.strerror}; write the path of the configuration file"]) from None
     except UnicodeDecodeError as wrong:
         raise ConfigurationError([f"{path}: octet {wrong.start + 1} is not UTF-8; save the file as UTF-8"]) from None
 

@@ -1,4 +1,4 @@
-"""`twistd -n starttls-gateway --demo`: the gateway, and behind it something to try it on."""
+"""`twistd -n starttls-gateway --demo`: the gateway with three test servers behind it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PORTS: Mapping[str, int] = {
 
 
 class Demo(MultiService):
-    """First the legacy servers, on ports that the system chooses; then the gateway, which must know those ports."""
+    """Starts the legacy servers on free ports, then the gateway."""
 
     def __init__(self, events: Events, ports: Mapping[str, int]) -> None:
         super().__init__()
@@ -47,15 +47,15 @@ class Demo(MultiService):
     def startService(self) -> None:
         from .instructions import instructions
 
-        self._assemble()  # `twist` leaves the privileged step out
+        self._assemble()  # `twist` skips the privileged step
         super().startService()
-        # sys.stdout is the log by now, and a command behind a time stamp cannot be copied.
+        # sys.stdout is the log now.  Commands with a time stamp cannot be copied.
         print(instructions(Path(self._directory, "localhost.pem"), self._ports), file=sys.__stdout__, flush=True)
 
     def _assemble(self) -> None:
         if self._legacy:
             return
-        # Here and not above: twisted.mail imports the reactor, which `twistd -r` may still want to choose.
+        # Here, because twisted.mail imports the reactor, which `twistd -r` chooses first.
         from twisted.internet import reactor
 
         from ..app.service import Gateway
@@ -73,12 +73,12 @@ class Demo(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        await maybeDeferred(super().stopService)  # the sessions that end now still need the legacy servers
+        await maybeDeferred(super().stopService)  # sessions that are ending need the legacy servers
         for port in self._legacy.values():
             await maybeDeferred(port.stopListening)
         shutil.rmtree(self._directory, ignore_errors=True)  # twistd may die of SIGTERM, without atexit
 
 
 def make_service(events: Events, ports: Mapping[str, int] = PORTS) -> Demo:
-    """`ports`: as PORTS; 0 lets the system choose, and the `listening` events tell what it chose."""
+    """`ports`: as PORTS.  0 means a free port, which the `listening` event has."""
     return Demo(events, ports)

@@ -1,4 +1,4 @@
-"""The demo's certificate and the configuration that an administrator would have written for it."""
+"""The certificate and the configuration of the demo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 
 def self_signed(directory: Path) -> TLS:
-    """Write a certificate for localhost that clients can trust by its file, and its key."""
+    """Write a self-signed certificate for localhost, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -49,7 +49,7 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         return (TCPAddress(HOST, ports[port]),)
 
     behind = {
-        # The demo's SMTP server keeps whatever it gets, and sends nothing on.
+        # The demo's SMTP server sends nothing on.
         protocol: Backend(f"legacy-{protocol}", (TCPAddress(HOST, port),), allow_relay=protocol == "smtp")
         for protocol, port in backends.items()
     }
@@ -61,7 +61,7 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
     )
     return Configuration(
         hostname="localhost",
-        drain=2.0,  # whoever tries a demo does not wait for it
+        drain=2.0,  # short, for the demo
         log="text",
         tls=tls,
         services=services,

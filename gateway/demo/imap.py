@@ -1,4 +1,4 @@
-"""The legacy IMAP server: LOGIN, no TLS; twisted.mail's server with folders in memory."""
+"""The legacy IMAP server: twisted.mail's server with LOGIN and folders in memory, without TLS."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from zope.interface import implementer
 from .mailbox import Folder, Message
 
 FLAGS = ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft"]
-# BODYSTRUCTURE shows every message as one text: clients that want more fetch the whole and look for themselves.
+# BODYSTRUCTURE shows each message as one text part.
 STRUCTURE = {"content-type": "text/plain; charset=us-ascii", "content-transfer-encoding": "7bit"}
 
 
 @implementer(imap4.IMessage, imap4.IMessageFile)
 class Letter:
-    """A message as twisted.mail wants to see it."""
+    """A message for twisted.mail."""
 
     def __init__(self, message: Message) -> None:
         self._message = message
@@ -35,20 +35,20 @@ class Letter:
         return BytesIO(self.octets)
 
     def head(self) -> bytes:
-        """With the blank line that ends it."""
+        """With the empty line at its end."""
         return b"".join(self.octets.partition(b"\r\n\r\n")[:2])
 
     def body(self) -> bytes:
         return self.octets.partition(b"\r\n\r\n")[2]
 
     def fields(self, negate: bool, names: Iterable[bytes]) -> bytes:
-        """BODY[HEADER.FIELDS (...)]: the lines as they came."""
+        """BODY[HEADER.FIELDS (...)]: the original lines."""
         wanted = {name.lower() for name in names}
         lines = re.findall(rb"[^\r\n]+\r\n(?:[ \t][^\r\n]*\r\n)*", self.head())
         return b"".join(one for one in lines if (one.partition(b":")[0].lower() in wanted) != negate) + b"\r\n"
 
     def getHeaders(self, negate: bool, *names: str) -> dict[str, str]:
-        """For ENVELOPE, BODYSTRUCTURE and SEARCH: the first of each, unfolded, in ASCII, or twisted.mail raises."""
+        """For ENVELOPE, BODYSTRUCTURE and SEARCH.  twisted.mail needs one of each, unfolded, in ASCII."""
         found: dict[str, str] = {}
         for name, value in BytesHeaderParser().parsebytes(self.head()).items():
             if (name.lower() in names) != negate:
@@ -80,7 +80,7 @@ class Letter:
 
 @implementer(imap4.IMailbox)
 class View:
-    """A folder as one session sees it: what others expunge stays until this session selects again (RFC 2180 4.1)."""
+    """A folder in one session.  Messages that others expunge stay until the next SELECT (RFC 2180 4.1)."""
 
     def __init__(self, folder: Folder, writable: bool = True) -> None:
         self.folder = folder
@@ -133,7 +133,7 @@ class View:
         return self._writable
 
     def destroy(self) -> None:
-        """Nothing outlives the process."""
+        """Nothing to do: everything is in memory."""
 
     def requestStatus(self, names: Iterable[str]) -> Any:
         return imap4.statusRequestHelper(self, names)
@@ -149,7 +149,7 @@ class View:
         gone = {number: one for number, one in enumerate(self._messages, 1) if "\\Deleted" in one.flags}
         self._messages = [message for message in self._messages if message not in gone.values()]
         self.folder.discard(gone.values())
-        return sorted(gone, reverse=True)  # from the end: no number changes before it is told
+        return sorted(gone, reverse=True)  # from the end, so that earlier numbers stay the same
 
     def fetch(self, messages: imap4.MessageSet, uid: bool) -> list[tuple[int, Letter]]:
         return [(number, Letter(message)) for number, message in self._chosen(messages, uid)]
@@ -164,7 +164,7 @@ class View:
 
 
 class Account(imap4.MemoryAccount):
-    """INBOX, and whatever folders a client makes for itself."""
+    """INBOX and the folders that clients create."""
 
     def __init__(self, inbox: Folder) -> None:
         super().__init__("demo")
@@ -200,11 +200,11 @@ class IMAPServer(imap4.IMAP4Server):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        if self.mbox is not None:  # twisted.mail would leave it listening
+        if self.mbox is not None:  # twisted.mail does not remove the listener
             self.mbox.removeListener(self)
 
     def spew_body(self, part: Any, id: int, msg: Letter, _w: Any = None, _f: Any = None) -> Any:
-        """As twisted.mail, but octet for octet, with the blank line after headers, and with partial fetches."""
+        """As in twisted.mail, but with the original octets, the empty line after headers, and partial fetches."""
         if part.header:
             octets = msg.fields(part.header.negate, part.header.fields) if part.header.fields else msg.head()
         elif part.text or part.part:
@@ -224,7 +224,7 @@ class IMAPServer(imap4.IMAP4Server):
     def spew_rfc822header(self, id: int, msg: Letter, _w: Any = None, _f: Any = None) -> None:
         _w(b"RFC822.HEADER {%d}\r\n%b" % (len(msg.head()), msg.head()))
 
-    # In all of these twisted.mail mixes the client's bytes with str, and raises.
+    # twisted.mail mixes bytes and str in all of these, and raises.
 
     def search_HEADER(self, query: list[Any], number: int, message: Letter) -> bool:
         name, wanted = query.pop(0).decode("ascii", "replace").lower(), query.pop(0).lower()

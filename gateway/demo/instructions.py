@@ -1,4 +1,4 @@
-"""What the demo tells you to type next."""
+"""The commands that the demo prints."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 TEXT = """\
 
-Three mail servers that know no TLS run in this process; the gateway stands in front of them.
+Three mail servers without TLS run in this process, and the gateway in front of them.
 One account: demo, password demo. The certificate: {ca}
 SMTP {smtp} and {submission} (STARTTLS), {submissions} (TLS); IMAP {imap} (STARTTLS), {imaps} (TLS); \
-POP3 {pop3} (STLS), {pop3s} (TLS). Ctrl-C ends it all.
+POP3 {pop3} (STLS), {pop3s} (TLS). Ctrl-C stops everything.
 
-In another terminal, look at what a client sees:
+In another terminal, connect with STARTTLS:
   openssl s_client -starttls smtp -connect localhost:{smtp} -CAfile {ca} -verify_return_error -brief </dev/null
 Send a mail over STARTTLS:
   printf '%s\\r\\n' 'From: me@example.org' 'Subject: Hello' '' 'Over STARTTLS.' | curl -sS --ssl-reqd --cacert {ca} \
 --mail-from me@example.org --mail-rcpt demo@legacy.demo -T - smtp://localhost:{smtp}
-Read it back, its Received: line tells how it came; by IMAP, then by POP3:
+Read the mail by IMAP, then by POP3.  Its second Received: line has the TLS version and cipher:
   curl -sS --cacert {ca} -u demo:demo 'imaps://localhost:{imaps}/INBOX;MAILINDEX=*'
   curl -sS --cacert {ca} -u demo:demo pop3s://localhost:{pop3s}/2
   curl -sS --ssl-reqd --cacert {ca} -u demo:demo pop3://localhost:{pop3}/2
@@ -26,5 +26,5 @@ Read it back, its Received: line tells how it came; by IMAP, then by POP3:
 
 
 def instructions(certificate: Path, ports: Mapping[str, int]) -> str:
-    """For a shell: every indented line is a command."""
+    """The indented lines are shell commands."""
     return TEXT.format(ca=shlex.quote(str(certificate)), **ports)

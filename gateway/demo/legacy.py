@@ -1,4 +1,4 @@
-"""Three mail servers as they were before TLS, for one account: demo, password demo."""
+"""Three mail servers without TLS, with one account: demo, password demo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ You read it over TLS all the same.
 
 @implementer(IRealm)
 class Realm:
-    """What each protocol gets when a login succeeds."""
+    """What each protocol gets after a login."""
 
     def __init__(self, inbox: Folder) -> None:
         account = Account(inbox)
@@ -63,7 +63,7 @@ class Servers(ServerFactory):
 
 
 def listen(reactor: IReactorTCP) -> dict[str, IListeningPort]:
-    """Bind the three on free ports of the loopback; the dialects' names are the keys."""
+    """Listen on free ports of the loopback address.  Keys are the names of the dialects."""
     inbox = Folder()
     inbox.deliver(WELCOME.format(date=formatdate(localtime=True)).replace("\n", "\r\n").encode("ascii"))
     portal = Portal(Realm(inbox), [InMemoryUsernamePasswordDatabaseDontUse(demo=b"demo")])

@@ -1,4 +1,4 @@
-"""A folder of messages in memory: what the demo's three servers share."""
+"""A folder of messages in memory, which the three servers share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from email.utils import formatdate
 class Message:
     uid: int
     octets: bytes
-    """The whole message; its lines end in CRLF, the last one too."""
+    """The whole message.  All lines end in CRLF."""
     arrived: str
-    """An RFC 5322 date-time: what IMAP calls INTERNALDATE."""
+    """An RFC 5322 date-time, IMAP's INTERNALDATE."""
     flags: set[str]
 
 
@@ -22,10 +22,10 @@ class Folder:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.watchers: list[Callable[[Message], None]] = []
-        """Each hears of every new message."""
+        """Called for each new message."""
         self.next_uid = 1
         self.validity = int(time.time())
-        """IMAP's UIDVALIDITY (RFC 3501 2.3.1.1): another run of the demo holds other messages."""
+        """IMAP's UIDVALIDITY (RFC 3501 2.3.1.1), different in each run of the demo."""
 
     def deliver(self, octets: bytes, flags: Iterable[str] = (), arrived: str | None = None) -> Message:
         message = Message(self.next_uid, octets, arrived or formatdate(localtime=True), set(flags))

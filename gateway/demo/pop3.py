@@ -12,7 +12,7 @@ from .mailbox import Folder
 
 @implementer(pop3.IMailbox)
 class Maildrop(pop3.Mailbox):
-    """The folder as it was at login: message numbers must not move during a session (RFC 1939 3)."""
+    """The folder at login: message numbers do not change during a session (RFC 1939 3)."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -46,10 +46,10 @@ class Maildrop(pop3.Mailbox):
 
 
 class POP3Server(pop3.POP3):
-    magic = b"legacy.demo POP3, plaintext only"  # without <...> no client takes it for an APOP challenge
+    magic = b"legacy.demo POP3, plaintext only"  # no <...>, so that clients do not use APOP
 
     def listCapabilities(self) -> list[bytes]:
         return [b"TOP", b"USER", b"UIDL"]
 
     def transformChunk(self, chunk: bytes) -> bytes:
-        return chunk  # dots are stuffed already: twisted.mail forgets one that begins a chunk
+        return chunk  # with dot-stuffing: twisted.mail misses a dot at the beginning of a chunk

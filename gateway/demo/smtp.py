@@ -1,4 +1,4 @@
-"""The legacy SMTP server: no TLS, AUTH for those who want it, and mail to anybody lands in one folder."""
+"""The legacy SMTP server: no TLS, optional AUTH.  All mails go to one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .mailbox import Folder
 
 @implementer(IMessageSMTP)
 class Letter:
-    """One message on its way into the folder."""
+    """One message that is being received."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -48,8 +48,8 @@ class Delivery:
 
 class SMTPServer(smtp.ESMTP):
     noisy = False
-    MAX_LENGTH = 1024 * 1024  # of a line: twisted.mail's time grows with its square
-    SIZE = b"104857600"  # 100 MiB a message, because it stays in memory
+    MAX_LENGTH = 1024 * 1024  # for a line: the time of twisted.mail grows with its square
+    SIZE = b"104857600"  # 100 MiB for a message, because it is in memory
 
     def __init__(self, delivery: Delivery) -> None:
         super().__init__({b"LOGIN": LOGINCredentials, b"PLAIN": PLAINCredentials})
@@ -65,8 +65,8 @@ class SMTPServer(smtp.ESMTP):
     def lineLengthExceeded(self, line: bytes) -> None:
         self.sendCode(500, b"Line too long")
         assert self.transport is not None
-        self.transport.loseConnection()  # twisted.mail would take the rest of the message for commands
+        self.transport.loseConnection()  # otherwise twisted.mail reads the rest of the message as commands
 
     def do_DATA(self, rest: bytes) -> None:
-        self._to = self._to[:1]  # everybody shares the folder: one copy is enough
+        self._to = self._to[:1]  # one copy is enough: all share the folder
         super().do_DATA(rest)

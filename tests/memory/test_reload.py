@@ -356,7 +356,9 @@ def test_a_file_that_is_gone_is_told(house: House) -> None:
     house.write(service("imap"))
     house.start()
     house.file.unlink()
-    assert house.reload().problems == (f"{house.file}: No such file or directory; name the configuration file",)
+    assert house.reload().problems == (
+        f"{house.file}: No such file or directory; write the path of the configuration file",
+    )
 
 
 def test_after_a_chroot_the_file_may_be_out_of_reach(house: House) -> None:

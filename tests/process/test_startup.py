@@ -222,7 +222,7 @@ def test_without_a_file(twistd: Twistd) -> None:
     done = twistd.run("--nodaemon", "starttls-gateway", "-c", "none.ini")
     assert (done.returncode, done.stderr) == (
         1,
-        "none.ini: No such file or directory; name the configuration file\n",
+        "none.ini: No such file or directory; write the path of the configuration file\n",
     )
 
 

@@ -1154,7 +1154,7 @@ def test_a_file_is_read_with_the_files_that_it_names(tmp_path: Path) -> None:
     (tmp_path / "k").mkdir()
     with pytest.raises(ConfigurationError) as caught:
         load(path, PROTOCOLS)
-    cure = "No such file or directory; the gateway must be able to read this file when it starts"
+    cure = "No such file or directory; write the path of a file that the gateway can read"
     assert caught.value.problems == [f"{path}, line 5: [tls] key: {tmp_path / 'k' / 'k.pem'}: {cure}"]
     (tmp_path / "k" / "k.pem").touch()
     assert load(path, PROTOCOLS).tls == TLS((Pair(tmp_path / "c.pem", tmp_path / "k" / "k.pem"),))
@@ -1172,7 +1172,9 @@ def test_relative_names_begin_at_the_file_wherever_the_process_is(
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path / "none.ini", PROTOCOLS)
-    assert caught.value.problems == [f"{tmp_path / 'none.ini'}: No such file or directory; name the configuration file"]
+    assert caught.value.problems == [
+        f"{tmp_path / 'none.ini'}: No such file or directory; write the path of the configuration file"
+    ]
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
