@@ -151,7 +151,7 @@ class Listener:
                 continue
             if self._need:
                 self._need = False
-                self._complaint(f"accepting again; {self._shed} connections were closed unheard")
+                self._complaint(f"accepting again; {self._shed} connections were closed")
                 self._shed = 0
             if self._reserve is None:
                 self._replenish()
@@ -174,7 +174,7 @@ class Listener:
             self._need = True
             self._complaint(
                 f"cannot accept: {error.strerror} ({errno.errorcode[error.errno or 0]}); new connections are closed "
-                "until there is room; raise the limit of open files (LimitNOFILE) or lower [limits] sessions"
+                "until there are some; raise the limit of open files (LimitNOFILE) or lower [limits] sessions"
             )
         if self._reserve is not None:
             os.close(self._reserve)
@@ -286,7 +286,7 @@ def _resolve(address: TCPAddress, host: str) -> list[str]:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise BindError(
-            f"{address}: the name {host} does not resolve ({why}); write the address itself, or just the port"
+            f"{address}: the name {host} does not resolve ({why}); write an IP address, or only the port"
         ) from None
     # A scope id is part of an address: getnameinfo keeps it.
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -382,17 +382,17 @@ def _place(sock: socket.socket) -> str:
 
 _CURES: Final = {
     errno.EADDRINUSE: "another server listens there; stop it (`ss -ltnp` shows which one) or choose another address",
-    errno.EACCES: "ports below 1024 are root's, and so is CAP_NET_BIND_SERVICE; start as root with --uid and --gid, or "
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; start as root with --uid and --gid, or "
     "use systemd:NAME",
-    errno.EADDRNOTAVAIL: "no interface of this machine has the address; `ip address` lists those that there are",
-    errno.EAFNOSUPPORT: "this machine does not speak that family; use an address of the other one",
+    errno.EADDRNOTAVAIL: "no interface of this machine has the address; `ip address` lists its addresses",
+    errno.EAFNOSUPPORT: "this machine does not support this address family; use an address of the other one",
     errno.ENOENT: "its directory does not exist; create it",
-    errno.ENOTDIR: "a part of the path is no directory; correct it",
+    errno.ENOTDIR: "a part of the path is not a directory; correct the path",
 }
 
 _UNIX_CURES: Final = {
-    errno.EADDRINUSE: "a living server listens there, or the file is no socket; stop the one or remove the other",
-    errno.EACCES: "the gateway may not write to its directory; let its user do so",
+    errno.EADDRINUSE: "another server listens there, or the file is not a socket; stop the server or remove the file",
+    errno.EACCES: "the gateway cannot write to its directory; give its user the permission",
 }
 
 

@@ -274,7 +274,7 @@ def test_T16_public_keys_of_SSH(plain: Pair) -> None:
     public = ssh_key(plain.certificate.parent, "rsa").with_suffix(".pub")
     for pair in (Pair(public, plain.key), Pair(plain.certificate, public)):
         (text,) = errors(pair)
-        assert "it is a public key of SSH, which TLS has no use for" in text
+        assert "it is an SSH public key, which TLS does not use" in text
     pair = Pair(public.with_suffix(""), plain.key)
     assert "it holds a private key of SSH; name the file with the certificate" in errors(pair)[0]
 

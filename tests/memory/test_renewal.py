@@ -523,4 +523,4 @@ def test_a_renewed_key_that_cannot_be_read_is_a_refusal(house: House, directory:
     finally:
         os.seteuid(0)
     assert event["state"] == "refused"
-    assert f"{pair.key}: the gateway may not read this file" in event["detail"]
+    assert f"{pair.key}: the gateway cannot read this file" in event["detail"]

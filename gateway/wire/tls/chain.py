@@ -37,7 +37,7 @@ def complaints(file: Path, chain: Chain, now: datetime, rearranged: Callable[[Se
             yield f"{file}: {what} expired on {_day(certificate.not_valid_after_utc)}; {cure}"
         elif certificate.not_valid_before_utc > now:
             day = _day(certificate.not_valid_before_utc)
-            yield f"{file}: {what} is not valid before {day}; wait for it, or see whether this machine's clock is right"
+            yield f"{file}: {what} is not valid before {day}; wait, or check the clock of this machine"
     right = in_order(chain, 0) or [1]
     cure = f"each must be followed by its issuer; put them in order: {rearranged(right)}"
     for number, (certificate, issuer) in enumerate(pairwise(chain), 1):
@@ -53,7 +53,7 @@ def complaints(file: Path, chain: Chain, now: datetime, rearranged: Callable[[Se
         if not why_not_issued(certificate, certificate):
             yield (
                 f"{file}: certificate {number + 1} ({subject(issuer)}) does not belong to the chain: certificate "
-                f"{number} ({subject(certificate)}) issued itself, so nothing belongs behind it; remove it: "
+                f"{number} ({subject(certificate)}) is self-signed, so no certificate may follow it; remove it: "
                 f"{rearranged(right)}"
             )
         elif any(not why_not_issued(certificate, other) for other in chain if other not in (certificate, issuer)):
@@ -65,7 +65,7 @@ def complaints(file: Path, chain: Chain, now: datetime, rearranged: Callable[[Se
             yield (
                 f"{file}: certificate {number + 1} ({subject(issuer)}) does not belong to the chain: it did not issue "
                 f"certificate {number} ({subject(certificate)}): {reason}; put the right issuer there"
-                f"{_place(certificate)}, or remove what is wrong: {rearranged(right)}"
+                f"{_place(certificate)}, or remove the wrong certificates: {rearranged(right)}"
             )
         return  # other errors follow from this one
 
@@ -145,7 +145,7 @@ def weakness(chain: Chain) -> str:
         if isinstance(hashed, _BROKEN) and not itself:
             return f"{what} is signed with a broken hash ({hashed.name.upper()}); get it signed with SHA-256"
         if number > 1 and (size := _small(certificate)):
-            cure = "remove it, as clients have it themselves" if itself else "get a certificate from another issuer"
+            cure = "remove it: clients have it already" if itself else "get a certificate from another issuer"
             return f"{_called(chain, number)} has a key that is too small ({size}), so clients refuse the chain; {cure}"
     return ""
 

@@ -37,7 +37,8 @@ def read(path: Path) -> bytes:
         raise CertificateError(f"{path}: this is a directory; name the PEM file in it") from None
     except PermissionError:
         raise CertificateError(
-            f"{path}: the gateway may not read this file; let its group read it (chgrp, chmod g+r), its directory too"
+            f"{path}: the gateway cannot read this file; give its group the permission (chgrp, chmod g+r), also for "
+            "the directory"
         ) from None
     except (OSError, ValueError) as error:
         raise CertificateError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -139,5 +140,5 @@ def rights_of_others(path: Path) -> str:
     if not entered or not letters:
         return ""
     words = " and ".join(rights[letter][0] for letter in letters)
-    cure = f"take that right away: chmod o-{letters} {shlex.quote(str(path))}"
+    cure = f"remove the permission: chmod o-{letters} {shlex.quote(str(path))}"
     return f"every user of this machine can {words} the private key; {cure}"

@@ -40,7 +40,7 @@ _PUBLIC: Final = (
     "that with the certificate"
 )
 _REVOKED: Final = "a list of revoked certificates (CRL); name the file with the server's certificate"
-_SSH_PUBLIC: Final = "a public key of SSH, which TLS has no use for; name the file with the certificate or key for TLS"
+_SSH_PUBLIC: Final = "an SSH public key, which TLS does not use; name the file with the certificate or key for TLS"
 
 _BINARY: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xfe\xed\xfe\xed", "a Java keystore (JKS); convert it: {keystore}"),
@@ -63,7 +63,7 @@ _KEYSTORE: Final = (
 def what_is(path: Path, octets: bytes) -> str:
     """The format of the file, and the cure.  Empty if unknown."""
     if not octets.strip():
-        return "it is empty; whatever writes it has not finished, or failed"
+        return "it is empty; the program that writes it has not finished, or has failed"
     old, new = shlex.quote(str(path)), shlex.quote(str(_beside(path)))
     for begin, words in _BINARY:
         if octets.startswith(begin):

@@ -42,13 +42,13 @@ def about_chain(file: Path, chain: Chain) -> Iterator[str]:
             continue  # reported as an error
         if other_key_named(below, certificate):
             yield (
-                f"{file}: certificate {number - 1} names another issuer by its authorityKeyIdentifier than certificate "
+                f"{file}: certificate {number - 1} has an authorityKeyIdentifier of another issuer than certificate "
                 f"{number} ({subject(certificate)}), although this one signed it; clients with OpenSSL will refuse the "
                 "chain; fetch the issuer's certificate again, or have the certificate issued anew"
             )
         elif below.issuer.public_bytes() != certificate.subject.public_bytes():
             yield (
-                f"{file}: certificate {number - 1} spells its issuer's name in another way than certificate {number} "
+                f"{file}: certificate {number - 1} spells the name of its issuer differently than certificate {number} "
                 f"({subject(certificate)}) does; clients that compare octets will refuse the chain; "
                 "have it issued anew with the same name"
             )
@@ -96,7 +96,7 @@ def _about_leaf(file: Path, leaf: x509.Certificate) -> Iterator[str]:
     for name in extension(leaf, x509.SubjectAlternativeName) or ():
         if isinstance(name, x509.DNSName) and _is_address(name.value):
             yield (
-                f"{file}: {name.value} stands in the certificate as a DNS name, but it is an address; clients that "
+                f"{file}: {name.value} is a DNS name in the certificate, but it is an IP address; clients that "
                 "connect to it will refuse it; have it issued with this as an IP address"
             )
 
@@ -105,7 +105,7 @@ def _why_no_issuer(certificate: x509.Certificate, below: int) -> str:
     """`below`: number of CA certificates between it and the server's own."""
     basic = extension(certificate, x509.BasicConstraints)
     if basic is None or not basic.ca:
-        return "it is no CA (basicConstraints)"
+        return "it is not a CA (basicConstraints)"
     usage = extension(certificate, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         return "its keyUsage lacks keyCertSign"
