@@ -243,7 +243,7 @@ BROKEN: Mapping[str, tuple[Callable[[Lineage], None], str]] = {
     "empty": (empty, "it is empty"),
     "expired": (expired, "expired on"),
     "directory-gone": (directory_gone, "no such file"),
-    "unreadable": (unreadable, "may not read"),
+    "unreadable": (unreadable, "cannot read this file"),
 }
 
 
