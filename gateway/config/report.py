@@ -9,12 +9,12 @@ from .values import Report
 OFF = "off"
 NAME = "report.db"
 """The file's name in the directory for what outlives the process."""
-_IDLE = "means nothing with file = off; remove it"
+_IDLE = "has no effect with file = off; remove it"
 
 
 def read_report(section: Section) -> Report:
     """The section's values; what is wrong with it is told."""
-    file = section.take("file", single("give one file, and its name must not hold blanks"), "")
+    file = section.take("file", single("write one file; its name must not contain spaces"), "")
     keep = section.take("keep", days(1, 3650), Report().keep)
     networks = section.take("networks", prefixes, Report().networks)
     if file == OFF:

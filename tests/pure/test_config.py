@@ -366,8 +366,8 @@ def test_what_is_remembered(section: str, report: Report) -> None:
             "networks = /4 /64",
             'networks: "/4 /64" is not two prefix lengths; write one for IPv4 and one for IPv6, like /24 /64',
         ),
-        ("file = off\nkeep = 9 d", "keep: means nothing with file = off; remove it"),
-        ("file = a b", 'file: "a b" is more than one word; give one file, and its name must not hold blanks'),
+        ("file = off\nkeep = 9 d", "keep: has no effect with file = off; remove it"),
+        ("file = a b", 'file: "a b" is more than one word; write one file; its name must not contain spaces'),
     ],
 )
 def test_mistakes_in_what_is_remembered(section: str, problem: str) -> None:
