@@ -91,7 +91,7 @@ class _Reader:
         self._check_loops()
         for title in self._backends:
             if title in self._unused:
-                self._wrong(f"backend:{title}", "no service uses it; name it in a service's backend, or remove it")
+                self._wrong(f"backend:{title}", "no service uses this backend; name it in a service, or remove it")
         return Configuration(
             hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, self._report
         )
