@@ -409,7 +409,7 @@ def test_a_unix_socket_whose_file_was_removed_is_made_anew(house: House, directo
     os.unlink(path)
     Path(path).touch()
     (problem,) = house.reload().problems
-    assert "the file is no socket" in problem
+    assert "the file is not a socket" in problem
 
 
 def test_a_socket_of_systemd_is_given_back_and_taken_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
