@@ -2,101 +2,75 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import collide
 from ..config.errors import StartError
-from ..config.values import Address, Backend, Configuration, UnixAddress
+from ..config.values import Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
 from ..sessions.session import Entrance
-from ..telemetry.events import Events
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
-from ..wire.listener import BindError, Listener, bind
+from ..wire.listener import Listener
 from ..wire.tls.certificates import CertificateError
 from ..wire.tls.connector import TLSConnector
 from ..wire.tls.half import TLSHalf
 from ..wire.tls.renewal import Renewal
 from ..wire.tls.server import ServerTLS
-from .plan import Opening, moves, openings, terms_at
+from .plan import Opening, openings, terms_at
+from .ports import Binder, Port, Ports
 
 Accept = Callable[[Entrance, socket.socket, Any], None]
 
 
 class Door:
-    """One listening address: its sockets, and what is offered there now."""
+    """A port, and what is offered there now."""
 
-    def __init__(self, opening: Opening, entrance: Entrance, sockets: list[tuple[socket.socket, str]]) -> None:
+    def __init__(self, port: Port, opening: Opening, entrance: Entrance) -> None:
+        self.port = port
         self.opening = opening
         self.entrance = entrance
         """For those who connect from now on."""
-        self._sockets = sockets
         self._listeners: list[Listener] = []
-        self._file = _file(opening.address)
-        """Of a UNIX socket: what was made for it."""
 
     @property
     def addresses(self) -> list[str]:
-        return [text for _, text in self._sockets]
+        return self.port.addresses
 
-    def open(self, reactor: Any, accept: Accept, complain: Callable[..., None]) -> None:
-        for sock, text in self._sockets:
-            complaint = partial(self._complain, complain, text)
-            listener = Listener(reactor, sock, partial(self._accept, accept), complaint)
-            self._listeners.append(listener)
-            listener.start()
+    def open(self, reactor: Any, accept: Accept, complain: Callable[..., None], seat: tuple[int, int] = (0, 1)) -> None:
+        """`seat`: which worker this is, and of how many."""
+        for one in self.port.spreads:
+            complaint = partial(self._complain, complain, one.text)
+            for sock in one.of(*seat):
+                listener = Listener(reactor, sock, partial(self._accept, accept), complaint)
+                self._listeners.append(listener)
+                listener.start()
 
     def close(self) -> None:
         """At once: whoever waits in the kernel's queue is reset."""
         for listener in self._listeners:
             listener.stop()
-        for sock, _ in self._sockets:
-            sock.close()
+        self.port.close()
 
     def retire(self) -> None:
         """The address is wanted no more: whoever waits there already is served, and the file of a UNIX socket goes."""
         for listener in self._listeners:
             listener.finish()
-        match self.opening.address:
-            case UnixAddress(path=path) if self.is_there():
-                with suppress(OSError):
-                    os.unlink(path)
+        self.port.remove()
         self.close()
-
-    def is_there(self) -> bool:
-        """Whether clients still find it: somebody may have removed or replaced the file of a UNIX socket."""
-        return self._file == _file(self.opening.address)
-
-    def share(self, shared: bool) -> None:
-        """Whether another socket of this process may be bound over it, as [::1]:25 is over 25."""
-        for sock, _ in self._sockets:
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
 
     def _accept(self, accept: Accept, sock: socket.socket, address: Any) -> None:
         accept(self.entrance, sock, address)
 
     def _complain(self, complain: Callable[..., None], text: str, detail: str) -> None:
         complain("descriptors-exhausted", service=self.entrance.service, address=text, detail=detail)
-
-
-def _file(address: Address) -> tuple[int, int] | None:
-    match address:
-        case UnixAddress(path=path):
-            with suppress(OSError):
-                found = os.lstat(path)
-                return found.st_dev, found.st_ino
-    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,34 +131,38 @@ class Assembler:
     def __init__(
         self,
         reactor: Callable[[], Any],
-        events: Events,
+        events: Teller,
         sessions: Teller,
         renewal: Renewal,
         watch: Watch | None = None,
+        ports: Ports | None = None,
     ) -> None:
-        """`sessions`: where sessions tell their events; `watch`: who knows which clients always used TLS."""
+        """`sessions`: where sessions tell their events; `watch`: who knows which clients always used TLS; `ports`:
+        where sockets come from that are not bound here."""
+        self._ports = ports or Binder()
         self._reactor = reactor
         self._events = events
         self._sessions = sessions
         self._renewal = renewal
         self._habits = watch
-        self._rights = os.geteuid()
 
     def assemble(self, configuration: Configuration, before: Assembly | None = None) -> Assembly:
         """Raises StartError with one line; then nothing has changed."""
-        if before is None:
-            self._rights = os.geteuid()
         with self._renewal.trial():
-            backends = {
-                values: self._backend(values, configuration, before)
-                for values in dict.fromkeys(service.backend for service in configuration.services)
-            }
+            backends = self.backends(configuration, before)
             servers = self._servers(configuration, before)
             entrances = [
                 self._entrance(opening, configuration, backends[opening.service.backend], servers)
                 for opening in openings(configuration)
             ]
             return self._doors(configuration, backends, servers, entrances, before)
+
+    def backends(self, configuration: Configuration, before: Assembly | None = None) -> dict[Backend, Reachable]:
+        """All that services lead to.  Raises StartError with one line."""
+        return {
+            values: self._backend(values, configuration, before)
+            for values in dict.fromkeys(service.backend for service in configuration.services)
+        }
 
     def _backend(self, values: Backend, configuration: Configuration, before: Assembly | None) -> Reachable:
         """One dialer, one memory of failures and one TLS context for all services in front of it."""
@@ -265,51 +243,18 @@ class Assembler:
         before: Assembly | None,
     ) -> Assembly:
         old = () if before is None else before.doors
-        change = moves([opening for _, opening, _ in old], [opening for opening, _ in entrances])
-        closed = [old[position][0] for position in change.closed]
-        kept = {new: old[position][0] for new, position in change.kept.items()}
-        # Nobody can connect to a UNIX socket whose file is gone.
-        lost = [position for position, door in kept.items() if not door.is_there()]
-        closed += [kept.pop(position) for position in lost]
+        change = self._ports([(door.port, opening) for door, opening, _ in old], [one for one, _ in entrances])
         doors: list[tuple[Door, Opening, Entrance]] = []
         opened: list[Door] = []
-        try:
-            for position, (opening, entrance) in enumerate(entrances):
-                door = kept.get(position)
-                if door is None:
-                    with _told(f"[service:{opening.service.name}]"):
-                        door = Door(opening, entrance, self._bind(opening.address, closed))
-                    opened.append(door)
-                doors.append((door, opening, entrance))
-        except BaseException:
-            for door in opened:
-                door.close()
-            raise
-        return Assembly(configuration, backends, servers, tuple(doors), tuple(closed), tuple(opened))
-
-    def _bind(self, address: Address, closing: list[Door]) -> list[tuple[socket.socket, str]]:
-        """Sockets for an address, also where it overlaps with one that is about to be closed.  Raises BindError."""
-        rivals = [door for door in closing if collide(door.opening.address, address)]
-        for rival in rivals:
-            rival.share(True)
-        try:
-            return bind(address, shared=bool(rivals))
-        except BindError as error:
-            if error.number in (errno.EACCES, errno.EADDRINUSE) and self._rights != os.geteuid():
-                # The sockets of the start are root's, who may share them with nobody else.
-                raise BindError(
-                    f"{address}: the gateway has given up the rights to open it ({errno.errorcode[error.number]}); "
-                    "restart the gateway for this address"
-                ) from None
-            raise
-        finally:
-            for rival in rivals:
-                rival.share(False)
-
-
-def addresses(assembly: Assembly) -> list[Address]:
-    """All listening addresses, as the file has them."""
-    return [opening.address for _, opening, _ in assembly.doors]
+        for position, (opening, entrance) in enumerate(entrances):
+            if position in change.kept:
+                door = old[change.kept[position]][0]
+            else:
+                door = Door(change.ports[position], opening, entrance)
+                opened.append(door)
+            doors.append((door, opening, entrance))
+        closed = tuple(door for door, _, _ in old if door.port in change.closed)
+        return Assembly(configuration, backends, servers, tuple(doors), closed, tuple(opened))
 
 
 def _all(before: Assembly | None) -> list[Reachable]:
@@ -327,5 +272,5 @@ def _told(section: str) -> Iterator[None]:
     """What goes wrong is the operator's to mend, who must know where."""
     try:
         yield
-    except (CertificateError, BindError) as error:
+    except CertificateError as error:
         raise StartError(f"{section} {error}") from None

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from ..config.values import Limits as Values
 from ..dialects.conversation import REFUSED
-from ..guard.limits import Admission, Limits, Refusal, affordable, client_key, matters
+from ..guard.limits import Admission, Ledger, Limits, Refusal, affordable, client_key, matters
 from ..protocol.proxyprotocol import canonical
 from ..sessions.session import Entrance, Session
 from ..telemetry.summary import Teller
@@ -29,30 +29,31 @@ words."""
 class Crowd:
     """The sessions of the gateway.  `gone` is called each time that the last of them has ended."""
 
-    def __init__(self, reactor: Any, events: Teller, values: Values, gone: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        events: Teller,
+        notices: Teller,
+        values: Values,
+        gone: Callable[[], None],
+        ledger: Ledger | None = None,
+        workers: int = 1,
+    ) -> None:
+        """`events`: what clients cause.  `notices`: what is the gateway's own.  `ledger`: that of several workers."""
         self.sessions: set[Session] = set()
         self._reactor = reactor
         self._events = events
         self._gone = gone
         self._descriptors = raise_descriptor_limit()
-        self.limits = Limits(self._affordable(values), reactor.seconds)
+        self._notices = notices
+        self._workers = workers
+        self.limits = Limits(values, reactor.seconds, ledger)
+        self.limit(values)
 
     def limit(self, values: Values) -> None:
         """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave."""
-        self.limits.values = self._affordable(values)
-
-    def _affordable(self, values: Values) -> Values:
-        sessions = affordable(values.sessions, self._descriptors)
-        if matters(values.sessions, sessions):
-            self._events.emit(
-                "limit-lowered",
-                limit=Refusal.SESSIONS.value,
-                wanted=values.sessions,
-                value=sessions,
-                detail=f"the limit of open files is {self._descriptors}",
-                cure="raise it (LimitNOFILE), or write [limits] sessions as it is",
-            )
-        return replace(values, sessions=sessions)
+        self.limits.own = affordable(values.sessions, self._descriptors)
+        self.limits.values = lowered(values, self._descriptors, self._workers, self._notices)
 
     def accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
         """Begin a session, or say why not and close.  `address` is what accept(2) gave."""
@@ -90,6 +91,21 @@ class Crowd:
                 act(session)
             except Exception as error:
                 _log.critical("a bug at the end of one session: {kind}", kind=type(error).__name__)
+
+
+def lowered(values: Values, descriptors: int, workers: int, notices: Teller) -> Values:
+    """What so many workers can keep, each of which may open so many files."""
+    sessions = min(values.sessions, workers * affordable(values.sessions, descriptors))
+    if matters(values.sessions, sessions):
+        notices.emit(
+            "limit-lowered",
+            limit=Refusal.SESSIONS.value,
+            wanted=values.sessions,
+            value=sessions,
+            detail=f"the limit of open files is {descriptors}" + (f", for each of {workers} workers" * (workers > 1)),
+            cure="raise it (LimitNOFILE), or write [limits] sessions as it is",
+        )
+    return replace(values, sessions=sessions)
 
 
 def _client(address: Any) -> str:

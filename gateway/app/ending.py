@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ..sessions.deadline import Deadline
 from ..sessions.session import Session
-from ..telemetry.events import Events
+from ..telemetry.summary import Teller
 from .crowd import Crowd
 from .every import Every
 
@@ -25,7 +25,7 @@ _GOING_ON = "a second SIGTERM or SIGINT ends them now"
 class Ending:
     """How the gateway stops.  The Deferred of `begin` fires when the last session has ended."""
 
-    def __init__(self, reactor: Any, crowd: Crowd, events: Events) -> None:
+    def __init__(self, reactor: Any, crowd: Crowd, events: Teller) -> None:
         self._reactor = reactor
         self._crowd = crowd
         self._events = events

@@ -20,7 +20,9 @@ from .every import Every
 class Remembering:
     """Hears what the summary hears, and keeps of it what `use` says; nothing before that."""
 
-    def __init__(self, reactor: Any, summary: Summary, events: Teller, watch: Watch) -> None:
+    def __init__(self, reactor: Any, summary: Summary, events: Teller, watch: Watch, *, keeps: bool = True) -> None:
+        """`keeps`: whether what is heard here is written; else another process does that."""
+        self._keeps = keeps
         self._reactor = reactor
         self._summary = summary
         self._events = events
@@ -41,6 +43,8 @@ class Remembering:
         networks, store = Networks(*report.networks), Store(report.file)
         self._watch.use(networks)
         self._reactor.callInThread(self._recall, store, report)
+        if not self._keeps:
+            return
         self._keeper = Keeper(self._reactor, store, Pending(networks), report.keep, time.time, self._complain)
         self._summary.remember = self._keeper.hear
         self._duty = Every(self._reactor, FLUSH, self._keeper.tick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from twisted.internet.defer import Deferred
 
 from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration, SystemdAddress
+from ..guard.limits import Ledger
 from ..guard.memory import MemoryTrimmer
+from ..guard.relaywatch import RelayWatch
 from ..telemetry.events import FORMATS, Events
 from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch
-from ..telemetry.summary import Summary, SummedEvents
+from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
-from .assembly import Assembler, Assembly, Door, addresses
+from .assembly import Assembler, Assembly, Door
 from .crowd import Crowd
 from .ending import Ending
 from .every import Every
-from .plan import Reload, changes
+from .plan import Opening, Reload, changes, openings
+from .ports import Ports
 from .remembering import Remembering
 from .source import Source
 
@@ -31,6 +35,16 @@ TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
 FORGET = 60.0
 """Seconds after which what is known of clients that did nothing is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What a worker has in common with the others of its gateway."""
+
+    sessions: Teller
+    """Where sessions tell their events."""
+    ports: Ports
+    """Where its sockets come from."""
 
 
 class Gateway(Service):
@@ -42,9 +56,14 @@ class Gateway(Service):
     """
 
     def __init__(
-        self, configuration: Configuration, events: Events, reactor: Any = None, source: Source | None = None
+        self,
+        configuration: Configuration,
+        events: Teller,
+        reactor: Any = None,
+        source: Source | None = None,
+        shares: Shares | None = None,
     ) -> None:
-        """`source`: the file, for those who want it read again."""
+        """`source`: the file, for those who want it read again.  `shares`: of a worker, which is one of several."""
         self._configuration = configuration
         self._events = events
         self._given_reactor = reactor
@@ -55,9 +74,13 @@ class Gateway(Service):
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
-        self._summed = SummedEvents(events, self._summary)
+        self._shares = shares
+        self._summed: Teller = SummedEvents(events, self._summary) if shares is None else shares.sessions
         self._watch = Watch()
-        self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal, self._watch)
+        ports = None if shares is None else shares.ports
+        self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal, self._watch, ports)
+        self._seat = (0, 1)
+        self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
         self._duties: list[Every] = []
 
@@ -88,7 +111,9 @@ class Gateway(Service):
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
-        self.crowd = Crowd(self._reactor, self._summed, self._configuration.limits, self._gone)
+        limits = self._configuration.limits
+        _, workers = self._seat
+        self.crowd = Crowd(self._reactor, self._summed, self._events, limits, self._gone, self._ledger, workers)
         self._ending = Ending(self._reactor, self.crowd, self._events)
         super().startService()
         self._duties = [
@@ -97,12 +122,13 @@ class Gateway(Service):
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),
         ]
-        self._remembering = Remembering(self._reactor, self._summary, self._events, self._watch)
+        # For several workers the master keeps the report.
+        keeps = self._shares is None
+        self._remembering = Remembering(self._reactor, self._summary, self._events, self._watch, keeps=keeps)
         self._remembering.use(self._configuration.report)
-        self._tell_unreadable()
-        self._tell_unused()
-        self._renewal.tell_together()
-        for watch in self.assembly.watches:
+        self.tell_of_certificates()
+        tell_unused(self._configuration, self._events)
+        for watch in self._watches(self.assembly):
             watch.start()
         for door in self.assembly.opened:
             self._open(door)
@@ -112,30 +138,9 @@ class Gateway(Service):
         gc.freeze()
 
     def _open(self, door: Door) -> None:
-        door.open(self._reactor, self.crowd.accept, self._summed.emit)
-        terms = door.entrance.terms
+        door.open(self._reactor, self.crowd.accept, self._summed.emit, self._seat)
         for address in door.addresses:
-            self._events.emit(
-                "listening",
-                service=door.entrance.service,
-                protocol=door.entrance.dialect.name,
-                mode="implicit" if terms.implicit else "starttls",
-                policy=None if terms.implicit else terms.policy.value,
-                connect="lazy" if terms.lazy and not terms.implicit else "eager",
-                address=address,
-            )
-
-    def _tell_unused(self) -> None:
-        """Connections to a socket that systemd passed and nobody accepts from would wait for ever."""
-        used = {address.name for address in addresses(self.assembly) if isinstance(address, SystemdAddress)}
-        for name, place in inherited():
-            if name not in used:
-                self._events.emit(
-                    "unused-socket",
-                    name=name,
-                    address=place,
-                    cure=f"write systemd:{name} in the starttls or implicit of a service, or disable its .socket unit",
-                )
+            tell_listening(door.opening, address, self._events)
 
     # --- reload ------------------------------------------------------------------------------
 
@@ -144,19 +149,9 @@ class Gateway(Service):
 
         Certificates that have changed are served in either case, and so is what was served of those that are bad now.
         """
-        self._tell_unreadable()
-        # What is refused is told when it is found a second time, for a pair is two files.  Now both are there.
-        self._renewal.look()
-        self._renewal.look()
+        self.look_at_certificates()
         outcome = self.last_reload = self._reload()
-        self._events.emit(
-            "reload",
-            result="ok" if outcome.good else "refused",
-            problems=len(outcome.problems) or None,
-            detail=" | ".join(outcome.problems or outcome.changes) or None,
-            opened=" ".join(outcome.opened) or None,
-            closed=" ".join(outcome.closed) or None,
-        )
+        tell_reload(outcome, self._events)
         return outcome
 
     def _reload(self) -> Reload:
@@ -187,8 +182,8 @@ class Gateway(Service):
     def _use(self, assembly: Assembly, before: Assembly) -> None:
         """Nothing in here can fail for a reason that lies in the file."""
         configuration = assembly.configuration
-        self._assembly, self._configuration = assembly, configuration
-        self._events.form = FORMATS[configuration.log]
+        if isinstance(self._events, Events):
+            self._events.form = FORMATS[configuration.log]
         self._summary.optional = configuration.log_connects
         self._remembering.use(configuration.report)
         for door in assembly.closed:
@@ -196,29 +191,77 @@ class Gateway(Service):
         assembly.use()
         for door in assembly.opened:
             self._open(door)
-        for watch in before.watches:
-            if watch not in assembly.watches:
+        watches, earlier = self._watches(assembly), self._watches(before)
+        for watch in earlier:
+            if watch not in watches:
                 watch.stop()
-        for watch in assembly.watches:
-            if watch not in before.watches:
+        for watch in watches:
+            if watch not in earlier:
                 watch.start()
         self.crowd.limit(configuration.limits)
-        self._renewal.hostname = configuration.hostname
-        self._renewal.keep(assembly.servers.values())
+        self._keep(assembly)
         self._renewal.tell_together()
-        self._tell_unused()
+        tell_unused(configuration, self._events)
+
+    def _keep(self, assembly: Assembly) -> None:
+        self._assembly, self._configuration = assembly, assembly.configuration
+        self._renewal.hostname = assembly.configuration.hostname
+        self._renewal.keep(assembly.servers.values())
 
     def _tell_unreadable(self) -> None:
         for line in self._renewal.still_readable():
             self._events.emit("certificate", state="unreadable", detail=line)
 
+    # --- one of several workers --------------------------------------------------------------
+
+    def settle(self, worker: int, workers: int, ledger: Ledger) -> None:
+        """Before the start: which worker this is, of how many, and where limits are counted for all of them."""
+        self._seat = (worker, workers)
+        self._ledger = ledger
+
+    def use(self, configuration: Configuration) -> None:
+        """Another configuration, which the master has read.  Raises StartError; then nothing has changed."""
+        before = self.assembly
+        assembly = self._assembler.assemble(configuration, before)
+        if self.running:
+            self._use(assembly, before)
+        else:
+            self._keep(assembly)
+            assembly.use()
+            for door in assembly.closed:
+                door.port.close()
+
+    def look_at_certificates(self) -> None:
+        """Now, and tell what is refused."""
+        self._tell_unreadable()
+        # What is refused is told when it is found a second time, for a pair is two files.  Now both are there.
+        self._renewal.look()
+        self._renewal.look()
+
+    def look(self) -> None:
+        """Whether certificates have changed."""
+        self._renewal.look()
+
+    def tell_of_certificates(self) -> None:
+        """After privileges were dropped."""
+        self._tell_unreadable()
+        self._renewal.tell_together()
+
+    def close_doors(self) -> None:
+        """Nobody can connect here any more.  Sessions go on."""
+        for door, _, _ in self.assembly.doors:
+            door.close()
+
+    def _watches(self, assembly: Assembly) -> list[RelayWatch]:
+        """Those that ask backends here: the master asks for all workers."""
+        return assembly.watches if self._shares is None else []
+
     # --- stop --------------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
-        for door, _, _ in self.assembly.doors:
-            door.close()
-        for watch in self.assembly.watches:
+        self.close_doors()
+        for watch in self._watches(self.assembly):
             watch.stop()
         stopped = self._ending.begin(self._configuration.drain)
         if stopped is None:
@@ -240,3 +283,41 @@ class Gateway(Service):
         self._duties.clear()
         self._summary.flush()
         self._remembering.stop()
+
+
+def tell_listening(opening: Opening, address: str, events: Teller) -> None:
+    """`address`: with the real port, where port 0 was asked for."""
+    backend = opening.service.backend
+    events.emit(
+        "listening",
+        service=opening.service.name,
+        protocol=opening.service.protocol,
+        mode="implicit" if opening.implicit else "starttls",
+        policy=opening.policy,
+        connect="lazy" if backend.lazy and not opening.implicit else "eager",
+        address=address,
+    )
+
+
+def tell_unused(configuration: Configuration, events: Teller) -> None:
+    """Connections to a socket that systemd passed and nobody accepts from would wait for ever."""
+    used = {one.address.name for one in openings(configuration) if isinstance(one.address, SystemdAddress)}
+    for name, place in inherited():
+        if name not in used:
+            events.emit(
+                "unused-socket",
+                name=name,
+                address=place,
+                cure=f"write systemd:{name} in the starttls or implicit of a service, or disable its .socket unit",
+            )
+
+
+def tell_reload(outcome: Reload, events: Teller) -> None:
+    events.emit(
+        "reload",
+        result="ok" if outcome.good else "refused",
+        problems=len(outcome.problems) or None,
+        detail=" | ".join(outcome.problems or outcome.changes) or None,
+        opened=" ".join(outcome.opened) or None,
+        closed=" ".join(outcome.closed) or None,
+    )

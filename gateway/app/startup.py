@@ -96,6 +96,16 @@ class Startup(MultiService):
         self._signals.stopping()
         return super().stopService()
 
+    # --- what a service of several processes asks for ------------------------------------------------
+
+    def log_descriptor(self) -> int | None:
+        """None where the log is somebody else's."""
+        return None if self._output is None else self._output.descriptor
+
+    def check(self) -> None:
+        """Raises StartError if the start is not wanted any more."""
+        self._signals.check()
+
     # --- the log file and the pidfile ----------------------------------------------------------------
 
     def _open_log(self) -> Output:

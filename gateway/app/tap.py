@@ -10,6 +10,7 @@ from twisted.python import usage
 
 from .. import __version__
 from ..config import DEFAULT_FILE, ConfigurationError
+from ..config.values import Configuration
 from ..telemetry.events import FORMATS
 from .rights import complaint, gid_of, uid_of
 from .signals import Signals
@@ -73,8 +74,16 @@ def makeService(options: Options) -> IService:
     except ConfigurationError as wrong:
         print(*wrong.problems, sep="\n", file=sys.stderr)
         raise SystemExit(1) from None
-    from .service import Gateway
-
     startup = Startup(runner, FORMATS[configuration.log], signals)
-    Gateway(configuration, startup.events, source=source).setServiceParent(startup)
+    _service(configuration, source, startup, runner).setServiceParent(startup)
     return startup
+
+
+def _service(configuration: Configuration, source: Source, startup: Startup, runner: Mapping[str, object]) -> IService:
+    if configuration.workers == 1:
+        from .service import Gateway
+
+        return Gateway(configuration, startup.events, source=source)
+    from .workers.master import Master
+
+    return Master(configuration, startup.events, source, runner, startup.log_descriptor, startup.check)

@@ -75,6 +75,20 @@ def count(least: int, most: int) -> Grammar[int]:
     return grammar
 
 
+def count_or_auto(least: int, most: int, auto: Callable[[], int]) -> Grammar[int]:
+    """`auto` says what the word stands for; it is held to the same bounds."""
+
+    def grammar(text: str) -> int:
+        if text == "auto":
+            return max(least, min(most, auto()))
+        try:
+            return count(least, most)(text)
+        except ValueError:
+            raise ValueError(f"{quoted(text)} is neither auto nor a number from {least} to {most}") from None
+
+    return grammar
+
+
 def duration(least: float) -> Grammar[float]:
     """In seconds.  `least` is the minimum."""
 

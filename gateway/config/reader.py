@@ -16,6 +16,7 @@ from .grammar import (
     certificate_name,
     choice,
     count,
+    count_or_auto,
     destination,
     duration,
     host_name,
@@ -35,13 +36,15 @@ from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
 from .values import Address, Backend, Configuration, Limits, Report, Service, TCPAddress, Timeouts, Traits
 
+WORKERS = 64
+"""At most."""
 _POLICIES = ("required", "auth-only", "optional")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log", "log_connects",
+    "hostname", "drain", "log", "log_connects", "workers",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
@@ -77,6 +80,7 @@ class _Reader:
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
         log_connects = gateway.take("log_connects", yes_or_no, False)
+        workers = gateway.take("workers", count_or_auto(1, WORKERS, self._machine.cores), 1)
         gateway.finish()
         self._tls = self._shared_tls()
         limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
@@ -93,7 +97,7 @@ class _Reader:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses this backend; name it in a service, or remove it")
         return Configuration(
-            hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, self._report
+            hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, self._report, workers
         )
 
     def _section(self, title: str) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -28,6 +29,8 @@ class Machine:
     hostname: Callable[[], str] = socket.getfqdn
     complaint: Callable[[Path], str | None] = lambda path: None
     """Why a file cannot be read, or None."""
+    cores: Callable[[], int] = lambda: len(os.sched_getaffinity(0))
+    """That this process may run on."""
     is_local: Callable[[str], bool] = lambda host: False
     """Whether this address or name is the machine itself.  Loopback addresses and localhost are not asked for."""
     state: Path | None = None

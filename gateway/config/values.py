@@ -210,3 +210,5 @@ class Configuration:
     log_connects: bool = False
     """Tell each connection when it begins, with the client and with the backend."""
     report: Report = Report()
+    workers: int = 1
+    """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""

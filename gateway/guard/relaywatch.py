@@ -14,7 +14,7 @@ from ..sessions.agreed import terms_of_errands
 from ..sessions.deadline import Deadline
 from ..sessions.errand import Errand
 from ..sessions.performer import ConnectTLS
-from ..telemetry.events import Events
+from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
 
 AGAIN = {Verdict.OPEN: 60.0, Verdict.UNDECIDED: 60.0, Verdict.CLOSED: 3600.0}
@@ -51,7 +51,7 @@ class RelayWatch:
         hostname: str,
         timeouts: Timeouts,
         connect_tls: ConnectTLS | None,
-        events: Events,
+        events: Teller,
         jitter: Jitter = _some_jitter,
         known: Mapping[Address, Verdict | None] = MappingProxyType({}),
     ) -> None:
@@ -63,6 +63,9 @@ class RelayWatch:
         }
         for address, watch in self._addresses.items():
             watch.verdict = known.get(address)
+            watch.changed = self._changed
+        self.changed: Callable[[], None] = _nothing
+        """Called after a verdict has changed."""
 
     def start(self) -> None:
         for watch in self._addresses.values():
@@ -71,6 +74,15 @@ class RelayWatch:
     def stop(self) -> None:
         for watch in self._addresses.values():
             watch.leave()
+
+    def learn(self, verdicts: Mapping[str, str | None]) -> None:
+        """What another process found out, by address as text.  It asks for all, and this watch is not started."""
+        for address, watch in self._addresses.items():
+            verdict = verdicts.get(str(address))
+            watch.verdict = None if verdict is None else Verdict(verdict)
+
+    def _changed(self) -> None:
+        self.changed()
 
     def permits(self, address: Address) -> bool:
         """Whether this address was tested and is not an open relay."""
@@ -102,11 +114,12 @@ class _AddressWatch:
         hostname: str,
         timeouts: Timeouts,
         connect_tls: ConnectTLS | None,
-        events: Events,
+        events: Teller,
         jitter: Jitter,
     ) -> None:
         self.verdict: Verdict | None = None
         """The last verdict.  OPEN stays until CLOSED.  A failed connection does not change it."""
+        self.changed: Callable[[], None] = _nothing
         self._reactor = reactor
         self._dialect = dialect
         self._terms = terms_of_errands(hostname, backend, "relay-probe")
@@ -155,6 +168,7 @@ class _AddressWatch:
         # OPEN does not change to UNDECIDED.
         if found is not self.verdict and (self.verdict, found) != (Verdict.OPEN, Verdict.UNDECIDED):
             self.verdict = found
+            self.changed()
             cure = probe.cure(errand.ends.source[0]) if errand.ends else probe.cure()
             self._events.emit(EVENTS[found], text=probe.text or errand.trouble.detail or None, cure=cure or None)
         self._again(AGAIN[found])
@@ -169,3 +183,7 @@ class _AddressWatch:
 
     def _again(self, seconds: float) -> None:
         self._next.set(self._reactor.seconds() + seconds * self._jitter())
+
+
+def _nothing() -> None:
+    pass

@@ -346,6 +346,25 @@ _TABLE = (
         cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
     ),
     Event(
+        "worker", Severity.WARNING,
+        "something about one of the worker processes, where there are several ([operation.md](operation.md))",
+        (
+            _word(
+                "state",
+                "`serving`; `died`: its sessions are lost, and another one takes its place; `orphaned`: the master is "
+                "gone, and the worker ends when its sessions have; `no-template`: the process that workers are forked "
+                "from is gone; `lines-lost`: the log could not keep up with a worker",
+            ),
+            Field("worker", Type.INTEGER, "its number, from 0"), Field("pid", Type.INTEGER, "its process"),
+            _word("how", "the signal that killed it, or its exit code"),
+            Field("sessions", Type.INTEGER, "that were lost with it"),
+            Field("again", Type.SECONDS, "until the next one is started"),
+            Field("count", Type.INTEGER, "lines that were lost"), _detail("why, or what happens next"),
+        ),
+        cure="a worker that dies again and again without somebody who kills it is a bug: report it, with the lines "
+        "before; where `how` is `SIGKILL` and nobody did it, memory ran out (`journalctl -k`)",
+    ),
+    Event(
         "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
         (
             _word("signal", "its name"),

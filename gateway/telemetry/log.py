@@ -55,6 +55,11 @@ class Output:
             pass
 
     @property
+    def descriptor(self) -> int:
+        """It stays the same when the file is opened anew."""
+        return self._descriptor
+
+    @property
     def path(self) -> str | None:
         """The file's absolute path; None where it is no file."""
         return self._path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..telemetry.kinds import Blame
 
@@ -38,10 +39,37 @@ class Health:
         self._seconds = seconds
         self._jitter = jitter
         self._records: dict[str, _Record] = {}
+        self.changed: Callable[[str], None] = _nothing
+        """Called with the key of whatever `failed` or `greeted` changed."""
+
+    def addresses(self) -> tuple[str, ...]:
+        """Of all addresses that failed and have not served since."""
+        return tuple(self._records)
+
+    def record(self, key: str) -> list[Any] | None:
+        """What is known of an address, for another process with the same clock; None where all is well."""
+        found = self._records.get(key)
+        return None if found is None else [found.lasts, sorted(found.suspects), found.failed_at, found.last_until]
+
+    def learn(self, key: str, record: list[Any] | None) -> None:
+        """What another process knows of it.  Nothing is called changed by that."""
+        if record is None:
+            self._records.pop(key, None)
+            return
+        lasts, suspects, failed_at, last_until = record
+        mine = self._records.setdefault(key, _Record())
+        if last_until > mine.last_until:
+            mine.lasts, mine.last_until = lasts, last_until
+        mine.failed_at = max(mine.failed_at, failed_at)
+        mine.suspects.update(suspects)
 
     def failed(self, key: str, blame: Blame = Blame.ADDRESS, client: str = "") -> None:
         """It was not reached, or did not serve `client`."""
         record = self._records.setdefault(key, _Record())
+        self._count(record, blame, client)
+        self.changed(key)
+
+    def _count(self, record: _Record, blame: Blame, client: str) -> None:
         if blame is Blame.CLIENT:
             if len(record.suspects) < SUSPECTS:
                 record.suspects.add(client)
@@ -60,7 +88,8 @@ class Health:
 
     def greeted(self, key: str) -> None:
         """It sent a greeting of its protocol, possibly a refusal."""
-        self._records.pop(key, None)
+        if self._records.pop(key, None) is not None:
+            self.changed(key)
 
     def is_down(self, key: str) -> bool:
         record = self._records.get(key)
@@ -70,3 +99,7 @@ class Health:
         """Whether all of these have failed within the last REST seconds."""
         now = self._seconds()
         return all(key in self._records and now < self._records[key].failed_at + REST for key in keys)
+
+
+def _nothing(key: str) -> None:
+    pass

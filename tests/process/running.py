@@ -23,6 +23,8 @@ DEADLINE = 20.0
 """Seconds after which what should have happened will not happen: long for a busy machine, short for a person."""
 LIFE = 3600
 """Seconds after which a gateway ends by itself, whatever became of the tests that started it."""
+WORKERS = "GATEWAY_TEST_WORKERS"
+"""The variable that says how many workers gateways have whose tests do not say so."""
 CANARY = "Zaunkoenig-77-im-Schacht"
 """The password of all tests: it may stand nowhere in a log, in no form."""
 ENDED_WELL = (0, -signal.SIGTERM)
@@ -306,7 +308,7 @@ def launch(
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
     `summed`, every event is told, for to the gateway the tests are a flood.  `user`: whom it becomes."""
     sections: dict[str, dict[str, str]] = {
-        "gateway": {"hostname": "gw.example.test", "drain": "2 s"},
+        "gateway": {"hostname": "gw.example.test", "drain": "2 s", "workers": os.environ.get(WORKERS, "1")},
         "tls": {"certificate": str(identity.certificate)},
         # All tests are one client.
         "limits": {

@@ -154,7 +154,7 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, reader.strings(first))
 
 
-EMITTERS = ("gateway.telemetry.summary", "gateway.dialects.mail.message")
+EMITTERS = ("gateway.app.workers.relay", "gateway.telemetry.summary", "gateway.dialects.mail.message")
 """Modules whose `emit` hands on what others told, or is something else; their own events are listed in OWN."""
 OWN = {"gateway.telemetry.summary": {"suppressed"}}
 

@@ -328,7 +328,7 @@ def test_the_shipped_file_shows_the_defaults() -> None:
     assert shown.count("\n") == text.count("\n")
     assert read(shown, machine) == read(text, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
-        *("hostname", "drain", "log"),
+        *("hostname", "drain", "log", "workers"),
         *("certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca"),
         *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy"),
         *("address", "connect", "tls", "verify", "name", "ca", "profile", "identity", "allow_relay"),
@@ -480,8 +480,8 @@ SLIPS = {
         "[gateway] hostnam: unknown option; did you mean hostname?",
     ),
     "option of a later version": (
-        file(gateway="workers = 2"),
-        "[gateway] workers: unknown option; [gateway] takes hostname, drain, log or log_connects",
+        file(gateway="threads = 2"),
+        "[gateway] threads: unknown option; [gateway] takes hostname, drain, log, log_connects or workers",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
@@ -802,11 +802,29 @@ def test_one_slip_is_one_line_that_tells_the_cure(text: str, problem: str) -> No
     assert the_problem(text) == f"gw.ini: {problem}"
 
 
+@pytest.mark.parametrize(("text", "workers"), [("1", 1), ("3", 3), ("64", 64), ("auto", 5)])
+def test_workers_are_a_number_or_one_for_each_core(text: str, workers: int) -> None:
+    machine = Machine(MACHINE.directory, MACHINE.hostname, cores=lambda: 5)
+    assert read(file(gateway=f"workers = {text}"), machine).workers == workers
+
+
+def test_no_machine_has_so_many_cores_that_the_bound_does_not_hold() -> None:
+    machine = Machine(MACHINE.directory, MACHINE.hostname, cores=lambda: 500)
+    assert read(file(gateway="workers = auto"), machine).workers == 64
+    assert Machine().cores() >= 1
+
+
+@pytest.mark.parametrize("text", ["0", "65", "-1", "two", "2.5", "Auto"])
+def test_no_other_word_or_number_of_workers_is_taken(text: str) -> None:
+    line = f'gw.ini: [gateway] workers: "{text}" is neither auto nor a number from 1 to 64'
+    assert the_problem(file(gateway=f"workers = {text}")) == line
+
+
 def test_all_problems_come_at_once() -> None:
-    text = file(gateway="log = xml\nworkers = 3", tls="", smtp="starttls = 99999\nbackend = store\npolicy = never")
+    text = file(gateway="log = xml\nthreads = 3", tls="", smtp="starttls = 99999\nbackend = store\npolicy = never")
     assert [problem.split(":", 2)[1] for problem in problems(text)] == [
         " [gateway] log",
-        " [gateway] workers",
+        " [gateway] threads",
         " [tls] certificate",
         " [service",
         " [service",

@@ -209,3 +209,67 @@ def test_T03_an_address_that_keeps_a_client_waiting_comes_last_and_does_not_rest
 )
 def test_T03_only_what_one_client_can_cause_is_blamed_on_it(failed: str, told: bool, whom: Blame) -> None:
     assert blame(failed, told) is whom
+
+
+# --- several processes -----------------------------------------------------------------------------
+
+
+def sharing(count: int = 2) -> list[Watched]:
+    """Each learns at once what the others find out."""
+    all_of_them = [Watched() for _ in range(count)]
+
+    def spread(one: Watched) -> None:
+        def changed(key: str) -> None:
+            for other in all_of_them:
+                if other is not one:
+                    other.health.learn(key, one.health.record(key))
+
+        one.health.changed = changed
+
+    for one in all_of_them:
+        spread(one)
+    return all_of_them
+
+
+def test_what_one_process_finds_out_all_know() -> None:
+    one, other = sharing()
+    one.health.failed(ONE)
+    assert other.health.is_down(ONE)
+    assert other.health.rests([ONE])
+    assert other.health.addresses() == (ONE,)
+    assert other.health.record(ONE) == one.health.record(ONE)
+    other.health.greeted(ONE)
+    assert not one.health.is_down(ONE)
+    assert one.health.record(ONE) is None
+
+
+def test_clients_of_several_processes_speak_against_an_address_together() -> None:
+    one, other, third = sharing(3)
+    one.suspect(1)
+    other.suspect(2)
+    assert not third.health.is_down(ONE)
+    other.suspect(2)
+    assert not third.health.is_down(ONE)
+    third.suspect(3)
+    assert one.health.is_down(ONE)
+
+
+def test_what_is_known_already_is_not_forgotten_for_what_is_older() -> None:
+    watched, late = Watched(), Watched()
+    late.health.failed(ONE)
+    old = late.health.record(ONE)
+    watched.now += 1
+    watched.health.failed(ONE)
+    known = watched.health.record(ONE)
+    watched.health.learn(ONE, old)
+    assert watched.health.record(ONE) == known
+
+
+def test_an_address_that_serves_changes_nothing(watched: Watched) -> None:
+    told: list[str] = []
+    watched.health.changed = told.append
+    watched.health.greeted(ONE)
+    assert told == []
+    watched.health.failed(ONE)
+    watched.health.greeted(ONE)
+    assert told == [ONE, ONE]

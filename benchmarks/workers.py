@@ -1,0 +1,154 @@
+"""What a second worker is worth: full sessions per second of one and of two, each held to a quarter of a core.
+
+python -m benchmarks.workers [--rounds N] [--seconds N]; needs root and control groups of version 1 with `cpu`.
+
+Client and backend need the rest of the machine: two cores are enough.  The master of several workers is not held to
+anything; what it uses is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from . import client, peers, processes
+from .peers import IMAP_STARTTLS, Running, Stage
+
+GROUPS = Path("/sys/fs/cgroup/cpu")
+PERIOD, QUOTA = 100_000, 25_000
+"""Microseconds: a quarter of a core."""
+AT_ONCE = 192
+WARMUP = 200
+
+
+@dataclass
+class Sample:
+    rate: float
+    """Sessions per second."""
+    cpu: dict[str, float]
+    """Seconds of CPU per session, by process."""
+    quota: list[float]
+    """What those that serve used of what they were allowed; where it is far from all, something else was the limit."""
+    private: dict[str, int]
+    """Octets that a process shares with no other, by process; after the sessions are over."""
+
+
+def names(pid: int) -> dict[str, int]:
+    """The processes of a gateway by name."""
+    return {Path(f"/proc/{one}/comm").read_text().strip(): one for one in processes.tree(pid)}
+
+
+def serving(pid: int) -> dict[str, int]:
+    family = names(pid)
+    return {name: one for name, one in family.items() if name.startswith("gateway-worker")} or family
+
+
+def private(pid: int) -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return sum(int(fields[name].split()[0]) * 1024 for name in ("Private_Clean", "Private_Dirty"))
+
+
+def seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / processes.TICKS
+
+
+@contextmanager
+def held(pids: Mapping[str, int]) -> Iterator[None]:
+    """Each of them to QUOTA of PERIOD."""
+    made = []
+    try:
+        for name, pid in pids.items():
+            group = GROUPS / f"gateway-bench-{os.getpid()}-{name}"
+            group.mkdir()
+            made.append(group)
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD))
+            (group / "cpu.cfs_quota_us").write_text(str(QUOTA))
+            (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        for group in made:
+            for moved in (group / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    (GROUPS / "cgroup.procs").write_text(moved)
+            with suppress(OSError):
+                group.rmdir()
+
+
+def gateway(workers: int) -> peers.Peer:
+    alone = peers.gateway()
+
+    def command(config: Path, settings: Mapping[str, object]) -> Sequence[str]:
+        config.write_text(config.read_text().replace("[gateway]\n", f"[gateway]\nworkers = {workers}\n"))
+        return alone.command(config, settings)
+
+    return replace(alone, name=f"workers-{workers}", command=command)
+
+
+def wait_for_workers(running: Running, workers: int) -> None:
+    until = time.monotonic() + 20
+    while workers > 1 and sum(name.startswith("gateway-worker") for name in names(running.process.pid)) < workers:
+        if time.monotonic() > until:
+            raise SystemExit(f"there are not {workers} workers: {running.obituary()}")
+        time.sleep(0.05)
+    running.settle()
+
+
+def measure(stage: Stage, workers: int, duration: float) -> Sample:
+    tls = client.context(stage.certificate)
+    with peers.running(gateway(workers), stage) as running:
+        wait_for_workers(running, workers)
+        port = running.ports[IMAP_STARTTLS]
+
+        def begin() -> tuple[client.Conversation, client.Talk]:
+            one = client.Conversation(port, tls)
+            return one, client.imap(one, starttls=True)
+
+        client.converse(begin, AT_ONCE, lambda begun: begun < WARMUP)
+        family = names(running.process.pid)
+        with held(serving(running.process.pid)):
+            before = {name: seconds(pid) for name, pid in family.items()}
+            end = time.perf_counter() + duration
+            outcome = client.converse(begin, AT_ONCE, lambda begun: time.perf_counter() < end)
+            used = {name: (seconds(pid) - before[name]) / outcome.finished for name, pid in family.items()}
+        allowed = QUOTA / PERIOD * outcome.seconds / outcome.finished
+        quota = [used[name] / allowed for name in serving(running.process.pid)]
+        running.settle()
+        memory = {name: private(pid) for name, pid in family.items()}
+        return Sample(outcome.finished / outcome.seconds, used, quota, memory)
+
+
+def main(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    options = parser.parse_args(given)
+    descriptors = processes.raise_descriptor_limit(20000)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))
+        stage = stack.enter_context(peers.stage(directory, descriptors))
+        for number in range(options.rounds):
+            for workers in (1, 2):
+                sample = measure(stage, workers, options.seconds)
+                rates[workers].append(sample.rate)
+                cpu = ", ".join(f"{name} {1000 * used:.2f} ms" for name, used in sample.cpu.items())
+                memory = ", ".join(f"{name} {octets / 1e6:.1f} MB" for name, octets in sample.private.items())
+                print(f"round {number + 1}: {workers} serving: {sample.rate:.1f} sessions/s; CPU a session: {cpu}")
+                print(f"         of its quota each used {', '.join(f'{one:.0%}' for one in sample.quota)}")
+                print(f"         private memory afterwards: {memory}", flush=True)
+    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    print(f"two against one: {statistics.median(ratios):.2f} (of {', '.join(f'{one:.2f}' for one in ratios)})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""Addresses that are listened on, and how to get from those of one configuration to those of the next."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..config.addresses import collide
+from ..config.errors import StartError
+from ..config.values import Address, UnixAddress
+from ..wire.listener import BindError, bind
+from ..wire.spread import Spread, spread
+from .plan import Opening, moves
+
+
+class Port:
+    """An address with its sockets.  A bare port has IPv4 and IPv6; several workers have a socket each."""
+
+    def __init__(self, address: Address, spreads: Sequence[Spread]) -> None:
+        self.address = address
+        self.spreads = tuple(spreads)
+        self._file = _file(address)
+        """Of a UNIX socket: what was made for it."""
+
+    @property
+    def addresses(self) -> list[str]:
+        return [one.text for one in self.spreads]
+
+    def close(self) -> None:
+        for one in self.spreads:
+            one.close()
+
+    def is_there(self) -> bool:
+        """Whether clients still find it: somebody may have removed or replaced the file of a UNIX socket."""
+        return self._file == _file(self.address)
+
+    def remove(self) -> None:
+        """The file of a UNIX socket."""
+        match self.address:
+            case UnixAddress(path=path) if self.is_there():
+                with suppress(OSError):
+                    os.unlink(path)
+
+    def share(self, shared: bool) -> None:
+        """Whether another socket of this process may be bound over it, as [::1]:25 is over 25."""
+        for one in self.spreads:
+            # A group is shared anyway.
+            if len(one.sockets) == 1 and one.sockets[0].family != socket.AF_UNIX:
+                one.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+
+
+def _file(address: Address) -> tuple[int, int] | None:
+    match address:
+        case UnixAddress(path=path):
+            with suppress(OSError):
+                found = os.lstat(path)
+                return found.st_dev, found.st_ino
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From some ports to others."""
+
+    ports: tuple[Port, ...]
+    """One for each new opening."""
+    kept: Mapping[int, int]
+    """Position of a new opening -> position of the old port that it keeps."""
+    closed: tuple[Port, ...]
+    """Old ports that are wanted no more; they are still open."""
+
+    @property
+    def opened(self) -> dict[int, Port]:
+        """By position: ports that are new."""
+        return {position: port for position, port in enumerate(self.ports) if position not in self.kept}
+
+
+Ports = Callable[[Sequence[tuple[Port, Opening]], Sequence[Opening]], Change]
+"""Raises StartError with one line; then nothing has changed."""
+
+
+class Binder:
+    """Binds what is new, for so many workers."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self._workers = workers
+        self._rights = os.geteuid()
+
+    def __call__(self, old: Sequence[tuple[Port, Opening]], new: Sequence[Opening]) -> Change:
+        if not old:
+            self._rights = os.geteuid()
+        change = moves([opening for _, opening in old], new)
+        closed = [old[position][0] for position in change.closed]
+        # Nobody can connect to a UNIX socket whose file is gone.
+        kept = {position: was for position, was in change.kept.items() if old[was][0].is_there()}
+        closed += [old[was][0] for position, was in change.kept.items() if position not in kept]
+        opened: dict[int, Port] = {}
+        try:
+            for position, opening in enumerate(new):
+                if position not in kept:
+                    opened[position] = self._port(opening, closed)
+        except BaseException:
+            for port in opened.values():
+                port.close()
+            raise
+        ports = [opened[position] if position in opened else old[kept[position]][0] for position in range(len(new))]
+        return Change(tuple(ports), kept, tuple(closed))
+
+    def _port(self, opening: Opening, closing: Sequence[Port]) -> Port:
+        try:
+            bound = self._bind(opening.address, closing)
+        except BindError as error:
+            raise StartError(f"[service:{opening.service.name}] {error}") from None
+        spreads: list[Spread] = []
+        try:
+            for sock, text in bound:
+                # Behind a load balancer all connections come from one address.
+                spreads.append(spread(sock, text, self._workers, by_client=not opening.service.accept_proxy))
+        except OSError as error:
+            for one in spreads:
+                one.close()
+            for sock, _ in bound:
+                sock.close()
+            cure = "raise the limit of open files (LimitNOFILE), or lower [gateway] workers"
+            raise StartError(f"[service:{opening.service.name}] {opening.address}: {error.strerror}; {cure}") from None
+        return Port(opening.address, spreads)
+
+    def _bind(self, address: Address, closing: Sequence[Port]) -> list[tuple[socket.socket, str]]:
+        """Sockets for an address, also where it overlaps with one that is about to be closed.  Raises BindError."""
+        rivals = [port for port in closing if collide(port.address, address)]
+        for rival in rivals:
+            rival.share(True)
+        try:
+            return bind(address, shared=bool(rivals))
+        except BindError as error:
+            if error.number in (errno.EACCES, errno.EADDRINUSE) and self._rights != os.geteuid():
+                # The sockets of the start are root's, who may share them with nobody else.
+                raise BindError(
+                    f"{address}: the gateway has given up the rights to open it ({errno.errorcode[error.number]}); "
+                    "restart the gateway for this address"
+                ) from None
+            raise
+        finally:
+            for rival in rivals:
+                rival.share(False)

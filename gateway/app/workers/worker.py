@@ -1,0 +1,182 @@
+"""One of the processes that serve: forked from the template, told by the master, and gone when either has no more use.
+
+When the master is gone it accepts nobody any more, lets its sessions finish for as long as `[gateway] drain` says,
+and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogBeginner
+
+from ...config.errors import StartError
+from ...telemetry.events import FORMATS, Events
+from ...telemetry.log import Output
+from ...telemetry.summary import Summary, SummedEvents
+from ..assembly import Reachable
+from ..every import Every
+from .channel import Channel
+from .messages import Message
+from .orders import name_process, unpacked
+from .relay import Relay, Told, pass_on
+
+if TYPE_CHECKING:
+    from .template import Template
+
+BEAT: Final = 2.0
+"""Seconds between two signs of life."""
+
+
+class Worker:
+    def __init__(self, reactor: Any, template: Template, number: int, sock: socket.socket) -> None:
+        self._reactor = reactor
+        self._gateway = template.gateway
+        self._orders = template.orders
+        self._channel = Channel(reactor, sock, self._heard, self._orphaned)
+        self._stopping = False
+        self._left = False
+        self._way = template.sessions.way
+        self._way.tell = self._channel.tell
+        self.told = Relay(self._way, constant={"worker": number})
+        """What is this worker's alone to tell."""
+        # The master and the template tell what is true of the gateway as a whole.
+        template.own.way.tell = _silence
+        self._given = template.given
+        self._attend_to_health()
+        self._beats = Every(reactor, BEAT, self._beat)
+        self.code = 0
+
+    def _beat(self) -> None:
+        self._channel.say({"beat": len(self._gateway.crowd.sessions) if self._gateway.running else 0})
+
+    def _heard(self, message: Message, descriptors: list[int]) -> None:
+        match message:
+            case {"serve": _}:
+                self._serve()
+            case {"health": str(name), "address": str(address), "record": record}:
+                for backend in self._named(name):
+                    backend.dialer.health.learn(address, record)
+            case {"verdicts": dict(verdicts), "backend": str(name)}:
+                for backend in self._named(name):
+                    if backend.watch is not None:
+                        backend.watch.learn(verdicts)
+            case {"look": _}:
+                self._gateway.look_at_certificates()
+            case {"use": _}:
+                self._use(message, descriptors)
+            case {"stop": _}:
+                self._stop()
+            case {"hurry": _}:
+                self._gateway.hurry()
+
+    def _serve(self) -> None:
+        try:
+            self._gateway.startService()
+        except StartError as wrong:
+            self.told.emit("log", level="critical", message=str(wrong))
+            self.code = 1
+            self._reactor.callLater(0, self._leave)
+        else:
+            self._channel.say({"serving": os.getpid()})
+
+    def _use(self, message: Message, descriptors: list[int]) -> None:
+        try:
+            self._gateway.use(unpacked(message, descriptors, self._given))
+        except StartError as wrong:
+            # The template could.  The next worker has what this one has not.
+            self.told.emit("log", level="error", message=f"a worker could not use the new configuration: {wrong}")
+            self.code = 1
+            self._stop()
+        else:
+            self._attend_to_health()
+
+    def _attend_to_health(self) -> None:
+        for backend in self._reachable:
+            backend.dialer.health.changed = partial(self._health_changed, backend)
+
+    @property
+    def _reachable(self) -> list[Reachable]:
+        return list(self._gateway.assembly.backends.values())
+
+    def _named(self, name: str) -> list[Reachable]:
+        return [backend for backend in self._reachable if backend.values.name == name]
+
+    def _health_changed(self, backend: Reachable, address: str) -> None:
+        record = backend.dialer.health.record(address)
+        self._channel.say({"health": backend.values.name, "address": address, "record": record})
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        ended: Deferred[None] | None = self._gateway.stopService() if self._gateway.running else None
+        if ended is None:
+            self._reactor.callLater(0, self._leave)
+        else:
+            ended.addBoth(self._leave)
+
+    def _leave(self, _: object = None) -> None:
+        if self._left:
+            return
+        self._left = True
+        self._beats.stop()
+        if self._stopping:
+            self._channel.finish({"left": os.getpid()})
+        self._way.tell = _silence
+        self._reactor.callLater(0, self._reactor.stop)
+
+    def _orphaned(self) -> None:
+        """The master is gone.  Its log may still be there."""
+        events = _last_events(self._orders.log, self._orders.form)
+        sessions = SummedEvents(events, Summary(events, time.monotonic))
+
+        def tell(message: Message) -> None:
+            pass_on(message, events, sessions)
+
+        self._way.tell = tell
+        self.told.emit("worker", state="orphaned", pid=os.getpid(), detail="the master is gone; it drains and ends")
+        self._stop()
+
+
+def main(template: Template, number: int, column: int, sock: socket.socket) -> int:
+    """Serve to the end; the exit code.  In a new process, which shares with the template only what it needs."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for descriptor in template.pipe:
+        os.close(descriptor)
+    template.wire.close()
+    name_process(f"gateway-worker{number}")
+    if template.orders.reactor:
+        from twisted.application.reactors import installReactor
+
+        installReactor(template.orders.reactor)
+    from twisted.internet import reactor
+
+    # Deadlines by a clock that nobody sets, which is the same one in all workers.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    template.gateway.settle(number, template.orders.workers, template.ledger.of(column))
+    worker = Worker(reactor, template, number, sock)
+    globalLogBeginner.beginLoggingTo([Told(worker.told)], discardBuffer=True, redirectStandardIO=False)
+    reactor.run(installSignalHandlers=False)  # type: ignore[call-arg]
+    return worker.code
+
+
+def _silence(message: Message) -> None:
+    pass
+
+
+def _last_events(log: int | None, form: str) -> Events:
+    if log is None:
+        return Events(_silence_line, FORMATS[form])
+    return Events(Output(log).write, FORMATS[form])
+
+
+def _silence_line(line: str) -> None:
+    pass
