@@ -7,7 +7,6 @@ import smtplib
 import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trustme
@@ -163,12 +162,37 @@ def test_logs_are_events_of_the_journal(machine: Machine, mail: Mail) -> None:
     assert events(machine, "stopping")
 
 
+def install(machine: Machine, package: Build) -> str:
+    target = machine.path(f"/root/{package.deb.name}")
+    target.write_bytes(package.deb.read_bytes())
+    return machine.run("apt-get", "install", "--yes", "--allow-downgrades", f"/root/{package.deb.name}")
+
+
+def test_an_upgrade_that_refuses_the_file_leaves_the_old_program_serving(
+    machine: Machine, mail: Mail, old: Build, new: Build
+) -> None:
+    machine.run("systemctl", "start", UNIT)
+    mail.until_connected().close()
+    pid = machine.show(UNIT, "MainPID")
+    machine.path(FILE).write_text(mail.configuration + "[limits]\nsesions = 10\n")
+    said = install(machine, new)
+    assert f"version {old.version}-1 goes on serving" in said
+    assert "sesions: unknown option" in said
+    with mail.connect() as client:
+        mail.send(client)
+    assert machine.show(UNIT, "MainPID") == pid
+    machine.path(FILE).write_text(mail.configuration)
+    # The way back.
+    install(machine, old)
+    mail.until_connected().close()
+    assert machine.run("starttls-gateway", "--version") == f"starttls-gateway {old.version}\n"
+
+
 def test_upgrade_and_removal_of_the_package(machine: Machine, mail: Mail, new: Build) -> None:
     machine.run("systemctl", "enable", "--now", UNIT)
     mail.until_connected().close()
     pid = machine.show(UNIT, "MainPID")
-    Path(machine.path(f"/root/{new.deb.name}")).write_bytes(new.deb.read_bytes())
-    machine.run("apt-get", "install", "--yes", f"/root/{new.deb.name}")
+    install(machine, new)
     with mail.until_connected() as client:
         mail.send(client)
     assert machine.show(UNIT, "MainPID") != pid
