@@ -14,7 +14,6 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ..protocol.driver import Foreign
-from ..protocol.framing import Lines
 from ..protocol.proxyprotocol import Header, Origin, ProxyError
 from ..protocol.vocabulary import (
     Abort,
@@ -43,22 +42,11 @@ from ..protocol.vocabulary import (
     Violation,
 )
 from .base import Policy, Terms
+from .reach import Hearing, reached
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
 BOTH: Final = (BACKEND, CLIENT)
-
-SASL_LINE: Final = 65536
-"""Octets of a SASL response line: RFC 4954 4 names 12288 as sufficient, Kerberos PACs are larger."""
-REPLY_LINE: Final = 8192
-"""Octets of a backend's line; the RFCs say 512 and long capability lists do not care."""
-REPLY_LINES: Final = 1000
-REPLY_OCTETS: Final = 256 * 1024
-"""A backend's reply beyond these is an attack on our memory."""
-REPLIES: Final = Lines(REPLY_LINE)
-"""The framing of a backend's replies."""
-RESPONSES: Final = Lines(SASL_LINE)
-"""The framing of a SASL exchange."""
 
 REFUSED: Final = "refused"
 """The event of a limit that was reached."""
@@ -105,6 +93,8 @@ class Conversation(ABC):
         self.terms = terms
         self.secured: Secured | None = None
         """TLS with the client."""
+        self.welcomed = False
+        """The client has its greeting."""
         self.reached = False
         """The backend has greeted."""
         self.midway = False
@@ -121,7 +111,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def open(self) -> Script:
-        """Dial, if that is due now, and bring the greeting to the client."""
+        """Up to the client's first command: the greeting, if this protocol has one."""
 
     @abstractmethod
     def talk(self) -> Script:
@@ -147,17 +137,6 @@ class Conversation(ABC):
         """The same where it, or everybody together, has too many connections."""
 
     # --- what all have in common -------------------------------------------------------------
-
-    @property
-    def stage(self) -> Stage:
-        if self.secured is not None:
-            return Stage.SECURE
-        return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
-
-    @property
-    def closed(self) -> bool:
-        """TLS is required and not there yet."""
-        return self.secured is None and self.terms.policy is Policy.REQUIRED
 
     def hear(self, sides: tuple[Side, ...], patience: Patience, framing: Framing) -> Generator[Request, Any, Any]:
         """The next line or unit of one of these sides.  If the backend is lost within one, nothing is said any more."""
@@ -219,6 +198,58 @@ class Conversation(ABC):
             case Unavailable(key="refused"):
                 return self.busy(self.terms.hostname)
         return self.goodbye(trouble)
+
+
+class ServerFirst(Conversation):
+    """... of a protocol whose server greets."""
+
+    @property
+    @abstractmethod
+    def own_greeting(self) -> bytes:
+        """What a lazy listener says in the backend's place."""
+
+    @abstractmethod
+    def hear_greeting(self) -> Hearing[Any]:
+        """The backend's greeting, behind what the gateway itself says to it: STARTTLS, and who the client is.
+
+        Raises Unavailable for what is no greeting, and Refusal.
+        """
+
+    @abstractmethod
+    def pass_greeting(self, greeting: Any) -> Script:
+        """Bring the backend's greeting to the client.  If it turns the client away, end the session."""
+
+    def open(self) -> Script:
+        """Dial, if that is due now, and bring the greeting to the client."""
+        if self.terms.lazy and not self.terms.implicit:
+            self.welcomed = True
+            yield Send(CLIENT, self.own_greeting)
+            return
+        greeting = yield from self.dial()
+        self.welcomed = True
+        yield from self.pass_greeting(greeting)
+
+    def dial(self) -> Hearing[Any]:
+        """Connect to the backend; returns its greeting."""
+        greeting = yield from reached(self.terms, self.secured, self.hear_greeting)
+        self.reached = True
+        return greeting
+
+    def turned_away(self, greeting: bytes) -> Script:
+        """The backend's greeting was a refusal, and the client has it."""
+        yield Note("backend-refused", (("text", greeting),))
+        yield Close("backend-refused")
+
+    @property
+    def stage(self) -> Stage:
+        if self.secured is not None:
+            return Stage.SECURE
+        return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
+
+    @property
+    def closed(self) -> bool:
+        """TLS is required and not there yet."""
+        return self.secured is None and self.terms.policy is Policy.REQUIRED
 
 
 def login_note(mechanism: bytes, result: str) -> Note:

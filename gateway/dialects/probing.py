@@ -25,7 +25,7 @@ from ..protocol.vocabulary import (
     TLSFailed,
     Violation,
 )
-from .conversation import REPLIES, REPLY_LINES
+from .bounds import REPLIES, REPLY_LINES
 
 if TYPE_CHECKING:
     from .base import Question

@@ -31,7 +31,7 @@ from ..protocol.vocabulary import (
 )
 from ..telemetry.catalogue import event
 from .base import BackendTLS, Identity, Terms
-from .conversation import REPLIES
+from .bounds import REPLIES
 
 CLOSED = "backend-connect-failed"
 """The address took the connection and closed it before it had greeted."""

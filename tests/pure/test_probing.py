@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.conversation import REPLY_LINE, REPLY_LINES
+from gateway.dialects.bounds import REPLY_LINE, REPLY_LINES
 from gateway.dialects.probing import Talk, is_bare
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.inbox import FLOOD

@@ -11,7 +11,8 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import Line, Note, Pass, Patience, Proven, Request, Script, Send, Side, TooLong, Unclean
 from ... import sasl
 from ...base import Terms
-from ...conversation import BACKEND, BOTH, CLIENT, REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES, Stage, broken
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES
+from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken
 from .capabilities import STATUS, edit_line
 from .greeting import UNTAGGED_BAD
 from .literals import Literals

@@ -7,11 +7,9 @@ from typing import Final
 
 from ....protocol.vocabulary import (
     Await,
-    Close,
     Expired,
     Line,
     Lost,
-    Note,
     Patience,
     Script,
     Send,
@@ -25,8 +23,9 @@ from ....protocol.vocabulary import (
 )
 from ... import access, sasl
 from ...base import BackendTLS, Identity, Terms
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, REPLIES, REPLY_LINES, REPLY_OCTETS, Conversation, broken
-from ...reach import Hearing, Refusal, first_line, reached, refused, ungreeted, untrusted
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken
+from ...reach import Hearing, Refusal, first_line, refused, ungreeted, untrusted
 from .capabilities import CODE, LIST, capabilities, edit_capabilities, edit_line, offers_login
 from .syntax import LATER, is_bye, is_ok
 
@@ -43,7 +42,7 @@ LAST_WORDS: Final = {
 }
 
 
-class Greeting(Conversation):
+class Greeting(ServerFirst):
     """Dials the backend, on a lazy listener when the first command needs it."""
 
     def __init__(self, terms: Terms) -> None:
@@ -52,23 +51,16 @@ class Greeting(Conversation):
         self._begun = False  # ... and has begun to answer
         self._bye = False  # the backend said its goodbye itself
 
-    def open(self) -> Script:
-        if self.terms.lazy and not self.terms.implicit:
-            yield Send(CLIENT, b"* OK [CAPABILITY %s] %s ready\r\n" % (self._own_list(), self.terms.hostname))
-            return
-        greeting = yield from self._dial()
+    @property
+    def own_greeting(self) -> bytes:
+        return b"* OK [CAPABILITY %s] %s ready\r\n" % (self._own_list(), self.terms.hostname)
+
+    def pass_greeting(self, greeting: bytes) -> Script:
         yield from self._pass_on(greeting)
         if self._bye:
-            yield Note("backend-refused", (("text", greeting),))
-            yield Close("backend-refused")
+            yield from self.turned_away(greeting)
 
-    def _dial(self) -> Hearing[bytes]:
-        """Connect and hear the greeting: OK, or BYE.  Raises Unavailable for anything else."""
-        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
-        self.reached = True
-        return greeting
-
-    def _hear_greeting(self) -> Hearing[bytes]:
+    def hear_greeting(self) -> Hearing[bytes]:
         """The greeting, behind TLS and ID where they are agreed on."""
         greeting = yield from first_line()
         match = GREETING.match(greeting)
@@ -160,11 +152,10 @@ class Greeting(Conversation):
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self.reached:
-            greeting = yield from self._dial()
+            greeting = yield from self.dial()
             if is_bye(greeting):
-                yield Note("backend-refused", (("text", greeting),))
                 yield Send(CLIENT, b"%s\r\n%s NO%s\r\n" % (greeting, self._tag, greeting[5:]))
-                yield Close("backend-refused")
+                yield from self.turned_away(greeting)
 
     def _own_list(self) -> bytes:
         return b" ".join(edit_capabilities([b"IMAP4rev1"], self.stage))

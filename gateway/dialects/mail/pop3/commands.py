@@ -13,7 +13,8 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, Unclean
 from ... import access, sasl
 from ...base import Dialect, Identity, Policy, Question, Terms
-from ...conversation import BOTH, CLIENT, RESPONSES, Stage, broken, converse, login_note
+from ...bounds import RESPONSES
+from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
 from ...probing import Attempt, Probing
 from .. import FOREIGN
 from .exchange import Exchange

@@ -8,11 +8,9 @@ from typing import Any, Final
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
     Await,
-    Close,
     Expired,
     Line,
     Lost,
-    Note,
     Patience,
     Proven,
     Request,
@@ -25,18 +23,9 @@ from ....protocol.vocabulary import (
 )
 from ... import access
 from ...base import BackendTLS, Identity, Terms
-from ...conversation import (
-    BACKEND,
-    CHANNEL_BINDING,
-    CLIENT,
-    REPLIES,
-    REPLY_LINES,
-    REPLY_OCTETS,
-    Conversation,
-    broken,
-    login_note,
-)
-from ...reach import Hearing, first_line, reached, refused, ungreeted, untrusted
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken, login_note
+from ...reach import Hearing, first_line, refused, ungreeted, untrusted
 from .. import xclient
 from .words import LATER, XCLIENT, Status, bindings, blames_command, edit_greeting, is_later, is_ok
 
@@ -44,36 +33,26 @@ LOST: Final = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
 UNAVAILABLE: Final = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
 
 
-class Exchange(Conversation):
+class Exchange(ServerFirst):
     """Asks the backend and passes its replies on."""
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._welcomed = False  # the client has its greeting
         self._asked = False  # the backend has had a command of the client's
         self._outstanding = False  # the backend owes a reply
         self._greeting = b""  # what the backend has greeted with
 
-    def open(self) -> Script:
-        if self.terms.lazy and not self.terms.implicit:
-            self._welcomed = True
-            yield Send(CLIENT, b"+OK %s ready\r\n" % self.terms.hostname)
-            return
-        greeting = yield from self._dial()
-        self._welcomed = True
+    @property
+    def own_greeting(self) -> bytes:
+        return b"+OK %s ready\r\n" % self.terms.hostname
+
+    def pass_greeting(self, greeting: bytes) -> Script:
+        self._greeting = greeting
         yield Send(CLIENT, edit_greeting(greeting) + b"\r\n")
         if Status.of(greeting) is Status.ERR:
-            yield Note("backend-refused", (("text", greeting),))
-            yield Close("backend-refused")
+            yield from self.turned_away(greeting)
 
-    def _dial(self) -> Hearing[bytes]:
-        """Connect and hear the greeting: +OK or -ERR.  Raises Unavailable for anything else."""
-        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
-        self.reached = True
-        self._greeting = greeting
-        return greeting
-
-    def _hear_greeting(self) -> Hearing[bytes]:
+    def hear_greeting(self) -> Hearing[bytes]:
         """The greeting, behind TLS and XCLIENT where they are agreed on."""
         greeting = yield from first_line()
         if Status.of(greeting) not in (Status.OK, Status.ERR):
@@ -107,11 +86,10 @@ class Exchange(Conversation):
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self.reached:
-            greeting = yield from self._dial()
-            if Status.of(greeting) is Status.ERR:
-                yield Note("backend-refused", (("text", greeting),))
-                yield Send(CLIENT, greeting + b"\r\n")
-                yield Close("backend-refused")
+            self._greeting = yield from self.dial()
+            if Status.of(self._greeting) is Status.ERR:
+                yield Send(CLIENT, self._greeting + b"\r\n")
+                yield from self.turned_away(self._greeting)
 
     def goodbye(self, trouble: Trouble) -> bytes:
         match trouble:
@@ -125,7 +103,7 @@ class Exchange(Conversation):
                 return b"-ERR Invalid protocol\r\n"
             case Expired(side=Side.CLIENT):
                 return b""  # RFC 1939 3: an autologout says nothing
-            case _ if not self._welcomed:
+            case _ if not self.welcomed:
                 return UNAVAILABLE
             case _ if not self._outstanding:
                 return b""

@@ -28,7 +28,8 @@ from ....protocol.vocabulary import (
 )
 from ... import access, sasl
 from ...base import Dialect, Policy, Question, Terms
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, RESPONSES, Stage, broken, converse, foreign, login_note
+from ...bounds import RESPONSES
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, Stage, broken, converse, foreign, login_note
 from ...probing import Attempt, Probing
 from ...reach import GREETS_ONCE
 from .. import ehlo, extensions

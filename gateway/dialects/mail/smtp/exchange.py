@@ -8,7 +8,8 @@ from typing import Final
 from ....protocol.vocabulary import Await, Close, Line, Note, Patience, Script, Send, Trouble
 from ... import access
 from ...base import Terms
-from ...conversation import BACKEND, CLIENT, REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES, Conversation, broken
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES
+from ...conversation import BACKEND, CLIENT, ServerFirst, broken
 from .. import ehlo
 from .replies import ASIDE, BAD_COMMAND, REPLY, Reply, Replying
 
@@ -22,7 +23,7 @@ FINAL: Final = Patience("final")
 """The backend's verdict on a message (RFC 5321 4.5.3.2.6: never shorter than 10 minutes)."""
 
 
-class Exchange(Conversation):
+class Exchange(ServerFirst):
     """Asks the backend and passes its replies on."""
 
     def __init__(self, terms: Terms) -> None:

@@ -25,7 +25,7 @@ from ....protocol.vocabulary import (
 from ... import sasl
 from ...base import BackendTLS, Identity, Terms
 from ...conversation import BACKEND, CLIENT, broken
-from ...reach import GREETS_ONCE, Refusal, reached, refused, ungreeted, untrusted
+from ...reach import GREETS_ONCE, Refusal, refused, ungreeted, untrusted
 from .. import ehlo, xclient
 from .exchange import COMMAND_LINE, GREETING, Exchange
 from .replies import BAD_COMMAND, NO_EHLO, NO_TLS, Reply, Replying
@@ -40,29 +40,25 @@ class Greeting(Exchange):
         super().__init__(terms)
         self._introduced = b""  # EHLO or HELO, as the backend has taken it on this connection
         self._stale = False  # ... and is known to take none after it
-        self._welcomed = False  # the client has its greeting
         self._must_greet = False
         self._name = b""  # what the client called itself since TLS
 
-    def open(self) -> Script:
-        if self.terms.lazy and not self.terms.implicit:
-            self._welcomed = True
-            yield Send(CLIENT, b"220 %s ESMTP\r\n" % self.terms.hostname)
-            return
-        greeting = yield from self._dial()
-        self._welcomed = True
+    @property
+    def own_greeting(self) -> bytes:
+        return b"220 %s ESMTP\r\n" % self.terms.hostname
+
+    def pass_greeting(self, greeting: Reply) -> Script:
         yield Send(CLIENT, greeting.octets)
         if greeting.code != b"220":
             yield from self._turned_away(greeting)
 
-    def _dial(self) -> Replying:
-        greeting = yield from reached(self.terms, self.secured, self._hear_greeting)
-        self.reached = True
+    def dial(self) -> Replying:
+        greeting: Reply = yield from super().dial()
         if greeting.code != b"220":
             yield Note("backend-refused", (("text", greeting.octets),))
         return greeting
 
-    def _hear_greeting(self) -> Replying:
+    def hear_greeting(self) -> Replying:
         """The greeting, behind TLS and XCLIENT where they are agreed on.  A refusal is one, too, wherever it comes."""
         self._outstanding = GREETING
         self._introduced = b""
@@ -167,7 +163,7 @@ class Greeting(Exchange):
 
     def _reach(self, verb: bytes) -> Script:
         """Dial, which was put off; the backend then learns the client's name before anything else."""
-        greeting = yield from self._dial()
+        greeting = yield from self.dial()
         if greeting.code != b"220":
             code = b"421" if greeting.code == b"421" else b"554"
             yield Send(CLIENT, Reply(tuple(code + line[3:] for line in greeting.lines)).octets)
@@ -182,7 +178,7 @@ class Greeting(Exchange):
         match trouble:
             case Violation(key="http-on-mail-port"):
                 return b"421 4.7.0 Protocol error\r\n"
-            case _ if not self._welcomed:
+            case _ if not self.welcomed:
                 return self.unavailable(host)
             case Lost() if self._outstanding == b"QUIT":
                 return b"221 2.0.0 %s closing connection\r\n" % host

@@ -11,7 +11,8 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import Abort, Await, Close, Line, Note, Pass, Peek, Request, Script, Send, Tally, Trouble
 from ... import sasl
 from ...base import Terms
-from ...conversation import BACKEND, CLIENT, REPLY_LINE, REPLY_LINES, REPLY_OCTETS, broken
+from ...bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
+from ...conversation import BACKEND, CLIENT, broken
 from .. import ehlo, extensions
 from ..message import Message, Newlines
 from ..received import declared, protocol_keyword, received
