@@ -304,9 +304,11 @@ def launch(
     descriptors: int | None = None,
     summed: bool = False,
     user: str = "",
+    source: Path = ROOT,
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
-    `summed`, every event is told, for to the gateway the tests are a flood.  `user`: whom it becomes."""
+    `summed`, every event is told, for to the gateway the tests are a flood.  `user`: whom it becomes; `source`: where
+    the code is."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {"hostname": "gw.example.test", "drain": "2 s", "workers": os.environ.get(WORKERS, "1")},
         "tls": {"certificate": str(identity.certificate)},
@@ -338,7 +340,7 @@ def launch(
         text=True,
         errors="replace",
         cwd=directory,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(directory)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source), "HOME": str(directory)},
     )
     gateway = Gateway(process, sum(len(service.modes) for service in services))
     try:
@@ -357,9 +359,10 @@ def running(
     options: Mapping[str, Mapping[str, str]] | None = None,
     descriptors: int | None = None,
     summed: bool = False,
+    source: Path = ROOT,
 ) -> Iterator[Gateway]:
     """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(directory, identity, services, options, descriptors, summed)
+    gateway = launch(directory, identity, services, options, descriptors, summed, source=source)
     try:
         yield gateway
         if gateway.process.poll() is None:

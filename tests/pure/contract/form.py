@@ -154,7 +154,7 @@ class Answers:
     proxy2_words: bytes
     """All that it says to a header of version 2, which reads as lines, the last one QUIT, ..."""
     proxy2_reason: str
-    """... and why the session ends then, as the log has it."""
+    """... and why the session ends then, as the log has it; empty where this protocol has no QUIT."""
 
     # --- how a session ends ---
 
