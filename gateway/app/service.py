@@ -130,7 +130,8 @@ class Gateway(Service):
         tell_unused(self._configuration, self._events)
         for watch in self._watches(self.assembly):
             watch.start()
-        for door in self.assembly.opened:
+        # All of them: a worker may start after a reload that opened none.
+        for door, _, _ in self.assembly.doors:
             self._open(door)
 
         # What is there now stays; no collection need look through it again.
