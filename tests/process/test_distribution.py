@@ -130,6 +130,10 @@ def test_the_wheel_holds_what_an_administrator_needs(distributions: Distribution
         f"{share}/starttls-gateway/systemd/tmpfiles.conf",
         f"{share}/starttls-gateway/fail2ban/filter.d/starttls-gateway.conf",
         f"{share}/starttls-gateway/fail2ban/jail.d/starttls-gateway.conf",
+        f"{share}/starttls-gateway/prometheus/starttls-gateway.rules.yml",
+        f"{share}/starttls-gateway/grafana/starttls-gateway.json",
+        f"{share}/starttls-gateway/crowdsec/starttls-gateway-logs.yaml",
+        f"{share}/starttls-gateway/crowdsec/starttls-gateway-bf.yaml",
         f"{share}/bash-completion/completions/starttls-gateway",
         f"{share}/zsh/site-functions/_starttls-gateway",
     }
