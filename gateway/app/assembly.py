@@ -90,6 +90,10 @@ class Reachable:
     def connect_tls(self) -> Callable[[str], TLSHalf] | None:
         return self.towards
 
+    def up(self) -> list[tuple[str, bool]]:
+        """Its addresses, and whether each is used: it did not fail of late."""
+        return [(str(address), not self.dialer.health.is_down(str(address))) for address in self.values.addresses]
+
     def refusal(self) -> str:
         """Why nobody is served now; nothing where everybody is."""
         return "" if self.watch is None else self.watch.reason

@@ -110,7 +110,7 @@ def _address(opening: Opening) -> object:
     return opening.address
 
 
-_ELSEWHERE = frozenset({"tls", "services", "limits", "timeouts", "report"})
+_ELSEWHERE = frozenset({"tls", "services", "limits", "timeouts", "report", "admin"})
 _GATEWAY = tuple(field.name for field in fields(Configuration) if field.name not in _ELSEWHERE)
 """What stands in `[gateway]`."""
 
@@ -127,6 +127,8 @@ def _changes(old: Configuration, new: Configuration) -> Iterator[tuple[str, str]
         yield "tls", "changed"
     if old.limits != new.limits:
         yield "limits", "changed"
+    if old.admin != new.admin:
+        yield "admin", "changed"
     if old.timeouts != new.timeouts:
         yield "timeouts", "changed"
     if old.report != new.report:

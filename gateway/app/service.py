@@ -22,10 +22,12 @@ from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
+from .administration import Administration
 from .assembly import Assembler, Assembly, Door
 from .crowd import Crowd
 from .ending import Ending
 from .every import Every
+from .observing import Observer
 from .plan import Opening, Reload, changes, openings
 from .ports import Ports
 from .remembering import Remembering
@@ -65,20 +67,25 @@ class Gateway(Service):
     ) -> None:
         """`source`: the file, for those who want it read again.  `shares`: of a worker, which is one of several."""
         self._configuration = configuration
-        self._events = events
+        self._log_events = events
         self._given_reactor = reactor
         self._source = source
         self.last_reload: Reload | None = None
-        self._renewal = Renewal(events.emit, hostname=configuration.hostname)
         # No clock before twistd's -r has chosen one.
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
         self._shares = shares
         self._summed: Teller = SummedEvents(events, self._summary) if shares is None else shares.sessions
+        self._events = self._summed if shares is None else events
+        """Where everything else is told: it is counted as well."""
+        self._renewal = Renewal(self._events.emit, hostname=configuration.hostname)
+        self._administration = Administration(self._events)
         self._watch = Watch()
         ports = None if shares is None else shares.ports
-        self._assembler = Assembler(lambda: self._reactor, events, self._summed, self._renewal, self._watch, ports)
+        self._assembler = Assembler(
+            lambda: self._reactor, self._events, self._summed, self._renewal, self._watch, ports
+        )
         self._seat = (0, 1)
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
@@ -107,7 +114,20 @@ class Gateway(Service):
 
     def privilegedStartService(self) -> None:
         if self._assembly is None:
-            self._assembly = self._assembler.assemble(self._configuration)
+            self._prepare_admin(self._configuration)
+            self._assembly = self._assemble(self._configuration, None)
+
+    def _prepare_admin(self, configuration: Configuration) -> None:
+        # For several workers the master listens.
+        if self._shares is None:
+            self._administration.prepare(configuration)
+
+    def _assemble(self, configuration: Configuration, before: Assembly | None) -> Assembly:
+        try:
+            return self._assembler.assemble(configuration, before)
+        except StartError:
+            self._administration.give_up()
+            raise
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
@@ -115,6 +135,15 @@ class Gateway(Service):
         _, workers = self._seat
         self.crowd = Crowd(self._reactor, self._summed, self._events, limits, self._gone, self._ledger, workers)
         self._ending = Ending(self._reactor, self.crowd, self._events)
+        self.observer = Observer(
+            self._reactor,
+            self.meter,
+            self.crowd,
+            self._renewal,
+            lambda: self.assembly,
+            lambda: not self.running,
+            lambda: self._summary.recent,
+        )
         super().startService()
         self._duties = [
             Every(self._reactor, TICK, self._summary.tick),
@@ -133,6 +162,7 @@ class Gateway(Service):
         # All of them: a worker may start after a reload that opened none.
         for door, _, _ in self.assembly.doors:
             self._open(door)
+        self._administration.use(self._reactor, self.observer)
 
         # What is there now stays; no collection need look through it again.
         gc.collect()
@@ -165,7 +195,8 @@ class Gateway(Service):
         before, loaded = self._assembly, self._renewal.files | self._assembly.files
         try:
             configuration = self._source.again(loaded)
-            assembly = self._assembler.assemble(configuration, before)
+            self._prepare_admin(configuration)
+            assembly = self._assemble(configuration, before)
         except ConfigurationError as wrong:
             return Reload(now, file, tuple(wrong.problems))
         except StartError as wrong:
@@ -183,8 +214,8 @@ class Gateway(Service):
     def _use(self, assembly: Assembly, before: Assembly) -> None:
         """Nothing in here can fail for a reason that lies in the file."""
         configuration = assembly.configuration
-        if isinstance(self._events, Events):
-            self._events.form = FORMATS[configuration.log]
+        if isinstance(self._log_events, Events):
+            self._log_events.form = FORMATS[configuration.log]
         self._summary.optional = configuration.log_connects
         self._remembering.use(configuration.report)
         for door in assembly.closed:
@@ -200,6 +231,7 @@ class Gateway(Service):
             if watch not in earlier:
                 watch.start()
         self.crowd.limit(configuration.limits)
+        self._administration.use(self._reactor, self.observer)
         self._keep(assembly)
         self._renewal.tell_together()
         tell_unused(configuration, self._events)
@@ -284,6 +316,8 @@ class Gateway(Service):
         self._duties.clear()
         self._summary.flush()
         self._remembering.stop()
+        self.observer.stop()
+        self._administration.stop()
 
 
 def tell_listening(opening: Opening, address: str, events: Teller) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from . import ini
 from .addresses import collide, leads_to
+from .admin import read_admin
 from .errors import ConfigurationError
 from .grammar import (
     Grammar,
@@ -41,11 +42,12 @@ WORKERS = 64
 _POLICIES = ("required", "auth-only", "optional")
 _IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
 _PAIR = ("certificate", "key")
-_FIXED = ("gateway", "tls", "limits", "timeouts", "report")
+_FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
     "hostname", "drain", "log", "log_connects", "workers",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
+    "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
     "file", "keep", "networks",
@@ -92,12 +94,27 @@ class _Reader:
         if not services and not any(title.startswith("service") for title in self._sections):
             text = "[service:NAME]: there is no such section; add one, like [service:smtp]"
             self.problems.append(Problem(0, text))
+        admin = read_admin(self._section("admin"), self._tls)
+        if "admin" in self._sections and not self._sections["admin"].options:
+            self._wrong("admin", "is empty; write listen = 127.0.0.1:9180, or remove the section")
+        if admin is not None:
+            self._claim(self._section("admin"), "listen", (admin.listen,))
         self._check_loops()
         for title in self._backends:
             if title in self._unused:
                 self._wrong(f"backend:{title}", "no service uses this backend; name it in a service, or remove it")
         return Configuration(
-            hostname, drain, log, self._tls.values, services, limits, timeouts, log_connects, self._report, workers
+            hostname,
+            drain,
+            log,
+            self._tls.values,
+            services,
+            limits,
+            timeouts,
+            log_connects,
+            self._report,
+            workers,
+            admin,
         )
 
     def _section(self, title: str) -> Section:

@@ -59,11 +59,8 @@ def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
         None if "client_certificate" in written else base.client_certificate,
     )
     authorities = section.take("client_ca", _one_file, "")
-    if "key" in written and "certificate" not in written:
-        section.wrong("certificate", f"is missing, and key needs it; {MISSING}, or remove the key")
     found = TLSOptions(
-        # Certificate and key belong together: a section with its own certificate does not inherit the key.
-        _pairs(section, certificates, keys) if "certificate" in written else base.pairs,
+        _own_pairs(section, certificates, keys, base.pairs),
         profile,
         clients,
         asked,
@@ -73,6 +70,24 @@ def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
     _check_companion(section, found, "profile", profile, ("legacy",), "legacy_clients", _WHOSE_CLIENTS)
     _check_companion(section, found, "client_certificate", asked, ("request", "require"), "client_ca", _WHOSE_CA)
     return found
+
+
+def read_pairs(section: Section, inherited: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """The certificates with their keys of a section that has no other of these options."""
+    certificates = section.take("certificate", several(str), ())
+    keys = section.take("key", several(str), ())
+    return _own_pairs(section, certificates, keys, inherited)
+
+
+def _own_pairs(
+    section: Section, certificates: tuple[str, ...], keys: tuple[str, ...], inherited: tuple[Pair, ...]
+) -> tuple[Pair, ...]:
+    """Certificate and key belong together: a section with its own certificate does not inherit the key."""
+    if "certificate" in section.options:
+        return _pairs(section, certificates, keys)
+    if "key" in section.options:
+        section.wrong("certificate", f"is missing, and key needs it; {MISSING}, or remove the key")
+    return inherited
 
 
 def _pairs(section: Section, certificates: tuple[str, ...], keys: tuple[str, ...]) -> tuple[Pair, ...]:

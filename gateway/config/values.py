@@ -196,6 +196,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Admin:
+    """`[admin]`: HTTP for metrics, health and the status page."""
+
+    listen: Address
+    token: Path | None
+    """The file with the secret that a request must have; never None where other machines can connect."""
+    names: tuple[str, ...]
+    """Of the Host header, in lower case; addresses, `localhost` and the gateway's own name are always good."""
+    pairs: tuple[Pair, ...]
+    """Certificates; without any it is plain HTTP, and that only where no other machine can connect."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     hostname: str
     drain: float
@@ -212,3 +225,4 @@ class Configuration:
     report: Report = Report()
     workers: int = 1
     """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""
+    admin: Admin | None = None

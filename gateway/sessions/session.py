@@ -35,6 +35,7 @@ from ..protocol.vocabulary import (
 from ..protocol.waiting import lateness, phase_of
 from ..telemetry.catalogue import blame
 from ..telemetry.kinds import Blame
+from ..telemetry.observation import SessionView
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
@@ -201,6 +202,37 @@ class Session(Performer):
         self._finish(reason)
         self._end_legs(reset=True)
 
+    # --- what can be seen ----------------------------------------------------------------------
+
+    @property
+    def service(self) -> str:
+        return self._entrance.service
+
+    @property
+    def octets(self) -> tuple[int, int]:
+        """From the client and to it."""
+        return self._client.received, self._client.sent
+
+    def view(self, idle: float) -> SessionView:
+        """`idle`: seconds without an octet."""
+        facts = self._client.secured
+        return SessionView(
+            id=self.identity,
+            service=self._entrance.service,
+            protocol=self._entrance.dialect.name,
+            client=self._address,
+            phase=self.phase(),
+            tls=facts.version if facts else None,
+            cipher=facts.cipher if facts else None,
+            sni=facts.sni if facts else None,
+            backend=self._backend_address,
+            age=round(float(self._reactor.seconds()) - self._began, 1),
+            received=self._client.received,
+            sent=self._client.sent,
+            messages=self._tallies.get("messages", 0),
+            idle=idle,
+        )
+
     # --- what happens ------------------------------------------------------------------------
 
     def _received(self, side: Side, octets: bytes) -> None:
@@ -300,13 +332,14 @@ class Session(Performer):
         fields = dict(note.fields)
         if note.event == "auth" and self._client.secured is not None:
             fields["tls"] = self._client.secured.version
-        self._events.emit(note.event, phase=self._phase(), **fields)
+        self._events.emit(note.event, phase=self.phase(), **fields)
 
     def _waited(self) -> float:
         """Seconds since the wait that is under way began."""
         return round(float(self._reactor.seconds()) - self._awaited_since, 3)
 
-    def _phase(self) -> str:
+    def phase(self) -> str:
+        """Where it is, in one of the words of docs/events.md."""
         return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
 
     def _splice(self) -> None:
@@ -429,7 +462,7 @@ class Session(Performer):
         dates = None if secured else watch.always(service, self._address)
         watch.over(service, self._address, int(self._entrance.terms.now().timestamp()), secured=secured)
         if dates is not None:
-            self._events.emit("downgrade", phase=self._phase(), action="logged", **dates)
+            self._events.emit("downgrade", phase=self.phase(), action="logged", **dates)
 
     def _account(self) -> None:
         client = self._client
@@ -447,7 +480,7 @@ class Session(Performer):
                 alpn=facts.alpn if facts else None,
                 certificate=_subject(facts),
                 backend_address=self._backend_address,
-                phase=self._phase(),
+                phase=self.phase(),
                 reason=self._reason,
                 detail=self._detail or None,
                 received=client.received,

@@ -296,6 +296,10 @@ _TABLE = (
         ),
     ),
     Event(
+        "admin-listening", Severity.INFO, "the admin listener is being served",
+        (_word("scheme", "`http` or `https`"), _LISTEN[1]),
+    ),
+    Event(
         "suppressed", Severity.WARNING,
         "a minute is over in which clients caused more events than are told one by one (see below)",
         (

@@ -80,8 +80,8 @@ _TABLE = (
     Metric("handshake_failures_total", _C, "TLS handshakes that failed. reason: of clients only.",
            ("service", "leg", "reason"), most=200),
     Metric("handshake_seconds", _H, "How long finished handshakes took.", ("leg",), buckets=_HANDSHAKE),
-    Metric("certificate_days_left", _G, "Days until a certificate ends that is served to clients.", ("certificate",),
-           Merge.LEAST),
+    Metric("certificate_expiry_timestamp_seconds", _G,
+           "When a certificate ends that is served to clients, in seconds since 1970.", ("certificate",), Merge.LEAST),
     # --- backends --------------------------------------------------------------------------------
     Metric("backend_connects_total", _C, "Connections to backends that were made.", ("service",)),
     Metric("backend_connect_seconds", _H, "How long it took to connect to a backend.", ("service",), buckets=_CONNECT),
@@ -207,10 +207,6 @@ def _merged(metric: Metric, one: Value, other: Value) -> Value:
     if isinstance(one, Sequence) and isinstance(other, Sequence):
         return [a + b for a, b in zip(one, other, strict=True)]
     assert isinstance(one, int | float) and isinstance(other, int | float)
-    match metric.merge:
-        case Merge.SUM:
-            return one + other
-        case Merge.GREATEST:
-            return max(one, other)
-        case Merge.LEAST:
-            return min(one, other)
+    if metric.merge is Merge.SUM:
+        return one + other
+    return max(one, other) if metric.merge is Merge.GREATEST else min(one, other)

@@ -7,13 +7,16 @@ mail) or is the gateway's own is always told.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from ..guard.limits import Client, client_key
 from .catalogue import budget_of
 from .catalogue import event as row
-from .kinds import Budget, Fields
+from .kinds import Budget, Fields, Severity
+from .observation import RECENT, Recent
 
 MINUTE = 60.0
 """Seconds that a budget is for, beginning with the first event after the last minute was over."""
@@ -38,6 +41,11 @@ class Teller(Protocol):
     def bound(self, **fields: object) -> Teller: ...
 
 
+_TELLING = ("detail", "text", "limit", "state", "file", "address", "cure")
+"""Fields of which the first that has a value says most."""
+LONGEST = 200
+"""Characters of such a value that are remembered."""
+
 Hear = Callable[[str, str, Fields], None]
 """Event, service, fields."""
 
@@ -61,7 +69,9 @@ class Summary:
     only with the next event; `flush` at the end.
     """
 
-    def __init__(self, events: Teller, seconds: Callable[[], float], hear: Hear = _unheard) -> None:
+    def __init__(
+        self, events: Teller, seconds: Callable[[], float], hear: Hear = _unheard, now: Callable[[], float] = time.time
+    ) -> None:
         """`hear` gets every event, told or not."""
         self.optional = False
         """Tell also the events that are optional (`[gateway] log_connects`)."""
@@ -70,6 +80,8 @@ class Summary:
         self._events = events
         self._seconds = seconds
         self._hear = hear
+        self._now = now
+        self._recent: deque[Recent] = deque(maxlen=RECENT)
         self._began = float("-inf")
         self._total = 0
         self._told: dict[Kind, int] = {}
@@ -86,11 +98,13 @@ class Summary:
             return False
         budget = budget_of(event, fields)
         if budget is None:
+            self._remember(event, service, client, fields)
             return True
         kind = (event, service, str(fields.get("reason") or fields.get("limit") or ""))
         key = client_key(client)
         if self._is_within(budget, kind, key):
             self._tell(budget, kind, key)
+            self._remember(event, service, client, fields)
             return True
         self._suppress(kind, key)
         return False
@@ -139,6 +153,18 @@ class Summary:
         # Who comes by a UNIX socket may be anybody.
         if client and ((kind, client) in self._clients or len(self._clients) < FAILING):
             self._clients[kind, client] = self._clients.get((kind, client), 0) + 1
+
+    def _remember(self, event: str, service: str, client: str, fields: Fields) -> None:
+        severity = row(event).severity
+        if severity is not Severity.INFO:
+            told = next((fields[name] for name in _TELLING if fields.get(name)), "")
+            text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)
+            self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
+
+    @property
+    def recent(self) -> tuple[Recent, ...]:
+        """The last events that were told and are more than information; the latest first."""
+        return tuple(self._recent)
 
     def _suppress(self, kind: Kind, client: Client) -> None:
         self._suppressed[kind] = self._suppressed.get(kind, 0) + 1

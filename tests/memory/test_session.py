@@ -113,7 +113,7 @@ def test_a_splice_is_octets_both_ways(meet: Meet, implicit: bool) -> None:
     meeting.hears(backend, everything + b"QUIT\r\nSTLS\r\n")
     backend.say(everything[::-1] + b"* BYE\r\n")
     meeting.hears(client, everything[::-1] + b"* BYE\r\n")
-    assert meeting.sessions[0]._phase() == "relaying"
+    assert meeting.sessions[0].phase() == "relaying"
 
 
 @pytest.mark.parametrize("octets", [100, 10_000, 40_000, 60_000, 300_000])

@@ -485,8 +485,8 @@ SLIPS = {
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
-        "[DEFAULT]: unknown section; there are [gateway], [tls], [limits], [timeouts], [report], [service:NAME], "
-        "[backend:NAME]",
+        "[DEFAULT]: unknown section; there are [gateway], [tls], [limits], [timeouts], [report], [admin], "
+        "[service:NAME], [backend:NAME]",
     ),
     "section with a slip of the pen": (
         file(rest="[servcie:imap]"),

@@ -108,11 +108,11 @@ def test_gauges_are_merged_as_the_table_says_and_end_with_their_process() -> Non
     for snapshot, number in ((one, 1.0), (other, 3.0)):
         snapshot.set("sessions", ("smtp", "secure"), number)
         snapshot.set("event_loop_lag_seconds", (), number)
-        snapshot.set("certificate_days_left", ("a.pem",), number)
+        snapshot.set("certificate_expiry_timestamp_seconds", ("a.pem",), number)
     together = merged([one, other])
     assert together.get("sessions", "smtp", "secure") == 4
     assert together.get("event_loop_lag_seconds") == 3
-    assert together.get("certificate_days_left", "a.pem") == 1
+    assert together.get("certificate_expiry_timestamp_seconds", "a.pem") == 1
     counts = Counts()
     counts.add("messages_total", ("smtp",), 5)
     dead = counts.snapshot()

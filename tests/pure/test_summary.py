@@ -318,6 +318,23 @@ def test_an_optional_event_is_told_only_where_that_is_wanted(log: Log, wanted: b
     assert log.suppressed() is None
 
 
+def test_the_last_events_that_are_more_than_information_are_remembered(log: Log) -> None:
+    session = log.session()
+    session.emit("auth", result="ok")
+    session.emit("backend-refused", text=b"421 \xff" + 300 * b"x")
+    session.emit("refused", limit="sessions")
+    session.emit("client-bare-newline")
+    told = log.summary.recent
+    assert [(one.event, one.severity, one.service, one.client) for one in told] == [
+        ("client-bare-newline", "warning", "smtp", "192.0.2.1"),
+        ("refused", "warning", "smtp", "192.0.2.1"),
+        ("backend-refused", "warning", "smtp", "192.0.2.1"),
+    ]
+    assert [one.detail for one in told[:2]] == ["", "sessions"]
+    assert told[2].detail.startswith("421 \\xffxxx")
+    assert len(told[2].detail) == summary.LONGEST
+
+
 def test_every_event_is_heard_whether_it_is_told_or_not() -> None:
     heard: Counter[tuple[str, str]] = Counter()
     log = Heard()

@@ -13,6 +13,9 @@ from .files import CertificateError as CertificateError
 from .private import set_groups
 from .verify import TLSClientOptions, check_for, judge, server_name
 
+OPENSSL: Final = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace").split()[1]
+"""The version of OpenSSL that is used."""
+
 CIPHERS: Final = b":".join(
     (
         b"ECDHE-ECDSA-AES128-GCM-SHA256",

@@ -84,6 +84,10 @@ class Renewal:
             self._tell("loaded", source, watched.found)
         return server
 
+    def days(self, certified: Certified) -> int:
+        """That are left until it ends."""
+        return certified.days(self._now())
+
     def still_readable(self) -> list[str]:
         """A line with the cure for each file that cannot be read any more.  Call it after the change of the user."""
         lines = []

@@ -90,13 +90,17 @@ class ServerTLS:
 
     def accept(self, client: str) -> TLSHalf:
         """`client`: a canonical address, or empty for a UNIX socket."""
+        return TLSHalf(self.connection(client))
+
+    def connection(self, client: str) -> SSL.Connection:
+        """What the half is made of, for those who bring their own transport."""
         assert self._worn is not None, "nothing was loaded"
         contexts = self._worn.ordinary
         if self._worn.legacy is not None and client and self._admits(client):
             contexts = self._worn.legacy
         connection = accepting(contexts.first)
         connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require"))
-        return TLSHalf(connection)
+        return connection
 
     def _admits(self, client: str) -> bool:
         address = ip_address(client)

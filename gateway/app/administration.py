@@ -1,0 +1,55 @@
+"""The admin listener through start, reload and stop; nothing of it is loaded without `[admin]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..config.values import Configuration
+from ..telemetry.summary import Teller
+
+if TYPE_CHECKING:
+    from ..telemetry.admin.site import Subject
+    from .admin import AdminListener
+
+
+class Administration:
+    """`prepare` and then `use`, or `give_up`; at the end `stop`."""
+
+    def __init__(self, events: Teller) -> None:
+        self._events = events
+        self._listener: AdminListener | None = None
+        self._prepared: AdminListener | None = None
+
+    def prepare(self, configuration: Configuration) -> None:
+        """Bind what the configuration asks for, while that is allowed.  Raises StartError; then nothing has changed."""
+        values, hostname, now = configuration.admin, configuration.hostname, self._listener
+        if now is not None and (now.values, now.hostname) == (values, hostname):
+            now.reread()
+            self._prepared = now
+        elif values is None:
+            self._prepared = None
+        else:
+            # A web server is loaded by those who want one.
+            from .admin import AdminListener
+
+            self._prepared = AdminListener(values, hostname, self._events, now)
+
+    def give_up(self) -> None:
+        """The rest of the configuration cannot be used."""
+        if self._prepared is not None and self._prepared is not self._listener:
+            self._prepared.stop()
+        self._prepared = self._listener
+
+    def use(self, reactor: Any, subject: Subject) -> None:
+        if self._prepared is not self._listener:
+            if self._listener is not None:
+                self._listener.stop()
+            if self._prepared is not None:
+                self._prepared.start(reactor, subject)
+            self._listener = self._prepared
+
+    def stop(self) -> None:
+        self.give_up()
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = self._prepared = None

@@ -1,0 +1,201 @@
+"""What can be seen of this process: for the admin listener, and for everybody who asks who is connected."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred, succeed
+
+from .. import __version__
+from ..sessions.deadline import Deadline
+from ..sessions.session import Session
+from ..telemetry.meter import Meter
+from ..telemetry.metrics import Snapshot
+from ..telemetry.observation import CertificateView, Listening, Observation, Recent, SessionView, Standing
+from ..wire.tls.context import OPENSSL
+from ..wire.tls.renewal import Renewal
+from .assembly import Assembly
+from .crowd import Crowd
+from .every import Every
+
+IDLE = 10.0
+"""Seconds between two looks at how many octets each session has moved."""
+BEAT = 0.5
+"""Seconds between two measurements of how late the event loop is."""
+LAG = 15.0
+"""Seconds for which the longest lag is remembered."""
+SLICE = 500
+"""Sessions that are looked at in one turn of the event loop: a few milliseconds."""
+
+
+class Lag:
+    """How late the event loop was at most in the last LAG seconds.  Keeps two halves, so that none is forgotten at
+    once."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._deadline = Deadline(reactor, self._beat)
+        self._halves = [0.0, 0.0]
+        self._turns = reactor.seconds() + LAG / 2
+        self._due = 0.0
+        self._wait()
+
+    @property
+    def seconds(self) -> float:
+        return max(self._halves)
+
+    def stop(self) -> None:
+        self._deadline.cancel()
+
+    def _wait(self) -> None:
+        self._due = self._reactor.seconds() + BEAT
+        self._deadline.set(self._due)
+
+    def _beat(self) -> None:
+        now = self._reactor.seconds()
+        if now >= self._turns:
+            self._halves = [0.0, self._halves[0]]
+            self._turns = now + LAG / 2
+        self._halves[0] = max(self._halves[0], now - self._due)
+        self._wait()
+
+
+class Observer:
+    """Looks at the process that it is in.  Nothing of it costs a session anything until somebody looks, but for the
+    work of every few seconds."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        meter: Meter,
+        crowd: Crowd,
+        renewal: Renewal,
+        assembly: Callable[[], Assembly],
+        stopping: Callable[[], bool],
+        recent: Callable[[], tuple[Recent, ...]],
+    ) -> None:
+        self._reactor = reactor
+        self._meter = meter
+        self._crowd = crowd
+        self._renewal = renewal
+        self._assembly = assembly
+        self._stopping = stopping
+        self._recent = recent
+        self._began = time.time()
+        self._lag = Lag(reactor)
+        self._moved: WeakKeyDictionary[Session, tuple[int, float]] = WeakKeyDictionary()
+        """How many octets each session had moved when that was last looked at, and since when."""
+        self._looks = Every(reactor, IDLE, self._look_whether_idle)
+
+    def stop(self) -> None:
+        self._lag.stop()
+        self._looks.stop()
+
+    # --- what the admin listener asks ------------------------------------------------------------
+
+    def observe(self, sessions: bool) -> Deferred[Observation]:
+        if not sessions:
+            return succeed(Observation(self.metrics(), self._recent()))
+        done: Deferred[Observation] = Deferred()
+        self._view(iter(list(self._crowd.sessions)), [], done)
+        return done
+
+    def _view(self, left: Iterator[Session], views: list[SessionView], done: Deferred[Observation]) -> None:
+        """A few at a time: nobody's session waits for the views of thousands."""
+        some = list(islice(left, SLICE))
+        views += [self.view(session) for session in some if session in self._crowd.sessions]
+        if some:
+            self._reactor.callLater(0, self._view, left, views, done)
+        else:
+            done.callback(Observation(self.metrics(), self._recent(), tuple(views)))
+
+    def view(self, session: Session) -> SessionView:
+        return session.view(self._idle(session))
+
+    def standing(self) -> Standing:
+        assembly = self._assembly()
+        listening = [
+            Listening(
+                entrance.service,
+                entrance.dialect.name,
+                "implicit" if entrance.terms.implicit else "starttls",
+                None if entrance.terms.implicit else entrance.terms.policy.value,
+                address,
+                opening.service.backend.name,
+            )
+            for door, opening, entrance in assembly.doors
+            for address in door.addresses
+        ]
+        return Standing(assembly.configuration.hostname, __version__, tuple(listening), self.certificates())
+
+    # --- metrics ---------------------------------------------------------------------------------
+
+    def metrics(self) -> Snapshot:
+        """The counters of this process, and its gauges as they are now."""
+        seen = self._meter.counts.snapshot()
+        self._add_sessions(seen)
+        self._add_backends(seen)
+        for one in self._renewal.served:
+            seen.set("certificate_expiry_timestamp_seconds", (str(one.pair.certificate),), one.not_after.timestamp())
+        seen.set("sessions_limit", (), self._crowd.limits.values.sessions)
+        seen.set("stopping", (), float(self._stopping()))
+        seen.set("workers", (), 1)
+        seen.set("event_loop_lag_seconds", (), round(self._lag.seconds, 4))
+        seen.set("start_time_seconds", (), round(self._began, 3))
+        seen.set("build_info", (__version__, platform.python_version(), OPENSSL), 1)
+        return seen
+
+    def _add_sessions(self, seen: Snapshot) -> None:
+        open_ones: dict[tuple[str, str], int] = {}
+        octets = seen.values.setdefault("octets_total", {})
+        for session in self._crowd.sessions:
+            where = session.service, session.phase()
+            open_ones[where] = open_ones.get(where, 0) + 1
+            for direction, number in zip(("received", "sent"), session.octets, strict=True):
+                series = session.service, direction
+                before = octets.get(series, 0)
+                assert isinstance(before, int | float)
+                octets[series] = before + number
+        for service in {one.service for _, _, one in self._assembly().doors} - {service for service, _ in open_ones}:
+            open_ones[service, "plaintext"] = 0
+        for place, count in open_ones.items():
+            seen.set("sessions", place, count)
+
+    def _add_backends(self, seen: Snapshot) -> None:
+        assembly = self._assembly()
+        for backend in assembly.backends.values():
+            for address, up in backend.up():
+                seen.set("backend_up", (backend.values.name, address), float(up))
+        for _, opening, entrance in assembly.doors:
+            backend = assembly.backends[opening.service.backend]
+            ready = not self._stopping() and not backend.refusal() and any(up for _, up in backend.up())
+            seen.set("ready", (entrance.service,), float(ready))
+
+    def certificates(self) -> tuple[CertificateView, ...]:
+        return tuple(
+            CertificateView(
+                str(one.pair.certificate), one.names, one.key, one.not_after.isoformat(), self._renewal.days(one)
+            )
+            for one in self._renewal.served
+        )
+
+    # --- idle sessions ---------------------------------------------------------------------------
+
+    def _look_whether_idle(self) -> None:
+        now = self._reactor.seconds()
+        for session in self._crowd.sessions:
+            moved = sum(session.octets)
+            known = self._moved.get(session)
+            if known is None or known[0] != moved:
+                self._moved[session] = moved, now
+
+    def _idle(self, session: Session) -> float:
+        known = self._moved.get(session)
+        if known is None or known[0] != sum(session.octets):
+            return 0.0
+        return round(float(self._reactor.seconds()) - known[1], 1)

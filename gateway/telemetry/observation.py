@@ -1,0 +1,137 @@
+"""What can be seen of a running gateway: metrics, open sessions, the last events.  Of one process, or of several.
+
+All of it is plain values, so that a worker can send it to the master as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .metrics import Snapshot, merged
+
+RECENT = 50
+"""Events that are kept for the status page."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """An open session as an administrator sees it.  Texts may be anybody's words: escape them."""
+
+    id: str
+    service: str
+    protocol: str
+    client: str
+    """Its address; empty for a UNIX socket."""
+    phase: str
+    tls: str | None
+    cipher: str | None
+    sni: str | None
+    backend: str | None
+    """Which address of the backend was reached last."""
+    age: float
+    """Seconds since it began."""
+    received: int
+    """Octets from the client."""
+    sent: int
+    messages: int
+    idle: float = 0.0
+    """Seconds without an octet, as far as anybody has looked: 10 s too much at most."""
+    user: str | None = None
+    """Only with `[gateway] log_users`."""
+    worker: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> SessionView:
+        return cls(**{one.name: told[one.name] for one in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """An event that was told.  Values may be anybody's words: escape them."""
+
+    time: float
+    """Seconds since 1970."""
+    event: str
+    severity: str
+    service: str
+    client: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen at one moment."""
+
+    metrics: Snapshot = field(default_factory=Snapshot)
+    recent: tuple[Recent, ...] = ()
+    """The latest first."""
+    sessions: tuple[SessionView, ...] = ()
+    """Only where they were asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metrics": self.metrics.to_json(),
+            "recent": [asdict(one) for one in self.recent],
+            "sessions": [one.to_json() for one in self.sessions],
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Observation:
+        return cls(
+            Snapshot.from_json(told["metrics"]),
+            tuple(Recent(**one) for one in told["recent"]),
+            tuple(map(SessionView.from_json, told["sessions"])),
+        )
+
+
+def together(observations: Iterable[Observation]) -> Observation:
+    """Of several processes, as one."""
+    all_of_them = list(observations)
+    recent = sorted((one for each in all_of_them for one in each.recent), key=lambda one: -one.time)
+    return Observation(
+        merged(each.metrics for each in all_of_them),
+        tuple(recent[:RECENT]),
+        tuple(one for each in all_of_them for one in each.sessions),
+    )
+
+
+# --- what does not change from one moment to the next ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """An address that is listened on."""
+
+    service: str
+    protocol: str
+    mode: str
+    """`starttls` or `implicit`."""
+    policy: str | None
+    address: str
+    backend: str
+    """The name of its backend, or the address where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateView:
+    """A certificate that is served to clients."""
+
+    file: str
+    names: tuple[str, ...]
+    key: str
+    not_after: str
+    """ISO 8601."""
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    hostname: str = ""
+    version: str = ""
+    listening: tuple[Listening, ...] = ()
+    certificates: tuple[CertificateView, ...] = ()

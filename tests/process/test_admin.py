@@ -1,0 +1,347 @@
+"""The admin listener of a running gateway: figures are right, strangers are kept out, and sessions do not notice it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import shutil
+import socket
+import ssl
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.telemetry.metrics import METRICS, PREFIX
+from tests.process.recording import SERVERS, Backend
+from tests.process.running import DEADLINE, Gateway, Identity, Service, running
+from tests.process.wire import Client
+from tests.process.words import WORDS
+
+TOKEN = "a-secret-of-the-tests"
+HOSTILE = b"<script>alert(1)</script>"
+SESSIONS = 1000
+
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@dataclass
+class Front:
+    gateway: Gateway
+    trusting: ssl.SSLContext
+    backends: Mapping[str, Backend]
+    context: ssl.SSLContext | None = None
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        told = self.gateway.log.wait("admin-listening")["address"]
+        host, _, port = told.rpartition(":")
+        kind = http.client.HTTPConnection
+        if self.context is None:
+            connection: http.client.HTTPConnection = kind(host, int(port), timeout=DEADLINE)
+        else:
+            connection = http.client.HTTPSConnection(host, int(port), timeout=DEADLINE, context=self.context)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def status(self, path: str, method: str = "GET", **headers: str) -> int:
+        return self.ask(path, method, **headers)[0].status
+
+    def metrics(self) -> Samples:
+        # Answers are kept for a second: what is asked for now may be from before.
+        text = ""
+        for accept in ("text/plain", "application/openmetrics-text"):
+            text = self.ask("/metrics", Accept=accept)[1].decode()
+        return samples(text)
+
+    def fresh(self, holds: Callable[[Samples], bool]) -> Samples:
+        """Metrics for which that holds, as soon as there are some."""
+        for _ in range(200):
+            text = self.ask("/metrics")[1].decode()
+            if holds(found := samples(text)):
+                return found
+            self.gateway.log._grown.acquire()
+            self.gateway.log._grown.wait(0.1)
+            self.gateway.log._grown.release()
+        raise AssertionError(text)
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(found: Samples, name: str, **labels: str) -> float:
+    return sum(value for (one, of), value in found.items() if one == name and labels.items() <= dict(of).items())
+
+
+@pytest.fixture
+def front(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> Iterator[Front]:
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    options = {"admin": {"listen": "127.0.0.1:0"}, "timeouts": {"handshake": "5 s", "linger": "500 ms"}}
+    with running(tmp_path, identity, services, options=options) as gateway:
+        yield Front(gateway, trusting, backends)
+    for backend in backends.values():
+        backend.close()
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Clients that do one thing each, and count what they did."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self.did: Counter[str] = Counter()
+
+    def _greeted(self, protocol: str, mode: str) -> Client:
+        client = Client(self._front.gateway.address(protocol, mode))
+        if mode == "implicit":
+            client.shake_hands(self._front.trusting)
+            self.did["handshakes"] += 1
+        client.hear(WORDS[protocol].greeting_)
+        return client
+
+    def _upgraded(self, protocol: str) -> Client:
+        client = self._greeted(protocol, "starttls")
+        client.say(WORDS[protocol].starttls)
+        assert client.line() == WORDS[protocol].go_ahead
+        client.shake_hands(self._front.trusting)
+        self.did["handshakes"] += 1
+        return client
+
+    def _quit(self, client: Client, protocol: str) -> None:
+        client.say(WORDS[protocol].quit)
+        client.hear(WORDS[protocol].quit_)
+        client.socket.close()
+
+    def plaintext(self, protocol: str) -> None:
+        client = self._greeted(protocol, "starttls")
+        self._quit(client, protocol)
+        self.did["none"] += 1
+
+    def starttls(self, protocol: str) -> None:
+        self._quit(self._upgraded(protocol), protocol)
+        self.did["starttls"] += 1
+
+    def implicit(self, protocol: str) -> None:
+        self._quit(self._greeted(protocol, "implicit"), protocol)
+        self.did["implicit"] += 1
+
+    def login(self, protocol: str) -> None:
+        client = self._greeted(protocol, "implicit")
+        client.say(WORDS[protocol].hello)
+        client.hear(WORDS[protocol].hello_)
+        client.say(WORDS[protocol].login)
+        client.hear(WORDS[protocol].login_)
+        client.socket.close()
+        self.did["implicit"] += 1
+        self.did["logins"] += 1
+
+    def injection(self, protocol: str) -> None:
+        client = self._greeted(protocol, "starttls")
+        client.say(WORDS[protocol].starttls + WORDS[protocol].hello)
+        client.rest()
+        client.socket.close()
+        self.did["none"] += 1
+        self.did["attacks"] += 1
+
+    def garbage(self, protocol: str) -> None:
+        client = Client(self._front.gateway.address(protocol, "implicit"))
+        client.say(b"GET / HTTP/1.1\r\n\r\n")
+        client.rest()
+        client.socket.close()
+        self.did["none"] += 1
+        self.did["failed"] += 1
+
+    def gone(self, protocol: str) -> None:
+        self._greeted(protocol, "starttls").reset()
+        self.did["none"] += 1
+
+
+def test_after_a_thousand_sessions_the_metrics_are_what_the_clients_counted(front: Front) -> None:
+    crowd = Crowd(front)
+    deeds = [crowd.plaintext, crowd.starttls, crowd.implicit, crowd.login, crowd.injection, crowd.garbage, crowd.gone]
+    chance = random.Random(13)
+    for _ in range(SESSIONS):
+        chance.choice(deeds)(chance.choice(list(WORDS)))
+    found = front.fresh(lambda found: total(found, "sessions_total") == SESSIONS and not total(found, "sessions"))
+    did = crowd.did
+    assert total(found, "connections_total") == SESSIONS
+    for mode in ("none", "starttls", "implicit"):
+        assert total(found, "sessions_total", tls=mode) == did[mode], mode
+    assert total(found, "handshakes_total", leg="client") == did["handshakes"]
+    assert total(found, "handshake_seconds_count", leg="client") == did["handshakes"]
+    assert total(found, "handshake_failures_total", leg="client") == did["failed"]
+    assert total(found, "logins_total", result="ok", tls="yes") == total(found, "logins_total") == did["logins"]
+    assert total(found, "attacks_total", kind="starttls-injection") == did["attacks"]
+    assert total(found, "session_seconds_count") == SESSIONS
+    assert total(found, "backend_connects_total") == SESSIONS - did["failed"]
+    # Every gauge of what is open is back at nothing.
+    assert total(found, "sessions") == 0
+    assert total(found, "stopping") == 0
+    assert total(found, "workers") == 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+def test_promtool_is_content_with_the_metrics(front: Front) -> None:
+    crowd = Crowd(front)
+    for deed in (crowd.login, crowd.injection, crowd.garbage):
+        deed("imap")
+    front.fresh(lambda found: total(found, "sessions_total") == 3)
+    text = front.ask("/metrics")[1]
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=DEADLINE)
+    assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
+
+
+def test_open_sessions_are_listed_and_counted_alike(front: Front) -> None:
+    with ExitStack() as stack:
+        for protocol in WORDS:
+            client = stack.enter_context(Client(front.gateway.address(protocol, "implicit")))
+            client.shake_hands(front.trusting, name="mail.example.test")
+            client.hear(WORDS[protocol].greeting_)
+        found = front.fresh(lambda found: total(found, "sessions", phase="secure") == 3)
+        assert total(found, "connections_total") == 3
+        listed = json.loads(front.ask("/sessions.json")[1])
+        assert sorted(one["service"] for one in listed) == sorted(WORDS)
+        for one in listed:
+            assert (one["tls"], one["phase"], one["client"]) == ("TLSv1.3", "secure", "127.0.0.1")
+            assert one["backend"] == front.backends[one["service"]].address
+            assert one["sent"] > 0
+        page = front.ask("/")[1].decode()
+        assert "3 open of " in page
+    front.fresh(lambda found: total(found, "sessions") == 0)
+
+
+def test_what_clients_call_themselves_is_shown_as_text(front: Front) -> None:
+    client = Client(front.gateway.address("smtp", "implicit"))
+    client.shake_hands(front.trusting)
+    client.hear(WORDS["smtp"].greeting_)
+    client.say(b"EHLO " + HOSTILE + b"\r\n")
+    client.hear(rb"^250 ")
+    client.socket.close()
+    front.gateway.log.wait("session")
+    for path in ("/", "/sessions.json", "/metrics"):
+        assert HOSTILE not in front.ask(path)[1]
+
+
+# --- health --------------------------------------------------------------------------------------
+
+
+def test_a_service_is_ready_until_its_backend_fails_or_the_gateway_stops(front: Front) -> None:
+    paths = ("/healthz", "/readyz", "/readyz/smtp", "/readyz/imap")
+    assert [front.status(path) for path in paths] == [200, 200, 200, 200]
+    assert front.status("/readyz/ftp") == 404
+    front.backends["imap"].close()
+    for _ in range(3):
+        with Client(front.gateway.address("imap", "implicit")) as client:
+            client.shake_hands(front.trusting)
+            client.rest()
+    front.fresh(lambda found: total(found, "ready", service="imap") == 0)
+    assert [front.status(path) for path in paths] == [200, 200, 200, 503]
+    crowd = Crowd(front)
+    stays = crowd._greeted("smtp", "implicit")
+    stays.say(b"EHLO me\r\n")
+    stays.hear(WORDS["smtp"].hello_)
+    stays.say(WORDS["smtp"].login)
+    stays.hear(WORDS["smtp"].login_)
+    stays.say(b"MAIL FROM:<a@example.test>\r\n")
+    stays.hear(rb"^250 ")
+    stays.say(b"RCPT TO:<b@example.test>\r\n")
+    stays.hear(rb"^250 ")
+    stays.say(b"DATA\r\n")
+    stays.hear(rb"^354 ")
+    front.gateway.terminate()
+    front.gateway.log.wait("stopping")
+    front.fresh(lambda found: total(found, "stopping") == 1)
+    assert [front.status(path) for path in paths] == [200, 503, 503, 503]
+    stays.socket.close()
+
+
+# --- who may ask ---------------------------------------------------------------------------------
+
+
+def test_answers_have_a_strict_policy_and_strangers_get_none(front: Front) -> None:
+    answer, _ = front.ask("/")
+    assert "default-src 'none'" in (answer.getheader("Content-Security-Policy") or "")
+    assert "unsafe" not in (answer.getheader("Content-Security-Policy") or "")
+    assert answer.getheader("X-Content-Type-Options") == "nosniff"
+    assert front.status("/", Host="evil.example") == 421
+    assert front.status("/healthz", Host="evil.example") == 421
+    assert front.status("/", Host="gw.example.test") == 200
+    assert front.status("/", "POST") == 405
+    assert front.ask("/", "HEAD")[1] == b""
+    assert front.status("/no-such-page") == 404
+    assert front.status("/../../etc/passwd") == 404
+    assert front.status("/style.css") == front.status("/page.js") == 200
+
+
+def test_with_a_token_only_health_is_for_everybody(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    backend = Backend(SERVERS["imap"](None))
+    options = {"admin": {"listen": "127.0.0.1:0", "token_file": "token", "tls": "yes"}}
+    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
+        front = Front(gateway, trusting, {"imap": backend}, context=trusting)
+        assert [front.status(path) for path in ("/healthz", "/readyz", "/readyz/imap")] == [200, 200, 200]
+        for path in ("/", "/metrics", "/sessions.json", "/style.css"):
+            assert front.status(path) == 401
+            assert front.status(path, Authorization="Bearer " + TOKEN[:-1]) == 401
+            assert front.status(path, Authorization="Bearer " + TOKEN) == 200
+        basic = base64.b64encode(f"admin:{TOKEN}".encode()).decode()
+        assert front.status("/", Authorization="Basic " + basic) == 200
+    backend.close()
+
+
+def test_a_unix_socket_is_for_its_group_and_asks_for_no_name(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    backend = Backend(SERVERS["imap"](None))
+    path = tmp_path / "admin.sock"
+    options = {"admin": {"listen": f"unix:{path}"}}
+    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
+        gateway.log.wait("admin-listening", address=f"unix:{path}")
+        assert path.stat().st_mode & 0o777 == 0o660
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(str(path))
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n")
+            heard = b"".join(iter(lambda: sock.recv(4096), b""))
+        assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
+    backend.close()
+
+
+def test_bodies_and_crowds_of_requests_are_cut_off(front: Front) -> None:
+    told = front.gateway.log.wait("admin-listening")["address"]
+    host, _, port = told.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 413 ")
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(socket.create_connection((host, int(port)), timeout=DEADLINE)) for _ in range(70)]
+        for sock in crowd[-6:]:
+            assert sock.recv(1) == b"", "at most 64 are served"
+        Crowd(front).login("imap")
+
+
+def test_every_metric_that_is_shown_is_in_the_table(front: Front) -> None:
+    Crowd(front).login("smtp")
+    names = {name for name, _ in front.fresh(lambda found: total(found, "sessions_total") == 1)}
+    bare = {name.removesuffix("_count").removesuffix("_sum").removesuffix("_bucket") for name in names}
+    assert {name for name in bare if name not in METRICS} == set()
