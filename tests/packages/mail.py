@@ -10,7 +10,8 @@ from collections.abc import Callable
 import trustme
 
 from tests.packages.roots import in_network_of
-from tests.process.recording import Backend, Connection, smtp
+from tests.process.legacy import smtp
+from tests.process.recording import Backend, Connection
 from tests.process.running import DEADLINE
 
 NAME = "mail.example.org"

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.process import servers
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import Gateway, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
 from tests.process.wire import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 from tests.process.running import DEADLINE
@@ -25,7 +25,7 @@ class Connection:
         """How it stopped talking: `fin` or `reset`."""
         self.ended = threading.Event()
         self.resetting = False
-        self._unread = b""
+        self.unread = b""
         self._heard_more = threading.Condition()
 
     def say(self, octets: bytes) -> None:
@@ -33,32 +33,32 @@ class Connection:
 
     def line(self) -> bytes:
         """The next line, without its end; nothing at the end of the connection."""
-        while b"\n" not in self._unread:
+        while b"\n" not in self.unread:
             more = self.receive()
             if not more:
                 return b""
-            self._unread += more
-        line, _, self._unread = self._unread.partition(b"\n")
+            self.unread += more
+        line, _, self.unread = self.unread.partition(b"\n")
         return line.removesuffix(b"\r")
 
     def until(self, end: bytes) -> bytes:
         """Octets up to and with `end`; fewer if the connection ends."""
-        while end not in self._unread:
+        while end not in self.unread:
             more = self.receive()
             if not more:
                 break
-            self._unread += more
-        head, found, self._unread = self._unread.partition(end)
+            self.unread += more
+        head, found, self.unread = self.unread.partition(end)
         return head + found
 
     def take(self, octets: int) -> bytes:
         """So many; fewer if the connection ends."""
-        while len(self._unread) < octets:
+        while len(self.unread) < octets:
             more = self.receive()
             if not more:
                 break
-            self._unread += more
-        taken, self._unread = self._unread[:octets], self._unread[octets:]
+            self.unread += more
+        taken, self.unread = self.unread[:octets], self.unread[octets:]
         return taken
 
     def receive(self) -> bytes:
@@ -186,112 +186,3 @@ def greet(octets: bytes) -> Script:
         connection.read_on()
 
     return script
-
-
-# --- three small servers that know no more than tests need ------------------------------------
-
-EHLO = (
-    b"250-legacy.example.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-STARTTLS\r\n250-AUTH PLAIN LOGIN EXTERNAL\r\n"
-    b"250-XCLIENT NAME ADDR\r\n250-8BITMIME\r\n250 CHUNKING\r\n"
-)
-CAPABILITY = b"IMAP4rev1 SASL-IR LITERAL+ ID IDLE STARTTLS AUTH=PLAIN AUTH=EXTERNAL"
-CAPA = b"+OK\r\nTOP\r\nUIDL\r\nSTLS\r\nUSER\r\nSASL PLAIN EXTERNAL\r\n.\r\n"
-
-Answers = Mapping[bytes, bytes | Script]
-
-
-def _lines(connection: Connection, answer: Callable[[bytes], bytes]) -> None:
-    while line := connection.line():
-        reply = answer(line)
-        if reply:
-            connection.say(reply)
-
-
-def smtp(answers: Answers | None = None) -> Script:
-    """Commands by verb; `answers` are other ones, a script instead of octets takes the connection over."""
-    known: dict[bytes, bytes | Script] = {
-        b"EHLO": EHLO,
-        b"HELO": b"250 legacy.example.test\r\n",
-        b"MAIL": b"250 2.1.0 Ok\r\n",
-        b"RCPT": b"250 2.1.5 Ok\r\n",
-        b"RSET": b"250 2.0.0 Ok\r\n",
-        b"NOOP": b"250 2.0.0 Ok, backend's\r\n",
-        b"AUTH": b"235 2.7.0 Ok\r\n",
-        **(answers or {}),
-    }
-
-    def script(connection: Connection) -> None:
-        connection.say(b"220 legacy.example.test ESMTP\r\n")
-        while line := connection.line():
-            verb = line.split(b" ")[0].upper()
-            match known.get(verb):
-                case bytes(octets):
-                    connection.say(octets)
-                case None if verb == b"DATA":
-                    connection.say(b"354 Go ahead\r\n")
-                    if connection.until(b"\r\n.\r\n").endswith(b"\r\n.\r\n"):
-                        connection.say(b"250 2.0.0 Ok: queued\r\n")
-                case None if verb == b"QUIT":
-                    connection.say(b"221 2.0.0 Bye\r\n")
-                    return
-                case None:
-                    connection.say(b"502 5.5.2 Command not recognized\r\n")
-                case another:
-                    another(connection)
-                    return
-
-    return script
-
-
-def imap(answers: Answers | None = None) -> Script:
-    known = dict(answers or {})
-
-    def script(connection: Connection) -> None:
-        connection.say(b"* OK [CAPABILITY %s] legacy ready\r\n" % CAPABILITY)
-        while line := connection.line():
-            tag, _, rest = line.partition(b" ")
-            verb = rest.split(b" ")[0].upper()
-            match known.get(verb):
-                case bytes(octets):
-                    connection.say(octets.replace(b"TAG", tag))
-                case None if verb == b"CAPABILITY":
-                    connection.say(b"* CAPABILITY %s\r\n%s OK done\r\n" % (CAPABILITY, tag))
-                case None if verb == b"LOGOUT":
-                    connection.say(b"* BYE legacy\r\n%s OK bye\r\n" % tag)
-                    return
-                case None if verb in {b"LOGIN", b"NOOP", b"SELECT", b"STARTTLS", b"AUTHENTICATE"}:
-                    connection.say(b"%s OK %s by the backend\r\n" % (tag, verb))
-                case None:
-                    connection.say(b"%s BAD unknown\r\n" % tag)
-                case another:
-                    another(connection)
-                    return
-
-    return script
-
-
-def pop3(answers: Answers | None = None) -> Script:
-    known: dict[bytes, bytes | Script] = {b"CAPA": CAPA, **(answers or {})}
-
-    def script(connection: Connection) -> None:
-        connection.say(b"+OK legacy ready <1896.697170952@legacy.example.test>\r\n")
-        while line := connection.line():
-            verb = line.split(b" ")[0].upper()
-            match known.get(verb):
-                case bytes(octets):
-                    connection.say(octets)
-                case None if verb == b"QUIT":
-                    connection.say(b"+OK bye\r\n")
-                    return
-                case None if verb in {b"USER", b"PASS", b"NOOP", b"DELE", b"STAT", b"STLS", b"AUTH"}:
-                    connection.say(b"+OK %s by the backend\r\n" % verb)
-                case None:
-                    connection.say(b"-ERR unknown\r\n")
-                case another:
-                    another(connection)
-                    return
-
-    return script
-
-
-SERVERS: Mapping[str, Callable[[Answers | None], Script]] = {"smtp": smtp, "imap": imap, "pop3": pop3}

@@ -6,7 +6,8 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.process.recording import SERVERS, Connection, Script
+from tests.process.legacy import SERVERS
+from tests.process.recording import Connection, Script
 
 GO_AHEAD: Mapping[str, bytes] = {
     "smtp": b"220 2.0.0 Go ahead\r\n",

@@ -20,7 +20,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry.metrics import METRICS, PREFIX
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS

@@ -17,7 +17,8 @@ import pytest
 from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, LIFE, Gateway, Identity, Service, running
 from tests.process.secured import section
 from tests.process.servers import Postfix

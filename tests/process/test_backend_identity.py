@@ -18,7 +18,8 @@ import pytest
 from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import servers
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import Backend, Connection, Script, imap, smtp
+from tests.process.legacy import imap, smtp
+from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.secured import presenting, secured
 from tests.process.servers import GATEWAY, SECURITY, Dovecot, Postfix

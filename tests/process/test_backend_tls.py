@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.memory.test_backend_tls import NAME, Backends, Issued, hosts, issue, with_sha1
 from tests.process import programs
-from tests.process.recording import CAPABILITY, SERVERS, Backend, Connection, Script, greet, imap, pop3, smtp
+from tests.process.legacy import CAPABILITY, SERVERS, imap, pop3, smtp
+from tests.process.recording import Backend, Connection, Script, greet
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running, speaking
 from tests.process.secured import ASKED, GO_AHEAD, VERBS, over_tls, presenting, section, secured
 from tests.process.wire import Client

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Front
+from tests.process.legacy import SERVERS
 from tests.process.programs import need
-from tests.process.recording import SERVERS, Backend
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
 from tests.process.words import WORDS
 

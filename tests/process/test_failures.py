@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Front
-from tests.process.recording import SERVERS, Backend, Connection, greet, silent
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend, Connection, greet, silent
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Client, Ending
 from tests.process.words import WORDS

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.process import programs
-from tests.process.recording import Backend, imap
+from tests.process.legacy import imap
+from tests.process.recording import Backend
 from tests.process.running import CANARY, Gateway, Identity, Service, running
 from tests.process.servers import Dovecot
 from tests.process.wire import Client

@@ -20,7 +20,8 @@ import pytest
 from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import servers
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import Backend, Connection, Script, imap, pop3, smtp
+from tests.process.legacy import imap, pop3, smtp
+from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
 from tests.process.wire import Client

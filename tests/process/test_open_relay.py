@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.recording import Backend, smtp
+from tests.process.legacy import smtp
+from tests.process.recording import Backend
 from tests.process.running import Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, Ending
 from tests.process.words import WORDS

@@ -30,7 +30,8 @@ from gateway.cli.probe.verdict import findings
 from gateway.dialects import DIALECTS
 from gateway.wire.tls.stranger import TLSA
 from tests.process.conftest import Front
-from tests.process.recording import CAPA, CAPABILITY, EHLO, SERVERS, Answers, Backend, Connection, Script
+from tests.process.legacy import CAPA, CAPABILITY, EHLO, SERVERS, Answers
+from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, ROOT, Identity
 from tests.process.secured import GO_AHEAD, VERBS, presenting, shake_hands
 
@@ -110,7 +111,7 @@ def server(
     def inside(connection: Connection) -> None:
         connection.say(GO_AHEAD[protocol].replace(b"sgw1", b"sgw2") + behind)
         if drops:
-            connection._unread = b""
+            connection.unread = b""
         shake_hands(connection, context)
         said = connection.say
 

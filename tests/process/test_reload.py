@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import Event, Gateway, Identity, Service, launch, running
 from tests.process.wire import Client
 from tests.process.words import WORDS

@@ -17,7 +17,8 @@ from gateway.cli import migration
 from gateway.telemetry.report.facts import Times
 from gateway.telemetry.report.store import Store
 from tests.process.conftest import Front
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
 from tests.process.words import WORDS
 

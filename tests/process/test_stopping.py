@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running
 from tests.process.wire import Client, Ending
 from tests.process.words import WORDS

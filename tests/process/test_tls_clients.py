@@ -19,7 +19,8 @@ from OpenSSL import SSL
 
 from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.memory.issuing import ECDSA, RSA, Office, client_context
-from tests.process.recording import SERVERS, Backend, Connection
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend, Connection
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, running
 from tests.process.wire import RESET_ON_CLOSE
 from tests.process.words import WORDS, Words

@@ -22,7 +22,8 @@ import pytest
 import trustme
 
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, LIFE, ROOT, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client
 from tests.process.words import WORDS

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.process import programs
-from tests.process.recording import SERVERS, Backend
+from tests.process.legacy import SERVERS
+from tests.process.recording import Backend
 from tests.process.running import Gateway, Identity, Service, running
 
 NAME = "mail.example.test"

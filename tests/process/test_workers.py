@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import directory_for_servers
-from tests.process.recording import Backend, imap, pop3
+from tests.process.legacy import imap, pop3
+from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running
 from tests.process.wire import Caller, Client
 from tests.process.words import WORDS

@@ -271,11 +271,6 @@ def test_under_optional_a_login_in_the_clear_is_spliced() -> None:
     book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
 
 
-@pytest.mark.parametrize("command", [b"XCLIENT ADDR=1.2.3.4\r\n", b"XOIP 1.2.3.4\r\n", b"xclient\r\n"])
-def test_p08_authority_is_refused_inside_tls(command: bytes) -> None:
-    inside().client(command, to_client(UNKNOWN)).run()
-
-
 # --- trials with real servers: T04, T09, T11 ------------------------------------------------------
 
 

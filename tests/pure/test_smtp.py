@@ -127,13 +127,6 @@ def test_starttls_in_any_case_and_ended_by_lf_alone(policy: Policy) -> None:
     greeted(policy).client(b"StartTLS\n", tls(GO_AHEAD)).run()
 
 
-def test_a_refused_command_names_no_continuation_and_the_same_works_inside() -> None:
-    play = greeted(AUTH_ONLY).client(b"AUTH LOGIN\r\n", to_client(MUST_STARTTLS))
-    hello(play, told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
-    hello(play)
-    asked(play, b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n").run()
-
-
 # --- all dialects ----------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ class Legacy:
     """Numbers of commands that it answers 550; a refused message ends its transaction."""
     commands: list[bytes] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
-    _unread: bytes = b""
+    unread: bytes = b""
     _state: str = "command"
     _chunk: int = 0
     _recipients: int = 0
@@ -46,7 +46,7 @@ class Legacy:
 
     def hear(self, octets: bytes) -> bytes:
         """What it answers."""
-        self._unread += octets
+        self.unread += octets
         replies = b""
         while (reply := self._step()) is not None:
             replies += reply
@@ -54,23 +54,23 @@ class Legacy:
 
     def _step(self) -> bytes | None:
         if self._state == "data":
-            end = re.search(STRICT + rb"|" + self.end, b"\r\n" + self._unread)
+            end = re.search(STRICT + rb"|" + self.end, b"\r\n" + self.unread)
             if end is None:
                 return None
-            self.messages.append(self._unread[: end.end() - 2])
-            self._unread = self._unread[end.end() - 2 :]
+            self.messages.append(self.unread[: end.end() - 2])
+            self.unread = self.unread[end.end() - 2 :]
             self._state, self._recipients = "command", 0
-            return b"250 queued\r\n"
+            return b"250 2.0.0 Ok: queued\r\n"
         if self._state == "chunk":
-            if len(self._unread) < self._chunk:
+            if len(self.unread) < self._chunk:
                 return None
-            self._unread = self._unread[self._chunk :]
+            self.unread = self.unread[self._chunk :]
             self._state = "command"
             return b"250 chunk\r\n" if self._recipients else b"554 no\r\n"
-        line_end = re.search(rb"\r\n|\r|\n" if self.splits_at_cr else rb"\r?\n", self._unread)
+        line_end = re.search(rb"\r\n|\r|\n" if self.splits_at_cr else rb"\r?\n", self.unread)
         if line_end is None:
             return None
-        line, self._unread = self._unread[: line_end.start()], self._unread[line_end.end() :]
+        line, self.unread = self.unread[: line_end.start()], self.unread[line_end.end() :]
         if self._state == "sasl":
             self._prompts -= 1
             if self._prompts and line != b"*":
@@ -103,12 +103,12 @@ class Legacy:
                 self._recipients += 1
             case b"DATA":
                 self._state = "data"
-                return b"354 go\r\n"
+                return b"354 Go ahead\r\n"
             case b"AUTH":
                 self._state, self._prompts = "sasl", 2
                 return b"334 \r\n"
             case b"QUIT":
-                return b"221 bye\r\n"
+                return b"221 2.0.0 Bye\r\n"
             case b"RSET" | b"HELO" | b"MAIL":
                 self._recipients = 0
             case b"":

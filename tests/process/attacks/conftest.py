@@ -6,19 +6,15 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
-from tests.process.attacks.legacy import TASTES, Visit, playing
+from tests.process.legacy import MINDS, TASTES, Visit, playing
 from tests.process.recording import Backend, Script
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS, Words
-
-GREETED = {"smtp": rb"^220 [^\n]*\n", "imap": rb"^\* OK [^\n]*\n", "pop3": rb"^\+OK[^\n]*\n"}
-HELLO = {"smtp": rb"^250 [^\n]*\n", "imap": rb"^c OK [^\n]*\n", "pop3": rb"^\.\r\n"}
-LOGIN = {"smtp": b"AUTH PLAIN AGEAYg==\r\n", "imap": b"l LOGIN a b\r\n", "pop3": b"USER a\r\nPASS b\r\n"}
-WELCOME = {"smtp": rb"^235[^\n]*\n", "imap": rb"^l OK [^\n]*\n", "pop3": rb"^\+OK USER\r\n\+OK PASS\r\n"}
 
 
 @dataclass
@@ -39,7 +35,7 @@ class Attack:
         if greeted:
             if mode == "implicit":
                 client.shake_hands(self.trusting)
-            client.hear(GREETED[protocol])
+            client.hear(self.words(protocol).greeting_)
         return client
 
     def secure(self, protocol: str, mode: str = "starttls", policy: str = "required", hello: bool = True) -> Client:
@@ -51,14 +47,14 @@ class Attack:
             client.shake_hands(self.trusting)
         if hello:
             client.say(words.hello)
-            client.hear(HELLO[protocol])
+            client.hear(rb"^250 [^\n]*\n" if protocol == "smtp" else words.hello_)
         return client
 
     def enter(self, protocol: str, mode: str = "starttls") -> Client:
         """Logged in."""
         client = self.secure(protocol, mode)
-        client.say(LOGIN[protocol])
-        client.hear(WELCOME[protocol])
+        client.say(self.words(protocol).login)
+        client.hear(self.words(protocol).login_)
         return client
 
     def service(self, protocol: str, policy: str = "required") -> str:
@@ -121,7 +117,7 @@ def attack(_attacked: Attack, request: pytest.FixtureRequest) -> Iterator[Attack
     for name, backend in _attacked.backends.items():
         _attacked.visits[name].clear()
         protocol, _, taste = name.split("-")
-        backend.play(playing(protocol, taste, _attacked.visits[name]))
+        backend.play(playing(partial(MINDS[protocol], taste), _attacked.visits[name]))
     made = replace(_attacked, taste=request.param, since=_attacked.gateway.log.mark(), clients=[])
     yield made
     made.leave()

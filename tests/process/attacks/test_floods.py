@@ -13,7 +13,7 @@ import pytest
 from gateway.config.values import Timeouts
 from soak.front import serving
 from soak.octets import KINDS, RATIO, costs
-from tests.process.attacks.conftest import HELLO, Attack
+from tests.process.attacks.conftest import Attack
 from tests.process.running import DEADLINE, Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
@@ -70,7 +70,7 @@ def test_K7_a_command_in_single_octets_costs_linear_time(attack: Attack) -> None
         for _ in range(octets):
             client.say(b"x")
         client.say(b"\r\nc CAPABILITY\r\n")
-        client.hear(HELLO["imap"])
+        client.hear(WORDS["imap"].hello_)
         return attack.gateway.cpu - before
 
     half, whole = min(feed(4000) for _ in range(2)), feed(8000)
@@ -90,7 +90,7 @@ def test_K10_a_storm_of_resets_leaves_nothing(attack: Attack) -> None:
             sock.close()
     client = attack.secure("imap")
     client.say(b"c CAPABILITY\r\n")
-    client.hear(HELLO["imap"])
+    client.hear(WORDS["imap"].hello_)
     client.socket.close()
     until = time.monotonic() + DEADLINE
     while len(list(descriptors.iterdir())) > before and time.monotonic() < until:

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.process.attacks.conftest import Attack
-from tests.process.recording import Connection, smtp
+from tests.process.legacy import smtp
+from tests.process.recording import Connection
 from tests.process.wire import Client
 
 ENVELOPE = b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n"

@@ -8,8 +8,7 @@ import pytest
 
 from gateway.config.values import Limits
 from tests.process.attacks.conftest import Attack
-from tests.process.attacks.legacy import WRONG
-from tests.process.recording import smtp
+from tests.process.legacy import WRONG, smtp
 from tests.process.words import WORDS
 
 TOO_MANY = {

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from gateway.dialects import DIALECTS
-from tests.process.attacks.conftest import GREETED, Attack
-from tests.process.recording import Backend, Connection, imap
+from tests.process.attacks.conftest import Attack
+from tests.process.legacy import imap
+from tests.process.recording import Backend, Connection
 from tests.process.running import Identity, Service, running
 from tests.process.secured import presenting, shake_hands
 from tests.process.wire import Client
+from tests.process.words import WORDS
 
 each_protocol = pytest.mark.parametrize("protocol", DIALECTS)
 each_mode = pytest.mark.parametrize("mode", ["starttls", "implicit"])
@@ -84,7 +86,7 @@ def test_C5_any_name_gets_the_certificate_there_is(attack: Attack, protocol: str
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     client = attack.connect(protocol, "implicit", greeted=False)
     client.shake_hands(context, name)
-    client.hear(GREETED[protocol])
+    client.hear(WORDS[protocol].greeting_)
 
 
 def test_C6_a_session_of_one_service_is_not_resumed_at_another(attack: Attack) -> None:
@@ -126,7 +128,7 @@ def test_C7_towards_the_backend_none_is_offered(tmp_path: Path, identity: Identi
     ) as gateway:
         with Client(gateway.address("imap", "implicit")) as client:
             client.shake_hands(trusting)
-            client.hear(GREETED["imap"])
+            client.hear(WORDS["imap"].greeting_)
         gateway.log.wait("session")
     backend.close()
     assert agreed == [None]
