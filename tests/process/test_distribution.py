@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import email
 import email.message
 import re
@@ -163,3 +164,15 @@ def test_links_of_the_long_description_lead_somewhere_on_an_index(distributions:
     links = re.findall(r"\]\(([^)]*)\)", text)
     assert "https://github.com/starttls-gateway/starttls-gateway/blob/main/docs/tls.md" in links
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_packages_hold_everything_that_the_gateway_needs() -> None:
+    configuration = configparser.ConfigParser()
+    configuration.read(ROOT / "setup.cfg")
+    needed = {
+        re.split(r"[\[ <>=]", line)[0].lower()
+        for line in configuration["options"]["install_requires"].split("\n")
+        if line
+    }
+    locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.txt").read_text()))
+    assert needed <= locked, "a dependency is new: run `make lock`"
