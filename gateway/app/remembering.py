@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..config.values import Report
 from ..telemetry.catalogue import event
-from ..telemetry.report.facts import CLEAR, SECURED, Fact, Networks, Pending
+from ..telemetry.report.facts import CLEAR, SECURED, Networks, Pending
 from ..telemetry.report.keeper import FLUSH, Keeper
 from ..telemetry.report.store import Store, StoreError
-from ..telemetry.report.watch import Watch
+from ..telemetry.report.watch import Habits, Watch, habits
 from ..telemetry.summary import Summary, Teller, forgotten
 from .every import Every
+
+PART = 500
+"""Networks that are taken in at once."""
 
 
 class Remembering:
@@ -31,10 +34,21 @@ class Remembering:
         self._keeper: Keeper | None = None
         self._duty: Every | None = None
 
+    def begin(self, report: Report) -> None:
+        """`use` it, and know what was known before when this returns: at the start nobody waits."""
+        self._change(report)
+        if report.file is not None:
+            self._watch.load(self._known(Store(report.file), time.time() - report.keep))
+
     def use(self, report: Report) -> None:
         """From now on; what was heard before is written."""
         if report == self._report:
             return
+        self._change(report)
+        if report.file is not None:
+            self._reactor.callInThread(self._recall, Store(report.file), report, time.time() - report.keep)
+
+    def _change(self, report: Report) -> None:
         self.stop()
         self._report = report
         if report.file is None:
@@ -42,8 +56,8 @@ class Remembering:
             return
         networks, store = Networks(*report.networks), Store(report.file)
         self._watch.use(networks)
-        self._reactor.callInThread(self._recall, store, report)
         if not self._keeps:
+            self._duty = Every(self._reactor, FLUSH, partial(self._recall_again, store, report))
             return
         self._keeper = Keeper(self._reactor, store, Pending(networks), report.keep, time.time, self._complain)
         self._summary.remember = self._keeper.hear
@@ -58,15 +72,26 @@ class Remembering:
             self._keeper.finish()
         self._duty = self._keeper = None
 
-    def _recall(self, store: Store, report: Report) -> None:
-        """In a thread.  Nothing is known where the file cannot be read; writing it will tell why."""
-        with suppress(StoreError):
-            facts = store.facts(int(time.time() - report.keep), (SECURED, CLEAR))
-            self._reactor.callFromThread(self._recalled, report, facts)
+    def _recall_again(self, store: Store, report: Report) -> None:
+        """What other processes have found out meanwhile."""
+        self._reactor.callInThread(self._recall, store, report, time.time() - 3 * FLUSH)
 
-    def _recalled(self, report: Report, facts: Sequence[Fact]) -> None:
+    def _recall(self, store: Store, report: Report, since: float) -> None:
+        """In a thread."""
+        self._reactor.callFromThread(self._recalled, report, self._known(store, since))
+
+    def _known(self, store: Store, since: float) -> Habits:
+        """Nothing where the file cannot be read; writing it will tell why."""
+        with suppress(StoreError):
+            return habits(store.facts(int(since), (SECURED, CLEAR)))
+        return []
+
+    def _recalled(self, report: Report, known: Habits) -> None:
+        """A part at a time: no session waits for it."""
         if report == self._report:
-            self._watch.load(facts)
+            self._watch.load(known[:PART])
+            if rest := known[PART:]:
+                self._reactor.callLater(0, self._recalled, report, rest)
 
     def _complain(self, wrong: str) -> None:
         self._events.emit("report-unwritable", detail=wrong, cure=event("report-unwritable").cure)

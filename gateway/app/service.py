@@ -154,7 +154,7 @@ class Gateway(Service):
         # For several workers the master keeps the report.
         keeps = self._shares is None
         self._remembering = Remembering(self._reactor, self._summary, self._events, self._watch, keeps=keeps)
-        self._remembering.use(self._configuration.report)
+        self._remembering.begin(self._configuration.report)
         self.tell_of_certificates()
         tell_unused(self._configuration, self._events)
         for watch in self._watches(self.assembly):

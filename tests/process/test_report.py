@@ -20,6 +20,8 @@ from tests.process.conftest import Front
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
+from tests.process.test_workers import A, B
+from tests.process.wire import Caller
 from tests.process.words import WORDS
 
 START = 1_700_000_000
@@ -82,7 +84,7 @@ def test_reports_of_several_files_are_added_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["/nonexistent.ini"], "No such file or directory; name the configuration file"),
+        (["/nonexistent.ini"], "No such file or directory; write the path of the configuration file"),
         (["--file", "/nonexistent.db"], "there is no such file"),
         (["--since", "soon"], "'soon' is not a number of days, like 30d"),
         (["--since", "0d"], "'0d' is not a number of days, like 30d"),
@@ -192,4 +194,35 @@ def test_a_client_behind_a_load_balancer_is_meant_itself(tmp_path: Path, identit
             client.hear(answer)
         assert gateway.log.wait("downgrade")["client"] == "198.51.100.7"
         one.leave()
+    backend.close()
+
+
+def test_the_sessions_of_all_workers_are_in_one_report_and_all_know_it(
+    tmp_path: Path, identity: Identity, front: Front
+) -> None:
+    """Clients A and B are served by different workers and belong to one network."""
+    backend, file, words = Backend(SERVERS["imap"](None)), tmp_path / "report.db", WORDS["imap"]
+    service = Service("imap", backend.address, options={"policy": "optional", "downgrade": "refuse"})
+    sections = {"report": {"file": str(file)}, "gateway": {"workers": "2"}}
+    assert A.rpartition(".")[0] == B.rpartition(".")[0]
+    with running(tmp_path, identity, [service], options=sections) as gateway:
+        gateway.log.wait("worker", count=2, state="serving")
+        for source in (A, A, B, B):
+            client = Caller(source, gateway.address("imap", "implicit"))
+            client.shake_hands(front.trusting)
+            client.say(words.login)
+            client.hear(words.login_)
+            client.socket.close()
+        gateway.log.wait("session", count=4)
+    (secured,) = [fact for fact in Store(file).facts() if fact.kind == "tls"]
+    assert (secured.network, secured.count) == (f"{A.rpartition('.')[0]}.0/24", 4)
+    with running(tmp_path, identity, [service], options=sections) as gateway:
+        gateway.log.wait("worker", count=2, state="serving")
+        for source in (A, B):
+            client = Caller(source, gateway.address("imap"))
+            client.hear(words.greeting_)
+            client.say(words.login)
+            assert client.line() == words.refused
+            client.socket.close()
+        assert gateway.log.wait("downgrade", count=2)["action"] == "refused"
     backend.close()

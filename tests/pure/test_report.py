@@ -21,7 +21,7 @@ from gateway.telemetry.report.alerts import ALERTS, CERTIFICATE, alert_of
 from gateway.telemetry.report.facts import Fact, Key, Networks, Pending, Times, merged
 from gateway.telemetry.report.keeper import Keeper
 from gateway.telemetry.report.store import Store, StoreError
-from gateway.telemetry.report.watch import ALWAYS, Watch
+from gateway.telemetry.report.watch import ALWAYS, Watch, habits
 
 START = 1_700_000_000
 TLS13 = {"tls": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "group": "X25519MLKEM768", "sni": "mail.example.org"}
@@ -330,20 +330,27 @@ def test_who_has_come_without_tls_does_not_always_use_it() -> None:
 def test_the_watch_goes_on_with_what_the_report_knows() -> None:
     one = watch()
     fact = Fact("imap", "192.0.2.0/24", "tls", "TLSv1.2", START, START + 60, 2)
-    one.load([fact, Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START + 60, START + DAY, 1)])
+    one.load(habits([fact, Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START + 60, START + DAY, 1)]))
     assert one.always("imap", "192.0.2.1") == DATES
-    one.load(
-        [
-            Fact("imap", "192.0.2.0/24", "clear", "optional", START, START, 1),
-            Fact("x", "192.0.2.0/24", "alert", "", 1, 1, 1),
-        ]
-    )
+    clear = Fact("imap", "192.0.2.0/24", "clear", "optional", START, START, 1)
+    one.load(habits([clear, Fact("x", "192.0.2.0/24", "alert", "", 1, 1, 1)]))
     assert one.always("imap", "192.0.2.1") is None
+
+
+def test_what_is_told_again_does_not_count_again() -> None:
+    one = watch()
+    known = habits([Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START, START + DAY, ALWAYS - 1)])
+    for _ in range(9):
+        one.load(known)
+    assert one.always("imap", "192.0.2.1") is None
+    one.over("imap", "192.0.2.1", START + 60, secured=True)
+    assert one.always("imap", "192.0.2.1") == DATES
 
 
 def test_without_networks_the_watch_knows_nobody() -> None:
     one = watch(*range(START, START + 9))
     one.use(None)
+    one.load(habits([Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START, START, 9)]))
     one.over("imap", "192.0.2.1", START, secured=True)
     assert one.always("imap", "192.0.2.1") is None
 
@@ -530,8 +537,8 @@ def test_a_simulated_month(tmp_path: Path) -> None:
     began = START - DAYS * DAY
     for day in range(DAYS):
         threads, now = Threads(), [0.0]
-        habits = watch()
-        habits.load(Store(tmp_path / "r.db").facts())
+        watching = watch()
+        watching.load(habits(Store(tmp_path / "r.db").facts()))
         keeper = Keeper(threads, Store(tmp_path / "r.db"), pending(), 90.0 * DAY, lambda now=now: now[0], pytest.fail)  # type: ignore[misc]
         for hour in range(SESSIONS):
             now[0] = began + day * DAY + hour * 3600.0
@@ -540,10 +547,10 @@ def test_a_simulated_month(tmp_path: Path) -> None:
                     continue
                 client = f"10.1.{number}.{hour + 1}"
                 secured = bool(fields.get("tls"))
-                if not secured and (dates := habits.always("submission", client)):
+                if not secured and (dates := watching.always("submission", client)):
                     told.append((number, dates))
                     keeper.hear("downgrade", "submission", client, {"action": "logged", **dates})
-                habits.over("submission", client, int(now[0]), secured=secured)
+                watching.over("submission", client, int(now[0]), secured=secured)
                 keeper.hear("session", "submission", client, fields)
                 if number == 2:
                     keeper.hear("auth", "submission", f"10.1.{number}.7", {"result": "ok", "mechanism": "PLAIN"})

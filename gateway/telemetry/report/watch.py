@@ -19,11 +19,35 @@ MOST: Final = 20_000
 
 
 @dataclass(slots=True)
-class _Habit:
+class Habit:
+    """What is known of a network at a service.  Times are seconds since 1970."""
+
     first: int
+    """The first session inside TLS."""
     last: int
-    count: int
-    clear: bool
+    """The last one."""
+    count: int = 0
+    """How many of them."""
+    clear: bool = False
+    """There was one without TLS."""
+
+
+Habits = list[tuple[tuple[str, str], Habit]]
+"""By service and network."""
+
+
+def habits(facts: Iterable[Fact]) -> Habits:
+    """What a report says of the networks that it knows."""
+    found: dict[tuple[str, str], Habit] = {}
+    for fact in facts:
+        if fact.kind in (SECURED, CLEAR):
+            habit = found.setdefault((fact.service, fact.network), Habit(fact.first, fact.last))
+            if fact.kind == CLEAR:
+                habit.clear = True
+            else:
+                habit.first, habit.last = min(habit.first, fact.first), max(habit.last, fact.last)
+                habit.count += fact.count
+    return list(found.items())
 
 
 class Watch:
@@ -31,23 +55,22 @@ class Watch:
 
     def __init__(self) -> None:
         self._networks: Networks | None = None
-        self._habits: dict[tuple[str, str], _Habit] = {}
+        self._habits: dict[tuple[str, str], Habit] = {}
 
     def use(self, networks: Networks | None) -> None:
         """Count clients by these networks from now on, and forget what is known; None: not at all."""
         self._networks = networks
         self._habits.clear()
 
-    def load(self, facts: Iterable[Fact]) -> None:
-        """What was known before, or what others have found out.  Sessions may be counted twice; dates are right."""
-        for fact in facts:
-            key = fact.service, fact.network
-            if fact.kind == SECURED:
-                habit = self._habit(key, fact.first)
-                habit.first, habit.last = min(habit.first, fact.first), max(habit.last, fact.last)
-                habit.count += fact.count
-            elif fact.kind == CLEAR:
-                self._habit(key, fact.first).clear = True
+    def load(self, known: Habits) -> None:
+        """What was known before, or what other processes have found out; it may be told again and again."""
+        if self._networks is None:
+            return
+        for key, habit in known:
+            mine = self._habit(key, habit.first)
+            mine.first, mine.last = min(mine.first, habit.first), max(mine.last, habit.last)
+            mine.count = max(mine.count, habit.count)
+            mine.clear = mine.clear or habit.clear
 
     def over(self, service: str, client: str, now: int, *, secured: bool) -> None:
         """A session that did something is over."""
@@ -70,11 +93,11 @@ class Watch:
     def _network(self, client: str) -> str:
         return "" if self._networks is None else self._networks(client)
 
-    def _habit(self, key: tuple[str, str], now: int) -> _Habit:
+    def _habit(self, key: tuple[str, str], now: int) -> Habit:
         if key not in self._habits:
             if len(self._habits) >= MOST:
                 del self._habits[next(iter(self._habits))]
-            self._habits[key] = _Habit(now, now, 0, clear=False)
+            self._habits[key] = Habit(now, now)
         return self._habits[key]
 
 
