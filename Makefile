@@ -11,9 +11,10 @@ CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits gateway.guard.shared \
-    gateway.telemetry.events gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan
+    gateway.telemetry.events gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
+    gateway.app.control.messages gateway.app.control.answers gateway.cli.steer.words
 
-.PHONY: demo test lint completion deb wheels lock packages bench fuzz soak slow octets cuts clean interop acceptance
+.PHONY: demo test lint completion deb wheels lock packages bench fuzz soak reloads slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -37,6 +38,10 @@ fuzz: $(FUZZER)/installed
 
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m soak --minutes $(MINUTES)
+
+# A hundred reloads under load, half of them of a broken file.
+reloads: $(VENV)/installed
+	$(VENV)/bin/python -m soak.reloads
 
 # So many clients that say an octet every 9 seconds, and an honest one among them; six minutes.
 slow: $(VENV)/installed
@@ -78,7 +83,7 @@ interop: $(VENV)/installed
 # Everything that takes long, one after the other; some three hours.
 acceptance: test packages interop
 	$(MAKE) soak MINUTES=30
-	$(MAKE) slow octets cuts
+	$(MAKE) reloads slow octets cuts
 	$(MAKE) fuzz MINUTES=30
 	$(MAKE) bench
 

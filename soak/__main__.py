@@ -57,12 +57,15 @@ class Sample:
 class Soak:
     """All clients, and what became of their sessions."""
 
-    def __init__(self, gateway: Gateway, trusting: ssl.SSLContext, seed: int) -> None:
+    def __init__(self, gateway: Gateway, trusting: ssl.SSLContext, seed: int, faults: float = 0.2) -> None:
+        """`faults`: the share of sessions that do harm."""
         self._gateway = gateway
         self._trusting = trusting
         self._seed = seed
+        self._faults = faults
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._clients: list[threading.Thread] = []
         self.begun = time.monotonic()
         self.done: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -83,10 +86,19 @@ class Soak:
         self.samples.append(sample)
         return sample
 
-    def run(self, seconds: float, at_once: int) -> None:
-        clients = [threading.Thread(target=self._visit, args=(number,), daemon=True) for number in range(at_once)]
-        for client in clients:
+    def begin(self, at_once: int) -> None:
+        self._clients = [threading.Thread(target=self._visit, args=(number,), daemon=True) for number in range(at_once)]
+        for client in self._clients:
             client.start()
+
+    def finish(self) -> None:
+        """When every client is through with its session."""
+        self._over.set()
+        for client in self._clients:
+            client.join(120)
+
+    def run(self, seconds: float, at_once: int) -> None:
+        self.begin(at_once)
         every = min(10.0, seconds / 20)
         until = time.monotonic() + seconds
         told = 0.0
@@ -96,16 +108,14 @@ class Soak:
             if sample.seconds - told >= min(60.0, seconds / 5):
                 told = sample.seconds
                 print(sample, f"{sum(self.failed.values())} lost", file=sys.stderr, flush=True)
-        self._over.set()
-        for client in clients:
-            client.join(120)
+        self.finish()
 
     def _visit(self, number: int) -> None:
         dice = random.Random(f"{self._seed} {number}")
         distrusting = ssl.create_default_context()
         world = World(self._gateway, self._trusting, distrusting, dice)
         while not self._over.is_set():
-            scenarios = FAULTS if dice.random() < 0.2 else HONEST
+            scenarios = FAULTS if dice.random() < self._faults else HONEST
             name = dice.choice(list(scenarios))
             try:
                 scenarios[name](world)

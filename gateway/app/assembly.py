@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.errors import StartError
-from ..config.values import Backend, Configuration
+from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
 from ..sessions.session import Entrance
@@ -73,6 +73,31 @@ class Door:
         complain("descriptors-exhausted", service=self.entrance.service, address=text, detail=detail)
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What an administrator drains."""
+
+    services: set[str] = field(default_factory=set)
+    """Names of services that take nobody any more."""
+    addresses: set[str] = field(default_factory=set)
+    """Addresses of backends, as text, that nobody is to be connected to any more."""
+
+    def mark(self, what: str, names: Set[str], drained: bool) -> None:
+        """`what`: `service` or `backend`."""
+        marks = self.services if what == "service" else self.addresses
+        if drained:
+            marks.update(names)
+        else:
+            marks.difference_update(names)
+
+    def keep(self, configuration: Configuration) -> None:
+        """Forget what is not in the file any more."""
+        self.services.intersection_update(service.name for service in configuration.services)
+        self.addresses.intersection_update(
+            str(one) for service in configuration.services for one in service.backend.addresses
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reachable:
     """A backend as all services in front of it share it."""
@@ -83,6 +108,8 @@ class Reachable:
     """TLS towards it."""
     watch: RelayWatch | None
     """Over a backend that may relay for strangers."""
+    drained: Set[str]
+    """Addresses, as text, that nobody is to be connected to any more."""
     said: set[str] = field(default_factory=set)
     """Notes that are made once and have been made."""
 
@@ -96,7 +123,13 @@ class Reachable:
 
     def refusal(self) -> str:
         """Why nobody is served now; nothing where everybody is."""
+        if all(str(address) in self.drained for address in self.values.addresses):
+            return "drained"
         return "" if self.watch is None else self.watch.reason
+
+    def permits(self, address: Address) -> bool:
+        """Whether clients may be connected to that one of its addresses."""
+        return str(address) not in self.drained and (self.watch is None or self.watch.permits(address))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +155,11 @@ class Assembly:
     def files(self) -> frozenset[Path]:
         """Of trust anchors, whose content is in use."""
         return frozenset(values.ca for values in self.backends if values.ca is not None)
+
+    def give_up(self) -> None:
+        """It will not be used."""
+        for door in self.opened:
+            door.close()
 
     def use(self) -> None:
         """Every door leads to its new entrance from now on."""
@@ -149,6 +187,7 @@ class Assembler:
         self._sessions = sessions
         self._renewal = renewal
         self._habits = watch
+        self.drained = Drained()
 
     def assemble(self, configuration: Configuration, before: Assembly | None = None) -> Assembly:
         """Raises StartError with one line; then nothing has changed."""
@@ -179,9 +218,9 @@ class Assembler:
         health = None if earlier is None else earlier.dialer.health
         dialer = Dialer(self._reactor(), values.addresses, configuration.timeouts.connect, health)
         watch = self._watch(values, configuration, towards, before)
-        if watch is not None:
-            dialer.permits = watch.permits
-        return Reachable(values, dialer, towards, watch, set() if was is None else was.said)
+        backend = Reachable(values, dialer, towards, watch, self.drained.addresses, set() if was is None else was.said)
+        dialer.permits = backend.permits
+        return backend
 
     def _watch(
         self, values: Backend, configuration: Configuration, towards: TLSConnector | None, before: Assembly | None

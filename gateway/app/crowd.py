@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -38,9 +38,12 @@ class Crowd:
         gone: Callable[[], None],
         ledger: Ledger | None = None,
         workers: int = 1,
+        closed: Set[str] = frozenset(),
     ) -> None:
-        """`events`: what clients cause.  `notices`: what is the gateway's own.  `ledger`: that of several workers."""
+        """`events`: what clients cause.  `notices`: what is the gateway's own.  `ledger`: that of several workers.
+        `closed`: services that take nobody any more."""
         self.sessions: set[Session] = set()
+        self._closed = closed
         self._reactor = reactor
         self._events = events
         self._gone = gone
@@ -58,6 +61,10 @@ class Crowd:
     def accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
         """Begin a session, or say why not and close.  `address` is what accept(2) gave."""
         client = _client(address)
+        if entrance.service in self._closed:
+            self._events.emit(REFUSED, service=entrance.service, client=client, limit="drained")
+            _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.unavailable(entrance.terms.hostname))
+            return
         # Whoever comes through a load balancer is nobody until its PROXY header tells.
         key = client_key("" if entrance.expects_header(client) else client)
         refusal = self.limits.admit(key)
@@ -85,8 +92,11 @@ class Crowd:
             self._gone()
 
     def tell_all(self, act: Callable[[Session], None]) -> None:
+        self.tell(list(self.sessions), act)
+
+    def tell(self, sessions: Iterable[Session], act: Callable[[Session], None]) -> None:
         """A bug in one session keeps no other from being told."""
-        for session in list(self.sessions):
+        for session in sessions:
             try:
                 act(session)
             except Exception as error:

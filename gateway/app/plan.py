@@ -71,6 +71,34 @@ class Reload:
         return not self.problems
 
 
+def named(name: str, configuration: Configuration) -> tuple[str, frozenset[str]]:
+    """What an administrator means: `service` and its name, or `backend` and addresses as text.
+
+    Raises ValueError for what is neither, or both.
+    """
+    services = {service.name for service in configuration.services}
+    backends = {one.backend.name: frozenset(map(str, one.backend.addresses)) for one in configuration.services}
+    addresses = {address: frozenset([address]) for some in backends.values() for address in some}
+    kind, _, own = name.partition(":")
+    found: dict[str, frozenset[str]] = {}
+    if kind == "service" and own in services:
+        found["service"] = frozenset([own])
+    elif kind == "backend" and own in backends | addresses:
+        found["backend"] = (backends | addresses)[own]
+    else:
+        if name in services:
+            found["service"] = frozenset([name])
+        if name in backends | addresses:
+            found["backend"] = (backends | addresses)[name]
+    if len(found) > 1:
+        raise ValueError(f"{name} is a service and a backend; write service:{name} or backend:{name}")
+    if not found:
+        there = ", ".join(sorted(services | addresses.keys() | backends.keys()))
+        raise ValueError(f"there is no service and no backend {name}; there are {there}")
+    ((what, names),) = found.items()
+    return what, names
+
+
 # --- from one plan to the next -----------------------------------------------------------------------
 
 
@@ -110,8 +138,9 @@ def _address(opening: Opening) -> object:
     return opening.address
 
 
-_ELSEWHERE = frozenset({"tls", "services", "limits", "timeouts", "report", "admin"})
-_GATEWAY = tuple(field.name for field in fields(Configuration) if field.name not in _ELSEWHERE)
+_SECTIONS = ("tls", "limits", "timeouts", "report", "admin")
+"""Sections that are one field each."""
+_GATEWAY = tuple(field.name for field in fields(Configuration) if field.name not in (*_SECTIONS, "services"))
 """What stands in `[gateway]`."""
 
 
@@ -123,16 +152,9 @@ def changes(old: Configuration, new: Configuration) -> tuple[str, ...]:
 def _changes(old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
     if any(getattr(old, name) != getattr(new, name) for name in _GATEWAY):
         yield "gateway", "changed"
-    if old.tls != new.tls:
-        yield "tls", "changed"
-    if old.limits != new.limits:
-        yield "limits", "changed"
-    if old.admin != new.admin:
-        yield "admin", "changed"
-    if old.timeouts != new.timeouts:
-        yield "timeouts", "changed"
-    if old.report != new.report:
-        yield "report", "changed"
+    for section in _SECTIONS:
+        if getattr(old, section) != getattr(new, section):
+            yield section, "changed"
     yield from _named("service", _services(old), _services(new))
     yield from _named("backend", _backends(old), _backends(new))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,8 +22,12 @@ from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
 from .administration import Administration
-from .assembly import Assembler, Assembly, Door
+from .assembly import Assembler, Assembly, Door, Drained
+from .control.answers import merged
+from .control.messages import Answer, Request
+from .control.place import ControlError
 from .crowd import Crowd
+from .desk import Desk, words
 from .ending import Ending
 from .every import Every
 from .observing import Observer
@@ -32,6 +35,7 @@ from .plan import Opening, Reload, changes, openings
 from .ports import Ports
 from .remembering import Remembering
 from .source import Source
+from .steering import Steering
 
 TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
@@ -64,8 +68,10 @@ class Gateway(Service):
         reactor: Any = None,
         source: Source | None = None,
         shares: Shares | None = None,
+        desk: Desk | None = None,
     ) -> None:
-        """`source`: the file, for those who want it read again.  `shares`: of a worker, which is one of several."""
+        """`source`: the file, for those who want it read again.  `shares`: of a worker, which is one of several.
+        `desk`: where it is steered from."""
         self._configuration = configuration
         self._log_events = events
         self._given_reactor = reactor
@@ -76,6 +82,7 @@ class Gateway(Service):
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
         self._shares = shares
+        self._desk = desk or Desk(events)
         self._summed: Teller = SummedEvents(events, self._summary) if shares is None else shares.sessions
         self._events = self._summed if shares is None else events
         """Where everything else is told: it is counted as well."""
@@ -89,6 +96,7 @@ class Gateway(Service):
         self._seat = (0, 1)
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
+        self._steering = Steering(self)
         self._duties: list[Every] = []
 
     @property
@@ -106,9 +114,28 @@ class Gateway(Service):
         return self._assembly
 
     @property
-    def certificate_files(self) -> frozenset[Path]:
-        """What certificates and keys are served from."""
-        return self._renewal.files
+    def file(self) -> str | None:
+        """The configuration file's path."""
+        return None if self._source is None else self._source.path
+
+    @property
+    def renewal(self) -> Renewal:
+        """The certificates."""
+        return self._renewal
+
+    @property
+    def drained(self) -> Drained:
+        return self._assembler.drained
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the last sessions are cut off; None unless the gateway stops."""
+        return self._ending.left
+
+    def ask(self, request: Request) -> Answer:
+        """What somebody wants to know or to have done; of a worker it is a part of the answer."""
+        answer = self._steering.ask(request)
+        return answer if self._shares is not None else merged(request, [answer])
 
     # --- start -------------------------------------------------------------------------------
 
@@ -116,6 +143,8 @@ class Gateway(Service):
         if self._assembly is None:
             self._prepare_admin(self._configuration)
             self._assembly = self._assemble(self._configuration, None)
+            if self._shares is None:
+                self._desk.open(self._configuration.control)
 
     def _prepare_admin(self, configuration: Configuration) -> None:
         # For several workers the master listens.
@@ -133,7 +162,16 @@ class Gateway(Service):
         self.privilegedStartService()  # `twist` does not call it
         limits = self._configuration.limits
         _, workers = self._seat
-        self.crowd = Crowd(self._reactor, self._summed, self._events, limits, self._gone, self._ledger, workers)
+        self.crowd = Crowd(
+            self._reactor,
+            self._summed,
+            self._events,
+            limits,
+            self._gone,
+            self._ledger,
+            workers,
+            self.drained.services,
+        )
         self._ending = Ending(self._reactor, self.crowd, self._events)
         self.observer = Observer(
             self._reactor,
@@ -163,6 +201,8 @@ class Gateway(Service):
         for door, _, _ in self.assembly.doors:
             self._open(door)
         self._administration.use(self._reactor, self.observer)
+        if self._shares is None:
+            self._desk.serve(self._reactor, self.ask, self._words)
 
         # What is there now stays; no collection need look through it again.
         gc.collect()
@@ -173,6 +213,10 @@ class Gateway(Service):
         for address in door.addresses:
             tell_listening(door.opening, address, self._events)
 
+    def _words(self) -> str:
+        refused = self.last_reload is not None and not self.last_reload.good
+        return words(len(self.crowd.sessions), self.left, refused)
+
     # --- reload ------------------------------------------------------------------------------
 
     def reload(self) -> Reload:
@@ -180,9 +224,12 @@ class Gateway(Service):
 
         Certificates that have changed are served in either case, and so is what was served of those that are bad now.
         """
+        self._desk.reloading()
         self.look_at_certificates()
         outcome = self.last_reload = self._reload()
         tell_reload(outcome, self._events)
+        if self.running:
+            self._desk.reloaded()
         return outcome
 
     def _reload(self) -> Reload:
@@ -201,6 +248,13 @@ class Gateway(Service):
             return Reload(now, file, tuple(wrong.problems))
         except StartError as wrong:
             return Reload(now, file, (f"{file}: {wrong}",))
+        try:
+            self._desk.move(configuration.control)
+        except ControlError as wrong:
+            assembly.give_up()
+            self._administration.give_up()
+            self._renewal.keep(before.servers.values())
+            return Reload(now, file, (f"{file}: [gateway] control: {wrong}",))
         self._use(assembly, before)
         return Reload(
             now,
@@ -232,6 +286,7 @@ class Gateway(Service):
                 watch.start()
         self.crowd.limit(configuration.limits)
         self._administration.use(self._reactor, self.observer)
+        self.drained.keep(configuration)
         self._keep(assembly)
         self._renewal.tell_together()
         tell_unused(configuration, self._events)
@@ -297,6 +352,8 @@ class Gateway(Service):
         for watch in self._watches(self.assembly):
             watch.stop()
         stopped = self._ending.begin(self._configuration.drain)
+        if self._shares is None:
+            self._desk.stopping()
         if stopped is None:
             self._finish()
             return None
@@ -318,6 +375,7 @@ class Gateway(Service):
         self._remembering.stop()
         self.observer.stop()
         self._administration.stop()
+        self._desk.close()
 
 
 def tell_listening(opening: Opening, address: str, events: Teller) -> None:

@@ -60,14 +60,17 @@ class Signals:
         self._answer = answer
         # Twisted's own handlers do the same: callFromThread only writes to a pipe.
         self._wake = lambda: reactor.callFromThread(self._answer_all)
-        stops: dict[Number, Handler] = {Number.SIGTERM: reactor.sigTerm, Number.SIGINT: reactor.sigInt}
-        for number, stop in stops.items():
-            if signal.getsignal(number) in (stop, self._remember):
-                signal.signal(number, self._handler(stop, lambda: reactor.callFromThread(hurry)))
+        handler = self._handler(
+            # Twisted's own handlers would let the process die of the signal after an orderly stop.
+            lambda: reactor.callFromThread(reactor.stop),
+            lambda: reactor.callFromThread(hurry),
+        )
+        for number, theirs in ((Number.SIGTERM, reactor.sigTerm), (Number.SIGINT, reactor.sigInt)):
+            if signal.getsignal(number) in (theirs, self._remember):
+                signal.signal(number, handler)
         self._answer_all()
         if self._stop_early is not None and not self._stopping:
-            self._stopping = True
-            stops[self._stop_early](self._stop_early, None)
+            handler(self._stop_early, None)
 
     def stopping(self) -> None:
         """The gateway has begun to stop, for whatever reason."""
@@ -88,13 +91,13 @@ class Signals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._stop_early = Number(number)
 
-    def _handler(self, stop: Handler, hurry: Callable[[], None]) -> Handler:
+    def _handler(self, stop: Callable[[], None], hurry: Callable[[], None]) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             if self._stopping:
                 hurry()
             else:
                 self._stopping = True
-                stop(number, frame)
+                stop()
 
         return handle
 

@@ -80,10 +80,14 @@ def makeService(options: Options) -> IService:
 
 
 def _service(configuration: Configuration, source: Source, startup: Startup, runner: Mapping[str, object]) -> IService:
+    from .desk import Desk
+
+    uid = runner.get("uid")
+    desk = Desk(startup.events, uid if isinstance(uid, int) else None)
     if configuration.workers == 1:
         from .service import Gateway
 
-        return Gateway(configuration, startup.events, source=source)
+        return Gateway(configuration, startup.events, source=source, desk=desk)
     from .workers.master import Master
 
-    return Master(configuration, startup.events, source, runner, startup.log_descriptor, startup.check)
+    return Master(configuration, startup.events, source, runner, startup.log_descriptor, startup.check, desk)

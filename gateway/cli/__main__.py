@@ -15,9 +15,10 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
-from . import migration
+from . import migration, run
 from .probe import command as probe
 from .report import Paint, in_json, in_words
+from .steer import command as steer
 
 if TYPE_CHECKING:
     from ..wire.tls.connector import TLSConnector
@@ -151,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="starttls-gateway",
         description="Modern TLS in front of mail servers that have none.",
-        epilog="The gateway itself is run by twistd: twistd -n starttls-gateway --config FILE",
+        epilog="Under twistd, as a daemon: twistd starttls-gateway --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"starttls-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -176,6 +177,8 @@ def make_parser() -> argparse.ArgumentParser:
     checking.set_defaults(error=checking.error)
     probe.add(commands)
     migration.add(commands)
+    steer.add(commands)
+    run.add(commands)
     return parser
 
 
@@ -189,6 +192,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _guarded(lambda: probe.run(given, _say, _paint))
     if given.command == "report":
         return _guarded(lambda: migration.run(given, _say))
+    if "run" in given:
+        return _guarded(lambda: int(given.run(given, _say)))
     if given.json and not given.live:
         given.error("--json needs --live")
     if given.gid is not None and given.uid is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import json
 import os
 import pwd
@@ -36,6 +37,7 @@ def look(configuration: Configuration, places: Places, live: bool = False) -> li
     """In the order of the file.  Without the names of backends if `live`: the report has them."""
     found = [
         *_hostname(configuration, places),
+        *_control(configuration, places),
         *_listeners(configuration, places),
         *_sockets(configuration, places),
         *(() if live else _backends(configuration, places)),
@@ -59,6 +61,21 @@ def _report(configuration: Configuration, places: Places) -> Iterator[Finding]:
             f"{file.parent} is no directory, so nothing is remembered; make it, and let the gateway's user write to it"
         )
         yield Finding(places("report", "file"), f"[report] file: {file}: {fault}", fatal=False)
+
+
+def _control(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    control = configuration.control
+    if control.group is not None:
+        try:
+            grp.getgrnam(control.group)
+        except KeyError:
+            text = f"there is no group {control.group}; `getent group` lists those that there are"
+            yield Finding(places("gateway", "control_group"), f"[gateway] control_group: {text}")
+    if control.path is not None and control.named:
+        above = os.path.dirname(os.path.dirname(control.path))
+        if not os.path.isdir(above):
+            text = f"{above} is no directory; create it, or write another path"
+            yield Finding(places("gateway", "control"), f"[gateway] control: {control.path}: {text}")
 
 
 def _listening(configuration: Configuration) -> Iterator[tuple[Service, str, Address]]:

@@ -6,12 +6,23 @@ import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from . import reader
 from .errors import ConfigurationError
 from .reader import Places, located, parse
 from .section import Machine
-from .values import Configuration, Traits
+from .values import Configuration, Control, Traits
 
-__all__ = ["DEFAULT_FILE", "Configuration", "ConfigurationError", "Machine", "Places", "load", "locate", "parse"]
+__all__ = [
+    "DEFAULT_FILE",
+    "Configuration",
+    "ConfigurationError",
+    "Machine",
+    "Places",
+    "control_of",
+    "load",
+    "locate",
+    "parse",
+]
 
 DEFAULT_FILE = "/etc/starttls-gateway/gateway.ini"
 """The file that is read where none is named."""
@@ -41,6 +52,14 @@ def load(
 def state_directory() -> Path | None:
     """The directory for what outlives the process; None where there is none."""
     return STATE_DIRECTORY if STATE_DIRECTORY.is_dir() else None
+
+
+def control_of(path: str | Path) -> Control:
+    """Where the gateway of this file is steered from; the default where the file cannot be read, or does not say."""
+    try:
+        return reader.control_of(_text(path))
+    except ConfigurationError:
+        return Control()
 
 
 def locate(path: str | Path) -> Places:

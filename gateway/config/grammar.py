@@ -231,6 +231,15 @@ def destination(text: str) -> Address:
     return _address(text, 1, "host:port, [IPv6]:port or unix:/path")
 
 
+def socket_path(text: str) -> str | None:
+    """An absolute path for a UNIX socket, or `off`."""
+    if text == "off":
+        return None
+    if not text.startswith("/") or len(text.encode()) > _LONGEST_PATH:
+        raise ValueError(f"{quoted(text)} is neither off nor an absolute path of at most {_LONGEST_PATH} octets")
+    return text
+
+
 def _address(text: str, least_port: int, right: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")

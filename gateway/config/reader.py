@@ -28,6 +28,7 @@ from .grammar import (
     quoted,
     several,
     single,
+    socket_path,
     verification,
     yes_or_no,
 )
@@ -35,7 +36,18 @@ from .ini import Problem, Written
 from .report import read_report
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
-from .values import Address, Backend, Configuration, Limits, Report, Service, TCPAddress, Timeouts, Traits
+from .values import (
+    Address,
+    Backend,
+    Configuration,
+    Control,
+    Limits,
+    Report,
+    Service,
+    TCPAddress,
+    Timeouts,
+    Traits,
+)
 
 WORKERS = 64
 """At most."""
@@ -45,7 +57,7 @@ _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log", "log_connects", "workers",
+    "hostname", "drain", "log", "log_connects", "workers", "control", "control_group", "control_mode",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
@@ -83,6 +95,7 @@ class _Reader:
         log = gateway.take("log", choice("text", "json"), "text")
         log_connects = gateway.take("log_connects", yes_or_no, False)
         workers = gateway.take("workers", count_or_auto(1, WORKERS, self._machine.cores), 1)
+        control = _control(gateway)
         gateway.finish()
         self._tls = self._shared_tls()
         limits = self._numbers("limits", Limits, {}, count(1, 1_000_000))
@@ -115,6 +128,7 @@ class _Reader:
             self._report,
             workers,
             admin,
+            control,
         )
 
     def _section(self, title: str) -> Section:
@@ -330,6 +344,27 @@ class _Reader:
 
     def _is_local(self, host: str) -> bool:
         return host == self._own_name.lower() or self._machine.is_local(host)
+
+
+def _control(gateway: Section) -> Control:
+    default = Control()
+    path = gateway.take("control", socket_path, default.path)
+    group = gateway.take("control_group", single("name one group"), "none")
+    modes = {"0600": 0o600, "0660": 0o660}
+    mode = modes[gateway.take("control_mode", choice(*modes), "0600" if group == "none" else "0660")]
+    if path is None:
+        for option in ("control_group", "control_mode"):
+            if option in gateway.options:
+                gateway.wrong(option, "means nothing with control = off; remove it")
+    elif group != "none" and mode == 0o600:
+        gateway.wrong("control_mode", f"0600 keeps the group {group} out; write 0660, or remove control_group")
+    return Control(path, None if group == "none" else group, mode, "control" in gateway.options)
+
+
+def control_of(text: str) -> Control:
+    """The control socket of a file, whatever else is wrong with that file."""
+    sections, _ = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
+    return _control(Section("gateway", sections.get("gateway", Written(0)), lambda problem: None, Machine()))
 
 
 def _idle_options(tls: str | None, verify: str | None) -> dict[str, str]:

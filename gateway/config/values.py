@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -209,6 +209,20 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """The control socket: `control`, `control_group` and `control_mode` of `[gateway]`."""
+
+    path: str | None = "/run/starttls-gateway/control"
+    """None: there is none."""
+    group: str | None = None
+    """Whose members may use it; None stands for the group of the gateway's user."""
+    mode: int = 0o600
+    """The file's rights: 0600, or 0660 for the group too."""
+    named: bool = field(default=False, compare=False)
+    """The file names it: without it the gateway does not start.  Otherwise it does, and says so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     hostname: str
     drain: float
@@ -226,3 +240,4 @@ class Configuration:
     workers: int = 1
     """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""
     admin: Admin | None = None
+    control: Control = Control()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ..config.values import TLS, Backend, Configuration, Limits, Pair, Service, TCPAddress, Timeouts
+from ..config.values import TLS, Backend, Configuration, Control, Limits, Pair, Service, TCPAddress, Timeouts
 
 HOST = "127.0.0.1"
 
@@ -67,4 +67,5 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         services=services,
         limits=Limits(),
         timeouts=Timeouts(),
+        control=Control(path=None),
     )

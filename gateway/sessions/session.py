@@ -43,6 +43,7 @@ from ..wire.leg import End, Leg
 from ..wire.tls.half import TLSHalf
 from .deadline import allowances
 from .performer import SPENT, ConnectTLS, Performer, ends
+from .state import State
 
 BULK = 64 * 1024
 """Octets per read once the legs are spliced, and of a message: fewer would cost a system call each, more would stay
@@ -207,6 +208,11 @@ class Session(Performer):
     @property
     def service(self) -> str:
         return self._entrance.service
+
+    @property
+    def backend(self) -> str | None:
+        """The address that was reached last, as the configuration has it."""
+        return self._backend_address
 
     @property
     def octets(self) -> tuple[int, int]:
@@ -493,3 +499,23 @@ class Session(Performer):
             self._closed(self)
             # As in a leg: no circle is left for the garbage collector.
             del self._deadline, self._attempt
+
+
+def state_of(session: Session) -> State:
+    """What an administrator may know of it."""
+    client, now = session._client, float(session._reactor.seconds())
+    idle = [leg.idle for leg in session._legs.values()]
+    return State(
+        id=session.identity,
+        service=session.service,
+        protocol=session._entrance.dialect.name,
+        client=session._address,
+        tls=client.secured.version if client.secured else None,
+        phase=session.phase(),
+        backend=session.backend,
+        age=round(now - session._began, 3),
+        idle=min((seconds for seconds in idle if seconds is not None), default=None),
+        received=client.received,
+        sent=client.sent,
+        counts=dict(session._tallies),
+    )

@@ -198,7 +198,13 @@ _TABLE = (
         "a limit of `[limits]` was reached: a connection was turned away (then there is no `session`, unless a load "
         "balancer's PROXY header told the client), or a login was answered with a temporary failure and the backend "
         "was not asked",
-        (_word("limit", "`sessions`, `sessions-per-client`, `connects-per-minute` or `auth-failures-per-minute`"),),
+        (
+            _word(
+                "limit",
+                "`sessions`, `sessions-per-client`, `connects-per-minute` or `auth-failures-per-minute`; `drained`: an "
+                "administrator drains the service",
+            ),
+        ),
         Scope.SESSION, COSTS_NOTHING, "raise the limit in [limits], if the clients are honest", Outcome.REFUSED,
     ),
     _client("sasl-layer-unsupported", "a SASL security layer began where the gateway must keep inspecting", _WHY,
@@ -420,6 +426,19 @@ _TABLE = (
         cure="let the gateway's user write to the file's directory, or write [report] file = off",
     ),
     Event(
+        "control", Severity.NOTICE,
+        "an administrator asked for a change at the control socket ([control.md](control.md))",
+        (
+            _word("command", "`reload`, `drain`, `undrain` or `kick`"), Field("about", Type.TEXT, "what it is about"),
+            Field("user", Type.TEXT, "whose process asked"),
+        ),
+    ),
+    Event(
+        "control-unavailable", Severity.WARNING,
+        "the control socket cannot be made at its default place; the gateway serves without it",
+        (_WHY,), cure="what to change stands in the line",
+    ),
+    Event(
         "log", Severity.INFO, "a message of Twisted or Python",
         (_word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
     ),
@@ -434,6 +453,8 @@ _TABLE = (
     _reason("idle", "nothing moved for `[timeouts] idle` after the login", Outcome.DONE),
     _reason("shutdown", "the gateway stopped; also where the session was cut off at the end of the drain",
             Outcome.GATEWAY),
+    _reason("drained", "all addresses of the backend are drained (`starttls-gateway drain`)", Outcome.REFUSED),
+    _reason("kicked", "an administrator cut it off (`starttls-gateway kick`)", Outcome.GATEWAY),
     _reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
     _reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
     _reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),

@@ -65,6 +65,10 @@ class Dialer:
         self.permits: Callable[[Address], bool] = lambda address: True
         """Whether an address may be used now."""
 
+    def is_down(self, address: Address) -> bool:
+        """Whether it failed a moment ago, and comes last."""
+        return self.health.is_down(str(address))
+
     def dial(self, done: Done, failed: Failed) -> Attempt:
         """Call `done` with a connected, non-blocking socket, or `failed` with the error; never before this returns.
 

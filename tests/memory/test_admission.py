@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app.ending import CUT
 from gateway.app.service import Gateway
-from gateway.config.values import TLS, Configuration, Timeouts
+from gateway.config.values import TLS, Configuration, Control, Timeouts
 from gateway.config.values import Limits as Values
 from gateway.dialects.base import Policy, Terms
 from gateway.guard.limits import Limits, OwnLedger
@@ -36,7 +36,9 @@ class Door:
         self.sink: Callable[[str], None] = self.lines.append
         self.ends: list[End] = []
         events = Events(lambda line: self.sink(line), FORMATS["json"])
-        configuration = Configuration("gw.example.org", 1.0, "json", TLS(()), (), values, Timeouts())
+        configuration = Configuration(
+            "gw.example.org", 1.0, "json", TLS(()), (), values, Timeouts(), control=Control(None)
+        )
         self.gateway = Gateway(configuration, events, self.reactor)
         self.gateway.startService()
         self.entrance = replace(meeting.entrance, events=self.gateway._summed)

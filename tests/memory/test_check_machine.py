@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import socket
@@ -139,6 +140,18 @@ def test_T22_backends_without_names_ask_nobody(place: Path) -> None:
 def test_T22_a_gateway_that_calls_itself_localhost(place: Path, hostname: str) -> None:
     text = f"[gateway] hostname: the gateway's host name is {hostname}; write the name that clients connect to"
     assert looked(written(place, hostname=hostname)) == [(2, text, False)]
+
+
+def test_a_control_socket_that_cannot_be_made(place: Path) -> None:
+    more = f"control = {place}/none/run/control\ncontrol_group = no-such-group"
+    directory = f"{place}/none is no directory; create it, or write another path"
+    group = "there is no group no-such-group; `getent group` lists those that there are"
+    assert looked(written(place, hostname=f"gw.example.org\n{more}")) == [
+        (3, f"[gateway] control: {place}/none/run/control: {directory}", True),
+        (4, f"[gateway] control_group: {group}", True),
+    ]
+    more = f"control = {place}/run/control\ncontrol_group = {grp.getgrgid(0).gr_name}"
+    assert looked(written(place, hostname=f"gw.example.org\n{more}")) == []
 
 
 def test_T22_a_machine_that_is_called_localhost(place: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from gateway.app.desk import Desk
 from gateway.app.plan import Reload
 from gateway.app.service import Gateway
 from gateway.app.source import Source
+from gateway.config.values import Control
 from gateway.dialects.relay import Verdict
 from gateway.telemetry.events import FORMATS, Events
 from gateway.wire import listener
@@ -44,7 +46,8 @@ class House:
 
     def write(self, services: str, backend: str = "address = 127.0.0.1:1", more: str = "") -> None:
         self.file.write_text(
-            f"[gateway]\nhostname = gw.example.org\nlog = json\n[tls]\ncertificate = {self.certificate}\n"
+            "[gateway]\nhostname = gw.example.org\nlog = json\ncontrol = off\n"
+            f"[tls]\ncertificate = {self.certificate}\n"
             f"[backend:old]\n{backend}\nconnect = lazy\n{more}\n{services}"
         )
 
@@ -298,7 +301,7 @@ def test_another_certificate_in_the_file_is_served(house: House, authority: Auth
     first = handshake(house, port, context)
     house.file.write_text(house.file.read_text().replace("own.pem", "other.pem"))
     assert house.reload().changes == ("[tls] changed",)
-    assert house.gateway.certificate_files == {other}
+    assert house.gateway.renewal.files == {other}
     second = handshake(house, port, context)
     assert first.getpeercert(True) != second.getpeercert(True)
     first.close()
@@ -429,3 +432,16 @@ def test_a_socket_of_systemd_is_given_back_and_taken_again(house: House, monkeyp
         house.write(service("imap", "systemd:imap"))
         house.reload()
         assert house.hear(waiting).startswith(IMAP)
+
+
+# --- the control socket ----------------------------------------------------------------------------
+
+
+def test_without_its_default_control_socket_a_gateway_serves_and_says_so(house: House) -> None:
+    house.write(service("imap"))
+    house.start()
+    desk = Desk(house.gateway._events)
+    desk.open(Control("/nonexistent/directory/control"))
+    desk.close()
+    (told,) = house.events("control-unavailable")
+    assert told["detail"].startswith("/nonexistent/directory/control: No such file or directory; create the directory")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from soak.reloads import reload_often, serving
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
@@ -77,6 +78,15 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(
         assert ended["phase"] == "plaintext"
         client.say(b"n NOOP\r\n")
         assert client.line() == b"n OK NOOP by the backend\r\n"
+
+
+def test_reloads_under_load_refuse_and_lose_nobody() -> None:
+    """`make reloads` is the long form: a hundred of them, and memory."""
+    with directory_for_servers() as directory, serving(directory) as house:
+        report, soak = reload_often(house, rounds=12, at_once=4)
+        assert (report.wrong, report.good, report.refused) == ([], 6, 6)
+        assert not soak.failed
+        assert soak.done
 
 
 @as_root

@@ -252,7 +252,7 @@ BROKEN: Mapping[str, tuple[Callable[[Lineage], None], str]] = {
 def unprivileged(directory: Path, services: list[Service]) -> Iterator[Gateway]:
     """A gateway that gives up root as soon as it can; started by anybody else, it has none."""
     file = directory / "gateway.ini"
-    text = "[gateway]\nhostname = gw.example.test\n[timeouts]\nlinger = 500 ms\n"
+    text = "[gateway]\nhostname = gw.example.test\ncontrol = off\n[timeouts]\nlinger = 500 ms\n"
     file.write_text(text + "\n".join(service.section for service in services) + "\n")
     drop = [f"--uid={NOBODY.pw_uid}", f"--gid={NOBODY.pw_gid}"] if os.geteuid() == 0 else []
     process = subprocess.Popen(

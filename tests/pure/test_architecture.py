@@ -41,6 +41,9 @@ PURE = (
     "gateway.telemetry.admin.page",
     "gateway.sessions.agreed",
     "gateway.app.plan",
+    "gateway.app.control.messages",
+    "gateway.app.control.answers",
+    "gateway.cli.steer.words",
 )
 """What knows no reactor, no TLS and no socket of ours."""
 
@@ -97,6 +100,9 @@ def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours
         "gateway.telemetry",
         "gateway.sessions",
         "gateway.app",
+        "gateway.app.control",
+        "gateway.cli",
+        "gateway.cli.steer",
     }
 
 

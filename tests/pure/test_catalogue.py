@@ -23,7 +23,7 @@ BORNE = "(a name that some other place gives)"
 
 # fmt: off
 GIVEN: dict[tuple[str, str], set[str]] = {
-    ("gateway.dialects.conversation", "self._reason"): {"open-relay", "relay-unknown"},
+    ("gateway.dialects.conversation", "self._reason"): {"open-relay", "relay-unknown", "drained"},
     ("gateway.protocol.driver", "self._foreign.event(self._inboxes[Side.CLIENT].octets, "
         "self._secured[Side.CLIENT] is not None)"): {
         event for dialect in DIALECTS.values() if dialect.foreign for event in dialect.foreign.events.values()

@@ -22,6 +22,7 @@ from gateway.config.grammar import canonical
 from gateway.config.values import (
     TLS,
     Backend,
+    Control,
     Limits,
     Pair,
     Report,
@@ -481,7 +482,8 @@ SLIPS = {
     ),
     "option of a later version": (
         file(gateway="threads = 2"),
-        "[gateway] threads: unknown option; [gateway] takes hostname, drain, log, log_connects or workers",
+        "[gateway] threads: unknown option; "
+        "[gateway] takes hostname, drain, log, log_connects, workers, control, control_group or control_mode",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
@@ -1215,3 +1217,37 @@ def test_it_is_pure() -> None:
 def test_T18_a_backend_is_lazy_where_it_is_said_and_where_PROXY_waits_for_TLS(options: str, lazy: bool) -> None:
     backend = Backend("b", (), **dict([options.split(" = ")] if options else []))  # type: ignore[arg-type]
     assert backend.lazy is lazy
+
+
+# --- the control socket ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "control"), [
+    ("", Control()),
+    ("control = /run/gw", Control("/run/gw", named=True)),
+    ("control = off", Control(None, named=True)),
+    ("control_group = mail", Control(group="mail", mode=0o660)),
+    ("control_mode = 0660", Control(mode=0o660)),
+])  # fmt: skip
+def test_where_a_gateway_is_steered_from(options: str, control: Control, tmp_path: Path) -> None:
+    assert read(file(gateway=options)).control == control
+    # Also where the rest of the file is wrong.
+    broken = tmp_path / "gw.ini"
+    broken.write_text(f"[nonsense\n[gateway]\nhostname = -\n{options}\n")
+    assert config.control_of(broken) == control
+    assert config.control_of(tmp_path / "missing.ini") == Control()
+
+
+@pytest.mark.parametrize(("options", "problem"), [
+    ("control = on", "control: \"on\" is neither off nor an absolute path of at most 107 octets"),
+    (f"control = /{'x' * 107}", "is neither off nor an absolute path of at most 107 octets"),
+    ("control = off\ncontrol_group = mail", "control_group: means nothing with control = off; remove it"),
+    ("control = off\ncontrol_mode = 0600", "control_mode: means nothing with control = off; remove it"),
+    ("control_mode = 0666", "control_mode: \"0666\" is not a valid value; write 0600 or 0660"),
+    ("control_group = mail\ncontrol_mode = 0600", "control_mode: 0600 keeps the group mail out; write 0660, or remove"),
+    ("control_group = two words", "is more than one word; name one group"),
+])  # fmt: skip
+def test_a_control_socket_that_cannot_be(options: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(file(gateway=options))
+    assert problem in str(caught.value)

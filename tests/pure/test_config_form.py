@@ -170,8 +170,8 @@ SLIPS = {
     ),
     "a name with a dot": (
         changed("log = json", "log.format = json"),
-        "gw.ini, line 2: [gateway] log.format: unknown option; [gateway] takes hostname, drain, log, log_connects or "
-        "workers",
+        "gw.ini, line 2: [gateway] log.format: unknown option; "
+        "[gateway] takes hostname, drain, log, log_connects, workers, control, control_group or control_mode",
     ),
 }
 

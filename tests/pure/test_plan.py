@@ -92,6 +92,7 @@ def test_each_service_keeps_its_own_port_of_the_kernels_choice() -> None:
     ("[service:smtp]", "[limits]\nsessions = 3\n[service:smtp]", ("[limits] changed",)),
     ("[service:smtp]", "[timeouts]\nlinger = 1 s\n[service:smtp]", ("[timeouts] changed",)),
     ("[service:smtp]", "[report]\nfile = r.db\n[service:smtp]", ("[report] changed",)),
+    ("[service:smtp]", "[report]\nkeep = 30 d\n[service:smtp]", ("[report] changed",)),
     ("10.0.0.5:143", "10.0.0.6:143", ("[backend:store] changed",)),
     ("127.0.0.1:143", "127.0.0.1:144", ("[service:imap] changed",)),
     ("backend = 10.0.0.5:25", "backend = 10.0.0.6:25",

@@ -29,13 +29,18 @@ from ...telemetry.report.watch import Watch
 from ...telemetry.summary import Summary, SummedEvents
 from ...wire.tls.renewal import Renewal
 from ..assembly import Assembler, Assembly, Reachable
+from ..control.messages import Answer, Request
+from ..control.place import ControlError
 from ..crowd import lowered, raise_descriptor_limit
+from ..desk import Desk, words
 from ..every import Every
-from ..plan import Opening, Reload, changes, openings
+from ..plan import Opening, Reload, changes, named, openings
 from ..ports import Binder, Change, Port
 from ..remembering import Remembering
 from ..service import TICK, tell_listening, tell_reload, tell_unused
 from ..source import Source
+from ..steering import about, outlined
+from .asking import Asking
 from .messages import Message
 from .nursery import Nursery
 from .orders import Orders, described, packed
@@ -67,9 +72,10 @@ class Master(Service):
         runner: Mapping[str, Any],
         log: Callable[[], int | None],
         wanted: Callable[[], None],
+        desk: Desk,
     ) -> None:
         """`runner`: twistd's options.  `log`: the descriptor of the log file, if there is one.  `wanted` raises
-        StartError where the start is not wanted any more."""
+        StartError where the start is not wanted any more.  `desk`: where it is steered from."""
         self._configuration = configuration
         self.workers = configuration.workers
         self._events = events
@@ -77,6 +83,7 @@ class Master(Service):
         self._runner = runner
         self._log = log
         self._wanted = wanted
+        self._desk = desk
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
@@ -119,6 +126,8 @@ class Master(Service):
         try:
             self._ledger = SharedLedger.create(configuration.limits.sessions)
             self._nursery.launch(self._orders, self._wanted)
+            # After the template has begun: it has no part in this socket.
+            self._desk.open(configuration.control)
         except BaseException:
             self._close()
             raise
@@ -149,6 +158,7 @@ class Master(Service):
         super().startService()
         self._nursery.attend(reactor, self._template_lost)
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
+        self._asking = Asking(reactor, self._seats.serving, self._seats.say)
         self._duties = [Every(reactor, TICK, self._summary.tick)]
         self._remembering = Remembering(reactor, self._summary, self._events, Watch())
         self._remembering.use(self._configuration.report)
@@ -159,6 +169,36 @@ class Master(Service):
         for port, opening in self._ports:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)
+        self._desk.serve(reactor, self.ask, self._words)
+
+    def _words(self) -> str:
+        left = max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
+        return words(self.sessions, left, self.last_reload is not None and not self.last_reload.good)
+
+    # --- what is asked -------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Answer | Deferred[Answer]:
+        """What somebody wants to know or to have done."""
+        drained = self._assembler.drained
+        match request.command:
+            case "reload":
+                outcome = self.reload()
+                return Answer(outlined(outcome) or {}, outcome.problems)
+            case "status":
+                return self._asking.ask(request).addCallback(self._whole)
+            case "drain" | "undrain" as command:
+                try:
+                    what, names = named(request.about, self._configuration)
+                except ValueError as wrong:
+                    return Answer({}, (str(wrong),))
+                # Workers to come have to know it, too.
+                drained.mark(what, names, command == "drain")
+        return self._asking.ask(request)
+
+    def _whole(self, answer: Answer) -> Answer:
+        """What no worker knows."""
+        whole = {"gateway": about(self._configuration, self._source.path), "reload": outlined(self.last_reload)}
+        return Answer({**answer.result, **whole} if answer.result else {}, answer.problems)
 
     # --- the template --------------------------------------------------------------------------------
 
@@ -218,6 +258,8 @@ class Master(Service):
         match message:
             case {"event": _}:
                 pass_on(message, self._events, self._summed)
+            case {"answer": _}:
+                self._asking.heard(worker, message)
             case {"dropped": int(count)}:
                 self._events.emit("worker", state="lines-lost", worker=worker, count=count)
             case {"health": str(name), "address": str(address), "record": record}:
@@ -228,7 +270,8 @@ class Master(Service):
 
     def knowledge(self) -> list[Message]:
         """What a new worker has to know before it serves."""
-        known: list[Message] = []
+        drained = self._assembler.drained
+        known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
         for backend in self._reachable():
             name, health = backend.values.name, backend.dialer.health
             known += [{"health": name, "address": key, "record": health.record(key)} for key in health.addresses()]
@@ -253,10 +296,13 @@ class Master(Service):
 
     def reload(self) -> Reload:
         """Read the file again and use it: all of it, or nothing where anything in it cannot be used."""
+        self._desk.reloading()
         self._nursery.ask({"look": True}, ())
         self._seats.say_all({"look": True})
         outcome = self.last_reload = self._reload()
         tell_reload(outcome, self._events)
+        if self.running:
+            self._desk.reloaded()
         return outcome
 
     def _reload(self) -> Reload:
@@ -272,6 +318,12 @@ class Master(Service):
             return Reload(now, file, tuple(wrong.problems))
         except StartError as wrong:
             return Reload(now, file, (f"{file}: {wrong}",))
+        try:
+            self._desk.move(configuration.control)
+        except ControlError as wrong:
+            for port in change.opened.values():
+                port.close()
+            return Reload(now, file, (f"{file}: [gateway] control: {wrong}",))
         message, descriptors = packed(configuration, change)
         try:
             if fault := self._nursery.ask(message, descriptors):
@@ -296,6 +348,7 @@ class Master(Service):
         configuration = assembly.configuration
         wanted = openings(configuration)
         self._assembly, self._configuration = assembly, configuration
+        self._assembler.drained.keep(configuration)
         self._ports = list(zip(change.ports, wanted, strict=True))
         for port in change.closed:
             port.close()
@@ -331,6 +384,7 @@ class Master(Service):
         stopped = self._stopped = Deferred()
         drain = self._configuration.drain
         self._until = self._reactor.seconds() + drain
+        self._desk.stopping()
         if not self.sessions:
             self._tell_stop(None)
         elif not self._hurried:
@@ -389,6 +443,8 @@ class Master(Service):
         self._nursery.end()
         self._summary.flush()
         self._remembering.stop()
+        self._asking.stop()
+        self._desk.close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
 
@@ -400,6 +456,7 @@ class Master(Service):
     def _close(self) -> None:
         """It has not started."""
         self._close_ports()
+        self._desk.close()
         self._nursery.end()
 
 

@@ -102,6 +102,16 @@ class Seats:
     def pids(self) -> list[int]:
         return [seat.pid for seat in self._taken() if seat.pid]
 
+    def serving(self) -> list[int]:
+        """Numbers of the workers that serve."""
+        return [seat.number for seat in self._taken() if seat.serving]
+
+    def say(self, number: int, message: Message) -> None:
+        """To one worker, if it is there."""
+        channel = self._seats[number].channel
+        if channel is not None:
+            channel.say(message)
+
     def say_all(self, message: Message, but: int | None = None) -> None:
         for seat in self._taken():
             if seat.number != but and seat.channel is not None:

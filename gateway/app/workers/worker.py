@@ -21,7 +21,9 @@ from ...telemetry.events import FORMATS, Events
 from ...telemetry.log import Output
 from ...telemetry.summary import Summary, SummedEvents
 from ..assembly import Reachable
+from ..control.messages import Request
 from ..every import Every
+from .asking import parts
 from .channel import Channel
 from .messages import Message
 from .orders import name_process, unpacked
@@ -67,6 +69,13 @@ class Worker:
                 for backend in self._named(name):
                     if backend.watch is not None:
                         backend.watch.learn(verdicts)
+            case {"ask": int(number), "command": str(command), "about": str(about)}:
+                for part in parts(number, self._gateway.ask(Request(command, about))):
+                    self._channel.say(part)
+            case {"drained": list(addresses), "closed": list(services)}:
+                drained = self._gateway.drained
+                drained.mark("service", set(services), drained=True)
+                drained.mark("backend", set(addresses), drained=True)
             case {"look": _}:
                 self._gateway.look_at_certificates()
             case {"use": _}:

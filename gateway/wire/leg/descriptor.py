@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from .ending import Ending, EndState, unacknowledged
 from .interfaces import Reactor
 from .reading import Reading, ReadState
 from .writing import WriteState, Writing
+
+_LAST_DATA_SENT: Final = 44
+_LAST_DATA_RECEIVED: Final = 52
+"""Offsets of tcpi_last_data_sent and tcpi_last_data_recv in struct tcp_info (linux/tcp.h): milliseconds."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER, on, zero seconds: closing the socket sends RST."""
@@ -48,6 +53,18 @@ class Descriptor(ABC):
         """The reactor reads the socket."""
         self._writes = False
         """The reactor tells when the socket can be written."""
+
+    @property
+    def idle(self) -> float | None:
+        """Seconds since the last data in either direction, as the kernel knows; None for a UNIX socket."""
+        try:
+            told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+        except OSError:
+            return None
+        sent, received = (
+            int.from_bytes(told[at : at + 4], sys.byteorder) for at in (_LAST_DATA_SENT, _LAST_DATA_RECEIVED)
+        )
+        return min(sent, received) / 1000
 
     # --- what a leg adds -------------------------------------------------------------------------
 

@@ -1,0 +1,147 @@
+"""Answers of several processes are one answer; and which sessions somebody means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from .messages import Answer, Request, Result
+
+Row = Mapping[str, Any]
+"""A session, as `who` answers it: the fields of `gateway.sessions.state.State`."""
+
+
+# --- which sessions --------------------------------------------------------------------------------
+
+
+def selects(filter_: str) -> Callable[[Row], bool]:
+    """Whether a session is meant.
+
+    Each word must hold: `service=imap`, `phase=relaying`, `backend=10.0.0.5:143`, `client=192.0.2.0/24`, `id=3f2a`.
+    A word without `=` is a session's id or the beginning of one, a client or a network, a service, a phase or a
+    backend.  Raises ValueError for a field that sessions do not have.
+    """
+    words = [_word(word) for word in filter_.split()]
+    return lambda row: all(holds(row) for holds in words)
+
+
+def _word(word: str) -> Callable[[Row], bool]:
+    field, equals, value = word.partition("=")
+    if not equals:
+        return lambda row: any(_holds(row, one, word) for one in _FIELDS)
+    if field not in _FIELDS:
+        raise ValueError(f"{word}: sessions are chosen by {', '.join(_FIELDS)}")
+    return lambda row: _holds(row, field, value)
+
+
+_FIELDS = ("id", "client", "service", "protocol", "phase", "backend", "tls")
+
+
+def _holds(row: Row, field: str, value: str) -> bool:
+    found = row[field]
+    if found is None:
+        return False
+    match field:
+        case "id":
+            return len(value) >= 4 and str(found).startswith(value)
+        case "client":
+            return _is_in(str(found), value)
+    return str(found).lower() == value.lower()
+
+
+def _is_in(client: str, network: str) -> bool:
+    try:
+        address = ip_address(client)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return address in ip_network(network, strict=False)
+    except ValueError:
+        return client == network
+
+
+# --- one answer of many ----------------------------------------------------------------------------
+
+
+def merged(request: Request, answers: Sequence[Answer]) -> Answer:
+    """What the gateway answers, of what each of its processes does; at least one of them has answered.
+
+    A problem that several have is told once.
+    """
+    problems = tuple(dict.fromkeys(problem for answer in answers for problem in answer.problems))
+    results = [answer.result for answer in answers if answer.result]
+    result = _MERGES[request.command](results) if results else {}
+    if request.command == "kick" and not problems and not result["sessions"]:
+        problems = (f"there is no session {request.about}, and none of a client {request.about}",)
+    return Answer(result, problems)
+
+
+def _merged_status(results: Sequence[Result]) -> Result:
+    first = results[0]
+    return {
+        **first,
+        "sessions": _sum(results, "sessions"),
+        "draining": _draining([one["draining"] for one in results if one["draining"] is not None]),
+        "services": _by_name([one["services"] for one in results], "name", _merged_service),
+        "backends": _by_name([one["backends"] for one in results], "name", _merged_backend),
+        "processes": [process for one in results for process in one["processes"]],
+    }
+
+
+def _draining(parts: Sequence[Result]) -> Result | None:
+    if not parts:
+        return None
+    return {"sessions": _sum(parts, "sessions"), "left": max(part["left"] for part in parts)}
+
+
+def _merged_service(parts: Sequence[Row]) -> Row:
+    return {**parts[0], "sessions": _sum(parts, "sessions")}
+
+
+def _merged_backend(parts: Sequence[Row]) -> Row:
+    addresses = _by_name([part["addresses"] for part in parts], "address", _merged_address)
+    return {**parts[0], "addresses": addresses}
+
+
+_WORST = ("down", "relays", "unknown", "drained", "up")
+
+
+def _merged_address(parts: Sequence[Row]) -> Row:
+    state = min((part["state"] for part in parts), key=_WORST.index)
+    return {**parts[0], "sessions": _sum(parts, "sessions"), "state": state}
+
+
+def _first(results: Sequence[Result]) -> Result:
+    """The file is the same for all processes."""
+    return results[0]
+
+
+def _merged_count(results: Sequence[Result]) -> Result:
+    return {**results[0], "sessions": _sum(results, "sessions")}
+
+
+def _merged_who(results: Sequence[Result]) -> Result:
+    rows = [row for one in results for row in one["sessions"]]
+    return {"sessions": sorted(rows, key=lambda row: -row["age"])}
+
+
+_MERGES: Mapping[str, Callable[[Sequence[Result]], Result]] = {
+    "status": _merged_status,
+    "reload": _first,
+    "drain": _merged_count,
+    "undrain": _merged_count,
+    "who": _merged_who,
+    "kick": _merged_count,
+}
+
+
+def _sum(parts: Iterable[Row], field: str) -> int:
+    return sum(part[field] for part in parts)
+
+
+def _by_name(lists: Sequence[Sequence[Row]], name: str, merge: Callable[[Sequence[Row]], Row]) -> list[Row]:
+    """Rows of the same name become one, in the order in which they come first."""
+    groups: dict[str, list[Row]] = {}
+    for rows in lists:
+        for row in rows:
+            groups.setdefault(row[name], []).append(row)
+    return [merge(rows) for rows in groups.values()]

@@ -1,0 +1,103 @@
+"""The control protocol: a request is a line of JSON, and so is its answer (docs/control.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+VERSION: Final = 1
+"""Raised when an old client would misunderstand an answer.  New fields in answers do not raise it."""
+LONGEST: Final = 4096
+"""Octets of a request."""
+
+Result = Mapping[str, Any]
+"""What JSON can hold."""
+
+COMMANDS: Final[Mapping[str, str | None]] = {
+    "status": None,
+    "reload": None,
+    "drain": "name",
+    "undrain": "name",
+    "who": "filter",
+    "kick": "whom",
+}
+"""Each command, and the field of a request that says what it is about."""
+OPTIONAL: Final = frozenset({"filter"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One of COMMANDS."""
+
+    command: str
+    about: str = ""
+    """A service or an address, a filter, or a session or client; empty for none."""
+
+    def line(self) -> bytes:
+        field = COMMANDS[self.command]
+        more = {field: self.about} if field and self.about else {}
+        return _line({"version": VERSION, "command": self.command, **more})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request, from one process or from all."""
+
+    result: Result
+    problems: tuple[str, ...] = ()
+    """Why it was not done, a line each; empty where it was."""
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+    def line(self) -> bytes:
+        return _line({"version": VERSION, "ok": self.good, "problems": list(self.problems), "result": self.result})
+
+
+class Misunderstood(ValueError):
+    """A line that is no request, or no answer; the text says why."""
+
+
+def request_of(line: bytes) -> Request:
+    """Raises Misunderstood."""
+    told = _object(line)
+    if told.get("version") != VERSION:
+        raise Misunderstood(f"version {told.get('version')!r} is not spoken here; this gateway speaks {VERSION}")
+    command = told.get("command")
+    if not isinstance(command, str) or command not in COMMANDS:
+        raise Misunderstood(f"there is no command {command!r}; there are {', '.join(COMMANDS)}")
+    field = COMMANDS[command]
+    about = "" if field is None else told.get(field, "")
+    if not isinstance(about, str):
+        raise Misunderstood(f"{command}: {field} is no text")
+    if field is not None and field not in OPTIONAL and not about:
+        raise Misunderstood(f"{command}: {field} is missing")
+    if unknown := sorted(told.keys() - {"version", "command", field}):
+        raise Misunderstood(f"{command}: takes no {', '.join(unknown)}")
+    return Request(command, about)
+
+
+def answer_of(line: bytes) -> Answer:
+    """Raises Misunderstood."""
+    told = _object(line)
+    result, problems = told.get("result"), told.get("problems")
+    if told.get("version") != VERSION or not isinstance(result, dict) or not isinstance(problems, list):
+        raise Misunderstood("the gateway answers in another version of the control protocol; use its own command")
+    return Answer(result, tuple(map(str, problems)))
+
+
+def _object(line: bytes) -> Mapping[str, Any]:
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Misunderstood("a line that is no JSON") from None
+    if not isinstance(told, dict):
+        raise Misunderstood("a line that is no JSON object")
+    return told
+
+
+def _line(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"

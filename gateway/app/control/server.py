@@ -1,0 +1,147 @@
+"""Answers at the control socket: one line for each line, in the order in which they come."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...sessions.deadline import Deadline
+from ...telemetry.summary import Teller
+from ...wire.listener import Listener
+from ..rights import user_name
+from .messages import LONGEST, Answer, Misunderstood, Request, request_of
+from .place import ControlSocket, credentials
+
+_log = Logger()
+
+MOST = 16
+"""Connections at a time; one more is closed at once."""
+PATIENCE = 60.0
+"""Seconds without a request after which a connection is closed."""
+CHANGING = frozenset({"reload", "drain", "undrain", "kick"})
+"""Commands that are told in the log."""
+
+Ask = Callable[[Request], Any]
+"""The Answer, or a Deferred of it."""
+
+
+class Conversation(Protocol):
+    """One connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._heard = b""
+        self._busy = False
+        self._deadline: Deadline | None = None
+
+    def connectionMade(self) -> None:
+        if not self._server.let_in(self):
+            self.leave()
+            return
+        self._deadline = Deadline(self._server.reactor, self.leave)
+        self._wait()
+
+    def leave(self) -> None:
+        """What was said is sent first."""
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._server.gone(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard += data
+        self._go_on()
+
+    def _wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.set(self._server.reactor.seconds() + PATIENCE)
+
+    def _go_on(self) -> None:
+        while not self._busy and b"\n" in self._heard:
+            line, _, self._heard = self._heard.partition(b"\n")
+            self._busy = True
+            self._wait()
+            self._server.answer(line, self._user()).addBoth(self._answered)
+        if len(self._heard) > LONGEST:
+            self._heard = b""
+            self._say(Answer({}, (f"a line of more than {LONGEST} octets",)))
+            self.leave()
+
+    def _answered(self, answer: Answer | Failure) -> None:
+        if isinstance(answer, Failure):
+            _log.critical("a bug in an answer at the control socket: {kind}", kind=type(answer.value).__name__)
+            answer = Answer({}, ("the gateway failed to answer; its log says why",))
+        self._busy = False
+        self._say(answer)
+        self._go_on()
+
+    def _say(self, answer: Answer) -> None:
+        if self.connected and self.transport is not None:
+            self.transport.write(answer.line())
+
+    def _user(self) -> int:
+        transport: Any = self.transport
+        return credentials(transport.getHandle())[1]
+
+
+class Server(Factory):
+    """What listens at a control socket.  `ask` answers requests."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, control: ControlSocket, ask: Ask, events: Teller) -> None:
+        self.reactor = reactor
+        self._control = control
+        self._ask = ask
+        self._events = events
+        self._inside: set[Conversation] = set()
+        # A port of Twisted's own would let all users in: it sets the file's mode to 0666.
+        self._listener = Listener(reactor, control.socket, self._accept)
+        self._listener.start()
+
+    @property
+    def control(self) -> ControlSocket:
+        return self._control
+
+    def _accept(self, sock: socket.socket, address: object) -> None:
+        with sock:
+            # It makes a copy of the descriptor.
+            self.reactor.adoptStreamConnection(sock.fileno(), socket.AF_UNIX, self)
+
+    def buildProtocol(self, addr: Any) -> Conversation:
+        return Conversation(self)
+
+    def stop(self) -> None:
+        """Nobody is heard any more; what was said is sent."""
+        self._listener.stop()
+        self._control.close()
+        for conversation in list(self._inside):
+            conversation.leave()
+
+    def let_in(self, conversation: Conversation) -> bool:
+        if len(self._inside) >= MOST:
+            return False
+        self._inside.add(conversation)
+        return True
+
+    def gone(self, conversation: Conversation) -> None:
+        self._inside.discard(conversation)
+
+    def answer(self, line: bytes, user: int) -> Deferred[Answer]:
+        try:
+            request = request_of(line)
+        except Misunderstood as wrong:
+            return succeed(Answer({}, (str(wrong),)))
+        if request.command in CHANGING:
+            self._events.emit("control", command=request.command, about=request.about or None, user=user_name(user))
+        return maybeDeferred(self._ask, request)

@@ -1,0 +1,121 @@
+"""Where the gateway is steered from and watched: its control socket, and systemd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..config.errors import StartError
+from ..config.values import Control
+from ..telemetry.summary import Teller
+from .control.place import ControlError, ControlSocket
+from .control.server import Ask, Server
+from .every import Every
+from .notify import Notifier
+
+STATUS = 10.0
+"""Seconds between two looks whether systemd's status text has changed."""
+DRAINING = 1.0
+"""The same while the gateway stops: the text tells how many seconds are left."""
+
+
+class Desk:
+    """Nothing happens before it is opened."""
+
+    def __init__(self, events: Teller, user: int | None = None) -> None:
+        """`user`: whom the process becomes before it serves."""
+        self._events = events
+        self._user = user
+        self._notifier = Notifier()
+        self._control: ControlSocket | None = None
+        self._server: Server | None = None
+        self._duties: list[Every] = []
+        self._reactor: Any = None
+        self._ask: Ask | None = None
+        self._status: Callable[[], str] = str
+
+    def open(self, values: Control) -> None:
+        """With all rights.  Raises StartError."""
+        self._notifier.open()
+        try:
+            self._control = self._opened(values, self._user)
+        except ControlError as wrong:
+            raise StartError(f"[gateway] control: {wrong}") from None
+
+    def _opened(self, values: Control, owner: int | None = None) -> ControlSocket | None:
+        """Raises ControlError if the file names a socket that cannot be had."""
+        if values.path is None:
+            return None
+        try:
+            return ControlSocket(values, owner)
+        except ControlError as wrong:
+            if values.named:
+                raise
+            self._events.emit("control-unavailable", detail=str(wrong))
+            return None
+
+    def serve(self, reactor: Any, ask: Ask, status: Callable[[], str]) -> None:
+        """The gateway serves from the next turn of the reactor on.  `ask` answers requests; `status` is a few words."""
+        self._reactor, self._ask, self._status = reactor, ask, status
+        self._serve()
+        self._duties = [Every(reactor, STATUS, self._tell)]
+        if (seconds := self._notifier.watchdog) is not None:
+            self._duties.append(Every(reactor, seconds, self._notifier.beat))
+        reactor.callLater(0, self.reloaded)
+
+    def _serve(self) -> None:
+        self._server = None
+        if self._control is not None and self._ask is not None:
+            self._server = Server(self._reactor, self._control, self._ask, self._events)
+
+    def _tell(self) -> None:
+        self._notifier.status(self._status())
+
+    # --- reload ------------------------------------------------------------------------------
+
+    def reloading(self) -> None:
+        self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        self._notifier.ready(self._status())
+
+    def move(self, values: Control) -> None:
+        """The control socket goes to where a new file wants it.  Raises ControlError; then it is where it was."""
+        if self._reactor is None:
+            return  # it was never opened
+        control, server = self._control, self._server
+        if control is not None and control.path == values.path:
+            if control.values != values:
+                control.adjust(values)
+            return
+        self._control = self._opened(values)
+        self._serve()
+        if server is not None:
+            # It may be about to answer the request that this is about.
+            self._reactor.callLater(0, server.stop)
+
+    # --- stop --------------------------------------------------------------------------------
+
+    def stopping(self) -> None:
+        """The gateway has begun to stop.  The control socket answers to the end."""
+        self._notifier.stopping(self._status())
+        if self._reactor is not None:
+            self._duties.append(Every(self._reactor, DRAINING, self._tell))
+
+    def close(self) -> None:
+        for duty in self._duties:
+            duty.stop()
+        self._duties.clear()
+        if self._server is not None:
+            self._server.stop()
+        elif self._control is not None:
+            self._control.close()
+        self._server = self._control = None
+        self._notifier.close()
+
+
+def words(sessions: int, left: float | None, refused: bool) -> str:
+    """`left`: seconds until the last sessions are cut off, while the gateway stops.  `refused`: the last reload was."""
+    if left is not None:
+        return f"draining: {sessions} sessions, {left:.0f} s left"
+    return f"serving {sessions} sessions{'; the last reload was refused' if refused else ''}"

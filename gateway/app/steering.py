@@ -1,0 +1,205 @@
+"""What the control socket asks of one process: each command is answered from what runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Set
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..config.values import Configuration
+from ..dialects.relay import Verdict
+from ..sessions.session import Session, state_of
+from .assembly import Reachable
+from .control.answers import selects
+from .control.messages import Answer, Request
+from .plan import Reload, named
+from .rights import user_name
+
+if TYPE_CHECKING:
+    from .service import Gateway
+
+
+class Steering:
+    """`ask` answers a request; it may take as long as a reload does, and no longer."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._began = datetime.now(timezone.utc)
+        self._commands: Mapping[str, Callable[[str], Answer]] = {
+            "status": self._status,
+            "reload": self._reload,
+            "drain": self._drain,
+            "undrain": self._undrain,
+            "who": self._who,
+            "kick": self._kick,
+        }
+
+    def ask(self, request: Request) -> Answer:
+        return self._commands[request.command](request.about)
+
+    # --- status ------------------------------------------------------------------------------
+
+    def _status(self, _: str) -> Answer:
+        gateway = self._gateway
+        now = datetime.now(timezone.utc)
+        left, sessions = gateway.left, len(gateway.crowd.sessions)
+        return Answer({
+            "gateway": about(gateway.assembly.configuration, gateway.file),
+            "processes": [{
+                "pid": os.getpid(), "started": self._began.isoformat(timespec="seconds"),
+                "uptime": round((now - self._began).total_seconds(), 3), "sessions": sessions,
+            }],
+            "sessions": sessions,
+            "limit": gateway.crowd.limits.values.sessions,
+            "draining": None if left is None else {"sessions": sessions, "left": round(left, 3)},
+            "reload": outlined(gateway.last_reload),
+            "services": self._services(),
+            "backends": self._backends(),
+            "certificates": self._certificates(now),
+            "warnings": list(gateway.renewal.refused),
+        })  # fmt: skip
+
+    def _services(self) -> list[dict[str, Any]]:
+        gateway = self._gateway
+        inside = _counted(session.service for session in gateway.crowd.sessions)
+        rows: dict[str, dict[str, Any]] = {}
+        for door, opening, entrance in gateway.assembly.doors:
+            row = rows.setdefault(entrance.service, {
+                "name": entrance.service,
+                "protocol": entrance.dialect.name,
+                "backend": opening.service.backend.name,
+                "sessions": inside.get(entrance.service, 0),
+                "draining": entrance.service in gateway.drained.services,
+                "refusal": entrance.refusal() or None,
+                "listeners": [],
+            })  # fmt: skip
+            mode = "implicit" if opening.implicit else "starttls"
+            row["listeners"] += [{"address": text, "mode": mode, "policy": opening.policy} for text in door.addresses]
+        return list(rows.values())
+
+    def _backends(self) -> list[dict[str, Any]]:
+        inside = _counted(session.backend for session in self._gateway.crowd.sessions)
+        return [
+            {
+                "name": values.name,
+                "tls": values.tls,
+                "addresses": [
+                    {
+                        "address": str(address),
+                        "state": self._state(backend, address),
+                        "sessions": inside.get(str(address), 0),
+                    }
+                    for address in values.addresses
+                ],
+            }
+            for values, backend in self._gateway.assembly.backends.items()
+        ]
+
+    def _state(self, backend: Reachable, address: Any) -> str:
+        if str(address) in self._gateway.drained.addresses:
+            return "drained"
+        if backend.watch is not None:
+            verdict = backend.watch.verdicts[address]
+            if verdict is None or verdict is Verdict.OPEN:
+                return "unknown" if verdict is None else "relays"
+        return "down" if backend.dialer.is_down(address) else "up"
+
+    def _certificates(self, now: datetime) -> list[dict[str, Any]]:
+        return [
+            {
+                "file": str(one.pair.certificate),
+                "names": list(one.names),
+                "key": one.key,
+                "not_after": one.not_after.isoformat(),
+                "days": one.days(now),
+            }
+            for one in self._gateway.renewal.served
+        ]
+
+    # --- reload ------------------------------------------------------------------------------
+
+    def _reload(self, _: str) -> Answer:
+        outcome = self._gateway.reload()
+        return Answer(outlined(outcome) or {}, outcome.problems)
+
+    # --- drain -------------------------------------------------------------------------------
+
+    def _drain(self, name: str) -> Answer:
+        return self._mark(name, drained=True)
+
+    def _undrain(self, name: str) -> Answer:
+        return self._mark(name, drained=False)
+
+    def _mark(self, name: str, drained: bool) -> Answer:
+        try:
+            what, names = named(name, self._gateway.assembly.configuration)
+        except ValueError as wrong:
+            return Answer({}, (str(wrong),))
+        sessions = self._sessions_of(what, names)
+        self._gateway.drained.mark(what, names, drained)
+        if drained:
+            self._gateway.crowd.tell(sessions, Session.stop)
+        return Answer({"what": what, "names": sorted(names), "draining": drained, "sessions": len(sessions)})
+
+    def _sessions_of(self, what: str, names: Set[str]) -> list[Session]:
+        inside = self._gateway.crowd.sessions
+        if what == "service":
+            return [session for session in inside if session.service in names]
+        return [session for session in inside if session.backend in names]
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def _who(self, filter_: str) -> Answer:
+        try:
+            is_meant = selects(filter_)
+        except ValueError as wrong:
+            return Answer({}, (str(wrong),))
+        rows = [asdict(state_of(session)) for session in self._gateway.crowd.sessions]
+        return Answer({"sessions": sorted(filter(is_meant, rows), key=lambda row: -row["age"])})
+
+    def _kick(self, whom: str) -> Answer:
+        is_id, is_client = selects(f"id={whom}"), selects(f"client={whom}")
+        kicked = []
+        for session in list(self._gateway.crowd.sessions):
+            row = asdict(state_of(session))
+            if is_id(row) or is_client(row):
+                kicked.append(session)
+        self._gateway.crowd.tell(kicked, lambda session: session.abort("kicked"))
+        return Answer({"sessions": len(kicked)})
+
+
+def outlined(last: Reload | None) -> dict[str, Any] | None:
+    """A reload as an answer has it."""
+    if last is None:
+        return None
+    return {
+        "time": last.when.isoformat(timespec="seconds"),
+        "file": last.file,
+        "good": last.good,
+        "problems": list(last.problems),
+        "changes": list(last.changes),
+        "opened": list(last.opened),
+        "closed": list(last.closed),
+        "warnings": list(last.warnings),
+    }
+
+
+def about(configuration: Configuration, file: str | None) -> dict[str, Any]:
+    """The gateway as a whole; this is its main process."""
+    return {
+        "version": __version__,
+        "hostname": configuration.hostname,
+        "file": file,
+        "user": user_name(os.geteuid()),
+        "pid": os.getpid(),
+    }
+
+
+def _counted(names: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

@@ -1,0 +1,1 @@
+"""Commands for a gateway that runs: they ask at its control socket, and show what it answers."""

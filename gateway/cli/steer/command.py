@@ -1,0 +1,140 @@
+"""`status`, `reload`, `drain`, `undrain`, `who` and `kick`: one request, one answer, an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...app.control.messages import Answer, Misunderstood, Request, answer_of
+from ...config import DEFAULT_FILE, control_of
+from .words import WORDS
+
+REFUSED = 1
+"""Exit status: the gateway has answered, and did not do it."""
+UNREACHABLE = 3
+"""Exit status: no gateway has answered; the same as for a service that does not run (LSB)."""
+PATIENCE = 60.0
+"""Seconds for an answer."""
+
+Say = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    about: str
+    argument: str = ""
+    explained: str = ""
+    optional: bool = False
+
+
+COMMANDS = (
+    Command("status", "show what a running gateway does: sessions, services, backends, certificates, the last reload"),
+    Command("reload", "let a running gateway read its configuration file again; exit status 1 if it is refused"),
+    Command(
+        "drain",
+        "take no new sessions for a service, or make no new connections to a backend's address; idle sessions end",
+        "NAME",
+        "a service, a backend or an address of a backend; service:NAME or backend:NAME where both have the name",
+    ),
+    Command("undrain", "take sessions again", "NAME", "what was drained"),
+    Command(
+        "who",
+        "list open sessions",
+        "FILTER",
+        "only those for which all words hold, like client=192.0.2.0/24 service=imap phase=relaying; a word alone is an "
+        "id, a client, a network, a service, a protocol, a phase, a backend or a version of TLS",
+        optional=True,
+    ),
+    Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address or a network"),
+)
+
+
+def add(commands: Any) -> None:
+    """To the command line's parser."""
+    for command in COMMANDS:
+        about = f"{command.about[0].upper()}{command.about[1:]}."
+        parser = commands.add_parser(command.name, help=command.about, description=about)
+        if command.argument:
+            several = "*" if command.optional else None
+            parser.add_argument("about", metavar=command.argument, nargs=several, help=command.explained)
+        parser.add_argument(
+            "--config", "-c", metavar="FILE", default=DEFAULT_FILE,
+            help="the gateway's configuration file, which names its control socket (default: %(default)s)",
+        )  # fmt: skip
+        parser.add_argument("--socket", metavar="PATH", help="the control socket itself")
+        parser.add_argument("--json", action="store_true", help="show the answer as JSON (see docs/control.md)")
+        parser.set_defaults(run=run)
+
+
+class Unreachable(Exception):
+    """No gateway answers; the text is one line: why, and the cure."""
+
+
+def run(given: argparse.Namespace, say: Say) -> int:
+    about = getattr(given, "about", "")
+    request = Request(given.command, about if isinstance(about, str) else " ".join(about))
+    try:
+        answer = ask(place(given.config, given.socket), request)
+    except Unreachable as wrong:
+        if given.json:
+            say(json.dumps({"ok": False, "problems": [str(wrong)], "result": {}}, indent=2))
+        print(f"starttls-gateway: {_plain(wrong)}", file=sys.stderr)
+        return UNREACHABLE
+    if given.json:
+        say(json.dumps({"ok": answer.good, "problems": answer.problems, "result": answer.result}, indent=2))
+    else:
+        if answer.result:
+            say(*map(_plain, WORDS[given.command](answer.result)))
+        for problem in answer.problems:
+            print(_plain(problem), file=sys.stderr)
+    return 0 if answer.good else REFUSED
+
+
+def place(config: str, path: str | None) -> str:
+    """Where to ask.  Raises Unreachable where the file says that nobody answers."""
+    if path is not None:
+        return path
+    found = control_of(config).path
+    if found is None:
+        raise Unreachable(f"{config}: [gateway] control is off, so nobody can ask; name a path there, and restart")
+    return found
+
+
+def ask(path: str, request: Request) -> Answer:
+    """Raises Unreachable."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(path)
+            sock.sendall(request.line())
+            with sock.makefile("rb") as stream:
+                line = stream.readline()
+    except OSError as wrong:
+        cure = _CURES.get(wrong.errno or 0, "is this the control socket of a gateway?")
+        raise Unreachable(f"{path}: {wrong.strerror or wrong}; {cure}") from None
+    if not line.endswith(b"\n"):
+        raise Unreachable(f"{path}: the connection was closed without an answer; try again, and see the gateway's log")
+    try:
+        return answer_of(line)
+    except Misunderstood as wrong:
+        raise Unreachable(f"{path}: {wrong}") from None
+
+
+_ELSEWHERE = "is the gateway running? name its file with --config, or its socket with --socket"
+_CURES = {
+    errno.ENOENT: _ELSEWHERE,
+    errno.ECONNREFUSED: f"nobody listens there; {_ELSEWHERE}",
+    errno.EACCES: "only root, the gateway's user and [gateway] control_group may ask",
+}
+
+
+def _plain(what: object) -> str:
+    """Harmless in a terminal, whoever made it up."""
+    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in str(what))

@@ -1,0 +1,154 @@
+"""Answers of a running gateway, in words: one screen for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+Row = Sequence[str]
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def duration(seconds: float) -> str:
+    """`3 d 4 h`, `5 min`, `12 s`: the two largest units that there are."""
+    left = int(seconds)
+    words: list[str] = []
+    for size, unit in _UNITS:
+        if left >= size or words:
+            words.append(f"{left // size} {unit}")
+            left %= size
+        if len(words) == 2:
+            return " ".join(words)
+    return " ".join([*words, f"{left} s"])
+
+
+def octets(number: int) -> str:
+    """`512 B`, `1.5 KiB`, `20 MiB`."""
+    size, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+# --- status ----------------------------------------------------------------------------------------
+
+
+def status(result: Result) -> Iterator[str]:
+    gateway, processes = result["gateway"], result["processes"]
+    pids = ", ".join(f"{one['pid']} (up {duration(one['uptime'])})" for one in processes)
+    alone = [one["pid"] for one in processes] == [gateway["pid"]]
+    main = pids if alone else str(gateway["pid"])
+    yield f"starttls-gateway {gateway['version']}, {gateway['hostname']}: process {main}, as {gateway['user']}"
+    if not alone:
+        yield f"{'workers':<12}{pids}"
+    yield f"{'file':<12}{gateway['file'] or 'none'}"
+    yield f"{'sessions':<12}{result['sessions']} of {result['limit']}"
+    if (draining := result["draining"]) is not None:
+        yield f"{'draining':<12}{draining['sessions']} sessions, {draining['left']:.0f} s left"
+    yield f"{'reload':<12}{_last(result['reload'])}"
+    for problem in (result["reload"] or {}).get("problems", ()):
+        yield f"{'':<12}{problem}"
+    for warning in result["warnings"]:
+        yield f"{'warning':<12}{warning}"
+    yield ""
+    yield from table(
+        [("service", "protocol", "listens on", "TLS", "policy", "sessions", "backend"), *_services(result)]
+    )
+    yield ""
+    yield from table([("backend", "address", "TLS", "state", "sessions"), *_backends(result)])
+    yield ""
+    yield from table([("certificate", "days", "names"), *_certificates(result)])
+
+
+def _last(reload: Result | None) -> str:
+    if reload is None:
+        return "none since the start"
+    return f"{reload['time']} {'ok' if reload['good'] else 'REFUSED; the file before is in use'}"
+
+
+def _services(result: Result) -> Iterator[Row]:
+    for one in result["services"]:
+        remark = "DRAINING " if one["draining"] else f"NOT SERVED ({one['refusal']}) " if one["refusal"] else ""
+        for place in one["listeners"]:
+            mode = "STARTTLS" if place["mode"] == "starttls" else place["mode"]
+            sessions, backend = str(one["sessions"]), f"{remark}{one['backend']}"
+            yield one["name"], one["protocol"], place["address"], mode, place["policy"] or "-", sessions, backend
+
+
+def _backends(result: Result) -> Iterator[Row]:
+    for one in result["backends"]:
+        for place in one["addresses"]:
+            state = place["state"] if place["state"] == "up" else place["state"].upper()
+            yield one["name"], place["address"], one["tls"], state, str(place["sessions"])
+
+
+def _certificates(result: Result) -> Iterator[Row]:
+    for one in result["certificates"]:
+        yield one["file"], str(one["days"]), " ".join(one["names"])
+
+
+# --- the others ------------------------------------------------------------------------------------
+
+
+def reload(result: Result) -> Iterator[str]:
+    file = result["file"]
+    if result["good"]:
+        yield f"{file}: in use now" if result["changes"] else f"{file}: in use; nothing in it has changed"
+        yield from (f"  {change}" for change in result["changes"])
+        for word in ("opened", "closed"):
+            if result[word]:
+                yield f"  {word} {' '.join(result[word])}"
+        yield from (f"  warning: {warning}" for warning in result["warnings"])
+    else:
+        yield f"{file}: refused; the file before stays in use" if file else "refused"
+
+
+def drain(result: Result) -> Iterator[str]:
+    what = "service" if result["what"] == "service" else "backend address"
+    names = f"{what} {', '.join(result['names'])}"
+    if result["draining"]:
+        yield f"{names}: takes nobody new; {result['sessions']} sessions were there, and idle ones are ended"
+    else:
+        yield f"{names}: takes sessions again"
+
+
+def who(result: Result) -> Iterator[str]:
+    rows: list[Row] = [
+        ("id", "service", "client", "TLS", "phase", "backend", "age", "idle", "received", "sent", "counted"),
+        *map(_session, result["sessions"]),
+    ]
+    yield from table(rows)
+
+
+def _session(row: Result) -> Row:
+    return (
+        row["id"], row["service"], row["client"] or "-", row["tls"] or "-", row["phase"], row["backend"] or "-",
+        duration(row["age"]), "-" if row["idle"] is None else duration(row["idle"]),
+        octets(row["received"]), octets(row["sent"]),
+        " ".join(f"{number} {name}" for name, number in row["counts"].items()),
+    )  # fmt: skip
+
+
+def kick(result: Result) -> Iterator[str]:
+    yield f"{result['sessions']} sessions cut off"
+
+
+WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
+    "status": status,
+    "reload": reload,
+    "drain": drain,
+    "undrain": drain,
+    "who": who,
+    "kick": kick,
+}
+"""By command."""
