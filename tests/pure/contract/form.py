@@ -60,6 +60,8 @@ class Answers:
 
     greeting: bytes
     """A backend's greeting that the client gets as it is."""
+    greeting_inside: bytes | None = None
+    """What a client inside TLS gets of it; None for all of it as it is."""
     refusal: bytes
     """A backend's greeting that turns the client away.  The client gets it, and the session ends."""
     no_greetings: tuple[bytes, ...]
@@ -90,12 +92,16 @@ class Answers:
     starttls_again: bytes
     """The gateway's answer to the same inside TLS."""
     closed: Exchange
-    """A command other than a login which the gateway refuses before TLS under `required`, and its refusal."""
+    """A command other than a login which the gateway answers by itself before TLS under `required`, and its answer:
+    a refusal, if the protocol allows one."""
     closed_login: bytes
     """The gateway's answer to `login` before TLS, under `required` and `auth-only`."""
 
     # --- inside TLS ---
 
+    reissue: Exchange | None = None
+    """Where the server speaks first again inside TLS: what the gateway asks the backend when the client's handshake
+    is over, and the answer, which the client gets as it is."""
     introduction: tuple[Exchange, ...] = ()
     """What a client has to say there before it can log in.  All of it passes as it is."""
     command: Exchange
@@ -196,7 +202,7 @@ class Answers:
     backend_starttls: Exchange
     """The gateway's STARTTLS, and the answer that means yes."""
     again: tuple[Exchange, ...] = ()
-    """What the gateway says first inside TLS."""
+    """What the gateway says first inside TLS.  Nothing is said where the backend speaks first there."""
     welcome: bytes
     """The greeting that the client gets then before TLS with it (`required`), ..."""
     welcome_inside: bytes

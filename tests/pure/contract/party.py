@@ -62,12 +62,26 @@ class Party:
 
     def greeted(self, **changes: Any) -> Playbook:
         """... that has greeted: on a plaintext port unless told otherwise."""
-        return self.dialled(**changes).backend(self.answers.greeting, to_client(self.answers.greeting))
+        told = self.greeting_inside if changes.get("implicit") else self.answers.greeting
+        return self.dialled(**changes).backend(self.answers.greeting, to_client(told))
 
     def inside(self, **changes: Any) -> Playbook:
         """Inside TLS after STARTTLS."""
         said, told = self.answers.starttls
-        return self.greeted(**changes).client(said, tls(told)).secured()
+        return self.entered(self.greeted(**changes).client(said, tls(told)))
+
+    def entered(self, play: Playbook) -> Playbook:
+        """The client's handshake succeeds, and the client hears what the server says first inside TLS."""
+        if self.answers.reissue is None:
+            return play.secured()
+        said, answered = self.answers.reissue
+        return play.secured(to_backend(said)).backend(answered, to_client(answered))
+
+    def enter(self, stage: Stage) -> None:
+        """The same on a stage."""
+        stage.secured(TLS13)
+        if self.answers.reissue is not None:
+            stage.receive(BACKEND, self.answers.reissue.answered)
 
     def ready(self, **changes: Any) -> Playbook:
         """Inside TLS, and as far as a client must be to log in."""
@@ -77,11 +91,40 @@ class Party:
         return play
 
     def lazy(self, **changes: Any) -> Playbook:
-        """Inside TLS; the backend is not dialled yet."""
+        """Inside TLS; the backend is dialled only where the server speaks first again."""
+        if self.answers.reissue is None:
+            return self._lazy(**changes).secured()
+        play = self.lazy_dials(**changes).dialled()
+        return play.backend(self.answers.greeting, to_client(self.greeting_inside))
+
+    def lazy_dials(self, *then: Expected, **changes: Any) -> Playbook:
+        """Inside TLS; the backend is needed now, since it is asked, or since the server speaks first again.
+
+        `then` is what follows where it is not dialled.
+        """
+        expected = then or (DIAL,)
+        if self.answers.reissue is None:
+            return self._lazy(**changes).secured().client(self.answers.listing.said, *expected)
+        return self._lazy(**changes).secured(*expected)
+
+    def lazy_goes_on(self, greeting: bytes | None = None) -> Expected:
+        """... and what follows the backend's greeting then; `greeting` is what a client inside TLS gets of it."""
+        if self.answers.reissue is None:
+            return to_backend(self.answers.listing.said)
+        return to_client(self.greeting_inside if greeting is None else greeting)
+
+    def _lazy(self, **changes: Any) -> Playbook:
+        """Up to the client's handshake."""
         said, told = self.answers.starttls
         agreed = terms(**{"received": False, "lazy": True, **changes})
         play = Playbook(self.dialect, agreed, others=True).start(to_client(self.answers.lazy_greeting))
-        return play.client(said, tls(told)).secured()
+        return play.client(said, tls(told))
+
+    @property
+    def greeting_inside(self) -> bytes:
+        """What a client inside TLS gets of the backend's greeting."""
+        inside = self.answers.greeting_inside
+        return self.answers.greeting if inside is None else inside
 
     def stage(self, cut: int = 0, others: bool = False, **changes: Any) -> Stage:
         """Dialled, for tests that look at every deed themselves."""
@@ -145,7 +188,7 @@ class Party:
 
     def answered(self, play: Playbook, *then: Expected) -> Playbook:
         """From the handshake's success to the last answer that we wait for."""
-        said = [(to_backend(question),) for question, _ in self.answers.again]
+        said = [(to_backend(question),) if question else () for question, _ in self.answers.again]
         first, *others = [*said, then]
         play.secured(*first)
         for (_, answer), step in zip(self.answers.again, others, strict=True):

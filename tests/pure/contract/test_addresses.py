@@ -22,7 +22,6 @@ from tests.pure.playbook import (
     close,
     note,
     terms,
-    to_backend,
     to_client,
 )
 
@@ -214,22 +213,20 @@ def test_a_client_that_speaks_tls_while_addresses_are_tried(party: Party) -> Non
 @every_failure
 def test_a_lazy_session_goes_the_same_way(party: Party, failure: str) -> None:
     key, fail = FAILURES[failure]
-    asks = party.answers.listing.said
-    play = fail(party.lazy().client(asks, DIAL).dialled(), Dial(key)).dialled()
-    play.backend(party.answers.greeting, GREETED, to_backend(asks)).run()
+    play = fail(party.lazy_dials().dialled(), Dial(key)).dialled()
+    play.backend(party.answers.greeting, GREETED, party.lazy_goes_on()).run()
     ending = (note(key), to_client(party.answers.down_words), ABORT_BACKEND, close(key))
-    fail(party.lazy().client(asks, DIAL).dialled(), Dial(key)).undialled(*ending).run()
+    fail(party.lazy_dials().dialled(), Dial(key)).undialled(*ending).run()
 
 
 @every_party
 def test_a_lazy_session_hears_no_detail_of_tls_or_identity(party: Party) -> None:
-    asks = party.answers.listing.said
     ending: tuple[Expected, ...] = (to_client(party.answers.down_words), ABORT_BACKEND)
-    play = party.lazy(backend_tls=BackendTLS.IMPLICIT).client(asks, DIAL).dialled(SWITCH)
+    play = party.lazy_dials(backend_tls=BackendTLS.IMPLICIT).dialled(SWITCH)
     play.unsecured(Dial("backend-tls-failed"), detail="expired")
     play.undialled(note("backend-tls-failed", detail="expired"), *ending, close("backend-tls-failed")).run()
     refused = "backend-identity-refused"
-    party.lazy(identity=Identity.PROXY_V1).client(asks, note(refused), *ending, close(refused)).run()
+    party.lazy_dials(note(refused), *ending, close(refused), identity=Identity.PROXY_V1).run()
 
 
 @every_party

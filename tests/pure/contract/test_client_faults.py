@@ -85,7 +85,8 @@ def test_what_a_client_says_too_early_waits_and_is_bounded(party: Party) -> None
     command, answer = party.answers.command
     greeting = party.answers.greeting
     play = party.dialled(implicit=True).client(command)
-    play.backend(greeting, to_client(greeting), to_backend(command)).backend(answer, to_client(answer)).run()
+    play.backend(greeting, to_client(party.greeting_inside), to_backend(command))
+    play.backend(answer, to_client(answer)).run()
     play = party.dialled().client(b"x" * 100).wants(CLIENT).client(b"x" * 9000).wants(CLIENT, False)
     play.backend(greeting, to_client(greeting)).run(LONG)
 

@@ -55,7 +55,7 @@ def test_G17_a_cut_answer_stays_cut(party: Party, orderly: bool) -> None:
         stage.receive(BACKEND, part[:size])
         stage.take(stage.negotiation.ended(BACKEND, orderly))
         assert stage.negotiation.over
-        words = stage.heard_by(CLIENT).removeprefix(party.answers.greeting)
+        words = stage.heard_by(CLIENT).removeprefix(party.greeting_inside)
         assert words == (party.answers.part_told if size == len(part) else words)
         assert b"\r\n" not in part[:size] or words.startswith(part[: part[:size].rindex(b"\r\n") + 2])
     play = asked(party).backend(part)
@@ -171,7 +171,7 @@ def test_B18_each_step_to_the_backend_has_its_deadline(party: Party) -> None:
     party.switched().expire(late, *party.sorry("backend-tls-failed")).run()
     inside = party.answers.again
     for reached in range(len(inside)):
-        play = party.switched().secured(to_backend(inside[0].said))
+        play = party.switched().secured(*[to_backend(inside[0].said)] * bool(inside[0].said))
         for (_, answer), (question, _) in pairwise(inside[: reached + 1]):
             play.backend(answer, to_backend(question))
         play.waits(Patience.REPLY).expire(Expired(BACKEND, Patience.REPLY), *party.sorry("backend-timeout")).run()

@@ -70,17 +70,17 @@ def test_G22_H7_the_header_is_the_first_on_the_connection(party: Party, mode: Ba
 @every_party
 @every_mode
 def test_G23_lazy_tells_the_clients_tls(party: Party, mode: BackendTLS) -> None:
-    asks = party.answers.listing.said
-    play = party.lazy(identity=Identity.PROXY_V2, origin=HERE, backend_tls=mode)
-    play.client(asks, DIAL).dialled(to_backend(SAMPLE), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
+    play = party.lazy_dials(identity=Identity.PROXY_V2, origin=HERE, backend_tls=mode)
+    play.dialled(to_backend(SAMPLE), *[SWITCH] * (mode is BackendTLS.IMPLICIT))
     match mode:
         case BackendTLS.STARTTLS:
             party.begun(play).backend(party.go, SWITCH)
-            party.answered(play, to_backend(asks), GREETED)
+            party.answered(play, party.lazy_goes_on(party.answers.welcome_inside), GREETED)
         case BackendTLS.IMPLICIT:
-            play.secured().backend(party.answers.offer_inside, to_backend(asks), GREETED)
+            greeting = party.lazy_goes_on(party.answers.welcome_inside)
+            play.secured().backend(party.answers.offer_inside, greeting, GREETED)
         case BackendTLS.NONE:
-            play.backend(party.answers.greeting, to_backend(asks), GREETED)
+            play.backend(party.answers.greeting, party.lazy_goes_on(), GREETED)
     play.run()
 
 

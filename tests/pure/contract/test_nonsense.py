@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.dialects.base import Policy
 from gateway.protocol.vocabulary import Side
 from tests.pure.contract.party import Party, every_party
-from tests.pure.playbook import SINGLE, TLS13, WHOLE, Stage
+from tests.pure.playbook import SINGLE, WHOLE, Stage
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
@@ -37,7 +37,7 @@ def played(party: Party, said: list[tuple[Side, bytes]], cut: int, policy: Polic
     stage.receive(BACKEND, party.answers.greeting)
     if inside:
         stage.receive(CLIENT, party.answers.starttls.said)
-        stage.secured(TLS13)
+        party.enter(stage)
     for side, octets in said:
         if stage.negotiation.over or stage.switching:
             break

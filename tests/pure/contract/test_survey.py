@@ -50,7 +50,8 @@ def test_a_backend_is_asked_and_left(party: Party) -> None:
 
     survey = look(party, whole)
     assert survey.greeted
-    assert survey.greeting == survey.welcome == party.answers.greeting
+    assert survey.greeting == party.answers.greeting
+    assert survey.welcome == party.greeting_inside
     assert survey.offered == seen.offered
     assert survey.shown == seen.shown
     assert survey.access.logins == seen.logins
