@@ -14,7 +14,7 @@ from ..config.errors import StartError
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
-from ..sessions.session import Entrance
+from ..sessions.entrance import Entrance
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer

@@ -16,7 +16,8 @@ from ..config.values import Limits as Values
 from ..dialects.conversation import REFUSED
 from ..guard.limits import Admission, Ledger, Limits, Refusal, affordable, client_key, matters
 from ..protocol.proxyprotocol import canonical
-from ..sessions.session import Entrance, Session
+from ..sessions.entrance import Entrance
+from ..sessions.session import Session
 from ..telemetry.summary import Teller
 
 _log = Logger()

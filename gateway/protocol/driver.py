@@ -85,18 +85,93 @@ class Foreign:
 _PENDING: Final = object()
 
 
-class Negotiation:
+class _Sides:
+    """What both sides have said and nobody has acted on, and the rules on what they may be told."""
+
+    __slots__ = ("_actions", "_ends", "_foreign", "_inboxes", "_mute", "_passing", "_secured")
+
+    def __init__(self, foreign: Foreign | None) -> None:
+        self._foreign = foreign
+        self._inboxes = {side: Inbox(side) for side in Side}
+        self._secured: dict[Side, Secured | None] = dict.fromkeys(Side)
+        self._ends: dict[Side, bool] = {}  # sides that are gone, and whether in order
+        self._mute: set[Side] = set()
+        self._passing = dict.fromkeys(Side, 0)  # octets still to come of a unit that goes through
+        self._actions: list[Action] = []
+
+    def early(self, side: Side) -> bytes:
+        """The ciphertext that was read together with the last plaintext; belongs to the TLS half."""
+        return self._inboxes[side].drain()
+
+    def crowded(self) -> bool:
+        """Whether there is a side that is perhaps not wanted."""
+        client, backend = self._inboxes.values()
+        return len(client.octets) >= CROWDED or len(backend.octets) >= CROWDED
+
+    def _say(self, side: Side, octets: bytes) -> None:
+        """The only way out: what is said together becomes one write, and a muted side hears nothing."""
+        if side in self._mute or not octets:
+            return
+        last = self._actions[-1] if self._actions else None
+        if isinstance(last, Send) and last.side is side:
+            self._actions[-1] = Send(side, last.data + octets)
+        else:
+            self._actions.append(Send(side, octets))
+
+    def _forget(self, side: Side) -> None:
+        """Whoever was there is gone, and what it said is not the next one's."""
+        self._inboxes[side] = Inbox(side)
+        self._passing[side] = 0
+        self._secured[side] = None
+        self._ends.pop(side, None)
+        self._mute.discard(side)
+
+    def _switch(self, wait: StartTLS) -> None:
+        """The one place where plaintext could cross into TLS, and does not."""
+        inbox = self._inboxes[wait.side]
+        early = inbox.peek()
+        if early and (wait.side is Side.BACKEND or not early.startswith(TLS_HANDSHAKE)):
+            # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.
+            key = "starttls-injection" if wait.side is Side.CLIENT else "backend-starttls-injection"
+            if wait.side is Side.CLIENT:
+                self._say(wait.side, wait.last_words)
+            self._mute.add(wait.side)
+            raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {early[:32]!r}")
+        self._mute.add(wait.side)
+        self._actions.append(wait)
+
+    def _foreign_event(self) -> str | None:
+        if self._foreign is None:
+            return None
+        return self._foreign.event(self._inboxes[Side.CLIENT].octets, self._secured[Side.CLIENT] is not None)
+
+    def _pending(self, side: Side) -> object:
+        if side in self._ends:
+            raise Lost(side, self._ends[side])
+        return _PENDING
+
+    def _forward_from(self, side: Side, wait: Forward) -> Any:
+        """Pass on what this side has said.  Returns the unit that is wanted, if it is there."""
+        inbox = self._inboxes[side]
+        while inbox.octets:
+            if not self._passing[side]:
+                length = wait.units.length(inbox)
+                wanted = None if length is None else wait.wanted(side, inbox.peek())
+                if wanted is not False:
+                    return wait.units.unit(inbox) if wanted else None
+                assert length is not None
+                self._passing[side] = length
+            octets = inbox.take(min(self._passing[side], len(inbox.octets))) or b""
+            self._passing[side] -= len(octets)
+            self._say(side.other, octets)
+        return None
+
+
+class Negotiation(_Sides):
     """One script under way.  Every method returns the actions that follow, in order."""
 
     __slots__ = (
-        "_actions",
-        "_ends",
-        "_foreign",
-        "_inboxes",
-        "_mute",
-        "_passing",
         "_script",
-        "_secured",
         "_stopping",
         "_swallowed",
         "over",
@@ -104,16 +179,10 @@ class Negotiation:
     )
 
     def __init__(self, script: Script, foreign: Foreign | None = None) -> None:
+        super().__init__(foreign)
         self._script = script
-        self._foreign = foreign
-        self._inboxes = {side: Inbox(side) for side in Side}
-        self._secured: dict[Side, Secured | None] = dict.fromkeys(Side)
-        self._ends: dict[Side, bool] = {}  # sides that are gone, and whether in order
-        self._mute: set[Side] = set()
         self._swallowed = 0
-        self._passing = dict.fromkeys(Side, 0)  # octets still to come of a unit that goes through
         self._stopping = False
-        self._actions: list[Action] = []
         self.waiting: Wait | None = None
         self.over = False
         """The last action was Close or Splice; nothing may be reported any more."""
@@ -187,11 +256,6 @@ class Negotiation:
                 return True
         return unread < (SECURE_INBOX if self._secured[side] else PLAINTEXT_INBOX) // 2
 
-    def crowded(self) -> bool:
-        """Whether there is a side that is perhaps not wanted."""
-        client, backend = self._inboxes.values()
-        return len(client.octets) >= CROWDED or len(backend.octets) >= CROWDED
-
     # --- the script --------------------------------------------------------------------------
 
     def _proceed(self) -> list[Action]:
@@ -263,16 +327,6 @@ class Negotiation:
         self._actions.append(Splice())
         self._finish()
 
-    def _say(self, side: Side, octets: bytes) -> None:
-        """The only way out: what is said together becomes one write, and a muted side hears nothing."""
-        if side in self._mute or not octets:
-            return
-        last = self._actions[-1] if self._actions else None
-        if isinstance(last, Send) and last.side is side:
-            self._actions[-1] = Send(side, last.data + octets)
-        else:
-            self._actions.append(Send(side, octets))
-
     def _begin(self, wait: Wait) -> None:
         match wait:
             case Dial():
@@ -282,32 +336,6 @@ class Negotiation:
                 self._actions.append(wait)
             case StartTLS():
                 self._switch(wait)
-
-    def _forget(self, side: Side) -> None:
-        """Whoever was there is gone, and what it said is not the next one's."""
-        self._inboxes[side] = Inbox(side)
-        self._passing[side] = 0
-        self._secured[side] = None
-        self._ends.pop(side, None)
-        self._mute.discard(side)
-
-    def _switch(self, wait: StartTLS) -> None:
-        """The one place where plaintext could cross into TLS, and does not."""
-        inbox = self._inboxes[wait.side]
-        early = inbox.peek()
-        if early and (wait.side is Side.BACKEND or not early.startswith(TLS_HANDSHAKE)):
-            # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.
-            key = "starttls-injection" if wait.side is Side.CLIENT else "backend-starttls-injection"
-            if wait.side is Side.CLIENT:
-                self._say(wait.side, wait.last_words)
-            self._mute.add(wait.side)
-            raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {early[:32]!r}")
-        self._mute.add(wait.side)
-        self._actions.append(wait)
-
-    def early(self, side: Side) -> bytes:
-        """The ciphertext that was read together with the last plaintext; belongs to the TLS half."""
-        return self._inboxes[side].drain()
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -371,27 +399,6 @@ class Negotiation:
             raise Stopped
         return _PENDING
 
-    def _forward_from(self, side: Side, wait: Forward) -> Any:
-        """Pass on what this side has said.  Returns the unit that is wanted, if it is there."""
-        inbox = self._inboxes[side]
-        while inbox.octets:
-            if not self._passing[side]:
-                length = wait.units.length(inbox)
-                wanted = None if length is None else wait.wanted(side, inbox.peek())
-                if wanted is not False:
-                    return wait.units.unit(inbox) if wanted else None
-                assert length is not None
-                self._passing[side] = length
-            octets = inbox.take(min(self._passing[side], len(inbox.octets))) or b""
-            self._passing[side] -= len(octets)
-            self._say(side.other, octets)
-        return None
-
-    def _pending(self, side: Side) -> object:
-        if side in self._ends:
-            raise Lost(side, self._ends[side])
-        return _PENDING
-
     def _at_boundary(self) -> bool:
         if isinstance(self.waiting, Forward) and any(self._passing.values()):
             return False
@@ -401,8 +408,3 @@ class Negotiation:
         return isinstance(self.waiting, Dial) or (
             isinstance(self.waiting, Await) and self.waiting.patience is Patience.GREETING
         )
-
-    def _foreign_event(self) -> str | None:
-        if self._foreign is None:
-            return None
-        return self._foreign.event(self._inboxes[Side.CLIENT].octets, self._secured[Side.CLIENT] is not None)

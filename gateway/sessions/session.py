@@ -7,13 +7,11 @@ negotiation is over the legs write to each other, and the session only watches t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from ..config.values import Network, Timeouts
-from ..dialects.base import Dialect, Identity, Policy, Terms
+from ..dialects.base import Identity, Policy, Terms
 from ..dialects.conversation import turned_away
 from ..guard.limits import Admission
 from ..protocol.driver import Negotiation
@@ -36,58 +34,12 @@ from ..protocol.waiting import lateness, phase_of
 from ..telemetry.catalogue import blame
 from ..telemetry.kinds import Blame
 from ..telemetry.observation import SessionView
-from ..telemetry.report.watch import Watch
-from ..telemetry.summary import Teller
-from ..wire.dialer import Dialer
-from ..wire.leg import End, Leg
+from ..wire.leg import Leg
 from ..wire.tls.half import TLSHalf
-from .deadline import allowances
-from .performer import SPENT, ConnectTLS, Performer, ends
+from .entrance import Entrance
+from .performer import ends
+from .splicing import BULK, NEGOTIATING, Splicing
 from .state import State
-
-BULK = 64 * 1024
-"""Octets per read once the legs are spliced, and of a message: fewer would cost a system call each, more would stay
-allocated with every idle session that was busy once."""
-NEGOTIATING = 16 * 1024
-"""Octets per read before that; no inbox grows by more at a time."""
-HALF_CLOSED = 60.0
-"""Seconds without an octet after which a splice with one end gone is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entrance:
-    """What all sessions that come in at one listening address have in common."""
-
-    service: str
-    dialect: Dialect
-    terms: Terms
-    """What is agreed on before anybody has come in."""
-    accept_proxy: tuple[Network, ...]
-    timeouts: Timeouts
-    dialer: Dialer
-    accept_tls: Callable[[str], TLSHalf]
-    """TLS with the client of this address."""
-    events: Teller
-    connect_tls: ConnectTLS | None = None
-    """TLS towards the backend's host of this name."""
-    said: set[str] = field(default_factory=set)
-    """Notes that are made once per backend and have been made."""
-    watch: Watch | None = None
-    """Knows which clients always used TLS; None where nobody wants to know."""
-    refusal: Callable[[], str] = lambda: ""
-    """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
-    allowances: Mapping[Patience, float] = field(init=False)
-    """Seconds for each kind of wait."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
-
-    def expects_header(self, client: str) -> bool:
-        """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""
-        if not client or not self.accept_proxy:
-            return False
-        address = ip_address(client)
-        return any(address in network for network in self.accept_proxy)
 
 
 def _identity() -> str:
@@ -108,7 +60,7 @@ def _script(entrance: Entrance, terms: Terms) -> Script:
     return entrance.dialect.script(terms)
 
 
-class Session(Performer):
+class Session(Splicing):
     """`closed` is called once, when both legs are gone."""
 
     __slots__ = (
@@ -125,13 +77,10 @@ class Session(Performer):
         "_entrance",
         "_events",
         "_limit",
-        "_moved",
         "_patience",
         "_proven",
         "_reason",
-        "_spliced",
         "_stay",
-        "_stopped",
         "_tallies",
         "identity",
     )
@@ -161,10 +110,10 @@ class Session(Performer):
             known=frozenset(entrance.said),
         )
         negotiation = Negotiation(_script(entrance, terms), entrance.dialect.foreign)
-        super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger)
+        idle = entrance.allowances[Patience.SPLICE]
+        super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger, idle)
         self._client = self._leg(Side.CLIENT, sock)
         self._stay = stay
-        self._spliced = False
         self._reason = ""
         self._detail = ""
         self._proven = False
@@ -180,14 +129,6 @@ class Session(Performer):
         self._patience = Patience.CONNECT
         self._arrived = 0
         """Octets of a message since then."""
-        self._moved = 0
-        self._stopped = False
-        """Not every leg is read."""
-
-    def _leg(self, side: Side, sock: Any) -> Leg:
-        leg = super()._leg(side, sock)
-        leg.read_size = NEGOTIATING
-        return leg
 
     def start(self) -> None:
         self._events.emit("connected")
@@ -271,31 +212,7 @@ class Session(Performer):
             )
         super().leg_secured(leg, facts)
 
-    def leg_ended(self, leg: Leg, end: End) -> None:
-        super().leg_ended(leg, end)
-        if self._spliced and not self._over:
-            side = self._side(leg)
-            assert side is not None, "a splice leaves no leg behind"
-            self._half_ended(side)
-
-    def leg_pressed(self, leg: Leg, full: bool) -> None:
-        self._flow()
-
-    def _gone(self, side: Side) -> None:
-        if not self._over and (self._spliced or side is Side.CLIENT):
-            # It broke while it was only written to, or by a bug of ours: there is nobody left to serve.
-            self._finish(f"{side.value}-lost")
-            self._end_legs(reset=True)
-        if not self._negotiation.over:
-            self._flow()  # a leg that is gone stops nobody
-        if not self._legs and not self._dialling:
-            self._account()
-
     # --- what is done ------------------------------------------------------------------------
-
-    def _performed(self) -> None:
-        if self._stopped or self._negotiation.crowded():
-            self._flow()
 
     def _accept(self) -> TLSHalf:
         return self._entrance.accept_tls(self._address)
@@ -348,49 +265,6 @@ class Session(Performer):
         """Where it is, in one of the words of docs/events.md."""
         return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
 
-    def _splice(self) -> None:
-        self._spliced = True
-        # Ten thousand idle sessions need neither.
-        self._negotiation = SPENT
-        self._attempt = self._awaited = None
-        client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
-        client.deliver, backend.deliver = backend.write, client.write
-        client.read_size = backend.read_size = BULK
-        self._moved = -1
-        self._extend(self._entrance.allowances[Patience.SPLICE])
-        for side in tuple(self._ends):
-            self._half_ended(side)
-        self._flow()
-
-    def _half_ended(self, side: Side) -> None:
-        """One side of a splice says no more: the other gets what is queued, and then its end.  After a
-        reset nothing may look complete, so the other side is reset too."""
-        reset = self._ends[side] is End.RESET
-        if reset or side.other in self._ends:
-            self._finish(f"{side.value}-lost" if reset else f"{next(iter(self._ends)).value}-closed")
-            self._end_legs(reset)
-        else:
-            self._legs[side.other].half_close()
-            self._moved = -1
-            self._extend(HALF_CLOSED)
-
-    def _flow(self) -> None:
-        """Read only what there is room for: a leg that cannot get rid of its octets stops whoever feeds it."""
-        if self._over:
-            return
-        client, backend = self._legs.get(Side.CLIENT), self._legs.get(Side.BACKEND)
-        reads_client = backend is None or not backend.full
-        reads_backend = client is None or not client.full
-        if not self._spliced:
-            # Before the splice the client also feeds itself, with the replies to its own commands.
-            reads_client = reads_client and reads_backend and self._negotiation.wants(Side.CLIENT)
-            reads_backend = reads_backend and self._negotiation.wants(Side.BACKEND)
-        self._stopped = not (reads_client and reads_backend)
-        if client is not None:
-            (client.resume if reads_client else client.pause)()
-        if backend is not None:
-            (backend.resume if reads_backend else backend.pause)()
-
     # --- deadlines ---------------------------------------------------------------------------
 
     def _wait(self) -> None:
@@ -411,9 +285,6 @@ class Session(Performer):
             timeouts = self._entrance.timeouts
             due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
         self._deadline.set(min(due, self._last_moment()))
-
-    def _extend(self, seconds: float) -> None:
-        self._deadline.set(self._reactor.seconds() + seconds)
 
     def _last_moment(self) -> float:
         if self._proven:
@@ -439,20 +310,7 @@ class Session(Performer):
             return Expired(Side.CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)
 
-    def _relay_expired(self) -> None:
-        moved = sum(leg.received + leg.sent for leg in self._legs.values())
-        if moved != self._moved:
-            self._moved = moved
-            self._extend(HALF_CLOSED if self._ends else self._entrance.allowances[Patience.SPLICE])
-            return
-        self._finish("idle")
-        self._end_legs()
-
     # --- the end -----------------------------------------------------------------------------
-
-    def _close(self, reason: str, detail: str) -> None:
-        self._finish(reason, detail)
-        self._end_legs()
 
     def _finish(self, reason: str, detail: str = "") -> None:
         if not self._over:

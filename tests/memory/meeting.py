@@ -18,7 +18,8 @@ from OpenSSL import SSL
 from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.sessions.session import Entrance, Session
+from gateway.sessions.entrance import Entrance
+from gateway.sessions.session import Session
 from gateway.telemetry.catalogue import event as row
 from gateway.telemetry.events import FORMATS, Events
 from gateway.telemetry.kinds import Blame

@@ -201,7 +201,7 @@ def test_a_daemons_log_tells_why_it_did_not_start(twistd: Twistd) -> None:
 @pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
 def test_mistakes_in_the_file_are_one_line_each(twistd: Twistd, mode: list[str]) -> None:
     (twistd.directory / "gw.ini").write_text(
-        "[gateway]\nhostname = mx.example.org\nworkers = 2\nlog = xml\n[tls]\ncertificate = none.pem\n"
+        "[gateway]\nhostname = mx.example.org\nworkers = none\nlog = xml\n[tls]\ncertificate = none.pem\n"
         "[service:smtp]\nstarttls = 99999\nbackend = store\n"
     )
     done = twistd.run(*mode, "starttls-gateway", "--config", "gw.ini")

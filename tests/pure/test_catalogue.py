@@ -31,7 +31,7 @@ GIVEN: dict[tuple[str, str], set[str]] = {
     ("gateway.dialects.access", "event"): {"backend-refuses-plaintext-auth", "backend-requires-tls"},
     ("gateway.sessions.errand", "reason"): {BORNE},
     ("gateway.wire.tls.renewal", "event"): {BORNE},
-    ("gateway.sessions.session", "next(iter(self._ends)).value"): set(SIDES),
+    ("gateway.sessions.splicing", "next(iter(self._ends)).value"): set(SIDES),
     # No client greets.
     ("gateway.protocol.vocabulary", "f'{side.value}{greeting}-timeout'"): {
         "client-timeout", "backend-timeout", "backend-greeting-timeout",
@@ -148,7 +148,9 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, names, {"limit"} if names == {"refused"} else {"detail"})
         case "__init__", [first, *_] if module == "gateway.protocol.vocabulary" and not isinstance(first, ast.Name):
             yield Told(module, name, reader.strings(first), {"detail"})
-        case "_finish", [first, *_] if module == "gateway.sessions.session" and not isinstance(first, ast.Name):
+        case "_finish", [first, *_] if within(
+            module, "gateway.sessions.session", "gateway.sessions.splicing"
+        ) and not isinstance(first, ast.Name):
             yield Told(module, name, reader.strings(first))
         case "abort", [first, *_]:
             yield Told(module, name, reader.strings(first))

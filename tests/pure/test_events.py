@@ -172,3 +172,14 @@ def test_bound_fields_come_first_in_every_event(form: str, line: str) -> None:
     events.emit("session")
     assert lines[0] == line
     assert "smtp" not in lines[1]
+
+
+def test_another_form_holds_for_what_was_bound_before() -> None:
+    lines: list[str] = []
+    events = Events(lines.append, FORMATS["text"], lambda: 0.0)
+    bound = events.bound(service="mx").limited(5)
+    events.form = FORMATS["json"]
+    assert bound.form is FORMATS["json"]
+    bound.emit("quit", text="123456789")
+    assert '"service":"mx"' in lines[0]
+    assert '"text":"12..."' in lines[0]

@@ -1,0 +1,53 @@
+"""What all sessions that come in at one listening address have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from ..config.values import Network, Timeouts
+from ..dialects.base import Dialect, Terms
+from ..protocol.vocabulary import Patience
+from ..telemetry.report.watch import Watch
+from ..telemetry.summary import Teller
+from ..wire.dialer import Dialer
+from ..wire.tls.half import TLSHalf
+from .deadline import allowances
+from .performer import ConnectTLS
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What all sessions that come in at one listening address have in common."""
+
+    service: str
+    dialect: Dialect
+    terms: Terms
+    """What is agreed on before anybody has come in."""
+    accept_proxy: tuple[Network, ...]
+    timeouts: Timeouts
+    dialer: Dialer
+    accept_tls: Callable[[str], TLSHalf]
+    """TLS with the client of this address."""
+    events: Teller
+    connect_tls: ConnectTLS | None = None
+    """TLS towards the backend's host of this name."""
+    said: set[str] = field(default_factory=set)
+    """Notes that are made once per backend and have been made."""
+    watch: Watch | None = None
+    """Knows which clients always used TLS; None where nobody wants to know."""
+    refusal: Callable[[], str] = lambda: ""
+    """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
+    allowances: Mapping[Patience, float] = field(init=False)
+    """Seconds for each kind of wait."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
+
+    def expects_header(self, client: str) -> bool:
+        """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""
+        if not client or not self.accept_proxy:
+            return False
+        address = ip_address(client)
+        return any(address in network for network in self.accept_proxy)
