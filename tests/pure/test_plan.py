@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from gateway.app.plan import Moves, Opening, changes, moves, openings, terms_at
+from gateway.app.plan import Moves, Opening, Reload, changes, moves, named, openings, terms_at
 from gateway.config.reader import parse
 from gateway.config.values import Configuration, Pair
 from gateway.dialects import DIALECTS
@@ -109,3 +110,42 @@ def test_nothing_differs_from_itself() -> None:
     same = configured()
     own = replace(same.services[0], tls=replace(same.tls, pairs=(Pair(Path("mine.pem")),)))
     assert changes(same, replace(same, services=(own, same.services[1]))) == ("[service:smtp] changed",)
+
+
+# --- what an administrator means -------------------------------------------------------------------
+
+TWINS = FILE.replace("[backend:store]", "[backend:imap]").replace("backend = store", "backend = imap")
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("imap", ("service", {"imap"})),
+    ("service:imap", ("service", {"imap"})),
+    ("store", ("backend", {"10.0.0.5:143"})),
+    ("backend:store", ("backend", {"10.0.0.5:143"})),
+    ("10.0.0.5:25", ("backend", {"10.0.0.5:25"})),
+    ("backend:10.0.0.5:143", ("backend", {"10.0.0.5:143"})),
+])  # fmt: skip
+def test_a_service_a_backend_or_one_of_its_addresses_is_meant(name: str, meant: tuple[str, set[str]]) -> None:
+    what, names = named(name, configured())
+    assert (what, set(names)) == meant
+
+
+def test_a_name_of_both_needs_a_word_in_front() -> None:
+    configuration = configured(text=TWINS)
+    with pytest.raises(ValueError, match="imap is a service and a backend; write service:imap or backend:imap"):
+        named("imap", configuration)
+    assert named("service:imap", configuration) == ("service", frozenset({"imap"}))
+    assert named("backend:imap", configuration) == ("backend", frozenset({"10.0.0.5:143"}))
+
+
+@pytest.mark.parametrize("name", ["pop3", "service:store", "backend:smtp", "10.0.0.9:25"])
+def test_a_name_of_neither_is_told_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match=r"10\.0\.0\.5:143, 10\.0\.0\.5:25, imap, smtp, store") as caught:
+        named(name, configured())
+    assert str(caught.value).startswith(f"there is no service and no backend {name}; there are ")
+
+
+def test_a_reload_is_good_without_a_problem() -> None:
+    now = datetime.now(timezone.utc)
+    assert Reload(now).good
+    assert not Reload(now, problems=("no",)).good

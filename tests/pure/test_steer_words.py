@@ -82,7 +82,9 @@ def test_status_tells_what_is_not_as_it_should_be() -> None:
     good = {**STATUS, "reload": {**reload, "good": True, "problems": []}}
     assert "reload      2026-01-31T12:00:00+00:00 ok" in WORDS["status"](good)
     alone = {**STATUS, "gateway": {**STATUS["gateway"], "pid": 7}, "processes": STATUS["processes"][:1]}
-    assert next(iter(WORDS["status"](alone))).endswith(": process 7 (up 1 min 1 s), as gw")
+    lines = list(WORDS["status"](alone))
+    assert lines[0].endswith(": process 7 (up 1 min 1 s), as gw")
+    assert not any(line.startswith("workers") for line in lines)
     without = {**STATUS, "gateway": {**STATUS["gateway"], "file": None}}
     assert "file        none" in WORDS["status"](without)
 
