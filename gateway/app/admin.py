@@ -17,10 +17,12 @@ from ..telemetry.admin.site import Admin as Pages
 from ..telemetry.admin.site import AdminSite, Subject
 from ..telemetry.summary import Teller
 from ..wire.listener import BindError, bind
+from ..wire.spread import Spread
 from ..wire.tls.certificates import CertificateError
 from ..wire.tls.renewal import INTERVAL, Renewal
 from ..wire.tls.server import ServerTLS
 from .every import Every
+from .ports import Port, Take, nothing_handed
 
 LOOK = 30.0
 """Seconds between two looks whether a step of the history is over."""
@@ -53,8 +55,15 @@ class _Plain(Factory):
 class AdminListener:
     """Bound when it is made, while that is allowed; serves from `start` on.  Raises StartError with one line."""
 
-    def __init__(self, values: Admin, hostname: str, events: Teller, before: AdminListener | None = None) -> None:
-        """`before`: whose sockets it takes over where the address is the same."""
+    def __init__(
+        self,
+        values: Admin,
+        hostname: str,
+        events: Teller,
+        before: AdminListener | None = None,
+        take: Take = nothing_handed,
+    ) -> None:
+        """`before`: whose sockets it takes over where the address is the same.  `take`: those of another program."""
         self.values = values
         self.hostname = hostname
         self._events = events
@@ -63,6 +72,8 @@ class AdminListener:
         self._tls = self._server() if values.pairs else None
         if before is not None and before.values.listen == values.listen:
             self._sockets: list[tuple[socket.socket, str]] = [(sock.dup(), text) for sock, text in before._sockets]
+        elif (handed := take(values.listen)) is not None:
+            self._sockets = [(sock, spread.text) for spread in handed for sock in spread.sockets]
         else:
             self._sockets = self._bind()
         self._pages: Pages | None = None
@@ -89,6 +100,11 @@ class AdminListener:
         self._token = _token(self.values)
         if self._pages is not None:
             self._pages.token = self._token
+
+    @property
+    def port(self) -> Port:
+        """For another program to take over."""
+        return Port(self.values.listen, [Spread(text, (sock,)) for sock, text in self._sockets])
 
     @property
     def addresses(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.values import Configuration
 from ..telemetry.summary import Teller
+from .ports import Port, Take, nothing_handed
 
 if TYPE_CHECKING:
     from ..telemetry.admin.site import Subject
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 class Administration:
     """`prepare` and then `use`, or `give_up`; at the end `stop`."""
 
-    def __init__(self, events: Teller) -> None:
+    def __init__(self, events: Teller, take: Take = nothing_handed) -> None:
+        """`take`: the sockets that another program has handed over."""
         self._events = events
+        self._take = take
         self._listener: AdminListener | None = None
         self._prepared: AdminListener | None = None
 
@@ -32,7 +35,7 @@ class Administration:
             # A web server is loaded by those who want one.
             from .admin import AdminListener
 
-            self._prepared = AdminListener(values, hostname, self._events, now)
+            self._prepared = AdminListener(values, hostname, self._events, now, self._take)
 
     def give_up(self) -> None:
         """The rest of the configuration cannot be used."""
@@ -47,6 +50,11 @@ class Administration:
             if self._prepared is not None:
                 self._prepared.start(reactor, subject)
             self._listener = self._prepared
+
+    @property
+    def ports(self) -> list[Port]:
+        """For another program to take over."""
+        return [] if self._listener is None else [self._listener.port]
 
     def stop(self) -> None:
         self.give_up()

@@ -14,7 +14,8 @@ from twisted.logger import Logger
 
 from ..config.values import Limits as Values
 from ..dialects.conversation import REFUSED
-from ..guard.limits import Admission, Ledger, Limits, Refusal, affordable, client_key, matters
+from ..guard.limits import Admission, Ledger, Limits, OwnLedger, Refusal, affordable, client_key, matters
+from ..guard.shared import SharedLedger
 from ..protocol.proxyprotocol import canonical
 from ..sessions.entrance import Entrance
 from ..sessions.session import Session
@@ -53,6 +54,17 @@ class Crowd:
         self._workers = workers
         self.limits = Limits(values, reactor.seconds, ledger)
         self.limit(values)
+
+    def share(self) -> SharedLedger:
+        """Count where other processes can, too."""
+        ledger = self.limits.ledger
+        if isinstance(ledger, OwnLedger):
+            shared = SharedLedger.create(self.limits.values.sessions)
+            shared = shared.of(shared.claim())
+            shared.take(ledger)
+            self.limits.ledger = ledger = shared
+        assert isinstance(ledger, SharedLedger)
+        return ledger
 
     def limit(self, values: Values) -> None:
         """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave."""

@@ -34,13 +34,22 @@ class Desk:
         self._ask: Ask | None = None
         self._status: Callable[[], str] = str
 
-    def open(self, values: Control) -> None:
-        """With all rights.  Raises StartError."""
+    def open(self, values: Control, later: bool = False) -> None:
+        """With all rights.  Raises StartError.  `later`: the control socket is still another program's."""
         self._notifier.open()
+        if later:
+            return
         try:
             self._control = self._opened(values, self._user)
         except ControlError as wrong:
             raise StartError(f"[gateway] control: {wrong}") from None
+
+    def open_late(self, values: Control) -> None:
+        """The other program has let go of it."""
+        try:
+            self.move(values)
+        except ControlError as wrong:
+            self._events.emit("control-unavailable", detail=str(wrong))
 
     def _opened(self, values: Control, owner: int | None = None) -> ControlSocket | None:
         """Raises ControlError if the file names a socket that cannot be had."""

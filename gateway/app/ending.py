@@ -35,15 +35,20 @@ class Ending:
         """When the sessions are cut off, by the reactor's clock."""
         self._deadline = Deadline(reactor, self._expired)
         self._progress: Every | None = None
+        self._patient = False
+        """Sessions go on as if nothing had happened."""
 
     @property
     def left(self) -> float | None:
         """Seconds that the sessions still have; None where nothing ends."""
         return None if self._until is None else max(0.0, self._until - self._reactor.seconds())
 
-    def begin(self, drain: float) -> Deferred[None] | None:
-        """Say goodbye to all sessions; `drain`: seconds that they may take.  None where nobody is there."""
-        self._until = self._reactor.seconds() + drain
+    def begin(self, drain: float, patience: float = 0.0) -> Deferred[None] | None:
+        """Say goodbye to all sessions; `drain`: seconds that they may take.  None where nobody is there.
+
+        `patience`: seconds for which they go on before that as if nothing had happened.
+        """
+        self._until = self._reactor.seconds() + patience + drain
         if not self._crowd.sessions:
             self._events.emit("stopping", sessions=0)
             return None
@@ -51,12 +56,19 @@ class Ending:
         if self._hurried:
             self._cut(HURRIED)
             return stopped
-        until = datetime.now(timezone.utc) + timedelta(seconds=drain)
+        until = datetime.now(timezone.utc) + timedelta(seconds=patience + drain)
         self._tell(_GOING_ON, until.isoformat(timespec="seconds"))
-        self._deadline.set(self._until)
+        if patience:
+            self._patient = True
+            self._deadline.set(self._until - drain)
+        else:
+            self._say_goodbye(self._until)
+        return stopped
+
+    def _say_goodbye(self, until: float) -> None:
+        self._deadline.set(until)
         self._progress = Every(self._reactor, PROGRESS, lambda: self._tell(_GOING_ON, left=round(self.left or 0.0)))
         self._crowd.tell_all(Session.stop)
-        return stopped
 
     def hurry(self) -> None:
         """Cut off whoever is still there: now if the gateway stops already, and else when it does."""
@@ -73,13 +85,17 @@ class Ending:
             stopped.callback(None)
 
     def _expired(self) -> None:
-        if self._until is not None and self._progress is not None:
+        if self._patient and self._until is not None:
+            self._patient = False
+            self._say_goodbye(self._until)
+        elif self._until is not None and self._progress is not None:
             self._cut(_OVER)
         else:
             self.gone()
 
     def _cut(self, why: str) -> None:
         self._tell(why)
+        self._patient = False
         self._until = self._reactor.seconds()
         self._stop_telling()
         # They are gone in the next turn.  After a bug in one of them this is the end nevertheless.

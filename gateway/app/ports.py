@@ -83,11 +83,20 @@ Ports = Callable[[Sequence[tuple[Port, Opening]], Sequence[Opening]], Change]
 """Raises StartError with one line; then nothing has changed."""
 
 
+Take = Callable[[Address], list[Spread] | None]
+
+
+def nothing_handed(address: Address) -> list[Spread] | None:
+    return None
+
+
 class Binder:
     """Binds what is new, for so many workers."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, take: Take = nothing_handed) -> None:
+        """`take`: the sockets of an address that a predecessor has handed over, if it has."""
         self._workers = workers
+        self._take = take
         self._rights = os.geteuid()
 
     def __call__(self, old: Sequence[tuple[Port, Opening]], new: Sequence[Opening]) -> Change:
@@ -111,6 +120,8 @@ class Binder:
         return Change(tuple(ports), kept, tuple(closed))
 
     def _port(self, opening: Opening, closing: Sequence[Port]) -> Port:
+        if (handed := self._take(opening.address)) is not None:
+            return Port(opening.address, handed)
         try:
             bound = self._bind(opening.address, closing)
         except BindError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -22,7 +23,7 @@ from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.listener import inherited
 from ..wire.tls.renewal import INTERVAL, Renewal
 from .administration import Administration
-from .assembly import Assembler, Assembly, Door, Drained
+from .assembly import Assembler, Assembly, Door, Drained, Reachable
 from .control.answers import merged
 from .control.messages import Answer, Request
 from .control.place import ControlError
@@ -30,9 +31,11 @@ from .crowd import Crowd
 from .desk import Desk, words
 from .ending import Ending
 from .every import Every
+from .handover import Bequest, Inheritance
+from .knowledge import knowledge, learn
 from .observing import Observer
 from .plan import Opening, Reload, changes, openings
-from .ports import Ports
+from .ports import Binder, Ports, nothing_handed
 from .remembering import Remembering
 from .source import Source
 from .steering import Steering
@@ -69,9 +72,10 @@ class Gateway(Service):
         source: Source | None = None,
         shares: Shares | None = None,
         desk: Desk | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """`source`: the file, for those who want it read again.  `shares`: of a worker, which is one of several.
-        `desk`: where it is steered from."""
+        `desk`: where it is steered from.  `inheritance`: what another program has left, whose successor this one is."""
         self._configuration = configuration
         self._log_events = events
         self._given_reactor = reactor
@@ -87,13 +91,17 @@ class Gateway(Service):
         self._events = self._summed if shares is None else events
         """Where everything else is told: it is counted as well."""
         self._renewal = Renewal(self._events.emit, hostname=configuration.hostname)
-        self._administration = Administration(self._events)
+        take = nothing_handed if inheritance is None else inheritance.take
+        self._administration = Administration(self._events, take)
         self._watch = Watch()
-        ports = None if shares is None else shares.ports
+        self._inheritance = inheritance
+        ports = Binder(take=take) if shares is None else shares.ports
         self._assembler = Assembler(
             lambda: self._reactor, self._events, self._summed, self._renewal, self._watch, ports
         )
         self._seat = (0, 1)
+        self._patience = 0.0
+        """Seconds for which sessions go on at a stop before they have to end."""
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
         self._steering = Steering(self)
@@ -144,7 +152,8 @@ class Gateway(Service):
             self._prepare_admin(self._configuration)
             self._assembly = self._assemble(self._configuration, None)
             if self._shares is None:
-                self._desk.open(self._configuration.control)
+                self._desk.open(self._configuration.control, later=self._inheritance is not None)
+            self._inherit()
 
     def _prepare_admin(self, configuration: Configuration) -> None:
         # For several workers the master listens.
@@ -157,6 +166,14 @@ class Gateway(Service):
         except StartError:
             self._administration.give_up()
             raise
+
+    def _inherit(self) -> None:
+        if self._inheritance is not None:
+            self._inheritance.close()
+            for message in self._inheritance.knowledge:
+                learn(self.reachable, message)
+            if (ledger := self._inheritance.ledger) is not None:
+                self._ledger = ledger.of(ledger.claim())
 
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
@@ -344,6 +361,39 @@ class Gateway(Service):
         """Those that ask backends here: the master asks for all workers."""
         return assembly.watches if self._shares is None else []
 
+    # --- another program takes over ----------------------------------------------------------
+
+    @property
+    def reachable(self) -> Collection[Reachable]:
+        """The backends, each with what is known of it."""
+        return self.assembly.backends.values()
+
+    @property
+    def is_serving(self) -> bool:
+        return bool(self.running)
+
+    def bequest(self) -> Bequest:
+        ports = [*(door.port for door, _, _ in self.assembly.doors), *self._administration.ports]
+        return Bequest(ports, self.crowd.share(), knowledge(self.reachable))
+
+    def hand_over(self, then: Callable[[], None]) -> None:
+        """The successor serves.  When this gateway stops, its sessions go on for a long time."""
+        self._patience = self._configuration.old_sessions
+        self.close_doors()
+        self._administration.stop()
+        if self._shares is None:
+            self._desk.close()
+        then()
+
+    def took_over(self) -> None:
+        """The predecessor has let go of the control socket."""
+        self._desk.open_late(self._configuration.control)
+
+    def inherited(self) -> None:
+        """The predecessor has ended."""
+        if self._inheritance is not None and self._inheritance.ledger is not None:
+            self._inheritance.ledger.end(self._inheritance.before)
+
     # --- stop --------------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None] | None:
@@ -351,7 +401,7 @@ class Gateway(Service):
         self.close_doors()
         for watch in self._watches(self.assembly):
             watch.stop()
-        stopped = self._ending.begin(self._configuration.drain)
+        stopped = self._ending.begin(self._configuration.drain, self._patience)
         if self._shares is None:
             self._desk.stopping()
         if stopped is None:

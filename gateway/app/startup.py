@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from signal import Signals as Number
 from types import TracebackType
@@ -23,8 +23,10 @@ from ..config.errors import StartError
 from ..telemetry.events import Events, Format
 from ..telemetry.log import Observer, Output, tell_twisted
 from . import rights
+from .handover import Predecessor
 from .plan import Reload
 from .signals import Signals
+from .upgrade import Heritable, Upgrade
 
 _log = Logger(namespace="gateway")
 
@@ -47,7 +49,15 @@ class Startup(MultiService):
     may have been made earlier, so that none is missed.
     """
 
-    def __init__(self, twistd: Mapping[str, Any], form: Format, signals: Signals | None = None) -> None:
+    def __init__(
+        self,
+        twistd: MutableMapping[str, Any],
+        form: Format,
+        signals: Signals | None = None,
+        predecessor: Predecessor | None = None,
+        pidfile: str | None = None,
+    ) -> None:
+        """`predecessor`: the program that this one is to take the place of; `pidfile`: and whose pidfile it gets."""
         super().__init__()
         self._twistd = twistd
         self._signals = signals or Signals()
@@ -55,6 +65,9 @@ class Startup(MultiService):
         """The log, where it is ours."""
         self._sink: Callable[[str], None] = tell_twisted
         self._foreground: _Foreground | None = None
+        self._predecessor = predecessor
+        self._pidfile = pidfile
+        self._upgrade: Upgrade | None = None
         self.events = Events(lambda line: self._sink(line), form)
 
     def setServiceParent(self, parent: object) -> None:
@@ -89,12 +102,30 @@ class Startup(MultiService):
             super().startService()
         # Only then are twistd's signal handlers in place.
         reactor.callWhenRunning(self._signals.serve, reactor, self._answer, self._hurry)
+        self._prepare_upgrade(reactor)
         if self._foreground is not None:
             reactor.callWhenRunning(self._foreground.release)
 
     def stopService(self) -> Any:
         self._signals.stopping()
         return super().stopService()
+
+    # --- upgrades ------------------------------------------------------------------------------------
+
+    def _prepare_upgrade(self, reactor: Any) -> None:
+        for service in self._all_services():
+            if isinstance(service, Heritable):
+                self._upgrade = Upgrade(reactor, self._twistd, self.events, service)
+                if self._predecessor is not None:
+                    reactor.callWhenRunning(self._upgrade.succeed, self._predecessor, self._pidfile)
+
+    def upgrade(self) -> str:
+        """Start a successor, which takes over.  Why none is started, or nothing."""
+        from twisted.internet import reactor  # it runs
+
+        if self._upgrade is None:
+            return "there is nothing that another program could take over"
+        return self._upgrade.begin(reactor.stop)
 
     # --- what a service of several processes asks for ------------------------------------------------
 
@@ -151,7 +182,7 @@ class Startup(MultiService):
             case Number.SIGUSR1:
                 self.events.emit("signal", signal=number.name, log=self._reopen())
             case _:
-                self.events.emit("signal", signal=number.name, detail="it asks for nothing")
+                self.events.emit("signal", signal=number.name, detail=self.upgrade() or None)
 
     def _reopen(self) -> str:
         if self._output is None or self._output.path is None:
@@ -172,11 +203,13 @@ class Startup(MultiService):
             service.hurry()
 
     def _attentive(self) -> Iterator[Attentive]:
+        return (service for service in self._all_services() if isinstance(service, Attentive))
+
+    def _all_services(self) -> Iterator[object]:
         waiting: list[object] = [self]
         while waiting:
             service = waiting.pop()
-            if isinstance(service, Attentive):
-                yield service
+            yield service
             waiting += getattr(service, "services", ())
 
     @contextmanager

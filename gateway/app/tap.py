@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -12,6 +14,7 @@ from .. import __version__
 from ..config import DEFAULT_FILE, ConfigurationError
 from ..config.values import Configuration
 from ..telemetry.events import FORMATS
+from .handover import Inheritance, Predecessor, succeed
 from .rights import complaint, gid_of, uid_of
 from .signals import Signals
 from .source import Source
@@ -36,7 +39,9 @@ class Options(usage.Options):
 
         Raises SystemExit: a UsageError would be lost behind a hundred lines of help.
         """
-        twistd: dict[str, object] | None = self.parent
+        twistd: dict[str, Any] | None = self.parent
+        self.pidfile: str | None = None
+        self.predecessor = Predecessor.found(os.environ)
         try:
             if twistd is None or "uid" not in twistd:
                 if self["uid"] or self["gid"]:
@@ -46,6 +51,8 @@ class Options(usage.Options):
                 twistd["uid"] = uid_of(self["uid"])
             if self["gid"]:
                 twistd["gid"] = gid_of(self["gid"])
+            if self.predecessor is not None:
+                self.pidfile = succeed(twistd)
             if wrong := complaint(twistd):
                 raise ValueError(wrong)
         except ValueError as wrong:
@@ -60,7 +67,7 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """Raises SystemExit, after a line on standard error for each problem in the file."""
     signals = Signals()
-    runner: Mapping[str, object] = options.parent or {}
+    runner: dict[str, Any] = options.parent if options.parent is not None else {}
     if options["demo"]:
         from .. import demo
 
@@ -74,12 +81,19 @@ def makeService(options: Options) -> IService:
     except ConfigurationError as wrong:
         print(*wrong.problems, sep="\n", file=sys.stderr)
         raise SystemExit(1) from None
-    startup = Startup(runner, FORMATS[configuration.log], signals)
-    _service(configuration, source, startup, runner).setServiceParent(startup)
+    inheritance = None if options.predecessor is None else options.predecessor.inherit()
+    startup = Startup(runner, FORMATS[configuration.log], signals, options.predecessor, options.pidfile)
+    _service(configuration, source, startup, runner, inheritance).setServiceParent(startup)
     return startup
 
 
-def _service(configuration: Configuration, source: Source, startup: Startup, runner: Mapping[str, object]) -> IService:
+def _service(
+    configuration: Configuration,
+    source: Source,
+    startup: Startup,
+    runner: Mapping[str, Any],
+    inheritance: Inheritance | None,
+) -> IService:
     from .desk import Desk
 
     uid = runner.get("uid")
@@ -87,7 +101,8 @@ def _service(configuration: Configuration, source: Source, startup: Startup, run
     if configuration.workers == 1:
         from .service import Gateway
 
-        return Gateway(configuration, startup.events, source=source, desk=desk)
+        return Gateway(configuration, startup.events, source=source, desk=desk, inheritance=inheritance)
     from .workers.master import Master
 
-    return Master(configuration, startup.events, source, runner, startup.log_descriptor, startup.check, desk)
+    log, check = startup.log_descriptor, startup.check
+    return Master(configuration, startup.events, source, runner, log, check, desk, inheritance)

@@ -57,7 +57,7 @@ _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log", "log_connects", "workers", "control", "control_group", "control_mode",
+    "hostname", "drain", "log", "log_connects", "workers", "old_sessions", "control", "control_group", "control_mode",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
@@ -94,6 +94,7 @@ class _Reader:
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
         log_connects = gateway.take("log_connects", yes_or_no, False)
+        old_sessions = gateway.take("old_sessions", duration(0), 3600.0)
         workers = gateway.take("workers", count_or_auto(1, WORKERS, self._machine.cores), 1)
         control = _control(gateway)
         gateway.finish()
@@ -110,6 +111,8 @@ class _Reader:
         admin = read_admin(self._section("admin"), self._tls)
         if "admin" in self._sections and not self._sections["admin"].options:
             self._wrong("admin", "is empty; write listen = 127.0.0.1:9180, or remove the section")
+        if admin is not None and workers > 1:
+            self._wrong("admin", "needs [gateway] workers = 1: it shows what one process does; remove one of the two")
         if admin is not None:
             self._claim(self._section("admin"), "listen", (admin.listen,))
         self._check_loops()
@@ -126,6 +129,7 @@ class _Reader:
             timeouts,
             log_connects,
             self._report,
+            old_sessions,
             workers,
             admin,
             control,

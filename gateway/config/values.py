@@ -237,6 +237,8 @@ class Configuration:
     log_connects: bool = False
     """Tell each connection when it begins, with the client and with the backend."""
     report: Report = Report()
+    old_sessions: float = 3600.0
+    """Seconds that sessions may take to finish after another program has taken over (an upgrade)."""
     workers: int = 1
     """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""
     admin: Admin | None = None

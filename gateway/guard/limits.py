@@ -10,7 +10,7 @@ import re
 import resource
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from ipaddress import IPv6Network
 from typing import NewType, Protocol
@@ -150,6 +150,15 @@ class Limits:
         self._ledger: Ledger = OwnLedger() if ledger is None else ledger
 
     @property
+    def ledger(self) -> Ledger:
+        """May be replaced by one that has the same counts."""
+        return self._ledger
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    @property
     def open(self) -> int:
         """Sessions of the whole gateway."""
         return self._ledger.total
@@ -264,6 +273,10 @@ class OwnLedger:
         """Clients that have a session."""
         return len(self._open)
 
+    def sessions(self) -> Iterator[tuple[Client, int]]:
+        """How many each client has."""
+        yield from self._open.items()
+
     def begun(self) -> None:
         self.total += 1
 
@@ -336,6 +349,12 @@ class _LastMinute:
             self._clients.move_to_end(client)
         slices.add(slice_)
 
+    def counts(self) -> Iterator[tuple[Client, int, int]]:
+        """Client, slice, and how often it did something in that slice; of each client the oldest slice first."""
+        for client, slices in self._clients.items():
+            for slice_, count in slices.counts():
+                yield client, slice_, count
+
     def expire(self, slice_: int, most: int = sys.maxsize) -> None:
         for _ in range(min(most, len(self._clients))):
             if slice_ - next(iter(self._clients.values())).latest < SLICES:
@@ -364,6 +383,11 @@ class _Slices:
             self._counts[passed % SLICES] = 0
         self._turned = slice_
         return self._total
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        for slice_ in range(self._turned - SLICES + 1, self._turned + 1):
+            if count := self._counts[slice_ % SLICES]:
+                yield slice_, count
 
     def add(self, slice_: int) -> None:
         self.turn(slice_)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from .limits import REMEMBERED, SLICES, Client
+from .limits import REMEMBERED, SLICES, Client, OwnLedger
 
 WAYS: Final = 16
 """Places that a client can be in."""
@@ -26,10 +26,11 @@ SPARE: Final = 4
 COLUMNS: Final = 128
 """Processes that can count: the workers of two generations, the old one of which drains."""
 
-_LAYOUT: Final = 0x53_54_4C_53_01
+_LAYOUT: Final = 0x53_54_4C_53_02
 """The beginning of the memory.  The last octet is to change with the layout: another version of the gateway that
 inherits the memory makes a new ledger then."""
-_HEADER: Final = 32 + 8 * COLUMNS
+_CLAIMS: Final = 32 + 8 * COLUMNS
+_HEADER: Final = _CLAIMS + COLUMNS
 
 
 class SharedLedger:
@@ -39,10 +40,12 @@ class SharedLedger:
     One process counts in one `column`; several may read.
     """
 
-    def __init__(self, descriptor: int, column: int = 0) -> None:
-        """Raises ValueError where the memory is not that of a ledger as this version makes it."""
+    def __init__(self, descriptor: int, column: int = 0, generation: int = 1) -> None:
+        """`generation`: which gateway this is, 1 to 255; after an upgrade there are two.  Raises ValueError where the
+        memory is not that of a ledger as this version makes it."""
         self.descriptor = descriptor
         self.column = column
+        self.generation = generation
         self._memory = memoryview(mmap.mmap(descriptor, 0))
         header = self._memory[:32].cast("Q")
         if header[0] != _LAYOUT:
@@ -51,7 +54,8 @@ class SharedLedger:
         self._key = bytes(self._memory[16:32])
         self._asked = "", 1
         """The client of the last question, and its tag: there are several questions about each."""
-        self._totals = self._memory[32:_HEADER].cast("Q")
+        self._totals = self._memory[32:_CLAIMS].cast("Q")
+        self._claims = self._memory[_CLAIMS:_HEADER]
         minute = _SharedMinute.size(self.capacity)
         self._present = self._words(_HEADER + 2 * minute)
         self.connects = _SharedMinute(self, _HEADER, self._present.__getitem__)
@@ -71,7 +75,7 @@ class SharedLedger:
 
     def of(self, column: int) -> SharedLedger:
         """The same ledger, for the process that counts in this column."""
-        return SharedLedger(self.descriptor, column)
+        return SharedLedger(self.descriptor, column, self.generation)
 
     @property
     def sessions(self) -> int:
@@ -117,14 +121,18 @@ class SharedLedger:
         self._present[place] -= 1
         self._mine[place] -= 1
 
-    def free_columns(self) -> list[int]:
-        """Columns in which nothing is counted."""
-        return [column for column, total in enumerate(self._totals) if not total]
+    def claim(self) -> int:
+        """A column for a process that begins to count.  Raises StopIteration where all are claimed."""
+        with self:
+            column = next(column for column, claimed in enumerate(self._claims) if not claimed)
+            self._claims[column] = self.generation
+        return column
 
     def release(self, column: int) -> int:
         """The process that counted in this column is gone: so are its sessions.  Says how many it had."""
         with self:
             lost = self._totals[column]
+            self._claims[column] = 0
             self._totals[column] = 0
             theirs = self._words(self._columns + 4 * self.capacity * column)
             theirs[:] = memoryview(bytes(4 * self.capacity)).cast("I")
@@ -137,6 +145,24 @@ class SharedLedger:
                         if count:
                             self._present[place] += count
         return lost
+
+    def end(self, generation: int) -> None:
+        """That gateway is gone, with all its processes."""
+        for column, claimed in enumerate(self._claims):
+            if claimed == generation:
+                self.release(column)
+
+    def take(self, other: OwnLedger) -> None:
+        """All that a process counted by itself until now: it goes on here."""
+        with self:
+            for client, sessions in other.sessions():
+                for _ in range(sessions):
+                    self.enter(client, 0)
+            self._totals[self.column] += other.total
+            for mine, theirs in ((self.connects, other.connects), (self.failures, other.failures)):
+                for client, slice_, count in theirs.counts():
+                    for _ in range(count):
+                        mine.add(client, slice_)
 
     def tag(self, client: Client) -> int:
         """What stands for the client in the table; never 0, which is an empty place."""

@@ -375,6 +375,19 @@ _TABLE = (
         "before; where `how` is `SIGKILL` and nobody did it, memory ran out (`journalctl -k`)",
     ),
     Event(
+        "upgrade", Severity.NOTICE,
+        "a new program takes over the listening sockets ([operation.md](operation.md))",
+        (
+            _word(
+                "state",
+                "`started`; `done`: the new program serves, and this one ends when its sessions have; `failed`: this "
+                "one goes on",
+            ),
+            Field("pid", Type.INTEGER, "the new process"), _detail("why it failed"),
+        ),
+        cure="the cause stands in `detail`; mend it and upgrade again",
+    ),
+    Event(
         "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
         (
             _word("signal", "its name"),

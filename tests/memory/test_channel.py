@@ -9,6 +9,8 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from gateway.app.workers import channel as module
 from gateway.app.workers.channel import Channel
@@ -140,6 +142,11 @@ def test_the_end_of_the_other_side_is_told_once_and_silences(talk: Talk) -> None
     assert not talk.channel.hand({"a": 1}, ())
     talk.channel.close()
     assert (talk.lost, talk.reactor.readers) == (1, {})
+
+
+def test_the_end_of_this_process_is_not_that_of_the_other(talk: Talk) -> None:
+    talk.channel.connectionLost(Failure(ConnectionLost()))  # type: ignore[no-untyped-call]
+    assert (talk.lost, talk.reactor.readers) == (0, {})
 
 
 def test_a_stranger_on_the_other_side_is_the_end(talk: Talk) -> None:

@@ -329,7 +329,7 @@ def test_the_shipped_file_shows_the_defaults() -> None:
     assert shown.count("\n") == text.count("\n")
     assert read(shown, machine) == read(text, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
-        *("hostname", "drain", "log", "workers"),
+        *("hostname", "drain", "log", "workers", "old_sessions"),
         *("certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca"),
         *("protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy"),
         *("address", "connect", "tls", "verify", "name", "ca", "profile", "identity", "allow_relay"),
@@ -483,7 +483,8 @@ SLIPS = {
     "option of a later version": (
         file(gateway="threads = 2"),
         "[gateway] threads: unknown option; "
-        "[gateway] takes hostname, drain, log, log_connects, workers, control, control_group or control_mode",
+        "[gateway] takes hostname, drain, log, log_connects, old_sessions, workers, control, control_group or "
+        "control_mode",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),
@@ -808,6 +809,12 @@ def test_one_slip_is_one_line_that_tells_the_cure(text: str, problem: str) -> No
 def test_workers_are_a_number_or_one_for_each_core(text: str, workers: int) -> None:
     machine = Machine(MACHINE.directory, MACHINE.hostname, cores=lambda: 5)
     assert read(file(gateway=f"workers = {text}"), machine).workers == workers
+
+
+def test_the_admin_listener_shows_one_process() -> None:
+    text = file(gateway="workers = 2", rest="[admin]\nlisten = 127.0.0.1:9180")
+    line = "gw.ini: [admin]: needs [gateway] workers = 1: it shows what one process does; remove one of the two"
+    assert the_problem(text) == line
 
 
 def test_no_machine_has_so_many_cores_that_the_bound_does_not_hold() -> None:

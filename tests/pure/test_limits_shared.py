@@ -95,7 +95,6 @@ def test_sessions_that_move_and_end_in_processes_leave_nothing(ledger: SharedLed
 
     assert in_processes(work) == [0] * WORKERS
     assert (ledger.total, ledger.present(ALICE), ledger.present(BOB)) == (0, 0, 0)
-    assert len(ledger.free_columns()) == COLUMNS
 
 
 def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLedger) -> None:
@@ -125,7 +124,6 @@ def test_the_ledger_is_found_again_by_its_descriptor(ledger: SharedLedger) -> No
     assert Limits(Options(), time.monotonic, ledger.of(3)).admit(ALICE) is None
     again = SharedLedger(ledger.descriptor)
     assert again.present(ALICE) == again.total == 1
-    assert 3 not in again.free_columns()
 
 
 def test_the_memory_of_another_version_is_refused(ledger: SharedLedger) -> None:
@@ -190,4 +188,52 @@ def test_both_ledgers_say_the_same_of_one_client() -> None:
         if first is None:
             for gate in gates:
                 gate.left(ALICE)
+    os.close(shared.descriptor)
+
+
+def test_a_column_is_of_one_process_until_that_is_gone(ledger: SharedLedger) -> None:
+    assert [ledger.claim() for _ in range(3)] == [0, 1, 2]
+    ledger.release(1)
+    assert [ledger.claim() for _ in range(2)] == [1, 3]
+    for _ in range(COLUMNS - 4):
+        ledger.claim()
+    with pytest.raises(StopIteration):
+        ledger.claim()
+
+
+def test_what_a_gateway_counted_counts_no_more_when_it_is_gone(ledger: SharedLedger) -> None:
+    second = SharedLedger(ledger.descriptor, generation=2)
+    old = Limits(Options(), time.monotonic, ledger.of(ledger.claim()))
+    new = Limits(Options(sessions_per_client=3), time.monotonic, second.of(second.claim()))
+    assert old.admit(ALICE) is old.admit(ALICE) is new.admit(ALICE) is None
+    assert new.admit(ALICE) is Refusal.SESSIONS_PER_CLIENT
+    second.end(1)
+    assert (ledger.total, ledger.present(ALICE)) == (1, 1)
+    assert new.admit(ALICE) is new.admit(ALICE) is None
+    assert second.claim() == 0
+
+
+def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
+    now = [1000.0]
+    own = OwnLedger()
+    limits = Limits(Options(connects_per_minute=4, auth_failures_per_minute=2), lambda: now[0], own)
+    assert limits.ledger is own
+    for client in (ALICE, ALICE, BOB, Client("")):
+        assert limits.admit(client) is None
+        now[0] += 10
+    limits.auth_failed(BOB)
+    limits.auth_failed(BOB)
+    shared = SharedLedger.create(16, 64).of(3)
+    shared.take(own)
+    limits.ledger = shared
+    assert (limits.open, shared.mine, shared.present(ALICE), shared.present(BOB)) == (4, 4, 2, 1)
+    assert not limits.may_authenticate(BOB)
+    assert limits.may_authenticate(ALICE)
+    assert limits.admit(ALICE) is limits.admit(ALICE) is None
+    assert limits.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+    now[0] += 30  # 70 s after the first two
+    assert limits.admit(ALICE) is None
+    for client in (ALICE, ALICE, ALICE, ALICE, ALICE, BOB, Client("")):
+        limits.left(client)
+    assert (limits.open, shared.present(ALICE)) == (0, 0)
     os.close(shared.descriptor)

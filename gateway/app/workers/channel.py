@@ -125,7 +125,9 @@ class Channel:
         lost = self._lost
         if lost is not None:
             self.close()
-            lost()
+            # Otherwise it is this process that ends: then reactors take it away from all descriptors.
+            if reason.check(ConnectionDone):
+                lost()
 
     def doRead(self) -> Exception | None:  # type: ignore[override]
         try:

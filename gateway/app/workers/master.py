@@ -23,6 +23,7 @@ from ...config.errors import ConfigurationError, StartError
 from ...config.values import Backend, Configuration
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
+from ...sessions.deadline import Deadline
 from ...telemetry.events import FORMATS, Events
 from ...telemetry.meter import Meter
 from ...telemetry.report.watch import Watch
@@ -34,6 +35,8 @@ from ..control.place import ControlError
 from ..crowd import lowered, raise_descriptor_limit
 from ..desk import Desk, words
 from ..every import Every
+from ..handover import Bequest, Inheritance
+from ..knowledge import knowledge, learn, verdicts
 from ..plan import Opening, Reload, changes, named, openings
 from ..ports import Binder, Change, Port
 from ..remembering import Remembering
@@ -47,6 +50,8 @@ from .orders import Orders, described, packed
 from .relay import pass_on
 from .seats import Seats
 
+QUIET: Final = 5.0
+"""Seconds that workers may take to accept nobody any more."""
 AFTER_DRAIN: Final = 3.0
 """Seconds that workers may take to end after the time for their sessions is over; then they are killed."""
 PROGRESS: Final = 10.0
@@ -73,6 +78,7 @@ class Master(Service):
         log: Callable[[], int | None],
         wanted: Callable[[], None],
         desk: Desk,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """`runner`: twistd's options.  `log`: the descriptor of the log file, if there is one.  `wanted` raises
         StartError where the start is not wanted any more.  `desk`: where it is steered from."""
@@ -89,7 +95,15 @@ class Master(Service):
         self._summary.optional = configuration.log_connects
         self._summed = SummedEvents(events, self._summary)
         self._assembler = Assembler(lambda: self._reactor, events, self._summed, Renewal(events.emit))
-        self._binder = Binder(configuration.workers)
+        self._handed = inheritance is not None
+        self._inheritance = inheritance or Inheritance()
+        self._loud: set[int] = set()
+        """Workers that still accept, at a hand-over."""
+        self._quiet: Callable[[], None] = _nothing
+        """Called when there is none."""
+        self._binder = Binder(configuration.workers, self._inheritance.take)
+        self._patience = 0.0
+        """Seconds for which sessions go on at a stop before they have to end."""
         self._assembly: Assembly | None = None
         """Of the backends only: services are the workers'."""
         self._ports: list[tuple[Port, Opening]] = []
@@ -124,10 +138,13 @@ class Master(Service):
         wanted = openings(configuration)
         self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
         try:
-            self._ledger = SharedLedger.create(configuration.limits.sessions)
+            self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
+            self._inheritance.close()
+            for message in self._inheritance.knowledge:
+                learn(self._reachable(), message)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.
-            self._desk.open(configuration.control)
+            self._desk.open(configuration.control, later=self._handed)
         except BaseException:
             self._close()
             raise
@@ -216,8 +233,10 @@ class Master(Service):
         match message:
             case {"event": _}:
                 pass_on(message, self._events, self._summed)
-            case {"closed": _}:
+            case {"closed": _} if self._stopping:
                 self._stop_workers()
+            case {"closed": _}:
+                self._seats.say_all({"hand over": True})
             case {"forked": int(number), "pid": int(pid)}:
                 self._seats.forked(number, pid)
             case {"died": int(pid), "code": int(code)}:
@@ -260,24 +279,21 @@ class Master(Service):
                 pass_on(message, self._events, self._summed)
             case {"answer": _}:
                 self._asking.heard(worker, message)
+            case {"quiet": _}:
+                self._loud.discard(worker)
+                if not self._loud:
+                    self._quiet()
             case {"dropped": int(count)}:
                 self._events.emit("worker", state="lines-lost", worker=worker, count=count)
-            case {"health": str(name), "address": str(address), "record": record}:
-                for backend in self._reachable():
-                    if backend.values.name == name:
-                        backend.dialer.health.learn(address, record)
+            case {"health": _}:
+                learn(self._reachable(), message)
                 self._seats.say_all(message, but=worker)
 
     def knowledge(self) -> list[Message]:
         """What a new worker has to know before it serves."""
         drained = self._assembler.drained
         known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
-        for backend in self._reachable():
-            name, health = backend.values.name, backend.dialer.health
-            known += [{"health": name, "address": key, "record": health.record(key)} for key in health.addresses()]
-            if backend.watch is not None:
-                known.append(_verdicts(name, backend.watch))
-        return known
+        return [*known, *knowledge(self._reachable())]
 
     def _reachable(self) -> Collection[Reachable]:
         return self.assembly.backends.values()
@@ -290,7 +306,7 @@ class Master(Service):
         return assembly.watches
 
     def _tell_verdicts(self, name: str, watch: RelayWatch) -> None:
-        self._seats.say_all(_verdicts(name, watch))
+        self._seats.say_all(verdicts(name, watch))
 
     # --- reload --------------------------------------------------------------------------------------
 
@@ -369,6 +385,43 @@ class Master(Service):
             self._seats.say_all(message)
         tell_unused(configuration, self._events)
 
+    # --- another program takes over ------------------------------------------------------------------
+
+    @property
+    def is_serving(self) -> bool:
+        return bool(self.running) and self._seats.all_serve
+
+    def bequest(self) -> Bequest:
+        assert self._ledger is not None
+        return Bequest([port for port, _ in self._ports], self._ledger, self.knowledge())
+
+    def hand_over(self, then: Callable[[], None]) -> None:
+        """The successor serves.  When this gateway stops, its sessions go on for a long time."""
+        self._patience = self._configuration.old_sessions
+        self._loud = self._seats.hold()
+        self._desk.close()
+
+        def once() -> None:
+            waiting.cancel()
+            self._quiet = _nothing
+            then()
+
+        self._quiet = once
+        waiting = Deadline(self._reactor, once)
+        waiting.set(self._reactor.seconds() + QUIET)
+        self._close_ports()
+        if not self._nursery.say({"close": True}):
+            self._seats.say_all({"hand over": True})
+
+    def took_over(self) -> None:
+        """The predecessor has let go of the control socket."""
+        self._desk.open_late(self._configuration.control)
+
+    def inherited(self) -> None:
+        """The predecessor has ended."""
+        if self._inheritance.ledger is not None:
+            self._inheritance.ledger.end(self._inheritance.before)
+
     # --- stop ----------------------------------------------------------------------------------------
 
     @property
@@ -382,7 +435,7 @@ class Master(Service):
             watch.stop()
         self._close_ports()
         stopped = self._stopped = Deferred()
-        drain = self._configuration.drain
+        drain = self._patience + self._configuration.drain
         self._until = self._reactor.seconds() + drain
         self._desk.stopping()
         if not self.sessions:
@@ -416,7 +469,7 @@ class Master(Service):
 
     def _tell_progress(self) -> None:
         left = self._until - self._reactor.seconds()
-        if left > 0 and not self._hurried:
+        if 0 < left <= self._configuration.drain and not self._hurried:
             self._tell_stop(GOING_ON, left=round(left))
 
     def _tell_stop(self, detail: str | None, until: str | None = None, left: int | None = None) -> None:
@@ -464,8 +517,8 @@ def _assembly(configuration: Configuration, backends: Mapping[Backend, Reachable
     return Assembly(configuration, backends, {}, ())
 
 
-def _verdicts(name: str, watch: RelayWatch) -> Message:
-    return {"backend": name, "verdicts": {str(one): v and v.value for one, v in watch.verdicts.items()}}
+def _nothing() -> None:
+    pass
 
 
 def _files(configuration: Configuration) -> set[Path]:

@@ -88,6 +88,7 @@ class Seats:
         self._owner = owner
         self._seats = [Seat(number) for number in range(count)]
         self._stopping = False
+        self._held = False
         self._codes: dict[int, int] = {}
         """How processes ended whose conversation has not ended yet."""
         self._ends: dict[int, _End] = {}
@@ -124,6 +125,15 @@ class Seats:
                 seat.why = "it could not be told of the new configuration"
                 self._owner.kill(seat.pid)
 
+    @property
+    def all_serve(self) -> bool:
+        return all(seat.serving for seat in self._seats)
+
+    def hold(self) -> set[int]:
+        """Nobody who dies is replaced any more.  The numbers of those who are there."""
+        self._held = True
+        return {seat.number for seat in self._taken()}
+
     def stop(self) -> None:
         self._stopping = True
         self.say_all({"stop": True})
@@ -144,15 +154,15 @@ class Seats:
         return (seat for seat in self._seats if seat.channel is not None)
 
     def _fill(self, seat: Seat) -> None:
-        if self._stopping or seat.channel is not None:
+        if self._stopping or self._held or seat.channel is not None:
             return
-        used = {other.column for other in self._taken()}
-        column = next(column for column in self._ledger.free_columns() if column not in used)
+        column = self._ledger.claim()
         ours, theirs = socket.socketpair()
         with theirs:
             forked = self._owner.fork(seat.number, column, theirs.fileno())
         if not forked:
             ours.close()
+            self._ledger.release(column)
             return  # it is filled when there is a template again
         channel = Channel(self._reactor, ours, partial(self._heard, seat), partial(self._lost, seat))
         seat.take(channel, column, self._reactor.seconds())

@@ -23,6 +23,7 @@ from ...telemetry.summary import Summary, SummedEvents
 from ..assembly import Reachable
 from ..control.messages import Request
 from ..every import Every
+from ..knowledge import learn
 from .asking import parts
 from .channel import Channel
 from .messages import Message
@@ -62,13 +63,10 @@ class Worker:
         match message:
             case {"serve": _}:
                 self._serve()
-            case {"health": str(name), "address": str(address), "record": record}:
-                for backend in self._named(name):
-                    backend.dialer.health.learn(address, record)
-            case {"verdicts": dict(verdicts), "backend": str(name)}:
-                for backend in self._named(name):
-                    if backend.watch is not None:
-                        backend.watch.learn(verdicts)
+            case {"health": _} | {"verdicts": _}:
+                learn(self._gateway.reachable, message)
+            case {"hand over": _}:
+                self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
             case {"ask": int(number), "command": str(command), "about": str(about)}:
                 for part in parts(number, self._gateway.ask(Request(command, about))):
                     self._channel.say(part)
@@ -107,15 +105,8 @@ class Worker:
             self._attend_to_health()
 
     def _attend_to_health(self) -> None:
-        for backend in self._reachable:
+        for backend in self._gateway.reachable:
             backend.dialer.health.changed = partial(self._health_changed, backend)
-
-    @property
-    def _reachable(self) -> list[Reachable]:
-        return list(self._gateway.assembly.backends.values())
-
-    def _named(self, name: str) -> list[Reachable]:
-        return [backend for backend in self._reachable if backend.values.name == name]
 
     def _health_changed(self, backend: Reachable, address: str) -> None:
         record = backend.dialer.health.record(address)
