@@ -17,7 +17,7 @@ from ..dialects.base import Identity, Policy
 from ..dialects.relay import CURE, Probe, Verdict
 from ..dialects.survey import Survey, Visit, unreached
 from ..protocol.proxyprotocol import Origin
-from ..protocol.vocabulary import Secured
+from ..protocol.vocabulary import Secured, Side
 from ..sessions.agreed import hands_in, terms_of_errands
 from ..sessions.errand import Errand
 from ..wire.dialer import Dialer
@@ -229,8 +229,8 @@ class _Looking:
                 self._nothing,
                 lazy=tuple(self._lazy()),
                 reached=self._surveying.place,
-                greeting=_lines(survey.greeting),
-                welcome=_lines(survey.welcome) if survey.greeted else (),
+                greeting=self._readable(survey.greeting),
+                welcome=self._readable(survey.welcome) if survey.greeted else (),
                 offered=_names(survey.offered),
                 shown=_names(survey.shown),
                 version=secured.version if secured else None,
@@ -249,7 +249,7 @@ class _Looking:
     def _lazy(self) -> Iterable[Lazy]:
         """What clients see before the gateway connects to the backend, for each policy."""
         question = self._dialect.question
-        if not self._backend.lazy or question is None:
+        if not self._backend.lazy or question is None or self._dialect.first is Side.CLIENT:
             return
         listeners: dict[str, list[str]] = {}
         for service in self._services:
@@ -355,7 +355,11 @@ class _Looking:
         return "" if hurried or errand.trouble.key == "quit" else errand.trouble.key
 
     def _last_words(self) -> str:
-        return " ".join(_lines(self._survey.greeting or self._survey.exchanges[-1].heard))
+        return " ".join(self._readable(self._survey.greeting or self._survey.exchanges[-1].heard))
+
+    def _readable(self, said: bytes) -> tuple[str, ...]:
+        question = self._dialect.question
+        return _lines(question.readable(said) if question else said)
 
 
 def _sending(access: Access) -> Sending | None:

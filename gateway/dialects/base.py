@@ -89,7 +89,7 @@ class Question:
     """What anybody may ask a server of this protocol to learn what it can do."""
 
     ask: Callable[[bytes], bytes]
-    """hostname -> the command, without CRLF."""
+    """hostname -> the command, without CRLF where the protocol has lines."""
     leave: bytes
     """The command that ends the session, without CRLF."""
     listed: Callable[[bytes], list[bytes] | None]
@@ -98,6 +98,8 @@ class Question:
     """What a look has seen -> whether clients can log in and send mail."""
     tries: tuple[bytes, ...] = ()
     """What a client says next, to learn whether it is served: commands that change nothing, without CRLF."""
+    readable: Callable[[bytes], bytes] = bytes
+    """What the server said -> the same as lines for people, where the protocol has no lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..protocol.framing import Lines
+from ..protocol.inbox import Inbox
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
     Await,
     Close,
     Dial,
+    Framing,
     Greeted,
+    Heard,
     Line,
     Lost,
     MayLogIn,
@@ -28,6 +32,7 @@ from ..protocol.vocabulary import (
     Side,
     StartTLS,
     Trouble,
+    Unit,
 )
 from .access import Access, Seen
 from .base import Dialect, Identity, Question, Terms
@@ -44,9 +49,9 @@ class Exchange:
     """What the client said, and all that followed from it."""
 
     said: bytes = b""
-    """Without CRLF; nothing for the greeting, which comes by itself."""
+    """A line without CRLF, or a whole unit; nothing for the greeting, which comes by itself."""
     heard: bytes = b""
-    """What the backend answered, line by line."""
+    """What the backend answered, line by line or unit by unit."""
     told: bytes = b""
     """What of it the client was told."""
 
@@ -89,6 +94,9 @@ class Visit:
             try:
                 request = script.send(answer) if trouble is None else script.throw(trouble)
             except StopIteration:
+                # The backend lets anybody in, so that the dialogue is over before the visit is.
+                self.end = Close("quit")
+                yield self.end
                 return
             answer = trouble = None
             match request:
@@ -98,10 +106,10 @@ class Visit:
                     answer = INSIDE
                 case Send(side=Side.CLIENT, data=octets):
                     self.exchanges[-1].told += octets
-                case Await(sides=sides) if Side.CLIENT in sides:
+                case Await(sides=sides, framing=framing) if Side.CLIENT in sides:
                     if self._words:
                         self.exchanges.append(Exchange(self._words.pop(0)))
-                        answer = Line(Side.CLIENT, self.exchanges[-1].said)
+                        answer = _heard(self.exchanges[-1].said, framing)
                     else:
                         trouble = Lost(Side.CLIENT, orderly=True)
                 case MayLogIn():
@@ -118,7 +126,7 @@ class Visit:
         match request:
             case Dial():
                 self.greeting = b""
-                self.exchanges = [Exchange()]
+                self.exchanges = [Exchange(each.said) for each in self.exchanges]
             case Greeted():
                 self.greeted = True
             case Close():
@@ -128,10 +136,18 @@ class Visit:
         return request
 
     def _write_down(self, request: Request, answer: Any) -> None:
-        if isinstance(request, Await) and isinstance(answer, Line):
-            self.exchanges[-1].heard += answer.text + b"\r\n"
+        if isinstance(request, Await) and isinstance(answer, Line | Unit):
+            octets = answer.octets if isinstance(answer, Unit) else answer.text + b"\r\n"
+            self.exchanges[-1].heard += octets
             if request.patience is Patience.GREETING:
-                self.greeting += answer.text + b"\r\n"
+                self.greeting += octets
+
+
+def _heard(said: bytes, framing: Framing) -> Heard | None:
+    """What a script hears that waits for a unit of the client's."""
+    inbox = Inbox(Side.CLIENT)
+    inbox.feed(said + b"\r\n" if isinstance(framing, Lines) else said)
+    return framing.unit(inbox)
 
 
 def _origin(identity: Identity, whence: Whence) -> Origin | None:
@@ -211,8 +227,8 @@ def unreached(dialect: Dialect, terms: Terms, words: Sequence[bytes]) -> list[Ex
             match request:
                 case Send(side=Side.CLIENT, data=octets):
                     exchanges[-1].told += octets
-                case Await() if left:
+                case Await(framing=framing) if left:
                     exchanges.append(Exchange(left.pop(0)))
-                    answer = Line(Side.CLIENT, exchanges[-1].said)
+                    answer = _heard(exchanges[-1].said, framing)
                 case _:
                     return exchanges

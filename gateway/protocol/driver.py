@@ -172,6 +172,7 @@ class Negotiation(_Sides):
 
     __slots__ = (
         "_script",
+        "_spoken",
         "_stopping",
         "_swallowed",
         "over",
@@ -181,6 +182,7 @@ class Negotiation(_Sides):
     def __init__(self, script: Script, foreign: Foreign | None = None) -> None:
         super().__init__(foreign)
         self._script = script
+        self._spoken = False  # the script has heard the client
         self._swallowed = 0
         self._stopping = False
         self.waiting: Wait | None = None
@@ -207,7 +209,7 @@ class Negotiation(_Sides):
             self._mute.add(side)
         if isinstance(self.waiting, StartTLS) and self.waiting.side is side:
             return self._throw(TLSFailed(side, "connection closed during the handshake"))
-        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._inboxes[side].octets)):
+        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._has_spoken())):
             return self._throw(Lost(side, orderly))
         return self._proceed()
 
@@ -371,6 +373,7 @@ class Negotiation(_Sides):
                     raise Violation(side, key)
             heard = wait.framing.unit(inbox)
             if heard is not None:
+                self._spoken = self._spoken or side is Side.CLIENT
                 return heard
             self._pending(side)
         return _PENDING
@@ -408,3 +411,7 @@ class Negotiation(_Sides):
         return isinstance(self.waiting, Dial) or (
             isinstance(self.waiting, Await) and self.waiting.patience is Patience.GREETING
         )
+
+    def _has_spoken(self) -> bool:
+        """Whether the client has said what the backend may have to hear, though it says no more."""
+        return self._spoken or bool(self._inboxes[Side.CLIENT].octets)

@@ -223,7 +223,7 @@ def test_a_dialogue_that_is_through_is_the_end_of_the_visit() -> None:
 
     visit = Visit(replace(POP3, script=dialogue), terms(), [b"word"])
     requests: list[object] = list(visit.script())
-    assert requests == [Dial(), Send(BACKEND, b"word")]
+    assert requests == [Dial(), Send(BACKEND, b"word"), Close("quit")]
     assert visit.exchanges[1].told == b"to nobody"
 
 
