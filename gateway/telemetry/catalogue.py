@@ -249,6 +249,12 @@ _TABLE = (
         severity=Severity.ERROR, blame=Blame.CLIENT, cure="let the backend ask for a login from the gateway's address",
     ),
     _backend(
+        "backend-trusts",
+        "a PostgreSQL server lets a client in without a password (`trust` in its pg_hba.conf, or `ident`): whoever "
+        "reaches the gateway is let in as anybody",
+        ends=None, once=True, cure="write scram-sha-256 for the gateway's address in pg_hba.conf",
+    ),
+    _backend(
         "backend-protocol-error",
         "a reply that is none; the session ends, except where the verdict on a message is waited for", _WHY,
         garbled=True,
@@ -470,6 +476,8 @@ _TABLE = (
     _reason("kicked", "an administrator cut it off (`starttls-gateway kick`)", Outcome.GATEWAY),
     _reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
     _reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
+    _reason("tls-required", "a client wanted to log in without TLS, and its protocol has no second try (PostgreSQL)",
+            Outcome.CLIENT),
     _reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),
     _reason("client-refused-chunk", "a BDAT chunk that was refused and is too long to be read", Outcome.CLIENT),
     _reason("relay-unknown", "an SMTP backend was not yet asked whether it relays", Outcome.REFUSED),

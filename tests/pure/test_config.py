@@ -59,6 +59,7 @@ PROTOCOLS = {
     ),
     "imap": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "id"})),
     "pop3": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "xclient"})),
+    "postgresql": Traits(identities=frozenset({"proxy-v1", "proxy-v2"})),
 }
 OWN = (("received", "yes"), ("newlines", "normalize"))
 """The defaults of SMTP's own options."""
@@ -519,7 +520,7 @@ SLIPS = {
     "protocol forgotten": (
         file(rest="[service:news]\nstarttls = 119\nbackend = a:119"),
         "[service:news] protocol: is missing, and the section's name "
-        '"news" is not a protocol; write protocol = smtp, imap or pop3',
+        '"news" is not a protocol; write protocol = smtp, imap, pop3 or postgresql',
     ),
     "no address": (
         file(smtp="backend = a:25"),

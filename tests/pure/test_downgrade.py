@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
-from tests.pure.playbook import DIAL, Playbook, note, terms, to_backend, to_client
+from tests.pure.playbook import DIAL, Playbook, close, note, terms, to_backend, to_client
 
 DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
 DOWNGRADE = note("downgrade", action="refused", **DATES)
@@ -27,11 +27,14 @@ TALK = {
 }
 
 
+LOGIN = b"\0\0\0\x12\0\3\0\0user\0joe\0\0"
+
+
 def insists(client: str) -> Mapping[str, object] | None:
     return DATES if client == "192.0.2.1" else None
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", TALK)
 @pytest.mark.parametrize("client", ["192.0.2.1", "192.0.2.2"])
 @pytest.mark.parametrize("policy", [Policy.OPTIONAL, Policy.REQUIRED])
 def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, client: str, policy: Policy) -> None:
@@ -47,3 +50,18 @@ def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, cli
     play.client(command, to_client(refusal))
     play.run()
     assert [one.event for one in play.notes].count("downgrade") == held
+
+
+def test_a_client_that_speaks_first_is_held_to_it_too() -> None:
+    told = to_client(b"E\0\0\0(SFATAL\0VFATAL\0C28000\0MTLS required\0\0")
+    for client in ("192.0.2.1", "192.0.2.2"):
+        agreed = terms(client=client, policy=Policy.OPTIONAL, insists=insists)
+        play = Playbook(DIALECTS["postgresql"], agreed).start()
+        if client == "192.0.2.1":
+            play.client(LOGIN, DOWNGRADE, told, close("tls-required")).run()
+        else:
+            play.client(LOGIN, DIAL).run()
+
+
+def test_every_protocol_has_its_test() -> None:
+    assert {*TALK, "postgresql"} == DIALECTS.keys()

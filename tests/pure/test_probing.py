@@ -129,7 +129,7 @@ def play(script: Script, server: Server) -> Close:
             todo += negotiation.receive(BACKEND, server.hear(said))
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_every_protocol_can_be_probed(protocol: str) -> None:
     dialect = DIALECTS[protocol]
     assert dialect.probing is not None
@@ -145,7 +145,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_logins_are_tried_in_the_clear_and_no_secret_is_said(protocol: str) -> None:
     server, one = Server(protocol), talk(protocol)
     assert play(one.in_the_clear(), server) == Close("quit")
@@ -165,7 +165,7 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_a_login_that_is_taken_is_cancelled(protocol: str) -> None:
     answers, said = TAKEN[protocol]
     server, one = Server(protocol, answers), talk(protocol)
@@ -175,7 +175,7 @@ def test_a_login_that_is_taken_is_cancelled(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("inject", [False, True])
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inject: bool) -> None:
     server, one = Server(protocol), talk(protocol)
     play(one.secured(implicit=False, inject=inject), server)
@@ -187,7 +187,7 @@ def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inje
     assert server.heard.count(probing.injected) == inject + 2 * (probing.injected == server.heard[0])
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_a_command_behind_starttls_that_is_run_inside_tls_is_noticed(protocol: str) -> None:
     server, one = Server(protocol), talk(protocol)
     server.executes = True
@@ -195,7 +195,7 @@ def test_a_command_behind_starttls_that_is_run_inside_tls_is_noticed(protocol: s
     assert one.surplus
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_octets_behind_the_go_ahead_are_noticed_and_end_the_talk(protocol: str) -> None:
     verb = STARTTLS[protocol]
     server, one = Server(protocol, {verb: ANSWERS[protocol][verb] + b"* injected\r\n"}), talk(protocol)
@@ -204,7 +204,7 @@ def test_octets_behind_the_go_ahead_are_noticed_and_end_the_talk(protocol: str) 
     assert one.failure == one.behind
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
     server, one = Server(protocol), talk(protocol)
     play(one.secured(implicit=True), server)
@@ -220,7 +220,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", GREETINGS)
 def test_a_server_that_refuses_starttls_is_left(protocol: str) -> None:
     server, one = Server(protocol, REFUSED[protocol]), talk(protocol)
     assert play(one.secured(implicit=False), server) == Close("refused")

@@ -53,8 +53,8 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """How one protocol is spoken."""
+class Shared:
+    """How a protocol is spoken: what every protocol can answer."""
 
     # --- the beginning ---
 
@@ -70,8 +70,6 @@ class Answers:
     """What the client hears in place of a greeting when no backend can be reached."""
     busy: bytes
     """The same when it has too many connections."""
-    lazy_greeting: bytes
-    """The gateway's own greeting under `connect = lazy` and `starttls = required`."""
     alpn: tuple[bytes, ...]
     """The protocol's ALPN names (RFC 7301)."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
@@ -89,11 +87,6 @@ class Answers:
 
     starttls: Exchange
     """The client asks for TLS, and the gateway's go-ahead."""
-    starttls_again: bytes
-    """The gateway's answer to the same inside TLS."""
-    closed: Exchange
-    """A command other than a login which the gateway answers by itself before TLS under `required`, and its answer:
-    a refusal, if the protocol allows one."""
     closed_login: bytes
     """The gateway's answer to `login` before TLS, under `required` and `auth-only`."""
 
@@ -104,51 +97,21 @@ class Answers:
     is over, and the answer, which the client gets as it is."""
     introduction: tuple[Exchange, ...] = ()
     """What a client has to say there before it can log in.  All of it passes as it is."""
-    command: Exchange
-    """A command that needs no login, and the backend's answer.  Both pass as they are."""
-    listing: Exchange
-    """The client asks for capabilities; the backend offers TLS, a password login, EXTERNAL, and more."""
-    listing_closed: bytes
-    """What the client is told of that before TLS, under `required` and `auth-only`: no login, but STARTTLS."""
-    listing_open: bytes
-    """The same under `optional`: with a login."""
-    listing_inside: bytes
-    """The same inside TLS: without STARTTLS."""
     login: bytes
     """Credentials in one command."""
     accepted: bytes
     """The backend's answer to it: success, ..."""
     rejected: bytes
     """... wrong credentials, ..."""
-    postponed: bytes
-    """... and a temporary failure, which says nothing about them."""
     logins: tuple[bytes, ...]
     """Every command that begins a login."""
     splices: bool = True
     """After a login the gateway reads nothing more."""
-    leave: Exchange
-    """The client's goodbye, and the backend's answer."""
     farewell: bytes
     """The goodbye that the gateway says to the backend when the client has gone."""
 
     # --- what a client does wrong ---
 
-    bad: Exchange
-    """A command that the gateway refuses by itself and counts as a bad one."""
-    unclean: tuple[Exchange, ...]
-    """Units with octets at which a backend might split them."""
-    long: Callable[[int], bytes]
-    """A command with an argument of so many octets."""
-    long_answer: bytes
-    """The gateway's answer to one that is too long."""
-    endless: tuple[bytes, ...]
-    """Beginnings of commands that never end, one for each limit of their length."""
-    endless_words: bytes
-    """The gateway's last words to that client."""
-    too_many_bad: bytes
-    """The gateway's last words after too many bad commands, ..."""
-    last_answered: bool = True
-    """... which follow the answer to the last of them."""
     too_many_logins: bytes
     """The gateway's last words after five logins that failed; they follow the backend's answer."""
     limited: bytes
@@ -157,29 +120,11 @@ class Answers:
     """The gateway's last words to somebody who speaks HTTP."""
     proxy_words: bytes
     """The gateway's last words to somebody who may send no PROXY header (version 1) and does."""
-    proxy2_words: bytes
-    """All that it says to a header of version 2, which reads as lines, the last one QUIT, ..."""
-    proxy2_reason: str
-    """... and why the session ends then, as the log has it; empty where this protocol has no QUIT."""
 
     # --- how a session ends ---
 
-    part: bytes
-    """The beginning of an answer to `command`."""
-    part_told: bytes = b""
-    """What of it the client gets when the backend is lost there; nothing follows it."""
-    garbage: bytes
-    """An answer to `command` that is none."""
-    garbage_words: bytes
-    """What the client hears then."""
-    unasked: bytes
-    """A backend's line inside TLS that nobody asked for."""
-    unasked_words: bytes
-    """What the client hears then."""
     lost_words: bytes
     """What the client hears when the backend is lost before its answer to `command`, ..."""
-    lost_idle_words: bytes
-    """... while no answer is due, ..."""
     late_words: bytes
     """... and when the answer does not come in time."""
     idle_words: bytes
@@ -190,8 +135,6 @@ class Answers:
     """What a client hears when the gateway stops, ..."""
     stop_early_words: bytes
     """... before its greeting."""
-    down_words: bytes
-    """The answer to `listing` of a lazy session inside TLS whose backend cannot be reached."""
 
     # --- the way to the backend ---
 
@@ -216,6 +159,103 @@ class Answers:
     look: Look | None = None
     """None where the dialect has no `question`."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Answers(Shared):
+    """The whole form, for a protocol whose server greets and that has commands."""
+
+    # --- the beginning ---
+
+    lazy_greeting: bytes
+    """The gateway's own greeting under `connect = lazy` and `starttls = required`."""
+
+    # --- before TLS with the client ---
+
+    starttls_again: bytes
+    """The gateway's answer to the same inside TLS."""
+    closed: Exchange
+    """A command other than a login which the gateway answers by itself before TLS under `required`, and its answer:
+    a refusal, if the protocol allows one."""
+
+    # --- inside TLS ---
+
+    command: Exchange
+    """A command that needs no login, and the backend's answer.  Both pass as they are."""
+    listing: Exchange
+    """The client asks for capabilities; the backend offers TLS, a password login, EXTERNAL, and more."""
+    listing_closed: bytes
+    """What the client is told of that before TLS, under `required` and `auth-only`: no login, but STARTTLS."""
+    listing_open: bytes
+    """The same under `optional`: with a login."""
+    listing_inside: bytes
+    """The same inside TLS: without STARTTLS."""
+    postponed: bytes
+    """... and a temporary failure, which says nothing about them."""
+    leave: Exchange
+    """The client's goodbye, and the backend's answer."""
+
+    # --- what a client does wrong ---
+
+    bad: Exchange
+    """A command that the gateway refuses by itself and counts as a bad one."""
+    unclean: tuple[Exchange, ...]
+    """Units with octets at which a backend might split them."""
+    long: Callable[[int], bytes]
+    """A command with an argument of so many octets."""
+    long_answer: bytes
+    """The gateway's answer to one that is too long."""
+    endless: tuple[bytes, ...]
+    """Beginnings of commands that never end, one for each limit of their length."""
+    endless_words: bytes
+    """The gateway's last words to that client."""
+    too_many_bad: bytes
+    """The gateway's last words after too many bad commands, ..."""
+    last_answered: bool = True
+    """... which follow the answer to the last of them."""
+    proxy2_words: bytes
+    """All that it says to a header of version 2, which reads as lines, the last one QUIT, ..."""
+    proxy2_reason: str
+    """... and why the session ends then, as the log has it; empty where this protocol has no QUIT."""
+
+    # --- how a session ends ---
+
+    part: bytes
+    """The beginning of an answer to `command`."""
+    part_told: bytes = b""
+    """What of it the client gets when the backend is lost there; nothing follows it."""
+    garbage: bytes
+    """An answer to `command` that is none."""
+    garbage_words: bytes
+    """What the client hears then."""
+    unasked: bytes
+    """A backend's line inside TLS that nobody asked for."""
+    unasked_words: bytes
+    """What the client hears then."""
+    lost_idle_words: bytes
+    """... while no answer is due, ..."""
+    down_words: bytes
+    """The answer to `listing` of a lazy session inside TLS whose backend cannot be reached."""
+
     def last(self, answer: bytes) -> bytes:
         """What is said to the last bad command that may be said, which has this answer."""
         return (answer if self.last_answered else b"") + self.too_many_bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientFirst(Shared):
+    """The form for a protocol whose client speaks first, and whose first words are its login.
+
+    The backend is dialled for `login`.  `greeting` is its answer, a question for the credentials; `refusal` is an
+    answer that turns the client away.  Commands, listings and the gateway's own greeting do not apply.
+    """
+
+    first: float
+    """Seconds that a client may take for its first words."""
+    credentials: bytes
+    """The client's answer to `greeting`; the backend then says `accepted` or `rejected`."""
+    closed_reason: str
+    """Why the session ends after `closed_login`, ..."""
+    rejected_reason: str
+    """... and after `rejected`."""
+    garbage: tuple[bytes, ...]
+    """First words that no client of this protocol says, each whole.  Nothing is answered."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect
 from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Side
-from tests.pure.contract.form import Answers, Exchange, Telling
+from tests.pure.contract.form import Answers, ClientFirst, Exchange, Shared, Telling
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -28,6 +29,9 @@ from tests.pure.playbook import (
     to_client,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 SWITCH = tls(b"", BACKEND)
 """The handshake with the backend begins; our last words before it were the STARTTLS command, long ago."""
@@ -36,16 +40,16 @@ HERE = Origin(("192.0.2.10", 40000), ("198.51.100.1", 143))
 
 
 @dataclass(frozen=True, eq=False)
-class Party:
-    """A dialect, and how it is spoken."""
+class Anyone:
+    """A dialect, and how it is spoken, whoever speaks first."""
 
     dialect: Dialect
-    answers: Answers
+    answers: Shared
 
     def __str__(self) -> str:
         return self.dialect.name
 
-    def but(self, **answers: Any) -> Party:
+    def but(self, **answers: Any) -> Self:
         """The same with other answers."""
         return replace(self, answers=replace(self.answers, **answers))
 
@@ -53,22 +57,33 @@ class Party:
 
     def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
         """A backend that has not greeted yet, for a client that is inside TLS where that comes first."""
-        limits = {name: changes.pop(name) for name in ("may_log_in", "moved") if name in changes}
-        agreed = terms(**{"received": False, **changes})
-        play = Playbook(self.dialect, agreed, others=others, **limits)
-        if agreed.implicit:
-            return play.start(tls(b"")).secured(DIAL).dialled()
-        return play.start(DIAL).dialled()
+        raise NotImplementedError
 
-    def greeted(self, **changes: Any) -> Playbook:
-        """... that has greeted: on a plaintext port unless told otherwise."""
-        told = self.greeting_inside if changes.get("implicit") else self.answers.greeting
-        return self.dialled(**changes).backend(self.answers.greeting, to_client(told))
+    def opened(self, **changes: Any) -> Playbook:
+        """The client may speak: on a plaintext port unless told otherwise."""
+        raise NotImplementedError
+
+    def alive(self, play: Playbook) -> Playbook:
+        """The session goes on, behind `opened` or `inside`."""
+        raise NotImplementedError
+
+    @property
+    def parting(self) -> Expected:
+        """What becomes of the backend when a session ends that has not logged in, behind `opened` or `inside`."""
+        raise NotImplementedError
+
+    def logs_in(self, play: Playbook) -> Playbook:
+        """From `ready` up to the backend's verdict."""
+        raise NotImplementedError
+
+    def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
+        """A login before TLS."""
+        raise NotImplementedError
 
     def inside(self, **changes: Any) -> Playbook:
         """Inside TLS after STARTTLS."""
         said, told = self.answers.starttls
-        return self.entered(self.greeted(**changes).client(said, tls(told)))
+        return self.entered(self.opened(**changes).client(said, tls(told)))
 
     def entered(self, play: Playbook) -> Playbook:
         """The client's handshake succeeds, and the client hears what the server says first inside TLS."""
@@ -89,6 +104,109 @@ class Party:
         for said, answered in self.answers.introduction:
             play.client(said, to_backend(said)).backend(answered, to_client(answered))
         return play
+
+    def opening(self, cut: int = 0, **changes: Any) -> Stage:
+        """As `opened`, for tests that look at every deed themselves."""
+        raise NotImplementedError
+
+    # --- with the backend, under `tls = starttls` ---
+
+    @property
+    def go(self) -> bytes:
+        """Its yes to STARTTLS."""
+        return self.answers.backend_starttls.answered
+
+    @property
+    def questions(self) -> tuple[Exchange, ...]:
+        return (*self.answers.asks, self.answers.backend_starttls)
+
+    @property
+    def clear(self) -> tuple[bytes, ...]:
+        """What the backend says in the clear."""
+        raise NotImplementedError
+
+    def hello(self, mode: BackendTLS = BackendTLS.NONE) -> tuple[Expected, ...]:
+        """What the gateway does as soon as a backend is connected, apart from a PROXY header."""
+        return (SWITCH,) if mode is BackendTLS.IMPLICIT else ()
+
+    def owed(self) -> Playbook:
+        """The backend owes an answer."""
+        raise NotImplementedError
+
+    def begun(self, play: Playbook) -> Playbook:
+        """From a connection to our STARTTLS."""
+        raise NotImplementedError
+
+    def asked(self, **changes: Any) -> Playbook:
+        """Up to our STARTTLS."""
+        return self.begun(self.dialled(**{"backend_tls": BackendTLS.STARTTLS, **changes}))
+
+    def switched(self, **changes: Any) -> Playbook:
+        """Up to the handshake."""
+        return self.asked(**changes).backend(self.go, SWITCH)
+
+    def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
+        """From the handshake's success to the client's greeting, and what follows it at once."""
+        welcome = self.answers.welcome_inside if implicit else self.answers.welcome
+        return self.answered(play, to_client(welcome), *then)
+
+    def answered(self, play: Playbook, *then: Expected) -> Playbook:
+        """From the handshake's success to the last answer that we wait for."""
+        said = [(to_backend(question),) if question else () for question, _ in self.answers.again]
+        first, *others = [*said, then]
+        play.secured(*first)
+        for (_, answer), step in zip(self.answers.again, others, strict=True):
+            play.backend(answer, *step)
+        return play
+
+    def sorry(self, key: str, **fields: object) -> tuple[Expected, ...]:
+        """What follows where no address is left: the log knows why, the client does not."""
+        return note(key, **fields), to_client(self.answers.unavailable), ABORT_BACKEND, close(key)
+
+
+@dataclass(frozen=True, eq=False)
+class Party(Anyone):
+    """... whose server greets, and that has commands."""
+
+    answers: Answers
+
+    def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
+        """A backend that has not greeted yet, for a client that is inside TLS where that comes first."""
+        limits = {name: changes.pop(name) for name in ("may_log_in", "moved") if name in changes}
+        agreed = terms(**{"received": False, **changes})
+        play = Playbook(self.dialect, agreed, others=others, **limits)
+        if agreed.implicit:
+            return play.start(tls(b"")).secured(DIAL).dialled(*self.hello(agreed.backend_tls))
+        return play.start(DIAL).dialled(*self.hello(agreed.backend_tls))
+
+    def greeted(self, **changes: Any) -> Playbook:
+        """... that has greeted: on a plaintext port unless told otherwise."""
+        told = self.greeting_inside if changes.get("implicit") else self.answers.greeting
+        return self.dialled(**changes).backend(self.answers.greeting, to_client(told))
+
+    def opened(self, **changes: Any) -> Playbook:
+        return self.greeted(**changes)
+
+    def alive(self, play: Playbook) -> Playbook:
+        return self.leaves(play)
+
+    @property
+    def parting(self) -> Expected:
+        return to_backend(self.answers.farewell)
+
+    def owed(self) -> Playbook:
+        return self.inside().client(self.answers.command.said, to_backend(self.answers.command.said))
+
+    def logs_in(self, play: Playbook) -> Playbook:
+        return play.client(self.answers.login, to_backend(self.answers.login))
+
+    def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
+        return play.client(self.answers.login, *then, to_client(self.answers.closed_login))
+
+    def opening(self, cut: int = 0, **changes: Any) -> Stage:
+        stage = self.stage(cut, **changes)
+        stage.receive(BACKEND, self.answers.greeting)
+        return stage
 
     def lazy(self, **changes: Any) -> Playbook:
         """Inside TLS; the backend is dialled only where the server speaks first again."""
@@ -140,21 +258,10 @@ class Party:
         said, answered = self.answers.leave
         return play.client(said, to_backend(said)).backend(answered, to_client(answered), close("quit"))
 
-    # --- with the backend, under `tls = starttls` ---
-
     @property
     def offer(self) -> bytes:
         """The backend's greeting."""
         return self.answers.offer
-
-    @property
-    def go(self) -> bytes:
-        """Its yes to STARTTLS."""
-        return self.answers.backend_starttls.answered
-
-    @property
-    def questions(self) -> tuple[Exchange, ...]:
-        return (*self.answers.asks, self.answers.backend_starttls)
 
     @property
     def clear(self) -> tuple[bytes, ...]:
@@ -169,31 +276,9 @@ class Party:
             said = answer
         return play
 
-    def asked(self, **changes: Any) -> Playbook:
-        """Up to our STARTTLS."""
-        return self.begun(self.dialled(**{"backend_tls": BackendTLS.STARTTLS, **changes}))
-
-    def switched(self, **changes: Any) -> Playbook:
-        """Up to the handshake."""
-        return self.asked(**changes).backend(self.go, SWITCH)
-
     def secured(self, *then: Expected, implicit: bool = False, **changes: Any) -> Playbook:
         """Up to the client's greeting."""
         return self.finished(self.switched(implicit=implicit, **changes), *then, implicit=implicit)
-
-    def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
-        """From the handshake's success to the client's greeting, and what follows it at once."""
-        welcome = self.answers.welcome_inside if implicit else self.answers.welcome
-        return self.answered(play, to_client(welcome), *then)
-
-    def answered(self, play: Playbook, *then: Expected) -> Playbook:
-        """From the handshake's success to the last answer that we wait for."""
-        said = [(to_backend(question),) if question else () for question, _ in self.answers.again]
-        first, *others = [*said, then]
-        play.secured(*first)
-        for (_, answer), step in zip(self.answers.again, others, strict=True):
-            play.backend(answer, *step)
-        return play
 
     def told(self, telling: Telling, play: Playbook) -> Playbook:
         """Up to the last thing that we say of the client."""
@@ -203,16 +288,79 @@ class Party:
             said = answer
         return play
 
-    def sorry(self, key: str, **fields: object) -> tuple[Expected, ...]:
-        """What follows where no address is left: the log knows why, the client does not."""
-        return note(key, **fields), to_client(self.answers.unavailable), ABORT_BACKEND, close(key)
+
+@dataclass(frozen=True, eq=False)
+class Caller(Anyone):
+    """... whose client speaks first, and whose first words are its login."""
+
+    answers: ClientFirst
+
+    def opened(self, **changes: Any) -> Playbook:
+        limits = {name: changes.pop(name) for name in ("may_log_in", "moved", "others") if name in changes}
+        agreed = terms(**{"received": False, **changes})
+        play = Playbook(self.dialect, agreed, **limits)
+        return play.start(tls(b"")).secured() if agreed.implicit else play.start()
+
+    def opening(self, cut: int = 0, **changes: Any) -> Stage:
+        stage = Stage(self.dialect, terms(**{"received": False, **changes}), cut)
+        stage.take(stage.negotiation.start())
+        if stage.switching is CLIENT:
+            stage.secured(TLS13)
+        return stage
+
+    def dialled(self, *, others: bool = False, **changes: Any) -> Playbook:
+        """Of a client that may log in: inside TLS."""
+        play = self.opened(others=others, **{"implicit": True, **changes})
+        if not changes.get("implicit", True):
+            said, told = self.answers.starttls
+            play.client(said, tls(told)).secured()
+        return play.client(self.answers.login, DIAL).dialled(*self.hello(changes.get("backend_tls", BackendTLS.NONE)))
+
+    def hello(self, mode: BackendTLS = BackendTLS.NONE) -> tuple[Expected, ...]:
+        match mode:
+            case BackendTLS.NONE:
+                return (to_backend(self.answers.login),)
+            case BackendTLS.STARTTLS:
+                return (to_backend(self.questions[0].said),)
+        return super().hello(mode)
+
+    def alive(self, play: Playbook) -> Playbook:
+        return play.client(self.answers.login, DIAL)
+
+    @property
+    def parting(self) -> Expected:
+        return ABORT_BACKEND
+
+    def owed(self) -> Playbook:
+        return self.logs_in(self.ready())
+
+    def logs_in(self, play: Playbook) -> Playbook:
+        """The backend is dialled, asks for the credentials, and gets them."""
+        answers = self.answers
+        play.client(answers.login, DIAL).dialled(to_backend(answers.login))
+        play.backend(answers.greeting, to_client(answers.greeting))
+        return play.client(answers.credentials, to_backend(answers.credentials))
+
+    def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
+        told = to_client(self.answers.closed_login)
+        return play.client(self.answers.login, *then, told, close(self.answers.closed_reason))
+
+    @property
+    def clear(self) -> tuple[bytes, ...]:
+        return tuple(answer for _, answer in self.questions)
+
+    def begun(self, play: Playbook) -> Playbook:
+        """Its first question is said already."""
+        for (_, said), (question, _) in pairwise(self.questions):
+            play.backend(said, to_backend(question))
+        return play
 
 
-def answers_of(name: str) -> Answers | None:
+def answers_of(name: str) -> Shared | None:
     """None where there are none yet."""
     module = f"tests.pure.contract.answers.{name}"
     try:
-        found: Answers = importlib.import_module(module).ANSWERS
+        found: Shared = importlib.import_module(module).ANSWERS
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
@@ -220,11 +368,19 @@ def answers_of(name: str) -> Answers | None:
     return found
 
 
-PARTIES = tuple(Party(dialect, found) for dialect in DIALECTS.values() if (found := answers_of(dialect.name)))
+FOUND = [(dialect, found) for dialect in DIALECTS.values() if (found := answers_of(dialect.name))]
+PARTIES = tuple(Party(dialect, found) for dialect, found in FOUND if isinstance(found, Answers))
+CALLERS = tuple(Caller(dialect, found) for dialect, found in FOUND if isinstance(found, ClientFirst))
+EVERYONE: tuple[Anyone, ...] = (*PARTIES, *CALLERS)
 
 ANSWERS = {str(party): party.answers for party in PARTIES}
 
+everyone = pytest.mark.parametrize("party", EVERYONE, ids=str)
+"""What holds for every protocol."""
 every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
+"""What is about a greeting, a command or a listing."""
+every_caller = pytest.mark.parametrize("party", CALLERS, ids=str)
+"""What is about a client that speaks first."""
 
 
 SMTP, IMAP, POP3 = (next(party for party in PARTIES if str(party) == name) for name in ("smtp", "imap", "pop3"))

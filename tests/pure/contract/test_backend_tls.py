@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Dial, Greeted, Side
-from tests.pure.contract.party import SWITCH, Party, every_party
+from tests.pure.contract.party import SWITCH, Anyone, Party, every_party, everyone
 from tests.pure.playbook import (
     DIAL,
     SINGLE,
@@ -32,8 +32,8 @@ GREETED = Greeted()
 STARTTLS, IMPLICIT = BackendTLS.STARTTLS, BackendTLS.IMPLICIT
 
 
-def implicit(party: Party, *, others: bool = False) -> Playbook:
-    return Playbook(party.dialect, terms(backend_tls=IMPLICIT, received=False), others=others).start(DIAL)
+def implicit(party: Anyone, *, others: bool = False) -> Playbook:
+    return party.dialled(backend_tls=IMPLICIT, others=others)
 
 
 # --- nothing crosses ---------------------------------------------------------------------------------
@@ -42,14 +42,16 @@ ANYTHING = (b"injected\r\n", b"x", b"\r\n", b"\n", b"\0", b"\x16\x03\x03\x00\x7a
 """The last one is a ServerHello: who says that before our ClientHello is no server."""
 
 
-def behind(party: Party) -> tuple[bytes, ...]:
+def behind(party: Anyone) -> tuple[bytes, ...]:
     """What may lie behind the go-ahead: whole and half answers to what we ask inside TLS, and anything."""
-    said = b"".join(answer for _, answer in party.answers.again) or party.answers.listing.answered
+    said = b"".join(answer for _, answer in party.answers.again)
+    if isinstance(party, Party):
+        said = said or party.answers.listing.answered
     return (*ANYTHING, said, said[: len(said) // 2], party.answers.refusal)
 
 
-@every_party
-def test_G15_B1_B2_B13_octets_behind_the_go_ahead_are_an_attack(party: Party) -> None:
+@everyone
+def test_G15_B1_B2_B13_octets_behind_the_go_ahead_are_an_attack(party: Anyone) -> None:
     go = party.go
     for said in behind(party):
         play = party.asked().backend(go + said, *party.sorry("backend-starttls-injection"))
@@ -58,8 +60,8 @@ def test_G15_B1_B2_B13_octets_behind_the_go_ahead_are_an_attack(party: Party) ->
         party.asked(others=True).backend(go + said, Dial("backend-starttls-injection")).run((WHOLE,))
 
 
-@every_party
-def test_B1_B2_octets_that_come_later_are_the_handshakes(party: Party) -> None:
+@everyone
+def test_B1_B2_octets_that_come_later_are_the_handshakes(party: Anyone) -> None:
     why = "wrong version number"
     for said in behind(party):
         play = party.asked().backend(party.go + said, tls(b"", BACKEND, said))
@@ -116,15 +118,15 @@ def test_the_way_to_a_backend_with_starttls(party: Party) -> None:
         play.phase("secure" if inside else "plaintext").run()
 
 
-@every_party
-def test_G16_B5_B11_a_backend_that_refuses_starttls(party: Party) -> None:
+@everyone
+def test_G16_B5_B11_a_backend_that_refuses_starttls(party: Anyone) -> None:
     for said in party.answers.no:
         party.asked().backend(said, *party.sorry("backend-tls-failed")).run()
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("orderly", [True, False])
-def test_G16_the_backend_leaves_instead_of_answering_starttls(party: Party, orderly: bool) -> None:
+def test_G16_the_backend_leaves_instead_of_answering_starttls(party: Anyone, orderly: bool) -> None:
     party.asked().ended(BACKEND, orderly, *party.sorry("backend-connect-failed")).run()
     party.switched().ended(BACKEND, orderly, *party.sorry("backend-tls-failed")).run()
 
@@ -142,7 +144,7 @@ def test_B8_an_answer_before_the_question_buys_no_session_without_tls(party: Par
 
 @every_party
 def test_implicit_tls_is_the_first_on_the_connection(party: Party) -> None:
-    play = implicit(party).dialled(SWITCH).phase("handshake").secured()
+    play = implicit(party).phase("handshake").secured()
     play.backend(party.answers.offer_inside, to_client(party.answers.welcome), GREETED).run()
 
 
@@ -162,19 +164,19 @@ def test_B14_plaintext_on_an_implicit_port_is_for_openssl_to_refuse(party: Party
 # --- the handshake fails -----------------------------------------------------------------------------
 
 
-@every_party
-def test_G16_B16_B17_a_certificate_is_the_logs_business_and_not_the_clients(party: Party) -> None:
+@everyone
+def test_G16_B16_B17_a_certificate_is_the_logs_business_and_not_the_clients(party: Anyone) -> None:
     for why in ("certificate is for mail.example.net, not mail.example.org", "connection closed during the handshake"):
-        for play in (party.switched(), implicit(party).dialled(SWITCH)):
+        for play in (party.switched(), implicit(party)):
             play.unsecured(*party.sorry("backend-tls-failed", detail=why), detail=why).run()
             assert play.detail == why
 
 
-@every_party
-def test_B21_who_fails_at_tls_is_not_asked_without_it(party: Party) -> None:
+@everyone
+def test_B21_who_fails_at_tls_is_not_asked_without_it(party: Anyone) -> None:
     """The next address, and from the beginning."""
-    play = party.switched(others=True).unsecured(Dial("backend-tls-failed")).dialled()
+    play = party.switched(others=True).unsecured(Dial("backend-tls-failed")).dialled(*party.hello(STARTTLS))
     party.finished(party.begun(play).backend(party.go, SWITCH), GREETED).run()
-    play = implicit(party, others=True).dialled(SWITCH)
+    play = implicit(party, others=True)
     play.unsecured(Dial("backend-tls-failed")).dialled(SWITCH).unsecured(Dial("backend-tls-failed"))
     play.undialled(*party.sorry("backend-tls-failed")).run()

@@ -11,7 +11,7 @@ from gateway.dialects.base import Policy
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
 from gateway.protocol.vocabulary import Close, Dial, Identified, Side
-from tests.pure.contract.party import Party, every_party
+from tests.pure.contract.party import Anyone, Party, every_party, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -112,15 +112,15 @@ def test_G21_tls_on_the_plaintext_port(party: Party) -> None:
     party.greeted().client(hello, to_backend(party.answers.farewell), *ending).run()
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("request_line", [
     b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"CONNECT example.org:443 HTTP/1.1\r\n", b"Host: example.org\r\n",
 ])  # fmt: skip
-def test_G21_http_on_the_plaintext_port(party: Party, request_line: bytes) -> None:
+def test_G21_http_on_the_plaintext_port(party: Anyone, request_line: bytes) -> None:
     ending = (note("http-on-mail-port"), close("http-on-mail-port"))
     words = to_client(party.answers.http_words)
     party.dialled().client(request_line, words, ABORT_BACKEND, *ending).run((WHOLE,))
-    party.greeted().client(request_line, words, to_backend(party.answers.farewell), *ending).run((WHOLE,))
+    party.opened().client(request_line, words, party.parting, *ending).run((WHOLE,))
 
 
 @every_party
@@ -284,8 +284,7 @@ def test_E12_the_limit_is_asked_with_every_login(party: Party) -> None:
         play.client(login, REFUSED, to_client(party.answers.limited)).run((cut,))
 
 
-@every_party
-def test_E12_before_tls_the_answer_is_about_tls(party: Party) -> None:
-    play = party.greeted(may_log_in=lambda: False)
-    play.client(party.answers.login, to_client(party.answers.closed_login)).run()
+@everyone
+def test_E12_before_tls_the_answer_is_about_tls(party: Anyone) -> None:
+    play = party.refuses_login(party.opened(may_log_in=lambda: False)).run()
     assert play.notes == []

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.dialects.base import Policy
 from gateway.protocol.vocabulary import Side, TLSFailed
-from tests.pure.contract.party import Party, every_party
+from tests.pure.contract.party import Anyone, Party, every_party, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
     SPLICE,
@@ -30,9 +30,9 @@ every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: po
 # --- nothing crosses ---------------------------------------------------------------------------------
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("inside", ["login", "half a login", "an empty line", "an alert", "data"])
-def test_G05_G06_octets_behind_starttls_end_the_session(party: Party, inside: str) -> None:
+def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: str) -> None:
     login = party.answers.login
     behind = {
         "login": login,
@@ -42,44 +42,43 @@ def test_G05_G06_octets_behind_starttls_end_the_session(party: Party, inside: st
         "data": b"\x17",
     }[inside]
     said, told = party.answers.starttls
-    farewell = to_backend(party.answers.farewell)
-    play = party.greeted().client(said + behind, to_client(told), note("starttls-injection"), farewell,
-                                  close("starttls-injection"))  # fmt: skip
+    ending = (note("starttls-injection"), party.parting, close("starttls-injection"))
+    play = party.opened().client(said + behind, to_client(told), *ending)
     play.run((WHOLE,))
 
 
-@every_party
-def test_G05_G06_wherever_the_network_cuts_no_plaintext_gets_inside(party: Party) -> None:
+@everyone
+def test_G05_G06_wherever_the_network_cuts_no_plaintext_gets_inside(party: Anyone) -> None:
     """Either the octets behind STARTTLS are the handshake's, or the session ends; the backend hears none of them."""
     answers = party.answers
     octets = answers.starttls.said + answers.login
     for at in range(1, len(octets)):
-        stage = party.stage()
-        stage.receive(BACKEND, answers.greeting)
+        stage = party.opening()
+        greeting = stage.heard_by(CLIENT)
         stage.receive(CLIENT, octets[:at])
         stage.receive(CLIENT, octets[at:])
         if stage.switching:
             assert at >= len(answers.starttls.said)
             stage.unsecured("wrong version number")
         assert stage.negotiation.over
-        assert stage.heard_by(CLIENT) == answers.greeting + answers.starttls.answered
+        assert stage.heard_by(CLIENT) == greeting + answers.starttls.answered
         assert stage.heard_by(BACKEND) == answers.farewell
 
 
-@every_party
-def test_G07_a_client_hello_behind_starttls_belongs_to_the_handshake(party: Party) -> None:
+@everyone
+def test_G07_a_client_hello_behind_starttls_belongs_to_the_handshake(party: Anyone) -> None:
     said, told = party.answers.starttls
-    play = party.greeted().client(said + HELLO, tls(told, early=HELLO)).phase("handshake")
-    party.leaves(party.entered(play).phase("secure")).run()
+    play = party.opened().client(said + HELLO, tls(told, early=HELLO)).phase("handshake")
+    party.alive(party.entered(play).phase("secure")).run()
 
 
-@every_party
-def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Party) -> None:
+@everyone
+def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Anyone) -> None:
     said, told = party.answers.starttls
-    farewell = to_backend(party.answers.farewell)
+    farewell = party.parting
 
     def shaking() -> Playbook:
-        return party.greeted().client(said, tls(told))
+        return party.opened().client(said, tls(told))
 
     failed = note("tls-failed", key="client-tls-failed", detail="no shared cipher")
     shaking().unsecured(failed, farewell, close("tls-failed")).run()
@@ -89,8 +88,8 @@ def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Part
     shaking().stop(farewell, close("shutdown")).run()
 
 
-@every_party
-def test_G09_on_an_implicit_port_a_failed_handshake_dials_nobody(party: Party) -> None:
+@everyone
+def test_G09_on_an_implicit_port_a_failed_handshake_dials_nobody(party: Anyone) -> None:
     for lazy in (False, True):
         play = Playbook(party.dialect, terms(implicit=True, lazy=lazy)).start(tls(b""))
         play.unsecured(note("tls-failed"), ABORT_BACKEND, close("tls-failed")).run()
@@ -143,17 +142,16 @@ def test_G13_capabilities_inside_tls_show_only_what_works_there(party: Party, po
     assert [each.once for each in play.notes if each.event == "backend-channel-binding"] == [True] * binds
 
 
-@every_party
+@everyone
 @every_policy
-def test_G11_a_login_before_tls_works_under_optional_only(party: Party, policy: Policy) -> None:
-    login = party.answers.login
-    party.ready(policy=policy).client(login, to_backend(login)).run()
+def test_G11_a_login_before_tls_works_under_optional_only(party: Anyone, policy: Policy) -> None:
+    party.logs_in(party.ready(policy=policy)).run()
     if policy is Policy.OPTIONAL:
-        party.greeted(policy=policy).client(login, to_backend(login)).run()
+        party.logs_in(party.opened(policy=policy)).run()
         return
     # Without asking for more: a password that is sent when it is wanted would be in the clear.
     for each in party.answers.logins:
-        party.greeted(policy=policy).client(each, to_client(party.answers.closed_login)).run()
+        party.but(login=each).refuses_login(party.opened(policy=policy)).run()
 
 
 @every_party

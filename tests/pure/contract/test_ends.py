@@ -8,17 +8,12 @@ import pytest
 
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Expired, Patience, Side, TLSFailed
-from tests.pure.contract.party import Party, every_party
+from tests.pure.contract.party import Anyone, Party, every_party, everyone
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Expected, Playbook, close, note, terms, to_backend, to_client
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
 in_order_or_not = pytest.mark.parametrize("orderly", [True, False], ids=["closed", "reset"])
-
-
-def asked(party: Party) -> Playbook:
-    """The backend owes an answer."""
-    return party.inside().client(party.answers.command.said, to_backend(party.answers.command.said))
 
 
 def told(octets: bytes) -> list[Expected]:
@@ -36,11 +31,11 @@ def test_G17_the_backend_is_lost_while_it_owes_nothing(party: Party, orderly: bo
         play.ended(BACKEND, orderly, note("backend-closed"), *ending).run()
 
 
-@every_party
+@everyone
 @in_order_or_not
-def test_G17_the_backend_is_lost_before_its_answer(party: Party, orderly: bool) -> None:
+def test_G17_the_backend_is_lost_before_its_answer(party: Anyone, orderly: bool) -> None:
     ending = (note("backend-lost"), *told(party.answers.lost_words), ABORT_BACKEND, close("backend-lost"))
-    asked(party).ended(BACKEND, orderly, *ending).run()
+    party.owed().ended(BACKEND, orderly, *ending).run()
 
 
 @every_party
@@ -58,7 +53,7 @@ def test_G17_a_cut_answer_stays_cut(party: Party, orderly: bool) -> None:
         words = stage.heard_by(CLIENT).removeprefix(party.greeting_inside)
         assert words == (party.answers.part_told if size == len(part) else words)
         assert b"\r\n" not in part[:size] or words.startswith(part[: part[:size].rindex(b"\r\n") + 2])
-    play = asked(party).backend(part)
+    play = party.owed().backend(part)
     play.ended(BACKEND, orderly, *told(party.answers.part_told), ABORT_BACKEND, close("backend-lost")).run()
 
 
@@ -66,7 +61,7 @@ def test_G17_a_cut_answer_stays_cut(party: Party, orderly: bool) -> None:
 def test_the_backend_answers_with_garbage(party: Party) -> None:
     key = "backend-protocol-error"
     ending = (*told(party.answers.garbage_words), ABORT_BACKEND, close(key))
-    asked(party).backend(party.answers.garbage, note(key), *ending).run()
+    party.owed().backend(party.answers.garbage, note(key), *ending).run()
 
 
 @every_party
@@ -80,11 +75,11 @@ def test_B15_B25_the_backend_speaks_when_nobody_asked(party: Party) -> None:
         party.greeted(implicit=implicit).backend(party.answers.unasked, *ending).run()
 
 
-@every_party
-def test_the_backend_does_not_answer(party: Party) -> None:
+@everyone
+def test_the_backend_does_not_answer(party: Anyone) -> None:
     late = Expired(BACKEND, Patience.REPLY)
     ending = (note("backend-timeout"), *told(party.answers.late_words), ABORT_BACKEND, close("backend-timeout"))
-    asked(party).waits(Patience.REPLY).expire(late, *ending).run()
+    party.owed().waits(Patience.REPLY).expire(late, *ending).run()
 
 
 # --- the client --------------------------------------------------------------------------------------
@@ -100,7 +95,7 @@ def test_G18_a_client_that_leaves_completes_nothing(party: Party) -> None:
     party.inside().ended(CLIENT, False, *lost).run()
     party.inside().ended(CLIENT, True, farewell, close("client-closed")).run()
     party.inside().client(part).ended(CLIENT, True, farewell, close("client-closed")).run()
-    asked(party).ended(CLIENT, False, *lost).run()
+    party.owed().ended(CLIENT, False, *lost).run()
     for said in (b"", part):
         party.dialled().client(said).ended(CLIENT, False, *lost).run()
     Playbook(party.dialect, terms()).start(DIAL).ended(CLIENT, True, *lost).run()
@@ -115,16 +110,16 @@ def test_G27_a_client_that_closes_after_its_goodbye(party: Party) -> None:
     party.inside().client(said, to_backend(said)).ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 
-@every_party
-def test_a_client_that_says_nothing_for_too_long(party: Party) -> None:
+@everyone
+def test_a_client_that_says_nothing_for_too_long(party: Anyone) -> None:
     idle = Expired(CLIENT, Patience.COMMAND)
-    ending = (*told(party.answers.idle_words), to_backend(party.answers.farewell), close("client-timeout"))
-    for play in (party.greeted(), party.inside(), party.greeted(implicit=True)):
+    ending = (*told(party.answers.idle_words), party.parting, close("client-timeout"))
+    for play in (party.opened(), party.inside(), party.opened(implicit=True)):
         play.waits(Patience.COMMAND).expire(idle, note("client-timeout"), *ending).run()
 
 
-@every_party
-def test_a_client_that_is_late_before_its_greeting(party: Party) -> None:
+@everyone
+def test_a_client_that_is_late_before_its_greeting(party: Anyone) -> None:
     idle = Expired(CLIENT, Patience.COMMAND)
     ending = (note("client-timeout"), *told(party.answers.idle_early_words), ABORT_BACKEND, close("client-timeout"))
     for play in (party.dialled(), party.switched(), party.dialled(others=True)):
@@ -142,10 +137,10 @@ def test_a_shutdown_before_the_greeting(party: Party) -> None:
     party.switched().stop(*ending).run()
 
 
-@every_party
-def test_a_shutdown_at_a_boundary_says_goodbye_to_both(party: Party) -> None:
-    ending = (*told(party.answers.stop_words), to_backend(party.answers.farewell), close("shutdown"))
-    for play in (party.greeted(), party.inside(), party.greeted(implicit=True)):
+@everyone
+def test_a_shutdown_at_a_boundary_says_goodbye_to_both(party: Anyone) -> None:
+    ending = (*told(party.answers.stop_words), party.parting, close("shutdown"))
+    for play in (party.opened(), party.inside(), party.opened(implicit=True)):
         play.stop(*ending).run()
 
 
@@ -153,7 +148,7 @@ def test_a_shutdown_at_a_boundary_says_goodbye_to_both(party: Party) -> None:
 def test_a_shutdown_waits_for_the_answer_that_is_due(party: Party) -> None:
     answered = party.answers.command.answered
     ending = (to_backend(party.answers.farewell), close("shutdown"))
-    play = asked(party).stop()
+    play = party.owed().stop()
     play.backend(answered, to_client(answered + party.answers.stop_words), *ending).run()
 
 

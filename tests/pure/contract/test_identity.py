@@ -11,7 +11,7 @@ import pytest
 from gateway.dialects.base import BackendTLS, Identity
 from gateway.dialects.conversation import turned_away
 from gateway.protocol.vocabulary import Dial, Expired, Greeted, Identified, Patience, Side
-from tests.pure.contract.party import HERE, SWITCH, Party, every_party, short
+from tests.pure.contract.party import HERE, SWITCH, Anyone, Party, every_party, everyone, short
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -154,7 +154,7 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 BAD = "client-bad-proxy-header"
 
 
-def proxied(party: Party, moved: Callable[[str], str] = lambda client: "", **changes: Any) -> Playbook:
+def proxied(party: Anyone, moved: Callable[[str], str] = lambda client: "", **changes: Any) -> Playbook:
     agreed = terms(**{"proxied": True, "received": False, **changes})
     return Playbook(party.dialect, agreed, moved=moved).start()
 
@@ -196,13 +196,13 @@ def test_H6_H7_a_command_tells_of_the_real_client(party: Party) -> None:
         play.run()
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("said", [
     b"EHLO me\r\n", b"a LOGIN joe secret\r\n", b"\x16\x03\x01\x02\x00", b"PROXY TCP4 1.2.3.4\r\n", b"PROXY\r\n",
     b"PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n", SIGNATURE + bytes.fromhex("2111 ffff"),
     SIGNATURE + b"\x31", b"\r\n\r\nx", b"GET / HTTP/1.1\r\n",
 ], ids=short)  # fmt: skip
-def test_H6_a_wrong_header_is_the_end_and_nobody_is_told(party: Party, said: bytes) -> None:
+def test_H6_a_wrong_header_is_the_end_and_nobody_is_told(party: Anyone, said: bytes) -> None:
     for implicit in (False, True):
         proxied(party, implicit=implicit).client(said, note(BAD), ABORT_BACKEND, close(BAD)).run()
 
@@ -230,8 +230,8 @@ def test_K2_limits_are_those_of_the_client_whom_the_header_names(party: Party) -
     proxied(party, moved=moved).client(LOCAL, DIAL).run()
 
 
-@every_party
-def test_H6_who_never_sends_its_header_is_late(party: Party) -> None:
+@everyone
+def test_H6_who_never_sends_its_header_is_late(party: Anyone) -> None:
     late = Expired(CLIENT, Patience.PROXY)
     ending = (note("client-timeout"), ABORT_BACKEND, close("client-timeout"))
     words = [to_client(party.answers.idle_early_words)] * bool(party.answers.idle_early_words)
@@ -239,15 +239,15 @@ def test_H6_who_never_sends_its_header_is_late(party: Party) -> None:
     proxied(party, implicit=True).expire(late, *ending).run()
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("orderly", [True, False])
-def test_H6_a_balancer_that_looks_in_and_leaves_dials_nobody(party: Party, orderly: bool) -> None:
+def test_H6_a_balancer_that_looks_in_and_leaves_dials_nobody(party: Anyone, orderly: bool) -> None:
     for said in (b"", HEADER[:9]):
         proxied(party).client(said).ended(CLIENT, orderly, ABORT_BACKEND, close("client-lost")).run()
 
 
-@every_party
-def test_H6_a_service_that_is_closed_knows_whom_it_turns_away(party: Party) -> None:
+@everyone
+def test_H6_a_service_that_is_closed_knows_whom_it_turns_away(party: Anyone) -> None:
     busy = party.answers.busy
 
     def closed() -> Playbook:

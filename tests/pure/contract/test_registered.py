@@ -10,9 +10,9 @@ import pytest
 from gateway.config import Configuration, ConfigurationError, Machine, parse
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Identity, Policy
-from gateway.protocol.vocabulary import Patience
+from gateway.protocol.vocabulary import Patience, Side
 from tests.pure.contract import form
-from tests.pure.contract.party import Party, answers_of, every_party
+from tests.pure.contract.party import Anyone, Caller, Party, answers_of, every_party, everyone
 
 ROOT = Path(__file__).parents[3]
 HOST = b"gw.example.org"
@@ -20,10 +20,11 @@ HOST = b"gw.example.org"
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_every_registered_protocol_has_answers(name: str) -> None:
-    fields = ", ".join(form.Answers.__dataclass_fields__)
+    form_of = form.Answers if DIALECTS.get(name, DIALECTS["smtp"]).first is Side.BACKEND else form.ClientFirst
+    fields = ", ".join(form_of.__dataclass_fields__)
     assert answers_of(name) is not None, (
         f"The protocol {name!r} is registered in gateway/dialects/__init__.py, and the contract cannot speak it yet.\n"
-        f"Write tests/pure/contract/answers/{name}.py with ANSWERS = Answers(...).\n"
+        f"Write tests/pure/contract/answers/{name}.py with ANSWERS = {form_of.__name__}(...).\n"
         f"tests/pure/contract/form.py says what goes in; answers/pop3.py is a short example.\nFields: {fields}"
     )
 
@@ -32,8 +33,8 @@ def test_no_answers_are_left_of_a_protocol_that_is_gone() -> None:
     assert {path.stem for path in Path(__file__).parent.glob("answers/*.py")} <= DIALECTS.keys()
 
 
-@every_party
-def test_the_value_says_what_the_protocol_is(party: Party) -> None:
+@everyone
+def test_the_value_says_what_the_protocol_is(party: Anyone) -> None:
     dialect, answers = party.dialect, party.answers
     assert DIALECTS[dialect.name] is dialect
     assert re.fullmatch(r"[a-z][a-z0-9-]*", dialect.name)
@@ -43,13 +44,15 @@ def test_the_value_says_what_the_protocol_is(party: Party) -> None:
     assert dialect.policies == answers.policies
     assert Policy.REQUIRED not in dialect.policies.values()
     assert dialect.options.keys() == answers.options
-    assert dialect.patience[Patience.COMMAND] == dialect.patience[Patience.SPLICE] == answers.idle
+    first = party.answers.first if isinstance(party, Caller) else answers.idle
+    assert (dialect.first is Side.CLIENT) == isinstance(party, Caller)
+    assert (dialect.patience[Patience.COMMAND], dialect.patience[Patience.SPLICE]) == (first, answers.idle)
     assert {Patience.COMMAND, Patience.REPLY, Patience.SPLICE} <= dialect.patience.keys()
     assert all(seconds > 0 for seconds in dialect.patience.values())
 
 
-@every_party
-def test_every_way_to_tell_the_client_has_an_answer(party: Party) -> None:
+@everyone
+def test_every_way_to_tell_the_client_has_an_answer(party: Anyone) -> None:
     tells = {identity.value for identity in party.answers.tells}
     assert party.dialect.identities == {"proxy-v1", "proxy-v2"} | tells
     assert (party.answers.look is None) == (party.dialect.question is None)
@@ -68,22 +71,22 @@ def test_what_a_look_says_is_one_command_each(party: Party) -> None:
 MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org")
 
 
-def configured(party: Party, *options: str, name: str = "one") -> Configuration:
+def configured(party: Anyone, *options: str, name: str = "one") -> Configuration:
     lines = ["[tls]", "certificate = c.pem", f"[service:{name}]", "starttls = 127.0.0.1:2525", "backend = store"]
     lines += [f"protocol = {party}"] * (name != str(party))
     return parse("\n".join([*lines, "[backend:store]", "address = a:25", *options]), "gw.ini", DIALECTS, MACHINE)
 
 
-@every_party
-def test_a_service_is_named_after_the_protocol_or_names_it(party: Party) -> None:
+@everyone
+def test_a_service_is_named_after_the_protocol_or_names_it(party: Anyone) -> None:
     for name in ("one", str(party)):
         (service,) = configured(party, name=name).services
         assert (service.name, service.protocol) == (name, str(party))
 
 
-@every_party
+@everyone
 @pytest.mark.parametrize("identity", Identity)
-def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Party, identity: Identity) -> None:
+def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Anyone, identity: Identity) -> None:
     if identity is Identity.NONE or identity.value in party.dialect.identities:
         (service,) = configured(party, f"identity = {identity.value}").services
         assert service.backend.identity == identity.value
@@ -92,8 +95,8 @@ def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Party, i
             configured(party, f"identity = {identity.value}")
 
 
-@every_party
-def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Party) -> None:
+@everyone
+def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Anyone) -> None:
     file = (ROOT / "config" / "gateway.ini").read_text("utf-8")
     (named,) = re.findall(r"\n# ([^\n]*)  Default: the NAME in \[service:NAME\]", file)
     assert re.search(rf"\b{party}\b", named)
