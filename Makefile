@@ -97,10 +97,10 @@ $(VENV)/installed: $(VENV)/gateway
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# Programs that attack and scan, apart from what they are let loose on: sslyze wants an older cryptography.
+# Programs that attack and scan, and clients with libraries of their own: sslyze wants an older cryptography.
 $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]"
 	touch $@
 
 $(FUZZER)/installed: Makefile

@@ -27,6 +27,8 @@ STEPS = (
     b"C*|B220 hi\r\n|B* OK hi\r\n|B+OK hi\r\n|CEHLO a\r\n|CSTARTTLS\r\n|Ca STARTTLS\r\n|CSTLS\r\n|B250 ok\r\n"
     b"|Ba OK\r\n|B+OK\r\n|F|U|E|e|R|r|Xb|Xc|S|CAUTH PLAIN AGEAYg==\r\n|Ca LOGIN {3+}\r\nx y\r\n|CUSER x\r\n"
     b"|CMAIL FROM:<a>\r\n|CRCPT TO:<a>\r\n|CDATA\r\n|B354 go\r\n|C\n.\n\r\n.\r\n|CBDAT 5\r\nabcde"
+    b"|C\0\0\0\x08\x04\xd2\x16\x2f|C\0\0\0\x08\x04\xd2\x16\x30|C\0\0\0\x12\0\3\0\0user\0joe\0\0|BS|BN"
+    b"|C\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1abcd|BR\0\0\0\x08\0\0\0\3|BR\0\0\0\x08\0\0\0\0|Cp\0\0\0\6x\0"
 ).split(b"|")
 
 

@@ -515,3 +515,70 @@ class Mailbox:
                 break
             lines.append(line[1:] if line.startswith(b".") else line)
         return b"".join(lines)
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A server with the user `shop`, whose password is the canary."""
+
+    port: int
+    log: Speaker
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextmanager
+def postgresql(directory: Path, *settings: str, certificate: Path | None = None) -> Iterator[PostgreSQL]:
+    """`settings` are lines of postgresql.conf.  It refuses to run as root, who becomes `postgres`."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not found:
+        programs.need("postgres", debian="postgresql")
+    bin_ = found[-1]
+    owner = None if os.geteuid() else pwd.getpwnam("postgres")
+    root = directory / "postgresql"
+    root.mkdir()
+    (root / "password").write_text(CANARY)
+    if certificate:
+        (root / "server.pem").write_bytes(certificate.read_bytes())
+        (root / "server.pem").chmod(0o600)
+        settings = (
+            "ssl = on",
+            f"ssl_cert_file = '{root}/server.pem'",
+            f"ssl_key_file = '{root}/server.pem'",
+            *settings,
+        )
+    become: list[str] = []
+    if owner:
+        become = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        for path in (root, *root.iterdir()):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+    data = root / "data"
+    subprocess.run(
+        [
+            *(*become, str(bin_ / "initdb"), "-D", str(data), "-U", "shop", f"--pwfile={root}/password", "--no-sync"),
+            *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8"),
+        ],
+        check=True,
+        capture_output=True,
+        cwd=root,
+    )
+    with (data / "postgresql.conf").open("a") as file:
+        own = ("listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "fsync = off", "log_connections = on")
+        file.write("\n".join(["", *own, *settings, ""]))
+    for _ in range(ATTEMPTS):
+        (port,) = free_ports(1)
+        with speaking([*become, str(bin_ / "postgres"), "-D", str(data), "-p", str(port)], "stderr") as (_, log):
+            try:
+                log.hear("ready to accept connections")
+            except AssertionError:
+                if "Address already in use" in log.text:
+                    continue
+                pytest.fail(f"PostgreSQL does not start:\n{log.text}")
+            yield PostgreSQL(port, log)
+            return
+    pytest.fail("no free port for PostgreSQL")

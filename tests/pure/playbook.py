@@ -217,7 +217,7 @@ class Stage:
                 last = self.deeds[-1] if self.deeds else None
                 assert isinstance(last, Switch), f"{side.value} spoke during the handshake: {segment!r}"
                 self.deeds[-1] = replace(last, early=self._early)
-            elif side is Side.BACKEND and isinstance(self.negotiation.waiting, Dial):
+            elif at and side is Side.BACKEND and isinstance(self.negotiation.waiting, Dial):
                 return  # that connection was dropped
             elif not self.negotiation.over:
                 self.take(self.negotiation.receive(side, segment))

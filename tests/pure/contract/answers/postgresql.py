@@ -40,7 +40,8 @@ ANSWERS = ClientFirst(
     idle=86400,
     first=10,
     words=b"S N G E R \0\0\0\x08\x04\xd2\x16\x2f \0\3\0\0 user p X",
-    before_tls=rb"",
+    # SSLRequest, and cancel requests: no login.
+    before_tls=rb"\0\0\0\x08\x04\xd2\x16\x2f|\0\0[\0\x01].\x04\xd2\x16\x2e.{8,260}",
     starttls=Exchange(SSL, b"S"),
     closed_login=fatal(b"28000", b"TLS required"),
     closed_reason="tls-required",
