@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import random
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -197,6 +199,49 @@ def test_after_a_thousand_sessions_the_metrics_are_what_the_clients_counted(fron
     assert total(found, "sessions") == 0
     assert total(found, "stopping") == 0
     assert total(found, "workers") == 1
+
+
+def test_two_workers_are_shown_as_one_also_after_one_has_died(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    options = {"admin": {"listen": "127.0.0.1:0"}, "gateway": {"workers": "2"}}
+    with running(tmp_path, identity, services, options=options) as gateway:
+        front = Front(gateway, trusting, backends)
+        first = [int(gateway.log.wait("worker", count=number, state="serving")["pid"]) for number in (1, 2)]
+        crowd = Crowd(front)
+        deeds = [crowd.plaintext, crowd.starttls, crowd.implicit, crowd.login, crowd.injection, crowd.gone]
+
+        def mixed(number: int) -> None:
+            for place in range(number):
+                deeds[place % len(deeds)](list(WORDS)[place % len(WORDS)])
+
+        mixed(60)
+        front.fresh(lambda found: total(found, "sessions_total") == 60)
+        for number, pid in enumerate(first):
+            os.kill(pid, signal.SIGKILL)
+            gateway.log.wait("worker", state="serving", count=3 + number)
+        mixed(60)
+        with ExitStack() as stack:
+            client = stack.enter_context(Client(gateway.address("imap", "implicit")))
+            client.shake_hands(trusting)
+            client.hear(WORDS["imap"].greeting_)
+            found = front.fresh(lambda found: total(found, "sessions") == 1 and total(found, "workers") == 2)
+            (listed,) = json.loads(front.ask("/sessions.json")[1])
+            assert (listed["service"], listed["worker"] in (0, 1), listed["tls"]) == ("imap", True, "TLSv1.3")
+        found = front.fresh(lambda found: total(found, "sessions_total") == 121 and not total(found, "sessions"))
+        for mode in ("none", "starttls", "implicit"):
+            assert total(found, "sessions_total", tls=mode) == crowd.did[mode] + (mode == "implicit"), mode
+        assert total(found, "handshakes_total", leg="client") == crowd.did["handshakes"] + 1
+        assert total(found, "logins_total") == crowd.did["logins"]
+        assert total(found, "connections_total") == 121
+        assert front.status("/readyz/imap") == 200
+        page = front.ask("/")[1].decode()
+        assert "2 serving" in page
+        assert "certificate.pem" in page
+    for backend in backends.values():
+        backend.close()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")

@@ -29,6 +29,7 @@ from ...telemetry.meter import Meter
 from ...telemetry.report.watch import Watch
 from ...telemetry.summary import Summary, SummedEvents
 from ...wire.tls.renewal import Renewal
+from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
 from ..control.messages import Answer, Request
 from ..control.place import ControlError
@@ -44,6 +45,7 @@ from ..service import TICK, tell_listening, tell_reload, tell_unused
 from ..source import Source
 from ..steering import about, outlined
 from .asking import Asking
+from .fleet import Fleet
 from .messages import Message
 from .nursery import Nursery
 from .orders import Orders, described, packed
@@ -84,7 +86,7 @@ class Master(Service):
         StartError where the start is not wanted any more.  `desk`: where it is steered from."""
         self._configuration = configuration
         self.workers = configuration.workers
-        self._events = events
+        self._log_events = events
         self._source = source
         self._runner = runner
         self._log = log
@@ -93,8 +95,9 @@ class Master(Service):
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
-        self._summed = SummedEvents(events, self._summary)
-        self._assembler = Assembler(lambda: self._reactor, events, self._summed, Renewal(events.emit))
+        self._summed = self._events = SummedEvents(events, self._summary)
+        self._administration = Administration(self._events)
+        self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
         self._handed = inheritance is not None
         self._inheritance = inheritance or Inheritance()
         self._loud: set[int] = set()
@@ -136,8 +139,9 @@ class Master(Service):
         configuration = self._configuration
         self._assembly = _assembly(configuration, self._assembler.backends(configuration))
         wanted = openings(configuration)
-        self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
+        self._administration.prepare(configuration, later=self._handed)
         try:
+            self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
             self._inheritance.close()
             for message in self._inheritance.knowledge:
@@ -177,12 +181,22 @@ class Master(Service):
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
         self._duties = [Every(reactor, TICK, self._summary.tick)]
+        self._fleet = Fleet(
+            reactor,
+            self.meter,
+            self._seats,
+            lambda: self._configuration.hostname,
+            lambda: [(address, opening) for port, opening in self._ports for address in port.addresses],
+            lambda: self._stopping,
+            lambda: self._summary.recent,
+        )
         self._remembering = Remembering(reactor, self._summary, self._events, Watch())
         self._remembering.use(self._configuration.report)
         tell_unused(self._configuration, self._events)
         for watch in self._watch(self.assembly):
             watch.start()
         self._seats.fill()
+        self._administration.use(reactor, self._fleet)
         for port, opening in self._ports:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)
@@ -283,6 +297,8 @@ class Master(Service):
                 self._loud.discard(worker)
                 if not self._loud:
                     self._quiet()
+            case {"observed": _}:
+                self._fleet.told(worker, message)
             case {"dropped": int(count)}:
                 self._events.emit("worker", state="lines-lost", worker=worker, count=count)
             case {"health": _}:
@@ -328,21 +344,25 @@ class Master(Service):
         before = self.assembly
         try:
             configuration = self._source.again(_files(before.configuration))
+            self._administration.prepare(configuration)
             backends = self._assembler.backends(configuration, before)
             change = self._binder(self._ports, openings(configuration))
         except ConfigurationError as wrong:
             return Reload(now, file, tuple(wrong.problems))
         except StartError as wrong:
+            self._administration.give_up()
             return Reload(now, file, (f"{file}: {wrong}",))
         try:
             self._desk.move(configuration.control)
         except ControlError as wrong:
+            self._administration.give_up()
             for port in change.opened.values():
                 port.close()
             return Reload(now, file, (f"{file}: [gateway] control: {wrong}",))
         message, descriptors = packed(configuration, change)
         try:
             if fault := self._nursery.ask(message, descriptors):
+                self._administration.give_up()
                 for port in change.opened.values():
                     port.close()
                 return Reload(now, file, (f"{file}: {fault}",))
@@ -371,9 +391,10 @@ class Master(Service):
         for position, port in change.opened.items():
             for address in port.addresses:
                 tell_listening(wanted[position], address, self._events)
-        self._events.form = FORMATS[configuration.log]
+        self._log_events.form = FORMATS[configuration.log]
         self._summary.optional = configuration.log_connects
         self._remembering.use(configuration.report)
+        self._administration.use(self._reactor, self._fleet)
         watches = self._watch(assembly)
         for watch in before.watches:
             if watch not in watches:
@@ -498,6 +519,7 @@ class Master(Service):
         self._remembering.stop()
         self._asking.stop()
         self._desk.close()
+        self._administration.stop()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
 
@@ -508,6 +530,7 @@ class Master(Service):
 
     def _close(self) -> None:
         """It has not started."""
+        self._administration.stop()
         self._close_ports()
         self._desk.close()
         self._nursery.end()

@@ -26,6 +26,7 @@ from ..every import Every
 from ..knowledge import learn
 from .asking import parts
 from .channel import Channel
+from .fleet import answer
 from .messages import Message
 from .orders import name_process, unpacked
 from .relay import Relay, Told, pass_on
@@ -74,6 +75,9 @@ class Worker:
                 drained = self._gateway.drained
                 drained.mark("service", set(services), drained=True)
                 drained.mark("backend", set(addresses), drained=True)
+            case {"observe": _}:
+                if self._gateway.running or self._stopping:
+                    answer(message, self._gateway.observer, self._channel.say)
             case {"look": _}:
                 self._gateway.look_at_certificates()
             case {"use": _}:
