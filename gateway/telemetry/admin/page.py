@@ -13,6 +13,8 @@ from ..metrics import Snapshot
 from ..observation import Observation, Recent, Standing
 
 WARNING_DAYS = 21
+EVENTS = 15
+"""The last ones that are shown."""
 WIDTH, HEIGHT = 288, 56
 """Of a chart, in units of its own."""
 MODES = (("implicit", "implicit TLS"), ("starttls", "STARTTLS"), ("none", "plaintext"))
@@ -134,7 +136,7 @@ def _backends(seen: Seen) -> str:
         for (name, address), value in sorted(metrics.values.get("backend_up", {}).items())
     ]
     latency = [
-        (_text(service), _whole(sum(row[:-1])), f"{1000 * row[-1] / sum(row[:-1]):.1f} ms", _failures(metrics, service))
+        (_text(service), _whole(sum(row[:-1])), f"{1000 * row[-1] / sum(row[:-1]):.2f} ms", _failures(metrics, service))
         for (service,), row in sorted(metrics.values.get("backend_connect_seconds", {}).items())
         if isinstance(row, Sequence)
     ]
@@ -177,14 +179,22 @@ def _counted(labels: tuple[str, ...], value: object) -> tuple[str, str, str]:
 
 
 def _events(seen: Seen) -> str:
-    rows = [_event(one) for one in seen.observation.recent]
+    rows = [_event(one) for one in seen.observation.recent[:EVENTS]]
     head = ("time", "event", "severity", "service", "client", "detail", "cure")
     return "<h2>Last events</h2>" + _table("Last events that are more than information", head, rows)
 
 
 def _event(one: Recent) -> tuple[str, ...]:
     moment = datetime.fromtimestamp(one.time, timezone.utc).strftime("%m-%d %H:%M:%S")
-    texts = (moment, one.event, one.severity, one.service, one.client, one.detail, row_of(one.event).cure)
+    texts = (
+        moment,
+        one.event,
+        one.severity,
+        one.service,
+        one.client,
+        one.detail,
+        row_of(one.event).cure.replace("`", ""),
+    )
     return tuple(map(_text, texts))
 
 
@@ -240,8 +250,9 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], num
     if not body:
         return f'<p class="none">{caption}: none.</p>'
     heads = "".join(f'<th scope="col"{_numeric(place >= first)}>{one}</th>' for place, one in enumerate(head))
+    wide = ' class="columns"' if len(head) > 4 else ""
     return (
-        f'<div class="wide" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>'
+        f'<div class="wide" role="region" aria-label="{caption}" tabindex="0"><table{wide}><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
