@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.logger import Logger
 
 from ..config.values import Limits as Values
+from ..config.values import Network
 from ..dialects.conversation import REFUSED
 from ..guard.limits import Admission, Ledger, Limits, OwnLedger, Refusal, affordable, client_key, matters
 from ..guard.shared import SharedLedger
@@ -20,12 +22,18 @@ from ..protocol.proxyprotocol import canonical
 from ..sessions.entrance import Entrance
 from ..sessions.session import Session
 from ..telemetry.summary import Teller
+from ..wire.held import Held
 
 _log = Logger()
 
 UNHEARD = 65536
 """Octets that are read of a client that is turned away: closing with unread octets would send a RST, and destroy our
 words."""
+
+HOLD = 1.0
+"""Seconds that a connection from `[gateway] probes` is waited for to say something or to close."""
+HELD = 1000
+"""Connections that are held at the same time; more are sessions at once."""
 
 
 class Crowd:
@@ -46,6 +54,9 @@ class Crowd:
         `closed`: services that take nobody any more."""
         self.sessions: set[Session] = set()
         self._closed = closed
+        self.probes: tuple[Network, ...] = ()
+        """From here load balancers look whether somebody listens."""
+        self._held: dict[socket.socket, Held] = {}
         self._reactor = reactor
         self._events = events
         self._gone = gone
@@ -78,6 +89,38 @@ class Crowd:
             self._events.emit(REFUSED, service=entrance.service, client=client, limit="drained")
             _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.unavailable(entrance.terms.hostname))
             return
+        if self.probes and client and len(self._held) < HELD:
+            place = ip_address(client)
+            if any(place in network for network in self.probes):
+                self._hold(entrance, sock, client)
+                return
+        self._admit(entrance, sock, client)
+
+    def _hold(self, entrance: Entrance, sock: socket.socket, client: str) -> None:
+        """A client says something, or waits for a greeting; a bare connect closes before that."""
+
+        def begin(_: socket.socket) -> None:
+            del self._held[sock]
+            try:
+                self._admit(entrance, sock, client)
+            except BaseException:
+                sock.close()  # as the listener does
+                raise
+
+        def gone() -> None:
+            del self._held[sock]
+            self._events.emit("probed", service=entrance.service, client=client)
+
+        self._held[sock] = Held(self._reactor, sock, HOLD, begin, gone)
+
+    def drop_held(self) -> None:
+        """Nobody is let in any more."""
+        self.probes = ()
+        for held in self._held.values():
+            held.drop()
+        self._held.clear()
+
+    def _admit(self, entrance: Entrance, sock: socket.socket, client: str) -> None:
         # Whoever comes through a load balancer is nobody until its PROXY header tells.
         key = client_key("" if entrance.expects_header(client) else client)
         refusal = self.limits.admit(key)

@@ -190,6 +190,7 @@ class Gateway(Service):
             self.drained.services,
         )
         self._ending = Ending(self._reactor, self.crowd, self._events)
+        self.crowd.probes = self._configuration.probes
         self.observer = Observer(
             self._reactor,
             self.meter,
@@ -302,6 +303,7 @@ class Gateway(Service):
             if watch not in earlier:
                 watch.start()
         self.crowd.limit(configuration.limits)
+        self.crowd.probes = configuration.probes
         self._administration.use(self._reactor, self.observer)
         self.drained.keep(configuration)
         self._keep(assembly)
@@ -401,6 +403,7 @@ class Gateway(Service):
         self.close_doors()
         for watch in self._watches(self.assembly):
             watch.stop()
+        self.crowd.drop_held()
         stopped = self._ending.begin(self._configuration.drain, self._patience)
         if self._shares is None:
             self._desk.stopping()

@@ -57,7 +57,8 @@ _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log", "log_connects", "workers", "old_sessions", "control", "control_group", "control_mode",
+    "hostname", "drain", "log", "log_connects", "workers", "old_sessions", "probes",
+    "control", "control_group", "control_mode",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
@@ -95,6 +96,7 @@ class _Reader:
         log = gateway.take("log", choice("text", "json"), "text")
         log_connects = gateway.take("log_connects", yes_or_no, False)
         old_sessions = gateway.take("old_sessions", duration(0), 3600.0)
+        probes = gateway.take("probes", several(network), ())
         workers = gateway.take("workers", count_or_auto(1, WORKERS, self._machine.cores), 1)
         control = _control(gateway)
         gateway.finish()
@@ -133,6 +135,7 @@ class _Reader:
             workers,
             admin,
             control,
+            probes,
         )
 
     def _section(self, title: str) -> Section:

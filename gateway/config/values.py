@@ -243,3 +243,5 @@ class Configuration:
     """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""
     admin: Admin | None = None
     control: Control = Control()
+    probes: tuple[Network, ...] = ()
+    """From here load balancers look whether somebody listens: a connection that closes without a word is no session."""

@@ -100,6 +100,11 @@ _TABLE = (
         scope=Scope.SESSION, budget=COSTS_NOTHING, optional=True,
     ),
     Event(
+        "probed", Severity.INFO,
+        "a connection from `[gateway] probes` closed without a word; only with `[gateway] log_connects = yes`",
+        scope=Scope.SERVICE, budget=COSTS_NOTHING, optional=True,
+    ),
+    Event(
         "secured", Severity.INFO, "a TLS handshake is finished, with the client or with the backend",
         (
             _word("leg", "`client` or `backend`"), *_TLS,

@@ -16,6 +16,7 @@ class Meter:
         self.counts = Counts() if counts is None else counts
         self._by_name = {
             "connected": self._connected,
+            "probed": self._probed,
             "session": self._session,
             "secured": self._secured,
             "auth": self._login,
@@ -39,6 +40,9 @@ class Meter:
 
     def _connected(self, service: str, fields: Fields) -> None:
         self.counts.add("connections_total", (service,))
+
+    def _probed(self, service: str, fields: Fields) -> None:
+        self.counts.add("probes_total", (service,))
 
     def _session(self, service: str, fields: Fields) -> None:
         counts = self.counts

@@ -321,6 +321,31 @@ def test_a_browser_shows_the_page_without_complaint(front: Front, tmp_path: Path
     client.socket.close()
 
 
+def test_a_bare_connect_of_a_load_balancer_is_no_session(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    backend = Backend(SERVERS["imap"](None))
+    options = {"admin": {"listen": "127.0.0.1:0"}, "gateway": {"probes": "127.0.0.1"}}
+    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
+        front = Front(gateway, trusting, {"imap": backend})
+        since = gateway.log.mark()
+        for how in ("close", "reset") * 5:
+            client = Client(gateway.address("imap"))
+            getattr(client if how == "reset" else client.socket, how)()
+        found = front.fresh(lambda found: total(found, "probes_total", service="imap") == 10)
+        assert total(found, "connections_total") == total(found, "backend_connects_total") == 0
+        assert not gateway.log.events("session", since)
+        # Who waits for the greeting gets it, and who speaks first is not kept waiting.
+        Crowd(front).starttls("imap")
+        Crowd(front).implicit("imap")
+        found = front.fresh(lambda found: total(found, "sessions_total") == 2)
+        assert total(found, "probes_total") == 10
+        stays = Client(gateway.address("imap"))
+        gateway.terminate()
+        assert stays.rest() == b""
+    backend.close()
+
+
 # --- health --------------------------------------------------------------------------------------
 
 

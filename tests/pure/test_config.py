@@ -484,8 +484,8 @@ SLIPS = {
     "option of a later version": (
         file(gateway="threads = 2"),
         "[gateway] threads: unknown option; "
-        "[gateway] takes hostname, drain, log, log_connects, old_sessions, workers, control, control_group or "
-        "control_mode",
+        "[gateway] takes hostname, drain, log, log_connects, old_sessions, probes, workers, control, "
+        "control_group or control_mode",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),

@@ -31,11 +31,12 @@ SESSION: Fields = {
 
 def test_a_session_is_counted_by_tls_phase_and_outcome() -> None:
     seen = heard(
-        ("connected", {}), ("session", SESSION), ("session", {**SESSION, "policy": "implicit"}),
+        ("connected", {}), ("probed", {}), ("session", SESSION), ("session", {**SESSION, "policy": "implicit"}),
         ("session", {"phase": "plaintext", "reason": "client-timeout", "policy": "required"}),
         ("session", {"phase": "plaintext", "reason": "who-knows", "policy": "optional"}),
     )  # fmt: skip
     assert seen.get("connections_total", "smtp") == 1
+    assert seen.get("probes_total", "smtp") == 1
     assert seen.values["sessions_total"] == {
         ("smtp", "starttls", "secure", "done"): 1,
         ("smtp", "implicit", "secure", "done"): 1,
