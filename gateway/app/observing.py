@@ -29,7 +29,7 @@ BEAT = 0.5
 """Seconds between two measurements of how late the event loop is."""
 LAG = 15.0
 """Seconds for which the longest lag is remembered."""
-SLICE = 500
+SLICE = 200
 """Sessions that are looked at in one turn of the event loop: a few milliseconds."""
 
 
@@ -87,6 +87,7 @@ class Observer:
         self._stopping = stopping
         self._recent = recent
         self._began = time.time()
+        self.worker = 0
         self._lag = Lag(reactor)
         self._moved: WeakKeyDictionary[Session, tuple[int, float]] = WeakKeyDictionary()
         """How many octets each session had moved when that was last looked at, and since when."""
@@ -105,17 +106,17 @@ class Observer:
         self._view(iter(list(self._crowd.sessions)), [], done)
         return done
 
-    def _view(self, left: Iterator[Session], views: list[SessionView], done: Deferred[Observation]) -> None:
+    def _view(self, left: Iterator[Session], views: list[str], done: Deferred[Observation]) -> None:
         """A few at a time: nobody's session waits for the views of thousands."""
         some = list(islice(left, SLICE))
-        views += [self.view(session) for session in some if session in self._crowd.sessions]
+        views += [self.view(session).to_json() for session in some if session in self._crowd.sessions]
         if some:
             self._reactor.callLater(0, self._view, left, views, done)
         else:
             done.callback(Observation(self.metrics(), self._recent(), tuple(views)))
 
     def view(self, session: Session) -> SessionView:
-        return session.view(self._idle(session))
+        return session.view(self._idle(session), self.worker)
 
     def standing(self) -> Standing:
         assembly = self._assembly()

@@ -160,7 +160,7 @@ class Session(Splicing):
         """From the client and to it."""
         return self._client.received, self._client.sent
 
-    def view(self, idle: float) -> SessionView:
+    def view(self, idle: float, worker: int = 0) -> SessionView:
         """`idle`: seconds without an octet."""
         facts = self._client.secured
         return SessionView(
@@ -178,6 +178,7 @@ class Session(Splicing):
             sent=self._client.sent,
             messages=self._tallies.get("messages", 0),
             idle=idle,
+            worker=worker,
         )
 
     # --- what happens ------------------------------------------------------------------------

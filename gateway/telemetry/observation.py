@@ -5,8 +5,9 @@ All of it is plain values, so that a worker can send it to the master as JSON.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .metrics import Snapshot, merged
@@ -42,12 +43,13 @@ class SessionView:
     """Only with `[gateway] log_users`."""
     worker: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> str:
+        """One object.  Non-ASCII is escaped: what a client calls itself cannot end the text or hide in it."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> SessionView:
-        return cls(**{one.name: told[one.name] for one in fields(cls)})
+    def from_json(cls, text: str) -> SessionView:
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,15 @@ class Observation:
     metrics: Snapshot = field(default_factory=Snapshot)
     recent: tuple[Recent, ...] = ()
     """The latest first."""
-    sessions: tuple[SessionView, ...] = ()
-    """Only where they were asked for."""
+    sessions: tuple[str, ...] = ()
+    """Views as JSON, only where they were asked for.  Text: Python's garbage collector would look through thousands of
+    objects, and through all sessions with them."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "metrics": self.metrics.to_json(),
             "recent": [asdict(one) for one in self.recent],
-            "sessions": [one.to_json() for one in self.sessions],
+            "sessions": list(self.sessions),
         }
 
     @classmethod
@@ -85,7 +88,7 @@ class Observation:
         return cls(
             Snapshot.from_json(told["metrics"]),
             tuple(Recent(**one) for one in told["recent"]),
-            tuple(map(SessionView.from_json, told["sessions"])),
+            tuple(told["sessions"]),
         )
 
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from ... import __version__
 from ...telemetry.meter import Meter
-from ...telemetry.observation import CertificateView, Listening, Observation, Recent, SessionView, Standing, together
+from ...telemetry.observation import CertificateView, Listening, Observation, Recent, Standing, together
 from ..observing import SLICE, Observer
 from ..plan import Opening
 from .messages import Message
@@ -32,9 +32,8 @@ def answer(message: Message, observer: Observer, say: Callable[[Message], None])
     number, sessions = message["observe"], message["sessions"]
 
     def answered(seen: Observation) -> None:
-        views = [view.to_json() for view in seen.sessions]
-        for begin in range(0, len(views), SLICE):
-            say({"observed": number, "views": views[begin : begin + SLICE]})
+        for begin in range(0, len(seen.sessions), SLICE):
+            say({"observed": number, "views": seen.sessions[begin : begin + SLICE]})
         rest = Observation(seen.metrics, seen.recent).to_json()
         certificates = [astuple(one) for one in observer.certificates()]
         say({"observed": number, "seen": rest, "certificates": certificates})
@@ -60,7 +59,7 @@ class _Question:
     missing: set[int]
     """Workers that have not answered."""
     answers: list[Observation]
-    views: dict[int, list[SessionView]] = field(default_factory=dict)
+    views: dict[int, list[str]] = field(default_factory=dict)
     timer: Any = None
 
 
@@ -109,8 +108,7 @@ class Fleet:
         if question is None:
             return  # too late
         if "views" in message:
-            views = [SessionView.from_json({**one, "worker": worker}) for one in message["views"]]
-            question.views.setdefault(worker, []).extend(views)
+            question.views.setdefault(worker, []).extend(message["views"])
             return
         seen = Observation.from_json(message["seen"])
         question.answers.append(Observation(seen.metrics, (), tuple(question.views.pop(worker, ()))))

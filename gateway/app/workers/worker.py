@@ -44,6 +44,7 @@ class Worker:
         self._gateway = template.gateway
         self._orders = template.orders
         self._channel = Channel(reactor, sock, self._heard, self._orphaned)
+        self._number = number
         self._stopping = False
         self._left = False
         self._way = template.sessions.way
@@ -90,6 +91,7 @@ class Worker:
     def _serve(self) -> None:
         try:
             self._gateway.startService()
+            self._gateway.observer.worker = self._number
         except StartError as wrong:
             self.told.emit("log", level="critical", message=str(wrong))
             self.code = 1
