@@ -34,13 +34,13 @@ from ..protocol.vocabulary import (
     Send,
     Side,
     StartTLS,
-    Stopped,
     TLSFailed,
     TooLong,
     Trouble,
     Unavailable,
     Violation,
 )
+from ..telemetry.catalogue import PROTOCOL_ERROR, event
 from .base import Policy, Terms
 from .reach import Hearing, reached
 
@@ -56,8 +56,6 @@ CHANNEL_BINDING: Final = Note(
     "backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True
 )
 """The backend offers mechanisms that cannot work through a gateway."""
-SILENT: Final = frozenset({"tls-on-plaintext-port", "client-bad-proxy-header"})
-"""Ends of a client that would not understand our words."""
 
 T = TypeVar("T")
 
@@ -190,7 +188,7 @@ class Conversation(ABC):
     def last_words(self, trouble: Trouble) -> bytes:
         """What the client hears at the end."""
         # Where TLS comes first nothing is said in the clear before it.
-        if self.midway or trouble.key in SILENT or (self.terms.implicit and self.secured is None):
+        if self.midway or event(trouble.key).unheard or (self.terms.implicit and self.secured is None):
             return b""
         match trouble:
             case Lost(side=Side.CLIENT) | TLSFailed(side=Side.CLIENT):
@@ -259,7 +257,7 @@ def login_note(mechanism: bytes, result: str) -> Note:
 
 def broken(said: bytes | str) -> Violation:
     """The backend does not speak its protocol: what it said, or in words what is wrong with it."""
-    return Violation(BACKEND, "backend-protocol-error", said if isinstance(said, str) else repr(said[:80]))
+    return Violation(BACKEND, PROTOCOL_ERROR, said if isinstance(said, str) else repr(said[:80]))
 
 
 # --- a whole session -------------------------------------------------------------------------------
@@ -317,8 +315,8 @@ def _part(conversation: Conversation, trouble: Trouble) -> Script:
         case Lost():
             key = "backend-closed" if conversation.farewell() else "backend-lost"
             yield Note(key, (("detail", trouble.detail),))
-        case Stopped() | Violation(key="too-many-failed-logins"):
-            pass  # each failure was told
+        case _ if not event(key).told:
+            pass  # a reason without a line of its own
         case Unavailable(key="refused"):
             yield Note(key, (("limit", trouble.detail),))
         case TLSFailed(side=Side.CLIENT):

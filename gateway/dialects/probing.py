@@ -25,6 +25,7 @@ from ..protocol.vocabulary import (
     TLSFailed,
     Violation,
 )
+from ..telemetry.catalogue import PROTOCOL_ERROR
 from .bounds import REPLIES, REPLY_LINES
 
 if TYPE_CHECKING:
@@ -184,4 +185,4 @@ class Talk:
             reply += heard.text + b"\r\n"
             if self._probing.complete(command, reply):
                 return reply
-        raise Violation(Side.BACKEND, "backend-protocol-error", f"a reply of more than {REPLY_LINES} lines")
+        raise Violation(Side.BACKEND, PROTOCOL_ERROR, f"a reply of more than {REPLY_LINES} lines")

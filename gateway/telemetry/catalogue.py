@@ -93,6 +93,9 @@ _TLS = (
 )
 _BACKEND_REACHED = Field("backend_address", Type.ADDRESS, "which address of the backend was reached last")
 
+PROTOCOL_ERROR = "backend-protocol-error"
+"""Several dialects tell it."""
+
 _TABLE = (
     # --- sessions --------------------------------------------------------------------------------
     Event(
@@ -179,7 +182,7 @@ _TABLE = (
         _detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
     ),
     _client(
-        "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", _WHY,
+        "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", _WHY, unheard=True,
         cure="set the client to STARTTLS, or to an implicit port of the gateway",
     ),
     _client("http-on-mail-port", "a client speaks HTTP; a web page may have made its browser do so", _WHY,
@@ -189,7 +192,7 @@ _TABLE = (
         ends=Outcome.ATTACK, cure="if it is your load balancer, add its address to accept_proxy",
     ),
     _client(
-        "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", _WHY,
+        "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", _WHY, unheard=True,
         cure="let the load balancer send PROXY protocol version 1 or 2, or take its address out of accept_proxy",
     ),
     _client("client-protocol-error", "what a client sends is no unit of the protocol", _WHY),
@@ -260,7 +263,7 @@ _TABLE = (
         ends=None, once=True, cure="write scram-sha-256 for the gateway's address in pg_hba.conf",
     ),
     _backend(
-        "backend-protocol-error",
+        PROTOCOL_ERROR,
         "a reply that is none; the session ends, except where the verdict on a message is waited for", _WHY,
         garbled=True,
     ),

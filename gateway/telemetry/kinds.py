@@ -119,6 +119,8 @@ class Event:
     """Whom it speaks against where the backend was told the client's address."""
     closes_at_once: bool = False
     """The backend may have closed because of this client even where it was not told who that is."""
+    unheard: bool = False
+    """The client would not understand words of this protocol, so it gets none."""
     garbled: bool = False
     """The backend's words make no sense: in place of a greeting, it speaks another protocol."""
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ....protocol.inbox import Longer
-from ....protocol.vocabulary import Violation
 from ... import sasl
-from ...conversation import BACKEND, broken
+from ...conversation import broken
 
 COMMAND_LINE: Final = 8192
 """RFC 7162 4."""
@@ -230,7 +229,7 @@ def must_be_earned(verdict: Verdict, given: bool) -> None:
     """A login succeeds only behind the client's own credentials.  Before it has given any, it is us whom the backend
     lets in, as with PREAUTH."""
     if verdict.status == b"OK" and not given:
-        raise Violation(BACKEND, "backend-protocol-error", f"a success without credentials: {verdict.line[:80]!r}")
+        raise broken(f"a success without credentials: {verdict.line[:80]!r}")
 
 
 def has_password(login: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ....protocol.filters import Counted
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Abort, Await, Close, Line, Note, Pass, Peek, Request, Script, Send, Tally, Trouble
+from ....telemetry.catalogue import PROTOCOL_ERROR
 from ... import sasl
 from ...base import Terms
 from ...bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
@@ -169,7 +170,7 @@ class Messages(Greeting):
                     yield from self._aside(text, shown=not lines)
                 elif not told:
                     told = True
-                    yield Note("backend-protocol-error", (("detail", f"before its verdict: {text[:80]!r}"),))
+                    yield Note(PROTOCOL_ERROR, (("detail", f"before its verdict: {text[:80]!r}"),))
                 continue
             code, mark, words = match.groups()
             if lines and code != lines[0][:3]:
