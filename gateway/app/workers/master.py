@@ -96,10 +96,10 @@ class Master(Service):
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
         self._summed = self._events = SummedEvents(events, self._summary)
-        self._administration = Administration(self._events)
         self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
         self._handed = inheritance is not None
         self._inheritance = inheritance or Inheritance()
+        self._administration = Administration(self._events, self._inheritance.take)
         self._loud: set[int] = set()
         """Workers that still accept, at a hand-over."""
         self._quiet: Callable[[], None] = _nothing
@@ -139,7 +139,7 @@ class Master(Service):
         configuration = self._configuration
         self._assembly = _assembly(configuration, self._assembler.backends(configuration))
         wanted = openings(configuration)
-        self._administration.prepare(configuration, later=self._handed)
+        self._administration.prepare(configuration)
         try:
             self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
@@ -414,13 +414,15 @@ class Master(Service):
 
     def bequest(self) -> Bequest:
         assert self._ledger is not None
-        return Bequest([port for port, _ in self._ports], self._ledger, self.knowledge())
+        ports = [*(port for port, _ in self._ports), *self._administration.ports]
+        return Bequest(ports, self._ledger, self.knowledge())
 
     def hand_over(self, then: Callable[[], None]) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
         self._loud = self._seats.hold()
         self._desk.close()
+        self._administration.stop()
 
         def once() -> None:
             waiting.cancel()
