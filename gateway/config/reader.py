@@ -113,8 +113,6 @@ class _Reader:
         admin = read_admin(self._section("admin"), self._tls)
         if "admin" in self._sections and not self._sections["admin"].options:
             self._wrong("admin", "is empty; write listen = 127.0.0.1:9180, or remove the section")
-        if admin is not None and workers > 1:
-            self._wrong("admin", "needs [gateway] workers = 1: it shows what one process does; remove one of the two")
         if admin is not None:
             self._claim(self._section("admin"), "listen", (admin.listen,))
         self._check_loops()
