@@ -59,11 +59,12 @@ class Server:
     """The setting behind TLS_FIRST."""
     identity: str = ""
     """How to tell it that the client is inside TLS, by an option of the gateway."""
+    every: str = ""
+    """The setting behind NO_LOGIN of the protocols that `login` does not name."""
 
 
 def _server(name: str, sign: bytes, *, mail: str = "", identity: str = "", every: str = "", **login: str) -> Server:
-    settings = {protocol: login.get(protocol, every) for protocol in ("smtp", "imap", "pop3")}
-    return Server(name, re.compile(sign, re.IGNORECASE), MappingProxyType(settings), mail, identity)
+    return Server(name, re.compile(sign, re.IGNORECASE), MappingProxyType(login), mail, identity, every)
 
 
 SERVERS = (
@@ -95,6 +96,7 @@ SERVERS = (
         rb"\bcyrus\b|\bavailable under a layer",
         imap="allowplaintext: yes (imapd.conf)",
         pop3="allowplaintext: yes (imapd.conf)",
+        managesieve="sieve_allowplaintext: yes (imapd.conf)",
     ),
     _server(
         "Courier",
@@ -131,7 +133,12 @@ SERVERS = (
 """Recognised by their words.  The first one that fits."""
 
 _EXAMPLES = MappingProxyType(
-    {"smtp": ("Postfix", "Exchange"), "imap": ("Dovecot", "Cyrus"), "pop3": ("Dovecot", "Cyrus")}
+    {
+        "smtp": ("Postfix", "Exchange"),
+        "imap": ("Dovecot", "Cyrus"),
+        "pop3": ("Dovecot", "Cyrus"),
+        "managesieve": ("Dovecot", "Cyrus"),
+    }
 )
 """Named where the server is not recognised."""
 
@@ -170,7 +177,7 @@ def cure(
 
 
 def _setting(server: Server, event: str, protocol: str) -> str:
-    return server.mail if event == TLS_FIRST else server.login.get(protocol, "")
+    return server.mail if event == TLS_FIRST else server.login.get(protocol, server.every)
 
 
 # --- in a session ------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class Probing:
     agrees: Callable[[bytes], bool]
     """A greeting, or the reply to STARTTLS -> whether the server agrees."""
     attempts: tuple[Attempt, ...]
+    reissues: bool = False
+    """The server speaks first again inside TLS after STARTTLS (RFC 5804 2.2)."""
     masked: Callable[[Sequence[bytes]], bool] = lambda capabilities: False
     """The capabilities -> whether something on the way has overwritten one."""
 
@@ -148,6 +150,8 @@ class Talk:
             self.go_ahead = yield from self._heard(self._probing.starttls)
             if self._probing.agrees(self.go_ahead):
                 yield StartTLS(Side.BACKEND)
+                if self._probing.reissues:
+                    yield from self._heard(b"")
                 return None
         except TLSFailed as failed:
             self.failure = failed.detail

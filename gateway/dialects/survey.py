@@ -31,6 +31,7 @@ from ..protocol.vocabulary import (
     Send,
     Side,
     StartTLS,
+    Take,
     Trouble,
     Unit,
 )
@@ -141,6 +142,9 @@ class Visit:
             self.exchanges[-1].heard += octets
             if request.patience is Patience.GREETING:
                 self.greeting += octets
+        elif isinstance(request, Take):
+            # A literal: the line goes on behind it.
+            self.exchanges[-1].heard += answer
 
 
 def _heard(said: bytes, framing: Framing) -> Heard | None:

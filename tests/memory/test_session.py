@@ -459,7 +459,8 @@ def test_the_first_deadlines_are_configured(meet: Meet, options: dict[str, Any],
 
 @pytest.mark.parametrize("protocol", ANSWERS)
 def test_inside_TLS_it_has_three(meet: Meet, protocol: str) -> None:
-    meeting = welcomed(meet(protocol, implicit=True), ANSWERS[protocol].greeting)
+    greeting = ANSWERS[protocol].greeting_inside or ANSWERS[protocol].greeting
+    meeting = welcomed(meet(protocol, implicit=True), greeting)
     client = meeting.clients[0]
     for _ in range(36):
         client.say(b"x")

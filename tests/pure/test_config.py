@@ -952,7 +952,7 @@ def test_a_protocol_says_how_its_backends_learn_the_client(protocol: str) -> Non
 
 
 def test_the_dialects_know_their_identities() -> None:
-    assert {name: set(dialect.identities) for name, dialect in DIALECTS.items()} == {
+    assert {name: set(DIALECTS[name].identities) for name in PROTOCOLS} == {
         name: set(traits.identities) for name, traits in PROTOCOLS.items()
     }
 

@@ -23,6 +23,11 @@ TALK = {
         b"b LOGIN joe secret\r\n",
         b"b NO [PRIVACYREQUIRED] Must issue a STARTTLS command first\r\n",
     ),
+    "managesieve": (
+        b'"SASL" ""\r\n"STARTTLS"\r\nOK\r\n',
+        b'AUTHENTICATE "PLAIN" "AGEAYg=="\r\n',
+        b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n',
+    ),
     "pop3": (b"+OK ready\r\n", b"USER joe\r\n", b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),
 }
 

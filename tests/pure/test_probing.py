@@ -29,7 +29,12 @@ from gateway.protocol.vocabulary import (
 BACKEND = Side.BACKEND
 TLS13 = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 
-GREETINGS = {"smtp": b"220 mx.example.org ESMTP\r\n", "imap": b"* OK ready\r\n", "pop3": b"+OK ready\r\n"}
+GREETINGS = {
+    "smtp": b"220 mx.example.org ESMTP\r\n",
+    "imap": b"* OK ready\r\n",
+    "pop3": b"+OK ready\r\n",
+    "managesieve": b'"SIEVE" "fileinto"\r\n"SASL" {0}\r\n\r\n"STARTTLS"\r\nOK "ready"\r\n',
+}
 ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
     "smtp": {
         b"EHLO": b"250-mx.example.org\r\n250-SIZE 1000\r\n250 STARTTLS\r\n",
@@ -53,9 +58,18 @@ ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
         b"NOOP": b"-ERR not now\r\n",
         b"QUIT": b"+OK bye\r\n",
     },
+    "managesieve": {
+        b"CAPABILITY": b'"SIEVE" "fileinto"\r\n"STARTTLS"\r\nOK\r\n',
+        b"AUTHENTICATE": b'NO (ENCRYPT-NEEDED) "TLS first"\r\n',
+        b"STARTTLS": b'OK "go"\r\n',
+        b"NOOP": b'OK "done"\r\n',
+        b"LOGOUT": b"OK {3}\r\nbye\r\n",
+    },
 }
 """By the first word of a command."""
-STARTTLS = {"smtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS"}
+STARTTLS = {"smtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS", "managesieve": b"STARTTLS"}
+REISSUED = {"managesieve": b'"SIEVE" "fileinto"\r\nOK\r\n'}
+"""What the server says first inside TLS after STARTTLS."""
 
 
 class Server:
@@ -70,6 +84,7 @@ class Server:
         self.heard: list[bytes] = []
         self.pending: list[bytes] = []
         self.starttls = STARTTLS[protocol]
+        self.reissued = REISSUED.get(protocol, b"")
         self.hangs_up = True
 
     def hear(self, data: bytes) -> bytes:
@@ -85,7 +100,8 @@ class Server:
 
     def secured(self) -> bytes:
         late, self.pending = (self.pending if self.executes else []), []
-        return b"".join(self.answers[command.split(b" ")[0]] for command in late)
+        reissued = self.reissued if self.starttls in self.heard else b""
+        return reissued + b"".join(self.answers[command.split(b" ")[0]] for command in late)
 
 
 def talk(protocol: str) -> Talk:
@@ -142,6 +158,7 @@ SAID = {
     "smtp": [b"EHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
     "imap": [b"sgw7 CAPABILITY", b"sgw4 AUTHENTICATE PLAIN", b"sgw8 LOGOUT"],
     "pop3": [b"CAPA", b"AUTH PLAIN", b"USER starttls-gateway-probe", b"QUIT"],
+    "managesieve": [b"CAPABILITY", b'AUTHENTICATE "PLAIN"', b"LOGOUT"],
 }
 
 
@@ -161,6 +178,10 @@ TAKEN = {
     "pop3": (
         {b"AUTH": b"+ \r\n", b"*": b"-ERR cancelled\r\n", b"USER": b"+OK\r\n"},
         [b"AUTH PLAIN", b"*", b"USER starttls-gateway-probe"],
+    ),
+    "managesieve": (
+        {b"AUTHENTICATE": b'""\r\n', b'"*"': b'NO "cancelled"\r\n'},
+        [b'AUTHENTICATE "PLAIN"', b'"*"'],
     ),
 }
 
@@ -217,6 +238,7 @@ REFUSED = {
     "smtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
     "imap": {b"sgw2": b"sgw2 BAD unknown\r\n"},
     "pop3": {b"STLS": b"-ERR unknown\r\n"},
+    "managesieve": {b"STARTTLS": b'NO "unknown"\r\n'},
 }
 
 
@@ -245,7 +267,13 @@ def test_a_server_that_does_not_hang_up_has_answered_all() -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "greeting"),
-    [("smtp", b"554 no\r\n"), ("imap", b"* PREAUTH hello\r\n"), ("imap", b"* BYE\r\n"), ("pop3", b"-ERR busy\r\n")],
+    [
+        ("smtp", b"554 no\r\n"),
+        ("imap", b"* PREAUTH hello\r\n"),
+        ("imap", b"* BYE\r\n"),
+        ("pop3", b"-ERR busy\r\n"),
+        ("managesieve", b'BYE "busy"\r\n'),
+    ],
 )
 def test_a_greeting_that_does_not_welcome_ends_the_talk(protocol: str, greeting: bytes) -> None:
     server, one = Server(protocol, greeting=greeting), talk(protocol)

@@ -1,4 +1,4 @@
-"""SMTP, IMAP and POP3."""
+"""SMTP, IMAP, POP3 and ManageSieve."""
 
 from ..conversation import foreign
 

@@ -1,4 +1,7 @@
-"""XCLIENT: telling an SMTP or POP3 server that trusts us who its client is (Postfix XCLIENT_README, Dovecot)."""
+"""XCLIENT: telling a server that trusts us who its client is.
+
+SMTP as in Postfix XCLIENT_README; POP3 and ManageSieve as in Dovecot.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,8 @@ def _extras(terms: Terms, offered: list[bytes]) -> list[bytes]:
     return [name + b"=" + value for name, value in extras.items() if name in offered]
 
 
-def pop3_command(terms: Terms) -> bytes:
-    """The command, without CRLF, for a POP3 server (Dovecot): no prefixes and no xtext there."""
+def dovecot_command(terms: Terms) -> bytes:
+    """The command, without CRLF, for Dovecot as a POP3 or ManageSieve server: no prefixes and no xtext there."""
     told = [name + b"=" + value.encode("ascii") for name, value in _attributes(terms) if name != b"NAME"]
     told += [b"SESSION=" + terms.session.encode("ascii"), b"TTL=" + TTL]
     if terms.implicit:

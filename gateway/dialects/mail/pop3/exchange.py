@@ -69,7 +69,7 @@ class Exchange(ServerFirst):
         if self.terms.identity is Identity.XCLIENT:
             if not XCLIENT.search(greeting):
                 refused("the backend does not offer XCLIENT to the gateway's address")
-            reply = yield from self._ask_ourselves(xclient.pop3_command(self.terms))
+            reply = yield from self._ask_ourselves(xclient.dovecot_command(self.terms))
             if Status.of(reply) is Status.ERR and LATER.match(reply):
                 return reply  # a refusal of this client
             # Dovecot's answer to somebody whom it does not trust begins with +OK, too.

@@ -1,0 +1,274 @@
+"""ManageSieve (RFC 5804), inspected from the greeting to the login, and spliced from there.
+
+Before the login nothing reaches the backend but CAPABILITY, NOOP, AUTHENTICATE and LOGOUT, written anew from what the
+client said.  A backend takes the literal of a command that it refuses for commands, and obeys them with our address's
+rights (Pigeonhole: XCLIENT); and it hangs up after three commands that it does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final
+
+from ....protocol.framing import Lines
+from ....protocol.inbox import Longer
+from ....protocol.vocabulary import (
+    Close,
+    Line,
+    Lost,
+    Note,
+    Patience,
+    Proven,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    Take,
+    TooLong,
+    Violation,
+)
+from ... import access, sasl
+from ...base import Dialect, Policy, Question
+from ...bounds import RESPONSES
+from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
+from ...probing import Attempt, Probing
+from .. import FOREIGN
+from .exchange import Exchange
+from .syntax import (
+    COMMAND,
+    LATER,
+    Malformed,
+    Reply,
+    agrees,
+    announced,
+    arguments,
+    complete,
+    is_challenge,
+    is_text,
+    listed,
+    of_managesieve,
+    status_of,
+    string,
+)
+
+COMMAND_LINE: Final = 4096
+"""Octets of a line.  RFC 5804 4: a quoted string has 1024 octets at most."""
+LITERALS: Final = 65536
+"""Octets of a whole command, its literals included, before the login."""
+LINES: Final = Lines(COMMAND_LINE, Longer(re.compile(rb'AUTHENTICATE "', re.IGNORECASE), sasl.REQUEST_LINE))
+"""Some clients write an initial response as a quoted string, however long it is."""
+
+UNKNOWN: Final = b'NO "Unknown command"'
+INVALID: Final = b'NO "Invalid arguments"'
+MUST_STARTTLS: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
+
+Handled = Generator[Request, Any, bool]
+"""One command; returns whether it was a login that succeeded."""
+
+
+class ManageSieve(Exchange):
+    """The client's commands."""
+
+    def talk(self) -> Script:
+        while True:
+            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    yield from self._unasked(text)
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case TooLong(end=end):
+                    yield Note("client-line-too-long")
+                    yield from self._collect(b"", announced(end))
+                    yield from self._refuse(b'NO "Command too long"')
+                case _:
+                    yield from self._refuse(b'NO "Invalid characters"')
+
+    def _command(self, line: bytes) -> Handled:
+        text = yield from self._collect(line, announced(line))
+        match = COMMAND.match(text)
+        handler = COMMANDS.get(match[1].upper()) if match else None
+        if match is None or handler is None:
+            return (yield from self._refuse(UNKNOWN))
+        try:
+            told = arguments(match[2])
+        except Malformed:
+            return (yield from self._refuse(INVALID))
+        return (yield from handler(self, told))
+
+    def _collect(self, line: bytes, octets: int | None, framing: Lines = LINES) -> Generator[Request, Any, bytes]:
+        """The whole command or response that begins with this line, its literals where they stand."""
+        text = line
+        while octets is not None:
+            if len(text) + octets > LITERALS:
+                raise Violation(CLIENT, "client-line-too-long", "literals")
+            text += b"\r\n" + (yield Take(CLIENT, octets))
+            heard = yield from self.hear((CLIENT,), Patience.DATA, framing)
+            if not isinstance(heard, Line):
+                key = "client-line-too-long" if isinstance(heard, TooLong) else "client-bad-command"
+                raise Violation(CLIENT, key)
+            text += heard.text
+            octets = announced(heard.text)
+        return text
+
+    # --- commands ---
+
+    def _capability(self, told: list[bytes]) -> Handled:
+        if told:
+            return (yield from self._refuse(INVALID))
+        if self.stage is Stage.CLOSED and not self.reached:
+            yield Send(CLIENT, self._own_list() + b'OK "Capability completed."\r\n')
+        else:
+            yield from self._list()
+        return False
+
+    def _list(self) -> Script:
+        """The backend's capabilities for the client."""
+        reply = (yield from self._reach()) or (yield from self._ask(b"CAPABILITY"))
+        if reply.status == b"OK":
+            yield from self._pass_list(reply)
+        else:
+            yield from self._tell(reply)
+
+    def _noop(self, told: list[bytes]) -> Handled:
+        if len(told) > 1 or not all(map(is_text, told)):
+            return (yield from self._refuse(INVALID))
+        if self.secured is None and (self.terms.policy is Policy.REQUIRED or not self.reached):
+            # No success that counts: it would let a client go on for ever.
+            yield Send(CLIENT, b'OK (TAG %s) "Done"\r\n' % string(told[0]) if told else b'OK "NOOP completed"\r\n')
+            return False
+        yield from self._tell((yield from self._ask(b" ".join([b"NOOP", *map(string, told)]))))
+        return False
+
+    def _starttls(self, told: list[bytes]) -> Handled:
+        if self.secured is not None:
+            return (yield from self._refuse(b'NO "TLS is already active"'))
+        if told:
+            return (yield from self._refuse(b'NO "STARTTLS takes no arguments"'))
+        self.secured = yield StartTLS(CLIENT, b'OK "Begin TLS negotiation now."\r\n')
+        yield from self._list()  # RFC 5804 2.2: the server speaks first again
+        return False
+
+    def _logout(self, told: list[bytes]) -> Handled:
+        if told:
+            return (yield from self._refuse(INVALID))
+        reply = Reply(b"OK", b'OK "Logout completed."')
+        if self.reached:
+            try:
+                reply = yield from self._ask(b"LOGOUT")
+            except Lost as lost:
+                if lost.side is CLIENT or self.midway:
+                    raise  # else it is gone, as it was asked to be
+        yield from self._tell(reply)
+        if reply.status != b"NO":
+            yield Close("quit")
+        return False
+
+    def _authenticate(self, told: list[bytes]) -> Handled:
+        if self.stage is Stage.CLOSED:
+            return (yield from self._refuse((yield from self.first(MUST_STARTTLS))))
+        mechanism, *initial = told or [b""]
+        sound = sasl.MECHANISM.match(mechanism) and all(map(sasl.RESPONSE.match, initial))
+        if not sound or len(initial) > 1 or any(map(sasl.cancels, initial)):
+            return (yield from self._refuse(INVALID))
+        if sasl.refused(mechanism):
+            return (yield from self._refuse(b'NO "Unsupported authentication mechanism."'))
+        if not (yield from self.may_log_in()):
+            return (yield from self._refuse(b'NO (TRYLATER) "Temporary authentication failure"'))
+        return (yield from self._dialogue(mechanism, initial))
+
+    def _dialogue(self, mechanism: bytes, initial: list[bytes]) -> Handled:
+        """RFC 5804 2.1.  Nothing of the client's but base64 goes to the backend."""
+        given = any(sasl.proves(mechanism, each) for each in initial)
+        line = b'AUTHENTICATE "%s"' % mechanism
+        text = yield from self._ask_line(b" ".join([line, *map(string, initial)]))
+        while not (status := status_of(text)):
+            if not is_challenge(text):
+                raise broken(text)
+            yield Send(CLIENT, text + b"\r\n")
+            text, said = yield from self._response()
+            given = said is not None and not sasl.cancels(said) and (given or sasl.proves(mechanism, said))
+        return (yield from self._verdict(Reply(status, text), mechanism.upper(), given))
+
+    def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
+        """One string of the client's as data: the line that answers it, and what the backend was told; None where the
+        backend did not wait for it."""
+        heard = yield from self.hear(BOTH, Patience.COMMAND, RESPONSES)
+        if isinstance(heard, Line) and heard.side is Side.BACKEND:
+            if not status_of(heard.text):
+                raise broken(heard.text)
+            return heard.text, None
+        said = sasl.CANCEL  # the verdict is the backend's
+        if isinstance(heard, Line):
+            text = yield from self._collect(heard.text, announced(heard.text), RESPONSES)
+            try:
+                told = arguments(text)
+            except Malformed:
+                told = []
+            if len(told) == 1 and sasl.RESPONSE.match(told[0]):
+                (said,) = told
+        return (yield from self._ask_line(string(said))), said
+
+    def _verdict(self, reply: Reply, mechanism: bytes, given: bool) -> Handled:
+        """The end of a login, which succeeds with OK and nothing else."""
+        self._heed(reply)
+        if reply.status == b"OK" and not given:
+            raise broken(f"a success without credentials: {reply.text[:80]!r}")
+        yield login_note(mechanism, "ok" if reply.status == b"OK" else "failed")
+        if reply.status == b"OK":
+            yield Proven()
+            yield Send(CLIENT, reply.text + b"\r\n")
+            return True
+        if access.demands_tls(reply.text):
+            yield access.note(access.NO_LOGIN, "managesieve", self.terms, reply.text)
+        later = LATER.match(reply.text) is not None
+        answer = self._tell(reply, counts=not given and not later)
+        yield from self.rejected(answer) if given and not later and reply.status == b"NO" else answer
+        return False
+
+    def _refuse(self, reply: bytes) -> Handled:
+        yield Send(CLIENT, reply + b"\r\n")
+        self.count()
+        return False
+
+
+COMMANDS: Final[Mapping[bytes, Callable[[ManageSieve, list[bytes]], Handled]]] = {
+    b"CAPABILITY": ManageSieve._capability,
+    b"NOOP": ManageSieve._noop,
+    b"STARTTLS": ManageSieve._starttls,
+    b"LOGOUT": ManageSieve._logout,
+    b"AUTHENTICATE": ManageSieve._authenticate,
+}
+"""All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
+
+DIALECT = Dialect(
+    name="managesieve",
+    script=lambda terms: converse(ManageSieve(terms)),
+    unavailable=ManageSieve.unavailable,
+    busy=ManageSieve.busy,
+    patience={
+        # RFC 5804 1.5: at least 30 minutes after a login, and a little more, so that the backend's own goodbye wins.
+        Patience.COMMAND: 1860.0,
+        Patience.REPLY: 330.0,
+        Patience.DATA: 300.0,
+        Patience.SPLICE: 1860.0,
+    },
+    policies={},
+    foreign=FOREIGN,
+    identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
+    alpn=(b"managesieve",),
+    question=Question(lambda hostname: b"CAPABILITY", b"LOGOUT", listed, of_managesieve),
+    probing=Probing(
+        port=4190,
+        implicit=frozenset(),
+        starttls=b"STARTTLS",
+        injected=b"NOOP",
+        complete=complete,
+        agrees=agrees,
+        attempts=(Attempt(b'AUTHENTICATE "PLAIN"', lambda reply: status_of(reply) is None, b'"*"'),),
+        reissues=True,
+    ),
+)
