@@ -298,6 +298,37 @@ def test_direct_tls_without_the_name_postgresql_is_cut_off(gateway: Gateway, ide
     gateway.log.wait("tls-on-plaintext-port")
 
 
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+def test_a_browser_gets_no_tls(gateway: Gateway, identity: Identity, mode: str) -> None:
+    context = ssl.create_default_context(cafile=str(identity.authority))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    plain = socket.create_connection(gateway.address("postgresql", mode), DEADLINE)
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+        context.wrap_socket(plain, server_hostname="localhost")
+    plain.close()
+
+
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"])
+def test_http_hears_nothing(gateway: Gateway, request_: bytes) -> None:
+    since = gateway.log.mark()
+    with socket.create_connection(gateway.address("postgresql"), DEADLINE) as client:
+        client.sendall(request_)
+        assert client.recv(1) == b""
+    gateway.log.wait("http-on-mail-port", since)
+
+
+def test_a_client_above_the_limit_of_failed_logins_is_answered_by_the_gateway(
+    tmp_path: Path, identity: Identity, server: PostgreSQL
+) -> None:
+    options = {"limits": {"auth_failures_per_minute": "2"}}
+    with running(tmp_path, identity, [Service("postgresql", server.address)], options) as limited:
+        words = target(limited, identity, sslmode="require")
+        for _ in range(2):
+            assert "password authentication failed" in asked(words, password="wrong").stderr
+        assert "FATAL:  too many failed logins, try again later" in asked(words).stderr
+        limited.log.wait("refused", limit="auth-failures-per-minute")
+
+
 def test_pgbench_runs_a_thousand_transactions(gateway: Gateway, identity: Identity, server: PostgreSQL) -> None:
     made = run("pgbench", "-i", "-q", "-s", "1", target(gateway, identity, sslmode="require"))
     assert made.returncode == 0, made.stderr

@@ -37,6 +37,8 @@ from tests.process.secured import GO_AHEAD, VERBS, presenting, shake_hands
 
 Serve = Callable[[Script], str]
 
+every_probed = pytest.mark.parametrize("protocol", [name for name, dialect in DIALECTS.items() if dialect.probing])
+
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
@@ -146,7 +148,7 @@ def test_the_gateway_is_good(front: Front, identity: Identity, service: str) -> 
     assert front.gateway.log.events("auth", since) == []
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_an_implicit_port_of_the_gateway_is_good(front: Front, identity: Identity, protocol: str) -> None:
     _, port = front.gateway.address(f"{protocol}-required", "implicit")
     code, found = probed(protocol, f"localhost:{port}", "--implicit", "--ca", str(identity.authority))
@@ -155,7 +157,7 @@ def test_an_implicit_port_of_the_gateway_is_good(front: Front, identity: Identit
     assert found["greeting"]
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_a_good_server_is_good(serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str) -> None:
     address = serve(server(protocol, context))
     code, found = probed(protocol, address, "--ca", str(identity.authority))
@@ -178,7 +180,7 @@ NEVER: Mapping[str, Answers] = {
 }
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_a_stripped_starttls_is_told_from_one_that_is_not_there(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
@@ -227,7 +229,7 @@ def test_a_certificate_that_no_client_takes(serve: Serve, identity: Identity, co
     assert (code, names(found)) == (1, {"certificate-untrusted"})
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_commands_injected_behind_starttls(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
@@ -237,7 +239,7 @@ def test_commands_injected_behind_starttls(
     assert found["starttls"]["runs_injected_commands"] is True
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_words_injected_behind_the_go_ahead(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
@@ -259,7 +261,7 @@ TAKES: Mapping[str, Answers] = {
 }
 
 
-@pytest.mark.parametrize("protocol", DIALECTS)
+@every_probed
 def test_credentials_in_the_clear_offered_or_taken_in_silence(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:

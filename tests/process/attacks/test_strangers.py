@@ -17,7 +17,7 @@ from tests.process.secured import presenting, shake_hands
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
-each_protocol = pytest.mark.parametrize("protocol", DIALECTS)
+each_protocol = pytest.mark.parametrize("protocol", WORDS)
 each_mode = pytest.mark.parametrize("mode", ["starttls", "implicit"])
 
 
