@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gateway.telemetry.catalogue import COMMON, EVENTS
+from gateway.telemetry.catalogue import EVENTS
+from gateway.telemetry.entries import COMMON
 from gateway.telemetry.kinds import Budget, Event, Field, Scope, Type
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "events.md"

@@ -19,13 +19,13 @@ from .plan import Reload, named
 from .rights import user_name
 
 if TYPE_CHECKING:
-    from .service import Gateway
+    from .serving import Serving
 
 
 class Steering:
     """`ask` answers a request; it may take as long as a reload does, and no longer."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Serving) -> None:
         self._gateway = gateway
         self._began = datetime.now(timezone.utc)
         self._commands: Mapping[str, Callable[[str], Answer]] = {

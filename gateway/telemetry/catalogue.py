@@ -8,90 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
+from .entries import (
+    AWAITED,
+    BACKEND_REACHED,
+    COSTS_A_DIALOGUE,
+    COSTS_NOTHING,
+    CURE,
+    LISTEN,
+    PROBED,
+    TLS,
+    WHY,
+    WORDS,
+    detail,
+    of_a_login,
+    of_a_session,
+    of_backend,
+    of_client,
+    reason,
+    word,
+)
 from .kinds import Blame, Budget, Event, Field, Fields, Outcome, Scope, Severity, Type
-
-COSTS_NOTHING = Budget(per_client=5, per_kind=20, shared=True)
-"""What anybody can cause by connecting: enough to see what goes on, and who began."""
-COSTS_A_DIALOGUE = Budget(per_client=30, per_kind=300)
-"""What takes a TLS handshake or a polite end: monitoring, clients that look around, mail that was not accepted."""
-FAILED_LOGIN = Budget(per_client=20, per_kind=300, first=True)
-"""fail2ban counts these.  `[limits] auth_failures_per_minute` is the same for one client; against many clients at once
-the first of each is what bans it."""
-
-
-def _of_a_session(fields: Fields) -> Budget | None:
-    phase = fields.get("phase")
-    if fields.get("proven") or fields.get("messages") or phase == "relaying":
-        return None
-    return COSTS_A_DIALOGUE if phase == "secure" or fields.get("reason") == "quit" else COSTS_NOTHING
-
-
-def _of_a_login(fields: Fields) -> Budget | None:
-    return None if fields.get("result") == "ok" else FAILED_LOGIN
-
-
-def _client(name: str, meaning: str, *fields: Field, ends: Outcome = Outcome.CLIENT, **more: Any) -> Event:
-    """What anybody who connects can cause."""
-    severity = Severity.WARNING if ends is Outcome.ATTACK else Severity.NOTICE
-    options: dict[str, Any] = {"severity": severity, "scope": Scope.SESSION, "budget": COSTS_NOTHING, **more}
-    return Event(name, meaning=meaning, fields=fields, ends=ends, **options)
-
-
-def _backend(name: str, meaning: str, *fields: Field, ends: Outcome | None = Outcome.BACKEND, **more: Any) -> Event:
-    """What happens to every client while something is wrong with the backend."""
-    options: dict[str, Any] = {
-        "severity": Severity.WARNING, "scope": Scope.BACKEND, "budget": COSTS_NOTHING, **more
-    }  # fmt: skip
-    return Event(name, meaning=meaning, fields=fields, ends=ends, **options)
-
-
-def _reason(name: str, meaning: str, ends: Outcome) -> Event:
-    return Event(name, Severity.INFO, meaning, scope=Scope.SESSION, ends=ends, told=False)
-
-
-def _detail(meaning: str) -> Field:
-    return Field("detail", Type.TEXT, meaning)
-
-
-def _word(name: str, meaning: str) -> Field:
-    return Field(name, Type.WORD, meaning)
-
-
-_CURE = Field("cure", Type.TEXT, "what to change")
-_BACKEND_NAME = _word("backend", "the name of its `[backend:...]` section")
-_BACKEND_ADDRESS = Field("address", Type.ADDRESS, "which of its addresses")
-_PROBED = (_BACKEND_NAME, _BACKEND_ADDRESS, Field("text", Type.TEXT, "its answer"))
-_WORDS = Field("text", Type.TEXT, "its words")
-_WHY = _detail("why")
-_AWAITED = _detail("what was awaited")
-_LISTEN = (
-    _word("service", "the name of its `[service:...]` section"),
-    Field("address", Type.ADDRESS, "the address that is listened on"),
-)
-
-COMMON = (
-    Field("time", Type.TIME, "when, UTC"),
-    _word("event", "the name in this table"),
-    _word("session", "of a session: its identity, also the beginning of the `id` in its `Received:` lines"),
-    _word("service", "the name of its `[service:...]` section"),
-    Field("client", Type.ADDRESS, "the client's address; empty for a UNIX socket"),
-    _word(
-        "phase",
-        "where the session is: `dialling`, `greeting`, `plaintext`, `handshake`, `secure` or `relaying`; `probe` in "
-        "what the relay watch tells",
-    ),
-    _BACKEND_NAME,
-    _BACKEND_ADDRESS,
-)
-"""Fields that come first, where the scope of the event has them."""
-_TLS = (
-    _word("tls", "the version of TLS; absent: none"),
-    _word("cipher", "OpenSSL's name"),
-    _word("group", "of the key exchange, OpenSSL's name"),
-)
-_BACKEND_REACHED = Field("backend_address", Type.ADDRESS, "which address of the backend was reached last")
 
 PROTOCOL_ERROR = "backend-protocol-error"
 """Several dialects tell it."""
@@ -110,7 +47,7 @@ _TABLE = (
     Event(
         "secured", Severity.INFO, "a TLS handshake is finished, with the client or with the backend",
         (
-            _word("leg", "`client` or `backend`"), *_TLS,
+            word("leg", "`client` or `backend`"), *TLS,
             Field("sni", Type.TEXT, "the name that the client asked for"),
             Field("seconds", Type.SECONDS, "how long the handshake took"),
         ),
@@ -119,35 +56,35 @@ _TABLE = (
     Event(
         "backend-connected", Severity.INFO,
         "a connection to the backend was made; only with `[gateway] log_connects = yes`",
-        (_BACKEND_REACHED, Field("seconds", Type.SECONDS, "how long it took to connect")),
+        (BACKEND_REACHED, Field("seconds", Type.SECONDS, "how long it took to connect")),
         Scope.SESSION, COSTS_NOTHING, optional=True,
     ),
     Event(
         "session", Severity.INFO, "a session is over",
         (
-            _word("protocol", "the service's protocol"),
-            _word("policy", "`required`, `auth-only` or `optional`; `implicit` on implicit ports"),
-            *_TLS,
+            word("protocol", "the service's protocol"),
+            word("policy", "`required`, `auth-only` or `optional`; `implicit` on implicit ports"),
+            *TLS,
             Field("sni", Type.TEXT, "the name that the client asked for"),
             Field("alpn", Type.TEXT, "the protocol that was agreed on"),
             Field("certificate", Type.TEXT, "the common name of a verified client certificate"),
-            _BACKEND_REACHED,
-            _word("reason", "the event that ended it, or a word of the list below"),
-            _detail("more about the reason"),
+            BACKEND_REACHED,
+            word("reason", "the event that ended it, or a word of the list below"),
+            detail("more about the reason"),
             Field("received", Type.OCTETS, "from the client"),
             Field("sent", Type.OCTETS, "to the client"),
             Field("messages", Type.INTEGER, "that the backend accepted; absent: none"),
             Field("proven", Type.YES, "the client logged in or had a recipient accepted"),
             Field("seconds", Type.SECONDS, "how long it lasted"),
         ),
-        Scope.SESSION, _of_a_session,
+        Scope.SESSION, of_a_session,
     ),
     Event(
         "downgrade", Severity.WARNING,
         "a client of a network that always used TLS at this service goes on without: perhaps somebody on the way takes "
         "STARTTLS out ([report.md](report.md))",
         (
-            _word("action", "`logged`: it was served; `refused`: TLS is required of it (`downgrade = refuse`)"),
+            word("action", "`logged`: it was served; `refused`: TLS is required of it (`downgrade = refuse`)"),
             Field("first_tls", Type.TIME, "the network's first session inside TLS that is known"),
             Field("last_tls", Type.TIME, "its last one"),
         ),
@@ -157,57 +94,58 @@ _TABLE = (
     Event(
         "auth", Severity.INFO, "the backend answered a login",
         (
-            _word(
+            word(
                 "result",
                 "`ok`, `failed`; `unproven`: an SMTP backend said 235 to a client that had given no data, which counts "
                 "as no login",
             ),
-            _word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
-            _word("tls", "the version of TLS with the client; absent: the login came in the clear"),
+            word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
+            word("tls", "the version of TLS with the client; absent: the login came in the clear"),
         ),
-        Scope.SESSION, _of_a_login,
+        Scope.SESSION, of_a_login,
         cure="many failures of one client: fail2ban, or [limits] auth_failures_per_minute",
     ),
-    _client(
+    of_client(
         "tls-failed", "a handshake with a client failed",
-        _word("key", "always `client-tls-failed`"),
-        _detail(
+        word("key", "always `client-tls-failed`"),
+        detail(
             "the client's alert (`alert: unknown ca`: it does not trust our certificate), OpenSSL's reason (`no shared "
             "cipher`), `handshake timed out`, or `connection closed during the handshake`"
         ),
         cure="`starttls-gateway check` says what clients will complain of; old clients: [tls] legacy_clients",
     ),
-    _client(
+    of_client(
         "starttls-injection", "a client sent commands in the clear behind STARTTLS; it was cut off",
-        _detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
+        detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
     ),
-    _client(
-        "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", _WHY, unheard=True,
+    of_client(
+        "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", WHY, unheard=True,
         cure="set the client to STARTTLS, or to an implicit port of the gateway",
     ),
-    _client("http-on-mail-port", "a client speaks HTTP; a web page may have made its browser do so", _WHY,
+    of_client("http-on-mail-port", "a client speaks HTTP; a web page may have made its browser do so", WHY,
             ends=Outcome.ATTACK),
-    _client(
-        "unexpected-proxy-header", "a PROXY header from an address that is not in `accept_proxy`", _WHY,
+    of_client(
+        "unexpected-proxy-header", "a PROXY header from an address that is not in `accept_proxy`", WHY,
         ends=Outcome.ATTACK, cure="if it is your load balancer, add its address to accept_proxy",
     ),
-    _client(
-        "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", _WHY, unheard=True,
+    of_client(
+        "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", WHY, unheard=True,
         cure="let the load balancer send PROXY protocol version 1 or 2, or take its address out of accept_proxy",
     ),
-    _client("client-protocol-error", "what a client sends is no unit of the protocol", _WHY),
-    _client("client-line-too-long", "a line beyond the protocol's limit was refused", _WHY),
-    _client("client-timeout", "a client exceeded a deadline", _AWAITED, cure="[timeouts], if honest clients need more"),
-    _client("client-bad-command", "it cannot be told where a command ends; the session ended", _WHY),
-    _client("client-bare-newline", "`newlines = reject` refused a message with a bare CR or LF", ends=Outcome.ATTACK),
-    _client("too-many-bad-commands", "`[limits] bad_commands` was reached", _WHY),
+    of_client("client-protocol-error", "what a client sends is no unit of the protocol", WHY),
+    of_client("client-line-too-long", "a line beyond the protocol's limit was refused", WHY),
+    of_client("client-timeout", "a client exceeded a deadline", AWAITED,
+              cure="[timeouts], if honest clients need more"),
+    of_client("client-bad-command", "it cannot be told where a command ends; the session ended", WHY),
+    of_client("client-bare-newline", "`newlines = reject` refused a message with a bare CR or LF", ends=Outcome.ATTACK),
+    of_client("too-many-bad-commands", "`[limits] bad_commands` was reached", WHY),
     Event(
         "refused", Severity.WARNING,
         "a limit of `[limits]` was reached: a connection was turned away (then there is no `session`, unless a load "
         "balancer's PROXY header told the client), or a login was answered with a temporary failure and the backend "
         "was not asked",
         (
-            _word(
+            word(
                 "limit",
                 "`sessions`, `sessions-per-client`, `connects-per-minute` or `auth-failures-per-minute`; `drained`: an "
                 "administrator drains the service",
@@ -215,109 +153,110 @@ _TABLE = (
         ),
         Scope.SESSION, COSTS_NOTHING, "raise the limit in [limits], if the clients are honest", Outcome.REFUSED,
     ),
-    _client("sasl-layer-unsupported", "a SASL security layer began where the gateway must keep inspecting", _WHY,
+    of_client("sasl-layer-unsupported", "a SASL security layer began where the gateway must keep inspecting", WHY,
             cure="the client must not ask for a SASL security layer; TLS already protects it"),
     # --- backends --------------------------------------------------------------------------------
-    _backend(
-        "backend-connect-failed", "no address of the backend could be reached", _detail("address and error"),
+    of_backend(
+        "backend-connect-failed", "no address of the backend could be reached", detail("address and error"),
         severity=Severity.ERROR, blame=Blame.CLIENT, closes_at_once=True,
         cure="is the backend running, and does a firewall let the gateway in?",
     ),
-    _backend("backend-greeting-timeout", "the backend sent no greeting in time", _AWAITED, blame=Blame.SLOW),
-    _backend("backend-timeout", "the backend exceeded a deadline", _AWAITED, blame=Blame.SLOW),
-    _backend(
+    of_backend("backend-greeting-timeout", "the backend sent no greeting in time", AWAITED, blame=Blame.SLOW),
+    of_backend("backend-timeout", "the backend exceeded a deadline", AWAITED, blame=Blame.SLOW),
+    of_backend(
         "backend-tls-failed",
         "TLS towards the backend is demanded and cannot be had: not offered, refused, or the certificate is wrong",
-        _detail("which, and why"), severity=Severity.ERROR,
+        detail("which, and why"), severity=Severity.ERROR,
         cure="`starttls-gateway check --live` says which certificate",
     ),
-    _backend(
+    of_backend(
         "backend-starttls-injection",
         "the backend, or somebody on the way, sent octets in the clear behind its go-ahead",
-        _detail("how much, and the first 32 octets"), severity=Severity.ERROR, ends=Outcome.ATTACK,
+        detail("how much, and the first 32 octets"), severity=Severity.ERROR, ends=Outcome.ATTACK,
     ),
-    _backend("backend-identity-refused", "the backend does not let the gateway tell it who the client is (`identity`)",
-             _WHY, severity=Severity.ERROR, cure="name the gateway's address in the backend's list of trusted proxies"),
-    _backend("backend-bad-greeting", "the backend speaks another protocol", _detail("its first octets"),
+    of_backend(
+             "backend-identity-refused", "the backend does not let the gateway tell it who the client is (`identity`)",
+             WHY, severity=Severity.ERROR, cure="name the gateway's address in the backend's list of trusted proxies"),
+    of_backend("backend-bad-greeting", "the backend speaks another protocol", detail("its first octets"),
              blame=Blame.CLIENT, cure="check the port in `address`"),
-    _backend(
+    of_backend(
         "backend-refused",
         "the backend refuses service: by its greeting, in answer to what the gateway asks before, or later without "
         "being asked; the client was told in its words, and other clients are served",
-        _WORDS, _detail("the same, where the gateway asked for its own sake"),
+        WORDS, detail("the same, where the gateway asked for its own sake"),
     ),
-    _backend(
+    of_backend(
         "backend-greets-once",
         "an SMTP backend refuses the EHLO that a client must repeat after STARTTLS (RFC 3207 4.2); the gateway makes a "
         "fresh connection to it for what is said inside TLS",
-        _WORDS, severity=Severity.NOTICE, ends=None, once=True,
+        WORDS, severity=Severity.NOTICE, ends=None, once=True,
     ),
-    _backend(
-        "backend-preauth", "an IMAP backend takes every client of the gateway's address for logged in; refused", _WHY,
+    of_backend(
+        "backend-preauth", "an IMAP backend takes every client of the gateway's address for logged in; refused", WHY,
         severity=Severity.ERROR, blame=Blame.CLIENT, cure="let the backend ask for a login from the gateway's address",
     ),
-    _backend(
+    of_backend(
         "backend-trusts",
         "a PostgreSQL server lets a client in without a password (`trust` in its pg_hba.conf, or `ident`): whoever "
         "reaches the gateway is let in as anybody",
         ends=None, once=True, cure="write scram-sha-256 for the gateway's address in pg_hba.conf",
     ),
-    _backend(
+    of_backend(
         PROTOCOL_ERROR,
-        "a reply that is none; the session ends, except where the verdict on a message is waited for", _WHY,
+        "a reply that is none; the session ends, except where the verdict on a message is waited for", WHY,
         garbled=True,
     ),
-    _backend("backend-line-too-long", "a reply without end", _WHY, garbled=True),
-    _backend("backend-lost", "the backend closed while the session was inspected", _WHY),
-    _backend("backend-closed", "the backend closed in order, between two commands", _WHY, severity=Severity.NOTICE,
+    of_backend("backend-line-too-long", "a reply without end", WHY, garbled=True),
+    of_backend("backend-lost", "the backend closed while the session was inspected", WHY),
+    of_backend("backend-closed", "the backend closed in order, between two commands", WHY, severity=Severity.NOTICE,
              ends=Outcome.DONE),
-    _backend(
+    of_backend(
         "backend-refuses-plaintext-auth",
         "the backend refuses passwords, or offers no login, although the client is inside TLS: it takes its own "
         "connection for insecure. IMAP: `LOGINDISABLED`, or a login refused for want of TLS (`[PRIVACYREQUIRED]` and "
         "the like). POP3: a refusal for want of TLS, or a CAPA list with neither `USER` nor `SASL`. SMTP: AUTH refused "
         "for want of TLS (530, 538), or no `AUTH` in a submission service",
-        _detail("the backend's words, or what it does not offer"), _CURE, severity=Severity.ERROR, ends=None, once=True,
+        detail("the backend's words, or what it does not offer"), CURE, severity=Severity.ERROR, ends=None, once=True,
         cure="the settings to change, the server's and the gateway's, stand in the line",
     ),
-    _backend(
+    of_backend(
         "backend-requires-tls",
         "an SMTP backend refuses mail until its own connection is under TLS (`530 5.7.0 Must issue a STARTTLS command "
         "first`)",
-        _detail("its words"), _CURE, severity=Severity.ERROR, ends=None, once=True,
+        detail("its words"), CURE, severity=Severity.ERROR, ends=None, once=True,
         cure="the settings to change, the server's and the gateway's, stand in the line",
     ),
-    _backend(
+    of_backend(
         "backend-channel-binding",
-        "the backend offers channel binding (`-PLUS`), which cannot work through a gateway", _CURE,
+        "the backend offers channel binding (`-PLUS`), which cannot work through a gateway", CURE,
         severity=Severity.NOTICE, ends=None, once=True, cure="disable channel binding on the backend",
     ),
     Event(
         "open-relay", Severity.ERROR,
         "an SMTP backend that is not told the client (`identity = none`) takes mail for strangers' addresses from the "
         "gateway; its services answer 421 until it is mended, which is looked at once a minute",
-        (*_PROBED, _CURE), cure="what to change stands in the line", ends=Outcome.REFUSED,
+        (*PROBED, CURE), cure="what to change stands in the line", ends=Outcome.REFUSED,
     ),
-    Event("relay-closed", Severity.INFO, "it does not, or no longer: it is served", (*_PROBED, _CURE)),
+    Event("relay-closed", Severity.INFO, "it does not, or no longer: it is served", (*PROBED, CURE)),
     Event(
         "relay-undecided", Severity.WARNING,
         "it did not say; it is served, and asked again once a minute. Where it demands TLS before MAIL, nobody can "
         "send, and `cure` names the settings",
-        (*_PROBED, _CURE),
+        (*PROBED, CURE),
     ),
     # --- the gateway -----------------------------------------------------------------------------
     Event(
         "listening", Severity.INFO, "an address is being served",
         (
-            *_LISTEN[:1], _word("protocol", "the service's protocol"), _word("mode", "`starttls` or `implicit`"),
-            _word("policy", "`required`, `auth-only` or `optional`; absent on implicit ports"),
-            _word("connect", "`eager` or `lazy`"),
+            *LISTEN[:1], word("protocol", "the service's protocol"), word("mode", "`starttls` or `implicit`"),
+            word("policy", "`required`, `auth-only` or `optional`; absent on implicit ports"),
+            word("connect", "`eager` or `lazy`"),
             Field("address", Type.ADDRESS, "with the real port, where port 0 was asked for"),
         ),
     ),
     Event(
         "admin-listening", Severity.INFO, "the admin listener is being served",
-        (_word("scheme", "`http` or `https`"), _LISTEN[1]),
+        (word("scheme", "`http` or `https`"), LISTEN[1]),
     ),
     Event(
         "suppressed", Severity.WARNING,
@@ -328,7 +267,7 @@ _TABLE = (
             Field("clients", Type.INTEGER, "that caused them; 1024 at most are counted"),
             Field("worst", Type.ADDRESS, "the client, or its IPv6 /64, that caused most"),
             Field("worst_count", Type.INTEGER, "how many it caused"),
-            _detail("event, service, reason or limit, and count of each kind"),
+            detail("event, service, reason or limit, and count of each kind"),
         ),
     ),
     Event(
@@ -336,8 +275,8 @@ _TABLE = (
         "at the start: the gateway may open too few files for what the configuration wants, and the limit is lowered "
         "by more than 1 %",
         (
-            _word("limit", "always `sessions`"), Field("wanted", Type.INTEGER, "what the configuration says"),
-            Field("value", Type.INTEGER, "what holds"), _WHY, _CURE,
+            word("limit", "always `sessions`"), Field("wanted", Type.INTEGER, "what the configuration says"),
+            Field("value", Type.INTEGER, "what holds"), WHY, CURE,
         ),
         cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
     ),
@@ -345,7 +284,7 @@ _TABLE = (
         "certificate", Severity.NOTICE,
         "something about a certificate of the gateway's, or about a `client_ca` file ([tls.md](tls.md))",
         (
-            _word(
+            word(
                 "state",
                 "`loaded` (at start), `renewed` (a change was found, and new handshakes get it), `refused` (a change "
                 "was found that cannot be served; the old one still is), `expiring` (21, 7 and 1 days before the end), "
@@ -359,31 +298,31 @@ _TABLE = (
             Field("not_after", Type.TIME, "its end"),
             Field("days", Type.INTEGER, "left"),
             Field("tlsa", Type.TEXT, "the record for DANE"),
-            _detail("why it was refused or cannot be read; of a `client_ca` file also how many issuers it has"),
+            detail("why it was refused or cannot be read; of a `client_ca` file also how many issuers it has"),
             Field("warning", Type.TEXT, "what clients will complain of, and the cure; ` | ` between two"),
         ),
         cure="the cure stands in `detail` or `warning`",
     ),
     Event(
         "descriptors-exhausted", Severity.ERROR, "connections were turned away for want of file descriptors or memory",
-        (*_LISTEN, _detail("what happened, and the cure")), budget=COSTS_NOTHING,
+        (*LISTEN, detail("what happened, and the cure")), budget=COSTS_NOTHING,
         cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
     ),
     Event(
         "worker", Severity.WARNING,
         "something about one of the worker processes, where there are several ([operation.md](operation.md))",
         (
-            _word(
+            word(
                 "state",
                 "`serving`; `died`: its sessions are lost, and another one takes its place; `orphaned`: the master is "
                 "gone, and the worker ends when its sessions have; `no-template`: the process that workers are forked "
                 "from is gone; `lines-lost`: the log could not keep up with a worker",
             ),
             Field("worker", Type.INTEGER, "its number, from 0"), Field("pid", Type.INTEGER, "its process"),
-            _word("how", "the signal that killed it, or its exit code"),
+            word("how", "the signal that killed it, or its exit code"),
             Field("sessions", Type.INTEGER, "that were lost with it"),
             Field("again", Type.SECONDS, "until the next one is started"),
-            Field("count", Type.INTEGER, "lines that were lost"), _detail("why, or what happens next"),
+            Field("count", Type.INTEGER, "lines that were lost"), detail("why, or what happens next"),
         ),
         cure="a worker that dies again and again without somebody who kills it is a bug: report it, with the lines "
         "before; where `how` is `SIGKILL` and nobody did it, memory ran out (`journalctl -k`)",
@@ -392,35 +331,35 @@ _TABLE = (
         "upgrade", Severity.NOTICE,
         "a new program takes over the listening sockets ([operation.md](operation.md))",
         (
-            _word(
+            word(
                 "state",
                 "`started`; `done`: the new program serves, and this one ends when its sessions have; `failed`: this "
                 "one goes on",
             ),
-            Field("pid", Type.INTEGER, "the new process"), _detail("why it failed"),
+            Field("pid", Type.INTEGER, "the new process"), detail("why it failed"),
         ),
         cure="the cause stands in `detail`; mend it and upgrade again",
     ),
     Event(
         "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
         (
-            _word("signal", "its name"),
-            _word("configuration", "`used`: the new file is in use; `refused`: it is not, see `reload`"),
-            _word("certificates", "`read`"),
-            _word(
+            word("signal", "its name"),
+            word("configuration", "`used`: the new file is in use; `refused`: it is not, see `reload`"),
+            word("certificates", "`read`"),
+            word(
                 "log",
                 "`reopened`; `kept`: it could not be opened again, and the line before says why; `none`: there is no "
                 "log file",
             ),
-            _detail("what it did not do"),
+            detail("what it did not do"),
         ),
     ),
     Event(
         "reload", Severity.NOTICE, "the configuration file was read again ([operation.md](operation.md))",
         (
-            _word("result", "`ok`: all of it is in use; `refused`: nothing of it is, and the old one is kept"),
+            word("result", "`ok`: all of it is in use; `refused`: nothing of it is, and the old one is kept"),
             Field("problems", Type.INTEGER, "what is wrong with the new file: so many mistakes"),
-            _detail("these mistakes; or the sections that have changed"),
+            detail("these mistakes; or the sections that have changed"),
             Field("opened", Type.TEXT, "addresses that are listened on from now on"),
             Field("closed", Type.TEXT, "addresses that are listened on no more"),
         ),
@@ -432,63 +371,63 @@ _TABLE = (
         (
             Field("sessions", Type.INTEGER, "that are open"), Field("until", Type.TIME, "when they are cut off"),
             Field("left", Type.INTEGER, "seconds until then; told every 10 seconds"),
-            _detail("how to hurry it, or why they are cut off"),
+            detail("how to hurry it, or why they are cut off"),
         ),
     ),
     Event(
         "rights-missing", Severity.WARNING,
         "at the start: the user that the gateway runs as cannot open its log file again, or cannot remove its pidfile",
-        (Field("file", Type.TEXT, "which"), _WHY, _CURE), cure="what to change stands in the line",
+        (Field("file", Type.TEXT, "which"), WHY, CURE), cure="what to change stands in the line",
     ),
     Event(
         "unused-socket", Severity.WARNING, "at the start: systemd passed a socket that no service listens on",
-        (Field("name", Type.TEXT, "its FileDescriptorName"), Field("address", Type.ADDRESS, "its address"), _CURE),
+        (Field("name", Type.TEXT, "its FileDescriptorName"), Field("address", Type.ADDRESS, "its address"), CURE),
         cure="name it in a service, or disable its .socket unit",
     ),
     Event(
         "report-unwritable", Severity.WARNING,
         "the file of `[report]` cannot be written; what is known is kept in memory, within bounds, and written when it "
         "can be; nothing else is affected",
-        (_detail("the file, and why"), _CURE),
+        (detail("the file, and why"), CURE),
         cure="let the gateway's user write to the file's directory, or write [report] file = off",
     ),
     Event(
         "control", Severity.NOTICE,
         "an administrator asked for a change at the control socket ([control.md](control.md))",
         (
-            _word("command", "`reload`, `drain`, `undrain` or `kick`"), Field("about", Type.TEXT, "what it is about"),
+            word("command", "`reload`, `drain`, `undrain` or `kick`"), Field("about", Type.TEXT, "what it is about"),
             Field("user", Type.TEXT, "whose process asked"),
         ),
     ),
     Event(
         "control-unavailable", Severity.WARNING,
         "the control socket cannot be made at its default place; the gateway serves without it",
-        (_WHY,), cure="what to change stands in the line",
+        (WHY,), cure="what to change stands in the line",
     ),
     Event(
         "log", Severity.INFO, "a message of Twisted or Python",
-        (_word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
+        (word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
     ),
     Event(
         "internal-error", Severity.ERROR, "a bug ended a look at a backend",
-        (_detail("the exception's class"),), Scope.BACKEND, cure="report it, with the lines before",
+        (detail("the exception's class"),), Scope.BACKEND, cure="report it, with the lines before",
     ),
     # --- reasons of a session that have no line of their own -----------------------------------------
-    _reason("quit", "the client said QUIT or LOGOUT", Outcome.DONE),
-    _reason("client-closed", "in order, nothing under way", Outcome.DONE),
-    _reason("client-lost", "without a goodbye, or something was under way", Outcome.CLIENT),
-    _reason("idle", "nothing moved for `[timeouts] idle` after the login", Outcome.DONE),
-    _reason("shutdown", "the gateway stopped; also where the session was cut off at the end of the drain",
+    reason("quit", "the client said QUIT or LOGOUT", Outcome.DONE),
+    reason("client-closed", "in order, nothing under way", Outcome.DONE),
+    reason("client-lost", "without a goodbye, or something was under way", Outcome.CLIENT),
+    reason("idle", "nothing moved for `[timeouts] idle` after the login", Outcome.DONE),
+    reason("shutdown", "the gateway stopped; also where the session was cut off at the end of the drain",
             Outcome.GATEWAY),
-    _reason("drained", "all addresses of the backend are drained (`starttls-gateway drain`)", Outcome.REFUSED),
-    _reason("kicked", "an administrator cut it off (`starttls-gateway kick`)", Outcome.GATEWAY),
-    _reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
-    _reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
-    _reason("tls-required", "a client wanted to log in without TLS, and its protocol has no second try (PostgreSQL)",
+    reason("drained", "all addresses of the backend are drained (`starttls-gateway drain`)", Outcome.REFUSED),
+    reason("kicked", "an administrator cut it off (`starttls-gateway kick`)", Outcome.GATEWAY),
+    reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
+    reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
+    reason("tls-required", "a client wanted to log in without TLS, and its protocol has no second try (PostgreSQL)",
             Outcome.CLIENT),
-    _reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),
-    _reason("client-refused-chunk", "a BDAT chunk that was refused and is too long to be read", Outcome.CLIENT),
-    _reason("relay-unknown", "an SMTP backend was not yet asked whether it relays", Outcome.REFUSED),
+    reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),
+    reason("client-refused-chunk", "a BDAT chunk that was refused and is too long to be read", Outcome.CLIENT),
+    reason("relay-unknown", "an SMTP backend was not yet asked whether it relays", Outcome.REFUSED),
 )  # fmt: skip
 
 EVENTS: Mapping[str, Event] = MappingProxyType({event.name: event for event in _TABLE})

@@ -30,6 +30,7 @@ PURE = (
     "gateway.guard.limits",
     "gateway.guard.shared",
     "gateway.telemetry.catalogue",
+    "gateway.telemetry.entries",
     "gateway.telemetry.kinds",
     "gateway.telemetry.meter",
     "gateway.telemetry.metrics",
@@ -106,7 +107,7 @@ def test_the_half_that_decides_loads_no_twisted_no_openssl_and_no_socket_of_ours
     }
 
 
-EVENTS = ("telemetry.catalogue", "telemetry.kinds")
+EVENTS = ("telemetry.catalogue", "telemetry.entries", "telemetry.kinds")
 """The table of events: it imports nothing of the gateway."""
 
 ROOMS = {
@@ -277,3 +278,11 @@ def test_whatever_is_matched_in_every_session_is_matched_by_name() -> None:
     for module in modules("gateway.sessions.session", "gateway.protocol", "gateway.dialects"):
         for node in ast.walk(TREES[module]):
             assert not (isinstance(node, ast.MatchClass) and node.patterns), f"{module}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_file_has_500_lines_and_a_class_300_at_most(module: str) -> None:
+    assert len(SOURCES[module].read_text("utf-8").splitlines()) <= 500, module
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ClassDef):
+            assert (node.end_lineno or 0) - node.lineno < 300, f"{module}.{node.name}"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.telemetry.catalogue import COMMON, EVENTS, UNKNOWN, budget_of, event
+from gateway.telemetry.catalogue import EVENTS, UNKNOWN, budget_of, event
+from gateway.telemetry.entries import COMMON
 from gateway.telemetry.kinds import Outcome, Scope, Severity, Type
 from tests import events as document
 from tests.pure.test_architecture import TREES, within

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry import summary
-from gateway.telemetry.catalogue import COSTS_A_DIALOGUE, COSTS_NOTHING, FAILED_LOGIN, budget_of
+from gateway.telemetry.catalogue import budget_of
+from gateway.telemetry.entries import COSTS_A_DIALOGUE, COSTS_NOTHING, FAILED_LOGIN
 from gateway.telemetry.events import Events
 from gateway.telemetry.kinds import Budget
 from gateway.telemetry.summary import (

@@ -8,49 +8,28 @@ waited in their queues is served by the next one.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from ...config.errors import ConfigurationError, StartError
-from ...config.values import Backend, Configuration
-from ...guard.relaywatch import RelayWatch
-from ...guard.shared import SharedLedger
+from ...config.values import Configuration
 from ...sessions.deadline import Deadline
-from ...telemetry.events import FORMATS, Events
-from ...telemetry.meter import Meter
-from ...telemetry.report.watch import Watch
-from ...telemetry.summary import Summary, SummedEvents
-from ...wire.tls.renewal import Renewal
-from ..administration import Administration
-from ..assembly import Assembler, Assembly, Reachable
+from ...telemetry.events import FORMATS
+from ..assembly import Assembly
 from ..control.messages import Answer, Request
 from ..control.place import ControlError
-from ..crowd import lowered, raise_descriptor_limit
-from ..desk import Desk, words
 from ..every import Every
-from ..handover import Bequest, Inheritance
-from ..knowledge import knowledge, learn, verdicts
-from ..plan import Opening, Reload, changes, named, openings
-from ..ports import Binder, Change, Port
-from ..remembering import Remembering
-from ..service import TICK, tell_listening, tell_reload, tell_unused
-from ..source import Source
+from ..handover import Bequest
+from ..plan import Reload, changes, named, openings
+from ..ports import Change
 from ..steering import about, outlined
-from .asking import Asking
-from .fleet import Fleet
-from .messages import Message
-from .nursery import Nursery
-from .orders import Orders, described, packed
-from .relay import pass_on
-from .seats import Seats
+from ..telling import tell_listening, tell_reload, tell_unused
+from .orders import packed
+from .supervision import Supervision, assembly_of, nothing
 
 QUIET: Final = 5.0
 """Seconds that workers may take to accept nobody any more."""
@@ -61,150 +40,15 @@ PROGRESS: Final = 10.0
 OVER: Final = "the time of [gateway] drain is over: they are cut off"
 HURRIED: Final = "asked a second time: they are cut off"
 GOING_ON: Final = "a second SIGTERM or SIGINT ends them now"
-AGAIN_SHORTEST, AGAIN_LONGEST = 1.0, 60.0
-"""Seconds until a template that broke down is started again, doubled each time."""
 
 
-class Master(Service):
+class Master(Supervision):
     """`privilegedStartService` and `startService` raise StartError with the one line that an operator needs.
 
     The Deferred of `stopService` fires when the last worker is gone.
     """
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        events: Events,
-        source: Source,
-        runner: Mapping[str, Any],
-        log: Callable[[], int | None],
-        wanted: Callable[[], None],
-        desk: Desk,
-        inheritance: Inheritance | None = None,
-    ) -> None:
-        """`runner`: twistd's options.  `log`: the descriptor of the log file, if there is one.  `wanted` raises
-        StartError where the start is not wanted any more.  `desk`: where it is steered from."""
-        self._configuration = configuration
-        self.workers = configuration.workers
-        self._log_events = events
-        self._source = source
-        self._runner = runner
-        self._log = log
-        self._wanted = wanted
-        self._desk = desk
-        self.meter = Meter()
-        self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
-        self._summary.optional = configuration.log_connects
-        self._summed = self._events = SummedEvents(events, self._summary)
-        self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
-        self._handed = inheritance is not None
-        self._inheritance = inheritance or Inheritance()
-        self._administration = Administration(self._events, self._inheritance.take)
-        self._loud: set[int] = set()
-        """Workers that still accept, at a hand-over."""
-        self._quiet: Callable[[], None] = _nothing
-        """Called when there is none."""
-        self._binder = Binder(configuration.workers, self._inheritance.take)
-        self._patience = 0.0
-        """Seconds for which sessions go on at a stop before they have to end."""
-        self._assembly: Assembly | None = None
-        """Of the backends only: services are the workers'."""
-        self._ports: list[tuple[Port, Opening]] = []
-        self.last_reload: Reload | None = None
-        self._ledger: SharedLedger | None = None
-        self._nursery = Nursery(self._heard_template, self._hear_words)
-        self._breakdowns = 0
-        self._duties: list[Every] = []
-        self._stopped: Deferred[None] | None = None
-        self._hurried = False
-        self._stopping = False
-        self._deadline: Any = None
-
-    @property
-    def assembly(self) -> Assembly:
-        assert self._assembly is not None, "nothing was bound yet"
-        return self._assembly
-
-    @property
-    def _reactor(self) -> Any:
-        from twisted.internet import reactor  # not before twistd's -r has chosen it
-
-        return reactor
-
     # --- start ---------------------------------------------------------------------------------------
-
-    def privilegedStartService(self) -> None:
-        if self._ledger is not None:
-            return
-        configuration = self._configuration
-        self._assembly = _assembly(configuration, self._assembler.backends(configuration))
-        wanted = openings(configuration)
-        self._administration.prepare(configuration)
-        try:
-            self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
-            self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
-            self._inheritance.close()
-            for message in self._inheritance.knowledge:
-                learn(self._reachable(), message)
-            self._nursery.launch(self._orders, self._wanted)
-            # After the template has begun: it has no part in this socket.
-            self._desk.open(configuration.control, later=self._handed)
-        except BaseException:
-            self._close()
-            raise
-
-    def _orders(self, theirs: int) -> Orders:
-        assert self._ledger is not None
-        runner = self._runner
-        return Orders(
-            self._configuration,
-            described([port for port, _ in self._ports]),
-            self.workers,
-            self._ledger.descriptor,
-            theirs,
-            self._log(),
-            self._configuration.log,
-            runner.get("reactor"),
-            runner.get("uid"),
-            runner.get("gid"),
-            bool(runner.get("euid")),
-        )
-
-    def startService(self) -> None:
-        self.privilegedStartService()  # `twist` does not call it
-        assert self._ledger is not None
-        reactor, limits = self._reactor, self._configuration.limits
-        descriptors = raise_descriptor_limit()
-        lowered(limits, descriptors, self.workers, self._events)
-        super().startService()
-        self._nursery.attend(reactor, self._template_lost)
-        self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
-        self._asking = Asking(reactor, self._seats.serving, self._seats.say)
-        self._duties = [Every(reactor, TICK, self._summary.tick)]
-        self._fleet = Fleet(
-            reactor,
-            self.meter,
-            self._seats,
-            lambda: self._configuration.hostname,
-            lambda: [(address, opening) for port, opening in self._ports for address in port.addresses],
-            lambda: self._stopping,
-            lambda: self._summary.recent,
-        )
-        self._remembering = Remembering(reactor, self._summary, self._events, Watch())
-        self._remembering.use(self._configuration.report)
-        tell_unused(self._configuration, self._events)
-        for watch in self._watch(self.assembly):
-            watch.start()
-        self._seats.fill()
-        self._administration.use(reactor, self._fleet)
-        for port, opening in self._ports:
-            for address in port.addresses:
-                tell_listening(opening, address, self._events)
-        self._desk.serve(reactor, self.ask, self._words)
-
-    def _words(self) -> str:
-        left = max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
-        return words(self.sessions, left, self.last_reload is not None and not self.last_reload.good)
 
     # --- what is asked -------------------------------------------------------------------------------
 
@@ -233,96 +77,7 @@ class Master(Service):
 
     # --- the template --------------------------------------------------------------------------------
 
-    def fork(self, number: int, column: int, descriptor: int) -> bool:
-        """Ask for a worker.  False where there is no template now."""
-        return self._nursery.say({"fork": number, "column": column}, [descriptor])
-
-    def kill(self, pid: int) -> None:
-        if not self._nursery.say({"kill": pid}):
-            # Its parent is gone; a number is not given to another process that soon.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _heard_template(self, message: Message) -> None:
-        match message:
-            case {"event": _}:
-                pass_on(message, self._events, self._summed)
-            case {"closed": _} if self._stopping:
-                self._stop_workers()
-            case {"closed": _}:
-                self._seats.say_all({"hand over": True})
-            case {"forked": int(number), "pid": int(pid)}:
-                self._seats.forked(number, pid)
-            case {"died": int(pid), "code": int(code)}:
-                self._seats.died(pid, code)
-
-    def _hear_words(self, words: str) -> None:
-        self._events.emit("log", level="error", message=words)
-
-    def _template_lost(self) -> None:
-        if self._stopping:
-            self._stop_workers()
-            return
-        delay = min(AGAIN_LONGEST, AGAIN_SHORTEST * 2.0**self._breakdowns)
-        self._breakdowns += 1
-        self._events.emit(
-            "worker",
-            state="no-template",
-            detail=f"the process that workers are forked from is gone; the next one is started in {delay:.0f} s, and "
-            "workers that are there go on",
-        )
-        self._reactor.callLater(delay, self._launch_again)
-
-    def _launch_again(self) -> None:
-        if self._stopping:
-            return
-        try:
-            self._nursery.launch(self._orders, lambda: None)
-        except StartError as wrong:
-            self._events.emit("worker", state="no-template", detail=str(wrong))
-            self._template_lost()
-            return
-        self._nursery.attend(self._reactor, self._template_lost)
-        self._seats.fill()
-
     # --- what workers say ----------------------------------------------------------------------------
-
-    def told(self, worker: int, message: Message) -> None:
-        match message:
-            case {"event": _}:
-                pass_on(message, self._events, self._summed)
-            case {"answer": _}:
-                self._asking.heard(worker, message)
-            case {"quiet": _}:
-                self._loud.discard(worker)
-                if not self._loud:
-                    self._quiet()
-            case {"observed": _}:
-                self._fleet.told(worker, message)
-            case {"dropped": int(count)}:
-                self._events.emit("worker", state="lines-lost", worker=worker, count=count)
-            case {"health": _}:
-                learn(self._reachable(), message)
-                self._seats.say_all(message, but=worker)
-
-    def knowledge(self) -> list[Message]:
-        """What a new worker has to know before it serves."""
-        drained = self._assembler.drained
-        known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
-        return [*known, *knowledge(self._reachable())]
-
-    def _reachable(self) -> Collection[Reachable]:
-        return self.assembly.backends.values()
-
-    def _watch(self, assembly: Assembly) -> list[RelayWatch]:
-        """Their verdicts go to all workers."""
-        for backend in assembly.backends.values():
-            if backend.watch is not None:
-                backend.watch.changed = partial(self._tell_verdicts, backend.values.name, backend.watch)
-        return assembly.watches
-
-    def _tell_verdicts(self, name: str, watch: RelayWatch) -> None:
-        self._seats.say_all(verdicts(name, watch))
 
     # --- reload --------------------------------------------------------------------------------------
 
@@ -369,7 +124,7 @@ class Master(Service):
             self._seats.hand_all(message, descriptors)
         finally:
             os.close(descriptors[0])
-        self._use(_assembly(configuration, backends), before, change)
+        self._use(assembly_of(configuration, backends), before, change)
         restart = ("[gateway] workers changes with the next start",) * (configuration.workers != self.workers)
         return Reload(
             now,
@@ -426,7 +181,7 @@ class Master(Service):
 
         def once() -> None:
             waiting.cancel()
-            self._quiet = _nothing
+            self._quiet = nothing
             then()
 
         self._quiet = once
@@ -446,10 +201,6 @@ class Master(Service):
             self._inheritance.ledger.end(self._inheritance.before)
 
     # --- stop ----------------------------------------------------------------------------------------
-
-    @property
-    def sessions(self) -> int:
-        return 0 if self._ledger is None else self._ledger.total
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
@@ -524,26 +275,6 @@ class Master(Service):
         self._administration.stop()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
-
-    def _close_ports(self) -> None:
-        for port, _ in self._ports:
-            port.close()
-        self._ports.clear()
-
-    def _close(self) -> None:
-        """It has not started."""
-        self._administration.stop()
-        self._close_ports()
-        self._desk.close()
-        self._nursery.end()
-
-
-def _assembly(configuration: Configuration, backends: Mapping[Backend, Reachable]) -> Assembly:
-    return Assembly(configuration, backends, {}, ())
-
-
-def _nothing() -> None:
-    pass
 
 
 def _files(configuration: Configuration) -> set[Path]:

@@ -23,7 +23,8 @@ from ...config.errors import StartError
 from ...guard.shared import SharedLedger
 from ...wire.tls.renewal import INTERVAL
 from ..rights import group_of
-from ..service import Gateway, Shares
+from ..service import Gateway
+from ..serving import Shares
 from . import worker
 from .messages import Message, Unintelligible, Wire
 from .orders import Given, Orders, name_process, received, unpacked
