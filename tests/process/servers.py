@@ -68,7 +68,7 @@ _DOVECOT = """
 base_dir = {directory}/run
 state_dir = {directory}/run
 log_path = /dev/stderr
-protocols = imap pop3
+protocols = imap pop3 sieve
 listen = {host}
 ssl = no
 disable_plaintext_auth = no
@@ -113,10 +113,10 @@ service auth {{
 _LOGIN = """
 service {protocol}-login {{
   {chroot}
-  inet_listener {protocol} {{
+  inet_listener {listener} {{
     port = {open}
   }}
-  inet_listener {protocol}s {{
+  inet_listener {listener}s {{
     port = {implicit}
     ssl = {tls}
   }}
@@ -131,6 +131,8 @@ service {protocol}-login {{
   }}
 }}
 """
+LISTENERS = {"imap": "imap", "pop3": "pop3", "managesieve": "sieve"}
+"""What Dovecot calls the listener of a protocol; one with another name would be there besides its own."""
 _DOVECOT_TLS = """
 ssl = yes
 ssl_cert = <{certificate}
@@ -158,6 +160,10 @@ class Dovecot:
         return self.doors["pop3"].address()
 
     @property
+    def managesieve(self) -> str:
+        return self.doors["managesieve"].address()
+
+    @property
     def sasl(self) -> Path:
         """Where others may ask whether a password is right."""
         return self.directory / "sasl"
@@ -180,9 +186,10 @@ def dovecot(
 ) -> Iterator[Dovecot]:
     """`settings` override those above.  A client of 127.0.0.2 comes from 127.0.0.1: for Dovecot it is somebody else's
     machine, and nothing secures the connection."""
-    program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d")
-    if not Path("/usr/lib/dovecot/pop3-login").exists():
-        programs.need("pop3-login", debian="dovecot-pop3d")
+    program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d dovecot-managesieved")
+    for login, package in (("pop3-login", "dovecot-pop3d"), ("managesieve-login", "dovecot-managesieved")):
+        if not Path("/usr/lib/dovecot", login).exists():
+            programs.need(login, debian=package)
     me = pwd.getpwuid(os.geteuid())
     mail = me if me.pw_uid else pwd.getpwnam("nobody")
     group = grp.getgrgid(mail.pw_gid).gr_name
@@ -206,10 +213,13 @@ def dovecot(
     os.chown(directory / "mail", mail.pw_uid, mail.pw_gid)
     file = directory / "dovecot.conf"
     for _ in range(ATTEMPTS):
-        ports = free_ports(8)
-        doors = {"imap": Doors(host, *ports[:4]), "pop3": Doors(host, *ports[4:])}
+        ports = free_ports(4 * len(LISTENERS))
+        doors = {name: Doors(host, *ports[at :: len(LISTENERS)]) for at, name in enumerate(LISTENERS)}
         tls = "yes" if certificate else "no"
-        logins = [each.fill(_LOGIN, protocol=name, chroot=chroot, tls=tls) for name, each in doors.items()]
+        logins = [
+            each.fill(_LOGIN, protocol=name, listener=LISTENERS[name], chroot=chroot, tls=tls)
+            for name, each in doors.items()
+        ]
         file.write_text("\n".join([text, *logins]))
         with speaking([program, "-F", "-c", str(file)], "stderr") as (_, log):
             try:
