@@ -47,8 +47,12 @@ class Mail:
         """Inside TLS."""
         client = in_network_of(self._leader, lambda: smtplib.SMTP("127.0.0.1", port, "client.test", DEADLINE))
         client._host = NAME  # type: ignore[attr-defined]
-        client.starttls(context=self._context)
-        client.ehlo()
+        try:
+            client.starttls(context=self._context)
+            client.ehlo()
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def until_connected(self, port: int = 25) -> smtplib.SMTP:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import smtplib
 import ssl
@@ -73,14 +74,55 @@ def test_systemd_rates_it_below_two(machine: Machine) -> None:
     machine.run("systemd-analyze", "security", "--no-pager", "--threshold=19", UNIT)
 
 
+def test_systemd_shows_what_it_does(machine: Machine, mail: Mail) -> None:
+    # Type=notify: this returns when the gateway serves.
+    machine.run("systemctl", "start", UNIT)
+    assert machine.show(UNIT, "StatusText").startswith("serving ")
+    assert json.loads(machine.run("starttls-gateway", "status", "--json"))
+
+
 def test_a_reload_keeps_the_process_and_its_sessions(machine: Machine, mail: Mail) -> None:
     machine.run("systemctl", "start", UNIT)
-    with mail.until_connected() as client:
+    with mail.connect() as client:
         pid = machine.show(UNIT, "MainPID")
+        machine.path(FILE).write_text(mail.configuration.replace("starttls = 25\n", "starttls = 25 587\n"))
         machine.run("systemctl", "reload", UNIT)
         mail.send(client)
+        # Below 1024, long after the start: the capability is still there.
+        with mail.connect(587) as another:
+            mail.send(another)
     assert machine.show(UNIT, "MainPID") == pid
     assert machine.show(UNIT, "ActiveState") == "active"
+
+
+def test_a_reload_of_a_file_that_is_wrong_fails_and_the_old_one_holds(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    machine.path(FILE).write_text(mail.configuration + "[limits]\nsesions = 10\n")
+    machine.run("systemctl", "reload", UNIT, right=[1])
+    assert re.search(r"\[limits\] sesions: unknown option", machine.journal(UNIT))
+    assert machine.show(UNIT, "ActiveState") == "active"
+    with mail.connect() as client:
+        mail.send(client)
+
+
+def test_one_that_hangs_is_killed_by_the_watchdog_and_started_again(machine: Machine, mail: Mail) -> None:
+    short = machine.path(f"/run/systemd/system/{UNIT}.d/watchdog.conf")
+    machine.run("mkdir", "-p", f"/run/systemd/system/{UNIT}.d")
+    machine.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/{UNIT}.d/{short.name}")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        machine.run("systemctl", "start", UNIT)
+        pid = machine.show(UNIT, "MainPID")
+        machine.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT)
+        machine.wait(UNIT, "NRestarts", "1")
+        machine.wait(UNIT, "ActiveState", "active")
+        assert "Watchdog timeout" in machine.journal(UNIT)
+        with mail.connect() as client:
+            mail.send(client)
+        assert machine.show(UNIT, "MainPID") != pid
+    finally:
+        machine.run("rm", "-r", f"/run/systemd/system/{UNIT}.d")
+        machine.run("systemctl", "daemon-reload")
 
 
 def test_a_stop_waits_for_the_mail_in_flight(machine: Machine, mail: Mail) -> None:

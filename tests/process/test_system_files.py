@@ -11,16 +11,15 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 import trustme
 
-from gateway.app.tap import Options
+from gateway.cli.__main__ import make_parser
 from gateway.cli.units import OURS
 from gateway.config import DEFAULT_FILE
 from tests.process.programs import need
@@ -66,16 +65,14 @@ def test_callbacks_of_pyopenssl_may_have_their_memory() -> None:
     assert values(SERVICE, "MemoryDenyWriteExecute") == []
 
 
-def test_the_service_starts_what_the_code_understands() -> None:
-    (command,) = values(SERVICE, "ExecStart")
-    program, *arguments = shlex.split(command)
-    assert Path(program).name == "twistd"
-    at = arguments.index(OURS)
-    assert arguments[:at] == ["--nodaemon", "--pidfile="]
-    make: Callable[[], Any] = Options
-    options = make()
-    options.parseOptions(arguments[at + 1 :])
-    assert options["config"] == DEFAULT_FILE
+def test_the_service_runs_commands_that_the_code_understands() -> None:
+    for key, command in ("ExecStart", "run"), ("ExecReload", "reload"):
+        (line,) = values(SERVICE, key)
+        program, *arguments = shlex.split(line)
+        assert Path(program).name == OURS
+        given = make_parser().parse_args(arguments)
+        assert given.command == command
+        assert DEFAULT_FILE in arguments
 
 
 def test_user_and_directories_are_the_same_everywhere() -> None:
