@@ -11,7 +11,8 @@ CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.limits gateway.guard.shared \
-    gateway.telemetry.events gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
+    gateway.telemetry.events gateway.telemetry.catalogue gateway.telemetry.entries gateway.telemetry.kinds \
+    gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
     gateway.app.control.messages gateway.app.control.answers gateway.cli.steer.words
 
 .PHONY: demo test lint completion deb wheels lock packages bench fuzz soak reloads slow octets cuts clean interop acceptance
