@@ -25,8 +25,9 @@ GO_AHEAD = b'OK "Begin TLS negotiation now."\r\n'
 READY = rb'^OK "[^"]*"\r\n'
 LISTED = READY
 SCRIPT = 'require "fileinto";\r\nkeep;\r\n'
-WAYS = ("none", "starttls", "implicit")
-"""How the gateway reaches Pigeonhole."""
+WAYS = ("none", "starttls")
+"""How the gateway reaches Pigeonhole.  On its port for implicit TLS version 2.3.19.1 does not answer 6 of 120 logins,
+without a gateway, too; the contract plays implicit TLS."""
 
 
 @dataclass(frozen=True)
