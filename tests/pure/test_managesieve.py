@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects.access import Access, Seen
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.dialects.conversation import Stage as Place
 from gateway.dialects.mail.managesieve import DIALECT, syntax
@@ -378,3 +379,15 @@ def test_a_look_reads_literals() -> None:
     stage.receive(Side.BACKEND, b"OK\r\n")
     assert surveys[-1].offered == [b"SASL PLAIN", b"STARTTLS"]
     assert surveys[-1].access.logins == ("AUTHENTICATE PLAIN",)
+
+
+def test_strings_are_divided_by_blanks() -> None:
+    assert syntax.strings(b'"a" "b"') == [b"a", b"b"]
+    with pytest.raises(syntax.Malformed):
+        syntax.strings(b'"a""b"')
+    with pytest.raises(syntax.Malformed):
+        syntax.strings(b"{9}\r\nab")
+
+
+def test_a_server_that_shows_nothing_tells_nothing_of_logins() -> None:
+    assert syntax.of_managesieve(Seen(b"", None, None, ())) == Access()
