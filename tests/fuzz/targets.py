@@ -1,7 +1,7 @@
 """What is fuzzed: each parser as a function of octets that raises if anything is wrong.
 
-Whatever a stranger can send is sent here: to sessions of each protocol, on either leg and at any moment
-(`smtp`, `imap`, `pop3`, `postgresql`), to the filter of messages, the reader of PROXY headers, the editors of
+Whatever a stranger can send is sent here: to sessions of each protocol, on either leg and at any moment (`smtp`,
+`imap`, `pop3`, `managesieve`, `postgresql`), to the filter of messages, the reader of PROXY headers, the editors of
 capability lists, and, though its author is no stranger, to the reader of the configuration.
 
 Besides exceptions and hangs they look for what may never be: see `AssertionError`s.
@@ -20,6 +20,7 @@ from gateway.dialects import DIALECTS, conversation
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.dialects.mail import ehlo, extensions
 from gateway.dialects.mail.imap import capabilities, syntax
+from gateway.dialects.mail.managesieve import syntax as sieve
 from gateway.dialects.mail.message import END, Message, Newlines
 from gateway.dialects.mail.pop3 import words as pop3_words
 from gateway.protocol.driver import Negotiation
@@ -310,6 +311,22 @@ def lists(octets: bytes) -> None:
                 assert syntax.edit_id(edited) == edited
 
 
+def sieve_lists(octets: bytes) -> None:
+    """A reply of ManageSieve's: read whole, and its capabilities edited twice as once."""
+    if len(octets) > MOST:
+        return
+    lines = [line for line in sieve.units(octets) if sieve.is_capability(line)]
+    for stage in (conversation.Stage.CLOSED, conversation.Stage.OPEN, conversation.Stage.SECURE):
+        told = sieve.edit_capabilities(lines, stage)
+        assert sieve.edit_capabilities(told, stage) == told
+        names = [sieve.capability(line)[0] for line in told]
+        assert names.count(b"STARTTLS") == (stage is not conversation.Stage.SECURE)
+        assert b"XCLIENT" not in names
+        assert b"EXTERNAL" not in sieve.mechanisms(told)
+        assert stage is not conversation.Stage.CLOSED or not sieve.mechanisms(told)
+    sieve.listed(octets)
+
+
 # --- the configuration ----------------------------------------------------------------------------------
 
 MACHINE = Machine(
@@ -335,5 +352,6 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "message": message,
     "proxy": proxy,
     "lists": lists,
+    "sieve-lists": sieve_lists,
     "config": config,
 }

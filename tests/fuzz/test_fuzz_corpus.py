@@ -28,6 +28,7 @@ STEPS = (
     b"|Ba OK\r\n|B+OK\r\n|F|U|E|e|R|r|Xb|Xc|S|CAUTH PLAIN AGEAYg==\r\n|Ca LOGIN {3+}\r\nx y\r\n|CUSER x\r\n"
     b"|CMAIL FROM:<a>\r\n|CRCPT TO:<a>\r\n|CDATA\r\n|B354 go\r\n|C\n.\n\r\n.\r\n|CBDAT 5\r\nabcde"
     b"|C\0\0\0\x08\x04\xd2\x16\x2f|C\0\0\0\x08\x04\xd2\x16\x30|C\0\0\0\x12\0\3\0\0user\0joe\0\0|BS|BN"
+    b'|B"SASL" "PLAIN"\r\nOK\r\n|CAUTHENTICATE "PLAIN" {8+}\r\nAGEAYg==\r\n|CFOO {9+}\r\nXCLIENT x\r\n|BOK {1}\r\nx\r\n'
     b"|C\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1abcd|BR\0\0\0\x08\0\0\0\3|BR\0\0\0\x08\0\0\0\0|Cp\0\0\0\6x\0"
 ).split(b"|")
 
@@ -42,6 +43,6 @@ def test_sessions_in_any_order_of_steps(protocol: str, flags: bytes, steps: byte
     TARGETS[protocol](flags + steps)
 
 
-@given(st.sampled_from(["message", "proxy", "lists", "config"]), st.binary(max_size=300))
+@given(st.sampled_from(["message", "proxy", "lists", "sieve-lists", "config"]), st.binary(max_size=300))
 def test_octets_of_any_kind(name: str, octets: bytes) -> None:
     TARGETS[name](octets)
