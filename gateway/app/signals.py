@@ -9,11 +9,15 @@ from signal import Signals as Number
 from types import FrameType
 from typing import Any
 
+from twisted.logger import Logger
+
 from ..config.errors import StartError
 
 ASKING = (Number.SIGHUP, Number.SIGUSR1, Number.SIGUSR2)
 """They would end a process that does not handle them.  They never end the gateway."""
 STOPPING = (Number.SIGTERM, Number.SIGINT)
+
+_log = Logger()
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -60,9 +64,14 @@ class Signals:
         self._answer = answer
         # Twisted's own handlers do the same: callFromThread only writes to a pipe.
         self._wake = lambda: reactor.callFromThread(self._answer_all)
+
+        def stop(number: Number) -> None:
+            # As Twisted's own handlers say it.  These would let the process die of the signal after an orderly stop.
+            _log.info("Received {name}, shutting down.", name=number.name)
+            reactor.stop()
+
         handler = self._handler(
-            # Twisted's own handlers would let the process die of the signal after an orderly stop.
-            lambda: reactor.callFromThread(reactor.stop),
+            lambda number: reactor.callFromThread(stop, number),
             lambda: reactor.callFromThread(hurry),
         )
         for number, theirs in ((Number.SIGTERM, reactor.sigTerm), (Number.SIGINT, reactor.sigInt)):
@@ -91,13 +100,13 @@ class Signals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._stop_early = Number(number)
 
-    def _handler(self, stop: Callable[[], None], hurry: Callable[[], None]) -> Handler:
+    def _handler(self, stop: Callable[[Number], None], hurry: Callable[[], None]) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             if self._stopping:
                 hurry()
             else:
                 self._stopping = True
-                stop()
+                stop(Number(number))
 
         return handle
 

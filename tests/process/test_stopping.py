@@ -283,7 +283,7 @@ def test_T20_two_signals_at_once(
         gateway.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_T19_no_other_signal_ends_a_session_or_the_gateway(
     tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext, number: signal.Signals
 ) -> None:
