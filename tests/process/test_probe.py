@@ -37,7 +37,7 @@ from tests.process.secured import GO_AHEAD, VERBS, presenting, shake_hands
 
 Serve = Callable[[Script], str]
 
-every_probed = pytest.mark.parametrize("protocol", [name for name, dialect in DIALECTS.items() if dialect.probing])
+every_probed = pytest.mark.parametrize("protocol", [name for name in SERVERS if DIALECTS[name].probing])
 
 
 @pytest.fixture
