@@ -71,7 +71,7 @@ class Signals:
             reactor.stop()
 
         handler = self._handler(
-            lambda number: reactor.callFromThread(stop, number),
+            lambda number: reactor.callFromThread(lambda: stop(number)),
             lambda: reactor.callFromThread(hurry),
         )
         for number, theirs in ((Number.SIGTERM, reactor.sigTerm), (Number.SIGINT, reactor.sigInt)):
@@ -112,7 +112,8 @@ class Signals:
 
 
 def _ignore() -> None:
-    for number in ASKING:
+    """The process is about to be gone: a second SIGTERM must not turn an orderly end into a death by a signal."""
+    for number in (*ASKING, *STOPPING):
         signal.signal(number, signal.SIG_IGN)
 
 
