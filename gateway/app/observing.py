@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -16,21 +15,25 @@ from ..sessions.deadline import Deadline
 from ..sessions.session import Session
 from ..telemetry.meter import Meter
 from ..telemetry.metrics import Snapshot
-from ..telemetry.observation import CertificateView, Listening, Observation, Recent, SessionView, Standing
+from ..telemetry.observation import CertificateView, Listening, Observation, Recent, Standing
 from ..wire.tls.context import OPENSSL
 from ..wire.tls.renewal import Renewal
 from .assembly import Assembly
 from .crowd import Crowd
-from .every import Every
+from .plan import Opening
 
-IDLE = 10.0
-"""Seconds between two looks at how many octets each session has moved."""
 BEAT = 0.5
 """Seconds between two measurements of how late the event loop is."""
 LAG = 15.0
 """Seconds for which the longest lag is remembered."""
 SLICE = 200
 """Sessions that are looked at in one turn of the event loop: a few milliseconds."""
+
+
+def listened(opening: Opening, address: str) -> Listening:
+    """What is offered at this address."""
+    service, mode = opening.service, "implicit" if opening.implicit else "starttls"
+    return Listening(service.name, service.protocol, mode, opening.policy, address, service.backend.name)
 
 
 class Lag:
@@ -89,13 +92,9 @@ class Observer:
         self._began = time.time()
         self.worker = 0
         self._lag = Lag(reactor)
-        self._moved: WeakKeyDictionary[Session, tuple[int, float]] = WeakKeyDictionary()
-        """How many octets each session had moved when that was last looked at, and since when."""
-        self._looks = Every(reactor, IDLE, self._look_whether_idle)
 
     def stop(self) -> None:
         self._lag.stop()
-        self._looks.stop()
 
     # --- what the admin listener asks ------------------------------------------------------------
 
@@ -109,29 +108,15 @@ class Observer:
     def _view(self, left: Iterator[Session], views: list[str], done: Deferred[Observation]) -> None:
         """A few at a time: nobody's session waits for the views of thousands."""
         some = list(islice(left, SLICE))
-        views += [self.view(session).to_json() for session in some if session in self._crowd.sessions]
+        views += [session.view(self.worker).to_json() for session in some if session in self._crowd.sessions]
         if some:
             self._reactor.callLater(0, self._view, left, views, done)
         else:
             done.callback(Observation(self.metrics(), self._recent(), tuple(views)))
 
-    def view(self, session: Session) -> SessionView:
-        return session.view(self._idle(session), self.worker)
-
     def standing(self) -> Standing:
         assembly = self._assembly()
-        listening = [
-            Listening(
-                entrance.service,
-                entrance.dialect.name,
-                "implicit" if entrance.terms.implicit else "starttls",
-                None if entrance.terms.implicit else entrance.terms.policy.value,
-                address,
-                opening.service.backend.name,
-            )
-            for door, opening, entrance in assembly.doors
-            for address in door.addresses
-        ]
+        listening = [listened(opening, address) for door, opening, _ in assembly.doors for address in door.addresses]
         return Standing(assembly.configuration.hostname, __version__, tuple(listening), self.certificates())
 
     # --- metrics ---------------------------------------------------------------------------------
@@ -184,19 +169,3 @@ class Observer:
             )
             for one in self._renewal.served
         )
-
-    # --- idle sessions ---------------------------------------------------------------------------
-
-    def _look_whether_idle(self) -> None:
-        now = self._reactor.seconds()
-        for session in self._crowd.sessions:
-            moved = sum(session.octets)
-            known = self._moved.get(session)
-            if known is None or known[0] != moved:
-                self._moved[session] = moved, now
-
-    def _idle(self, session: Session) -> float:
-        known = self._moved.get(session)
-        if known is None or known[0] != sum(session.octets):
-            return 0.0
-        return round(float(self._reactor.seconds()) - known[1], 1)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Set
-from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..config.values import Configuration
 from ..dialects.relay import Verdict
-from ..sessions.session import Session, state_of
+from ..sessions.session import Session
 from .assembly import Reachable
-from .control.answers import selects
+from .control.answers import WHO, Row, selects
 from .control.messages import Answer, Request
 from .plan import Reload, named
 from .rights import user_name
@@ -157,14 +156,14 @@ class Steering:
             is_meant = selects(filter_)
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
-        rows = [asdict(state_of(session)) for session in self._gateway.crowd.sessions]
+        rows = [row_of(session) for session in self._gateway.crowd.sessions]
         return Answer({"sessions": sorted(filter(is_meant, rows), key=lambda row: -row["age"])})
 
     def _kick(self, whom: str) -> Answer:
         is_id, is_client = selects(f"id={whom}"), selects(f"client={whom}")
         kicked = []
         for session in list(self._gateway.crowd.sessions):
-            row = asdict(state_of(session))
+            row = row_of(session)
             if is_id(row) or is_client(row):
                 kicked.append(session)
         self._gateway.crowd.tell(kicked, lambda session: session.abort("kicked"))
@@ -203,3 +202,9 @@ def _counted(names: Any) -> dict[str, int]:
     for name in names:
         counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def row_of(session: Session) -> Row:
+    """As `who` shows it."""
+    view = session.view()
+    return {name: getattr(view, name) for name in WHO}

@@ -96,7 +96,7 @@ SERVERS = (
         rb"\bcyrus\b|\bavailable under a layer",
         imap="allowplaintext: yes (imapd.conf)",
         pop3="allowplaintext: yes (imapd.conf)",
-        managesieve="sieve_allowplaintext: yes (imapd.conf)",
+        managesieve="allowplaintext: yes (imapd.conf)",
     ),
     _server(
         "Courier",

@@ -39,7 +39,6 @@ from ..wire.tls.half import TLSHalf
 from .entrance import Entrance
 from .performer import ends
 from .splicing import BULK, NEGOTIATING, Splicing
-from .state import State
 
 
 def _identity() -> str:
@@ -160,9 +159,10 @@ class Session(Splicing):
         """From the client and to it."""
         return self._client.received, self._client.sent
 
-    def view(self, idle: float, worker: int = 0) -> SessionView:
-        """`idle`: seconds without an octet."""
+    def view(self, worker: int = 0) -> SessionView:
+        """What an administrator may know of it."""
         facts = self._client.secured
+        idle = [leg.idle for leg in self._legs.values()]
         return SessionView(
             id=self.identity,
             service=self._entrance.service,
@@ -173,11 +173,12 @@ class Session(Splicing):
             cipher=facts.cipher if facts else None,
             sni=facts.sni if facts else None,
             backend=self._backend_address,
-            age=round(float(self._reactor.seconds()) - self._began, 1),
+            age=round(float(self._reactor.seconds()) - self._began, 3),
             received=self._client.received,
             sent=self._client.sent,
             messages=self._tallies.get("messages", 0),
-            idle=idle,
+            idle=min((seconds for seconds in idle if seconds is not None), default=None),
+            counts=dict(self._tallies),
             worker=worker,
         )
 
@@ -358,23 +359,3 @@ class Session(Splicing):
             self._closed(self)
             # As in a leg: no circle is left for the garbage collector.
             del self._deadline, self._attempt
-
-
-def state_of(session: Session) -> State:
-    """What an administrator may know of it."""
-    client, now = session._client, float(session._reactor.seconds())
-    idle = [leg.idle for leg in session._legs.values()]
-    return State(
-        id=session.identity,
-        service=session.service,
-        protocol=session._entrance.dialect.name,
-        client=session._address,
-        tls=client.secured.version if client.secured else None,
-        phase=session.phase(),
-        backend=session.backend,
-        age=round(now - session._began, 3),
-        idle=min((seconds for seconds in idle if seconds is not None), default=None),
-        received=client.received,
-        sent=client.sent,
-        counts=dict(session._tallies),
-    )

@@ -37,8 +37,10 @@ class SessionView:
     """Octets from the client."""
     sent: int
     messages: int
-    idle: float = 0.0
-    """Seconds without an octet, as far as anybody has looked: 10 s too much at most."""
+    idle: float | None = None
+    """Seconds since the last octet on either connection; None where the kernel does not tell: a UNIX socket."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the protocol counts, like `messages`."""
     user: str | None = None
     """Only with `[gateway] log_users`."""
     worker: int = 0

@@ -12,12 +12,15 @@ import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
+from gateway.app.ports import Change
 from gateway.app.workers import channel as module
 from gateway.app.workers.channel import Channel
 from gateway.app.workers.messages import LONGEST, MOST_DESCRIPTORS, Incoming, Message, Unintelligible, Wire, line
+from gateway.app.workers.orders import Given, packed, unpacked
 from gateway.app.workers.relay import Relay, Told, Way, pass_on
 from gateway.app.workers.seats import LONGEST as LONGEST_DELAY
 from gateway.app.workers.seats import STEADY, Seat
+from gateway.config.values import TLS, Configuration, Limits, Timeouts
 from tests.memory.stepping import SteppedReactor
 
 
@@ -227,3 +230,17 @@ def test_workers_that_die_at_once_are_started_less_and_less_often() -> None:
     assert delays == [0, 0.5, 1, 2, 4, 8, 16, LONGEST_DELAY, LONGEST_DELAY, LONGEST_DELAY]
     seat.since = now
     assert seat.delay(now + STEADY) == 0
+
+
+# --- a configuration for all workers ---------------------------------------------------------------
+
+
+def test_a_worker_that_reads_the_configuration_disturbs_no_other_one() -> None:
+    """Descriptors that were passed share one offset: who moved it would let another worker read nothing."""
+    configuration = Configuration("gw.example.org", 30.0, "text", TLS(()), (), Limits(), Timeouts())
+    message, (file, *_) = packed(configuration, Change((), {}, ()))
+    with os.fdopen(file, "rb"):
+        before = os.lseek(file, 1, os.SEEK_SET)
+        for _ in range(2):
+            assert unpacked(message, [os.dup(file)], Given(())) == configuration
+            assert os.lseek(file, 0, os.SEEK_CUR) == before

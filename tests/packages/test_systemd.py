@@ -205,9 +205,9 @@ def test_logs_are_events_of_the_journal(machine: Machine, mail: Mail) -> None:
 
 
 def install(machine: Machine, package: Build) -> str:
-    target = machine.path(f"/root/{package.deb.name}")
+    target = machine.path(f"/var/tmp/{package.deb.name}")
     target.write_bytes(package.deb.read_bytes())
-    return machine.run("apt-get", "install", "--yes", "--allow-downgrades", f"/root/{package.deb.name}")
+    return machine.run("apt-get", "install", "--yes", "--allow-downgrades", f"/var/tmp/{package.deb.name}")
 
 
 def test_an_upgrade_that_refuses_the_file_leaves_the_old_program_serving(

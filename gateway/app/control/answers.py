@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, Final
 
 from .messages import Answer, Request, Result
 
 Row = Mapping[str, Any]
-"""A session, as `who` answers it: the fields of `gateway.sessions.state.State`."""
+"""A session, as `who` answers it: the fields WHO."""
+WHO: Final = (
+    "id", "service", "protocol", "client", "tls", "phase", "backend", "age", "idle", "received", "sent", "counts",
+)  # fmt: skip
+"""Of `gateway.telemetry.observation.SessionView`."""
 
 
 # --- which sessions --------------------------------------------------------------------------------

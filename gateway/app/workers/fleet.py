@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 
 from ... import __version__
 from ...telemetry.meter import Meter
-from ...telemetry.observation import CertificateView, Listening, Observation, Recent, Standing, together
-from ..observing import SLICE, Observer
+from ...telemetry.observation import CertificateView, Observation, Recent, Standing, together
+from ..observing import SLICE, Observer, listened
 from ..plan import Opening
 from .messages import Message
 
@@ -128,15 +128,5 @@ class Fleet:
             question.done.callback(together(question.answers))
 
     def standing(self) -> Standing:
-        listening = [
-            Listening(
-                opening.service.name,
-                opening.service.protocol,
-                "implicit" if opening.implicit else "starttls",
-                opening.policy,
-                address,
-                opening.service.backend.name,
-            )
-            for address, opening in self._openings()
-        ]
+        listening = [listened(opening, address) for address, opening in self._openings()]
         return Standing(self._hostname(), __version__, tuple(listening), self._certificates)

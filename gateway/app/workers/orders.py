@@ -157,10 +157,13 @@ def packed(configuration: Configuration, change: Change) -> tuple[Message, list[
 def unpacked(message: Message, descriptors: Sequence[int], given: Given) -> Configuration:
     """What `packed` put in; `given` expects its sockets."""
     file, *numbers = descriptors
-    os.lseek(file, 0, os.SEEK_SET)
+    try:
+        # All workers share one offset, and read at the same time: a read must not move it.
+        octets = os.pread(file, os.fstat(file).st_size, 0)
+    finally:
+        os.close(file)
     # From the master, over a socket pair that nobody else has.
-    with os.fdopen(file, "rb") as opened:
-        configuration = pickle.load(opened)
+    configuration = pickle.loads(octets)
     assert isinstance(configuration, Configuration)
     rest = iter(numbers)
     sockets = tuple(

@@ -250,7 +250,7 @@ DIALECT = Dialect(
     unavailable=ManageSieve.unavailable,
     busy=ManageSieve.busy,
     patience={
-        # RFC 5804 1.5: at least 30 minutes after a login, and a little more, so that the backend's own goodbye wins.
+        # RFC 5804: at least 30 minutes after a login, and a little more, so that the backend's own goodbye wins.
         Patience.COMMAND: 1860.0,
         Patience.REPLY: 330.0,
         Patience.DATA: 300.0,
