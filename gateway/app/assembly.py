@@ -260,8 +260,7 @@ class Assembler:
     ) -> tuple[Opening, Entrance]:
         service, watch = opening.service, self._habits
         terms = terms_at(opening, configuration)
-        if service.downgrade == "refuse" and watch is not None:
-            terms = replace(terms, insists=partial(watch.always, service.name))
+        terms = replace(terms, insists=service.downgrade == "refuse" and watch is not None)
         return opening, Entrance(
             service=service.name,
             dialect=DIALECTS[service.protocol],

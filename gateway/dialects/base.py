@@ -80,8 +80,8 @@ class Terms:
     """Clients hand in mail here after a login, so that a backend without one serves nobody."""
     known: frozenset[str] = frozenset()
     """The names of the notes that earlier sessions with this backend have made once (`Note.once`)."""
-    insists: Callable[[str], Mapping[str, object] | None] = lambda client: None
-    """Whether this client must use TLS although the policy lets others do without: fields for the event, or None."""
+    insists: bool = False
+    """Clients that always used TLS must use it, although the policy lets others do without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ..protocol.driver import Foreign
 from ..protocol.proxyprotocol import Header, Origin, ProxyError
 from ..protocol.vocabulary import (
     Abort,
+    AlwaysSecured,
     Await,
     Close,
     Framing,
@@ -149,10 +150,9 @@ class Conversation(ABC):
             raise broken(b"a line without end")
         return heard
 
-    def insist(self) -> None:
+    def insist(self) -> Script:
         """TLS is required of a client that always used it, where the service says so."""
-        dates = self.terms.insists(self.terms.client)
-        if dates is not None and self.terms.policy is not Policy.REQUIRED:
+        if self.terms.insists and self.terms.policy is not Policy.REQUIRED and (dates := (yield AlwaysSecured())):
             self.terms = replace(self.terms, policy=Policy.REQUIRED)
             self._downgrade = Note("downgrade", (("action", "refused"), *dates.items()))
 
@@ -271,7 +271,7 @@ def converse(conversation: Conversation) -> Script:
         if conversation.terms.implicit:
             conversation.secured = yield StartTLS(CLIENT)
         else:
-            conversation.insist()
+            yield from conversation.insist()
         yield from conversation.open()
         yield from conversation.talk()
     except Trouble as trouble:

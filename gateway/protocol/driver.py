@@ -24,6 +24,7 @@ from .inbox import Inbox
 from .vocabulary import (
     Abort,
     Action,
+    AlwaysSecured,
     Await,
     Close,
     Dial,
@@ -220,7 +221,7 @@ class Negotiation(_Sides):
         return self._throw(Unavailable("backend-connect-failed", detail))
 
     def answered(self, answer: object) -> list[Action]:
-        """To Identified or MayLogIn, which was the last action."""
+        """To the Question that was the last action."""
         return self._resume(answer)
 
     def secured(self, side: Side, facts: Secured) -> list[Action]:
@@ -288,7 +289,18 @@ class Negotiation(_Sides):
             match request:
                 case Send(side=side, data=octets):
                     self._say(side, octets)
-                case Await() | Pass() | Take() | Peek() | Forward() | Dial() | StartTLS() | Identified() | MayLogIn():
+                case (
+                    Await()
+                    | Pass()
+                    | Take()
+                    | Peek()
+                    | Forward()
+                    | Dial()
+                    | StartTLS()
+                    | Identified()
+                    | MayLogIn()
+                    | AlwaysSecured()
+                ):
                     self.waiting = request
                     try:
                         self._begin(request)
@@ -334,7 +346,7 @@ class Negotiation(_Sides):
             case Dial():
                 self._forget(Side.BACKEND)
                 self._actions.append(wait)
-            case Identified() | MayLogIn():
+            case Identified() | MayLogIn() | AlwaysSecured():
                 self._actions.append(wait)
             case StartTLS():
                 self._switch(wait)

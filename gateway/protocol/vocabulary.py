@@ -251,6 +251,13 @@ class MayLogIn:
     patience: ClassVar = Patience.COMMAND
 
 
+@dataclass(frozen=True, slots=True)
+class AlwaysSecured:
+    """Resumed with dates for the log if this client always used TLS; else with None."""
+
+    patience: ClassVar = Patience.COMMAND
+
+
 class Framing(Protocol):
     """How the octets of a side become units (see `framing`)."""
 
@@ -321,7 +328,7 @@ class Splice:
 
 
 Act = Send | Note | Proven | Rejected | Tally | Greeted | Abort | Close
-Question = Identified | MayLogIn
+Question = Identified | MayLogIn | AlwaysSecured
 """Requests that the session answers at once."""
 Wait = Dial | StartTLS | Await | Take | Peek | Pass | Forward | Question
 Request = Act | Wait

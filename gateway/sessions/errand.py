@@ -12,11 +12,10 @@ from ..config.values import Timeouts
 from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
-    Identified,
-    MayLogIn,
     Note,
     Patience,
     Proven,
+    Question,
     Rejected,
     Script,
     Secured,
@@ -121,7 +120,7 @@ class Errand(Performer):
     def _tell(self, fact: Proven | Rejected | Tally) -> None:
         pass  # about a client
 
-    def _answer(self, question: Identified | MayLogIn) -> object:
+    def _answer(self, question: Question) -> object:
         raise AssertionError("there is no client")
 
     # --- the end -----------------------------------------------------------------------------

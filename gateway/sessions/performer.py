@@ -15,6 +15,7 @@ from ..protocol.driver import Negotiation
 from ..protocol.vocabulary import (
     Abort,
     Action,
+    AlwaysSecured,
     Close,
     Dial,
     Greeted,
@@ -22,6 +23,7 @@ from ..protocol.vocabulary import (
     MayLogIn,
     Note,
     Proven,
+    Question,
     Rejected,
     Script,
     Secured,
@@ -114,7 +116,7 @@ class Performer(ABC):
         """It found out something about the client."""
 
     @abstractmethod
-    def _answer(self, question: Identified | MayLogIn) -> object:
+    def _answer(self, question: Question) -> object:
         """What the negotiation wants to know of the limits."""
 
     @abstractmethod
@@ -235,7 +237,7 @@ class Performer(ABC):
                     self._note(action)
                 case Proven() | Rejected() | Tally():
                     self._tell(action)
-                case Identified() | MayLogIn():
+                case Identified() | MayLogIn() | AlwaysSecured():
                     answer = self._answer(action)
                     if self._negotiation.waiting is action:
                         self._report(self._negotiation.answered, answer)

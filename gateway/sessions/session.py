@@ -23,6 +23,7 @@ from ..protocol.vocabulary import (
     Note,
     Patience,
     Proven,
+    Question,
     Rejected,
     Script,
     Secured,
@@ -232,13 +233,15 @@ class Session(Splicing):
             case Tally(what=what):
                 self._tallies[what] = self._tallies.get(what, 0) + 1
 
-    def _answer(self, question: Identified | MayLogIn) -> object:
+    def _answer(self, question: Question) -> object:
         match question:
             case Identified(client=client):
                 self._identify(client)
                 return "" if self._stay is None else self._stay.moved(client)
-            case _:
+            case MayLogIn():
                 return self._stay is None or self._stay.may_log_in()
+        watch = self._entrance.watch
+        return None if watch is None else watch.always(self._entrance.service, self._address)
 
     def _failed(self, error: Exception) -> None:
         self.abort()

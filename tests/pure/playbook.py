@@ -23,7 +23,7 @@ A script ends where its Playbook ends: it need not end the session.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from gateway.protocol.driver import Negotiation
 from gateway.protocol.vocabulary import (
     Abort,
     Action,
+    AlwaysSecured,
     Close,
     Dial,
     Greeted,
@@ -171,10 +172,12 @@ class Stage:
         others: bool = False,
         may_log_in: Callable[[], bool] = lambda: True,
         moved: Callable[[str], str] = lambda client: "",
+        always: Mapping[str, object] | None = None,
     ) -> None:
         self.others = others
         self._may_log_in = may_log_in
         self._moved = moved
+        self._always = always
         self.negotiation = Negotiation(dialect.script(agreed), dialect.foreign)
         self.cut = cut
         self.deeds: list[object] = []
@@ -193,6 +196,9 @@ class Stage:
                     continue
                 case Splice():
                     self.spliced = True
+                case AlwaysSecured():
+                    self.take(self.negotiation.answered(self._always))
+                    continue
                 case MayLogIn():
                     self.take(self.negotiation.answered(self._may_log_in()))
                     continue
@@ -270,13 +276,15 @@ class Playbook:
         others: bool = False,
         may_log_in: Callable[[], bool] = lambda: True,
         moved: Callable[[str], str] = lambda client: "",
+        always: Mapping[str, object] | None = None,
     ) -> None:
         """With `others` the backend has more addresses: what follows a failed one is the script's matter.
 
-        `may_log_in` and `moved` are the limits' answers to MayLogIn and Identified.
+        `may_log_in` and `moved` are the limits' answers to MayLogIn and Identified, `always` is the one to
+        AlwaysSecured.
         """
         self._others = others
-        self._limits = may_log_in, moved
+        self._limits = may_log_in, moved, always
         self._dialect = dialect
         self._terms = agreed or terms()
         self._steps: list[Step] = []

@@ -35,7 +35,7 @@ TALK = {
 LOGIN = b"\0\0\0\x12\0\3\0\0user\0joe\0\0"
 
 
-def insists(client: str) -> Mapping[str, object] | None:
+def always(client: str) -> Mapping[str, object] | None:
     return DATES if client == "192.0.2.1" else None
 
 
@@ -44,7 +44,8 @@ def insists(client: str) -> Mapping[str, object] | None:
 @pytest.mark.parametrize("policy", [Policy.OPTIONAL, Policy.REQUIRED])
 def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, client: str, policy: Policy) -> None:
     greeting, command, refusal = TALK[protocol]
-    play = Playbook(DIALECTS[protocol], terms(client=client, policy=policy, insists=insists))
+    agreed = terms(client=client, policy=policy, insists=True)
+    play = Playbook(DIALECTS[protocol], agreed, always=always(client))
     play.start(DIAL).dialled().backend(greeting, to_client(greeting))
     if client == "192.0.2.2" and policy is Policy.OPTIONAL:
         play.client(command, to_backend(command))
@@ -60,8 +61,8 @@ def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, cli
 def test_a_client_that_speaks_first_is_held_to_it_too() -> None:
     told = to_client(b"E\0\0\0(SFATAL\0VFATAL\0C28000\0MTLS required\0\0")
     for client in ("192.0.2.1", "192.0.2.2"):
-        agreed = terms(client=client, policy=Policy.OPTIONAL, insists=insists)
-        play = Playbook(DIALECTS["postgresql"], agreed).start()
+        agreed = terms(client=client, policy=Policy.OPTIONAL, insists=True)
+        play = Playbook(DIALECTS["postgresql"], agreed, always=always(client)).start()
         if client == "192.0.2.1":
             play.client(LOGIN, DOWNGRADE, told, close("tls-required")).run()
         else:
