@@ -48,8 +48,6 @@ class Master(Supervision):
     The Deferred of `stopService` fires when the last worker is gone.
     """
 
-    # --- start ---------------------------------------------------------------------------------------
-
     # --- what is asked -------------------------------------------------------------------------------
 
     def ask(self, request: Request) -> Answer | Deferred[Answer]:
@@ -74,10 +72,6 @@ class Master(Supervision):
         """What no worker knows."""
         whole = {"gateway": about(self._configuration, self._source.path), "reload": outlined(self.last_reload)}
         return Answer({**answer.result, **whole} if answer.result else {}, answer.problems)
-
-    # --- the template --------------------------------------------------------------------------------
-
-    # --- what workers say ----------------------------------------------------------------------------
 
     # --- reload --------------------------------------------------------------------------------------
 
