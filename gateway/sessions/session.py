@@ -139,11 +139,6 @@ class Session(Splicing):
         """The gateway shuts down: say goodbye at the next boundary; a splice may go on to its end."""
         self._report(self._negotiation.stop)
 
-    def abort(self, reason: str = "aborted") -> None:
-        """End at once, whatever is under way."""
-        self._finish(reason)
-        self._end_legs(reset=True)
-
     # --- what can be seen ----------------------------------------------------------------------
 
     @property

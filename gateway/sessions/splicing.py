@@ -139,3 +139,8 @@ class Splicing(Performer):
         leg = super()._leg(side, sock)
         leg.read_size = NEGOTIATING
         return leg
+
+    def abort(self, reason: str = "aborted") -> None:
+        """End at once, whatever is under way."""
+        self._finish(reason)
+        self._end_legs(reset=True)
