@@ -14,7 +14,7 @@ from ..config.errors import StartError
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
-from ..sessions.entrance import Entrance
+from ..sessions.context import SessionContext
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..wire.dialer import Dialer
@@ -27,16 +27,16 @@ from ..wire.tls.server import ServerTLS
 from .plan import Opening, openings, terms_at
 from .ports import Binder, Port, Ports
 
-Accept = Callable[[Entrance, socket.socket, Any], None]
+Accept = Callable[[SessionContext, socket.socket, Any], None]
 
 
 class Door:
     """A port, and what is offered there now."""
 
-    def __init__(self, port: Port, opening: Opening, entrance: Entrance) -> None:
+    def __init__(self, port: Port, opening: Opening, context: SessionContext) -> None:
         self.port = port
         self.opening = opening
-        self.entrance = entrance
+        self.context = context
         """For those who connect from now on."""
         self._listeners: list[Listener] = []
 
@@ -67,10 +67,10 @@ class Door:
         self.close()
 
     def _accept(self, accept: Accept, sock: socket.socket, address: Any) -> None:
-        accept(self.entrance, sock, address)
+        accept(self.context, sock, address)
 
     def _complain(self, complain: Callable[..., None], text: str, detail: str) -> None:
-        complain("descriptors-exhausted", service=self.entrance.service, address=text, detail=detail)
+        complain("descriptors-exhausted", service=self.context.service, address=text, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,8 @@ class Assembly:
     backends: Mapping[Backend, Reachable]
     servers: Mapping[str, ServerTLS]
     """TLS towards the clients of a service, by its name."""
-    doors: tuple[tuple[Door, Opening, Entrance], ...]
-    """In the order of the plan.  A door that stays open leads to its new entrance once this assembly is used."""
+    doors: tuple[tuple[Door, Opening, SessionContext], ...]
+    """In the order of the plan.  A door that stays open leads to its new context once this assembly is used."""
     closed: tuple[Door, ...] = ()
     """Doors of the assembly before that are wanted no more."""
     opened: tuple[Door, ...] = ()
@@ -162,9 +162,9 @@ class Assembly:
             door.close()
 
     def use(self) -> None:
-        """Every door leads to its new entrance from now on."""
-        for door, opening, entrance in self.doors:
-            door.opening, door.entrance = opening, entrance
+        """Every door leads to its new context from now on."""
+        for door, opening, context in self.doors:
+            door.opening, door.context = opening, context
 
 
 class Assembler:
@@ -194,11 +194,11 @@ class Assembler:
         with self._renewal.trial():
             backends = self.backends(configuration, before)
             servers = self._servers(configuration, before)
-            entrances = [
-                self._entrance(opening, configuration, backends[opening.service.backend], servers)
+            contexts = [
+                self._context(opening, configuration, backends[opening.service.backend], servers)
                 for opening in openings(configuration)
             ]
-            return self._doors(configuration, backends, servers, entrances, before)
+            return self._doors(configuration, backends, servers, contexts, before)
 
     def backends(self, configuration: Configuration, before: Assembly | None = None) -> dict[Backend, Reachable]:
         """All that services lead to.  Raises StartError with one line."""
@@ -255,13 +255,13 @@ class Assembler:
                 servers[service.name] = self._renewal.serve(service.tls, alpn)
         return servers
 
-    def _entrance(
+    def _context(
         self, opening: Opening, configuration: Configuration, backend: Reachable, servers: Mapping[str, ServerTLS]
-    ) -> tuple[Opening, Entrance]:
+    ) -> tuple[Opening, SessionContext]:
         service, watch = opening.service, self._habits
         terms = terms_at(opening, configuration)
         terms = replace(terms, insists=service.downgrade == "refuse" and watch is not None)
-        return opening, Entrance(
+        return opening, SessionContext(
             service=service.name,
             dialect=DIALECTS[service.protocol],
             terms=terms,
@@ -281,20 +281,20 @@ class Assembler:
         configuration: Configuration,
         backends: Mapping[Backend, Reachable],
         servers: Mapping[str, ServerTLS],
-        entrances: list[tuple[Opening, Entrance]],
+        contexts: list[tuple[Opening, SessionContext]],
         before: Assembly | None,
     ) -> Assembly:
         old = () if before is None else before.doors
-        change = self._ports([(door.port, opening) for door, opening, _ in old], [one for one, _ in entrances])
-        doors: list[tuple[Door, Opening, Entrance]] = []
+        change = self._ports([(door.port, opening) for door, opening, _ in old], [one for one, _ in contexts])
+        doors: list[tuple[Door, Opening, SessionContext]] = []
         opened: list[Door] = []
-        for position, (opening, entrance) in enumerate(entrances):
+        for position, (opening, context) in enumerate(contexts):
             if position in change.kept:
                 door = old[change.kept[position]][0]
             else:
-                door = Door(change.ports[position], opening, entrance)
+                door = Door(change.ports[position], opening, context)
                 opened.append(door)
-            doors.append((door, opening, entrance))
+            doors.append((door, opening, context))
         closed = tuple(door for door, _, _ in old if door.port in change.closed)
         return Assembly(configuration, backends, servers, tuple(doors), closed, tuple(opened))
 

@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from ..config.values import Limits as Values
 from ..config.values import Network
 from ..dialects.conversation import REFUSED
-from ..guard.limits import Admission, Ledger, Limits, OwnLedger, Refusal, affordable, client_key, matters
+from ..guard.limits import Admission, Ledger, Limits, OwnLedger, ReachedLimit, affordable, client_key, matters
 from ..guard.shared import SharedLedger
 from ..protocol.proxyprotocol import canonical
-from ..sessions.entrance import Entrance
+from ..sessions.context import SessionContext
 from ..sessions.session import Session
 from ..telemetry.summary import Teller
 from ..wire.held import Held
@@ -82,34 +82,34 @@ class Crowd:
         self.limits.own = affordable(values.sessions, self._descriptors)
         self.limits.values = lowered(values, self._descriptors, self._workers, self._notices)
 
-    def accept(self, entrance: Entrance, sock: socket.socket, address: Any) -> None:
+    def accept(self, context: SessionContext, sock: socket.socket, address: Any) -> None:
         """Begin a session, or say why not and close.  `address` is what accept(2) gave."""
         client = _client(address)
-        if entrance.service in self._closed:
-            self._events.emit(REFUSED, service=entrance.service, client=client, limit="drained")
-            _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.unavailable(entrance.terms.hostname))
+        if context.service in self._closed:
+            self._events.emit(REFUSED, service=context.service, client=client, limit="drained")
+            _turn_away(sock, b"" if context.terms.implicit else context.dialect.unavailable(context.terms.hostname))
             return
         if self.probes and client and len(self._held) < HELD:
             place = ip_address(client)
             if any(place in network for network in self.probes):
-                self._hold(entrance, sock, client)
+                self._hold(context, sock, client)
                 return
-        self._admit(entrance, sock, client)
+        self._admit(context, sock, client)
 
-    def _hold(self, entrance: Entrance, sock: socket.socket, client: str) -> None:
+    def _hold(self, context: SessionContext, sock: socket.socket, client: str) -> None:
         """A client says something, or waits for a greeting; a bare connect closes before that."""
 
         def begin(_: socket.socket) -> None:
             del self._held[sock]
             try:
-                self._admit(entrance, sock, client)
+                self._admit(context, sock, client)
             except BaseException:
                 sock.close()  # as the listener does
                 raise
 
         def gone() -> None:
             del self._held[sock]
-            self._events.emit("probed", service=entrance.service, client=client)
+            self._events.emit("probed", service=context.service, client=client)
 
         self._held[sock] = Held(self._reactor, sock, HOLD, begin, gone)
 
@@ -120,17 +120,17 @@ class Crowd:
             held.drop()
         self._held.clear()
 
-    def _admit(self, entrance: Entrance, sock: socket.socket, client: str) -> None:
+    def _admit(self, context: SessionContext, sock: socket.socket, client: str) -> None:
         # Whoever comes through a load balancer is nobody until its PROXY header tells.
-        key = client_key("" if entrance.expects_header(client) else client)
+        key = client_key("" if context.expects_header(client) else client)
         refusal = self.limits.admit(key)
         if refusal is not None:
-            self._events.emit(REFUSED, service=entrance.service, client=client, limit=refusal.value)
-            _turn_away(sock, b"" if entrance.terms.implicit else entrance.dialect.busy(entrance.terms.hostname))
+            self._events.emit(REFUSED, service=context.service, client=client, limit=refusal.value)
+            _turn_away(sock, b"" if context.terms.implicit else context.dialect.busy(context.terms.hostname))
             return
         stay = Admission(self.limits, key)
         try:
-            session = Session(self._reactor, entrance, sock, client, partial(self._over, stay), stay)
+            session = Session(self._reactor, context, sock, client, partial(self._over, stay), stay)
         except BaseException:
             stay.left()
             raise
@@ -165,7 +165,7 @@ def lowered(values: Values, descriptors: int, workers: int, notices: Teller) -> 
     if matters(values.sessions, sessions):
         notices.emit(
             "limit-lowered",
-            limit=Refusal.SESSIONS.value,
+            limit=ReachedLimit.SESSIONS.value,
             wanted=values.sessions,
             value=sessions,
             detail=f"the limit of open files is {descriptors}" + (f", for each of {workers} workers" * (workers > 1)),

@@ -157,10 +157,10 @@ class Observer:
         for backend in assembly.backends.values():
             for address, up in backend.up():
                 seen.set("backend_up", (backend.values.name, address), float(up))
-        for _, opening, entrance in assembly.doors:
+        for _, opening, context in assembly.doors:
             backend = assembly.backends[opening.service.backend]
             ready = not self._stopping() and not backend.refusal() and any(up for _, up in backend.up())
-            seen.set("ready", (entrance.service,), float(ready))
+            seen.set("ready", (context.service,), float(ready))
 
     def certificates(self) -> tuple[CertificateView, ...]:
         return tuple(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..config.values import Configuration
-from ..dialects.relay import Verdict
+from ..dialects.openrelay import Verdict
 from ..sessions.session import Session
 from .assembly import Reachable
 from .control.answers import WHO, Row, selects
@@ -65,14 +65,14 @@ class Steering:
         gateway = self._gateway
         inside = _counted(session.service for session in gateway.crowd.sessions)
         rows: dict[str, dict[str, Any]] = {}
-        for door, opening, entrance in gateway.assembly.doors:
-            row = rows.setdefault(entrance.service, {
-                "name": entrance.service,
-                "protocol": entrance.dialect.name,
+        for door, opening, context in gateway.assembly.doors:
+            row = rows.setdefault(context.service, {
+                "name": context.service,
+                "protocol": context.dialect.name,
                 "backend": opening.service.backend.name,
-                "sessions": inside.get(entrance.service, 0),
-                "draining": entrance.service in gateway.drained.services,
-                "refusal": entrance.refusal() or None,
+                "sessions": inside.get(context.service, 0),
+                "draining": context.service in gateway.drained.services,
+                "refusal": context.refusal() or None,
                 "listeners": [],
             })  # fmt: skip
             mode = "implicit" if opening.implicit else "starttls"

@@ -14,8 +14,8 @@ from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..dialects.access import NO_LOGIN, TLS_FIRST, Access, cure
 from ..dialects.base import Identity, Policy
-from ..dialects.relay import CURE, Probe, Verdict
-from ..dialects.survey import Survey, Visit, unreached
+from ..dialects.openrelay import CURE, Probe, Verdict
+from ..dialects.survey import ScriptedClient, Survey, unreached
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import Secured, Side
 from ..sessions.agreed import hands_in, terms_of_errands
@@ -183,7 +183,7 @@ class _Looking:
             self._guard.cancel()
         self._done(self._look, report)
 
-    def _send(self, visit: Visit, done: Callable[[Errand], None]) -> None:
+    def _send(self, visit: ScriptedClient, done: Callable[[Errand], None]) -> None:
         self._errand = Errand(
             self._reactor,
             visit.script(),

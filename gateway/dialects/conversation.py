@@ -210,7 +210,7 @@ class ServerFirst(Conversation):
     def hear_greeting(self) -> Hearing[Any]:
         """The backend's greeting, behind what the gateway itself says to it: STARTTLS, and who the client is.
 
-        Raises Unavailable for what is no greeting, and Refusal.
+        Raises Unavailable for what is no greeting, and RefusedByBackend.
         """
 
     @abstractmethod

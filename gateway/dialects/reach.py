@@ -46,7 +46,8 @@ Hearing = Generator[Request, Any, Heard]
 
 def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
     """Dial until an address is found whose greeting `hear` returns; what it does besides (STARTTLS,
-    XCLIENT, ID) is part of it, and so is a Refusal.  Raises Unavailable, and whatever befalls the client meanwhile."""
+    XCLIENT, ID) is part of it, and so is a
+    RefusedByBackend.  Raises Unavailable, and the troubles of the client meanwhile."""
     _must_be_known(terms)
     failed = ""
     failure: Unavailable | None = None
@@ -77,7 +78,7 @@ def reached(terms: Terms, client: Secured | None, hear: Callable[[], Hearing[Hea
         failed = failure.key
 
 
-class Refusal(Exception):
+class RefusedByBackend(Exception):
     """The backend does not want this client, and says so while the gateway itself asks: `words` are its greeting."""
 
     def __init__(self, words: Any) -> None:
@@ -88,7 +89,7 @@ class Refusal(Exception):
 def _or_refused(hear: Callable[[], Hearing[Heard]]) -> Hearing[Heard]:
     try:
         return (yield from hear())
-    except Refusal as refusal:
+    except RefusedByBackend as refusal:
         words: Heard = refusal.words
         return words
 

@@ -41,7 +41,7 @@ from .base import Dialect, Identity, Question, Terms
 INSIDE = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 """The TLS that the client that is not there pretends to have."""
 
-Whence = Callable[[], Origin | None]
+FindOrigin = Callable[[], Origin | None]
 """Asked once the backend was dialled: the two ends of the connection; None without one, or for a UNIX socket."""
 
 
@@ -57,13 +57,15 @@ class Exchange:
     """What of it the client was told."""
 
 
-class Visit:
+class ScriptedClient:
     """One session of a client that is inside TLS from its first octet and says some words, one after another.
 
     No client's leg is ever addressed: `script` is for a negotiation that has a backend only.
     """
 
-    def __init__(self, dialect: Dialect, terms: Terms, words: Sequence[bytes], whence: Whence = lambda: None) -> None:
+    def __init__(
+        self, dialect: Dialect, terms: Terms, words: Sequence[bytes], find_origin: FindOrigin = lambda: None
+    ) -> None:
         self.greeting = b""
         """The backend's first words, as they came."""
         self.greeted = False
@@ -73,7 +75,7 @@ class Visit:
         self._dialect = dialect
         self._terms = terms
         self._words = list(words)
-        self._whence = whence
+        self._find_origin = find_origin
 
     def script(self) -> Script:
         # Who we are is known only when we are there, so the dialogue begins behind its own first Dial.
@@ -82,7 +84,7 @@ class Visit:
             yield Dial()
         except Trouble as trouble:
             refusal = trouble
-        origin = _origin(self._terms.identity, self._whence)
+        origin = _origin(self._terms.identity, self._find_origin)
         terms = replace(self._terms, implicit=True, proxied=False, client="", origin=origin)
         with closing(self._dialect.script(terms)) as script:
             yield from self._play(script, refusal)
@@ -154,7 +156,7 @@ def _heard(said: bytes, framing: Framing) -> Heard | None:
     return framing.unit(inbox)
 
 
-def _origin(identity: Identity, whence: Whence) -> Origin | None:
+def _origin(identity: Identity, find_origin: FindOrigin) -> Origin | None:
     """Whom the backend is told of: the gateway's own address, as that of a client inside TLS.
 
     PROXY version 2 has LOCAL for those who speak for themselves, but it tells nothing of the client's TLS, and a
@@ -162,7 +164,7 @@ def _origin(identity: Identity, whence: Whence) -> Origin | None:
     """
     if identity is Identity.NONE:
         return None
-    return whence() or (None if identity is Identity.PROXY_V2 else LOCAL)
+    return find_origin() or (None if identity is Identity.PROXY_V2 else LOCAL)
 
 
 LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
@@ -172,17 +174,17 @@ LOCAL = Origin(("127.0.0.1", 1), ("127.0.0.1", 1))
 # --- what is there -------------------------------------------------------------------------------
 
 
-class Survey(Visit):
+class Survey(ScriptedClient):
     """A visit that asks for the capabilities, tries whether it is served, and leaves.
 
     Without a question it hears the greeting and leaves.
     """
 
     def __init__(
-        self, dialect: Dialect, terms: Terms, question: Question | None, whence: Whence = lambda: None
+        self, dialect: Dialect, terms: Terms, question: Question | None, find_origin: FindOrigin = lambda: None
     ) -> None:
         words = (question.ask(terms.hostname), *question.tries, question.leave) if question else ()
-        super().__init__(dialect, terms, words, whence)
+        super().__init__(dialect, terms, words, find_origin)
         self._question = question
 
     @property

@@ -64,7 +64,7 @@ def matters(wanted: int, value: int) -> bool:
     return (wanted - value) * NEGLIGIBLE > wanted
 
 
-class Refusal(Enum):
+class ReachedLimit(Enum):
     """The limit that was reached.  The value is the option of `[limits]` with hyphens, for the log."""
 
     SESSIONS = "sessions"
@@ -163,7 +163,7 @@ class Limits:
         """Sessions of the whole gateway."""
         return self._ledger.total
 
-    def admit(self, client: Client) -> Refusal | None:
+    def admit(self, client: Client) -> ReachedLimit | None:
         """Count a session, or return the limit that refuses it.  Call `left` when an admitted session is over.
 
         A refused connection does not count, so new attempts do not make the wait longer.  For a load balancer use
@@ -173,14 +173,14 @@ class Limits:
         with self._ledger:
             refusal = self._refusal(client, slice_)
             if refusal is None and self._is_full():
-                refusal = Refusal.SESSIONS
+                refusal = ReachedLimit.SESSIONS
             if refusal is None and not self._enter(client, slice_):
-                refusal = Refusal.SESSIONS
+                refusal = ReachedLimit.SESSIONS
             if refusal is None:
                 self._ledger.begun()
         return refusal
 
-    def moved(self, old: Client, new: Client) -> Refusal | None:
+    def moved(self, old: Client, new: Client) -> ReachedLimit | None:
         """A session is of another client.  If that client is refused, the session stays with the old one: call `left`
         for the old one."""
         if old == new:
@@ -189,7 +189,7 @@ class Limits:
         with self._ledger:
             refusal = self._refusal(new, slice_)
             if refusal is None and not self._enter(new, slice_):
-                refusal = Refusal.SESSIONS
+                refusal = ReachedLimit.SESSIONS
             if refusal is None and old:
                 self._ledger.leave(old)
         return refusal
@@ -229,14 +229,14 @@ class Limits:
     def _is_full(self) -> bool:
         return self._ledger.total >= self.values.sessions or self._ledger.mine >= self.own
 
-    def _refusal(self, client: Client, slice_: int) -> Refusal | None:
+    def _refusal(self, client: Client, slice_: int) -> ReachedLimit | None:
         """The limits of one client, independent of all others."""
         if not client:
             return None
         if self._ledger.connects.count(client, slice_) >= self.values.connects_per_minute:
-            return Refusal.CONNECTS_PER_MINUTE
+            return ReachedLimit.CONNECTS_PER_MINUTE
         if self._ledger.present(client) >= self.values.sessions_per_client:
-            return Refusal.SESSIONS_PER_CLIENT
+            return ReachedLimit.SESSIONS_PER_CLIENT
         return None
 
     def _enter(self, client: Client, slice_: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.values import Address, Backend, Timeouts
 from ..dialects.base import Dialect
-from ..dialects.relay import Probe, Verdict
+from ..dialects.openrelay import Probe, Verdict
 from ..sessions.agreed import terms_of_errands
 from ..sessions.deadline import Deadline
 from ..sessions.errand import Errand

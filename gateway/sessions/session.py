@@ -37,7 +37,7 @@ from ..telemetry.kinds import Blame
 from ..telemetry.observation import SessionView
 from ..wire.leg import Leg
 from ..wire.tls.half import TLSHalf
-from .entrance import Entrance
+from .context import SessionContext
 from .performer import ends
 from .splicing import BULK, NEGOTIATING, Splicing
 
@@ -54,10 +54,10 @@ def _subject(facts: Secured | None) -> str | None:
     return facts.certificate.common_name or ""
 
 
-def _script(entrance: Entrance, terms: Terms) -> Script:
-    if reason := entrance.refusal():
-        return turned_away(terms, entrance.dialect.unavailable(terms.hostname), reason)
-    return entrance.dialect.script(terms)
+def _script(context: SessionContext, terms: Terms) -> Script:
+    if reason := context.refusal():
+        return turned_away(terms, context.dialect.unavailable(terms.hostname), reason)
+    return context.dialect.script(terms)
 
 
 class Session(Splicing):
@@ -73,8 +73,8 @@ class Session(Splicing):
         "_client",
         "_closed",
         "_closed_until",
+        "_context",
         "_detail",
-        "_entrance",
         "_events",
         "_limit",
         "_patience",
@@ -88,30 +88,30 @@ class Session(Splicing):
     def __init__(
         self,
         reactor: Any,
-        entrance: Entrance,
+        context: SessionContext,
         sock: Any,
         client: str,
         closed: Callable[[Session], None],
         stay: Admission | None = None,
     ) -> None:
         """Without a `stay` there are no limits; it is the caller's to end."""
-        self._entrance = entrance
+        self._context = context
         self._closed = closed
         self.identity = _identity()
         self._address = client
-        self._events = entrance.events.bound(session=self.identity, service=entrance.service, client=client)
-        told = ends(sock) if entrance.terms.identity is not Identity.NONE else None
+        self._events = context.events.bound(session=self.identity, service=context.service, client=client)
+        told = ends(sock) if context.terms.identity is not Identity.NONE else None
         terms = replace(
-            entrance.terms,
+            context.terms,
             client=client,
             session=self.identity,
             origin=None if told is None else Origin(source=told[1], destination=told[0]),
-            proxied=entrance.expects_header(client),
-            known=frozenset(entrance.said),
+            proxied=context.expects_header(client),
+            known=frozenset(context.said),
         )
-        negotiation = Negotiation(_script(entrance, terms), entrance.dialect.foreign)
-        idle = entrance.allowances[Patience.SPLICE]
-        super().__init__(reactor, negotiation, entrance.dialer, entrance.connect_tls, entrance.timeouts.linger, idle)
+        negotiation = Negotiation(_script(context, terms), context.dialect.foreign)
+        idle = context.allowances[Patience.SPLICE]
+        super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
         self._client = self._leg(Side.CLIENT, sock)
         self._stay = stay
         self._reason = ""
@@ -119,9 +119,9 @@ class Session(Splicing):
         self._proven = False
         self._tallies: dict[str, int] = {}
         self._began = float(reactor.seconds())
-        self._limit = self._began + entrance.timeouts.preauth
+        self._limit = self._began + context.timeouts.preauth
         """When a session that has proven nothing ends, whatever trickles in."""
-        self._closed_until = self._began + min(entrance.timeouts.preauth, entrance.timeouts.plaintext)
+        self._closed_until = self._began + min(context.timeouts.preauth, context.timeouts.plaintext)
         """The same before TLS, where that is required."""
         self._awaited_since = self._began
         self._backend_address: str | None = None
@@ -143,7 +143,7 @@ class Session(Splicing):
 
     @property
     def service(self) -> str:
-        return self._entrance.service
+        return self._context.service
 
     @property
     def backend(self) -> str | None:
@@ -161,8 +161,8 @@ class Session(Splicing):
         idle = [leg.idle for leg in self._legs.values()]
         return SessionView(
             id=self.identity,
-            service=self._entrance.service,
-            protocol=self._entrance.dialect.name,
+            service=self._context.service,
+            protocol=self._context.dialect.name,
             client=self._address,
             phase=self.phase(),
             tls=facts.version if facts else None,
@@ -213,10 +213,10 @@ class Session(Splicing):
     # --- what is done ------------------------------------------------------------------------
 
     def _accept(self) -> TLSHalf:
-        return self._entrance.accept_tls(self._address)
+        return self._context.accept_tls(self._address)
 
     def _blame(self, failed: str) -> tuple[Blame, str]:
-        return blame(failed, self._entrance.terms.identity is not Identity.NONE), self._address
+        return blame(failed, self._context.terms.identity is not Identity.NONE), self._address
 
     def _tell(self, fact: Proven | Rejected | Tally) -> None:
         match fact:
@@ -235,8 +235,8 @@ class Session(Splicing):
                 return "" if self._stay is None else self._stay.moved(client)
             case MayLogIn():
                 return self._stay is None or self._stay.may_log_in()
-        watch = self._entrance.watch
-        return None if watch is None else watch.always(self._entrance.service, self._address)
+        watch = self._context.watch
+        return None if watch is None else watch.always(self._context.service, self._address)
 
     def _failed(self, error: Exception) -> None:
         self.abort()
@@ -245,13 +245,13 @@ class Session(Splicing):
     def _identify(self, client: str) -> None:
         """A load balancer told who this is: the log goes by that."""
         self._address = client
-        self._events = self._entrance.events.bound(session=self.identity, service=self._entrance.service, client=client)
+        self._events = self._context.events.bound(session=self.identity, service=self._context.service, client=client)
 
     def _note(self, note: Note) -> None:
         if note.once:
-            if note.event in self._entrance.said:
+            if note.event in self._context.said:
                 return
-            self._entrance.said.add(note.event)
+            self._context.said.add(note.event)
         fields = dict(note.fields)
         if note.event == "auth" and self._client.secured is not None:
             fields["tls"] = self._client.secured.version
@@ -279,17 +279,17 @@ class Session(Splicing):
 
     def _renew(self, now: float) -> None:
         """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
-        due = now + self._entrance.allowances[self._patience]
+        due = now + self._context.allowances[self._patience]
         if self._patience is Patience.DATA:
             # Otherwise an octet a minute would keep a session, and the backend's, for ever.
-            timeouts = self._entrance.timeouts
+            timeouts = self._context.timeouts
             due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
         self._deadline.set(min(due, self._last_moment()))
 
     def _last_moment(self) -> float:
         if self._proven:
             return float("inf")
-        if self._entrance.terms.policy is Policy.REQUIRED and self._client.secured is None:
+        if self._context.terms.policy is Policy.REQUIRED and self._client.secured is None:
             return self._closed_until
         return self._limit
 
@@ -320,11 +320,11 @@ class Session(Splicing):
 
     def _note_habit(self, *, secured: bool) -> None:
         """Whoever always used TLS, and did something without it now, is told of."""
-        watch, service = self._entrance.watch, self._entrance.service
+        watch, service = self._context.watch, self._context.service
         if watch is None or not (secured or self._proven or self._spliced or self._tallies):
             return
         dates = None if secured else watch.always(service, self._address)
-        watch.over(service, self._address, int(self._entrance.terms.now().timestamp()), secured=secured)
+        watch.over(service, self._address, int(self._context.terms.now().timestamp()), secured=secured)
         if dates is not None:
             self._events.emit("downgrade", phase=self.phase(), action="logged", **dates)
 
@@ -335,8 +335,8 @@ class Session(Splicing):
             self._note_habit(secured=facts is not None)
             self._events.emit(
                 "session",
-                protocol=self._entrance.dialect.name,
-                policy="implicit" if self._entrance.terms.implicit else self._entrance.terms.policy.value,
+                protocol=self._context.dialect.name,
+                policy="implicit" if self._context.terms.implicit else self._context.terms.policy.value,
                 tls=facts.version if facts else None,
                 cipher=facts.cipher if facts else None,
                 group=facts.group if facts else None,

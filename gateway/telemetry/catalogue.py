@@ -122,7 +122,7 @@ _TABLE = (
         "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", WHY, unheard=True,
         cure="set the client to STARTTLS, or to an implicit port of the gateway",
     ),
-    of_client("http-on-mail-port", "a client speaks HTTP; a web page may have made its browser do so", WHY,
+    of_client("http-client", "a client speaks HTTP; a web page may have made its browser do so", WHY,
             ends=Outcome.ATTACK),
     of_client(
         "unexpected-proxy-header", "a PROXY header from an address that is not in `accept_proxy`", WHY,

@@ -7,12 +7,11 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IAddress,
-    IHostnameResolver,
     IHostResolution,
     IReadWriteDescriptor,
     IResolutionReceiver,
@@ -26,6 +25,7 @@ from ..guard.limits import client_key
 from ..telemetry.kinds import Blame
 from .health import Health
 from .leg import prepare
+from .reactor import Delayed, Dialling
 
 _log = Logger()
 
@@ -36,26 +36,11 @@ Done = Callable[[socket.socket], object]
 Failed = Callable[[str], object]
 
 
-class Delayed(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Reactor(Protocol):
-    """What dialling needs of a reactor: IReactorFDSet, IReactorTime and IReactorPluggableNameResolver."""
-
-    @property
-    def nameResolver(self) -> IHostnameResolver: ...
-    def addWriter(self, writer: Any, /) -> object: ...
-    def removeWriter(self, writer: Any, /) -> object: ...
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
-    def seconds(self) -> float: ...
-
-
 class Dialer:
     """Connects to the first address of a backend that answers.  Addresses that have failed are tried last."""
 
     def __init__(
-        self, reactor: Reactor, addresses: Sequence[Address], connect_timeout: float, health: Health | None = None
+        self, reactor: Dialling, addresses: Sequence[Address], connect_timeout: float, health: Health | None = None
     ) -> None:
         """`connect_timeout`: seconds for name resolution and all addresses together.  `health`: of these addresses."""
         self._reactor = reactor
@@ -120,7 +105,7 @@ def _target(address: Address) -> Target:
 class PendingConnect:
     """One connect(2) in progress.  `answered` gets the socket and errno, 0 for success."""
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, answered: Callable[[socket.socket, int], None]) -> None:
+    def __init__(self, reactor: Dialling, sock: socket.socket, answered: Callable[[socket.socket, int], None]) -> None:
         self._reactor = reactor
         self._socket = sock
         self._answered: Callable[[socket.socket, int], None] | None = answered
@@ -197,7 +182,7 @@ class Attempt:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Dialling,
         targets: Sequence[Target],
         health: Health,
         timeout: float,

@@ -10,7 +10,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from ..config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 from .leg import prepare
+from .reactor import Delayed, Reading
 
 ACCEPTS: Final = 32
 """Connections accepted in one turn of the reactor, so that a flood does not stop open sessions."""
@@ -45,18 +46,6 @@ class BindError(Exception):
         self.number = number
 
 
-class Delayed(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Reactor(Protocol):
-    """What a listener needs of a reactor."""
-
-    def addReader(self, reader: Any, /) -> object: ...
-    def removeReader(self, reader: Any, /) -> object: ...
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...
-
-
 def complain(text: str) -> None:
     """The default for `complaint`."""
     _log.warn("{text}", text=text)
@@ -72,7 +61,7 @@ class Listener:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Reading,
         sock: socket.socket,
         accepted: Callable[[socket.socket, Any], object],
         complaint: Callable[[str], object] = complain,

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from gateway.config.values import Backend, Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.sessions.entrance import Entrance
+from gateway.sessions.context import SessionContext
 from gateway.sessions.session import Session
 from gateway.telemetry.catalogue import event as row
 from gateway.telemetry.events import FORMATS, Events
@@ -196,7 +196,7 @@ class Switchboard:
 
 
 class Meeting:
-    """One entrance, and the sessions that come in there.
+    """One context, and the sessions that come in there.
 
     Connections are UNIX sockets, on which what is said is there at once, unless `tcp` is asked for: only TCP has
     resets and addresses, but its loopback may take longer than a clock that is moved by hand likes.
@@ -242,7 +242,7 @@ class Meeting:
                 **changes,
             }
         )
-        self.entrance = Entrance(
+        self.context = SessionContext(
             service="test",
             dialect=DIALECTS[protocol],
             terms=agreed,
@@ -272,7 +272,7 @@ class Meeting:
         """A client comes in, by these two ends of a connection if they are given."""
         if near is None or far is None:
             far, near = self._pair()
-        session = Session(self.reactor, self.entrance, near, client, self.closed.append)
+        session = Session(self.reactor, self.context, near, client, self.closed.append)
         self.sessions.append(session)
         self.clients.append(End(far))
         session.start()

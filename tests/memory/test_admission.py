@@ -27,7 +27,7 @@ from tests.pure.contract.party import ANSWERS
 
 
 class Door:
-    """A gateway that nobody started but for this, and one entrance."""
+    """A gateway that nobody started but for this, and one context."""
 
     def __init__(self, meeting: Meeting, values: Values) -> None:
         self.reactor = meeting.reactor
@@ -41,7 +41,7 @@ class Door:
         )
         self.gateway = Gateway(configuration, events, self.reactor)
         self.gateway.startService()
-        self.entrance = replace(meeting.entrance, events=self.gateway._summed)
+        self.context = replace(meeting.context, events=self.gateway._summed)
 
     @property
     def limits(self) -> Limits:
@@ -67,7 +67,7 @@ class Door:
         # An address that loopback does not have.
         sock = _From(near, client)
         try:
-            self.gateway.crowd.accept(self.entrance, sock, (client, 40000))
+            self.gateway.crowd.accept(self.context, sock, (client, 40000))
         except Exception:
             sock.close()  # as the listener does
             raise
@@ -160,7 +160,7 @@ def test_K2_early_words_do_not_destroy_ours(opened: Opening) -> None:
     end = End(far)
     door.ends.append(end)
     end.say(b"EHLO me\r\nMAIL FROM:<a>\r\n")
-    door.gateway.crowd.accept(door.entrance, near, ("192.0.2.1", 40000))
+    door.gateway.crowd.accept(door.context, near, ("192.0.2.1", 40000))
     end.pump()
     assert (end.heard, end.ended, end.reset) == (ANSWERS["pop3"].busy, True, False)
     assert door.events("refused")[0]["limit"] == "connects-per-minute"
@@ -180,7 +180,7 @@ def test_K2_who_is_gone_before_it_is_turned_away(opened: Opening) -> None:
     door.come()
     far, near = tcp_pair()
     End(far).break_off()
-    door.gateway.crowd.accept(door.entrance, near, ("192.0.2.1", 40000))
+    door.gateway.crowd.accept(door.context, near, ("192.0.2.1", 40000))
     assert near.fileno() == -1
     assert len(door.sessions) == 1
 
@@ -307,7 +307,7 @@ def test_who_logged_in_or_has_a_mail_under_way_is_told_as_proven(opened: Opening
 
 
 def scripted(door: Door, script: Callable[[Terms], Script]) -> None:
-    door.entrance = replace(door.entrance, dialect=replace(door.entrance.dialect, script=script))
+    door.context = replace(door.context, dialect=replace(door.context.dialect, script=script))
 
 
 def test_K12_a_bug_before_the_first_word(opened: Opening) -> None:
@@ -352,7 +352,7 @@ class Complaints:
 def test_K12_a_bug_in_the_middle(opened: Opening, monkeypatch: pytest.MonkeyPatch, side: Side) -> None:
     door = opened()
     complaints = Complaints(monkeypatch)
-    plain = door.entrance.dialect.script
+    plain = door.context.dialect.script
 
     def buggy(terms: Terms) -> Script:
         script = plain(terms)

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 from gateway.app.ports import Change
 from gateway.app.workers import channel as module
 from gateway.app.workers.channel import Channel
+from gateway.app.workers.forwarding import EventsToMaster, Told, Way, pass_on
 from gateway.app.workers.messages import LONGEST, MOST_DESCRIPTORS, Incoming, Message, Unintelligible, Wire, line
 from gateway.app.workers.orders import Given, packed, unpacked
-from gateway.app.workers.relay import Relay, Told, Way, pass_on
 from gateway.app.workers.seats import LONGEST as LONGEST_DELAY
 from gateway.app.workers.seats import STEADY, Seat
 from gateway.config.values import TLS, Configuration, Limits, Timeouts
@@ -182,9 +182,9 @@ class Ear:
 def test_an_event_arrives_at_the_master_with_its_fields_in_order() -> None:
     said: list[Message] = []
     way = Way(said.append)
-    relay = Relay(way, budgeted=True).bound(service="imap", client=None)
+    relay = EventsToMaster(way, budgeted=True).bound(service="imap", client=None)
     relay.emit("session", reason="quit", octets=b"\xff", seconds=0.25, proven=True)
-    Relay(way).emit("log", message="x")
+    EventsToMaster(way).emit("log", message="x")
     own, sessions = Ear(), Ear()
     for message in said:
         ((taken, _),) = Incoming().take(line(message))
@@ -201,7 +201,7 @@ def test_another_way_holds_for_relays_that_were_bound_before() -> None:
     first: list[Message] = []
     second: list[Message] = []
     way = Way(first.append)
-    relay = Relay(way).bound(service="imap")
+    relay = EventsToMaster(way).bound(service="imap")
     way.tell = second.append
     relay.emit("session")
     assert (first, len(second)) == ([], 1)
@@ -209,7 +209,7 @@ def test_another_way_holds_for_relays_that_were_bound_before() -> None:
 
 def test_what_twisted_says_in_a_worker_becomes_an_event() -> None:
     said: list[Message] = []
-    observer = Told(Relay(Way(said.append), constant={"worker": 1}))
+    observer = Told(EventsToMaster(Way(said.append), constant={"worker": 1}))
     observer({"log_format": "a bug: {kind}", "kind": "ValueError", "isError": 0})
     observer({"log_format": None})
     (message,) = said

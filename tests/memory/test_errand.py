@@ -21,7 +21,7 @@ from gateway.cli.report import Problem, Relay, Report
 from gateway.config import Configuration, parse
 from gateway.config.values import Address, Backend, TCPAddress, Timeouts, UnixAddress
 from gateway.dialects import DIALECTS
-from gateway.dialects.relay import CURE, Probe, Verdict
+from gateway.dialects.openrelay import CURE, Probe, Verdict
 from gateway.dialects.survey import Survey
 from gateway.guard.relaywatch import SHORTEST, RelayWatch, is_watched
 from gateway.protocol.framing import Lines

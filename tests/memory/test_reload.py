@@ -17,7 +17,7 @@ from gateway.app.plan import Reload
 from gateway.app.service import Gateway
 from gateway.app.source import Source
 from gateway.config.values import Control
-from gateway.dialects.relay import Verdict
+from gateway.dialects.openrelay import Verdict
 from gateway.telemetry.events import FORMATS, Events
 from gateway.wire import listener
 from tests.memory.stepping import SteppedReactor

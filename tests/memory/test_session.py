@@ -44,7 +44,7 @@ def meet(reactor: SteppedReactor, authority: Authority) -> Iterator[Meet]:
 def welcomed(meeting: Meeting, greeting: bytes = b"+OK hi\r\n") -> Meeting:
     """A client with its greeting; on an implicit port inside TLS."""
     client = meeting.enter()
-    if meeting.entrance.terms.implicit:
+    if meeting.context.terms.implicit:
         client.start_tls(meeting.authority.client())
         meeting.until(lambda: client.secure)
     meeting.backend.say(greeting)
@@ -149,7 +149,7 @@ def test_a_client_on_a_UNIX_socket(meet: Meet) -> None:
 
 def test_a_service_that_is_closed_dials_nobody(meet: Meet) -> None:
     meeting = meet()
-    meeting.entrance = replace(meeting.entrance, refusal=lambda: "open-relay")
+    meeting.context = replace(meeting.context, refusal=lambda: "open-relay")
     client = meeting.enter()
     meeting.hears(client, b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n")
     meeting.until(lambda: client.ended)
@@ -189,7 +189,7 @@ def test_in_a_splice_who_does_not_read_stops_the_other(meet: Meet, deaf: str, im
 def mailing(meeting: Meeting) -> Meeting:
     """Inside DATA."""
     welcomed(meeting, b"220 legacy\r\n")
-    if meeting.entrance.terms.implicit:
+    if meeting.context.terms.implicit:
         meeting.ask(b"EHLO me\r\n", b"250 legacy\r\n")
     else:
         meeting.ask(b"HELO me\r\n", b"250 legacy\r\n")

@@ -55,7 +55,7 @@ def secured(anchors: Path) -> Callable[..., Backend]:
 
 def sorry(meeting: Meeting, client: End) -> dict[str, Any]:
     """The client hears its protocol's temporary refusal and nothing else, and it is over."""
-    meeting.hears(client, ANSWERS[meeting.entrance.dialect.name].unavailable)
+    meeting.hears(client, ANSWERS[meeting.context.dialect.name].unavailable)
     meeting.until(lambda: client.gone)
     assert client.heard == b""
     client.sock.close()

@@ -436,8 +436,8 @@ def test_G21_browsers_are_turned_away(front: Front, protocol: str, mode: str, re
     rest = client.rest()
     assert b"QUIT" not in rest
     assert rest.count(b"\r\n") <= 2
-    front.wait("http-on-mail-port", service=service)
-    assert front.wait("session", service=service)["reason"] == "http-on-mail-port"
+    front.wait("http-client", service=service)
+    assert front.wait("session", service=service)["reason"] == "http-client"
 
 
 @each_protocol

@@ -314,7 +314,7 @@ def test_http_hears_nothing(gateway: Gateway, request_: bytes) -> None:
     with socket.create_connection(gateway.address("postgresql"), DEADLINE) as client:
         client.sendall(request_)
         assert client.recv(1) == b""
-    gateway.log.wait("http-on-mail-port", since)
+    gateway.log.wait("http-client", since)
 
 
 def test_a_client_above_the_limit_of_failed_logins_is_answered_by_the_gateway(

@@ -131,7 +131,7 @@ class SMTPOracle:
         if self.refused and self.verb != "QUIT":
             return Outcome(b"503 5.5.1 Only QUIT is allowed now\r\n")
         if self.verb in ("GET", "POST", "CONNECT", "PUT", "HEAD", "OPTIONS"):
-            return Outcome(b"421 4.7.0 Protocol error\r\n", over="http-on-mail-port")
+            return Outcome(b"421 4.7.0 Protocol error\r\n", over="http-client")
         if self.verb in [*AUTHORITY, "ATRN", "TURN", "XTRN"]:
             return Outcome(b"502 5.5.1 Command not implemented\r\n")
         if self.verb == "STARTTLS":
@@ -287,7 +287,7 @@ class IMAPOracle:
             return Outcome(heard=line + b"\r\n")
         words = line.decode("latin-1").split(" ")
         if re.match(r"(GET|POST|HEAD) /", line.decode("latin-1")):
-            return Outcome(b"* BYE Invalid protocol\r\n", over="http-on-mail-port")
+            return Outcome(b"* BYE Invalid protocol\r\n", over="http-client")
         if len(words) < 2:
             return Outcome(words[0].encode() + b" BAD Missing command\r\n" if words[0] else b"* BAD Invalid tag\r\n")
         self.tag, self.verb = words[0].encode(), words[1].upper()

@@ -157,7 +157,7 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, reader.strings(first))
 
 
-EMITTERS = ("gateway.app.workers.relay", "gateway.telemetry.summary", "gateway.dialects.mail.message")
+EMITTERS = ("gateway.app.workers.forwarding", "gateway.telemetry.summary", "gateway.dialects.mail.message")
 """Modules whose `emit` hands on what others told, or is something else; their own events are listed in OWN."""
 OWN = {"gateway.telemetry.summary": {"suppressed"}}
 
@@ -239,7 +239,7 @@ def test_an_event_of_a_mistaken_name_costs_no_session_and_has_a_budget() -> None
 
 def test_attacks_are_told_apart() -> None:
     assert {row.name for row in EVENTS.values() if row.attack} == {
-        "starttls-injection", "backend-starttls-injection", "http-on-mail-port", "unexpected-proxy-header",
+        "starttls-injection", "backend-starttls-injection", "http-client", "unexpected-proxy-header",
         "client-bare-newline",
     }  # fmt: skip
     assert EVENTS["quit"].ends is Outcome.DONE

@@ -319,11 +319,11 @@ def test_a_security_layer_is_not_a_line() -> None:
 @pytest.mark.parametrize(
     ("octets", "key"),
     [
-        (b"GET / HTTP/1.1\r\n", "http-on-mail-port"),
-        (b"post /x", "http-on-mail-port"),
-        (b"OPTIONS *", "http-on-mail-port"),
-        (b"CONNECT example.org:25", "http-on-mail-port"),
-        (b"Host: x", "http-on-mail-port"),
+        (b"GET / HTTP/1.1\r\n", "http-client"),
+        (b"post /x", "http-client"),
+        (b"OPTIONS *", "http-client"),
+        (b"CONNECT example.org:25", "http-client"),
+        (b"Host: x", "http-client"),
         (b"\x16\x03\x01", "tls-on-plaintext-port"),
     ],
 )
@@ -333,7 +333,7 @@ def test_other_protocols(octets: bytes, key: str) -> None:
         play(wait).start().client(octets, *end).run()
     play(Dial()).start(DIAL).client(octets, *end).run()
     play(GREETING).start().client(octets, *end).run()
-    if key == "http-on-mail-port":
+    if key == "http-client":
         play(StartTLS(CLIENT), COMMAND).start(tls(b"")).secured().client(octets, *end).run()
     else:
         play(StartTLS(CLIENT), COMMAND, Close("x")).start(tls(b"")).secured().client(octets + b"\n", close("x")).run()

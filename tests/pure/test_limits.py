@@ -21,7 +21,7 @@ from gateway.guard.limits import (
     Client,
     Limits,
     OwnLedger,
-    Refusal,
+    ReachedLimit,
     affordable,
     client_key,
     matters,
@@ -161,8 +161,8 @@ def test_the_gateway_is_full_and_has_room_again() -> None:
     gate = Gate(Options(sessions=3))
     assert [gate.admit(client) for client in (ALICE, BOB, NOBODY)] == [None, None, None]
     assert gate.open == 3
-    assert gate.admit(CAROL) is Refusal.SESSIONS
-    assert gate.admit(NOBODY) is Refusal.SESSIONS
+    assert gate.admit(CAROL) is ReachedLimit.SESSIONS
+    assert gate.admit(NOBODY) is ReachedLimit.SESSIONS
     assert gate.open == 3
     gate.left(BOB)
     assert gate.admit(CAROL) is None
@@ -172,10 +172,10 @@ def test_the_gateway_is_full_and_has_room_again() -> None:
 @either
 def test_a_client_has_so_many_sessions_and_others_are_served() -> None:
     gate = Gate(Options(sessions_per_client=2))
-    assert [gate.admit(ALICE) for _ in range(3)] == [None, None, Refusal.SESSIONS_PER_CLIENT]
+    assert [gate.admit(ALICE) for _ in range(3)] == [None, None, ReachedLimit.SESSIONS_PER_CLIENT]
     assert gate.admit(BOB) is None
     gate.left(ALICE)
-    assert [gate.admit(ALICE) for _ in range(2)] == [None, Refusal.SESSIONS_PER_CLIENT]
+    assert [gate.admit(ALICE) for _ in range(2)] == [None, ReachedLimit.SESSIONS_PER_CLIENT]
     assert gate.present == 2
 
 
@@ -185,10 +185,10 @@ def test_a_client_connects_so_often_in_a_minute() -> None:
     for _ in range(2):
         assert gate.admit(ALICE) is None
         gate.left(ALICE)
-    assert gate.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+    assert gate.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     assert gate.admit(BOB) is None
     gate.clock.now += 59.9
-    assert gate.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+    assert gate.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     gate.clock.now += 10.1
     assert gate.admit(ALICE) is None
 
@@ -199,7 +199,7 @@ def test_knocking_does_not_prolong_the_wait() -> None:
     assert gate.admit(ALICE) is None
     for _ in range(69):
         gate.clock.now += 1
-        assert gate.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+        assert gate.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     gate.clock.now += 1
     assert gate.admit(ALICE) is None
 
@@ -208,8 +208,8 @@ def test_knocking_does_not_prolong_the_wait() -> None:
 def test_the_refusal_of_a_client_is_his_own_even_when_the_gateway_is_full() -> None:
     gate = Gate(Options(sessions=1, sessions_per_client=1))
     assert gate.admit(ALICE) is None
-    assert gate.admit(ALICE) is Refusal.SESSIONS_PER_CLIENT
-    assert gate.admit(BOB) is Refusal.SESSIONS
+    assert gate.admit(ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
+    assert gate.admit(BOB) is ReachedLimit.SESSIONS
 
 
 @either
@@ -229,7 +229,7 @@ def test_a_client_fails_so_often_in_a_minute_over_all_its_sessions() -> None:
 @either
 def test_who_has_no_address_has_no_limit_but_the_gateway_s() -> None:
     gate = Gate(Options(sessions=3, sessions_per_client=1, connects_per_minute=1, auth_failures_per_minute=1))
-    assert [gate.admit(NOBODY) for _ in range(4)] == [None, None, None, Refusal.SESSIONS]
+    assert [gate.admit(NOBODY) for _ in range(4)] == [None, None, None, ReachedLimit.SESSIONS]
     gate.auth_failed(NOBODY)
     gate.auth_failed(NOBODY)
     assert gate.may_authenticate(NOBODY)
@@ -245,7 +245,7 @@ def test_a_load_balancer_is_nobody_and_those_behind_it_have_limits() -> None:
         assert gate.admit(NOBODY) is None
         assert gate.moved(NOBODY, ALICE) is None
     assert gate.admit(NOBODY) is None
-    assert gate.moved(NOBODY, ALICE) is Refusal.SESSIONS_PER_CLIENT
+    assert gate.moved(NOBODY, ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
     assert gate.open == 3
     gate.left(NOBODY)  # who was refused stayed where it was
     gate.left(ALICE)
@@ -253,7 +253,7 @@ def test_a_load_balancer_is_nobody_and_those_behind_it_have_limits() -> None:
     assert gate.moved(NOBODY, ALICE) is None
     gate.left(ALICE)
     assert gate.admit(NOBODY) is None
-    assert gate.moved(NOBODY, ALICE) is Refusal.CONNECTS_PER_MINUTE
+    assert gate.moved(NOBODY, ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     assert gate.moved(NOBODY, BOB) is None
     assert (gate.open, gate.present) == (2, 2)
 
@@ -291,7 +291,7 @@ def test_a_stay_is_of_whom_it_turned_out_to_be() -> None:
 def test_a_process_has_a_limit_of_its_own_when_there_are_several() -> None:
     gate = Gate(Options(sessions=3))
     gate.own = 1
-    assert [gate.admit(client) for client in (ALICE, BOB)] == [None, Refusal.SESSIONS]
+    assert [gate.admit(client) for client in (ALICE, BOB)] == [None, ReachedLimit.SESSIONS]
     gate.left(ALICE)
     assert gate.admit(BOB) is None
 
@@ -303,7 +303,7 @@ def test_a_change_of_the_limits_is_for_those_who_come() -> None:
     gate.values = Options(sessions=1)
     assert gate.open == 2
     gate.left(ALICE)
-    assert gate.admit(ALICE) is Refusal.SESSIONS
+    assert gate.admit(ALICE) is ReachedLimit.SESSIONS
 
 
 @either
@@ -348,7 +348,7 @@ def test_who_did_something_since_is_not_forgotten() -> None:
     gate.forget()
     assert gate.known == 2
     assert gate.admit(ALICE) is None, "the first is 80 s ago"
-    assert gate.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+    assert gate.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     gate.auth_failed(ALICE)
     assert not gate.may_authenticate(ALICE)
 
@@ -360,7 +360,7 @@ def test_the_minutes_of_a_client_that_stays_are_kept_apart() -> None:
         for _ in range(2):
             assert gate.admit(ALICE) is None
             gate.auth_failed(ALICE)
-        assert gate.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+        assert gate.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
         assert not gate.may_authenticate(ALICE)
         gate.clock.now += 1000
 
@@ -421,17 +421,17 @@ class Model:
         perhaps = sum(now - moment < 70 for moment in moments) >= limit
         return surely, perhaps
 
-    def refusals(self, client: Client, now: float, *, arriving: bool) -> set[Refusal | None]:
+    def refusals(self, client: Client, now: float, *, arriving: bool) -> set[ReachedLimit | None]:
         """Any of these is right."""
-        otherwise: Refusal | None = None
+        otherwise: ReachedLimit | None = None
         if arriving and self.open.total() >= self.options.sessions:
-            otherwise = Refusal.SESSIONS
+            otherwise = ReachedLimit.SESSIONS
         if not client:
             return {otherwise}
         if self.open[client] >= self.options.sessions_per_client:
-            otherwise = Refusal.SESSIONS_PER_CLIENT
+            otherwise = ReachedLimit.SESSIONS_PER_CLIENT
         surely, perhaps = self.reached(self.connects[client], self.options.connects_per_minute, now)
-        return ({Refusal.CONNECTS_PER_MINUTE} if perhaps else set()) | (set() if surely else {otherwise})
+        return ({ReachedLimit.CONNECTS_PER_MINUTE} if perhaps else set()) | (set() if surely else {otherwise})
 
 
 @either

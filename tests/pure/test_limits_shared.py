@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.guard.limits import Client, Limits, OwnLedger, Refusal, client_key
+from gateway.guard.limits import Client, Limits, OwnLedger, ReachedLimit, client_key
 from gateway.guard.shared import COLUMNS, WAYS, SharedLedger
 
 ALICE, BOB = Client("192.0.2.1"), Client("192.0.2.2")
@@ -50,12 +50,12 @@ def in_processes(work: Callable[[int], int], count: int = WORKERS) -> list[int]:
 
 
 @pytest.mark.parametrize(("options", "refusal"), [
-    (Options(sessions=97), Refusal.SESSIONS),
-    (Options(sessions_per_client=97), Refusal.SESSIONS_PER_CLIENT),
-    (Options(connects_per_minute=97), Refusal.CONNECTS_PER_MINUTE),
+    (Options(sessions=97), ReachedLimit.SESSIONS),
+    (Options(sessions_per_client=97), ReachedLimit.SESSIONS_PER_CLIENT),
+    (Options(connects_per_minute=97), ReachedLimit.CONNECTS_PER_MINUTE),
 ])  # fmt: skip
 def test_a_limit_is_exact_over_processes_that_count_at_once(
-    ledger: SharedLedger, options: Options, refusal: Refusal
+    ledger: SharedLedger, options: Options, refusal: ReachedLimit
 ) -> None:
     def work(number: int) -> int:
         limits = Limits(options, lambda: 1000.0, ledger.of(number))
@@ -112,7 +112,7 @@ def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLe
         return 0
 
     assert in_processes(work, 1) == [-signal.SIGKILL]
-    assert others.admit(ALICE) is Refusal.SESSIONS_PER_CLIENT
+    assert others.admit(ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
     assert ledger.release(0) == 2
     assert (ledger.total, ledger.present(ALICE), ledger.present(BOB)) == (2, 1, 1)
     assert others.admit(ALICE) is others.admit(ALICE) is None
@@ -144,10 +144,10 @@ def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
     made = SharedLedger.create(1, 1)
     limits = Limits(Options(), time.monotonic, made)
     clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
-    assert [limits.admit(client) for client in clients] == [None] * WAYS + [Refusal.SESSIONS]
+    assert [limits.admit(client) for client in clients] == [None] * WAYS + [ReachedLimit.SESSIONS]
     assert limits.open == WAYS
     assert limits.admit(Client("")) is None
-    assert limits.moved(Client(""), clients[-1]) is Refusal.SESSIONS
+    assert limits.moved(Client(""), clients[-1]) is ReachedLimit.SESSIONS
     limits.left(clients[0])
     assert limits.moved(Client(""), clients[-1]) is None, "the one without a session was forgotten"
     os.close(made.descriptor)
@@ -206,7 +206,7 @@ def test_what_a_gateway_counted_counts_no_more_when_it_is_gone(ledger: SharedLed
     old = Limits(Options(), time.monotonic, ledger.of(ledger.claim()))
     new = Limits(Options(sessions_per_client=3), time.monotonic, second.of(second.claim()))
     assert old.admit(ALICE) is old.admit(ALICE) is new.admit(ALICE) is None
-    assert new.admit(ALICE) is Refusal.SESSIONS_PER_CLIENT
+    assert new.admit(ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
     second.end(1)
     assert (ledger.total, ledger.present(ALICE)) == (1, 1)
     assert new.admit(ALICE) is new.admit(ALICE) is None
@@ -230,7 +230,7 @@ def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
     assert not limits.may_authenticate(BOB)
     assert limits.may_authenticate(ALICE)
     assert limits.admit(ALICE) is limits.admit(ALICE) is None
-    assert limits.admit(ALICE) is Refusal.CONNECTS_PER_MINUTE
+    assert limits.admit(ALICE) is ReachedLimit.CONNECTS_PER_MINUTE
     now[0] += 30  # 70 s after the first two
     assert limits.admit(ALICE) is None
     for client in (ALICE, ALICE, ALICE, ALICE, ALICE, BOB, Client("")):

@@ -315,9 +315,9 @@ def test_xclient_that_is_not_offered_or_refused(greeting: bytes) -> None:
 
 
 def test_the_client_leaves_before_the_greeting() -> None:
-    play = SIEVE.dialled().client(b"GET / HTTP/1.1\r\n", note("http-on-mail-port"),
+    play = SIEVE.dialled().client(b"GET / HTTP/1.1\r\n", note("http-client"),
                                   to_client(b'BYE "Invalid protocol"\r\n'), ABORT_BACKEND,
-                                  close("http-on-mail-port"))  # fmt: skip
+                                  close("http-client"))  # fmt: skip
     play.run((WHOLE,))
 
 

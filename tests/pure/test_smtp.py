@@ -112,8 +112,8 @@ def test_a_command_before_tls(command: bytes, policy: Policy, outcome: bytes | s
     elif outcome == HTTP:
         last_words = to_client(b"421 4.7.0 Protocol error\r\n")
         # Cut, the driver may know a request before its line is whole.
-        play.client(command + b"\r\n", note("http-on-mail-port"), last_words, to_backend(b"QUIT\r\n"),
-                    close("http-on-mail-port")).run()  # fmt: skip
+        play.client(command + b"\r\n", note("http-client"), last_words, to_backend(b"QUIT\r\n"),
+                    close("http-client")).run()  # fmt: skip
         return
     else:
         assert isinstance(outcome, bytes)

@@ -87,7 +87,7 @@ def addresses(count: int) -> Iterator[str]:
     ("tls-failed", {}, COSTS_NOTHING),
     ("starttls-injection", {}, COSTS_NOTHING),
     ("tls-on-plaintext-port", {}, COSTS_NOTHING),
-    ("http-on-mail-port", {}, COSTS_NOTHING),
+    ("http-client", {}, COSTS_NOTHING),
     ("unexpected-proxy-header", {}, COSTS_NOTHING),
     ("client-timeout", {}, COSTS_NOTHING),
     ("client-line-too-long", {}, COSTS_NOTHING),

@@ -13,7 +13,7 @@ from gateway.dialects.base import Dialect, Identity, Policy, Terms
 from gateway.dialects.mail.imap import capabilities
 from gateway.dialects.mail.pop3 import words
 from gateway.dialects.mail.smtp import replies
-from gateway.dialects.survey import INSIDE, Survey, Visit, unreached
+from gateway.dialects.survey import INSIDE, ScriptedClient, Survey, unreached
 from gateway.protocol.framing import Lines
 from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
 from gateway.protocol.vocabulary import (
@@ -38,13 +38,13 @@ IMAP, POP3, SMTP = (DIALECTS[name] for name in ("imap", "pop3", "smtp"))
 class Looking:
     """A survey as a playbook plays it: every play is a survey of its own, and the last one is looked at."""
 
-    def __init__(self, dialect: Dialect, whence: Origin | None = HERE, others: bool = False, **changes: Any) -> None:
+    def __init__(self, dialect: Dialect, origin: Origin | None = HERE, others: bool = False, **changes: Any) -> None:
         assert dialect.question is not None
         question = dialect.question
         self.surveys: list[Survey] = []
 
         def script(agreed: Terms) -> Script:
-            self.surveys.append(Survey(dialect, agreed, question, lambda: whence))
+            self.surveys.append(Survey(dialect, agreed, question, lambda: origin))
             return self.surveys[-1].script()
 
         self.play = Playbook(replace(dialect, script=script), terms(**changes), others=others).start(DIAL)
@@ -137,15 +137,15 @@ def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
 # --- who is there ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("identity", "whence", "header"), [
+@pytest.mark.parametrize(("identity", "origin", "header"), [
     (Identity.NONE, HERE, b""),
     (Identity.PROXY_V1, HERE, b"PROXY TCP4 10.0.0.1 10.0.0.5 40000 25\r\n"),
     (Identity.PROXY_V1, None, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"),
     (Identity.PROXY_V2, HERE, v2(HERE, secured=INSIDE, session="gw1-0001")),
     (Identity.PROXY_V2, None, SIGNATURE + b"\x20\0\0\0"),
 ])  # fmt: skip
-def test_a_backend_is_told_of_the_gateway_itself(identity: Identity, whence: Origin | None, header: bytes) -> None:
-    looking = Looking(POP3, whence, identity=identity)
+def test_a_backend_is_told_of_the_gateway_itself(identity: Identity, origin: Origin | None, header: bytes) -> None:
+    looking = Looking(POP3, origin, identity=identity)
     looking.play.dialled(*[to_backend(header)] * bool(header)).backend(b"+OK hi\r\n", to_backend(b"CAPA\r\n"))
     looking.play.backend(b"-ERR what\r\n", USER).backend(b"+OK\r\n", to_backend(b"QUIT\r\n"))
     looking.play.backend(b"+OK\r\n", close("quit"))
@@ -201,7 +201,7 @@ def test_a_word_that_never_comes_is_a_client_that_left() -> None:
     visits = []
 
     def script(agreed: Terms) -> Script:
-        visits.append(Visit(POP3, agreed, ()))
+        visits.append(ScriptedClient(POP3, agreed, ()))
         return visits[-1].script()
 
     play = Playbook(replace(POP3, script=script), terms()).start(DIAL).dialled()
@@ -221,7 +221,7 @@ def test_a_dialogue_that_is_through_is_the_end_of_the_visit() -> None:
         except Lost:
             return
 
-    visit = Visit(replace(POP3, script=dialogue), terms(), [b"word"])
+    visit = ScriptedClient(replace(POP3, script=dialogue), terms(), [b"word"])
     requests: list[object] = list(visit.script())
     assert requests == [Dial(), Send(BACKEND, b"word"), Close("quit")]
     assert visit.exchanges[1].told == b"to nobody"

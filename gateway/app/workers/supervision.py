@@ -38,10 +38,10 @@ from ..source import Source
 from ..telling import tell_listening, tell_unused
 from .asking import Asking
 from .fleet import Fleet
+from .forwarding import pass_on
 from .messages import Message
 from .nursery import Nursery
 from .orders import Orders, described
-from .relay import pass_on
 from .seats import Seats
 
 AGAIN_SHORTEST, AGAIN_LONGEST = 1.0, 60.0

@@ -26,9 +26,9 @@ from ..rights import group_of
 from ..service import Gateway
 from ..serving import Shares
 from . import worker
+from .forwarding import EventsToMaster, Way
 from .messages import Message, Unintelligible, Wire
 from .orders import Given, Orders, name_process, received, unpacked
-from .relay import Relay, Way
 
 DEAF = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """Signals to a group of processes, or to a whole unit of systemd, are the master's to answer: it tells the others."""
@@ -63,9 +63,9 @@ class Template:
         self.orders = orders
         self.wire = Wire(socket.socket(fileno=orders.master))
         self.ledger = SharedLedger(orders.ledger)
-        self.own = Relay(Way(self.wire.say))
+        self.own = EventsToMaster(Way(self.wire.say))
         """What is told of the gateway as a whole."""
-        self.sessions = Relay(Way(self.wire.say), budgeted=True)
+        self.sessions = EventsToMaster(Way(self.wire.say), budgeted=True)
         self.given = Given(orders.sockets)
         shares = Shares(self.sessions, self.given)
         self.gateway = Gateway(orders.configuration, self.own, Late(), shares=shares)

@@ -27,9 +27,9 @@ from ..knowledge import learn
 from .asking import parts
 from .channel import Channel
 from .fleet import answer
+from .forwarding import EventsToMaster, Told, pass_on
 from .messages import Message
 from .orders import name_process, unpacked
-from .relay import Relay, Told, pass_on
 
 if TYPE_CHECKING:
     from .template import Template
@@ -49,7 +49,7 @@ class Worker:
         self._left = False
         self._way = template.sessions.way
         self._way.tell = self._channel.tell
-        self.told = Relay(self._way, constant={"worker": number})
+        self.told = EventsToMaster(self._way, constant={"worker": number})
         """What is this worker's alone to tell."""
         # The master and the template tell what is true of the gateway as a whole.
         template.own.way.tell = _silence

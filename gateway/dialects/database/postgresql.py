@@ -313,7 +313,7 @@ ALPN: Final = b"postgresql"
 
 FOREIGN: Final = Foreign(
     re.compile(rb"(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))|(?P<proxy>PROX|\r\n\r\n)"),
-    {"http": "http-on-mail-port", "proxy": "unexpected-proxy-header"},
+    {"http": "http-client", "proxy": "unexpected-proxy-header"},
 )
 """Four octets are enough: read as a length they are 1 GB and more."""
 

@@ -2,4 +2,4 @@
 
 from ..conversation import foreign
 
-FOREIGN = foreign("http-on-mail-port")
+FOREIGN = foreign("http-client")

@@ -7,7 +7,7 @@ read?), `Writing` (what is still to be sent?) and `Ending` (how long does a clos
 from __future__ import annotations
 
 from .ending import FLUSH_PATIENCE
-from .interfaces import Delayed, End, Owner, Reactor
+from .interfaces import End, Owner
 from .leg import MOST_ANSWERS, READ_SIZE, Leg, nobody, prepare
 from .writing import HIGH_WATER, LOW_WATER
 
@@ -17,11 +17,9 @@ __all__ = [
     "LOW_WATER",
     "MOST_ANSWERS",
     "READ_SIZE",
-    "Delayed",
     "End",
     "Leg",
     "Owner",
-    "Reactor",
     "nobody",
     "prepare",
 ]

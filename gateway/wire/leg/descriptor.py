@@ -17,8 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..reactor import Reactor
 from .ending import Ending, EndState, unacknowledged
-from .interfaces import Reactor
 from .reading import Reading, ReadState
 from .writing import WriteState, Writing
 

@@ -9,7 +9,7 @@ import termios
 from enum import Enum
 from typing import Final
 
-from .interfaces import Delayed
+from ..reactor import Delayed
 from .writing import LOW_WATER
 
 FLUSH_PATIENCE: Final = 30.0

@@ -1,10 +1,9 @@
-"""What a leg tells its owner, and what it needs of a reactor."""
+"""What a leg tells its owner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...protocol.vocabulary import Secured
 
@@ -40,19 +39,3 @@ class Owner(Protocol):
 
     def leg_closed(self, leg: Leg) -> None:
         """The descriptor is closed. This is the last call."""
-
-
-class Delayed(Protocol):
-    """The part of IDelayedCall that a leg uses."""
-
-    def cancel(self) -> None: ...
-
-
-class Reactor(Protocol):
-    """The parts of IReactorFDSet and IReactorTime that a leg uses."""
-
-    def addReader(self, reader: Any, /) -> object: ...
-    def removeReader(self, reader: Any, /) -> object: ...
-    def addWriter(self, writer: Any, /) -> object: ...
-    def removeWriter(self, writer: Any, /) -> object: ...
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> Delayed: ...

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 from ...protocol.vocabulary import Secured
+from ..reactor import Reactor
 from ..tls.half import TLSError, TLSHalf
 from .descriptor import Descriptor
 from .ending import EndState
-from .interfaces import End, Owner, Reactor
+from .interfaces import End, Owner
 from .reading import ReadState
 from .writing import WriteState, name
 

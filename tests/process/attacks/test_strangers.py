@@ -65,7 +65,7 @@ def test_C3_a_browser_is_shown_the_door_at_its_first_line(
     client = attack.connect(protocol, "implicit" if inside else "starttls")
     client.say(request_)
     client.rest()
-    attack.wait("http-on-mail-port")
+    attack.wait("http-client")
     heard = attack.visit(protocol).heard
     assert not [word for word in (b"MAIL", b"LOGIN", b"USER", b"EHLO x", b"HTTP") if word in heard]
 

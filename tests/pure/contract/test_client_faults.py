@@ -117,7 +117,7 @@ def test_G21_tls_on_the_plaintext_port(party: Party) -> None:
     b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"CONNECT example.org:443 HTTP/1.1\r\n", b"Host: example.org\r\n",
 ])  # fmt: skip
 def test_G21_http_on_the_plaintext_port(party: Anyone, request_line: bytes) -> None:
-    ending = (note("http-on-mail-port"), close("http-on-mail-port"))
+    ending = (note("http-client"), close("http-client"))
     words = to_client(party.answers.http_words)
     party.dialled().client(request_line, words, ABORT_BACKEND, *ending).run((WHOLE,))
     party.opened().client(request_line, words, party.parting, *ending).run((WHOLE,))

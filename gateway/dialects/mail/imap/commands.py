@@ -20,7 +20,7 @@ from .syntax import (
     VERB,
     Command,
     Malformed,
-    Verdict,
+    TaggedResponse,
     announced,
     edit_id,
     id_lines,
@@ -193,7 +193,7 @@ class IMAP(Exchange):
         yield from self._conclude(command.verb, verdict)
         return False
 
-    def _notice(self, command: Command, verdict: Verdict) -> Script:
+    def _notice(self, command: Command, verdict: TaggedResponse) -> Script:
         """A refusal that tells something about the backend's settings."""
         if verdict.status != b"OK" and access.demands_tls(verdict.line, command.line):
             yield access.note(access.NO_LOGIN, "imap", self.terms, verdict.line)

@@ -24,7 +24,7 @@ from .syntax import (
     Command,
     Continuation,
     Login,
-    Verdict,
+    TaggedResponse,
     has_password,
     must_be_earned,
     spelled,
@@ -78,7 +78,7 @@ class Exchange(Literals):
         yield from self._tell(verdict)
         return False
 
-    def _judge(self, mechanism: bytes, verdict: Verdict) -> Generator[Request, Any, bool]:
+    def _judge(self, mechanism: bytes, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
         """The end of a login.  Returns whether it succeeded."""
         succeeded = verdict.status == b"OK"
         result = "ok" if succeeded else "failed"
@@ -91,13 +91,13 @@ class Exchange(Literals):
             yield from self.rejected(answer) if verdict.rejects else answer
         return succeeded
 
-    def _tell(self, verdict: Verdict) -> Script:
+    def _tell(self, verdict: TaggedResponse) -> Script:
         # An untagged BAD was relayed already.  A reply to an older command with the same tag would be taken for the
         # newer one's.
         if verdict is not TAGLESS and not (self._tag and verdict.line.startswith(self._tag + b" ")):
             yield from self._pass_on(verdict.line)
 
-    def _conclude(self, verb: bytes, verdict: Verdict) -> Script:
+    def _conclude(self, verb: bytes, verdict: TaggedResponse) -> Script:
         """The backend's verdict for the client."""
         yield from self._tell(verdict)
         match verdict.status:
@@ -110,7 +110,7 @@ class Exchange(Literals):
 
     def _ask(
         self, command: Command, mechanism: bytes = b"", *, given: bool = False
-    ) -> Generator[Request, Any, Verdict]:
+    ) -> Generator[Request, Any, TaggedResponse]:
         """Send a whole command and relay what the backend says to it, except its verdict.  Afterwards `_given` tells
         whether all was said that a login takes."""
         self._tag = command.tag
@@ -142,17 +142,17 @@ class Exchange(Literals):
         self._wire = next(ours for number in count(10) if (ours := b"sgw%d" % number) not in taken)
         yield Send(BACKEND, self._wire + b" NOOP\r\n")
         reply = yield from self._reply()
-        if not isinstance(reply, Verdict) or reply is TAGLESS:
+        if not isinstance(reply, TaggedResponse) or reply is TAGLESS:
             raise broken(b"no answer to NOOP")
         self._unpaid.clear()
         self._may_ask = False
 
-    def _dialogue(self, command: Command, given: bool) -> Generator[Request, Any, Verdict]:
+    def _dialogue(self, command: Command, given: bool) -> Generator[Request, Any, TaggedResponse]:
         """From the command's first line to the verdict."""
         for line in command.before:
             yield Send(BACKEND, line + b"\r\n")
             reply = yield from self._decided((yield from self._reply()))
-            if isinstance(reply, Verdict):
+            if isinstance(reply, TaggedResponse):
                 return reply
         line, literal = command.line, command.literal
         spent = 0
@@ -162,12 +162,12 @@ class Exchange(Literals):
             after = self._afford(spent, literal)
             yield Send(BACKEND, spelled(line, literal) + b"\r\n")
             reply = yield from self._reply()
-            rejected = isinstance(reply, Verdict)
+            rejected = isinstance(reply, TaggedResponse)
             if rejected:
                 # What the client sends without waiting must not be taken for commands.
                 yield from self._swallow(literal, spent)
             reply = yield from self._decided(reply)
-            if isinstance(reply, Verdict):
+            if isinstance(reply, TaggedResponse):
                 return reply
             if rejected and not literal.waits:
                 raise broken(reply.line)  # what it asks for is gone
@@ -186,7 +186,7 @@ class Exchange(Literals):
             reply = yield from self._response()
         return reply
 
-    def _decided(self, reply: Verdict | Continuation) -> Generator[Request, Any, Verdict | Continuation]:
+    def _decided(self, reply: TaggedResponse | Continuation) -> Generator[Request, Any, TaggedResponse | Continuation]:
         """The same reply.  Behind an untagged BAD it is the next one, or none if the client goes on before that."""
         while reply is TAGLESS:
             self._tag = b""
@@ -201,7 +201,7 @@ class Exchange(Literals):
                 self._tag = self._wire  # a reply is owed again, or here it is
         return reply
 
-    def _response(self) -> Generator[Request, Any, Verdict | Continuation]:
+    def _response(self) -> Generator[Request, Any, TaggedResponse | Continuation]:
         """One line of the client's as data (RFC 9051 6.2.2), and the reply to it."""
         doubtful = False
         while True:
@@ -226,7 +226,7 @@ class Exchange(Literals):
                     yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's
             return (yield from self._decided((yield from self._reply())))
 
-    def _reply(self) -> Generator[Request, Any, Verdict | Continuation]:
+    def _reply(self) -> Generator[Request, Any, TaggedResponse | Continuation]:
         """Relay the backend's lines up to one that the client's command waits for."""
         while True:
             heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
@@ -235,7 +235,7 @@ class Exchange(Literals):
             if reply is not None:
                 return reply
 
-    def _heed(self, text: bytes) -> Generator[Request, Any, Verdict | Continuation | None]:
+    def _heed(self, text: bytes) -> Generator[Request, Any, TaggedResponse | Continuation | None]:
         """One line of the backend's while a command is under way; None if there is nothing to do but to relay it."""
         self._lines += 1
         self._octets += len(text)

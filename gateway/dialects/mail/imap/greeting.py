@@ -25,7 +25,7 @@ from ... import access, sasl
 from ...base import BackendTLS, Identity, Terms
 from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken
-from ...reach import Hearing, Refusal, first_line, refused, ungreeted, untrusted
+from ...reach import Hearing, RefusedByBackend, first_line, refused, ungreeted, untrusted
 from .capabilities import CODE, LIST, capabilities, edit_capabilities, edit_line, offers_login
 from .syntax import LATER, is_bye, is_ok
 
@@ -35,7 +35,7 @@ LOST: Final = b"Connection to mail server lost"
 UNAVAILABLE: Final = b"Service temporarily unavailable"
 LAST_WORDS: Final = {
     "client-line-too-long": b"* BYE Command too long\r\n",
-    "http-on-mail-port": b"* BYE Invalid protocol\r\n",
+    "http-client": b"* BYE Invalid protocol\r\n",
     "too-many-bad-commands": b"* BYE Too many invalid commands\r\n",
     "too-many-failed-logins": b"* BYE Too many failed logins\r\n",
     "tls-on-plaintext-port": b"",
@@ -105,9 +105,9 @@ class Greeting(ServerFirst):
         verdict, lines = yield from self._ask_ourselves(b"sgw4", b"ID (%s)" % self._origin_fields())
         if not is_ok(verdict):
             if bye := next(filter(is_bye, lines), None):
-                raise Refusal(bye)
+                raise RefusedByBackend(bye)
             if verdict[:2].upper() == b"NO" and LATER.match(verdict, 2):
-                raise Refusal(b"* BYE" + verdict[2:])
+                raise RefusedByBackend(b"* BYE" + verdict[2:])
             refused(f"the backend answers ID: {verdict[:80]!r}")
 
     def _origin_fields(self) -> bytes:
@@ -127,7 +127,7 @@ class Greeting(ServerFirst):
 
     def _ask_ourselves(self, tag: bytes, command: bytes) -> Hearing[tuple[bytes, list[bytes]]]:
         """A command of ours: the verdict behind its tag, and the untagged lines before it, which are
-        nobody's but ours.  Raises Refusal."""
+        nobody's but ours.  Raises RefusedByBackend."""
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
         untagged: list[bytes] = []
         octets = 0
@@ -136,7 +136,7 @@ class Greeting(ServerFirst):
                 heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
             except Lost as lost:
                 if lost.side is BACKEND and untagged and is_bye(untagged[-1]):
-                    raise Refusal(untagged[-1]) from None
+                    raise RefusedByBackend(untagged[-1]) from None
                 raise
             text = heard.text if isinstance(heard, Line) else b""
             octets += len(text)

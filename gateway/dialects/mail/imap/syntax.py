@@ -186,7 +186,7 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TaggedResponse:
     """The backend's tagged reply: the end of a command."""
 
     status: bytes
@@ -199,7 +199,7 @@ class Verdict:
         return self.status == b"NO" and not LATER.match(self.line, self.line.index(b" ") + 3)
 
 
-TAGLESS: Final = Verdict(b"BAD", b"")
+TAGLESS: Final = TaggedResponse(b"BAD", b"")
 """The backend has said BAD without a tag, and the client has heard it (RFC 9051 7.1.3).  Either the backend could not
 read the command, or it is about something else and the tagged reply will follow."""
 
@@ -218,14 +218,14 @@ def is_bye(line: bytes) -> bool:
     return line[:5].upper() == b"* BYE"
 
 
-def verdict_of(tag: bytes, text: bytes) -> Verdict:
+def verdict_of(tag: bytes, text: bytes) -> TaggedResponse:
     match = VERDICT.match(text, len(tag) + 1)
     if match is None:
         raise broken(text)
-    return Verdict(match[1].upper(), text)
+    return TaggedResponse(match[1].upper(), text)
 
 
-def must_be_earned(verdict: Verdict, given: bool) -> None:
+def must_be_earned(verdict: TaggedResponse, given: bool) -> None:
     """A login succeeds only behind the client's own credentials.  Before it has given any, it is us whom the backend
     lets in, as with PREAUTH."""
     if verdict.status == b"OK" and not given:

@@ -44,7 +44,7 @@ UNAVAILABLE: Final = b'BYE (TRYLATER) "Service temporarily unavailable"\r\n'
 LOST: Final = b'BYE (TRYLATER) "Connection to server lost"\r\n'
 LAST_WORDS: Final = {
     "client-line-too-long": b'BYE "Command too long"\r\n',
-    "http-on-mail-port": b'BYE "Invalid protocol"\r\n',
+    "http-client": b'BYE "Invalid protocol"\r\n',
     "too-many-bad-commands": b'BYE "Too many invalid commands"\r\n',
     "too-many-failed-logins": b'BYE "Too many failed logins"\r\n',
 }

@@ -293,7 +293,7 @@ DIALECT = Dialect(
     },
     policies={25: Policy.AUTH_ONLY},
     options={"received": ("yes", "no"), "newlines": ("normalize", "reject", "pass")},
-    foreign=foreign("http-on-mail-port", web=True),
+    foreign=foreign("http-client", web=True),
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
     # Neither is registered; both are in use.
     alpn=(b"smtp", b"esmtp"),

@@ -25,7 +25,7 @@ from ....protocol.vocabulary import (
 from ... import sasl
 from ...base import BackendTLS, Identity, Terms
 from ...conversation import BACKEND, CLIENT, broken
-from ...reach import GREETS_ONCE, Refusal, refused, ungreeted, untrusted
+from ...reach import GREETS_ONCE, RefusedByBackend, refused, ungreeted, untrusted
 from .. import ehlo, xclient
 from .exchange import COMMAND_LINE, GREETING, Exchange
 from .replies import BAD_COMMAND, NO_EHLO, NO_TLS, Reply, Replying
@@ -78,18 +78,18 @@ class Greeting(Exchange):
             untrusted("the backend does not offer STARTTLS")
         reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
         if reply.refuses and reply.code not in NO_TLS:
-            raise Refusal(reply)
+            raise RefusedByBackend(reply)
         if reply.code != b"220" or len(reply.lines) > 1:
             untrusted(f"the backend refuses STARTTLS: {reply.octets[:80]!r}")
         yield StartTLS(BACKEND)
         self._introduced = b""
 
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
-        """The backend's EHLO list, asked for by ourselves: keyword -> parameters.  Raises Refusal."""
+        """The backend's EHLO list, asked for by ourselves: keyword -> parameters.  Raises RefusedByBackend."""
         reply = yield from self._say(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
         # 550 may mean both; 5.7.X is about who asks (RFC 3463 3.8).
         if reply.refuses and (reply.code not in NO_EHLO or b" 5.7." in reply.lines[0]):
-            raise Refusal(reply)
+            raise RefusedByBackend(reply)
         if reply.code != b"250":
             return {}
         self._introduced = b"EHLO"
@@ -176,7 +176,7 @@ class Greeting(Exchange):
     def goodbye(self, trouble: Trouble) -> bytes:
         host = self.terms.hostname
         match trouble:
-            case Violation(key="http-on-mail-port"):
+            case Violation(key="http-client"):
                 return b"421 4.7.0 Protocol error\r\n"
             case _ if not self.welcomed:
                 return self.unavailable(host)

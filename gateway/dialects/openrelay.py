@@ -9,7 +9,7 @@ from enum import Enum
 
 from .access import TLS_FIRST, cure, demands_tls
 from .base import Dialect, Identity, Terms
-from .survey import Visit
+from .survey import ScriptedClient
 
 RECIPIENTS = (b"relay-probe@example.com", b"relay-probe@[192.0.2.1]")
 """Of no server that could be behind a gateway: a reserved domain (RFC 2606 3), a reserved address (RFC 5737 3)."""
@@ -30,7 +30,7 @@ class Verdict(Enum):
     """It did not say: "later", "TLS first", or it left in the middle."""
 
 
-class Probe(Visit):
+class Probe(ScriptedClient):
     """An SMTP session with a backend that is not told who the client is: whom does it take the gateway for?"""
 
     def __init__(self, dialect: Dialect, terms: Terms) -> None:

@@ -25,7 +25,7 @@ class Way:
         self.tell = tell
 
 
-class Relay:
+class EventsToMaster:
     """Like the events that it is told.  `budgeted`: whether clients can cause them as often as they like."""
 
     __slots__ = ("_budgeted", "_constant", "way")
@@ -39,12 +39,12 @@ class Relay:
         given = {name: value for name, value in {**self._constant, **fields}.items() if value is not None}
         self.way.tell({"event": event, "fields": given, "budgeted": self._budgeted})
 
-    def bound(self, **fields: object) -> Relay:
-        return Relay(self.way, self._budgeted, {**self._constant, **fields})
+    def bound(self, **fields: object) -> EventsToMaster:
+        return EventsToMaster(self.way, self._budgeted, {**self._constant, **fields})
 
 
 def pass_on(message: Message, events: Teller, sessions: Teller) -> None:
-    """In the master: tell what a `Relay` said."""
+    """In the master: tell an event that came from another process."""
     fields: dict[str, Any] = message["fields"]
     (sessions if message["budgeted"] else events).emit(message["event"], **fields)
 
@@ -53,7 +53,7 @@ def pass_on(message: Message, events: Teller, sessions: Teller) -> None:
 class Told:
     """What Twisted has to say in a worker becomes an event of the master's."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: EventsToMaster) -> None:
         self._relay = relay
 
     def __call__(self, event: LogEvent) -> None:

@@ -18,7 +18,7 @@ from .performer import ConnectTLS
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class SessionContext:
     """What all sessions that come in at one listening address have in common."""
 
     service: str

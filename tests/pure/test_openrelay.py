@@ -9,7 +9,7 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect, Identity, Terms
 from gateway.dialects.conversation import turned_away
-from gateway.dialects.relay import CURE, Probe, Verdict
+from gateway.dialects.openrelay import CURE, Probe, Verdict
 from gateway.protocol.vocabulary import Close, Script, Send, Side
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, terms, tls, to_backend, to_client
 
