@@ -2,10 +2,12 @@
 PYTHON = python3
 VENV = .venv
 TOOLS = .venv-tools
+COUNT = .venv-count
 FUZZER = build/venv-fuzz
 PYTEST_ARGS =
 ROUNDS = 5
 BENCH_ARGS =
+COUNT_ARGS =
 MINUTES = 5
 CLIENTS = 5000
 
@@ -15,12 +17,12 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
     gateway.app.control.messages gateway.app.control.answers gateway.cli.steer.words
 
-.PHONY: demo test lint completion deb wheels lock packages bench fuzz soak reloads slow octets cuts clean interop acceptance
+.PHONY: demo test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
 
-test: lint $(TOOLS)/installed
+test: lint $(TOOLS)/installed $(COUNT)/installed
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
 	    $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
 
@@ -32,6 +34,10 @@ lint: $(VENV)/installed
 # Beside whatever peers are installed; benchmarks/README.md tells what it does.
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m benchmarks --rounds $(ROUNDS) $(BENCH_ARGS)
+
+# Instructions per session, mail and round trip, with the system's own Python; needs valgrind.
+count: $(VENV)/installed $(COUNT)/installed
+	$(VENV)/bin/python -m benchmarks.count --python $(COUNT)/bin/python $(COUNT_ARGS)
 
 # Each parser for so many minutes; atheris has wheels for some Pythons only, for others say PYTHON=python3.12.
 fuzz: $(FUZZER)/installed
@@ -104,6 +110,12 @@ $(TOOLS)/installed: Makefile
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]"
 	touch $@
 
+# The figures in the repository are of Debian's build of Python: builds differ by a seventh.
+$(COUNT)/installed: setup.cfg pyproject.toml
+	/usr/bin/python3 -m venv $(COUNT)
+	$(COUNT)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
 $(FUZZER)/installed: Makefile
 	$(PYTHON) -m venv $(FUZZER)
 	$(FUZZER)/bin/python -m pip install --quiet --disable-pip-version-check atheris
@@ -115,4 +127,4 @@ build/venv-lock/installed: Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TOOLS) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TOOLS) $(COUNT) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

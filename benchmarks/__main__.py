@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 import re
-import shutil
 import signal
 import ssl
 import sys
@@ -33,14 +32,6 @@ def _whole(text: str) -> int:
     return int(float(text))
 
 
-def _program(name: str) -> str:
-    """Where it is; a symbolic link stays one, for by its place a virtual environment's Python knows what it has."""
-    path = shutil.which(name)
-    if path is None:
-        raise argparse.ArgumentTypeError(f"there is no program {name}")
-    return os.path.abspath(path)
-
-
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the gateway beside its peers.")
     names = [workload.name for workload in WORKLOADS]
@@ -54,7 +45,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
     parser.add_argument(
         "--python",
-        type=_program,
+        type=peers.program,
         default=sys.executable,
         metavar="PATH",
         help="runs the gateway and Twisted (this one)",

@@ -301,11 +301,16 @@ def round_trips(sock: ssl.SSLSocket, until: float) -> Iterator[float]:
     clock = time.perf_counter
     now = clock()
     while now < until:
-        sock.sendall(b"g NOOP\r\n")
-        _answer(sock, b"g OK done\r\n")
+        round_trip(sock)
         after = clock()
         yield after - now
         now = after
+
+
+def round_trip(sock: ssl.SSLSocket) -> None:
+    """A short line, and its short reply."""
+    sock.sendall(b"g NOOP\r\n")
+    _answer(sock, b"g OK done\r\n")
 
 
 def _answer(sock: ssl.SSLSocket, wanted: bytes) -> None:

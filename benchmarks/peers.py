@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import grp
 import itertools
 import json
@@ -105,6 +106,15 @@ class Running:
         return "" if self.process.poll() is None else f"has ended: {_last_words(self.directory)}"
 
 
+def program(text: str) -> str:
+    """The path of a program, for a command line. A symbolic link stays one: a virtual environment's Python knows by its
+    place what it has."""
+    path = shutil.which(text)
+    if path is None:
+        raise argparse.ArgumentTypeError(f"there is no program {text}")
+    return os.path.abspath(path)
+
+
 def _program(name: str, debian: str) -> str:
     path = shutil.which(name, path=_PATH)
     if path is None:
@@ -135,7 +145,7 @@ def _with_openssl(version: str, openssl: re.Match[str] | None) -> str:
 
 
 @cache
-def _about(python: str) -> Mapping[str, str]:
+def about(python: str) -> Mapping[str, str]:
     """What `benchmarks.interpreter` says of this Python."""
     environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT)}
     done = subprocess.run(
@@ -149,8 +159,8 @@ def _about(python: str) -> Mapping[str, str]:
     if done.returncode:
         last = [*done.stderr.splitlines(), f"exit status {done.returncode}"][-2:][0]
         raise Unavailable(f"{python} cannot run the gateway: {last}")
-    about: Mapping[str, str] = json.loads(done.stdout)
-    return about
+    found: Mapping[str, str] = json.loads(done.stdout)
+    return found
 
 
 def _gateway_version(root: Path, python: str) -> str:
@@ -158,8 +168,8 @@ def _gateway_version(root: Path, python: str) -> str:
         raise Unavailable(f"{root}: no checkout of the gateway")
     commit = _said("git", "-C", str(root), "describe", "--always", "--dirty").strip()
     described = commit if re.fullmatch(r"[\w.-]+", commit) else "no repository"
-    about = _about(python)
-    return f"{described}, {about['python']}, OpenSSL {about['openssl']}"
+    found = about(python)
+    return f"{described}, {found['python']}, OpenSSL {found['openssl']}"
 
 
 def gateway(root: Path = ROOT, name: str = "gateway", python: str = sys.executable) -> Peer:
@@ -186,8 +196,8 @@ def twisted(python: str = sys.executable) -> Peer:
         return [python, "-m", "benchmarks.forward", *(str(settings[name]) for name in arguments)]
 
     def version() -> str:
-        about = _about(python)
-        return f"{about['twisted']}, {about['python']}, OpenSSL {about['openssl']}"
+        found = about(python)
+        return f"{found['twisted']}, {found['python']}, OpenSSL {found['openssl']}"
 
     return Peer("twisted", (IMAP_IMPLICIT,), "", run, version, {"PYTHONPATH": _python_path(ROOT)}, yardstick=True)
 
@@ -297,7 +307,7 @@ def _takes_connections(port: int) -> bool:
         return knocking.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _launch(peer: Peer, stage: Stage, directory: Path, ports: Mapping[str, int]) -> Running:
+def _launch(peer: Peer, stage: Stage, directory: Path, ports: Mapping[str, int], patience: float) -> Running:
     settings = {**_settings(stage, directory), **ports}
     config = directory / (peer.config or "none")
     if peer.config:
@@ -318,7 +328,7 @@ def _launch(peer: Peer, stage: Stage, directory: Path, ports: Mapping[str, int])
         while missing:
             missing = [port for port in missing if not _takes_connections(port)]
             if missing:
-                if process.poll() is not None or time.perf_counter() - began > PATIENCE:
+                if process.poll() is not None or time.perf_counter() - began > patience:
                     raise Unavailable(f"does not start: {_last_words(directory)}")
                 time.sleep(0.002)
         return Running(peer, process, directory, ports, time.perf_counter() - began)
@@ -333,13 +343,16 @@ def _last_words(directory: Path) -> str:
 
 
 @contextmanager
-def running(peer: Peer, stage: Stage) -> Iterator[Running]:
-    """A process of its own for as long as the block takes.  Raises Unavailable."""
+def running(peer: Peer, stage: Stage, patience: float = PATIENCE) -> Iterator[Running]:
+    """A process of its own for as long as the block takes.  `patience`: seconds until it must listen.
+
+    Raises Unavailable.
+    """
     # Short, for Dovecot makes sockets below it, whose paths may have 107 octets.
     directory = stage.directory / f"{peer.name}-{next(_NUMBERS)}"
     directory.mkdir(mode=0o755)
     with _reserved(len(peer.services)) as ports:
-        started = _launch(peer, stage, directory, dict(zip(peer.services, ports, strict=True)))
+        started = _launch(peer, stage, directory, dict(zip(peer.services, ports, strict=True)), patience)
         try:
             yield started
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -13,10 +14,15 @@ _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", 
 
 def need(program: str, *, debian: str = "", pip: str = "") -> str:
     """The program's path; without it the test fails in CI and is skipped elsewhere, telling how to install it."""
-    if path := shutil.which(program, path=_PATH):
-        return path
-    cure = f"apt-get install {debian}" if debian else f"pip install {pip or program} (in an environment of its own)"
-    message = f"this test needs {program}: {cure}"
+    path = shutil.which(program, path=_PATH)
+    if path is None:
+        cure = f"apt-get install {debian}" if debian else f"pip install {pip or program} (in an environment of its own)"
+        missing(f"this test needs {program}: {cure}")
+    return path
+
+
+def missing(message: str) -> NoReturn:
+    """The test cannot run here: it fails in CI and is skipped elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
