@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,7 @@ Work = Callable[[int], None]
 class Unit:
     name: str
     title: str
-    prepare: Callable[[Running, ssl.SSLContext], Work]
+    prepare: Callable[[Running, ssl.SSLContext, ExitStack], Work]
     warm: int = 5
     """Units that are done before the first that counts."""
     units: int = 20
@@ -56,7 +57,7 @@ def _sessions(begin: Callable[[], tuple[Conversation, Talk]], resumed: bool = Fa
     return work
 
 
-def _full(running: Running, tls: ssl.SSLContext) -> Work:
+def _full(running: Running, tls: ssl.SSLContext, stack: ExitStack) -> Work:
     def begin() -> tuple[Conversation, Talk]:
         one = Conversation(running.ports[IMAP_STARTTLS], tls)
         return one, client.imap(one, starttls=True)
@@ -64,7 +65,7 @@ def _full(running: Running, tls: ssl.SSLContext) -> Work:
     return _sessions(begin)
 
 
-def _resumed(running: Running, tls: ssl.SSLContext) -> Work:
+def _resumed(running: Running, tls: ssl.SSLContext, stack: ExitStack) -> Work:
     def begin(ticket: ssl.SSLSession | None = None) -> tuple[Conversation, Talk]:
         one = Conversation(running.ports[IMAP_STARTTLS], tls, ticket)
         return one, client.imap(one, starttls=True)
@@ -73,8 +74,8 @@ def _resumed(running: Running, tls: ssl.SSLContext) -> Work:
     return _sessions(lambda: begin(ticket), resumed=True)
 
 
-def _round_trip(running: Running, tls: ssl.SSLContext) -> Work:
-    sock = client.logged_in(running.ports[peers.IMAP_IMPLICIT], tls)
+def _round_trip(running: Running, tls: ssl.SSLContext, stack: ExitStack) -> Work:
+    sock = stack.enter_context(client.logged_in(running.ports[peers.IMAP_IMPLICIT], tls))
 
     def work(units: int) -> None:
         for _ in range(units):
@@ -83,7 +84,7 @@ def _round_trip(running: Running, tls: ssl.SSLContext) -> Work:
     return work
 
 
-def _smtp(running: Running, tls: ssl.SSLContext) -> Work:
+def _smtp(running: Running, tls: ssl.SSLContext, stack: ExitStack) -> Work:
     mail = client.message(4096)
 
     def begin() -> tuple[Conversation, Talk]:
@@ -164,11 +165,12 @@ class Counter:
         self._dumps = 0
 
     def count(self, unit: Unit, tls: ssl.SSLContext) -> Counts:
-        work = unit.prepare(self._running, tls)
-        work(unit.warm)
-        self._tell("zero")
-        work(unit.units)
-        self._tell("dump")
+        with ExitStack() as stack:
+            work = unit.prepare(self._running, tls, stack)
+            work(unit.warm)
+            self._tell("zero")
+            work(unit.units)
+            self._tell("dump")
         self._dumps += 1
         return parsed((self._directory / f"callgrind.{self._dumps}").read_text(), unit.units)
 
@@ -215,11 +217,12 @@ def table(counted: Mapping[str, Counts], recorded: Mapping[str, Counts]) -> str:
     """Thousands of instructions per unit; below each row, the recorded ones."""
     lines = [f"{'thousands of instructions':<42}{'all':>9}" + "".join(f"{name:>9}" for name in LIBRARIES)]
     for unit in UNITS:
-        rows = ((unit.title, counted.get(unit.name)), ("  in the repository", recorded.get(unit.name)))
-        for title, counts in rows:
-            if counts is not None:
-                numbers = [sum(counts.values()), *(counts[name] for name in LIBRARIES)]
-                lines.append(f"{title:<42}" + "".join(f"{number:>9,.1f}" for number in numbers))
+        if unit.name not in counted:
+            continue
+        for title, source in ((unit.title, counted), ("  in the repository", recorded)):
+            counts = source.get(unit.name, dict.fromkeys(LIBRARIES, 0.0))
+            numbers = [sum(counts.values()), *(counts[name] for name in LIBRARIES)]
+            lines.append(f"{title:<42}" + "".join(f"{number:>9,.1f}" for number in numbers))
     return "\n".join(lines)
 
 
