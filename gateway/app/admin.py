@@ -95,11 +95,14 @@ class AdminListener:
             os.chmod(self.values.listen.path, _MODE)
         return sockets
 
-    def reread(self) -> None:
-        """The file with the token may hold another one.  Raises StartError."""
-        self._token = _token(self.values)
+    def read_token(self) -> str:
+        """The file with the token may hold another one now.  Raises StartError."""
+        return _token(self.values)
+
+    def change_token(self, token: str) -> None:
+        self._token = token
         if self._pages is not None:
-            self._pages.token = self._token
+            self._pages.token = token
 
     @property
     def port(self) -> Port:

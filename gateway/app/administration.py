@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Administration:
-    """`prepare` and then `use`, or `give_up`; at the end `stop`."""
+    """`prepare` and then `use`, or `give_up`; `serve` once, when the gateway serves; at the end `stop`."""
 
     def __init__(self, events: Teller, take: Take = nothing_handed) -> None:
         """`take`: the sockets that another program has handed over."""
@@ -22,12 +22,16 @@ class Administration:
         self._take = take
         self._listener: AdminListener | None = None
         self._prepared: AdminListener | None = None
+        self._token: str | None = None
+        """What the file with the token holds now, where the listener stays."""
+        self._reactor: Any = None
+        self._subject: Subject | None = None
 
     def prepare(self, configuration: Configuration) -> None:
         """Bind what the configuration asks for, while that is allowed.  Raises StartError; then nothing has changed."""
         values, hostname, now = configuration.admin, configuration.hostname, self._listener
         if now is not None and (now.values, now.hostname) == (values, hostname):
-            now.reread()
+            self._token = now.read_token()
             self._prepared = now
         elif values is None:
             self._prepared = None
@@ -41,15 +45,26 @@ class Administration:
         """The rest of the configuration cannot be used."""
         if self._prepared is not None and self._prepared is not self._listener:
             self._prepared.stop()
-        self._prepared = self._listener
+        self._prepared, self._token = self._listener, None
 
-    def use(self, reactor: Any, subject: Subject) -> None:
+    def serve(self, reactor: Any, subject: Subject) -> None:
+        """From now on what is used is served; `subject` is what its pages show."""
+        self._reactor, self._subject = reactor, subject
+        self.use()
+
+    def use(self) -> None:
+        """What was prepared."""
+        if self._subject is None:
+            return
         if self._prepared is not self._listener:
             if self._listener is not None:
                 self._listener.stop()
             if self._prepared is not None:
-                self._prepared.start(reactor, subject)
+                self._prepared.start(self._reactor, self._subject)
             self._listener = self._prepared
+        elif self._listener is not None and self._token is not None:
+            self._listener.change_token(self._token)
+        self._token = None
 
     @property
     def ports(self) -> list[Port]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..config.errors import StartError
@@ -28,6 +29,10 @@ class Desk:
         self._user = user
         self._notifier = Notifier()
         self._control: ControlSocket | None = None
+        self._prepared: ControlSocket | None = None
+        """The one that a reload may use."""
+        self._former: Control | None = None
+        """The rights of the socket before they were changed for a reload."""
         self._server: Server | None = None
         self._duties: list[Every] = []
         self._reactor: Any = None
@@ -47,9 +52,11 @@ class Desk:
     def open_late(self, values: Control) -> None:
         """The other program has let go of it."""
         try:
-            self.move(values)
-        except ControlError as wrong:
+            self.prepare(values)
+        except StartError as wrong:
             self._events.emit("control-unavailable", detail=str(wrong))
+        else:
+            self.use()
 
     def _opened(self, values: Control, owner: int | None = None) -> ControlSocket | None:
         """Raises ControlError if the file names a socket that cannot be had."""
@@ -88,20 +95,45 @@ class Desk:
     def reloaded(self) -> None:
         self._notifier.ready(self._status())
 
-    def move(self, values: Control) -> None:
-        """The control socket goes to where a new file wants it.  Raises ControlError; then it is where it was."""
+    def prepare(self, values: Control) -> None:
+        """Open the control socket where a new file wants it.  Raises StartError; then it is as it was.
+
+        `use` and `give_up` end what this begins.
+        """
+        self._prepared, self._former = self._control, None
         if self._reactor is None:
             return  # it was never opened
-        control, server = self._control, self._server
-        if control is not None and control.path == values.path:
-            if control.values != values:
+        control = self._control
+        try:
+            if control is None or control.path != values.path:
+                self._prepared = self._opened(values)
+            elif control.values != values:
+                former = control.values
                 control.adjust(values)
+                self._former = former
+        except ControlError as wrong:
+            raise StartError(f"[gateway] control: {wrong}") from None
+
+    def use(self) -> None:
+        """What was prepared."""
+        if self._prepared is self._control:
             return
-        self._control = self._opened(values)
+        server, self._control = self._server, self._prepared
         self._serve()
         if server is not None:
             # It may be about to answer the request that this is about.
             self._reactor.callLater(0, server.stop)
+
+    def give_up(self) -> None:
+        """What was prepared is not used."""
+        if self._prepared is not self._control and self._prepared is not None:
+            self._prepared.close()
+        self._prepared = self._control
+        if self._control is not None and self._former is not None:
+            former, self._former = self._former, None
+            # It had these rights a moment ago.
+            with suppress(ControlError):
+                self._control.adjust(former)
 
     # --- stop --------------------------------------------------------------------------------
 

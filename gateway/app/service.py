@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
-from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration
 from ..guard.limits import Ledger
 from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
-from .control.place import ControlError
 from .handover import Bequest
 from .knowledge import knowledge
-from .plan import Reload, changes
+from .plan import Reload
+from .reloading import Transition
 from .serving import Serving
-from .telling import tell_reload, tell_unused
+from .telling import tell_unused
 
 
 class Gateway(Serving):
@@ -31,49 +30,17 @@ class Gateway(Serving):
     # --- reload ------------------------------------------------------------------------------
 
     def reload(self) -> Reload:
-        """Read the file again and use it: all of it, or nothing where anything in it cannot be used.
+        """Read the file again and use all of it, or nothing of it."""
+        return self.reloader.reload()
 
-        Certificates that have changed are served in either case, and so is what was served of those that are bad now.
-        """
-        self._desk.reloading()
-        self.look_at_certificates()
-        outcome = self.last_reload = self._reload()
-        tell_reload(outcome, self._events)
-        if self.running:
-            self._desk.reloaded()
-        return outcome
-
-    def _reload(self) -> Reload:
-        now = datetime.now(timezone.utc)
-        if self._source is None or self._assembly is None:
-            return Reload(now, problems=("there is no configuration file to be read",))
-        file = self._source.path
-        if not self.running:
-            return Reload(now, file, ("the gateway is about to stop",))
-        before, loaded = self._assembly, self._renewal.files | self._assembly.files
-        try:
-            configuration = self._source.again(loaded)
-            self._prepare_admin(configuration)
-            assembly = self._assemble(configuration, before)
-        except ConfigurationError as wrong:
-            return Reload(now, file, tuple(wrong.problems))
-        except StartError as wrong:
-            return Reload(now, file, (f"{file}: {wrong}",))
-        try:
-            self._desk.move(configuration.control)
-        except ControlError as wrong:
-            assembly.give_up()
-            self._administration.give_up()
-            self._renewal.keep(before.servers.values())
-            return Reload(now, file, (f"{file}: [gateway] control: {wrong}",))
-        self._use(assembly, before)
-        return Reload(
-            now,
-            file,
-            changes=changes(before.configuration, configuration),
-            opened=tuple(address for door in assembly.opened for address in door.addresses),
-            closed=tuple(address for door in assembly.closed for address in door.addresses),
-            warnings=tuple(self._renewal.refused),
+    def prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError; then nothing has changed."""
+        before = self.assembly
+        assembly = self._assembler.assemble(configuration, before)
+        return Transition(
+            [address for door in assembly.opened for address in door.addresses],
+            [address for door in assembly.closed for address in door.addresses],
+            partial(self._use, assembly, before),
         )
 
     def _use(self, assembly: Assembly, before: Assembly) -> None:
@@ -97,7 +64,6 @@ class Gateway(Serving):
                 watch.start()
         self.crowd.limit(configuration.limits)
         self.crowd.probes = configuration.probes
-        self._administration.use(self._reactor, self.observer)
         self.drained.keep(configuration)
         self._keep(assembly)
         self._renewal.tell_together()

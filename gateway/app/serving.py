@@ -6,6 +6,7 @@ import gc
 from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -30,8 +31,8 @@ from .every import Every
 from .handover import Inheritance
 from .knowledge import learn
 from .observing import Observer
-from .plan import Reload
 from .ports import Binder, Ports, nothing_handed
+from .reloading import Reloader, Transition
 from .remembering import Remembering
 from .source import Source
 from .steering import Steering
@@ -71,8 +72,6 @@ class Serving(Service):
         self._configuration = configuration
         self._log_events = events
         self._given_reactor = reactor
-        self._source = source
-        self.last_reload: Reload | None = None
         # No clock before twistd's -r has chosen one.
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
@@ -85,6 +84,7 @@ class Serving(Service):
         self._renewal = Renewal(self._events.emit, hostname=configuration.hostname)
         take = nothing_handed if inheritance is None else inheritance.take
         self._administration = Administration(self._events, take)
+        self.reloader = Reloader(self, source, self._desk, self._administration, self._events)
         self._watch = Watch()
         self._inheritance = inheritance
         ports = Binder(take=take) if shares is None else shares.ports
@@ -102,8 +102,12 @@ class Serving(Service):
     # --- what the gateway adds -----------------------------------------------------------------------
 
     @abstractmethod
-    def reload(self) -> Reload:
-        """Read the file again and use it: all of it, or nothing where anything in it cannot be used."""
+    def prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError; then nothing has changed."""
+
+    @abstractmethod
+    def look_at_certificates(self) -> None:
+        """Serve renewed certificates from now on."""
 
     @abstractmethod
     def _finish(self, _: None = None) -> None:
@@ -126,9 +130,19 @@ class Serving(Service):
         return self._assembly
 
     @property
-    def file(self) -> str | None:
-        """The configuration file's path."""
-        return None if self._source is None else self._source.path
+    def configuration(self) -> Configuration:
+        """The one in use."""
+        return self._configuration
+
+    @property
+    def files(self) -> Collection[Path]:
+        """Files whose content is in use."""
+        return self._renewal.files | self.assembly.files
+
+    @property
+    def refused_certificates(self) -> Collection[str]:
+        """Certificate files whose present content is not used, and why."""
+        return self._renewal.refused
 
     @property
     def renewal(self) -> Renewal:
@@ -147,7 +161,11 @@ class Serving(Service):
     def privilegedStartService(self) -> None:
         if self._assembly is None:
             self._prepare_admin(self._configuration)
-            self._assembly = self._assemble(self._configuration, None)
+            try:
+                self._assembly = self._assembler.assemble(self._configuration)
+            except StartError:
+                self._administration.give_up()
+                raise
             if self._shares is None:
                 self._desk.open(self._configuration.control, later=self._inheritance is not None)
             self._inherit()
@@ -156,13 +174,6 @@ class Serving(Service):
         # For several workers the master listens.
         if self._shares is None:
             self._administration.prepare(configuration)
-
-    def _assemble(self, configuration: Configuration, before: Assembly | None) -> Assembly:
-        try:
-            return self._assembler.assemble(configuration, before)
-        except StartError:
-            self._administration.give_up()
-            raise
 
     def _inherit(self) -> None:
         if self._inheritance is not None:
@@ -215,7 +226,7 @@ class Serving(Service):
         # All of them: a worker may start after a reload that opened none.
         for door, _, _ in self.assembly.doors:
             self._open(door)
-        self._administration.use(self._reactor, self.observer)
+        self._administration.serve(self._reactor, self.observer)
         if self._shares is None:
             self._desk.serve(self._reactor, self.ask, self._words)
 
@@ -229,8 +240,7 @@ class Serving(Service):
             tell_listening(door.opening, address, self._events)
 
     def _words(self) -> str:
-        refused = self.last_reload is not None and not self.last_reload.good
-        return words(len(self.crowd.sessions), self.left, refused)
+        return words(len(self.crowd.sessions), self.left, self.reloader.was_refused)
 
     def _keep(self, assembly: Assembly) -> None:
         self._assembly, self._configuration = assembly, assembly.configuration

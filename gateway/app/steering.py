@@ -46,7 +46,7 @@ class Steering:
         now = datetime.now(timezone.utc)
         left, sessions = gateway.left, len(gateway.crowd.sessions)
         return Answer({
-            "gateway": about(gateway.assembly.configuration, gateway.file),
+            "gateway": about(gateway.assembly.configuration, gateway.reloader.file),
             "processes": [{
                 "pid": os.getpid(), "started": self._began.isoformat(timespec="seconds"),
                 "uptime": round((now - self._began).total_seconds(), 3), "sessions": sessions,
@@ -54,7 +54,7 @@ class Steering:
             "sessions": sessions,
             "limit": gateway.crowd.limits.values.sessions,
             "draining": None if left is None else {"sessions": sessions, "left": round(left, 3)},
-            "reload": outlined(gateway.last_reload),
+            "reload": outlined(gateway.reloader.last),
             "services": self._services(),
             "backends": self._backends(),
             "certificates": self._certificates(now),
@@ -121,7 +121,7 @@ class Steering:
     # --- reload ------------------------------------------------------------------------------
 
     def _reload(self, _: str) -> Answer:
-        outcome = self._gateway.reload()
+        outcome = self._gateway.reloader.reload()
         return Answer(outlined(outcome) or {}, outcome.problems)
 
     # --- drain -------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import Clock
 
 from gateway.app.control.messages import Answer, Request
-from gateway.app.workers.asking import AGAIN, PATIENCE, ROWS, Asking, parts
+from gateway.app.workers.asking import AGAIN, PATIENCE, Asking, Replies, reply
+from gateway.app.workers.steered import ROWS, answered, parts, question
 
 
 class Fleet:
@@ -23,12 +25,14 @@ class Fleet:
         self.heard: list[Answer] = []
 
     def ask(self, command: str, about: str = "") -> None:
-        self.asking.ask(Request(command, about)).addCallback(self.heard.append)
+        request = Request(command, about)
+        replies = self.asking.ask(question(request), wait=True)
+        replies.addCallback(partial(answered, request)).addCallback(self.heard.append)
 
     def answer(self, worker: int, result: dict[str, Any], *problems: str) -> None:
         number = next(message["ask"] for asked, message in reversed(self.asked) if asked == worker)
-        for part in parts(number, Answer(result, problems)):
-            self.asking.heard(worker, part)
+        for message in reply(number, parts(Answer(result, problems))):
+            self.asking.heard(worker, message)
 
 
 def test_the_answer_is_there_when_all_have_answered() -> None:
@@ -96,4 +100,12 @@ def test_without_any_worker_somebody_says_so() -> None:
     fleet.asking.stop()
     assert len(fleet.heard) == 2
     fleet.clock.advance(AGAIN)
+    assert fleet.clock.getDelayedCalls() == []
+
+
+def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
+    fleet = Fleet()
+    heard: list[Replies] = []
+    fleet.asking.ask({"observe": False}).addCallback(heard.append)
+    assert heard == [Replies({}, [])]
     assert fleet.clock.getDelayedCalls() == []

@@ -346,7 +346,7 @@ def test_of_a_bad_file_nothing_is_used(house: House, bad: str) -> None:
         (told,) = house.events("reload")
         assert (told["result"], told["problems"]) == ("refused", len(outcome.problems))
         assert house.gateway.assembly is good
-        assert house.gateway.last_reload is outcome
+        assert house.gateway.reloader.last is outcome
         assert house.events("listening") == house.events("certificate") == []
         assert house.hear(house.call(port)).startswith(IMAP)
         with pytest.raises(ConnectionRefusedError):
@@ -367,7 +367,7 @@ def test_a_file_that_is_gone_is_told(house: House) -> None:
 def test_after_a_chroot_the_file_may_be_out_of_reach(house: House) -> None:
     house.write(service("imap"))
     house.start()
-    house.gateway._source = Source("/nonexistent/gw.ini", chroot="/var/empty")
+    house.gateway.reloader.source = Source("/nonexistent/gw.ini", chroot="/var/empty")
     (problem,) = house.reload().problems
     assert problem.startswith("/nonexistent/gw.ini: not to be found below the directory of --chroot, /var/empty; ")
 
@@ -375,7 +375,7 @@ def test_after_a_chroot_the_file_may_be_out_of_reach(house: House) -> None:
 def test_without_a_file_there_is_nothing_to_read(house: House) -> None:
     house.write(service("imap"))
     house.start()
-    house.gateway._source = None
+    house.gateway.reloader.source = None
     assert house.reload().problems == ("there is no configuration file to be read",)
 
 

@@ -1,32 +1,38 @@
-"""What is asked of the gateway and known to its workers: all of them are asked, and their answers become one."""
+"""The one way in which the master asks all workers something: each answers, or is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from ..control.answers import merged
-from ..control.messages import Answer, Request
 from .messages import Message
 
 PATIENCE: Final = 3.0
 """Seconds for all answers; a worker that hangs is replaced after some more."""
 AGAIN: Final = 0.1
 """Seconds until it is looked again whether a worker serves."""
-ROWS: Final = 1000
-"""Sessions in one message, some 300 octets each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What came back."""
+
+    parts: Mapping[int, Sequence[Message]]
+    """By worker: what it said, in its order.  Only those that answered, even if not to the end."""
+    missing: Sequence[int]
+    """Workers that did not answer to the end."""
 
 
 @dataclass(slots=True)
 class _Question:
-    request: Request
+    message: Message
     waiting: set[int] = field(default_factory=set)
-    """Workers that have not answered."""
-    done: Deferred[Answer] = field(default_factory=Deferred)
-    answers: list[Answer] = field(default_factory=list)
+    """Workers that have not answered to the end."""
+    done: Deferred[Replies] = field(default_factory=Deferred)
+    parts: dict[int, list[Message]] = field(default_factory=dict)
     late: Any = None
 
 
@@ -40,31 +46,35 @@ class Asking:
         self._questions: dict[int, _Question] = {}
         self._last = 0
 
-    def ask(self, request: Request) -> Deferred[Answer]:
+    def ask(self, message: Message, *, wait: bool = False) -> Deferred[Replies]:
+        """`wait`: for a worker that serves, where there is none now; PATIENCE at most."""
         self._last += 1
-        number, question = self._last, _Question(request)
+        number, question = self._last, _Question(message)
         self._questions[number] = question
         question.late = self._reactor.callLater(PATIENCE, self._answer, number)
-        self._put(number, question)
+        self._put(number, question, wait)
         return question.done
 
-    def _put(self, number: int, question: _Question) -> None:
-        """To all workers, as soon as there is one."""
+    def _put(self, number: int, question: _Question, wait: bool) -> None:
         if number not in self._questions:
             return
         question.waiting = set(self._serving())
         for worker in question.waiting:
-            self._say(worker, {"ask": number, "command": question.request.command, "about": question.request.about})
-        if not question.waiting:
-            self._reactor.callLater(AGAIN, self._put, number, question)
+            self._say(worker, {**question.message, "ask": number})
+        if question.waiting:
+            return
+        if wait:
+            self._reactor.callLater(AGAIN, self._put, number, question, wait)
+        else:
+            self._answer(number)
 
     def heard(self, worker: int, message: Message) -> None:
         """A worker has answered, or a part of it."""
         question = self._questions.get(message["answer"])
         if question is None:
             return  # too late
-        question.answers.append(Answer(message["result"], tuple(message["problems"])))
-        if not message.get("more"):
+        question.parts.setdefault(worker, []).append(message["part"])
+        if not message["more"]:
             question.waiting.discard(worker)
             if not question.waiting:
                 self._answer(message["answer"])
@@ -77,30 +87,10 @@ class Asking:
         question = self._questions.pop(number)
         if question.late.active():
             question.late.cancel()
-        missing = tuple(f"worker {worker} does not answer" for worker in sorted(question.waiting))
-        if not question.answers:
-            question.done.callback(Answer({}, missing or ("no worker serves now; try again",)))
-            return
-        answer = merged(question.request, question.answers)
-        if missing and question.request.command == "status":
-            answer = Answer({**answer.result, "warnings": [*answer.result["warnings"], *missing]}, answer.problems)
-        elif missing:
-            answer = Answer(answer.result, (*answer.problems, *missing))
-        question.done.callback(answer)
+        question.done.callback(Replies(question.parts, sorted(question.waiting)))
 
 
-def parts(number: int, answer: Answer) -> list[Message]:
-    """The messages that bring an answer to the master: thousands of sessions are too many for one."""
-    rows = answer.result.get("sessions")
-    if not isinstance(rows, list):
-        return [{"answer": number, "result": answer.result, "problems": answer.problems}]
-    chunks = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)] or [[]]
-    return [
-        {
-            "answer": number,
-            "result": {"sessions": chunk},
-            "problems": answer.problems,
-            "more": position < len(chunks) - 1,
-        }
-        for position, chunk in enumerate(chunks)
-    ]
+def reply(number: int, parts: Sequence[Message]) -> list[Message]:
+    """The messages by which a worker answers: an answer may be too long for one."""
+    last = len(parts) - 1
+    return [{"answer": number, "part": part, "more": position < last} for position, part in enumerate(parts)]

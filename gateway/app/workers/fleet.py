@@ -6,10 +6,8 @@ what is there now: its open sessions and their octets, its gauges.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 
 from twisted.internet.defer import Deferred
 
@@ -18,49 +16,25 @@ from ...telemetry.meter import Meter
 from ...telemetry.observation import CertificateView, Observation, Recent, Standing, together
 from ..observing import SLICE, Observer, listened
 from ..plan import Opening
+from .asking import Asking, Replies
 from .messages import Message
-
-PATIENCE: Final = 2.0
-"""Seconds that a worker has to answer.  One that hangs is not counted."""
-
 
 # --- in a worker ---------------------------------------------------------------------------------
 
 
-def answer(message: Message, observer: Observer, say: Callable[[Message], None]) -> None:
-    """Views go in pieces, so that no message is too long; the rest comes last."""
-    number, sessions = message["observe"], message["sessions"]
+def parts(observer: Observer, sessions: bool) -> Deferred[list[Message]]:
+    """What this worker sees.  Views go in pieces, so that no message is too long; the rest comes last."""
 
-    def answered(seen: Observation) -> None:
-        for begin in range(0, len(seen.sessions), SLICE):
-            say({"observed": number, "views": seen.sessions[begin : begin + SLICE]})
-        rest = Observation(seen.metrics, seen.recent).to_json()
-        certificates = [astuple(one) for one in observer.certificates()]
-        say({"observed": number, "seen": rest, "certificates": certificates})
+    def seen(observation: Observation) -> list[Message]:
+        views = observation.sessions
+        pieces: list[Message] = [{"views": views[begin : begin + SLICE]} for begin in range(0, len(views), SLICE)]
+        rest = Observation(observation.metrics, observation.recent).to_json()
+        return [*pieces, {"seen": rest, "certificates": [astuple(one) for one in observer.certificates()]}]
 
-    observer.observe(sessions).addCallback(answered)
+    return observer.observe(sessions).addCallback(seen)
 
 
 # --- in the master -------------------------------------------------------------------------------
-
-
-class Crew(Protocol):
-    """What is needed of the seats."""
-
-    def serving(self) -> list[int]:
-        """Numbers of the workers that serve."""
-
-    def say_all(self, message: Message) -> None: ...
-
-
-@dataclass(slots=True)
-class _Question:
-    done: Deferred[Observation]
-    missing: set[int]
-    """Workers that have not answered."""
-    answers: list[Observation]
-    views: dict[int, list[str]] = field(default_factory=dict)
-    timer: Any = None
 
 
 class Fleet:
@@ -68,64 +42,43 @@ class Fleet:
 
     def __init__(
         self,
-        reactor: Any,
+        asking: Asking,
         meter: Meter,
-        crew: Crew,
         hostname: Callable[[], str],
         openings: Callable[[], list[tuple[str, Opening]]],
         stopping: Callable[[], bool],
         recent: Callable[[], tuple[Recent, ...]],
     ) -> None:
         """`openings`: the addresses that are listened on, as text, and what is offered there."""
-        self._reactor = reactor
+        self._asking = asking
         self._meter = meter
-        self._crew = crew
         self._hostname = hostname
         self._openings = openings
         self._stopping = stopping
         self._recent = recent
-        self._numbers = itertools.count()
-        self._questions: dict[int, _Question] = {}
         self._certificates: tuple[CertificateView, ...] = ()
 
     def observe(self, sessions: bool) -> Deferred[Observation]:
-        number = next(self._numbers)
-        question = self._questions[number] = _Question(Deferred(), set(self._crew.serving()), [self._own()])
-        question.timer = self._reactor.callLater(PATIENCE, self._finish, number)
-        self._crew.say_all({"observe": number, "sessions": sessions})
-        if not question.missing:
-            self._finish(number)
-        return question.done
+        """A worker that does not answer is not counted."""
+        return self._asking.ask({"observe": sessions}).addCallback(self._together)
+
+    def _together(self, replies: Replies) -> Observation:
+        said = [parts for worker, parts in replies.parts.items() if worker not in replies.missing]
+        return together([self._own(), *map(self._of_worker, said)])
 
     def _own(self) -> Observation:
         metrics = self._meter.counts.snapshot()
         metrics.set("stopping", (), float(self._stopping()))
         return Observation(metrics, self._recent())
 
-    def told(self, worker: int, message: Message) -> None:
-        """An answer, or a part of one."""
-        question = self._questions.get(message["observed"])
-        if question is None:
-            return  # too late
-        if "views" in message:
-            question.views.setdefault(worker, []).extend(message["views"])
-            return
-        seen = Observation.from_json(message["seen"])
-        question.answers.append(Observation(seen.metrics, (), tuple(question.views.pop(worker, ()))))
+    def _of_worker(self, parts: Sequence[Message]) -> Observation:
+        *pieces, last = parts
         self._certificates = tuple(
             CertificateView(file, tuple(names), key, not_after, days)
-            for file, names, key, not_after, days in message["certificates"]
+            for file, names, key, not_after, days in last["certificates"]
         )
-        question.missing.discard(worker)
-        if not question.missing:
-            self._finish(message["observed"])
-
-    def _finish(self, number: int) -> None:
-        question = self._questions.pop(number, None)
-        if question is not None:
-            if question.timer.active():
-                question.timer.cancel()
-            question.done.callback(together(question.answers))
+        views = tuple(view for piece in pieces for view in piece["views"])
+        return Observation(Observation.from_json(last["seen"]).metrics, (), views)
 
     def standing(self) -> Standing:
         listening = [listened(opening, address) for address, opening in self._openings()]

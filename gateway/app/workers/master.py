@@ -10,25 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from ...config.errors import ConfigurationError, StartError
+from ...config.errors import StartError
 from ...config.values import Configuration
 from ...sessions.deadline import Deadline
 from ...telemetry.events import FORMATS
 from ..assembly import Assembly
 from ..control.messages import Answer, Request
-from ..control.place import ControlError
 from ..every import Every
 from ..handover import Bequest
-from ..plan import Reload, changes, named, openings
+from ..plan import Reload, named, openings
 from ..ports import Change
+from ..reloading import Transition
 from ..steering import about, outlined
-from ..telling import tell_listening, tell_reload, tell_unused
+from ..telling import tell_listening, tell_unused
+from .nursery import Hung
 from .orders import packed
+from .steered import answered, question
 from .supervision import Supervision, assembly_of, nothing
 
 QUIET: Final = 5.0
@@ -58,7 +60,7 @@ class Master(Supervision):
                 outcome = self.reload()
                 return Answer(outlined(outcome) or {}, outcome.problems)
             case "status":
-                return self._asking.ask(request).addCallback(self._whole)
+                return self._ask_workers(request).addCallback(self._whole)
             case "drain" | "undrain" as command:
                 try:
                     what, names = named(request.about, self._configuration)
@@ -66,67 +68,58 @@ class Master(Supervision):
                     return Answer({}, (str(wrong),))
                 # Workers to come have to know it, too.
                 drained.mark(what, names, command == "drain")
-        return self._asking.ask(request)
+        return self._ask_workers(request)
+
+    def _ask_workers(self, request: Request) -> Deferred[Answer]:
+        return self._asking.ask(question(request), wait=True).addCallback(partial(answered, request))
 
     def _whole(self, answer: Answer) -> Answer:
         """What no worker knows."""
-        whole = {"gateway": about(self._configuration, self._source.path), "reload": outlined(self.last_reload)}
+        whole = {"gateway": about(self._configuration, self.reloader.file), "reload": outlined(self.reloader.last)}
         return Answer({**answer.result, **whole} if answer.result else {}, answer.problems)
 
     # --- reload --------------------------------------------------------------------------------------
 
     def reload(self) -> Reload:
-        """Read the file again and use it: all of it, or nothing where anything in it cannot be used."""
-        self._desk.reloading()
-        self._nursery.ask({"look": True}, ())
-        self._seats.say_all({"look": True})
-        outcome = self.last_reload = self._reload()
-        tell_reload(outcome, self._events)
-        if self.running:
-            self._desk.reloaded()
-        return outcome
+        """Read the file again and use all of it, or nothing of it."""
+        return self.reloader.reload()
 
-    def _reload(self) -> Reload:
-        now, file = datetime.now(timezone.utc), self._source.path
-        if not self.running:
-            return Reload(now, file, ("the gateway is about to stop",))
+    def look_at_certificates(self) -> None:
+        # Without a template workers look by themselves, within seconds.
+        try:
+            self._refused_certificates = self._nursery.ask({"look": True}, ())
+        except Hung as wrong:
+            self._events.emit("worker", state="no-template", detail=str(wrong))
+        except StartError:
+            pass  # it is gone, which is told
+        self._seats.say_all({"look": True})
+
+    def prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError; then nothing has changed.
+
+        The template uses the new configuration at once, and decides by that whether workers can.
+        """
         before = self.assembly
-        try:
-            configuration = self._source.again(_files(before.configuration))
-            self._administration.prepare(configuration)
-            backends = self._assembler.backends(configuration, before)
-            change = self._binder(self._ports, openings(configuration))
-        except ConfigurationError as wrong:
-            return Reload(now, file, tuple(wrong.problems))
-        except StartError as wrong:
-            self._administration.give_up()
-            return Reload(now, file, (f"{file}: {wrong}",))
-        try:
-            self._desk.move(configuration.control)
-        except ControlError as wrong:
-            self._administration.give_up()
-            for port in change.opened.values():
-                port.close()
-            return Reload(now, file, (f"{file}: [gateway] control: {wrong}",))
+        backends = self._assembler.backends(configuration, before)
+        change = self._binder(self._ports, openings(configuration))
         message, descriptors = packed(configuration, change)
         try:
-            if fault := self._nursery.ask(message, descriptors):
-                self._administration.give_up()
-                for port in change.opened.values():
-                    port.close()
-                return Reload(now, file, (f"{file}: {fault}",))
-            self._seats.hand_all(message, descriptors)
-        finally:
+            self._refused_certificates = self._nursery.ask(message, descriptors)
+        except StartError:
             os.close(descriptors[0])
-        self._use(assembly_of(configuration, backends), before, change)
-        restart = ("[gateway] workers changes with the next start",) * (configuration.workers != self.workers)
-        return Reload(
-            now,
-            file,
-            changes=changes(before.configuration, configuration),
-            opened=tuple(address for port in change.opened.values() for address in port.addresses),
-            closed=tuple(address for port in change.closed for address in port.addresses),
-            warnings=restart,
+            for port in change.opened.values():
+                port.close()
+            raise
+
+        def use() -> None:
+            self._seats.hand_all(message, descriptors)
+            os.close(descriptors[0])
+            self._use(assembly_of(configuration, backends), before, change)
+
+        return Transition(
+            [address for port in change.opened.values() for address in port.addresses],
+            [address for port in change.closed for address in port.addresses],
+            use,
         )
 
     def _use(self, assembly: Assembly, before: Assembly, change: Change) -> None:
@@ -143,7 +136,6 @@ class Master(Supervision):
         self._log_events.form = FORMATS[configuration.log]
         self._summary.optional = configuration.log_connects
         self._remembering.use(configuration.report)
-        self._administration.use(self._reactor, self._fleet)
         watches = self._watch(assembly)
         for watch in before.watches:
             if watch not in watches:
@@ -269,12 +261,3 @@ class Master(Supervision):
         self._administration.stop()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
-
-
-def _files(configuration: Configuration) -> set[Path]:
-    """Files whose content is in use."""
-    found: set[Path | None] = set()
-    for service in configuration.services:
-        found |= {service.tls.client_ca, service.backend.ca}
-        found |= {file for pair in service.tls.pairs for file in (pair.certificate, pair.key)}
-    return {file for file in found if file is not None}

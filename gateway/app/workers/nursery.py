@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any, Final
@@ -24,10 +25,15 @@ PATIENCE: Final = 0.2
 ANSWER: Final = 8.0
 """Seconds that it may take to load another configuration.  Meanwhile the master hears nobody: it must be shorter than
 the silence for which a worker is killed."""
+_GONE: Final = "the process that workers are forked from is gone; try again when it is back"
 CUT: Final = 16384
 """Octets of a line of last words."""
 
 Told = Callable[[Message], None]
+
+
+class Hung(StartError):
+    """The template does not answer.  It was killed."""
 
 
 class Nursery:
@@ -102,26 +108,38 @@ class Nursery:
         """Whether it could be said."""
         return self._channel is not None and self._channel.hand(message, descriptors)
 
-    def ask(self, message: Message, descriptors: Sequence[int]) -> str:
-        """Say it, and wait until it is done: why it cannot be, or nothing.  Everything else waits as long."""
+    def ask(self, message: Message, descriptors: Sequence[int]) -> Sequence[str]:
+        """Say it, and wait until it is done.  Everything else waits as long.  Returns a line for each certificate file
+        whose present content is not used.
+
+        Raises StartError with the reason where it cannot be done.
+        """
         if not self.say(message, descriptors):
-            return "the process that workers are forked from is gone; try again when it is back"
-        answers: list[str] = []
+            raise StartError(_GONE)
+        answers: list[Message] = []
 
         def heard(told: Message) -> bool:
             match told:
-                case {"used": _}:
-                    answers.append("")
-                case {"refused": str(why)}:
-                    answers.append(why)
+                case {"used": _} | {"refused": _}:
+                    answers.append(told)
                 case _:
                     self._told(told)
             return bool(answers)
 
-        assert self._channel is not None
+        assert self._channel is not None and self._process is not None
+        until = time.monotonic() + ANSWER
         if not self._channel.wait(heard, ANSWER):
-            return f"the process that workers are forked from does not answer within {ANSWER:.0f} s"
-        return answers[0]
+            if time.monotonic() < until:
+                raise StartError(_GONE)
+            # It may still do it, when nobody expects it any more.  The next one begins with what is in use.
+            self._process.kill()
+            raise Hung(f"the process that workers are forked from gave no answer for {ANSWER:.0f} s, and was killed")
+        match answers[0]:
+            case {"refused": str(why)}:
+                raise StartError(why)
+            case {"used": list(warnings)}:
+                return warnings
+        raise AssertionError(answers)
 
     def end(self) -> None:
         """It ends as soon as it finds that its conversation is over."""

@@ -121,8 +121,16 @@ class Given:
         """The next change is this one."""
         self._kept, self._sockets = kept, sockets
 
+    def give_up(self) -> None:
+        """The change that was expected does not come: nobody else would close its sockets."""
+        for port in self._sockets:
+            for _, numbers in port:
+                for number in numbers:
+                    os.close(number)
+        self._sockets = ()
+
     def __call__(self, old: Sequence[tuple[Port, Opening]], new: Sequence[Opening]) -> Change:
-        sockets = iter(self._sockets)
+        sockets, self._sockets = iter(self._sockets), ()
         ports = [
             old[self._kept[position]][0] if position in self._kept else Port(opening.address, _adopted(next(sockets)))
             for position, opening in enumerate(new)

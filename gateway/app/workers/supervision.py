@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -30,8 +31,9 @@ from ..desk import Desk, words
 from ..every import Every
 from ..handover import Inheritance
 from ..knowledge import knowledge, learn, verdicts
-from ..plan import Opening, Reload, openings
+from ..plan import Opening, openings
 from ..ports import Binder, Port
+from ..reloading import Reloader, Transition
 from ..remembering import Remembering
 from ..serving import TICK
 from ..source import Source
@@ -67,7 +69,6 @@ class Supervision(Service):
         self._configuration = configuration
         self.workers = configuration.workers
         self._log_events = events
-        self._source = source
         self._runner = runner
         self._log = log
         self._wanted = wanted
@@ -90,7 +91,8 @@ class Supervision(Service):
         self._assembly: Assembly | None = None
         """Of the backends only: services are the workers'."""
         self._ports: list[tuple[Port, Opening]] = []
-        self.last_reload: Reload | None = None
+        self.reloader = Reloader(self, source, desk, self._administration, self._events)
+        self._refused_certificates: Sequence[str] = ()
         self._ledger: SharedLedger | None = None
         self._nursery = Nursery(self._heard_template, self._hear_words)
         self._breakdowns = 0
@@ -109,12 +111,41 @@ class Supervision(Service):
         """What somebody wants to know or to have done."""
 
     @abstractmethod
+    def prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError; then nothing has changed."""
+
+    @abstractmethod
+    def look_at_certificates(self) -> None:
+        """Serve renewed certificates from now on."""
+
+    @abstractmethod
     def _stop_workers(self) -> None:
         """The template has closed its sockets."""
 
     @abstractmethod
     def empty(self) -> None:
         """No worker is there any more."""
+
+    # --- what a reload asks for ----------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in use."""
+        return self._configuration
+
+    @property
+    def files(self) -> Collection[Path]:
+        """Files whose content is in use."""
+        found: set[Path | None] = set()
+        for service in self._configuration.services:
+            found |= {service.tls.client_ca, service.backend.ca}
+            found |= {file for pair in service.tls.pairs for file in (pair.certificate, pair.key)}
+        return {file for file in found if file is not None}
+
+    @property
+    def refused_certificates(self) -> Collection[str]:
+        """Certificate files whose present content is not used, and why, as the template has found."""
+        return self._refused_certificates
 
     # --- start ---------------------------------------------------------------------------------------
 
@@ -178,9 +209,8 @@ class Supervision(Service):
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
         self._duties = [Every(reactor, TICK, self._summary.tick)]
         self._fleet = Fleet(
-            reactor,
+            self._asking,
             self.meter,
-            self._seats,
             lambda: self._configuration.hostname,
             lambda: [(address, opening) for port, opening in self._ports for address in port.addresses],
             lambda: self._stopping,
@@ -192,7 +222,7 @@ class Supervision(Service):
         for watch in self._watch(self.assembly):
             watch.start()
         self._seats.fill()
-        self._administration.use(reactor, self._fleet)
+        self._administration.serve(reactor, self._fleet)
         for port, opening in self._ports:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)
@@ -200,7 +230,7 @@ class Supervision(Service):
 
     def _words(self) -> str:
         left = max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
-        return words(self.sessions, left, self.last_reload is not None and not self.last_reload.good)
+        return words(self.sessions, left, self.reloader.was_refused)
 
     def fork(self, number: int, column: int, descriptor: int) -> bool:
         """Ask for a worker.  False where there is no template now."""
@@ -264,8 +294,6 @@ class Supervision(Service):
                 self._loud.discard(worker)
                 if not self._loud:
                     self._quiet()
-            case {"observed": _}:
-                self._fleet.told(worker, message)
             case {"dropped": int(count)}:
                 self._events.emit("worker", state="lines-lost", worker=worker, count=count)
             case {"health": _}:

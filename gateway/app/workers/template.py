@@ -127,7 +127,7 @@ class Template:
                 self.wire.say({"closed": True})
             case {"look": _}:
                 self.gateway.look_at_certificates()
-                self.wire.say({"used": True})
+                self.wire.say({"used": self.gateway.refused_certificates})
             case {"use": _}:
                 self._use(message, descriptors)
 
@@ -135,11 +135,12 @@ class Template:
         try:
             self.gateway.use(unpacked(message, descriptors, self.given))
         except StartError as wrong:
+            self.given.give_up()
             self.wire.say({"refused": str(wrong)})
         else:
             gc.collect()
             gc.freeze()
-            self.wire.say({"used": True})
+            self.wire.say({"used": self.gateway.refused_certificates})
 
     def _fork(self, number: int, column: int, descriptor: int) -> None:
         pid = os.fork()

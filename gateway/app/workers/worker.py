@@ -24,9 +24,9 @@ from ..assembly import Reachable
 from ..control.messages import Request
 from ..every import Every
 from ..knowledge import learn
-from .asking import parts
+from . import fleet, steered
+from .asking import reply
 from .channel import Channel
-from .fleet import answer
 from .forwarding import EventsToMaster, Told, pass_on
 from .messages import Message
 from .orders import name_process, unpacked
@@ -70,15 +70,14 @@ class Worker:
             case {"hand over": _}:
                 self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
             case {"ask": int(number), "command": str(command), "about": str(about)}:
-                for part in parts(number, self._gateway.ask(Request(command, about))):
-                    self._channel.say(part)
+                self._reply(number, steered.parts(self._gateway.ask(Request(command, about))))
+            case {"ask": int(number), "observe": bool(sessions)}:
+                if self._gateway.running or self._stopping:
+                    fleet.parts(self._gateway.observer, sessions).addCallback(partial(self._reply, number))
             case {"drained": list(addresses), "closed": list(services)}:
                 drained = self._gateway.drained
                 drained.mark("service", set(services), drained=True)
                 drained.mark("backend", set(addresses), drained=True)
-            case {"observe": _}:
-                if self._gateway.running or self._stopping:
-                    answer(message, self._gateway.observer, self._channel.say)
             case {"look": _}:
                 self._gateway.look_at_certificates()
             case {"use": _}:
@@ -87,6 +86,10 @@ class Worker:
                 self._stop()
             case {"hurry": _}:
                 self._gateway.hurry()
+
+    def _reply(self, number: int, parts: list[Message]) -> None:
+        for message in reply(number, parts):
+            self._channel.say(message)
 
     def _serve(self) -> None:
         try:

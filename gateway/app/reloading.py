@@ -1,0 +1,144 @@
+"""A reload: the whole new file is used, or nothing of it.  The same code for one process and for several.
+
+First all parts are prepared: everything that can fail, fails there.  Then all parts are used, or all are given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol
+
+from ..config.errors import ConfigurationError, StartError
+from ..config.values import Configuration
+from ..telemetry.summary import Teller
+from .administration import Administration
+from .desk import Desk
+from .plan import Reload, changes
+from .source import Source
+from .telling import tell_reload
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """From the configuration that is in use to the next one, prepared."""
+
+    opened: Sequence[str]
+    """Addresses that will be listened on."""
+    closed: Sequence[str]
+    """Addresses that will not be listened on any more."""
+    use: Callable[[], None]
+    """Use the new configuration.  It fails for no reason that lies in the file."""
+
+
+class Reloadable(Protocol):
+    """What serves, in one process or in several."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in use."""
+
+    @property
+    def files(self) -> Collection[Path]:
+        """Files whose content is in use: they need not be readable any more."""
+
+    @property
+    def refused_certificates(self) -> Collection[str]:
+        """Certificate files whose present content is not used, and why."""
+
+    def look_at_certificates(self) -> None:
+        """Serve renewed certificates from now on."""
+
+    def prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError with one line; then nothing has changed.  It is the last part that is prepared."""
+
+
+class Reloader:
+    def __init__(
+        self,
+        gateway: Reloadable,
+        source: Source | None,
+        desk: Desk,
+        administration: Administration,
+        events: Teller,
+    ) -> None:
+        """`source`: the file, if there is one."""
+        self._gateway = gateway
+        self.source = source
+        self._desk = desk
+        self._administration = administration
+        self._events = events
+        self.last: Reload | None = None
+        """What became of the last reload."""
+
+    @property
+    def file(self) -> str | None:
+        """The configuration file's path."""
+        return None if self.source is None else self.source.path
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the last reload was."""
+        return self.last is not None and not self.last.good
+
+    def reload(self) -> Reload:
+        """Read the file again and use it: all of it, or nothing where anything in it cannot be used.
+
+        Renewed certificates are served in both cases.  A certificate that is bad now is served as it was.
+        """
+        self._desk.reloading()
+        self._gateway.look_at_certificates()
+        outcome = self.last = self._attempt()
+        tell_reload(outcome, self._events)
+        if self._gateway.running:
+            self._desk.reloaded()
+        return outcome
+
+    def _attempt(self) -> Reload:
+        now = datetime.now(timezone.utc)
+        if self.source is None:
+            return Reload(now, problems=("there is no configuration file to be read",))
+        file, before = self.source.path, self._gateway.configuration
+        if not self._gateway.running:
+            return Reload(now, file, ("the gateway is about to stop",))
+        try:
+            configuration = self.source.again(self._gateway.files)
+            transition = self._prepare(configuration)
+        except ConfigurationError as wrong:
+            return Reload(now, file, tuple(wrong.problems))
+        except StartError as wrong:
+            return Reload(now, file, (f"{file}: {wrong}",))
+        transition.use()
+        self._administration.use()
+        self._desk.use()
+        return Reload(
+            now,
+            file,
+            changes=changes(before, configuration),
+            opened=tuple(transition.opened),
+            closed=tuple(transition.closed),
+            warnings=tuple(self._gateway.refused_certificates),
+        )
+
+    def _prepare(self, configuration: Configuration) -> Transition:
+        """Raises StartError; then everything is as it was."""
+        now, wanted = self._gateway.configuration.workers, configuration.workers
+        if wanted != now:
+            raise StartError(
+                f"[gateway] workers = {wanted}: a reload cannot change it, and {now} is in use; run `starttls-gateway "
+                "upgrade`, which loses no session, or restart the gateway"
+            )
+        with ExitStack() as given_up:
+            given_up.callback(self._desk.give_up)
+            self._desk.prepare(configuration.control)
+            given_up.callback(self._administration.give_up)
+            self._administration.prepare(configuration)
+            transition = self._gateway.prepare(configuration)
+            given_up.pop_all()
+        return transition

@@ -1,0 +1,39 @@
+"""Commands of the control socket that only workers can answer: all of them are asked, and their answers become one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..control.answers import merged
+from ..control.messages import Answer, Request
+from .asking import Replies
+from .messages import Message
+
+ROWS: Final = 1000
+"""Sessions in one message, some 300 octets each."""
+
+
+def question(request: Request) -> Message:
+    """In the master."""
+    return {"command": request.command, "about": request.about}
+
+
+def parts(answer: Answer) -> list[Message]:
+    """In a worker: thousands of sessions are too many for one message."""
+    rows = answer.result.get("sessions")
+    if not isinstance(rows, list):
+        return [{"result": answer.result, "problems": answer.problems}]
+    chunks = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)] or [[]]
+    return [{"result": {"sessions": chunk}, "problems": answer.problems} for chunk in chunks]
+
+
+def answered(request: Request, replies: Replies) -> Answer:
+    """In the master: one answer of all."""
+    answers = [Answer(part["result"], tuple(part["problems"])) for said in replies.parts.values() for part in said]
+    missing = tuple(f"worker {worker} does not answer" for worker in replies.missing)
+    if not answers:
+        return Answer({}, missing or ("no worker serves now; try again",))
+    answer = merged(request, answers)
+    if missing and request.command == "status":
+        return Answer({**answer.result, "warnings": [*answer.result["warnings"], *missing]}, answer.problems)
+    return Answer(answer.result, (*answer.problems, *missing))
