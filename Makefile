@@ -17,12 +17,12 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
     gateway.app.control.messages gateway.app.control.answers gateway.cli.steer.words
 
-.PHONY: demo test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance
+.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
 
-test: lint $(TOOLS)/installed $(COUNT)/installed
+test: lint man-check $(TOOLS)/installed $(COUNT)/installed
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
 	    $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
 
@@ -73,6 +73,26 @@ deb: $(VENV)/installed
 # Wheels of the gateway and of all it needs, for the image: buildah bud -f Containerfile .
 wheels: $(VENV)/installed
 	config/packages/wheels dist/wheels
+
+# The site, build/docs/html/index.html, and the manual pages, build/docs/man.  A warning is an error.
+docs: build/venv-docs/installed
+	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs build/docs/html
+	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D release= -D today=' ' docs build/docs/man
+
+# The manual pages that the packages hold; `make test` fails if they are old.
+man: docs
+	cp build/docs/man/man*/* config/man/
+
+man-check: docs
+	@for page in build/docs/man/man*/*; do \
+	    diff -I Docutils "$$page" "config/man/$$(basename $$page)" >/dev/null || \
+	    { echo "config/man/$$(basename $$page) is old; run make man" >&2; exit 1; }; \
+	done
+
+build/venv-docs/installed: setup.cfg
+	$(PYTHON) -m venv build/venv-docs
+	build/venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
 
 # Renew the versions that packages hold.
 lock: build/venv-lock/installed

@@ -15,7 +15,7 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
-from . import migration, run
+from . import examples, migration, run
 from .probe import command as probe
 from .report import Paint, in_json, in_words
 from .steer import command as steer
@@ -179,6 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
     migration.add(commands)
     steer.add(commands)
     run.add(commands)
+    examples.show(commands)
     return parser
 
 

@@ -1,0 +1,45 @@
+"""The documentation as a site and as manual pages: `make docs`."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version as installed
+
+project = "starttls-gateway"
+author = "the starttls-gateway developers"
+version = release = installed("starttls-gateway")
+extensions = ["myst_parser", "sphinx_copybutton"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+nitpicky = True
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 4
+
+REPOSITORY = "https://github.com/starttls-gateway/starttls-gateway/blob/main/"
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    """Links to files outside this directory lead to the repository."""
+    app.connect("source-read", _lead)
+
+
+def _lead(app, name, text):  # type: ignore[no-untyped-def]
+    text[0] = text[0].replace("](../", f"]({REPOSITORY}")
+    if app.builder.format == "man":
+        # A manual page has no links: [tls](tls.md) becomes docs/tls.md.
+        text[0] = re.sub(r"\[[^\]]+\]\(([a-z-]+\.md)[^)]*\)", r"docs/\1", text[0])
+
+
+html_theme = "furo"
+html_title = "starttls-gateway"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path: list[str] = []
+copybutton_prompt_text = r"\$ |# "
+copybutton_prompt_is_regexp = True
+
+man_pages = [
+    ("commands", "starttls-gateway", "modern TLS in front of old servers", author, 8),
+    ("configuration", "starttls-gateway.ini", "configuration of starttls-gateway", author, 5),
+]
+man_make_section_directory = True

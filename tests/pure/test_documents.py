@@ -1,0 +1,141 @@
+"""What the pages show is true: INI blocks are read, commands are parsed, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.__main__ import make_parser
+from gateway.cli.examples import EXAMPLES
+from gateway.config import parse
+from gateway.config.section import Machine
+from gateway.dialects import DIALECTS
+from tests import commands, options
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
+REFERENCE = {ROOT / "docs" / "configuration.md"}  # single options, one a block
+TUTORIAL = ROOT / "docs" / "adding-a-protocol.md"  # its protocol does not exist here; it has a test of its own
+MACHINE = Machine(hostname=lambda: "gw.example.org", state=Path("/var/lib/starttls-gateway"))
+
+Block = tuple[Path, int, str]
+
+
+def blocks(language: str) -> Iterator[Block]:
+    """Each fenced block: the page, the line, the text."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for match in re.finditer(rf"(?ms)^( *)```{language}\n(.*?)^ *```$", text):
+            block = re.sub(rf"(?m)^{match[1]}", "", match[2])
+            yield page, text.count("\n", 0, match.start()) + 1, block
+
+
+def named(block: Block) -> str:
+    return f"{block[0].relative_to(ROOT)}:{block[1]}"
+
+
+def completed(text: str) -> str:
+    """A fragment of a file as a whole one: what it leaves out is added, what it says stays."""
+    sections = re.findall(r"(?m)^\[(.+)\]$", text)
+    for title in sections:
+        body = re.search(rf"(?ms)^\[{re.escape(title)}\]\n(.*?)(?=^\[|\Z)", text)
+        assert body is not None
+        more = ""
+        if title.startswith("service:"):
+            if not re.search(r"(?m)^(starttls|implicit)\b", body[1]):
+                more += "starttls = 9000\n"
+            if not re.search(r"(?m)^backend\b", body[1]):
+                more += "backend = 127.0.0.1:9001\n"
+        text = text.replace(f"[{title}]\n", f"[{title}]\n{more}")
+    for title in sections:
+        kind, _, own = title.partition(":")
+        if kind == "backend" and not re.search(rf"(?m)^backend\s*=\s*{re.escape(own)}$", text):
+            text += f"\n[service:for-{own}]\nprotocol = {_protocol(text)}\nstarttls = 9002\nbackend = {own}\n"
+        if kind == "backend" and not re.search(rf"(?ms)^\[{re.escape(title)}\]\n[^[]*?^address\b", text):
+            text = text.replace(f"[{title}]\n", f"[{title}]\naddress = 127.0.0.1:9001\n")
+    if not any(title.startswith("service:") for title in re.findall(r"(?m)^\[(.+)\]$", text)):
+        text += "\n[service:imap]\nstarttls = 9003\nbackend = 127.0.0.1:9004\n"
+    if "tls" not in sections:
+        text += "\n[tls]\ncertificate = chain.pem\n"
+    return text
+
+
+def _protocol(text: str) -> str:
+    """One that has the identity of the backend."""
+    identity = re.search(r"(?m)^identity\s*=\s*(\S+)$", text)
+    for name, dialect in DIALECTS.items():
+        if identity is None or identity[1] in ("none", *dialect.identities):
+            return name
+    raise AssertionError(f"no protocol has {identity}")
+
+
+INI = [block for block in blocks("ini") if block[0] not in REFERENCE | {TUTORIAL}]
+COMMANDS = list(blocks("console"))
+
+
+@pytest.mark.parametrize("block", INI, ids=named)
+def test_an_ini_block_is_a_configuration(block: Block) -> None:
+    parse(completed(block[2]), named(block), DIALECTS, MACHINE)
+
+
+def shell(block: str) -> str:
+    """The commands of a block, without what they print."""
+    lines = iter(block.split("\n"))
+    said = []
+    for line in lines:
+        if line.startswith(("$ ", "# ")):
+            said.append(line[2:])
+            while said[-1].endswith("\\"):
+                said[-1] = said[-1][:-1] + next(lines)
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=named)
+def test_a_command_is_one_that_exists(block: Block) -> None:
+    text = shell(block[2])
+    assert text, "a console block without a command; use text"
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    for line in text.split("\n"):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["starttls-gateway"]:
+            make_parser().parse_args(words[1 : words.index("|") if "|" in words else None])
+
+
+def _anchors(page: Path) -> set[str]:
+    text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text("utf-8"))
+    found = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"(?ms)^ *```.*?^ *```$|`[^`\n]+`", "", page.read_text("utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), target
+        assert not anchor or there.suffix != ".md" or anchor in _anchors(there), target
+
+
+def test_the_option_reference_is_current() -> None:
+    assert options.DOCUMENT.read_text("utf-8") == options.document()
+
+
+def test_the_command_reference_is_current() -> None:
+    assert commands.DOCUMENT.read_text("utf-8") == commands.document()
+
+
+def test_each_command_has_an_example_that_it_understands() -> None:
+    parsers = commands.commands(make_parser())
+    assert EXAMPLES.keys() == parsers.keys()
+    for name, examples in EXAMPLES.items():
+        assert examples
+        for line, _ in examples:
+            assert make_parser().parse_args(shlex.split(line)[1:]).command == name
