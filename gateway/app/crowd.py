@@ -122,8 +122,9 @@ class Crowd:
 
     def _admit(self, context: SessionContext, sock: socket.socket, client: str) -> None:
         # Whoever comes through a load balancer is nobody until its PROXY header tells.
-        key = client_key("" if context.expects_header(client) else client)
-        refusal = self.limits.admit(key)
+        known = "" if context.expects_header(client) else client
+        key = client_key(known)
+        refusal = ReachedLimit.BANNED if self.limits.banned(known) else self.limits.admit(key)
         if refusal is not None:
             self._events.emit(REFUSED, service=context.service, client=client, limit=refusal.value)
             _turn_away(sock, b"" if context.terms.implicit else context.dialect.busy(context.terms.hostname))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 
 from ..config.errors import StartError
 from ..config.values import Configuration
+from ..guard.bans import Bans
 from ..guard.limits import Ledger
 from ..guard.memory import MemoryTrimmer
 from ..guard.relaywatch import RelayWatch
@@ -22,6 +24,7 @@ from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.tls.renewal import INTERVAL, Renewal
 from .administration import Administration
 from .assembly import Assembler, Assembly, Door, Drained, Reachable
+from .banning import Banning
 from .control.answers import merged
 from .control.messages import Answer, Request
 from .crowd import Crowd
@@ -37,6 +40,7 @@ from .remembering import Remembering
 from .source import Source
 from .steering import Steering
 from .telling import tell_listening, tell_unused
+from .workers.messages import Message
 
 TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
@@ -96,7 +100,9 @@ class Serving(Service):
         """Seconds for which sessions go on at a stop before they have to end."""
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
+        self.bans = Bans()
         self._steering = Steering(self)
+        self._banning = Banning(self.bans, self._events, lambda: self._configuration, lambda: None, self.ask)
         self._duties: list[Every] = []
 
     # --- what the gateway adds -----------------------------------------------------------------------
@@ -158,6 +164,10 @@ class Serving(Service):
         answer = self._steering.ask(request)
         return answer if self._shares is not None else merged(request, [answer])
 
+    def _asked(self, request: Request) -> Answer | Deferred[Answer]:
+        """The same, of a gateway that is one process."""
+        return self._banning.ask(request) if self._banning.answers(request) else self.ask(request)
+
     def privilegedStartService(self) -> None:
         if self._assembly is None:
             self._prepare_admin(self._configuration)
@@ -175,11 +185,19 @@ class Serving(Service):
         if self._shares is None:
             self._administration.prepare(configuration)
 
+    def learn(self, messages: Iterable[Message]) -> None:
+        """What another process knows of backends and of bans."""
+        for message in messages:
+            match message:
+                case {"bans": list(told)}:
+                    self.bans.learn(told)
+                case _:
+                    learn(self.reachable, message)
+
     def _inherit(self) -> None:
         if self._inheritance is not None:
             self._inheritance.close()
-            for message in self._inheritance.knowledge:
-                learn(self.reachable, message)
+            self.learn(self._inheritance.knowledge)
             if (ledger := self._inheritance.ledger) is not None:
                 self._ledger = ledger.of(ledger.claim())
 
@@ -197,6 +215,7 @@ class Serving(Service):
             workers,
             self.drained.services,
         )
+        self.crowd.limits.banned = self.bans.keeps_out
         self._ending = Ending(self._reactor, self.crowd, self._events)
         self.crowd.probes = self._configuration.probes
         self.observer = Observer(
@@ -211,6 +230,7 @@ class Serving(Service):
         super().startService()
         self._duties = [
             Every(self._reactor, TICK, self._summary.tick),
+            *([] if self._shares is not None else [Every(self._reactor, TICK, self._banning.look)]),
             Every(self._reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),
@@ -228,7 +248,7 @@ class Serving(Service):
             self._open(door)
         self._administration.serve(self._reactor, self.observer)
         if self._shares is None:
-            self._desk.serve(self._reactor, self.ask, self._words)
+            self._desk.serve(self._reactor, self._asked, self._words)
 
         # What is there now stays; no collection need look through it again.
         gc.collect()

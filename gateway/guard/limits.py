@@ -71,6 +71,8 @@ class ReachedLimit(Enum):
     SESSIONS_PER_CLIENT = "sessions-per-client"
     CONNECTS_PER_MINUTE = "connects-per-minute"
     AUTH_FAILURES_PER_MINUTE = "auth-failures-per-minute"
+    BANNED = "banned"
+    """No limit: an administrator keeps this client out."""
 
 
 class Values(Protocol):
@@ -146,6 +148,8 @@ class Limits:
         """May be replaced; who is in already stays in."""
         self.own = sys.maxsize
         """As many sessions can this process have, however many there are in others."""
+        self.banned: Callable[[str], bool] = lambda address: False
+        """Whether the client at this address is kept out, whatever it does."""
         self._seconds = seconds
         self._ledger: Ledger = OwnLedger() if ledger is None else ledger
 
@@ -307,6 +311,8 @@ class Admission:
 
     def moved(self, address: str) -> str:
         """The session is of the client at this address.  Returns the limit that refuses it, or an empty text."""
+        if self._limits.banned(address):
+            return ReachedLimit.BANNED.value
         new = client_key(address)
         refusal = self._limits.moved(self._client, new)
         if refusal is not None:

@@ -148,7 +148,7 @@ _TABLE = (
             word(
                 "limit",
                 "`sessions`, `sessions-per-client`, `connects-per-minute` or `auth-failures-per-minute`; `drained`: an "
-                "administrator drains the service",
+                "administrator drains the service; `banned`: an administrator banned the client",
             ),
         ),
         Scope.SESSION, COSTS_NOTHING, "raise the limit in [limits], if the clients are honest", Outcome.REFUSED,
@@ -395,8 +395,16 @@ _TABLE = (
         "control", Severity.NOTICE,
         "an administrator asked for a change at the control socket ([control.md](control.md))",
         (
-            word("command", "`reload`, `drain`, `undrain` or `kick`"), Field("about", Type.TEXT, "what it is about"),
+            word("command", "`reload`, `drain`, `undrain`, `kick`, `ban` or `unban`"),
+            Field("about", Type.TEXT, "what it is about"),
             Field("user", Type.TEXT, "whose process asked"),
+        ),
+    ),
+    Event(
+        "ban", Severity.NOTICE, "clients are kept out, or no longer ([control.md](control.md#bans))",
+        (
+            word("state", "`began`, `lifted` (by an administrator), or `over`: its time has come"),
+            word("network", "an address, or a network"), Field("until", Type.TIME, "when it ends"),
         ),
     ),
     Event(

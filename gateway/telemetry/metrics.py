@@ -92,7 +92,8 @@ _TABLE = (
     Metric("ready", _G, "1: the service has a backend that can be used, and the gateway does not stop.", ("service",),
            Merge.GREATEST),
     # --- what was refused ------------------------------------------------------------------------
-    Metric("refusals_total", _C, "Connections and logins that a limit of [limits] refused.", ("service", "limit")),
+    Metric("refusals_total", _C, "Connections and logins that a limit of [limits], a drain or a ban refused.",
+           ("service", "limit")),
     Metric("attacks_total", _C, "Attacks that were refused, by event.", ("service", "kind")),
     # --- the gateway -----------------------------------------------------------------------------
     Metric("events_total", _C, "Every event, also those that are not told in a flood.", ("event", "severity")),

@@ -58,9 +58,16 @@ class Line:
 
 @contextmanager
 def line(
-    directory: Path, identity: Identity, backend: Backend, workers: int = 1, user: str = "", **limits: str
+    directory: Path,
+    identity: Identity,
+    backend: Backend,
+    workers: int = 1,
+    user: str = "",
+    control: str = "off",
+    **limits: str,
 ) -> Iterator[Line]:
-    options = {"gateway": {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s"}, "limits": limits}
+    gateway_ = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s", "control": control}
+    options = {"gateway": gateway_, "limits": limits}
     gateway = launch(directory, identity, [Service("imap", backend.address)], options, user=user)
     if workers > 1:
         gateway.log.wait("worker", count=workers, state="serving")

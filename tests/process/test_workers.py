@@ -63,8 +63,9 @@ def several(
     gateway: dict[str, str] | None = None,
     summed: bool = False,
     balanced: bool = False,
+    options: dict[str, str] | None = None,
 ) -> Iterator[Gateway]:
-    services = [Service("imap", backend.address, options=BALANCED if balanced else {})]
+    services = [Service("imap", backend.address, options=BALANCED if balanced else options or {})]
     sections = {"gateway": {"workers": "2", **(gateway or {})}, "limits": {**MANY, **(limits or {})}}
     with running(directory, identity, services, sections, summed=summed) as started:
         started.log.wait("worker", count=2, state="serving")

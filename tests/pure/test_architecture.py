@@ -27,6 +27,7 @@ PURE = (
     "gateway.dialects",
     "gateway.config",
     "gateway.wire.health",
+    "gateway.guard.bans",
     "gateway.guard.limits",
     "gateway.guard.shared",
     "gateway.telemetry.catalogue",

@@ -18,6 +18,8 @@ from gateway.app.control.messages import COMMANDS, Answer, Misunderstood, Reques
 @pytest.mark.parametrize("request_", [
     Request("status"), Request("reload"), Request("drain", "imap"), Request("undrain", "10.0.0.5:25"), Request("who"),
     Request("who", "client=192.0.2.0/24 phase=relaying"), Request("kick", "192.0.2.1"),
+    Request("ban", "192.0.2.1"), Request("ban", "192.0.2.0/24", 600.0, kick=True), Request("unban", "192.0.2.1"),
+    Request("bans"),
 ])  # fmt: skip
 def test_a_request_is_one_line_of_json(request_: Request) -> None:
     line = request_.line()
@@ -47,6 +49,11 @@ def test_an_answer_is_one_line_of_json() -> None:
     (b'{"version":1,"command":"kick","whom":7}\n', "kick: whom is no text"),
     (b'{"version":1,"command":"status","name":"x"}\n', "status: takes no name"),
     (b'{"version":1,"command":"kick","whom":"x","why":"y","b":1}\n', "kick: takes no b, why"),
+    (b'{"version":1,"command":"kick","whom":"x","for":1}\n', "kick: takes no for"),
+    (b'{"version":1,"command":"ban"}\n', "ban: client is missing"),
+    (b'{"version":1,"command":"ban","client":"x","for":"1h"}\n', "ban: for is no number"),
+    (b'{"version":1,"command":"ban","client":"x","for":true}\n', "ban: for is no number"),
+    (b'{"version":1,"command":"ban","client":"x","kick":1}\n', "ban: kick is no yes or no (true or false)"),
 ])  # fmt: skip
 def test_what_is_no_request_is_told(line: bytes, why: str) -> None:
     with pytest.raises(Misunderstood) as caught:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.steer.words import WORDS, duration, octets
+from gateway.cli.steer.words import WORDS, duration, octets, seconds
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
@@ -129,3 +129,30 @@ id    service  client     TLS      phase     backend  age        idle  received 
 
 def test_kick_counts() -> None:
     assert list(WORDS["kick"]({"sessions": 2})) == ["2 sessions cut off"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds_"), [("30s", 30), ("10m", 600), ("10 min", 600), ("1h", 3600), ("7 d", 604800)]
+)
+def test_a_time_is_a_number_and_a_unit(text: str, seconds_: float) -> None:
+    assert seconds(text) == seconds_
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1.5h", "1w", "1h30m"])
+def test_anything_else_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number and s, m, h or d, like 1h"):
+        seconds(text)
+
+
+def test_bans_are_told() -> None:
+    told = {"network": "192.0.2.0/24", "until": "2026-01-31T12:00:00+00:00", "sessions": 0, "kicked": False}
+    begun = "192.0.2.0/24: banned until 2026-01-31T12:00:00+00:00"
+    assert list(WORDS["ban"](told)) == [begun]
+    assert list(WORDS["ban"]({**told, "sessions": 2})) == [
+        begun, "2 sessions are still open; `kick 192.0.2.0/24` ends them"
+    ]  # fmt: skip
+    assert list(WORDS["ban"]({**told, "sessions": 2, "kicked": True})) == [begun, "2 sessions cut off"]
+    assert list(WORDS["unban"]({"networks": ["192.0.2.1/32"]})) == ["192.0.2.1/32: banned no more"]
+    assert list(WORDS["bans"]({"bans": [{"network": "192.0.2.1/32", "until": "U", "left": 61.2}]})) == [
+        "banned        until  left", "192.0.2.1/32  U      1 min 1 s"
+    ]  # fmt: skip

@@ -22,9 +22,14 @@ COMMANDS: Final[Mapping[str, str | None]] = {
     "undrain": "name",
     "who": "filter",
     "kick": "whom",
+    "ban": "client",
+    "unban": "client",
+    "bans": None,
 }
 """Each command, and the field of a request that says what it is about."""
 OPTIONAL: Final = frozenset({"filter"})
+_SECONDS: Final = {"ban": "for"}
+_KICKS: Final = frozenset({"ban"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,18 @@ class Request:
     command: str
     about: str = ""
     """A service or an address, a filter, or a session or client; empty for none."""
+    seconds: float | None = None
+    """For how long, where that can be said; None is the command's default."""
+    kick: bool = False
+    """Of a ban: end the sessions that are open, too."""
 
     def line(self) -> bytes:
         field = COMMANDS[self.command]
-        more = {field: self.about} if field and self.about else {}
+        more: dict[str, Any] = {field: self.about} if field and self.about else {}
+        if self.seconds is not None:
+            more[_SECONDS[self.command]] = self.seconds
+        if self.kick:
+            more["kick"] = True
         return _line({"version": VERSION, "command": self.command, **more})
 
 
@@ -75,9 +88,22 @@ def request_of(line: bytes) -> Request:
         raise Misunderstood(f"{command}: {field} is no text")
     if field is not None and field not in OPTIONAL and not about:
         raise Misunderstood(f"{command}: {field} is missing")
-    if unknown := sorted(told.keys() - {"version", "command", field}):
+    seconds = kick = None
+    if command in _SECONDS:
+        seconds = _typed(told, command, _SECONDS[command], (int, float), "number")
+    if command in _KICKS:
+        kick = _typed(told, command, "kick", (bool,), "yes or no (true or false)")
+    known = {"version", "command", field, _SECONDS.get(command), "kick" if command in _KICKS else None}
+    if unknown := sorted(told.keys() - known):
         raise Misunderstood(f"{command}: takes no {', '.join(unknown)}")
-    return Request(command, about)
+    return Request(command, about, seconds, bool(kick))
+
+
+def _typed(told: Mapping[str, Any], command: str, field: str, types: tuple[type, ...], what: str) -> Any:
+    value = told.get(field)
+    if value is not None and type(value) not in types:
+        raise Misunderstood(f"{command}: {field} is no {what}")
+    return value
 
 
 def answer_of(line: bytes) -> Answer:

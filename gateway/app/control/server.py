@@ -24,7 +24,7 @@ MOST = 16
 """Connections at a time; one more is closed at once."""
 PATIENCE = 60.0
 """Seconds without a request after which a connection is closed."""
-CHANGING = frozenset({"reload", "drain", "undrain", "kick"})
+CHANGING = frozenset({"reload", "drain", "undrain", "kick", "ban", "unban"})
 """Commands that are told in the log."""
 
 Ask = Callable[[Request], Any]

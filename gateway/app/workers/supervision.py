@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from ...config.errors import StartError
 from ...config.values import Backend, Configuration
+from ...guard.bans import Bans
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
 from ...telemetry.events import Events
@@ -25,6 +26,8 @@ from ...telemetry.summary import Summary, SummedEvents
 from ...wire.tls.renewal import Renewal
 from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
+from ..banning import Banning
+from ..banning import knowledge as bans_known
 from ..control.messages import Answer, Request
 from ..crowd import lowered, raise_descriptor_limit
 from ..desk import Desk, words
@@ -100,6 +103,10 @@ class Supervision(Service):
         self._stopped: Deferred[None] | None = None
         self._hurried = False
         self._stopping = False
+        self._bans = Bans()
+        self._banning = Banning(
+            self._bans, self._events, lambda: self._configuration, self._tell_bans, lambda request: self.ask(request)
+        )
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
@@ -172,7 +179,7 @@ class Supervision(Service):
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
             self._inheritance.close()
             for message in self._inheritance.knowledge:
-                learn(self._reachable(), message)
+                self._learn(message)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.
             self._desk.open(configuration.control, later=self._handed)
@@ -207,7 +214,7 @@ class Supervision(Service):
         self._nursery.attend(reactor, self._template_lost)
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
-        self._duties = [Every(reactor, TICK, self._summary.tick)]
+        self._duties = [Every(reactor, TICK, self._summary.tick), Every(reactor, TICK, self._banning.look)]
         self._fleet = Fleet(
             self._asking,
             self.meter,
@@ -304,7 +311,18 @@ class Supervision(Service):
         """What a new worker has to know before it serves."""
         drained = self._assembler.drained
         known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
-        return [*known, *knowledge(self._reachable())]
+        return [*known, *knowledge(self._reachable()), bans_known(self._bans)]
+
+    def _learn(self, message: Message) -> None:
+        """What another program knew."""
+        match message:
+            case {"bans": list(told)}:
+                self._bans.learn(told)
+            case _:
+                learn(self._reachable(), message)
+
+    def _tell_bans(self) -> None:
+        self._seats.say_all(bans_known(self._bans))
 
     def _reachable(self) -> Collection[Reachable]:
         return self.assembly.backends.values()

@@ -23,7 +23,6 @@ from ...telemetry.summary import Summary, SummedEvents
 from ..assembly import Reachable
 from ..control.messages import Request
 from ..every import Every
-from ..knowledge import learn
 from . import fleet, steered
 from .asking import reply
 from .channel import Channel
@@ -65,8 +64,8 @@ class Worker:
         match message:
             case {"serve": _}:
                 self._serve()
-            case {"health": _} | {"verdicts": _}:
-                learn(self._gateway.reachable, message)
+            case {"health": _} | {"verdicts": _} | {"bans": _}:
+                self._gateway.learn([message])
             case {"hand over": _}:
                 self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
             case {"ask": int(number), "command": str(command), "about": str(about)}:

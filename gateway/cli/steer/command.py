@@ -1,4 +1,4 @@
-"""`status`, `reload`, `drain`, `undrain`, `who` and `kick`: one request, one answer, an exit status."""
+"""`status`, `who`, `ban` and the others: one request, one answer, an exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...app.control.messages import Answer, Misunderstood, Request, answer_of
 from ...config import DEFAULT_FILE, control_of
-from .words import WORDS
+from .words import WORDS, seconds
 
 REFUSED = 1
 """Exit status: the gateway has answered, and did not do it."""
@@ -32,6 +32,9 @@ class Command:
     argument: str = ""
     explained: str = ""
     optional: bool = False
+    lasts: str = ""
+    """What --for says; empty where there is no such option."""
+    kicks: bool = False
 
 
 COMMANDS = (
@@ -52,6 +55,16 @@ COMMANDS = (
         "id, a client, a network, a service, a protocol, a phase, a backend or a version of TLS",
         optional=True,
     ),
+    Command(
+        "ban",
+        "take no connections of a client for some time",
+        "CLIENT",
+        "an address or a network; an IPv6 address alone stands for its /64",
+        lasts="how long, like 30m, 1h or 7d (default: 1h)",
+        kicks=True,
+    ),
+    Command("unban", "take connections again", "CLIENT", "a network: its ban, and those of all parts of it"),
+    Command("bans", "list who is banned, and how long"),
     Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address or a network"),
 )
 
@@ -64,6 +77,10 @@ def add(commands: Any) -> None:
         if command.argument:
             several = "*" if command.optional else None
             parser.add_argument("about", metavar=command.argument, nargs=several, help=command.explained)
+        if command.lasts:
+            parser.add_argument("--for", dest="seconds", metavar="TIME", type=span, help=command.lasts)
+        if command.kicks:
+            parser.add_argument("--kick", action="store_true", help="also cut off the client's open sessions")
         parser.add_argument(
             "--config", "-c", metavar="FILE", default=DEFAULT_FILE,
             help="the gateway's configuration file, which names its control socket (default: %(default)s)",
@@ -73,13 +90,21 @@ def add(commands: Any) -> None:
         parser.set_defaults(run=run)
 
 
+def span(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from None
+
+
 class Unreachable(Exception):
     """No gateway answers; the text is one line: why, and the cure."""
 
 
 def run(given: argparse.Namespace, say: Say) -> int:
     about = getattr(given, "about", "")
-    request = Request(given.command, about if isinstance(about, str) else " ".join(about))
+    lasts, kicks = getattr(given, "seconds", None), getattr(given, "kick", False)
+    request = Request(given.command, about if isinstance(about, str) else " ".join(about), lasts, kicks)
     try:
         answer = ask(place(given.config, given.socket), request)
     except Unreachable as wrong:

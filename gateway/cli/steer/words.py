@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,16 @@ Result = Mapping[str, Any]
 Row = Sequence[str]
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+_SPAN = re.compile(r"([0-9]{1,6})\s*(s|m|min|h|d)")
+_SPANS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str) -> float:
+    """Of `30s`, `10m`, `10 min`, `1h` or `7d`.  Raises ValueError."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time; write a number and s, m, h or d, like 1h")
+    return int(match[1]) * _SPANS[match[2]]
 
 
 def duration(seconds: float) -> str:
@@ -143,6 +154,23 @@ def kick(result: Result) -> Iterator[str]:
     yield f"{result['sessions']} sessions cut off"
 
 
+def ban(result: Result) -> Iterator[str]:
+    yield f"{result['network']}: banned until {result['until']}"
+    if result["sessions"]:
+        yield f"{result['sessions']} sessions " + (
+            "cut off" if result["kicked"] else f"are still open; `kick {result['network']}` ends them"
+        )
+
+
+def unban(result: Result) -> Iterator[str]:
+    yield from (f"{network}: banned no more" for network in result["networks"])
+
+
+def bans(result: Result) -> Iterator[str]:
+    rows = [(one["network"], one["until"], duration(one["left"])) for one in result["bans"]]
+    yield from table([("banned", "until", "left"), *rows])
+
+
 WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
     "status": status,
     "reload": reload,
@@ -150,5 +178,8 @@ WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
     "undrain": drain,
     "who": who,
     "kick": kick,
+    "ban": ban,
+    "unban": unban,
+    "bans": bans,
 }
 """By command."""

@@ -1,0 +1,148 @@
+"""`ban`, `unban` and `bans`, for the whole gateway: the process that answers at the control socket has all bans."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+
+from ..config.grammar import network
+from ..config.values import Configuration
+from ..guard.bans import Bans, Network, written
+from ..telemetry.summary import Teller
+from .control.messages import Answer, Request
+from .workers.messages import Message
+
+DEFAULT: Final = 3600.0
+"""Seconds of a ban."""
+LONGEST: Final = 366 * 86400.0
+WIDEST: Final = {4: 8, 6: 16}
+"""By IP version, the length of the shortest prefix: whoever bans more has mistyped it, or wants `drain`."""
+SITE: Final = 64
+"""Bits of the network that one IPv6 customer has at least (RFC 6177)."""
+
+
+class Banning:
+    """Nothing is banned in other processes but by `changed`."""
+
+    def __init__(
+        self,
+        bans: Bans,
+        events: Teller,
+        configuration: Callable[[], Configuration],
+        changed: Callable[[], None],
+        ask: Callable[[Request], Any],
+    ) -> None:
+        """`changed` tells the other processes.  `ask` answers `who` and `kick`, or gives a Deferred of the answer."""
+        self._bans = bans
+        self._events = events
+        self._configuration = configuration
+        self._changed = changed
+        self._ask = ask
+        self._commands: dict[str, Callable[[Request], Deferred[Answer]]] = {
+            "ban": self._ban,
+            "unban": self._unban,
+            "bans": self._list,
+        }
+
+    def answers(self, request: Request) -> bool:
+        return request.command in self._commands
+
+    def ask(self, request: Request) -> Deferred[Answer]:
+        return self._commands[request.command](request)
+
+    def look(self) -> None:
+        """Call it every few seconds: tells of bans whose time is over."""
+        for one in self._bans.expire():
+            self._events.emit("ban", state="over", network=written(one))
+
+    # --- the commands ----------------------------------------------------------------------------
+
+    def _ban(self, request: Request) -> Deferred[Answer]:
+        seconds = DEFAULT if request.seconds is None else request.seconds
+        try:
+            whom = banned(request.about, self._configuration())
+            if not 1 <= seconds <= LONGEST:
+                raise ValueError(f"{seconds:g} seconds is out of range; write 1 second to 366 days")
+            until = time.time() + seconds
+            self._bans.add(whom, until)
+        except ValueError as wrong:
+            return _refused(wrong)
+        self._changed()
+        told = {"network": written(whom), "until": _moment(until), "seconds": seconds}
+        self._events.emit("ban", state="began", network=written(whom), until=told["until"])
+
+        def counted(answer: Answer) -> Answer | Deferred[Answer]:
+            sessions = len(answer.result.get("sessions", ()))
+            if request.kick and sessions:
+                return maybeDeferred(self._ask, Request("kick", written(whom))).addCallback(kicked)
+            return Answer({**told, "sessions": sessions, "kicked": request.kick}, answer.problems)
+
+        def kicked(answer: Answer) -> Answer:
+            return Answer({**told, "sessions": answer.result.get("sessions", 0), "kicked": True}, answer.problems)
+
+        return maybeDeferred(self._ask, Request("who", f"client={written(whom)}")).addCallback(counted)
+
+    def _unban(self, request: Request) -> Deferred[Answer]:
+        try:
+            whom = meant(request.about)
+        except ValueError as wrong:
+            return _refused(wrong)
+        lifted = [written(one) for one in self._bans.lift(whom)]
+        if not lifted:
+            wider = self._bans.of(str(whom.network_address))
+            hint = f"it is a part of {wider}, which is" if wider is not None else "`bans` lists who is"
+            return _refused(f"{written(whom)} is not banned; {hint}")
+        self._changed()
+        for one in lifted:
+            self._events.emit("ban", state="lifted", network=one)
+        return succeed(Answer({"networks": lifted}))
+
+    def _list(self, request: Request) -> Deferred[Answer]:
+        self.look()
+        now = time.time()
+        return succeed(Answer({"bans": [
+            {"network": written(one), "until": _moment(until), "left": round(until - now, 3)}
+            for one, until in self._bans.all() if until > now
+        ]}))  # fmt: skip
+
+
+def knowledge(bans: Bans) -> Message:
+    """For a new worker, or for the program that takes over."""
+    return {"bans": bans.told()}
+
+
+def meant(text: str) -> Network:
+    """A network as the configuration writes it; an IPv6 address alone is its /64.  Raises ValueError."""
+    found = network(text)
+    if found.version == 6 and "/" not in text:
+        found = found.supernet(new_prefix=SITE)
+    return found
+
+
+def banned(text: str, configuration: Configuration) -> Network:
+    """Who is to be banned.  Raises ValueError where that makes no sense."""
+    whom = meant(text)
+    if whom.prefixlen < WIDEST[whom.version]:
+        raise ValueError(
+            f"{whom} is too much to ban; /{WIDEST[whom.version]} at most (`drain SERVICE` takes nobody for a service)"
+        )
+    trusted = {f"[service:{one.name}] accept_proxy": one.accept_proxy for one in configuration.services}
+    for place, networks in {**trusted, "[gateway] probes": configuration.probes}.items():
+        for one in networks:
+            if one.version == whom.version and whom.subnet_of(one):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"{written(whom)} is a load balancer ({place}); ban the clients behind it by their addresses"
+                )
+    return whom
+
+
+def _refused(why: object) -> Deferred[Answer]:
+    return succeed(Answer({}, (str(why),)))
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
