@@ -253,8 +253,12 @@ class _Reader:
             section.wrong(
                 "starttls", "is missing, and so is implicit; name an address to listen on, like starttls = 25"
             )
-        self._claim(section, "starttls", starttls)
-        self._claim(section, "implicit", implicit)
+        for option, addresses in (("starttls", starttls), ("implicit", implicit)):
+            self._claim(section, option, addresses)
+            for address in addresses:
+                why = traits.forbidden.get(getattr(address, "port", 0)) if traits is not None else None
+                if why:
+                    section.wrong(option, f"{address} is no place for {protocol} ({why}); use another port")
         policy = section.take("policy", choice(*_POLICIES), "")
         if "policy" in section.options and "starttls" not in section.options:
             section.wrong("policy", "is for plaintext ports, and this service has none; remove it, or add starttls")

@@ -58,6 +58,10 @@ class Traits(Protocol):
         """starttls port -> default policy.  `required` for all other ports."""
 
     @property
+    def forbidden(self) -> Mapping[int, str]:
+        """Ports at which it must not be served, and why."""
+
+    @property
     def identities(self) -> frozenset[str]:
         """Values of `identity` for this protocol, besides `none`."""
 

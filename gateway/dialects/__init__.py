@@ -8,10 +8,11 @@ from types import MappingProxyType
 from .base import Dialect
 from .database.postgresql import DIALECT as POSTGRESQL
 from .mail.imap import DIALECT as IMAP
+from .mail.lmtp import DIALECT as LMTP
 from .mail.managesieve import DIALECT as MANAGESIEVE
 from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {each.name: each for each in (SMTP, IMAP, POP3, MANAGESIEVE, POSTGRESQL)}
+    {each.name: each for each in (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL)}
 )

@@ -137,6 +137,7 @@ _EXAMPLES = MappingProxyType(
         "smtp": ("Postfix", "Exchange"),
         "imap": ("Dovecot", "Cyrus"),
         "pop3": ("Dovecot", "Cyrus"),
+        "lmtp": ("Dovecot", "Cyrus"),
         "managesieve": ("Dovecot", "Cyrus"),
     }
 )

@@ -116,6 +116,8 @@ class Dialect:
     """Seconds for the waits that the configuration does not name."""
     policies: Mapping[int, Policy]
     """Default policy by port; REQUIRED for the others."""
+    forbidden: Mapping[int, str] = field(default_factory=dict)
+    """Ports at which it must not be served, and why."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Options of `[service:...]` that only this protocol has, and their words.  The first is the default."""
     identities: frozenset[str] = frozenset()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -26,3 +28,32 @@ def missing(message: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+_STARTTLS = {
+    "openssl": ("s_client", "-quiet", "-verify_return_error", "-starttls", "{protocol}", "-CAfile", "{authority}",
+                "-connect", "localhost:{port}"),
+    "gnutls-cli": ("--starttls-proto={protocol}", "--x509cafile", "{authority}", "-p", "{port}", "localhost"),
+}  # fmt: skip
+STARTTLS_CLIENTS = tuple(_STARTTLS)
+
+
+def says_inside_tls(
+    program: str, protocol: str, port: int, authority: Path, says: bytes, until: bytes, leaves: bytes = b"QUIT\r\n"
+) -> bytes:
+    """Let one of STARTTLS_CLIENTS upgrade a connection, say something, wait for an answer, and leave; all it heard."""
+    path = need(program, debian="openssl gnutls-bin")
+    words = [word.format(protocol=protocol, port=port, authority=authority) for word in _STARTTLS[program]]
+    with subprocess.Popen(
+        [path, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(says)
+        process.stdin.flush()
+        heard = b""
+        while until not in heard and (line := process.stdout.readline()):
+            heard += line
+        process.stdin.write(leaves)
+        process.stdin.flush()
+        return heard + process.stdout.read()

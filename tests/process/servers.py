@@ -68,7 +68,7 @@ _DOVECOT = """
 base_dir = {directory}/run
 state_dir = {directory}/run
 log_path = /dev/stderr
-protocols = imap pop3 sieve
+protocols = imap pop3 sieve lmtp
 listen = {host}
 ssl = no
 disable_plaintext_auth = no
@@ -109,9 +109,14 @@ service auth {{
     mode = 0666
   }}
 }}
+service lmtp {{
+  unix_listener {directory}/lmtp {{
+    mode = 0666
+  }}
+}}
 """
 _LOGIN = """
-service {protocol}-login {{
+service {service} {{
   {chroot}
   inet_listener {listener} {{
     port = {open}
@@ -131,7 +136,7 @@ service {protocol}-login {{
   }}
 }}
 """
-LISTENERS = {"imap": "imap", "pop3": "pop3", "managesieve": "sieve"}
+LISTENERS = {"imap": "imap", "pop3": "pop3", "managesieve": "sieve", "lmtp": "lmtp"}
 """What Dovecot calls the listener of a protocol; one with another name would be there besides its own."""
 _DOVECOT_TLS = """
 ssl = yes
@@ -164,6 +169,15 @@ class Dovecot:
         return self.doors["managesieve"].address()
 
     @property
+    def lmtp(self) -> Path:
+        """The socket of LMTP."""
+        return self.directory / "lmtp"
+
+    def mail(self, user: str) -> list[bytes]:
+        """The new messages of somebody, in no order."""
+        return [path.read_bytes() for path in (self.directory / "mail" / user / "new").glob("*")]
+
+    @property
     def sasl(self) -> Path:
         """Where others may ask whether a password is right."""
         return self.directory / "sasl"
@@ -186,8 +200,9 @@ def dovecot(
 ) -> Iterator[Dovecot]:
     """`settings` override those above.  A client of 127.0.0.2 comes from 127.0.0.1: for Dovecot it is somebody else's
     machine, and nothing secures the connection."""
-    program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d dovecot-managesieved")
-    for login, package in (("pop3-login", "dovecot-pop3d"), ("managesieve-login", "dovecot-managesieved")):
+    program = programs.need("dovecot", debian="dovecot-imapd dovecot-pop3d dovecot-managesieved dovecot-lmtpd")
+    packages = {"pop3-login": "dovecot-pop3d", "managesieve-login": "dovecot-managesieved", "lmtp": "dovecot-lmtpd"}
+    for login, package in packages.items():
         if not Path("/usr/lib/dovecot", login).exists():
             programs.need(login, debian=package)
     me = pwd.getpwuid(os.geteuid())
@@ -217,7 +232,14 @@ def dovecot(
         doors = {name: Doors(host, *ports[at :: len(LISTENERS)]) for at, name in enumerate(LISTENERS)}
         tls = "yes" if certificate else "no"
         logins = [
-            each.fill(_LOGIN, protocol=name, listener=LISTENERS[name], chroot=chroot, tls=tls)
+            each.fill(
+                _LOGIN,
+                service=name if name == "lmtp" else f"{name}-login",
+                protocol=name,
+                listener=LISTENERS[name],
+                chroot=chroot,
+                tls=tls,
+            )
             for name, each in doors.items()
         ]
         file.write_text("\n".join([text, *logins]))

@@ -6,7 +6,7 @@ import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,29 +189,12 @@ def test_sievelib(place: Place, mode: str, argument: str) -> None:
     assert "theirs" in done.stdout, done.stdout + done.stderr
 
 
-TLS_CLIENTS: Mapping[str, list[str]] = {
-    "openssl": ["s_client", "-quiet", "-starttls", "sieve", "-verify_return_error", "-CAfile"],
-    "gnutls-cli": ["--starttls-proto=sieve", "--x509cafile"],
-}
-
-
-@pytest.mark.parametrize("program", TLS_CLIENTS)
+@pytest.mark.parametrize("program", programs.STARTTLS_CLIENTS)
 def test_programs_that_know_starttls_for_sieve(place: Place, program: str) -> None:
-    path = programs.need(program, debian="openssl gnutls-bin")
     _, port = place.gateway.address("none-none")
-    where = ["-connect", f"localhost:{port}"] if program == "openssl" else ["-p", str(port), "localhost"]
-    with subprocess.Popen(
-        [path, *TLS_CLIENTS[program], str(place.authority), *where],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        heard = b""
-        while b'OK "Capability completed."' not in heard and (line := process.stdout.readline()):
-            heard += line
-        process.stdin.write(b"LOGOUT\r\n")
-        process.stdin.flush()
-        heard += process.stdout.read()
+    heard = programs.says_inside_tls(
+        program, "sieve", port, place.authority, b"", b'OK "Capability completed."', b"LOGOUT\r\n"
+    )
     assert b'OK "Logout completed."' in heard, heard
 
 

@@ -48,6 +48,7 @@ class Traits:
     policies: Mapping[int, Policy] = field(default_factory=dict)
     identities: frozenset[str] = frozenset()
     relays: bool = False
+    forbidden: Mapping[int, str] = field(default_factory=dict)
 
 
 PROTOCOLS = {
@@ -59,7 +60,7 @@ PROTOCOLS = {
     ),
     "imap": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "id"})),
     "pop3": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "xclient"})),
-    "postgresql": Traits(identities=frozenset({"proxy-v1", "proxy-v2"})),
+    "postgresql": Traits(identities=frozenset({"proxy-v1", "proxy-v2"}), forbidden={26: "it is not mail"}),
 }
 OWN = (("received", "yes"), ("newlines", "normalize"))
 """The defaults of SMTP's own options."""
@@ -516,6 +517,10 @@ SLIPS = {
     "unknown protocol": (
         file(smtp="protocol = smpt\nstarttls = 25\nbackend = a:25"),
         '[service:smtp] protocol: "smpt" is not a protocol; did you mean smtp?',
+    ),
+    "forbidden port": (
+        file(rest="[service:postgresql]\nstarttls = [::1]:26 5432\nbackend = a:5432"),
+        "[service:postgresql] starttls: [::1]:26 is no place for postgresql (it is not mail); use another port",
     ),
     "protocol forgotten": (
         file(rest="[service:news]\nstarttls = 119\nbackend = a:119"),

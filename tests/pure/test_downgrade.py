@@ -28,6 +28,11 @@ TALK = {
         b'AUTHENTICATE "PLAIN" "AGEAYg=="\r\n',
         b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n',
     ),
+    "lmtp": (
+        b"220 old LMTP\r\n",
+        b"MAIL FROM:<a@example.com>\r\n",
+        b"530 5.7.0 Must issue a STARTTLS command first\r\n",
+    ),
     "pop3": (b"+OK ready\r\n", b"USER joe\r\n", b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),
 }
 

@@ -31,6 +31,7 @@ TLS13 = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 
 GREETINGS = {
     "smtp": b"220 mx.example.org ESMTP\r\n",
+    "lmtp": b"220 mx.example.org LMTP\r\n",
     "imap": b"* OK ready\r\n",
     "pop3": b"+OK ready\r\n",
     "managesieve": b'"SIEVE" "fileinto"\r\n"SASL" {0}\r\n\r\n"STARTTLS"\r\nOK "ready"\r\n',
@@ -38,6 +39,13 @@ GREETINGS = {
 ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
     "smtp": {
         b"EHLO": b"250-mx.example.org\r\n250-SIZE 1000\r\n250 STARTTLS\r\n",
+        b"AUTH": b"538 5.7.11 Encryption required\r\n",
+        b"STARTTLS": b"220 2.0.0 Go ahead\r\n",
+        b"NOOP": b"250 2.0.0 OK\r\n",
+        b"QUIT": b"221 2.0.0 Bye\r\n",
+    },
+    "lmtp": {
+        b"LHLO": b"250-mx.example.org\r\n250-PIPELINING\r\n250 STARTTLS\r\n",
         b"AUTH": b"538 5.7.11 Encryption required\r\n",
         b"STARTTLS": b"220 2.0.0 Go ahead\r\n",
         b"NOOP": b"250 2.0.0 OK\r\n",
@@ -67,7 +75,7 @@ ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
     },
 }
 """By the first word of a command."""
-STARTTLS = {"smtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS", "managesieve": b"STARTTLS"}
+STARTTLS = {"smtp": b"STARTTLS", "lmtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS", "managesieve": b"STARTTLS"}
 REISSUED = {"managesieve": b'"SIEVE" "fileinto"\r\nOK\r\n'}
 """What the server says first inside TLS after STARTTLS."""
 
@@ -156,6 +164,7 @@ def test_every_protocol_can_be_probed(protocol: str) -> None:
 
 SAID = {
     "smtp": [b"EHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
+    "lmtp": [b"LHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
     "imap": [b"sgw7 CAPABILITY", b"sgw4 AUTHENTICATE PLAIN", b"sgw8 LOGOUT"],
     "pop3": [b"CAPA", b"AUTH PLAIN", b"USER starttls-gateway-probe", b"QUIT"],
     "managesieve": [b"CAPABILITY", b'AUTHENTICATE "PLAIN"', b"LOGOUT"],
@@ -174,6 +183,7 @@ def test_logins_are_tried_in_the_clear_and_no_secret_is_said(protocol: str) -> N
 
 TAKEN = {
     "smtp": ({b"AUTH": b"334 \r\n", b"*": b"501 5.7.0 cancelled\r\n"}, [b"AUTH PLAIN", b"*", b"AUTH LOGIN", b"*"]),
+    "lmtp": ({b"AUTH": b"334 \r\n", b"*": b"501 5.7.0 cancelled\r\n"}, [b"AUTH PLAIN", b"*", b"AUTH LOGIN", b"*"]),
     "imap": ({b"sgw4": b"+ \r\n", b"*": b"sgw4 BAD cancelled\r\n"}, [b"sgw4 AUTHENTICATE PLAIN", b"*"]),
     "pop3": (
         {b"AUTH": b"+ \r\n", b"*": b"-ERR cancelled\r\n", b"USER": b"+OK\r\n"},
@@ -236,6 +246,7 @@ def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
 
 REFUSED = {
     "smtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
+    "lmtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
     "imap": {b"sgw2": b"sgw2 BAD unknown\r\n"},
     "pop3": {b"STLS": b"-ERR unknown\r\n"},
     "managesieve": {b"STARTTLS": b'NO "unknown"\r\n'},

@@ -54,11 +54,12 @@ def iana_name(cipher: str) -> str | None:
     return f"TLS_RSA_WITH_{bulk}" if bulk else None
 
 
-def protocol_keyword(*, extended: bool, utf8: bool, tls: bool, authenticated: bool) -> str:
-    """The `with` keyword (RFC 3848, RFC 6531 4.3): `SMTP` after HELO, else ESMTP with S and A."""
-    if not extended:
+def protocol_keyword(*, extended: bool, utf8: bool, tls: bool, authenticated: bool, lmtp: bool = False) -> str:
+    """The `with` keyword (RFC 3848, RFC 6531 4.3): `SMTP` after HELO, else ESMTP or LMTP with S and A."""
+    if not extended and not lmtp:
         return "SMTP"
-    return ("UTF8SMTP" if utf8 else "ESMTP") + ("S" if tls else "") + ("A" if authenticated else "")
+    name = ("UTF8" if utf8 else "" if lmtp else "E") + ("LMTP" if lmtp else "SMTP")
+    return name + ("S" if tls else "") + ("A" if authenticated else "")
 
 
 def received(

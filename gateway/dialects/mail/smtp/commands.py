@@ -38,9 +38,9 @@ from .messages import MUST_STARTTLS, Messages
 from .replies import LAST_LINE, MASKED, NO_EHLO, Reply, listed
 
 _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.DOTALL)
-OPEN_BEFORE_TLS: Final = frozenset({b"EHLO", b"NOOP", b"QUIT", b"STARTTLS"})
-"""RFC 3207 4: exactly these are not answered 530 where TLS is required."""
-OPEN_BEFORE_EHLO: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
+OPEN_BEFORE_TLS: Final = frozenset({b"NOOP", b"QUIT", b"STARTTLS"})
+"""RFC 3207 4: exactly these, and EHLO, are not answered 530 where TLS is required."""
+OPEN_BEFORE_HELLO: Final = frozenset({b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
 LINES: Final = Lines(sasl.REQUEST_LINE)
 LAYERED: Final = Lines(sasl.REQUEST_LINE, layered=True)
 
@@ -88,23 +88,27 @@ class SMTP(Messages):
         verb, argument = match[1].upper(), match[2] or b""
         if len(text) > self._longest(verb):
             yield from self._too_long()
-        elif extensions.refuses_command(verb):
-            yield from self._refuse(b"502 5.5.1 Command not implemented")
+        elif unknown := self._unknown(verb):
+            yield from self._refuse(unknown)
         elif verb == b"BDAT":
             yield from self._bdat(argument)
         elif self._waits_for_tls(verb):
             yield from self._refuse((yield from self.first(MUST_STARTTLS)))
-        elif self._must_greet and verb not in OPEN_BEFORE_EHLO:
-            yield from self._refuse(b"503 5.5.1 Send EHLO/HELO first")
+        elif self._must_greet and verb not in (self.hello, self.older) and verb not in OPEN_BEFORE_HELLO:
+            yield from self._refuse(self.greet_first)
         else:
             yield from self._perform(verb, text, argument)
+
+    def _unknown(self, verb: bytes) -> bytes:
+        """The refusal of a command that there is not; empty for others."""
+        return b"502 5.5.1 Command not implemented" if extensions.refuses_command(verb) else b""
 
     def _refused(self, argument: bytes) -> bytes | None:
         return extensions.refused_parameter(argument, self._withheld)
 
     def _waits_for_tls(self, verb: bytes) -> bool:
         if self.closed:
-            return verb not in OPEN_BEFORE_TLS
+            return verb != self.hello and verb not in OPEN_BEFORE_TLS
         return self.secured is None and self.terms.policy is Policy.AUTH_ONLY and verb in ehlo.AUTH
 
     def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Script:
@@ -117,13 +121,13 @@ class SMTP(Messages):
                 yield Send(CLIENT, b"250 2.0.0 OK\r\n")
             case b"QUIT":
                 yield from self._quit(text)
-            case b"EHLO" if not self.reached and self.secured is None:
+            case self.hello if not self.reached and self.secured is None:
                 self._greet(argument, extended=True)
-                lines = (b"250-%s" % self.terms.hostname, b"250-ENHANCEDSTATUSCODES", b"250 STARTTLS")
-                yield Send(CLIENT, Reply(lines).octets)
-            case b"EHLO":
+                lines = (self.terms.hostname, *self.own_extensions)
+                yield Send(CLIENT, Reply((*(b"250-" + line for line in lines), b"250 STARTTLS")).octets)
+            case self.hello:
                 yield from self._ehlo(text, argument)
-            case b"HELO":
+            case self.older:
                 reply = yield from self._introduce(verb, text)
                 yield from self._pass_on(reply)
                 if reply.code == b"250":
@@ -155,11 +159,11 @@ class SMTP(Messages):
                 yield from self._relay(verb, text)
 
     def _ehlo(self, text: bytes, name: bytes) -> Script:
-        reply = yield from self._introduce(b"EHLO", text)
+        reply = yield from self._introduce(self.hello, text)
         complete = reply.code == b"250"
-        if reply.code in NO_EHLO and name:
+        if reply.code in NO_EHLO and name and self.older:
             # A backend from before ESMTP; without our help its clients would never learn of STARTTLS.
-            older = yield from self._introduce(b"HELO", b"HELO " + name)
+            older = yield from self._introduce(self.older, self.older + b" " + name)
             if older.code == b"250":
                 reply = Reply((b"250 " + older.lines[0][4:],))
         if reply.code != b"250":
@@ -180,7 +184,7 @@ class SMTP(Messages):
         told = ehlo.edit(lines, stage, self._withheld)
         if self._lacks_login(told):
             starttls = b"STARTTLS" in offered
-            yield access.note(access.NO_LOGIN, "smtp", self.terms, access.no_auth(starttls), starttls)
+            yield access.note(access.NO_LOGIN, self.protocol, self.terms, access.no_auth(starttls), starttls)
         if told != lines:
             reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
@@ -277,6 +281,21 @@ class SMTP(Messages):
         yield from self._refuse(refusal)
 
 
+PROBING: Final = Probing(
+    port=25,
+    implicit=frozenset({465}),
+    starttls=b"STARTTLS",
+    injected=b"NOOP",
+    complete=lambda command, heard: LAST_LINE.search(heard) is not None,
+    agrees=lambda reply: reply.startswith(b"220"),
+    attempts=tuple(
+        Attempt(b"AUTH " + name, lambda reply: reply.startswith((b"334", b"235")), b"*")
+        for name in (b"PLAIN", b"LOGIN")
+    ),
+    masked=lambda capabilities: any(map(MASKED.match, capabilities)),
+)
+TRIES: Final = (b"MAIL FROM:<>", b"RSET")
+
 DIALECT = Dialect(
     name="smtp",
     script=lambda terms: converse(SMTP(terms)),
@@ -297,22 +316,8 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
     # Neither is registered; both are in use.
     alpn=(b"smtp", b"esmtp"),
-    question=Question(
-        lambda hostname: b"EHLO " + hostname, b"QUIT", listed, access.of_smtp, (b"MAIL FROM:<>", b"RSET")
-    ),
+    question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed, access.of_smtp, TRIES),
     submission=frozenset({465, 587}),
     relays=True,
-    probing=Probing(
-        port=25,
-        implicit=frozenset({465}),
-        starttls=b"STARTTLS",
-        injected=b"NOOP",
-        complete=lambda command, heard: LAST_LINE.search(heard) is not None,
-        agrees=lambda reply: reply.startswith(b"220"),
-        attempts=tuple(
-            Attempt(b"AUTH " + name, lambda reply: reply.startswith((b"334", b"235")), b"*")
-            for name in (b"PLAIN", b"LOGIN")
-        ),
-        masked=lambda capabilities: any(map(MASKED.match, capabilities)),
-    ),
+    probing=PROBING,
 )

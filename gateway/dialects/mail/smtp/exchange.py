@@ -26,6 +26,16 @@ FINAL: Final = Patience("final")
 class Exchange(ServerFirst):
     """Asks the backend and passes its replies on."""
 
+    protocol = "smtp"
+    hello = b"EHLO"
+    """By what a client introduces itself to hear of extensions, ..."""
+    older = b"HELO"
+    """... and to a server that knows no extensions; empty where the protocol always had them."""
+    own_extensions: tuple[bytes, ...] = (b"ENHANCEDSTATUSCODES",)
+    """What a lazy listener offers before TLS."""
+    greet_first = b"503 5.5.1 Send EHLO/HELO first"
+    """The answer to a client that has not introduced itself since TLS began."""
+
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._outstanding = b""  # the verb that the backend owes a reply to
@@ -42,7 +52,7 @@ class Exchange(ServerFirst):
         reply = yield from self._say(verb, text, patience, relayed=relayed)
         if reply.refuses and access.demands_tls(reply.octets, text):
             event = access.NO_LOGIN if verb in ehlo.AUTH else access.TLS_FIRST
-            yield access.note(event, "smtp", self.terms, reply.octets.rstrip())
+            yield access.note(event, self.protocol, self.terms, reply.octets.rstrip())
         return reply
 
     def _say(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:

@@ -38,7 +38,7 @@ class Greeting(Exchange):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._introduced = b""  # EHLO or HELO, as the backend has taken it on this connection
+        self._introduced = b""  # the verb of the introduction, as the backend has taken it on this connection
         self._stale = False  # ... and is known to take none after it
         self._must_greet = False
         self._name = b""  # what the client called itself since TLS
@@ -85,14 +85,14 @@ class Greeting(Exchange):
         self._introduced = b""
 
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
-        """The backend's EHLO list, asked for by ourselves: keyword -> parameters.  Raises RefusedByBackend."""
-        reply = yield from self._say(b"EHLO", b"EHLO " + self.terms.hostname, relayed=False)
+        """The backend's list of extensions, asked for by ourselves: keyword -> parameters.  Raises RefusedByBackend."""
+        reply = yield from self._say(self.hello, self.hello + b" " + self.terms.hostname, relayed=False)
         # 550 may mean both; 5.7.X is about who asks (RFC 3463 3.8).
         if reply.refuses and (reply.code not in NO_EHLO or b" 5.7." in reply.lines[0]):
             raise RefusedByBackend(reply)
         if reply.code != b"250":
             return {}
-        self._introduced = b"EHLO"
+        self._introduced = self.hello
         return {ehlo.keyword(line[4:]): line[4:].partition(b" ")[2] for line in reply.lines[1:]}
 
     def _tell_client(self, greeting: Reply) -> Replying:
@@ -138,7 +138,7 @@ class Greeting(Exchange):
         yield Close("quit")
 
     def _introduce(self, verb: bytes, text: bytes) -> Replying:
-        """The client's EHLO or HELO, and the backend's reply.
+        """The client's introduction, and the backend's reply.
 
         RFC 3207 4.2 makes the client say it again inside TLS.  A backend that takes it once gets a fresh connection.
         """
@@ -168,10 +168,10 @@ class Greeting(Exchange):
             code = b"421" if greeting.code == b"421" else b"554"
             yield Send(CLIENT, Reply(tuple(code + line[3:] for line in greeting.lines)).octets)
             yield from self._turned_away(greeting)
-        if self._name and verb not in (b"EHLO", b"HELO"):
-            reply = yield from self._introduce(b"EHLO", b"EHLO " + self._name)
-            if reply.code != b"250":
-                yield from self._introduce(b"HELO", b"HELO " + self._name)
+        if self._name and verb not in (self.hello, self.older):
+            reply = yield from self._introduce(self.hello, self.hello + b" " + self._name)
+            if reply.code != b"250" and self.older:
+                yield from self._introduce(self.older, self.older + b" " + self._name)
 
     def goodbye(self, trouble: Trouble) -> bytes:
         host = self.terms.hostname

@@ -70,6 +70,15 @@ class Messages(Greeting):
         self._utf8 = False
         self._traced = False
 
+    def _spoil(self) -> None:
+        """The backend has refused data, and may have dropped the transaction: nothing more is sent of it."""
+        self._recipients = 0
+
+    @property
+    def _verdicts(self) -> int:
+        """How many replies a whole message gets."""
+        return 1
+
     def _mail_from(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         utf8 = b"SMTPUTF8" in argument.upper().split()
         if self._traces and b"SIZE=" in argument.upper():
@@ -101,6 +110,7 @@ class Messages(Greeting):
                 utf8=utf8,
                 tls=self.secured is not None,
                 authenticated=authenticated,
+                lmtp=self.protocol == "lmtp",
             ),
             identity=f"{self.terms.session}-{self._messages + 1}",
             date=self.terms.now(),
@@ -109,7 +119,7 @@ class Messages(Greeting):
     def _data(self, text: bytes) -> Script:
         reply = yield from self._ask(b"DATA", text, GO_AHEAD)
         if reply.code != b"354":
-            self._recipients = 0  # as far as we know: a chunk might now be taken for commands
+            self._spoil()  # as far as we know: a chunk might now be taken for commands
             yield from self._pass_on(reply)
             return
         self._mail = True  # whatever the backend thinks: a message is under way
@@ -131,37 +141,48 @@ class Messages(Greeting):
         and a verdict of which a line is there counts, although the rest is lost.
         """
         self._outstanding = verb
-        lines: list[bytes] = []
+        delivered = False
         rest: bytes | None = None
-        trouble: Trouble | None = None
-        try:
-            rest = yield from self._judged(lines)
-        except Trouble as befallen:
-            if not lines:
-                raise
-            trouble = befallen
-        self._outstanding = b""
-        reply = Reply((*lines[:-1], lines[-1][:3] + b" " + lines[-1][4:] if lines[-1][3:] else lines[-1]))
-        self._end_transaction()
-        if reply.positive:
-            yield from self._delivered()
-        yield from self._pass_on(reply)
-        if trouble is not None:
-            raise trouble
+        for more in reversed(range(self._verdicts)):
+            lines: list[bytes] = []
+            trouble: Trouble | None = None
+            try:
+                rest = yield from self._judged(lines, rest, more=more > 0)
+            except Trouble as befallen:
+                if not lines:
+                    raise
+                trouble = befallen
+            reply = Reply((*lines[:-1], lines[-1][:3] + b" " + lines[-1][4:] if lines[-1][3:] else lines[-1]))
+            if reply.positive and not delivered:
+                delivered = True
+                yield from self._delivered()
+            if more and trouble is None:
+                yield Send(CLIENT, reply.octets)  # whatever it is: it is about one recipient
+                continue
+            self._outstanding = verb if more else b""
+            self._end_transaction()
+            yield from self._pass_on(reply)
+            if trouble is not None:
+                raise trouble
         if rest is not None:
             yield from self._unasked(rest)
 
-    def _judged(self, lines: list[bytes]) -> Generator[Request, Any, bytes | None]:
-        """Collect the lines of a verdict.  Returns the line behind it that ended it, if one did.
+    def _judged(self, lines: list[bytes], first: bytes | None, *, more: bool) -> Generator[Request, Any, bytes | None]:
+        """Collect the lines of a verdict, of which `first` may be there already.  Returns the line behind it that
+        ended it, if one did.
 
         A line with another code begins another reply: a positive one that had begun stands, a refusal gives way (421
-        may come at any time, RFC 5321 3.8).  3yz is no verdict, and neither is what is no reply at all.
+        may come at any time, RFC 5321 3.8) unless `more` verdicts are due.  3yz is no verdict, and neither is what is
+        no reply at all.
         """
         told = False
         octets = 0
         while True:
-            heard = yield Await((BACKEND,), FINAL, VERDICTS)
-            text = heard.text if isinstance(heard, Line) else b""
+            if first is None:
+                heard = yield Await((BACKEND,), FINAL, VERDICTS)
+                text = heard.text if isinstance(heard, Line) else b""
+            else:
+                text, first = first, None
             if len(text) > REPLY_LINE:
                 text = text[:COMMAND_LINE]  # its code is what counts, and clients take no such line
             match = VERDICT.match(text)
@@ -174,7 +195,7 @@ class Messages(Greeting):
                 continue
             code, mark, words = match.groups()
             if lines and code != lines[0][:3]:
-                if lines[0].startswith(b"2"):
+                if more or lines[0].startswith(b"2"):
                     return text
                 lines.clear()
             lines.append(text if REPLY.match(text) else code + (mark or b" ") + words)
@@ -226,14 +247,14 @@ class Messages(Greeting):
             reply = yield from self._reply()
             if not reply.positive:
                 # RFC 3030 2: only RSET is certain now, and a chunk might be taken for commands.
-                self._recipients = 0
+                self._spoil()
             yield from self._pass_on(reply)
 
     def _bdat_refusal(self) -> bytes:
         if self.closed:
             return MUST_STARTTLS
         if self._must_greet:
-            return b"503 5.5.1 Send EHLO/HELO first"
+            return self.greet_first
         if not self._chunking:
             return b"502 5.5.1 Command not implemented"
         if not self._recipients:
@@ -251,7 +272,7 @@ class Messages(Greeting):
             yield Send(BACKEND, b"BDAT %d\r\n%s" % (len(header), header))
             reply = yield from self._reply(relayed=False)
             if not reply.positive:
-                self._recipients = 0
+                self._spoil()
                 yield from self._pass_on(reply)
                 return
         if argument.upper().split()[-1:] == [b"LAST"]:
@@ -262,5 +283,5 @@ class Messages(Greeting):
             return
         reply = yield from self._ask(b"BURL", text, FINAL)
         if not reply.positive:
-            self._recipients = 0  # the backend may have dropped the transaction: further chunks are swallowed
+            self._spoil()  # the backend may have dropped the transaction: further chunks are swallowed
         yield from self._pass_on(reply)
