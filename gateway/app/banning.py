@@ -33,10 +33,12 @@ class Banning:
         bans: Bans,
         events: Teller,
         configuration: Callable[[], Configuration],
-        changed: Callable[[], None],
+        changed: Callable[[], Any],
         ask: Callable[[Request], Any],
     ) -> None:
-        """`changed` tells the other processes.  `ask` answers `who` and `kick`, or gives a Deferred of the answer."""
+        """`changed` tells the other processes, and may give a Deferred, until they know.
+
+        `ask` answers `who` and `kick`, or gives a Deferred of the answer."""
         self._bans = bans
         self._events = events
         self._configuration = configuration
@@ -59,6 +61,20 @@ class Banning:
         for one in self._bans.expire():
             self._events.emit("ban", state="over", network=written(one))
 
+    # --- other processes -------------------------------------------------------------------------
+
+    @property
+    def knowledge(self) -> Message:
+        """For a new worker, or for the program that takes over."""
+        return {"bans": self._bans.told()}
+
+    def learn(self, message: Message) -> bool:
+        """Whether this is such knowledge; then it holds."""
+        if "bans" not in message:
+            return False
+        self._bans.learn(message["bans"])
+        return True
+
     # --- the commands ----------------------------------------------------------------------------
 
     def _ban(self, request: Request) -> Deferred[Answer]:
@@ -71,7 +87,6 @@ class Banning:
             self._bans.add(whom, until)
         except ValueError as wrong:
             return _refused(wrong)
-        self._changed()
         told = {"network": written(whom), "until": _moment(until), "seconds": seconds}
         self._events.emit("ban", state="began", network=written(whom), until=told["until"])
 
@@ -84,7 +99,8 @@ class Banning:
         def kicked(answer: Answer) -> Answer:
             return Answer({**told, "sessions": answer.result.get("sessions", 0), "kicked": True}, answer.problems)
 
-        return maybeDeferred(self._ask, Request("who", f"client={written(whom)}")).addCallback(counted)
+        known = maybeDeferred(self._changed)
+        return known.addCallback(lambda _: self._ask(Request("who", f"client={written(whom)}"))).addCallback(counted)
 
     def _unban(self, request: Request) -> Deferred[Answer]:
         try:
@@ -96,10 +112,9 @@ class Banning:
             wider = self._bans.of(str(whom.network_address))
             hint = f"it is a part of {wider}, which is" if wider is not None else "`bans` lists who is"
             return _refused(f"{written(whom)} is not banned; {hint}")
-        self._changed()
         for one in lifted:
             self._events.emit("ban", state="lifted", network=one)
-        return succeed(Answer({"networks": lifted}))
+        return maybeDeferred(self._changed).addCallback(lambda _: Answer({"networks": lifted}))
 
     def _list(self, request: Request) -> Deferred[Answer]:
         self.look()
@@ -108,11 +123,6 @@ class Banning:
             {"network": written(one), "until": _moment(until), "left": round(until - now, 3)}
             for one, until in self._bans.all() if until > now
         ]}))  # fmt: skip
-
-
-def knowledge(bans: Bans) -> Message:
-    """For a new worker, or for the program that takes over."""
-    return {"bans": bans.told()}
 
 
 def meant(text: str) -> Network:

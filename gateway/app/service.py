@@ -11,7 +11,6 @@ from ..config.values import Configuration
 from ..guard.limits import Ledger
 from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
-from .banning import knowledge as bans_known
 from .handover import Bequest
 from .knowledge import knowledge
 from .plan import Reload
@@ -113,7 +112,7 @@ class Gateway(Serving):
 
     def bequest(self) -> Bequest:
         ports = [*(door.port for door, _, _ in self.assembly.doors), *self._administration.ports]
-        return Bequest(ports, self.crowd.share(), [*knowledge(self.reachable), bans_known(self.bans)])
+        return Bequest(ports, self.crowd.share(), [*knowledge(self.reachable), self._banning.knowledge])
 
     def hand_over(self, then: Callable[[], None]) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""

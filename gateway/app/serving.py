@@ -188,11 +188,8 @@ class Serving(Service):
     def learn(self, messages: Iterable[Message]) -> None:
         """What another process knows of backends and of bans."""
         for message in messages:
-            match message:
-                case {"bans": list(told)}:
-                    self.bans.learn(told)
-                case _:
-                    learn(self.reachable, message)
+            if not self._banning.learn(message):
+                learn(self.reachable, message)
 
     def _inherit(self) -> None:
         if self._inheritance is not None:

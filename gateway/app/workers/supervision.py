@@ -27,7 +27,6 @@ from ...wire.tls.renewal import Renewal
 from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
 from ..banning import Banning
-from ..banning import knowledge as bans_known
 from ..control.messages import Answer, Request
 from ..crowd import lowered, raise_descriptor_limit
 from ..desk import Desk, words
@@ -41,7 +40,7 @@ from ..remembering import Remembering
 from ..serving import TICK
 from ..source import Source
 from ..telling import tell_listening, tell_unused
-from .asking import Asking
+from .asking import Asking, Replies
 from .fleet import Fleet
 from .forwarding import pass_on
 from .messages import Message
@@ -103,10 +102,7 @@ class Supervision(Service):
         self._stopped: Deferred[None] | None = None
         self._hurried = False
         self._stopping = False
-        self._bans = Bans()
-        self._banning = Banning(
-            self._bans, self._events, lambda: self._configuration, self._tell_bans, lambda request: self.ask(request)
-        )
+        self._banning = Banning(Bans(), self._events, lambda: self._configuration, self._tell_bans, self.ask)
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
@@ -179,7 +175,8 @@ class Supervision(Service):
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
             self._inheritance.close()
             for message in self._inheritance.knowledge:
-                self._learn(message)
+                if not self._banning.learn(message):
+                    learn(self._reachable(), message)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.
             self._desk.open(configuration.control, later=self._handed)
@@ -311,18 +308,12 @@ class Supervision(Service):
         """What a new worker has to know before it serves."""
         drained = self._assembler.drained
         known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
-        return [*known, *knowledge(self._reachable()), bans_known(self._bans)]
+        return [*known, *knowledge(self._reachable()), self._banning.knowledge]
 
-    def _learn(self, message: Message) -> None:
-        """What another program knew."""
-        match message:
-            case {"bans": list(told)}:
-                self._bans.learn(told)
-            case _:
-                learn(self._reachable(), message)
-
-    def _tell_bans(self) -> None:
-        self._seats.say_all(bans_known(self._bans))
+    def _tell_bans(self) -> Deferred[Replies]:
+        """Fires when all workers know."""
+        self._seats.say_all(self._banning.knowledge)
+        return self._asking.ask({"heard": True})
 
     def _reachable(self) -> Collection[Reachable]:
         return self.assembly.backends.values()

@@ -73,6 +73,8 @@ class Worker:
             case {"ask": int(number), "observe": bool(sessions)}:
                 if self._gateway.running or self._stopping:
                     fleet.parts(self._gateway.observer, sessions).addCallback(partial(self._reply, number))
+            case {"ask": int(number), "heard": _}:
+                self._reply(number, [{}])
             case {"drained": list(addresses), "closed": list(services)}:
                 drained = self._gateway.drained
                 drained.mark("service", set(services), drained=True)
