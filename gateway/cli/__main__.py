@@ -16,6 +16,7 @@ from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, loca
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
 from . import examples, migration, run
+from .importing import command as importing
 from .probe import command as probe
 from .report import Paint, in_json, in_words
 from .steer import command as steer
@@ -177,6 +178,7 @@ def make_parser() -> argparse.ArgumentParser:
     checking.set_defaults(error=checking.error)
     probe.add(commands)
     migration.add(commands)
+    importing.add(commands)
     steer.add(commands)
     run.add(commands)
     examples.show(commands)

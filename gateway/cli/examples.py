@@ -21,6 +21,13 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("starttls-gateway report", "list clients without TLS or with old TLS in the last 30 days"),
         ("starttls-gateway report --since 90d --csv", "the last 90 days, as CSV"),
     ),
+    "import": (
+        ("starttls-gateway import /etc/stunnel/stunnel.conf > gateway.ini", "write the services of stunnel as ours"),
+        (
+            "starttls-gateway import nginx.conf --backend 10.0.0.5",
+            "the mail servers of nginx; nginx does not name them",
+        ),
+    ),
     "status": (("starttls-gateway status", "show services, backends, certificates and the last reload"),),
     "reload": (("starttls-gateway reload", "read the configuration file again, after a change"),),
     "drain": (

@@ -120,7 +120,7 @@ class Watched(Session):
 
 
 @dataclass
-class ScriptedClient:
+class Visit:
     """A session, and what its two sides did."""
 
     session: Session
@@ -151,7 +151,7 @@ class Place:
             self.meeting.pump()
             idle = 0 if self.step() else idle + 1
 
-    def come(self, saboteur: Saboteur) -> ScriptedClient:
+    def come(self, saboteur: Saboteur) -> Visit:
         meeting = self.meeting
         meeting.dialer.pair = lambda: self._sabotaged_pair(saboteur)
 
@@ -175,9 +175,9 @@ class Place:
             self.raised.append(error)
             session.abort()  # as the service does
         self.rest()
-        return ScriptedClient(session, client, meeting.dialer.backends[dialled:])
+        return Visit(session, client, meeting.dialer.backends[dialled:])
 
-    def play(self, visit: ScriptedClient, steps: Steps) -> None:
+    def play(self, visit: Visit, steps: Steps) -> None:
         for who, octets in steps:
             ends = {"client": [visit.client], "backend": visit.backends, "both": [visit.client, *visit.backends]}[who]
             for end in ends:
@@ -193,7 +193,7 @@ class Place:
                         end.say(octets)
             self.rest()
 
-    def see_out(self, visit: ScriptedClient) -> float:
+    def see_out(self, visit: Visit) -> float:
         """Everybody goes; how many seconds passed until the session was over."""
         for end in (visit.client, *visit.backends):
             end.sock.close()
@@ -306,7 +306,7 @@ def whole(place: Place, protocol: str) -> None:
     meeting.dialer.backends.clear()
     client = meeting.enter()
     place.rest()
-    visit = ScriptedClient(meeting.sessions[-1], client, meeting.dialer.backends[:])
+    visit = Visit(meeting.sessions[-1], client, meeting.dialer.backends[:])
     place.play(visit, TALKS[protocol])
     assert client.heard.endswith(LAST_WORDS[protocol])
     place.see_out(visit)

@@ -209,11 +209,11 @@ class POP3(Lines):
 Mind: TypeAlias = SMTP | IMAP | POP3
 
 
-def playing(mind: Callable[[], Mind], visits: list[ScriptedClient] | None = None) -> Script:
+def playing(mind: Callable[[], Mind], visits: list[Visit] | None = None) -> Script:
     """Notes each visit; ends it as the protocol has it."""
 
     def script(connection: Connection) -> None:
-        visit = ScriptedClient(connection, mind())
+        visit = Visit(connection, mind())
         if visits is not None:
             visits.append(visit)
         connection.say(visit.mind.greeting)
@@ -289,7 +289,7 @@ EHLO_REPLY = REPLY
 
 
 @dataclass
-class ScriptedClient:
+class Visit:
     """One connection of the gateway to a backend."""
 
     connection: Connection

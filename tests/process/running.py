@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -172,6 +173,23 @@ def speaking(
         source.close()
         if process.stdin is not None:
             process.stdin.close()
+
+
+class Systemd:
+    """The socket of NOTIFY_SOCKET, as the service manager has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.settimeout(DEADLINE)
+        self.socket.bind(str(path))
+
+    def hear(self, key: str) -> dict[str, str]:
+        """The next message that has this key."""
+        while True:
+            told = dict(line.split("=", 1) for line in self.socket.recv(4096).decode().split("\n"))
+            if key in told:
+                return told
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Told(NamedTuple):
     """Seconds until it was greeted."""
 
 
-class ScriptedClient:
+class Visit:
     """One session, each word of which is checked."""
 
     def __init__(self, gateway: Gateway, protocol: str, trusting: ssl.SSLContext) -> None:
@@ -82,7 +82,7 @@ class ScriptedClient:
         self.backend = named[0].decode("ascii")
         self._number = count()
 
-    def __enter__(self) -> ScriptedClient:
+    def __enter__(self) -> Visit:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,9 +162,9 @@ class Load:
             for _ in range(clients):
                 self._run(partial(self._come_and_go, protocol))
 
-    def hold(self, protocol: str) -> ScriptedClient:
+    def hold(self, protocol: str) -> Visit:
         """A session that talks until the load is stopped."""
-        visit = ScriptedClient(self.gateway, protocol, self.trusting)
+        visit = Visit(self.gateway, protocol, self.trusting)
         visit.enter()
         self._run(partial(self._stay, visit))
         return visit
@@ -208,7 +208,7 @@ class Load:
 
     def _come_and_go(self, protocol: str) -> None:
         while not self.stopping:
-            with ScriptedClient(self.gateway, protocol, self.trusting) as visit:
+            with Visit(self.gateway, protocol, self.trusting) as visit:
                 complete = True
                 try:
                     visit.enter()
@@ -219,7 +219,7 @@ class Load:
                     complete = False
             self._tell(Told(visit.backend, complete, visit.waited))
 
-    def _stay(self, visit: ScriptedClient) -> None:
+    def _stay(self, visit: Visit) -> None:
         with visit:
             while not self.stopping:
                 visit.ask()
@@ -276,11 +276,11 @@ def test_a_first_backend_that_hangs_costs_its_greeting_time_once_and_then_nothin
     load = pair.load
     pair.first.signal(signal.SIGSTOP)
     for protocol in PROTOCOLS:
-        with ScriptedClient(pair.gateway, protocol, load.trusting) as visit:
+        with Visit(pair.gateway, protocol, load.trusting) as visit:
             assert (visit.backend, visit.waited > GREETING) == ("second", True)
             visit.enter()
         # It comes last now.
-        with ScriptedClient(pair.gateway, protocol, load.trusting) as visit:
+        with Visit(pair.gateway, protocol, load.trusting) as visit:
             assert (visit.backend, visit.waited < GREETING) == ("second", True)
     pair.first.signal(signal.SIGCONT)
     load.start(clients=1)
@@ -307,7 +307,7 @@ def served_at_last(pair: Pair, protocol: str) -> str:
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         try:
-            with ScriptedClient(pair.gateway, protocol, pair.load.trusting) as visit:
+            with Visit(pair.gateway, protocol, pair.load.trusting) as visit:
                 visit.enter()
                 visit.leave()
                 return visit.backend

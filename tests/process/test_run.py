@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import directory_for_servers
-from tests.process.running import DEADLINE, LIFE, ROOT, Gateway, Identity
+from tests.process.running import DEADLINE, LIFE, ROOT, Gateway, Identity, Systemd
 
 _RUN = """
 import signal
@@ -21,23 +20,6 @@ signal.alarm({life})
 from gateway.cli.__main__ import main
 raise SystemExit(main())
 """
-
-
-class Systemd:
-    """The socket of NOTIFY_SOCKET, as the service manager has it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.settimeout(DEADLINE)
-        self.socket.bind(str(path))
-
-    def hear(self, key: str) -> dict[str, str]:
-        """The next message that has this key."""
-        while True:
-            told = dict(line.split("=", 1) for line in self.socket.recv(4096).decode().split("\n"))
-            if key in told:
-                return told
 
 
 @contextmanager

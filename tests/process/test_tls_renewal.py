@@ -88,7 +88,7 @@ def certificate_of(client: Client) -> bytes:
 
 
 @dataclass(frozen=True)
-class ScriptedClient:
+class Visit:
     """When a handshake began and was done, and which certificate was shown."""
 
     came: float
@@ -136,16 +136,16 @@ class Crowd:
 
         return answers
 
-    def visitor(self, number: int) -> ScriptedClient:
+    def visitor(self, number: int) -> Visit:
         """Who comes for a look."""
         came = time.monotonic()
         _, client = self.client(number)
         with client:
-            return ScriptedClient(came, time.monotonic(), certificate_of(client))
+            return Visit(came, time.monotonic(), certificate_of(client))
 
 
 @contextmanager
-def arriving(crowd: Crowd, visits: list[Future[ScriptedClient]]) -> Iterator[threading.Semaphore]:
+def arriving(crowd: Crowd, visits: list[Future[Visit]]) -> Iterator[threading.Semaphore]:
     """RATE visitors a second, however long each of them takes; the semaphore counts those who are done."""
     enough, done = threading.Event(), threading.Semaphore(0)
 
@@ -179,7 +179,7 @@ def test_a_renewal_disturbs_neither_sessions_nor_handshakes(tmp_path: Path) -> N
     backends = {protocol: Backend(script(None)) for protocol, script in SERVERS.items()}
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
     identity = Identity(lineage.certificate, lineage.certificate)
-    visits: list[Future[ScriptedClient]] = []
+    visits: list[Future[Visit]] = []
     with running(tmp_path, identity, services, options={"tls": lineage.options}) as gateway:
         crowd = Crowd(gateway, trusting(authority))
         residents = [crowd.resident(number) for number in range(SESSIONS)]

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.process.legacy import MINDS, TASTES, ScriptedClient, playing
+from tests.process.legacy import MINDS, TASTES, Visit, playing
 from tests.process.recording import Backend, Script
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, running
 from tests.process.wire import Client
@@ -25,7 +25,7 @@ class Attack:
     backends: dict[str, Backend]
     trusting: ssl.SSLContext
     taste: str
-    visits: dict[str, list[ScriptedClient]]
+    visits: dict[str, list[Visit]]
     since: int = 0
     clients: list[Client] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Attack:
     def words(self, protocol: str) -> Words:
         return WORDS[protocol]
 
-    def visit(self, protocol: str, policy: str = "required") -> ScriptedClient:
+    def visit(self, protocol: str, policy: str = "required") -> Visit:
         """The latest one to this backend."""
         visits = self.visits[self.service(protocol, policy)]
         until = time.monotonic() + DEADLINE

@@ -1,0 +1,1 @@
+"""`starttls-gateway import`: the configuration of another program as one of ours."""
