@@ -43,6 +43,9 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("starttls-gateway kick 192.0.2.7", "cut off all sessions of this client"),
         ("starttls-gateway kick a1b2c3d4", "cut off one session; who shows the id"),
     ),
+    "ban": (("starttls-gateway ban 192.0.2.7 --for 1h", "refuse this client for an hour"),),
+    "unban": (("starttls-gateway unban 192.0.2.7", "serve it again"),),
+    "bans": (("starttls-gateway bans", "list who is banned, and until when"),),
     "run": (("starttls-gateway run gateway.ini", "run in the foreground with this file"),),
 }
 """Command -> its examples: the command line, and what it does."""
