@@ -60,6 +60,8 @@ IDENTITY_CURES = {
     "proxy-v2": _PROXY_CURE,
     "xclient": "configure the server to accept XCLIENT from the gateway's address: "
     "smtpd_authorized_xclient_hosts (Postfix), login_trusted_networks (Dovecot)",
+    "webirc": "configure the server to accept WEBIRC from the gateway's address, with the password in "
+    'webirc_password_file: WebircPassword (ngIRCd), <cgihost type="webirc"> (InspIRCd)',
     "id": "configure the server to accept ID from the gateway's address: login_trusted_networks (Dovecot)",
 }
 

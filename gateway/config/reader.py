@@ -52,7 +52,7 @@ from .values import (
 WORKERS = 64
 """At most."""
 _POLICIES = ("required", "auth-only", "optional")
-_IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id")
+_IDENTITIES = ("none", "proxy-v1", "proxy-v2", "xclient", "id", "webirc")
 _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
@@ -63,6 +63,7 @@ OPTIONS = frozenset({
     "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
+    "webirc_password_file",
     "file", "keep", "networks",
     *(one.name for kind in (Limits, Timeouts) for one in fields(kind)),
 })  # fmt: skip
@@ -209,6 +210,7 @@ class _Reader:
         profile = section.take("profile", choice("intermediate", "legacy"), "intermediate")
         identity = section.take("identity", choice(*_IDENTITIES), "none")
         allow_relay = section.take("allow_relay", yes_or_no, False)
+        secret = _webirc_password(section, identity)
         if "address" not in section.options:
             section.wrong("address", "is missing; write host:port or unix:/path")
         idle = _idle_options(tls, verify)
@@ -234,6 +236,7 @@ class _Reader:
             section.file("ca", ca) if ca and "ca" not in idle else None,
             profile,
             identity,
+            secret,
             allow_relay,
         )
 
@@ -374,6 +377,19 @@ def control_of(text: str) -> Control:
     """The control socket of a file, whatever else is wrong with that file."""
     sections, _ = ini.parse(text, (*_FIXED, *_NAMED), OPTIONS)
     return _control(Section("gateway", sections.get("gateway", Written(0)), lambda problem: None, Machine()))
+
+
+def _webirc_password(section: Section, identity: str) -> str:
+    """Read with the configuration, so that a file that is wrong is a mistake in it."""
+    option = "webirc_password_file"
+    name = section.take(option, single("write one file; its name must not contain spaces"), "")
+    if identity != "webirc":
+        if option in section.options:
+            section.wrong(option, "is for identity = webirc only; remove it")
+        return ""
+    if option not in section.options:
+        section.wrong(option, "is missing; name a file with the password that the IRC server expects in WEBIRC")
+    return section.secret(option, name) if name else ""
 
 
 def _idle_options(tls: str | None, verify: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from .grammar import Grammar, any_of, meant, quoted
 from .ini import Problem, Written
 
 _COMMENT = re.compile(r"(?:^|\s)[#;]")
+_WORD = re.compile(r"(?!:)[!-~]{1,200}")
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ class Machine:
     hostname: Callable[[], str] = socket.getfqdn
     complaint: Callable[[Path], str | None] = lambda path: None
     """Why a file cannot be read, or None."""
+    content: Callable[[Path], str] = lambda path: path.read_text("utf-8", "replace")
+    """Of a small file that can be read."""
     cores: Callable[[], int] = lambda: len(os.sched_getaffinity(0))
     """That this process may run on."""
     is_local: Callable[[str], bool] = lambda host: False
@@ -76,6 +79,18 @@ class Section:
         if complaint := self._machine.complaint(path):
             self.wrong(option, f"{path}: {complaint}")
         return path
+
+    def secret(self, option: str, name: str) -> str:
+        """What is in this file: one word.  Reports a file that cannot be read, and other content; never the content."""
+        path = self._machine.directory / name
+        complaint = self._machine.complaint(path)
+        text = "" if complaint else self._machine.content(path).strip()
+        if not complaint and not _WORD.fullmatch(text):
+            complaint = "does not hold one word of at most 200 printable ASCII characters; write the password into it"
+        if complaint:
+            self.wrong(option, f"{path}: {complaint}")
+            return ""
+        return text
 
     def place(self, name: str) -> Path:
         """Where a file lies that need not be there."""

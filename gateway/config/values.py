@@ -116,7 +116,9 @@ class Backend:
     profile: str = "intermediate"
     """`intermediate` or `legacy`."""
     identity: str = "none"
-    """`none`, `proxy-v1`, `proxy-v2`, `xclient` or `id`.  All services of this backend support it."""
+    """`none`, `proxy-v1`, `proxy-v2`, `xclient`, `id` or `webirc`.  All services of this backend support it."""
+    secret: str = field(default="", repr=False)
+    """With `webirc`: the password by which the server believes the gateway."""
     allow_relay: bool = False
     """Use the backend even if it is an open relay for the gateway's address.  Only with identity `none`."""
 

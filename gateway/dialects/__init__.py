@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .base import Dialect
+from .chat.irc import DIALECT as IRC
 from .database.postgresql import DIALECT as POSTGRESQL
 from .mail.imap import DIALECT as IMAP
 from .mail.lmtp import DIALECT as LMTP
@@ -14,5 +15,5 @@ from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {each.name: each for each in (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL)}
+    {each.name: each for each in (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC)}
 )

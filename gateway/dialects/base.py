@@ -41,6 +41,7 @@ class Identity(Enum):
     PROXY_V2 = "proxy-v2"
     XCLIENT = "xclient"
     ID = "id"
+    WEBIRC = "webirc"
 
 
 class Policy(Enum):
@@ -74,6 +75,8 @@ class Terms:
     backend_verified: bool = False
     """The backend's certificate is verified: a promise about TLS (RFC 8689) holds beyond us."""
     identity: Identity = Identity.NONE
+    secret: str = field(default="", repr=False)
+    """The password with which the backend believes us who the client is (WEBIRC)."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The service's options that only this protocol has, as `Dialect.options` names them."""
     submission: bool = False
@@ -98,6 +101,9 @@ class Question:
     """What a look has seen -> whether clients can log in and send mail."""
     tries: tuple[bytes, ...] = ()
     """What a client says next, to learn whether it is served: commands that change nothing, without CRLF."""
+    answered: Callable[[bytes, bytes], bool] = lambda said, heard: True
+    """Where client and server do not take turns: the client's words and what was heard since -> whether the server has
+    said all that it says to them."""
     readable: Callable[[bytes], bytes] = bytes
     """What the server said -> the same as lines for people, where the protocol has no lines."""
 

@@ -102,6 +102,8 @@ class ScriptedClient:
                 yield self.end
                 return
             answer = trouble = None
+            if isinstance(request, Await) and not self._all_said(request):
+                request = replace(request, sides=(Side.BACKEND,), patience=Patience.REPLY)
             match request:
                 case Dial() if dialled:
                     dialled, trouble = False, refusal
@@ -124,6 +126,11 @@ class ScriptedClient:
                         trouble = befallen
                     else:
                         self._write_down(request, answer)
+
+    def _all_said(self, wait: Await) -> bool:
+        """Whether it is the client's turn, where the script hears both sides."""
+        question, last = self._dialect.question, self.exchanges[-1]
+        return len(wait.sides) == 1 or question is None or question.answered(last.said, last.heard)
 
     def _noticed(self, request: Request) -> Request:
         match request:

@@ -28,6 +28,7 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
         backend_tls=BackendTLS(backend.tls),
         backend_verified=backend.tls != "none" and backend.verify != "no",
         identity=Identity(backend.identity),
+        secret=backend.secret,
     )
 
 

@@ -1,8 +1,8 @@
 """What is fuzzed: each parser as a function of octets that raises if anything is wrong.
 
 Whatever a stranger can send is sent here: to sessions of each protocol, on either leg and at any moment (`smtp`,
-`imap`, `pop3`, `managesieve`, `postgresql`), to the filter of messages, the reader of PROXY headers, the editors of
-capability lists, and, though its author is no stranger, to the reader of the configuration.
+`imap`, `pop3`, `managesieve`, `postgresql`, `irc`), to the filter of messages, the reader of PROXY headers, the
+editors of capability lists, and, though its author is no stranger, to the reader of the configuration.
 
 Besides exceptions and hangs they look for what may never be: see `AssertionError`s.
 """
@@ -168,7 +168,9 @@ class Session:
 def _terms(flags: bytes, protocol: str) -> Terms:
     """Four octets -> what was agreed on before the session."""
     policy, ways, backend, more = flags
-    identities = [name for name in ("none", "xclient", "id") if name in {"none", *DIALECTS[protocol].identities}]
+    identities = [
+        name for name in ("none", "xclient", "id", "webirc") if name in {"none", *DIALECTS[protocol].identities}
+    ]
     return terms(
         policy=list(Policy)[policy % len(Policy)],
         implicit=bool(ways & 1),

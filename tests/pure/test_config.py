@@ -61,10 +61,11 @@ PROTOCOLS = {
     "imap": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "id"})),
     "pop3": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "xclient"})),
     "postgresql": Traits(identities=frozenset({"proxy-v1", "proxy-v2"}), forbidden={26: "it is not mail"}),
+    "irc": Traits(identities=frozenset({"proxy-v1", "proxy-v2", "webirc"})),
 }
 OWN = (("received", "yes"), ("newlines", "normalize"))
 """The defaults of SMTP's own options."""
-MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org")
+MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org", content=lambda path: "secret")
 
 SHORTEST = """
 [tls]
@@ -525,7 +526,7 @@ SLIPS = {
     "protocol forgotten": (
         file(rest="[service:news]\nstarttls = 119\nbackend = a:119"),
         "[service:news] protocol: is missing, and the section's name "
-        '"news" is not a protocol; write protocol = smtp, imap, pop3 or postgresql',
+        '"news" is not a protocol; write protocol = smtp, imap, pop3, postgresql or irc',
     ),
     "no address": (
         file(smtp="backend = a:25"),
@@ -644,7 +645,8 @@ SLIPS = {
     ),
     "identity that there is not": (
         backend("identity = xforward\nallow_relay = no"),
-        '[backend:store] identity: "xforward" is not a valid value; write none, proxy-v1, proxy-v2, xclient or id',
+        '[backend:store] identity: "xforward" is not a valid value; write none, proxy-v1, proxy-v2, xclient, id or '
+        "webirc",
     ),
     "identity of IMAP for SMTP": (
         backend("identity = id"),
@@ -953,7 +955,8 @@ def test_a_backend_that_is_named_by_its_address_is_reached_without_tls() -> None
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_says_how_its_backends_learn_the_client(protocol: str) -> None:
     for identity in ("none", *PROTOCOLS[protocol].identities):
-        assert the_backend(f"identity = {identity}", protocol=protocol).identity == identity
+        more = "\nwebirc_password_file = w" if identity == "webirc" else ""
+        assert the_backend(f"identity = {identity}{more}", protocol=protocol).identity == identity
 
 
 def test_the_dialects_know_their_identities() -> None:
@@ -986,6 +989,44 @@ allow_relay = no"""
 
 def test_what_a_backend_can_be_told_is_not_asked_of_an_unknown_protocol() -> None:
     assert "is not a protocol" in the_problem(backend("identity = id", protocol="smpt"))
+
+
+WEBIRC = "gw.ini: [backend:store] webirc_password_file: "
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "problem"),
+    [
+        ("identity = webirc\nwebirc_password_file = w", "Zaun\n", ""),
+        ("identity = webirc", "", "is missing; name a file with the password that the IRC server expects in WEBIRC"),
+        ("webirc_password_file = w", "x", "is for identity = webirc only; remove it"),
+        ("identity = webirc\nwebirc_password_file = bad", "x", "/etc/gw/bad: no"),
+        *(
+            (
+                "identity = webirc\nwebirc_password_file = w",
+                content,
+                "/etc/gw/w: does not hold one word of at most 200 printable ASCII characters; write the password into "
+                "it",
+            )
+            for content in ("", "two words", ":colon", "x" * 201, "h\u00e4", "a\nb")
+        ),
+    ],
+)
+def test_the_password_of_webirc_is_one_word_in_a_file(options: str, content: str, problem: str) -> None:
+    complaint = lambda path: "no" if path.name == "bad" else None  # noqa: E731
+    machine = Machine(Path("/etc/gw"), lambda: "gw.example.org", complaint, lambda path: content)
+    text = backend(options, protocol="irc")
+    if problem:
+        assert the_problem(text, machine) == WEBIRC + problem
+    else:
+        (service,) = read(text, machine).services
+        assert service.backend.secret == "Zaun"
+        assert "Zaun" not in repr(service)
+
+
+def test_the_password_is_read_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("Zaun\n")
+    assert Machine().content(tmp_path / "w") == "Zaun\n"
 
 
 def test_the_issuers_must_be_readable() -> None:

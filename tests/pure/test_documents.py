@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 REFERENCE = {ROOT / "docs" / "configuration.md"}  # single options, one a block
 TUTORIAL = ROOT / "docs" / "adding-a-protocol.md"  # its protocol does not exist here; it has a test of its own
-MACHINE = Machine(hostname=lambda: "gw.example.org", state=Path("/var/lib/starttls-gateway"))
+MACHINE = Machine(
+    hostname=lambda: "gw.example.org", content=lambda path: "secret", state=Path("/var/lib/starttls-gateway")
+)
 
 Block = tuple[Path, int, str]
 

@@ -37,7 +37,17 @@ TALK = {
 }
 
 
-LOGIN = b"\0\0\0\x12\0\3\0\0user\0joe\0\0"
+FIRST_WORDS = {
+    "postgresql": (
+        b"\0\0\0\x12\0\3\0\0user\0joe\0\0",
+        b"E\0\0\0(SFATAL\0VFATAL\0C28000\0MTLS required\0\0",
+    ),
+    "irc": (
+        b"NICK joe\r\n",
+        b"ERROR :Closing Link: gw.example.org (TLS required: use STARTTLS, or a port with TLS)\r\n",
+    ),
+}
+"""Of a client that speaks first, and the refusal."""
 
 
 def always(client: str) -> Mapping[str, object] | None:
@@ -63,16 +73,18 @@ def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, cli
     assert [one.event for one in play.notes].count("downgrade") == held
 
 
-def test_a_client_that_speaks_first_is_held_to_it_too() -> None:
-    told = to_client(b"E\0\0\0(SFATAL\0VFATAL\0C28000\0MTLS required\0\0")
+@pytest.mark.parametrize("protocol", FIRST_WORDS)
+def test_a_client_that_speaks_first_is_held_to_it_too(protocol: str) -> None:
+    login, refusal = FIRST_WORDS[protocol]
+    told = to_client(refusal)
     for client in ("192.0.2.1", "192.0.2.2"):
         agreed = terms(client=client, policy=Policy.OPTIONAL, insists=True)
-        play = Playbook(DIALECTS["postgresql"], agreed, always=always(client)).start()
+        play = Playbook(DIALECTS[protocol], agreed, always=always(client)).start()
         if client == "192.0.2.1":
-            play.client(LOGIN, DOWNGRADE, told, close("tls-required")).run()
+            play.client(login, DOWNGRADE, told, close("tls-required")).run()
         else:
-            play.client(LOGIN, DIAL).run()
+            play.client(login, DIAL).run()
 
 
 def test_every_protocol_has_its_test() -> None:
-    assert {*TALK, "postgresql"} == DIALECTS.keys()
+    assert {*TALK, *FIRST_WORDS} == DIALECTS.keys()

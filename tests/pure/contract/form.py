@@ -249,6 +249,11 @@ class ClientFirst(Shared):
     answer that turns the client away.  Commands, listings and the gateway's own greeting do not apply.
     """
 
+    knock: bytes = b""
+    """What the gateway itself asks the backend before that.  Then `greeting` is the answer to this, which the client
+    does not hear, and `login` follows it."""
+    lockstep: bool = True
+    """Behind `credentials` the backend alone is waited for."""
     first: float
     """Seconds that a client may take for its first words."""
     credentials: bytes

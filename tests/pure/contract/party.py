@@ -80,6 +80,10 @@ class Anyone:
         """A login before TLS."""
         raise NotImplementedError
 
+    def greets(self, play: Playbook, *then: Expected) -> Playbook:
+        """The backend greets."""
+        return play.backend(self.answers.greeting, to_client(self.answers.greeting), *then)
+
     def inside(self, **changes: Any) -> Playbook:
         """Inside TLS after STARTTLS."""
         said, told = self.answers.starttls
@@ -319,7 +323,7 @@ class Caller(Anyone):
     def hello(self, mode: BackendTLS = BackendTLS.NONE) -> tuple[Expected, ...]:
         match mode:
             case BackendTLS.NONE:
-                return (to_backend(self.answers.login),)
+                return (to_backend(self.answers.knock or self.answers.login),)
             case BackendTLS.STARTTLS:
                 return (to_backend(self.questions[0].said),)
         return super().hello(mode)
@@ -337,9 +341,18 @@ class Caller(Anyone):
     def logs_in(self, play: Playbook) -> Playbook:
         """The backend is dialled, asks for the credentials, and gets them."""
         answers = self.answers
-        play.client(answers.login, DIAL).dialled(to_backend(answers.login))
-        play.backend(answers.greeting, to_client(answers.greeting))
+        self.greets(play.client(answers.login, DIAL).dialled(*self.hello()))
         return play.client(answers.credentials, to_backend(answers.credentials))
+
+    def greets(self, play: Playbook, *then: Expected) -> Playbook:
+        if not self.answers.knock:
+            return super().greets(play, *then)
+        return play.backend(self.answers.greeting, to_backend(self.answers.login), *then)
+
+    def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
+        if not self.answers.knock:
+            return super().finished(play, *then, implicit=implicit)
+        return self.answered(play, to_backend(self.answers.login), *then)
 
     def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
         told = to_client(self.answers.closed_login)
@@ -377,6 +390,10 @@ ANSWERS = {str(party): party.answers for party in PARTIES}
 
 everyone = pytest.mark.parametrize("party", EVERYONE, ids=str)
 """What holds for every protocol."""
+every_waiting = pytest.mark.parametrize(
+    "party", [party for party in EVERYONE if not isinstance(party, Caller) or party.answers.lockstep], ids=str
+)
+"""What is about an answer that is waited for."""
 every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
 """What is about a greeting, a command or a listing."""
 every_caller = pytest.mark.parametrize("party", CALLERS, ids=str)

@@ -51,10 +51,6 @@ def dialled(party: Anyone) -> Playbook:
     return party.dialled(others=True)
 
 
-def greets(party: Anyone, play: Playbook, *then: Expected) -> Playbook:
-    return play.backend(party.answers.greeting, to_client(party.answers.greeting), *then)
-
-
 # --- greetings ---------------------------------------------------------------------------------------
 
 
@@ -105,7 +101,7 @@ def test_a_backend_is_in_health_once(party: Party) -> None:
 @every_failure
 def test_a_failed_address_is_followed_by_the_next(party: Anyone, failure: str) -> None:
     key, fail = FAILURES[failure]
-    greets(party, fail(party, dialled(party), Dial(key)).dialled(note(key), *party.hello()), GREETED).run()
+    party.greets(fail(party, dialled(party), Dial(key)).dialled(note(key), *party.hello()), GREETED).run()
 
 
 @everyone

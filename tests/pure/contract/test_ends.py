@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Expired, Patience, Side, TLSFailed
-from tests.pure.contract.party import Anyone, Party, every_party, everyone
+from tests.pure.contract.party import Anyone, Party, every_party, every_waiting, everyone
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Expected, Playbook, close, note, terms, to_backend, to_client
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
@@ -75,7 +75,7 @@ def test_B15_B25_the_backend_speaks_when_nobody_asked(party: Party) -> None:
         party.greeted(implicit=implicit).backend(party.answers.unasked, *ending).run()
 
 
-@everyone
+@every_waiting
 def test_the_backend_does_not_answer(party: Anyone) -> None:
     late = Expired(BACKEND, Patience.REPLY)
     ending = (note("backend-timeout"), *told(party.answers.late_words), ABORT_BACKEND, close("backend-timeout"))

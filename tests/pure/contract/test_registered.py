@@ -68,7 +68,9 @@ def test_what_a_look_says_is_one_command_each(party: Party) -> None:
 
 # --- configuration and documentation ---------------------------------------------------------------
 
-MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org")
+MACHINE = Machine(Path("/etc/gw"), lambda: "gw.example.org", content=lambda path: "hook")
+SECRETS = {Identity.WEBIRC: ("webirc_password_file = secret",)}
+"""What an identity needs besides."""
 
 
 def configured(party: Anyone, *options: str, name: str = "one") -> Configuration:
@@ -87,12 +89,13 @@ def test_a_service_is_named_after_the_protocol_or_names_it(party: Anyone) -> Non
 @everyone
 @pytest.mark.parametrize("identity", Identity)
 def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Anyone, identity: Identity) -> None:
+    options = f"identity = {identity.value}", *SECRETS.get(identity, ())
     if identity is Identity.NONE or identity.value in party.dialect.identities:
-        (service,) = configured(party, f"identity = {identity.value}").services
+        (service,) = configured(party, *options).services
         assert service.backend.identity == identity.value
     else:
         with pytest.raises(ConfigurationError, match=identity.value):
-            configured(party, f"identity = {identity.value}")
+            configured(party, *options)
 
 
 @everyone
