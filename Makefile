@@ -14,8 +14,9 @@ CLIENTS = 5000
 # The half that decides is covered by branch, all of it.
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.bans gateway.guard.limits gateway.guard.shared \
     gateway.telemetry.events gateway.telemetry.catalogue gateway.telemetry.entries gateway.telemetry.kinds \
-    gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.sessions.agreed gateway.app.plan \
-    gateway.app.control.messages gateway.app.control.answers gateway.cli.steer.words gateway.cli.importing
+    gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.telemetry.users \
+    gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
+    gateway.app.control.answers gateway.cli.steer.words gateway.cli.importing
 
 .PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance
 

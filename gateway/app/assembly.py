@@ -17,6 +17,7 @@ from ..guard.relaywatch import RelayWatch, is_watched
 from ..sessions.context import SessionContext
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
+from ..telemetry.users import Users
 from ..wire.dialer import Dialer
 from ..wire.listener import Listener
 from ..wire.tls.certificates import CertificateError
@@ -24,6 +25,7 @@ from ..wire.tls.connector import TLSConnector
 from ..wire.tls.half import TLSHalf
 from ..wire.tls.renewal import Renewal
 from ..wire.tls.server import ServerTLS
+from .naming import users_of
 from .plan import Opening, openings, terms_at
 from .ports import Binder, Port, Ports
 
@@ -146,6 +148,8 @@ class Assembly:
     """Doors of the assembly before that are wanted no more."""
     opened: tuple[Door, ...] = ()
     """Doors that the assembly before did not have."""
+    users: Users = field(default_factory=Users)
+    """How users are told."""
 
     @property
     def watches(self) -> list[RelayWatch]:
@@ -194,11 +198,12 @@ class Assembler:
         with self._renewal.trial():
             backends = self.backends(configuration, before)
             servers = self._servers(configuration, before)
+            users = _users(configuration, before)
             contexts = [
-                self._context(opening, configuration, backends[opening.service.backend], servers)
+                self._context(opening, configuration, backends[opening.service.backend], servers, users)
                 for opening in openings(configuration)
             ]
-            return self._doors(configuration, backends, servers, contexts, before)
+            return replace(self._doors(configuration, backends, servers, contexts, before), users=users)
 
     def backends(self, configuration: Configuration, before: Assembly | None = None) -> dict[Backend, Reachable]:
         """All that services lead to.  Raises StartError with one line."""
@@ -256,7 +261,12 @@ class Assembler:
         return servers
 
     def _context(
-        self, opening: Opening, configuration: Configuration, backend: Reachable, servers: Mapping[str, ServerTLS]
+        self,
+        opening: Opening,
+        configuration: Configuration,
+        backend: Reachable,
+        servers: Mapping[str, ServerTLS],
+        users: Users,
     ) -> tuple[Opening, SessionContext]:
         service, watch = opening.service, self._habits
         terms = terms_at(opening, configuration)
@@ -274,6 +284,7 @@ class Assembler:
             connect_tls=backend.connect_tls,
             said=backend.said,
             refusal=backend.refusal,
+            users=users,
         )
 
     def _doors(
@@ -301,6 +312,15 @@ class Assembler:
 
 def _all(before: Assembly | None) -> list[Reachable]:
     return [] if before is None else list(before.backends.values())
+
+
+def _users(configuration: Configuration, before: Assembly | None) -> Users:
+    """The key is read once: after the start the gateway may have lost the right to do so."""
+    if before is not None:
+        old = before.configuration
+        if (old.log_users, old.users_key) == (configuration.log_users, configuration.users_key):
+            return before.users
+    return users_of(configuration)
 
 
 def _alike(before: Assembly | None, new: Configuration) -> bool:

@@ -12,7 +12,7 @@ from ..config.values import Configuration
 from ..dialects.openrelay import Verdict
 from ..sessions.session import Session
 from .assembly import Reachable
-from .control.answers import WHO, Row, selects
+from .control.answers import WHO, Row, names, selects
 from .control.messages import Answer, Request
 from .plan import Reload, named
 from .rights import user_name
@@ -153,19 +153,15 @@ class Steering:
 
     def _who(self, filter_: str) -> Answer:
         try:
-            is_meant = selects(filter_)
+            is_meant = selects(filter_, self._gateway.assembly.users)
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
         rows = [row_of(session) for session in self._gateway.crowd.sessions]
         return Answer({"sessions": sorted(filter(is_meant, rows), key=lambda row: -row["age"])})
 
     def _kick(self, whom: str) -> Answer:
-        is_id, is_client = selects(f"id={whom}"), selects(f"client={whom}")
-        kicked = []
-        for session in list(self._gateway.crowd.sessions):
-            row = row_of(session)
-            if is_id(row) or is_client(row):
-                kicked.append(session)
+        is_meant = names(whom, self._gateway.assembly.users)
+        kicked = [session for session in self._gateway.crowd.sessions if is_meant(row_of(session))]
         self._gateway.crowd.tell(kicked, lambda session: session.abort("kicked"))
         return Answer({"sessions": len(kicked)})
 

@@ -36,6 +36,7 @@ from .ini import Problem, Written
 from .report import read_report
 from .section import Machine, Section
 from .tls import MISSING, TLSOptions, read_tls
+from .users import read_users
 from .values import (
     Address,
     Backend,
@@ -57,7 +58,7 @@ _PAIR = ("certificate", "key")
 _FIXED = ("gateway", "tls", "limits", "timeouts", "report", "admin")
 _NAMED = ("service", "backend")
 OPTIONS = frozenset({
-    "hostname", "drain", "log", "log_connects", "workers", "old_sessions", "probes",
+    "hostname", "drain", "log", "log_connects", "log_users", "users_key", "workers", "old_sessions", "probes",
     "control", "control_group", "control_mode",
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "listen", "token_file", "names",
@@ -96,6 +97,7 @@ class _Reader:
         drain = gateway.take("drain", duration(0), 30.0)
         log = gateway.take("log", choice("text", "json"), "text")
         log_connects = gateway.take("log_connects", yes_or_no, False)
+        log_users, users_key = read_users(gateway)
         old_sessions = gateway.take("old_sessions", duration(0), 3600.0)
         probes = gateway.take("probes", several(network), ())
         workers = gateway.take("workers", count_or_auto(1, WORKERS, self._machine.cores), 1)
@@ -134,6 +136,8 @@ class _Reader:
             workers,
             admin,
             control,
+            log_users,
+            users_key,
             probes,
         )
 

@@ -249,5 +249,9 @@ class Configuration:
     """Processes that serve.  With one there is no other process; with more there is a master and a template, too."""
     admin: Admin | None = None
     control: Control = Control()
+    log_users: str = "no"
+    """How user names are told: `no`, `yes` or `hashed`."""
+    users_key: Path | None = None
+    """The file with this installation's key for `hashed`; never None with that."""
     probes: tuple[Network, ...] = ()
     """From here load balancers look whether somebody listens: a connection that closes without a word is no session."""

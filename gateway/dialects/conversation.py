@@ -250,9 +250,12 @@ class ServerFirst(Conversation):
         return self.secured is None and self.terms.policy is Policy.REQUIRED
 
 
-def login_note(mechanism: bytes, result: str) -> Note:
-    """The end of a login: `ok`, `failed`, or `unproven` where the client had not given any credentials."""
-    return Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
+def login_note(mechanism: bytes, result: str, user: bytes = b"") -> Note:
+    """The end of a login: `ok`, `failed`, or `unproven` where the client had not given any credentials.
+
+    `user`: whom the client said that it is; empty where that is not known."""
+    whose = (("user", user),) if user else ()
+    return Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii")), *whose))
 
 
 def broken(said: bytes | str) -> Violation:

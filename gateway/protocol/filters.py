@@ -16,3 +16,17 @@ class Counted:
         passed, rest = chunk[: self._left], chunk[self._left :]
         self._left = 0
         return passed, rest
+
+
+class Kept(Counted):
+    """The same, and the first of them are remembered."""
+
+    def __init__(self, octets: int, most: int) -> None:
+        super().__init__(octets)
+        self._most = most
+        self.begin = b""
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        passed, rest = super().feed(chunk)
+        self.begin += passed[: self._most - len(self.begin)]
+        return passed, rest

@@ -8,9 +8,10 @@ from ipaddress import ip_address
 
 from ..config.values import Network, Timeouts
 from ..dialects.base import Dialect, Terms
-from ..protocol.vocabulary import Patience
+from ..protocol.vocabulary import Patience, Secured
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
+from ..telemetry.users import Users
 from ..wire.dialer import Dialer
 from ..wire.tls.half import TLSHalf
 from .deadline import allowances
@@ -37,6 +38,8 @@ class SessionContext:
     """Notes that are made once per backend and have been made."""
     watch: Watch | None = None
     """Knows which clients always used TLS; None where nobody wants to know."""
+    users: Users = field(default_factory=Users)
+    """How a user's name is told."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
     allowances: Mapping[Patience, float] = field(init=False)
@@ -44,6 +47,18 @@ class SessionContext:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
+
+    def complete(self, login: dict[str, object], secured: Secured | None) -> str | None:
+        """Of an `auth` event: how the login came, and whose it was, as users are told.  Who has logged in, if that is
+        told."""
+        if secured is not None:
+            login["tls"] = secured.version
+        name = login.pop("user", b"")
+        assert isinstance(name, bytes)
+        user = self.users(name)
+        if user is not None:
+            login["user"] = user
+        return user if login["result"] == "ok" else None
 
     def expects_header(self, client: str) -> bool:
         """Whether this is the address of a load balancer, whose connections begin with a PROXY header."""

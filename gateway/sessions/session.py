@@ -82,6 +82,7 @@ class Session(Splicing):
         "_reason",
         "_stay",
         "_tallies",
+        "_user",
         "identity",
     )
 
@@ -114,10 +115,11 @@ class Session(Splicing):
         super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
         self._client = self._leg(Side.CLIENT, sock)
         self._stay = stay
-        self._reason = ""
-        self._detail = ""
+        self._reason = self._detail = ""
         self._proven = False
         self._tallies: dict[str, int] = {}
+        self._user: str | None = None
+        """Who logged in, in the form in which users are told."""
         self._began = float(reactor.seconds())
         self._limit = self._began + context.timeouts.preauth
         """When a session that has proven nothing ends, whatever trickles in."""
@@ -175,6 +177,7 @@ class Session(Splicing):
             messages=self._tallies.get("messages", 0),
             idle=min((seconds for seconds in idle if seconds is not None), default=None),
             counts=dict(self._tallies),
+            user=self._user,
             worker=worker,
         )
 
@@ -253,8 +256,8 @@ class Session(Splicing):
                 return
             self._context.said.add(note.event)
         fields = dict(note.fields)
-        if note.event == "auth" and self._client.secured is not None:
-            fields["tls"] = self._client.secured.version
+        if note.event == "auth":
+            self._user = self._context.complete(fields, self._client.secured) or self._user
         self._events.emit(note.event, phase=self.phase(), **fields)
 
     def _waited(self) -> float:
@@ -323,9 +326,8 @@ class Session(Splicing):
         watch, service = self._context.watch, self._context.service
         if watch is None or not (secured or self._proven or self._spliced or self._tallies):
             return
-        dates = None if secured else watch.always(service, self._address)
-        watch.over(service, self._address, int(self._context.terms.now().timestamp()), secured=secured)
-        if dates is not None:
+        now = int(self._context.terms.now().timestamp())
+        if dates := watch.over(service, self._address, now, secured=secured, user=self._user):
             self._events.emit("downgrade", phase=self.phase(), action="logged", **dates)
 
     def _account(self) -> None:
@@ -343,6 +345,7 @@ class Session(Splicing):
                 sni=facts.sni if facts else None,
                 alpn=facts.alpn if facts else None,
                 certificate=_subject(facts),
+                user=self._user,
                 backend_address=self._backend_address,
                 phase=self.phase(),
                 reason=self._reason,

@@ -18,6 +18,7 @@ from .entries import (
     LISTEN,
     PROBED,
     TLS,
+    USER,
     WHY,
     WORDS,
     detail,
@@ -68,6 +69,7 @@ _TABLE = (
             Field("sni", Type.TEXT, "the name that the client asked for"),
             Field("alpn", Type.TEXT, "the protocol that was agreed on"),
             Field("certificate", Type.TEXT, "the common name of a verified client certificate"),
+            Field("user", Type.TEXT, "who logged in; only with `[gateway] log_users`"),
             BACKEND_REACHED,
             word("reason", "the event that ended it, or a word of the list below"),
             detail("more about the reason"),
@@ -81,12 +83,13 @@ _TABLE = (
     ),
     Event(
         "downgrade", Severity.WARNING,
-        "a client of a network that always used TLS at this service goes on without: perhaps somebody on the way takes "
-        "STARTTLS out ([report.md](report.md))",
+        "a client of a network, or a user, that always used TLS at this service goes on without: perhaps somebody on "
+        "the way takes STARTTLS out ([report.md](report.md))",
         (
             word("action", "`logged`: it was served; `refused`: TLS is required of it (`downgrade = refuse`)"),
-            Field("first_tls", Type.TIME, "the network's first session inside TLS that is known"),
+            Field("first_tls", Type.TIME, "the first session of the network, or of the user, inside TLS that is known"),
             Field("last_tls", Type.TIME, "its last one"),
+            Field("user", Type.TEXT, "which user always used TLS; absent: it is the network"),
         ),
         Scope.SESSION, COSTS_NOTHING,
         "from the client's network: starttls-gateway probe; if the client was changed, write downgrade = log",
@@ -101,6 +104,7 @@ _TABLE = (
             ),
             word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
             word("tls", "the version of TLS with the client; absent: the login came in the clear"),
+            USER,
         ),
         Scope.SESSION, of_a_login,
         cure="many failures of one client: fail2ban, or [limits] auth_failures_per_minute",

@@ -85,4 +85,7 @@ TLS = (
     word("cipher", "OpenSSL's name"),
     word("group", "of the key exchange, OpenSSL's name"),
 )
+USER = Field(
+    "user", Type.TEXT, "whom the client said that it is; only with `[gateway] log_users`, which also says in which form"
+)
 BACKEND_REACHED = Field("backend_address", Type.ADDRESS, "which address of the backend was reached last")

@@ -126,7 +126,7 @@ def test_who_lists_sessions_and_chooses_among_them(house: House) -> None:
         assert house.ask("who", row["id"][:6])["sessions"][0]["id"] == row["id"]
         assert house.ask("who", "127.0.0.0/8", "phase=secure")["sessions"][0]["service"] == "smtp"
         assert house.ask("who", "client=192.0.2.1") == {"sessions": []}
-        assert house.run("who", "user=x", status=1).startswith("user=x: sessions are chosen by id, client")
+        assert house.run("who", "name=x", status=1).startswith("name=x: sessions are chosen by id, client")
 
 
 # --- what can be done ------------------------------------------------------------------------------

@@ -64,9 +64,12 @@ def line(
     workers: int = 1,
     user: str = "",
     control: str = "off",
+    users_key: str = "",
     **limits: str,
 ) -> Iterator[Line]:
-    gateway_ = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s", "control": control}
+    """`users_key`: the file by which the log tells users."""
+    named = {"log_users": "hashed", "users_key": users_key} if users_key else {}
+    gateway_ = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s", "control": control, **named}
     options = {"gateway": gateway_, "limits": limits}
     gateway = launch(directory, identity, [Service("imap", backend.address)], options, user=user)
     if workers > 1:

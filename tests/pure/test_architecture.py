@@ -39,6 +39,7 @@ PURE = (
     "gateway.telemetry.observation",
     "gateway.telemetry.history",
     "gateway.telemetry.summary",
+    "gateway.telemetry.words",
     "gateway.telemetry.admin.guard",
     "gateway.telemetry.admin.page",
     "gateway.sessions.agreed",

@@ -255,7 +255,7 @@ def test_the_document_has_the_table() -> None:
     [
         ({"event": "quit"}, "quit has no line of its own"),
         ({"event": "plaintext"}, "plaintext is not in the table"),
-        ({"event": "auth", "user": "joe"}, "auth has no field user"),
+        ({"event": "auth", "name": "joe"}, "auth has no field name"),
         ({"event": "auth", "result": 1}, "auth: result is 1"),
         ({"event": "refused", "limit": "sessions", "client": "192.0.2.1", "time": "now"}, ""),
         ({"event": "session", "seconds": 0.5, "received": 1, "proven": True, "sni": b"x"}, ""),

@@ -345,6 +345,36 @@ def test_the_shipped_file_shows_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "how", "key"),
+    [
+        ("", "no", None),
+        ("log_users = yes", "yes", None),
+        ("log_users = hashed", "hashed", Path("/state/users.key")),
+        ("log_users = hashed\nusers_key = k", "hashed", Path("/etc/gw/k")),
+    ],
+)
+def test_how_users_are_told(options: str, how: str, key: Path | None) -> None:
+    machine = Machine(Path("/etc/gw"), lambda: "gw.example.org", state=Path("/state"))
+    found = read(f"{SHORTEST}\n[gateway]\n{options}\n", machine)
+    assert (found.log_users, found.users_key) == (how, key)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("users_key = k", "has no effect without log_users = hashed; remove it"),
+        ("log_users = hashed", "is missing; name a file for the key, which the gateway makes: /path/users.key"),
+        ("log_users = hashed\nusers_key =", "has no value; write one, or remove the option"),
+    ],
+)
+def test_a_key_for_users_must_have_a_place_and_a_use(options: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(f"{SHORTEST}\n[gateway]\n{options}\n", Machine(Path("/etc/gw"), lambda: "gw.example.org"))
+    (told,) = caught.value.problems
+    assert told.endswith(f"[gateway] users_key: {problem}")
+
+
+@pytest.mark.parametrize(
     ("section", "report"),
     [
         ("", Report(Path("/state/report.db"))),
@@ -486,8 +516,8 @@ SLIPS = {
     "option of a later version": (
         file(gateway="threads = 2"),
         "[gateway] threads: unknown option; "
-        "[gateway] takes hostname, drain, log, log_connects, old_sessions, probes, workers, control, "
-        "control_group or control_mode",
+        "[gateway] takes hostname, drain, log, log_connects, log_users, users_key, old_sessions, probes, workers, "
+        "control, control_group or control_mode",
     ),
     "option of configparser's DEFAULT": (
         file(rest="[DEFAULT]\nlog = json"),

@@ -171,8 +171,8 @@ SLIPS = {
     "a name with a dot": (
         changed("log = json", "log.format = json"),
         "gw.ini, line 2: [gateway] log.format: unknown option; "
-        "[gateway] takes hostname, drain, log, log_connects, old_sessions, probes, workers, control, "
-        "control_group or control_mode",
+        "[gateway] takes hostname, drain, log, log_connects, log_users, users_key, old_sessions, probes, workers, "
+        "control, control_group or control_mode",
     ),
 }
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app.control.answers import merged, selects
+from gateway.app.control.answers import merged, names, selects
 from gateway.app.control.messages import COMMANDS, Answer, Misunderstood, Request, answer_of, request_of
+from gateway.telemetry.users import Users
 
 # --- requests and answers --------------------------------------------------------------------------
 
@@ -83,13 +84,14 @@ def test_an_answer_of_another_version_is_told(told: Any) -> None:
 # --- filters ---------------------------------------------------------------------------------------
 
 ROW = {
-    "id": "3f2a99c0ffee", "service": "imap", "protocol": "imap", "client": "192.0.2.7", "tls": "TLSv1.3",
-    "phase": "relaying", "backend": "10.0.0.5:143", "age": 10.0,
+    "id": "3f2a99c0ffee", "service": "imap", "protocol": "imap", "client": "192.0.2.7", "user": "grete",
+    "tls": "TLSv1.3", "phase": "relaying", "backend": "10.0.0.5:143", "age": 10.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("filter_", [
-    "", "3f2a", "3f2a99c0ffee", "192.0.2.7", "192.0.2.0/24", "imap", "IMAP", "relaying", "10.0.0.5:143", "tls=tlsv1.3",
+    "", "3f2a", "3f2a99c0ffee", "grete", "user=Grete", "user=grete imap",
+    "192.0.2.7", "192.0.2.0/24", "imap", "IMAP", "relaying", "10.0.0.5:143", "tls=tlsv1.3",
     "service=imap client=192.0.2.7", "relaying 192.0.0.0/16", "client=::ffff:192.0.2.7/128 id=3f2a",
 ])  # fmt: skip
 def test_a_filter_that_holds(filter_: str) -> None:
@@ -101,7 +103,7 @@ def test_a_filter_that_holds(filter_: str) -> None:
 
 @pytest.mark.parametrize("filter_", [
     "3f2", "id=3f2", "id=99c0", "192.0.2.8", "198.51.100.0/24", "pop3", "service=relaying", "imap phase=secure",
-    "client=imap", "::/0", "192.0.2.7/99",
+    "client=imap", "user=hans", "client=grete", "::/0", "192.0.2.7/99",
 ])  # fmt: skip
 def test_a_filter_that_does_not_hold(filter_: str) -> None:
     assert not selects(filter_)(ROW)
@@ -114,9 +116,26 @@ def test_what_a_session_does_not_have_is_not_found() -> None:
     assert selects("client=")(row), "UNIX sockets"
 
 
+def test_a_user_is_found_by_the_name_also_where_rows_have_what_stands_for_it() -> None:
+    users = Users("hashed", b"key")
+    row = {**ROW, "user": users(b"grete")}
+    for filter_ in ("grete", "user=grete", f"user={row['user']}"):
+        assert selects(filter_, users)(row), filter_
+    assert not selects("user=hans", users)(row)
+    assert not selects("service=grete", users)(row)
+    assert not selects("user=grete", users)({**row, "user": None})
+
+
+@pytest.mark.parametrize(("whom", "expected"), [
+    ("grete", True), ("3f2a", True), ("192.0.2.0/24", True), ("imap", False), ("relaying", False), ("a b", False),
+])  # fmt: skip
+def test_whom_to_cut_off(whom: str, expected: bool) -> None:
+    assert names(whom)(ROW) is expected
+
+
 def test_a_filter_by_a_field_that_sessions_do_not_have_is_told() -> None:
-    with pytest.raises(ValueError, match="user=x: sessions are chosen by id, client, service, protocol, phase"):
-        selects("user=x")
+    with pytest.raises(ValueError, match="name=x: sessions are chosen by id, client, user, service, protocol, phase"):
+        selects("name=x")
 
 
 # --- one answer of many ----------------------------------------------------------------------------
@@ -172,7 +191,7 @@ def test_a_session_need_be_in_one_process_only() -> None:
     answers = [Answer({"sessions": number}) for number in (0, 1)]
     assert merged(Request("kick", "3f2a"), answers) == Answer({"sessions": 1})
     nobody = merged(Request("kick", "3f2a"), answers[:1])
-    assert nobody.problems == ("there is no session 3f2a, and none of a client 3f2a",)
+    assert nobody.problems == ("there is no session 3f2a, and none of a client or a user 3f2a",)
 
 
 def test_a_problem_of_all_is_told_once() -> None:

@@ -421,7 +421,7 @@ def test_i08_authenticate_in_all_its_turns() -> None:
     assert [dict(each.fields) for each in book.notes if each.event == "auth"] == [
         {"result": "failed", "mechanism": "PLAIN"},
         {"result": "failed", "mechanism": "LOGIN"},
-        {"result": "ok", "mechanism": "PLAIN"},
+        {"result": "ok", "mechanism": "PLAIN", "user": b"a"},
     ]
 
 

@@ -176,8 +176,8 @@ def test_p05_apop() -> None:
     book.client(b"APOP joe 0124\r\n", to_backend(b"APOP joe 0124\r\n"))
     book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
     assert [dict(each.fields) for each in book.notes] == [
-        {"result": "failed", "mechanism": "APOP"},
-        {"result": "ok", "mechanism": "APOP"},
+        {"result": "failed", "mechanism": "APOP", "user": b"joe"},
+        {"result": "ok", "mechanism": "APOP", "user": b"joe"},
     ]
 
 
@@ -232,7 +232,8 @@ def test_an_exchange_that_fails() -> None:
     book = relays(inside(), b"AUTH login\r\n", b"+ \r\n")
     relays(book, b"*\r\n", b"-ERR cancelled\r\n")
     relays(book, b"AUTH login eA==\r\n", b"-ERR no\r\n").run()
-    assert [dict(each.fields) for each in book.notes] == [{"result": "failed", "mechanism": "LOGIN"}] * 2
+    told = {"result": "failed", "mechanism": "LOGIN"}
+    assert [dict(each.fields) for each in book.notes] == [told, {**told, "user": b"x"}]
     assert book.rejected == 1
 
 

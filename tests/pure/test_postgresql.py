@@ -153,7 +153,7 @@ def test_scram_passes_and_then_the_session_is_spliced() -> None:
     final = asks(12, b"v=z")
     play.client(FINAL, to_backend(FINAL)).backend(final, to_client(final)).waits(Patience.REPLY)
     ready = message(b"Z", b"I")
-    ok = note("auth", result="ok", mechanism="SCRAM-SHA-256")
+    ok = note("auth", result="ok", mechanism="SCRAM-SHA-256", user=b"joe")
     play.backend(asks(0) + ready, ok, PROVEN, to_client(asks(0) + ready), SPLICE)
     play.client(b"Q\0\0", to_backend(b"Q\0\0")).run()
 

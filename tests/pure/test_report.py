@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 import sqlite3
 from collections import Counter
@@ -18,9 +21,10 @@ from hypothesis import strategies as st
 from gateway.telemetry.report import store as stores
 from gateway.telemetry.report.advice import DAY, Setup, advice, is_post_quantum, lines, strength
 from gateway.telemetry.report.alerts import ALERTS, CERTIFICATE, alert_of
-from gateway.telemetry.report.facts import Fact, Key, Networks, Pending, Times, merged
+from gateway.telemetry.report.facts import Fact, Key, Networks, Pending, Times, merged, of_user
 from gateway.telemetry.report.keeper import Keeper
 from gateway.telemetry.report.store import Store, StoreError
+from gateway.telemetry.report.telling import told as written
 from gateway.telemetry.report.watch import ALWAYS, Watch, habits
 
 START = 1_700_000_000
@@ -122,11 +126,11 @@ def test_pending_facts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pending, "MOST", 2)
     facts = pending()
     for number in range(4):
-        facts.note("smtp", f"10.0.{number}.1", "clear", "", START + number)
+        facts.note("smtp", f"10.0.{number}.0/24", "clear", "", START + number)
     assert (len(facts), facts.lost) == (2, 2)
     taken = facts.take()
-    facts.note("smtp", "10.0.0.1", "clear", "", START + 9)
-    facts.note("smtp", "10.0.9.1", "clear", "", START + 9)
+    facts.note("smtp", "10.0.0.0/24", "clear", "", START + 9)
+    facts.note("smtp", "10.0.9.0/24", "clear", "", START + 9)
     facts.put_back(taken)
     assert (len(facts), facts.lost) == (2, 3)
     assert facts.take()["smtp", "10.0.0.0/24", "clear", ""] == Times(START, START + 9, 2)
@@ -365,6 +369,25 @@ def test_the_memory_of_the_watch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert known == list(range(20, 30))
 
 
+def test_a_user_is_known_where_the_network_is_not() -> None:
+    one = watch()
+    for number in range(3):
+        one.over("imap", f"10.0.{number}.1", START + number * DAY, secured=True, user="grete")
+    assert one.always("imap", "10.9.9.9", "hans") is None
+    dates = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-16T22:13:20Z", "user": "grete"}
+    assert one.always("imap", "10.9.9.9", "grete") == dates
+    assert one.over("imap", "10.9.9.9", START + 3 * DAY, secured=False, user="grete") == dates
+    assert one.always("imap", "10.9.9.9", "grete") is None
+    one.use(None)
+    assert one.always("imap", "10.0.0.1", "grete") is None
+
+
+def test_the_watch_goes_on_with_the_users_of_the_report() -> None:
+    one = watch()
+    one.load(habits([Fact("imap", of_user("grete"), "tls", "TLSv1.3", START, START + DAY, 3)]))
+    assert one.always("imap", "", "grete") == {**DATES, "user": "grete"}
+
+
 # --- advice --------------------------------------------------------------------------------------
 
 
@@ -502,6 +525,53 @@ def test_a_version_that_nobody_knows_is_the_newest() -> None:
     assert lines([fact("tls", "TLSv1.4"), fact("tls", "TLSv1.3")])[0].lowest == "TLSv1.3"
 
 
+def test_users_are_named_beside_networks() -> None:
+    clear = [
+        fact("clear", "optional", network="10.0.0.0/24"),
+        fact("clear", "optional", network=of_user("hans")),
+        fact("clear", "optional", network=of_user("gr\x1bete")),
+    ]
+    assert one("policy required", said(*clear)) == (
+        "policy required on smtp would have refused 1 network in 30 days: 10.0.0.0/24 (users: gr\ufffdete, hans)"
+    )
+    assert one("policy required", said(*clear[1:])) == (
+        "policy required on smtp would have refused 2 users in 30 days: gr\ufffdete, hans"
+    )
+    groups = [fact("group", "x25519", network=name) for name in ("10.0.0.0/24", of_user("hans"))]
+    groups += [fact("group", "X25519MLKEM768")]
+    assert one("50 %", said(*groups)).endswith("; 1 network came without that in 30 days")
+    found = lines([*clear, *groups])
+    assert [(line.network, line.user) for line in found] == [("10.0.0.0/24", ""), ("", "gr\x1bete"), ("", "hans")]
+
+
+def test_facts_of_an_event_are_of_its_network_and_of_its_user() -> None:
+    facts = pending()
+    facts.hear("session", "smtp", "192.0.2.7", {**CLEAR, "user": "grete"}, START)
+    facts.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged", "user": "grete"}, START)
+    facts.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged"}, START)
+    assert {(network, kind) for _, network, kind, _ in facts.take()} == {
+        ("192.0.2.0/24", "clear"), ("user:grete", "clear"), ("user:grete", "downgrade"), ("192.0.2.0/24", "downgrade")
+    }  # fmt: skip
+
+
+def test_the_report_as_text_json_and_csv() -> None:
+    facts = [
+        fact("tls", "TLSv1.2"), fact("cipher", "AES128-SHA"), fact("group", "x25519"), fact("no-sni"),
+        fact("clear", "optional", network=of_user("=HYPERLINK(1)\x1b[31m")),
+    ]  # fmt: skip
+    text = "\n".join(written(facts, START, 30, None, "text"))
+    assert "smtp     10.0.0.0/24" in text
+    assert "=HYPERLINK(1)\ufffd[31m" in text
+    assert "\x1b" not in text
+    whole = json.loads("".join(written(facts, START, 30, None, "json")))
+    assert [one["network"] for one in whole["networks"]] == ["10.0.0.0/24"]
+    assert [one["user"] for one in whole["users"]] == ["=HYPERLINK(1)\x1b[31m"]
+    rows = list(csv.DictReader(io.StringIO("".join(written(facts, START, 30, None, "csv")))))
+    assert [(row["network"], row["user"]) for row in rows] == [("10.0.0.0/24", ""), ("", "'=HYPERLINK(1)\ufffd[31m")]
+    assert next(iter(written([], START, 30, None, "text"))) == "the last 30 days; facts are kept since 2023-11-14"
+    assert json.loads("".join(written([], START, 30, None, "json")))["since"] is None
+
+
 # --- a month -------------------------------------------------------------------------------------
 
 DAYS = 92
@@ -616,9 +686,7 @@ def _first(number: int, began: int) -> int:
 
 def test_no_secret_and_no_address_is_kept(tmp_path: Path) -> None:
     keeper = Keeper(Threads(), Store(tmp_path / "r.db"), pending(), 90.0 * DAY, lambda: START, pytest.fail)
-    keeper.hear(
-        "session", "smtp", "192.0.2.77", {**TLS13, "sni": "secret.example.org", "detail": "secret", "user": "secret"}
-    )
+    keeper.hear("session", "smtp", "192.0.2.77", {**TLS13, "sni": "secret.example.org", "detail": "secret"})
     keeper.finish()
     octets = (tmp_path / "r.db").read_bytes()
     assert b"192.0.2.0/24" in octets

@@ -235,7 +235,7 @@ def test_G29_no_note_tells_a_secret() -> None:
     asked(play, b"YWxpY2U=\r\n", b"334 UGFzc3dvcmQ6\r\n")
     asked(play, b"c2VjcmV0\r\n", b"235 2.7.0 ok\r\n").run()
     assert [told.fields for told in play.notes] == [
-        (("result", "failed"), ("mechanism", "PLAIN")),
-        (("result", "ok"), ("mechanism", "LOGIN")),
+        (("result", "failed"), ("mechanism", "PLAIN"), ("user", b"a")),
+        (("result", "ok"), ("mechanism", "LOGIN"), ("user", b"alice")),
     ]
     assert play.proven == 1

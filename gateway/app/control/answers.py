@@ -11,35 +11,50 @@ from .messages import Answer, Request, Result
 Row = Mapping[str, Any]
 """A session, as `who` answers it: the fields WHO."""
 WHO: Final = (
-    "id", "service", "protocol", "client", "tls", "phase", "backend", "age", "idle", "received", "sent", "counts",
+    "id", "service", "protocol", "client", "user", "tls", "phase", "backend", "age", "idle", "received", "sent",
+    "counts",
 )  # fmt: skip
 """Of `gateway.telemetry.observation.SessionView`."""
+
+
+Hashed = Callable[[bytes], str | None]
+"""What stands for a user's name in a row, where that is not the name."""
 
 
 # --- which sessions --------------------------------------------------------------------------------
 
 
-def selects(filter_: str) -> Callable[[Row], bool]:
+def selects(filter_: str, hashed: Hashed = lambda name: None) -> Callable[[Row], bool]:
     """Whether a session is meant.
 
     Each word must hold: `service=imap`, `phase=relaying`, `backend=10.0.0.5:143`, `client=192.0.2.0/24`, `id=3f2a`.
-    A word without `=` is a session's id or the beginning of one, a client or a network, a service, a phase or a
-    backend.  Raises ValueError for a field that sessions do not have.
+    A word without `=` is a session's id or the beginning of one, a client or a network, a user, a service, a phase or
+    a backend.  Raises ValueError for a field that sessions do not have.
     """
-    words = [_word(word) for word in filter_.split()]
+    words = [_word(word, hashed) for word in filter_.split()]
     return lambda row: all(holds(row) for holds in words)
 
 
-def _word(word: str) -> Callable[[Row], bool]:
+def _word(word: str, hashed: Hashed) -> Callable[[Row], bool]:
     field, equals, value = word.partition("=")
     if not equals:
-        return lambda row: any(_holds(row, one, word) for one in _FIELDS)
+        return _any_of(_FIELDS, word, hashed)
     if field not in _FIELDS:
         raise ValueError(f"{word}: sessions are chosen by {', '.join(_FIELDS)}")
-    return lambda row: _holds(row, field, value)
+    return _any_of((field,), value, hashed)
 
 
-_FIELDS = ("id", "client", "service", "protocol", "phase", "backend", "tls")
+def names(whom: str, hashed: Hashed = lambda name: None) -> Callable[[Row], bool]:
+    """Whether a session is whom an administrator means: by its id, its client or its user."""
+    return _any_of(("id", "client", "user"), whom, hashed)
+
+
+def _any_of(fields: Sequence[str], value: str, hashed: Hashed) -> Callable[[Row], bool]:
+    user = hashed(value.encode()) if "user" in fields else None
+    return lambda row: any(_holds(row, one, value) for one in fields) or (user is not None and row["user"] == user)
+
+
+_FIELDS = ("id", "client", "user", "service", "protocol", "phase", "backend", "tls")
 
 
 def _holds(row: Row, field: str, value: str) -> bool:
@@ -75,7 +90,7 @@ def merged(request: Request, answers: Sequence[Answer]) -> Answer:
     results = [answer.result for answer in answers if answer.result]
     result = _MERGES[request.command](results) if results else {}
     if request.command == "kick" and not problems and not result["sessions"]:
-        problems = (f"there is no session {request.about}, and none of a client {request.about}",)
+        problems = (f"there is no session {request.about}, and none of a client or a user {request.about}",)
     return Answer(result, problems)
 
 

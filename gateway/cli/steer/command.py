@@ -52,7 +52,7 @@ COMMANDS = (
         "list open sessions",
         "FILTER",
         "only those for which all words hold, like client=192.0.2.0/24 service=imap phase=relaying; a word alone is an "
-        "id, a client, a network, a service, a protocol, a phase, a backend or a version of TLS",
+        "id, a client, a network, a user, a service, a protocol, a phase, a backend or a version of TLS",
         optional=True,
     ),
     Command(
@@ -65,7 +65,7 @@ COMMANDS = (
     ),
     Command("unban", "take connections again", "CLIENT", "a network: its ban, and those of all parts of it"),
     Command("bans", "list who is banned, and how long"),
-    Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address or a network"),
+    Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address, a network or a user"),
 )
 
 

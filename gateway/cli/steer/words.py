@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...telemetry.words import printable
+
 Result = Mapping[str, Any]
 Row = Sequence[str]
 
@@ -134,16 +136,17 @@ def drain(result: Result) -> Iterator[str]:
 
 
 def who(result: Result) -> Iterator[str]:
-    rows: list[Row] = [
-        ("id", "service", "client", "TLS", "phase", "backend", "age", "idle", "received", "sent", "counted"),
-        *map(_session, result["sessions"]),
-    ]
-    yield from table(rows)
+    sessions = result["sessions"]
+    users = any(row.get("user") for row in sessions)
+    head = ("id", "service", "client", *["user"] * users, "TLS", "phase", "backend", "age", "idle", "received", "sent",
+            "counted")  # fmt: skip
+    yield from table([head, *(_session(row, users) for row in sessions)])
 
 
-def _session(row: Result) -> Row:
+def _session(row: Result, users: bool) -> Row:
+    user = [printable(row["user"] or "-")] if users else []
     return (
-        row["id"], row["service"], row["client"] or "-", row["tls"] or "-", row["phase"], row["backend"] or "-",
+        row["id"], row["service"], row["client"] or "-", *user, row["tls"] or "-", row["phase"], row["backend"] or "-",
         duration(row["age"]), "-" if row["idle"] is None else duration(row["idle"]),
         octets(row["received"]), octets(row["sent"]),
         " ".join(f"{number} {name}" for name, number in row["counts"].items()),

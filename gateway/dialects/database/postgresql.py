@@ -36,6 +36,7 @@ from ..base import BackendTLS, Dialect, Policy, Question
 from ..bounds import REPLY_OCTETS
 from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
 from ..reach import Hearing, reached, ungreeted, untrusted
+from ..users import shortened
 
 SSL: Final = 80877103
 GSS: Final = 80877104
@@ -113,6 +114,12 @@ def methods(message: bytes) -> list[bytes]:
     if code == SASL:
         return [name for name in message[9:].split(b"\0") if name]
     return [METHODS.get(code, b"%d" % code)]
+
+
+def user_of(startup: bytes) -> bytes:
+    """The parameter `user` of a StartupMessage; empty where it has none."""
+    words = startup[8:].split(b"\0")
+    return shortened(dict(zip(words[::2], words[1::2], strict=False)).get(b"user", b""))
 
 
 TLS_REQUIRED: Final = error(b"28000", b"TLS required")
@@ -203,7 +210,7 @@ class PostgreSQL(Conversation):
                 if code == OK:
                     if not mechanism:
                         yield TRUST
-                    yield login_note(mechanism or METHODS[OK], "ok")
+                    yield login_note(mechanism or METHODS[OK], "ok", user_of(startup))
                     yield Proven()
                     return
                 offered = offered or methods(message)
@@ -213,7 +220,7 @@ class PostgreSQL(Conversation):
                     mechanism = mechanism or (answer[5:].split(b"\0")[0] if code == SASL else offered[0])
                     yield Send(BACKEND, answer)
             message = yield from self._message(Patience.REPLY)
-        yield from self._refused(message, mechanism, offered)
+        yield from self._refused(message, mechanism, offered, user_of(startup))
 
     def _greeted(self, startup: bytes) -> Hearing[bytes]:
         yield from self._secure_backend()
@@ -252,13 +259,13 @@ class PostgreSQL(Conversation):
         octets: bytes = heard.octets
         return octets
 
-    def _refused(self, message: bytes, mechanism: bytes, offered: list[bytes]) -> Script:
+    def _refused(self, message: bytes, mechanism: bytes, offered: list[bytes], user: bytes) -> Script:
         """An ErrorResponse: the server closes behind it."""
         code = field(message, b"C")
         told: Script = self._tell(message)
         binds = any(name.endswith(b"-PLUS") for name in offered)
         if mechanism:
-            yield login_note(re.sub(rb"[^A-Z0-9-]", b"?", mechanism[:20]), "failed")
+            yield login_note(re.sub(rb"[^A-Z0-9-]", b"?", mechanism[:20]), "failed", user)
         else:
             yield Note("backend-refused", (("text", field(message, b"M")),))
         if mechanism and binds and code == b"28000":

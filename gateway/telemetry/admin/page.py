@@ -11,6 +11,7 @@ from ..catalogue import event as row_of
 from ..history import STEP, STEPS, Step
 from ..metrics import Snapshot
 from ..observation import Observation, Recent, Standing
+from ..words import printable
 
 WARNING_DAYS = 21
 EVENTS = 15
@@ -228,8 +229,8 @@ _SECTIONS: tuple[tuple[str, Callable[[Seen], str]], ...] = (
 
 
 def _text(value: str) -> str:
-    """Anybody's words.  What cannot be printed is shown as a question mark, so that it cannot turn text around."""
-    return escape("".join(sign if sign.isprintable() else "\ufffd" for sign in value))
+    """Anybody's words."""
+    return escape(printable(value))
 
 
 def _whole(value: object) -> str:

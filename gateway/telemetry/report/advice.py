@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
+from ..words import printable
 from .alerts import ALERTS, CERTIFICATE
-from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, Fact
+from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, Fact, user_in
 
 DAY: Final = 86400
 OLD: Final = ("TLSv1", "TLSv1.1")
 """The versions that `legacy_clients` is for, the oldest first."""
 VERSIONS: Final = (*OLD, "TLSv1.2", "TLSv1.3")
 LISTED: Final = 5
-"""Networks that a sentence names."""
+"""Networks, and users, that a sentence names."""
 SETTLED: Final = 30
 """Days of facts before silence says that a setting can go."""
 
@@ -32,10 +33,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """All that is known of one network at one service.  Times are seconds since 1970, 0 for never."""
+    """All that is known of one network, or of one user, at one service.  Times are seconds since 1970, 0 for never."""
 
     service: str
     network: str
+    """Empty for a user."""
+    user: str
+    """Empty for a network."""
     first: int
     last: int
     sessions: int
@@ -57,7 +61,8 @@ class Line:
 
 
 def lines(facts: Iterable[Fact], since: int = 0) -> list[Line]:
-    """One for each service and network, of facts that were true at `since` or later."""
+    """One for each service and network, and then for each service and user, of facts that were true at `since` or
+    later."""
     grouped: dict[tuple[str, str], list[Fact]] = {}
     for fact in facts:
         if fact.last >= since:
@@ -65,10 +70,9 @@ def lines(facts: Iterable[Fact], since: int = 0) -> list[Line]:
     return [_line(service, network, about) for (service, network), about in sorted(grouped.items(), key=_order)]
 
 
-def _order(item: tuple[tuple[str, str], list[Fact]]) -> tuple[str, int, int]:
+def _order(item: tuple[tuple[str, str], list[Fact]]) -> tuple[bool, str, tuple[int, int, str]]:
     service, network = item[0]
-    parsed = ip_network(network)
-    return service, parsed.version, int(parsed.network_address)
+    return user_in(network) is not None, service, _place(network)
 
 
 def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
@@ -76,9 +80,11 @@ def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
         return [fact for fact in facts if fact.kind == kind]
 
     secured, clear = of(SECURED), of(CLEAR)
+    user = user_in(network)
     return Line(
         service,
-        network,
+        network if user is None else "",
+        user or "",
         min(fact.first for fact in facts),
         max(fact.last for fact in facts),
         _count(secured) + _count(clear),
@@ -124,7 +130,8 @@ def is_post_quantum(group: str) -> bool:
 
 
 def advice(facts: Sequence[Fact], now: int, days: int, setup: Setup | None = None) -> list[str]:
-    """Sentences.  `days`: how far back somebody who needs a setting counts."""
+    """Sentences, about networks.  Users are named beside them where they are known.  `days`: how far back somebody who
+    needs a setting counts."""
     setup = setup or Setup()
     if not facts:
         return ["nothing is known yet: no client did anything since the report is kept"]
@@ -206,7 +213,7 @@ def _ciphers(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _groups(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    groups = [fact for fact in recent if fact.kind == GROUP]
+    groups = [fact for fact in recent if fact.kind == GROUP and user_in(fact.network) is None]
     classical = [fact for fact in groups if not is_post_quantum(fact.value)]
     if groups:
         part = round(100 * (1 - _count(classical) / _count(groups)))
@@ -229,8 +236,7 @@ def _refusals(recent: Sequence[Fact], days: int) -> Iterator[str]:
     for alert in sorted({fact.value for fact in refusals}, key=lambda name: (name not in CERTIFICATE, name)):
         those = [fact for fact in refusals if fact.value == alert]
         meaning, cure = ALERTS.get(alert, ("refused the handshake", "look into the client's log"))
-        verb = "1 network" if len(_unique(those)) == 1 else f"{len(_unique(those))} networks"
-        yield f"a client of {verb} {meaning} ({alert}) in {_days(days)}: {_list(those)}; {cure}"
+        yield f"a client of {_networks(those)} {meaning} ({alert}) in {_days(days)}: {_list(those)}; {cure}"
 
 
 def _downgrades(recent: Sequence[Fact], days: int) -> Iterator[str]:
@@ -245,16 +251,22 @@ def _downgrades(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _unique(facts: Iterable[Fact]) -> list[str]:
-    return sorted({fact.network for fact in facts}, key=_by_address)
+    return sorted({fact.network for fact in facts}, key=_place)
 
 
-def _by_address(network: str) -> tuple[int, int]:
+def _place(network: str) -> tuple[int, int, str]:
+    """By address; users come behind networks, by name."""
+    if (user := user_in(network)) is not None:
+        return 9, 0, user
     parsed = ip_network(network)
-    return parsed.version, int(parsed.network_address)
+    return parsed.version, int(parsed.network_address), ""
 
 
 def _networks(facts: Iterable[Fact]) -> str:
-    return _plural(len(_unique(facts)), "network")
+    """How many; where nothing but users is known, these."""
+    named = _unique(facts)
+    networks = [name for name in named if user_in(name) is None]
+    return _plural(len(networks), "network") if networks or not named else _plural(len(named), "user")
 
 
 def _days(days: int) -> str:
@@ -266,7 +278,15 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _list(facts: Iterable[Fact]) -> str:
-    names = _unique(facts)
+    named = _unique(facts)
+    networks = [name for name in named if user_in(name) is None]
+    users = [printable(user) for name in named if (user := user_in(name)) is not None]
+    if not (networks and users):
+        return _some(networks or users)
+    return f"{_some(networks)} (users: {_some(users)})"
+
+
+def _some(names: Sequence[str]) -> str:
     rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + rest
 

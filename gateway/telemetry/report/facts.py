@@ -1,7 +1,7 @@
 """What is remembered of a client: facts, each with its first time, its last time, and how often.
 
-A fact belongs to a service and a network.  Two collections of facts are merged by adding, so several processes may each
-have their own.  Everything here is pure; times are seconds since 1970.
+A fact belongs to a service and a network, or to a service and a user.  Two collections of facts are merged by adding,
+so several processes may each have their own.  Everything here is pure; times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -31,8 +31,21 @@ DOWNGRADE: Final = "downgrade"
 
 KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE)
 
+USER: Final = "user:"
+"""What stands in a network's place for a user begins so."""
+
 Key = tuple[str, str, str, str]
-"""Service, network, kind, value."""
+"""Service, network (or user), kind, value."""
+
+
+def of_user(name: str) -> str:
+    """What stands for a user in the place of a network."""
+    return USER + name
+
+
+def user_in(network: str) -> str | None:
+    """The user that stands in a network's place; None for a network."""
+    return network.removeprefix(USER) if network.startswith(USER) else None
 
 
 @dataclass(slots=True)
@@ -55,6 +68,7 @@ class Fact:
 
     service: str
     network: str
+    """A network, or a user (`of_user`)."""
     kind: str
     value: str
     first: int
@@ -113,32 +127,18 @@ class Pending:
 
     def hear(self, event: str, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
         """An event of the gateway, whether it is told or not."""
-        if event == "session":
-            self._session(service, client, fields, now)
-        elif event == "auth":
-            if fields.get("result") == "ok" and not fields.get("tls"):
-                self.note(service, client, CLEAR_LOGIN, str(fields.get("mechanism") or ""), now)
-        elif event == "downgrade":
-            self.note(service, client, DOWNGRADE, str(fields.get("action") or ""), now)
-        elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
-            self.note(service, client, REFUSAL, alert, now)
-
-    def _session(self, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
-        if version := fields.get("tls"):
-            self.note(service, client, SECURED, str(version), now)
-            self.note(service, client, CIPHER, str(fields.get("cipher") or ""), now)
-            if group := fields.get("group"):
-                self.note(service, client, GROUP, str(group), now)
-            if not fields.get("sni"):
-                self.note(service, client, NO_NAME, "", now)
-        elif has_done_something(fields):
-            self.note(service, client, CLEAR, str(fields.get("policy") or ""), now)
-
-    def note(self, service: str, client: str, kind: str, value: str, now: int) -> None:
-        """One more."""
-        network = self._networks(client)
-        if not network:
+        found = list(_meant(event, fields))
+        if not found:
             return
+        # A user is whom the backend let in: nobody can make up others.
+        user = of_user(str(fields["user"])) if fields.get("user") else ""
+        network = "" if user and event == "downgrade" else self._networks(client)
+        for who in filter(None, (network, user)):
+            for kind, value in found:
+                self.note(service, who, kind, value, now)
+
+    def note(self, service: str, network: str, kind: str, value: str, now: int) -> None:
+        """One more."""
         if value and not self._VALUE.fullmatch(value):
             value = "other"
         key = service, network, kind, value
@@ -165,6 +165,27 @@ class Pending:
                 self._facts[key] = times
             else:
                 self.lost += 1
+
+
+def _meant(event: str, fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Kinds and values of the facts in an event."""
+    if event == "session":
+        if version := fields.get("tls"):
+            yield SECURED, str(version)
+            yield CIPHER, str(fields.get("cipher") or "")
+            if group := fields.get("group"):
+                yield GROUP, str(group)
+            if not fields.get("sni"):
+                yield NO_NAME, ""
+        elif has_done_something(fields):
+            yield CLEAR, str(fields.get("policy") or "")
+    elif event == "auth":
+        if fields.get("result") == "ok" and not fields.get("tls"):
+            yield CLEAR_LOGIN, str(fields.get("mechanism") or "")
+    elif event == "downgrade":
+        yield DOWNGRADE, str(fields.get("action") or "")
+    elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
+        yield REFUSAL, alert
 
 
 def has_done_something(fields: Mapping[str, object]) -> bool:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
-from .facts import CLEAR, SECURED, Fact, Networks
+from .facts import CLEAR, SECURED, Fact, Networks, of_user
 
 ALWAYS: Final = 3
 """Sessions inside TLS after which a network without any other counts as one that always uses TLS."""
 MOST: Final = 20_000
-"""Networks, of each service, that are remembered; the oldest go first."""
+"""Networks and users, of each service, that are remembered; the oldest go first."""
 
 
 @dataclass(slots=True)
 class Habit:
-    """What is known of a network at a service.  Times are seconds since 1970."""
+    """What is known of a network, or of a user, at a service.  Times are seconds since 1970."""
 
     first: int
     """The first session inside TLS."""
@@ -33,7 +33,7 @@ class Habit:
 
 
 Habits = list[tuple[tuple[str, str], Habit]]
-"""By service and network."""
+"""By service and whom it is about: a network, or `user:NAME`."""
 
 
 def habits(facts: Iterable[Fact]) -> Habits:
@@ -72,20 +72,34 @@ class Watch:
             mine.count = max(mine.count, habit.count)
             mine.clear = mine.clear or habit.clear
 
-    def over(self, service: str, client: str, now: int, *, secured: bool) -> None:
-        """A session that did something is over."""
-        if not (network := self._network(client)):
-            return
-        habit = self._habit((service, network), now)
-        if secured:
-            habit.last = max(habit.last, now)
-            habit.count += 1
-        else:
-            habit.clear = True
+    def over(
+        self, service: str, client: str, now: int, *, secured: bool, user: str | None = None
+    ) -> Mapping[str, object] | None:
+        """A session that did something is over.  `user`: who logged in, if that is known.  What `always` says of it if
+        it was without TLS."""
+        if self._networks is None:
+            return None
+        dates = None if secured else self.always(service, client, user)
+        for who in filter(None, (self._network(client), user and of_user(user))):
+            habit = self._habit((service, who), now)
+            if secured:
+                habit.last = max(habit.last, now)
+                habit.count += 1
+            else:
+                habit.clear = True
+        return dates
 
-    def always(self, service: str, client: str) -> Mapping[str, object] | None:
-        """The dates, as fields of the event, if this client's network always used TLS here; else None."""
-        habit = self._habits.get((service, self._network(client)))
+    def always(self, service: str, client: str, user: str | None = None) -> Mapping[str, object] | None:
+        """The dates, as fields of the event, if this client's network always used TLS here, or this user did; else
+        None."""
+        dates = self._dates(service, self._network(client))
+        if dates is None and user and self._networks is not None:
+            dates = self._dates(service, of_user(user))
+            return None if dates is None else {**dates, "user": user}
+        return dates
+
+    def _dates(self, service: str, who: str) -> Mapping[str, object] | None:
+        habit = self._habits.get((service, who))
         if habit is None or habit.clear or habit.count < ALWAYS:
             return None
         return {"first_tls": _date(habit.first), "last_tls": _date(habit.last)}

@@ -76,6 +76,8 @@ class Shared:
     """Ports whose default is not `required`."""
     options: frozenset[str] = frozenset()
     """Options of `[service:...]` that only this protocol has."""
+    user: bytes = b""
+    """Whose login `login` is, as the log may name the user; empty where the protocol does not tell."""
     idle: float
     """Seconds that a client may say nothing: what the RFC demands, and a little more."""
     words: bytes

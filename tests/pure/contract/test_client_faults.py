@@ -10,7 +10,7 @@ import pytest
 from gateway.dialects.base import Policy
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
-from gateway.protocol.vocabulary import Close, Dial, Identified, Side
+from gateway.protocol.vocabulary import Close, Dial, Identified, Note, Side
 from tests.pure.contract.party import Anyone, Party, every_party, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -194,6 +194,21 @@ def test_I09_P06_what_was_read_ahead_follows_a_login_that_succeeds(party: Party)
         play.backend(answer, to_client(answer))
     play.run()
     assert play.proven == 1
+
+
+@every_party
+@pytest.mark.parametrize("answer", ["accepted", "rejected"])
+def test_the_end_of_a_login_names_its_user(party: Party, answer: str) -> None:
+    """For the log, which tells it only where `[gateway] log_users` says so (gateway/dialects/users.py)."""
+    stage = party.stage(implicit=True)
+    stage.receive(BACKEND, party.answers.greeting)
+    for said, answered in party.answers.introduction:
+        stage.receive(CLIENT, said)
+        stage.receive(BACKEND, answered)
+    stage.receive(CLIENT, party.answers.login)
+    stage.receive(BACKEND, getattr(party.answers, answer))
+    (told,) = [deed for deed in stage.deeds if isinstance(deed, Note) and deed.event == "auth"]
+    assert dict(told.fields).get("user", b"") == party.answers.user
 
 
 @every_party

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, TooLong
-from ... import access, sasl
+from ... import access, sasl, users
 from ...base import Dialect, Policy, Question
 from ...conversation import CLIENT, Stage, converse
 from ...probing import Attempt, Probing
@@ -23,6 +23,7 @@ from .syntax import (
     TaggedResponse,
     announced,
     edit_id,
+    first_string,
     id_lines,
     literal_of,
 )
@@ -154,6 +155,8 @@ class IMAP(Exchange):
     def _login(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
             return (yield from self._must_start_tls(command))
+        self._claim = users.Claim(b"")
+        self._claim.user = users.shortened(first_string(command.arguments or b""))
         return (yield from self._prove(command, b"LOGIN"))
 
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
@@ -165,6 +168,9 @@ class IMAP(Exchange):
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
         if sasl.refused(mechanism):
             return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
+        self._claim = users.Claim(mechanism)
+        if initial:
+            self._claim.hear(initial)
         return (
             yield from self._prove(command, mechanism.upper(), given=bool(initial) and sasl.proves(mechanism, initial))
         )
@@ -177,7 +183,7 @@ class IMAP(Exchange):
             return (yield from self._refuse(command.tag, reply, command.literal))
         verdict = yield from self._ask(command, mechanism, given=given)
         yield from self._notice(command, verdict)
-        return (yield from self._judge(mechanism, verdict))
+        return (yield from self._judge(mechanism, self._claim.user, verdict))
 
     def _must_start_tls(self, command: Command) -> Generator[Request, Any, bool]:
         return (yield from self._refuse(command.tag, (yield from self.first(MUST_STARTTLS)), command.literal))

@@ -6,13 +6,13 @@ from collections.abc import Generator
 from itertools import count
 from typing import Any, Final
 
-from ....protocol.filters import Counted
+from ....protocol.filters import Counted, Kept
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Line, Note, Pass, Patience, Proven, Request, Script, Send, Side, TooLong, Unclean
-from ... import sasl
+from ... import sasl, users
 from ...base import Terms
 from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES
-from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken
+from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, login_note
 from .capabilities import STATUS, edit_line
 from .greeting import UNTAGGED_BAD
 from .literals import Literals
@@ -27,6 +27,7 @@ from .syntax import (
     TaggedResponse,
     has_password,
     must_be_earned,
+    names_by_literal,
     spelled,
     verdict_of,
 )
@@ -49,6 +50,7 @@ class Exchange(Literals):
         self._wire = b""  # the tag of the command that is under way, ours or the client's
         self._given = False  # the backend has all that the login under way takes
         self._mechanism = b""  # ... and by which mechanism
+        self._claim = users.Claim(b"")  # ... and who the client says that it is
         self._unpaid: dict[bytes, Login] = {}  # by tag: commands that got an untagged BAD, and may still get a reply
         self._may_ask = False  # the backend may still ask for more of one of them
         self._ahead: Line | Unclean | TooLong | None = None  # the client's next line, heard already
@@ -74,15 +76,15 @@ class Exchange(Literals):
         if login.mechanism:
             # A success that crosses with a newer command comes too late: the client is no longer where it was.
             must_be_earned(verdict, login.given and not self._wire)
-            return (yield from self._judge(login.mechanism, verdict))
+            return (yield from self._judge(login.mechanism, login.user, verdict))
         yield from self._tell(verdict)
         return False
 
-    def _judge(self, mechanism: bytes, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
+    def _judge(self, mechanism: bytes, user: bytes, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
         """The end of a login.  Returns whether it succeeded."""
         succeeded = verdict.status == b"OK"
         result = "ok" if succeeded else "failed"
-        yield Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii"))))
+        yield login_note(mechanism, result, user)
         if succeeded:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
@@ -127,7 +129,7 @@ class Exchange(Literals):
         self._tag = self._wire = b""
         self._begun = False
         if verdict is TAGLESS:
-            self._unpaid[command.tag] = Login(mechanism, self._given)
+            self._unpaid[command.tag] = Login(mechanism, self._given, self._claim.user)
             waits = command.literal is not None or bool(command.before)
             self._may_ask = self._may_ask or waits or command.verb == b"AUTHENTICATE"
         else:
@@ -158,7 +160,7 @@ class Exchange(Literals):
         spent = 0
         said = b""
         while literal is not None:
-            said += line
+            said = said + line if said else line
             after = self._afford(spent, literal)
             yield Send(BACKEND, spelled(line, literal) + b"\r\n")
             reply = yield from self._reply()
@@ -173,7 +175,10 @@ class Exchange(Literals):
                 raise broken(reply.line)  # what it asks for is gone
             if literal.waits:
                 yield Send(CLIENT, reply.line + b"\r\n")
-            yield Pass(CLIENT, Counted(literal.octets))
+            kept = Kept(literal.octets, users.LONGEST)
+            yield Pass(CLIENT, kept)
+            if said is command.line and names_by_literal(command):
+                self._claim.user = kept.begin
             line, literal = yield from self._rest()
             spent = after + len(line)
         yield Send(BACKEND, line + b"\r\n")
@@ -216,6 +221,7 @@ class Exchange(Literals):
                 case Line(text=text) if sasl.RESPONSE.match(text):
                     cancelled = sasl.cancels(text)
                     self._given = not cancelled and (self._given or sasl.proves(self._mechanism, text))
+                    self._claim.hear(text)
                     yield Send(BACKEND, text + b"\r\n")
                 case _:
                     if isinstance(heard, TooLong):

@@ -30,6 +30,7 @@ VERDICT: Final = re.compile(rb"(OK|NO|BAD|BYE)(?: |\Z)", re.IGNORECASE)
 LATER: Final = re.compile(rb" *\[(?:UNAVAILABLE|INUSE|LIMIT)[\] ]", re.IGNORECASE)
 """Behind NO: whatever the password, it would have been refused (RFC 5530 3)."""
 _STRING: Final = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
+_FIRST: Final = re.compile(rb" *(?:%s|([^ \"{][^ ]*))(?: |\Z)" % _STRING)
 _PAIR: Final = re.compile(rb" *%s +(?:%s|NIL)(?= |\Z) *" % (_STRING, _STRING), re.IGNORECASE)
 
 
@@ -212,6 +213,8 @@ class Login:
     """Empty if it was no login."""
     given: bool
     """The backend has all that the login takes."""
+    user: bytes
+    """Whom the client says that it is."""
 
 
 def is_bye(line: bytes) -> bool:
@@ -238,6 +241,17 @@ def has_password(login: bytes) -> bool:
         return len(outside_quotes(login).split()) > len((b"tag", b"LOGIN", b"user"))
     except Malformed:
         return False
+
+
+def first_string(arguments: bytes) -> bytes:
+    """The first of a command's arguments, without quotes; nothing for a literal, whose octets come later."""
+    found = _FIRST.match(arguments)
+    return b"" if found is None else found[2] if found[1] is None else _unquoted(found[1])
+
+
+def names_by_literal(command: Command) -> bool:
+    """Whether the first literal of this command is the user name of a login."""
+    return command.verb == b"LOGIN" and (command.arguments or b"").lstrip(b" ").startswith(b"{")
 
 
 def is_ok(verdict: bytes) -> bool:

@@ -29,7 +29,7 @@ from ....protocol.vocabulary import (
     TooLong,
     Violation,
 )
-from ... import access, sasl
+from ... import access, sasl, users
 from ...base import Dialect, Policy, Question
 from ...bounds import RESPONSES
 from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
@@ -183,6 +183,9 @@ class ManageSieve(Exchange):
     def _dialogue(self, mechanism: bytes, initial: list[bytes]) -> Handled:
         """RFC 5804 2.1.  Nothing of the client's but base64 goes to the backend."""
         given = any(sasl.proves(mechanism, each) for each in initial)
+        claim = users.Claim(mechanism)
+        for each in initial:
+            claim.hear(each)
         line = b'AUTHENTICATE "%s"' % mechanism
         text = yield from self._ask_line(b" ".join([line, *map(string, initial)]))
         while not (status := status_of(text)):
@@ -190,8 +193,9 @@ class ManageSieve(Exchange):
                 raise broken(text)
             yield Send(CLIENT, text + b"\r\n")
             text, said = yield from self._response()
+            claim.hear(said or b"")
             given = said is not None and not sasl.cancels(said) and (given or sasl.proves(mechanism, said))
-        return (yield from self._verdict(Reply(status, text), mechanism.upper(), given))
+        return (yield from self._verdict(Reply(status, text), mechanism.upper(), claim.user, given))
 
     def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
         """One string of the client's as data: the line that answers it, and what the backend was told; None where the
@@ -212,12 +216,12 @@ class ManageSieve(Exchange):
                 (said,) = told
         return (yield from self._ask_line(string(said))), said
 
-    def _verdict(self, reply: Reply, mechanism: bytes, given: bool) -> Handled:
+    def _verdict(self, reply: Reply, mechanism: bytes, user: bytes, given: bool) -> Handled:
         """The end of a login, which succeeds with OK and nothing else."""
         self._heed(reply)
         if reply.status == b"OK" and not given:
             raise broken(f"a success without credentials: {reply.text[:80]!r}")
-        yield login_note(mechanism, "ok" if reply.status == b"OK" else "failed")
+        yield login_note(mechanism, "ok" if reply.status == b"OK" else "failed", user)
         if reply.status == b"OK":
             yield Proven()
             yield Send(CLIENT, reply.text + b"\r\n")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, Unclean
-from ... import access, sasl
+from ... import access, sasl, users
 from ...base import Dialect, Identity, Policy, Question, Terms
 from ...bounds import RESPONSES
 from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
@@ -149,6 +149,7 @@ class POP3(Exchange):
     def _user_name(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         """A name that is refused is a login that failed: else a session could try any number of names."""
         status, reply = yield from self._ask(line)
+        self._claimed = users.shortened(arguments)
         self._user = self._user or status is Status.OK
         self._unnamed = status is not Status.OK and blames_name(reply, arguments)
         if self._unnamed:
@@ -165,6 +166,7 @@ class POP3(Exchange):
         return (yield from self._verdict(status, reply, b"USER"))
 
     def _apop(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
+        self._claimed = users.shortened(arguments.rpartition(b" ")[0])
         status, reply = yield from self._ask(line)
         return (yield from self._verdict(status, reply, b"APOP"))
 
@@ -188,6 +190,10 @@ class POP3(Exchange):
         """A dialogue (RFC 5034 4).  Before the client has given any data, +OK is the go-ahead, as Exchange 2003 says
         it to `AUTH NTLM`; the next line is a response then, too, and what comes last decides."""
         given = bool(initial) and sasl.proves(mechanism, initial)
+        claim = users.Claim(mechanism)
+        if initial:
+            claim.hear(initial)
+        self._claimed = claim.user
         cancelled = False
         status, reply = yield from self._ask(line, RESPONSES)
         while status is Status.MORE or (status is Status.OK and not given and not cancelled):
@@ -197,6 +203,8 @@ class POP3(Exchange):
             status, reply, said = yield from self._response()
             if said is not None:
                 cancelled = sasl.cancels(said)
+                claim.hear(said)
+                self._claimed = claim.user
                 # If +OK was no go-ahead, this is a command, and its +OK is no success either.
                 command = ahead and said.strip(sasl.BLANKS).upper() in BARE
                 given = given or (sasl.proves(mechanism, said) and not command)
@@ -205,7 +213,7 @@ class POP3(Exchange):
         if given:
             return (yield from self._rejected(status, reply, mechanism))
         # The mechanism was refused, or the client took its word back: nothing was said of anybody's password.
-        yield login_note(mechanism, "failed")
+        yield login_note(mechanism, "failed", self._claimed)
         return (yield from self._conclude(status, reply, login=is_later(reply)))
 
     def _response(self) -> Generator[Request, Any, tuple[Status, bytes, bytes | None]]:

@@ -41,6 +41,7 @@ class Exchange(ServerFirst):
         self._asked = False  # the backend has had a command of the client's
         self._outstanding = False  # the backend owes a reply
         self._greeting = b""  # what the backend has greeted with
+        self._claimed = b""  # whom the client says that it is
 
     @property
     def own_greeting(self) -> bytes:
@@ -159,14 +160,14 @@ class Exchange(ServerFirst):
         """The reply that ends a login, which succeeds with +OK and nothing else."""
         if status is not Status.OK:
             return (yield from self._rejected(status, reply, mechanism))
-        yield login_note(mechanism, "ok")
+        yield login_note(mechanism, "ok", self._claimed)
         yield Proven()
         yield Send(CLIENT, reply + b"\r\n")
         return True
 
     def _rejected(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
         """A login that failed.  It counts, unless the reply says nothing of name and password."""
-        yield login_note(mechanism, "failed")
+        yield login_note(mechanism, "failed", self._claimed)
         if blames_command(reply):
             return (yield from self._conclude(status, reply))
         answer = self._conclude(status, reply, login=True)

@@ -26,7 +26,7 @@ from ....protocol.vocabulary import (
     TooLong,
     Violation,
 )
-from ... import access, sasl
+from ... import access, sasl, users
 from ...base import Dialect, Policy, Question, Terms
 from ...bounds import RESPONSES
 from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, Stage, broken, converse, foreign, login_note
@@ -230,6 +230,9 @@ class SMTP(Messages):
             return
         already, response = self._authenticated, b""
         given = bool(initial) and sasl.proves(mechanism, initial)
+        claim = users.Claim(mechanism)
+        if initial:
+            claim.hear(initial)
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
@@ -239,11 +242,13 @@ class SMTP(Messages):
                 return
             response = answered
             given = given or sasl.proves(mechanism, response)
+            claim.hear(response)
             reply = yield from self._ask(verb, response)
         accepted = reply.code == b"235"
         if mechanism:
             # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
-            yield login_note(mechanism.upper(), "failed" if not accepted else "ok" if given else "unproven")
+            result = "failed" if not accepted else "ok" if given else "unproven"
+            yield login_note(mechanism.upper(), result, claim.user)
         if accepted and given:
             self._authenticated = self.trusted = True
             self._layered = mechanism.upper() in sasl.LAYERED

@@ -37,6 +37,7 @@ ANSWERS = Answers(
     listing_closed=LISTED % (b"IMAP4rev1 MOVE STARTTLS LOGINDISABLED", b"a"),
     listing_open=LISTED % (b"IMAP4rev1 AUTH=PLAIN MOVE STARTTLS", b"a"),
     listing_inside=LISTED % (b"IMAP4rev1 AUTH=PLAIN MOVE", b"a"),
+    user=b"joe",
     login=b"a LOGIN joe secret\r\n",
     accepted=b"a OK in\r\n",
     rejected=b"a NO [AUTHENTICATIONFAILED] no\r\n",

@@ -47,6 +47,7 @@ ANSWERS = Answers(
     listing_closed=HEAD + NONE + TAIL + STARTTLS + DONE,
     listing_open=HEAD + PLAIN + TAIL + STARTTLS + DONE,
     listing_inside=INSIDE,
+    user=b"a",
     login=b'AUTHENTICATE "PLAIN" "AGEAYg=="\r\n',
     accepted=b'OK "in"\r\n',
     rejected=b'NO "wrong"\r\n',

@@ -45,6 +45,7 @@ ANSWERS = ClientFirst(
     starttls=Exchange(SSL, b"S"),
     closed_login=fatal(b"28000", b"TLS required"),
     closed_reason="tls-required",
+    user=b"joe",
     login=LOGIN,
     credentials=message(b"p", b"secret\0"),
     accepted=asks(0),

@@ -44,6 +44,7 @@ ANSWERS = Answers(
     listing_closed=b"250-legacy\r\n250-SIZE 10\r\n250 STARTTLS\r\n",
     listing_open=b"250-legacy\r\n250-SIZE 10\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n",
     listing_inside=b"250-legacy\r\n250-SIZE 10\r\n250 AUTH PLAIN\r\n",
+    user=b"a",
     login=b"AUTH PLAIN AGEAYg==\r\n",
     accepted=b"235 in\r\n",
     rejected=b"535 5.7.8 no\r\n",
