@@ -18,8 +18,9 @@ from pathlib import Path
 
 from interop.jobs import USER, Letter
 from interop.places import House, Missing
+from tests.ports import free_ports
 from tests.process.running import CANARY
-from tests.process.servers import ATTEMPTS, POSTFIX_SERVICES, Mailbox, free_ports
+from tests.process.servers import ATTEMPTS, POSTFIX_SERVICES, Mailbox
 
 START = 30.0
 """Seconds until a server must listen."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import socket
 import ssl
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from soak.clients import FAULTS, HANDSHAKE, HONEST, World
 from soak.front import end
+from tests.ports import free_port
 from tests.process import running
 from tests.process.running import Gateway, Identity, Service
 
@@ -148,14 +148,6 @@ def backends(certificate: Path) -> Iterator[Sequence[int]]:
         end(process)
 
 
-def nobody() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
     """Prints it; whether all is well."""
     warm = next(sample for sample in soak.samples if sample.seconds >= min(WARM, seconds / 3))
@@ -222,7 +214,7 @@ def main() -> None:
                 Service("pop3", f"127.0.0.1:{pop3}", "pop3"),
                 Service("imap-tls", "tls", "imap", ("implicit",)),
                 Service("wrong", "wrong", "imap", ("implicit",)),
-                Service("dead", f"127.0.0.1:{nobody()}", "pop3", ("implicit",)),
+                Service("dead", f"127.0.0.1:{free_port()}", "pop3", ("implicit",)),
             ]
             with running.running(directory, identity, services, sections) as gateway:
                 soak = Soak(gateway, trusting, options.seed)

@@ -99,7 +99,7 @@ def wrong(told: Mapping[str, object], typed: bool = True) -> str:
         return f"{name} is not in the table"
     if not event.told:
         return f"{name} has no line of its own"
-    common = ("time", "event", "service", "client", *event.scope.value)
+    common = ("time", "event", "service", "client", *event.scope.fields)
     fields = {**{one: _COMMON[one] for one in common}, **{field.name: field for field in event.fields}}
     for key, value in told.items():
         if key not in fields:

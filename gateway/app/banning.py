@@ -68,12 +68,9 @@ class Banning:
         """For a new worker, or for the program that takes over."""
         return {"bans": self._bans.told()}
 
-    def learn(self, message: Message) -> bool:
-        """Whether this is such knowledge; then it holds."""
-        if "bans" not in message:
-            return False
+    def learn(self, message: Message) -> None:
+        """Such knowledge of another process holds here, too."""
         self._bans.learn(message["bans"])
-        return True
 
     # --- the commands ----------------------------------------------------------------------------
 

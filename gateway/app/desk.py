@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from ..config.errors import StartError
 from ..config.values import Control
 from ..telemetry.summary import Teller
+from .control.messages import Answer, Request
 from .control.place import ControlError, ControlSocket
 from .control.server import Ask, Server
 from .every import Every
+from .handover import Inheritance
 from .notify import Notifier
+from .upgrade import Outcome
 
 STATUS = 10.0
 """Seconds between two looks whether systemd's status text has changed."""
@@ -20,13 +27,26 @@ DRAINING = 1.0
 """The same while the gateway stops: the text tells how many seconds are left."""
 
 
+def nothing_to_upgrade() -> Deferred[Outcome]:
+    raise StartError("there is nothing that another program could take over")
+
+
 class Desk:
     """Nothing happens before it is opened."""
 
-    def __init__(self, events: Teller, user: int | None = None) -> None:
-        """`user`: whom the process becomes before it serves."""
+    def __init__(
+        self,
+        events: Teller,
+        user: int | None = None,
+        upgrade: Callable[[], Deferred[Outcome]] = nothing_to_upgrade,
+        inheritance: Inheritance | None = None,
+    ) -> None:
+        """`user`: whom the process becomes before it serves.  `upgrade`: starts a successor.  `inheritance`: of the
+        program that this one takes the place of, whose the control socket is until then."""
         self._events = events
         self._user = user
+        self._upgrade = upgrade
+        self._inheritance = inheritance
         self._notifier = Notifier()
         self._control: ControlSocket | None = None
         self._prepared: ControlSocket | None = None
@@ -39,24 +59,29 @@ class Desk:
         self._ask: Ask | None = None
         self._status: Callable[[], str] = str
 
-    def open(self, values: Control, later: bool = False) -> None:
-        """With all rights.  Raises StartError.  `later`: the control socket is still another program's."""
+    def open(self, values: Control) -> None:
+        """With all rights.  Raises StartError."""
         self._notifier.open()
-        if later:
-            return
+        if self._inheritance is not None:
+            return  # `take_over` does it
         try:
             self._control = self._opened(values, self._user)
         except ControlError as wrong:
             raise StartError(f"[gateway] control: {wrong}") from None
 
-    def open_late(self, values: Control) -> None:
-        """The other program has let go of it."""
+    def take_over(self, values: Control) -> None:
+        """The other program accepts nobody any more, here neither.  systemd learns which process the service is now."""
+        assert self._inheritance is not None
+        if self._inheritance.control is not None:
+            self._control = ControlSocket.inherited(*self._inheritance.control)
+            self._serve()
         try:
             self.prepare(values)
         except StartError as wrong:
             self._events.emit("control-unavailable", detail=str(wrong))
         else:
             self.use()
+        self.reloaded()
 
     def _opened(self, values: Control, owner: int | None = None) -> ControlSocket | None:
         """Raises ControlError if the file names a socket that cannot be had."""
@@ -77,12 +102,23 @@ class Desk:
         self._duties = [Every(reactor, STATUS, self._tell)]
         if (seconds := self._notifier.watchdog) is not None:
             self._duties.append(Every(reactor, seconds, self._notifier.beat))
-        reactor.callLater(0, self.reloaded)
+        if self._inheritance is None:
+            reactor.callLater(0, self.reloaded)
 
     def _serve(self) -> None:
         self._server = None
         if self._control is not None and self._ask is not None:
-            self._server = Server(self._reactor, self._control, self._ask, self._events)
+            self._server = Server(self._reactor, self._control, self._answer, self._events)
+
+    def _answer(self, request: Request) -> Any:
+        """The Answer, or a Deferred of it."""
+        assert self._ask is not None
+        if request.command != "upgrade":
+            return self._ask(request)
+        try:
+            return self._upgrade().addCallback(_told)
+        except StartError as wrong:
+            return Answer({}, (str(wrong),))
 
     def _tell(self) -> None:
         self._notifier.status(self._status())
@@ -143,16 +179,27 @@ class Desk:
         if self._reactor is not None:
             self._duties.append(Every(self._reactor, DRAINING, self._tell))
 
-    def close(self) -> None:
+    def hand_over(self) -> tuple[str, socket.socket] | None:
+        """The control socket with its path, for a successor."""
+        return None if self._control is None else (self._control.path, self._control.socket)
+
+    def close(self, handed_over: bool = False) -> None:
+        """`handed_over`: another program accepts at the control socket, and speaks with systemd."""
         for duty in self._duties:
             duty.stop()
         self._duties.clear()
         if self._server is not None:
-            self._server.stop()
+            self._server.stop(remove=not handed_over)
         elif self._control is not None:
-            self._control.close()
+            self._control.close(remove=not handed_over)
         self._server = self._control = None
         self._notifier.close()
+
+
+def _told(outcome: Outcome) -> Answer:
+    if outcome.problem:
+        return Answer({}, (f"the old program goes on: {outcome.problem}",))
+    return Answer({"pid": outcome.pid, "version": outcome.version, "before": os.getpid()})
 
 
 def words(sessions: int, left: float | None, refused: bool) -> str:

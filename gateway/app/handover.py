@@ -8,6 +8,7 @@ old one accepts nobody any more, and ends when its sessions have.  If the new on
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,15 +45,20 @@ class Bequest:
     """The limits' counts."""
     knowledge: Sequence[Message]
     """Of backends."""
+    control: tuple[str, socket.socket] | None
+    """The control socket, with its path."""
 
     def packed(self) -> tuple[Message, list[int]]:
         numbers = [self.ledger.descriptor]
         numbers += [sock.fileno() for port in self.ports for spread in port.spreads for sock in spread.sockets]
+        if self.control is not None:
+            numbers.append(self.control[1].fileno())
         ports = [
             [str(one.address), [[spread.text, len(spread.sockets)] for spread in one.spreads]] for one in self.ports
         ]
         message = {"ports": ports, "generation": self.ledger.generation, "knowledge": list(self.knowledge)}
-        return {"version": __version__, **message}, numbers
+        control = None if self.control is None else self.control[0]
+        return {"version": __version__, "control": control, **message}, numbers
 
 
 @dataclass(slots=True)
@@ -66,6 +72,8 @@ class Inheritance:
     knowledge: Sequence[Message] = ()
     before: int = 0
     """The generation of the old program in the ledger."""
+    control: tuple[str, socket.socket] | None = None
+    """The control socket, with its path."""
 
     def take(self, address: object) -> list[Spread] | None:
         """The sockets of this address, for whoever listens there now."""
@@ -111,17 +119,20 @@ class Predecessor:
         rest = iter(descriptors)
         found = Inheritance(knowledge=message["knowledge"], before=message["generation"])
         with suppress(ValueError):
-            found.ledger = SharedLedger(next(rest), generation=found.before % 255 + 1)
+            ledger = SharedLedger(next(rest), generation=found.before)
+            found.ledger = SharedLedger(ledger.descriptor, generation=ledger.next_generation)
         for address, spreads in message["ports"]:
             found.sockets.setdefault(address, []).append([
                 Spread(text, tuple(_adopted(next(rest)) for _ in range(count))) for text, count in spreads
             ])  # fmt: skip
+        if (path := message.get("control")) is not None:
+            found.control = path, _adopted(next(rest))
         return found
 
     def take_over(self, reactor: Any, gone: Callable[[], None]) -> None:
         """This program serves.  Returns when the old one leaves, or is gone; `gone` is called when it has ended."""
         with suppress(OSError):
-            self._wire.say({"ready": os.getpid()})
+            self._wire.say({"ready": os.getpid(), "version": __version__})
             self._hear()
         os.dup2(self._error, 2)
         os.close(self._error)
@@ -148,13 +159,22 @@ def _adopted(number: int) -> socket.socket:
 
 
 class Successor:
-    """The program that is to take our place; `served` is called when it serves, `failed` when it will not."""
+    """The program that is to take our place."""
 
     def __init__(
-        self, reactor: Any, bequest: Bequest, served: Callable[[int], None], failed: Callable[[str], None]
+        self,
+        reactor: Any,
+        bequest: Bequest,
+        served: Callable[[str], None],
+        failed: Callable[[str], None],
+        broke: Callable[[str], None],
     ) -> None:
+        """One of these is called: `served` with its version as soon as it serves, `failed` with the reason where it
+        never will.  `broke` is called with the reason where it breaks down after it has served.  Raises OSError."""
         self._served = served
         self._failed = failed
+        self._broke = broke
+        self._serves = False
         ours, theirs = socket.socketpair()
         self._words = os.memfd_create("stderr", os.MFD_CLOEXEC)
         try:
@@ -167,22 +187,22 @@ class Successor:
         self.pid = self._process.pid
         # It stays open until this process has ended: so the successor learns of the end.
         self._channel = Channel(reactor, ours, self._heard, self._lost)
-        self._patience = reactor.callLater(PATIENCE, self._give_up)
+        self._patience = reactor.callLater(PATIENCE, self._process.kill)
         self._channel.hand(*bequest.packed())
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:
         match message:
-            case {"ready": int(pid)}:
+            case {"ready": _} if not self._serves:
                 self._patience.cancel()
-                self._served(pid)
+                self._serves = True
+                self._served(str(message.get("version", "")))
                 self._channel.say({"go": True})
-                # Who it was is its own business from now on.
+                # What it says is its own business from now on.
                 os.close(self._words)
-                self._failed = _nothing
 
     def _lost(self) -> None:
-        if self._failed is _nothing:
-            return
+        """Its end of the conversation is closed: it has ended, or is about to."""
+        late = not self._serves and not self._patience.active()
         if self._patience.active():
             self._patience.cancel()
         with suppress(subprocess.TimeoutExpired):
@@ -190,19 +210,30 @@ class Successor:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if not self._serves:
+            said = self._last_words()
+            self._failed(f"the new program did not serve within {PATIENCE:.0f} s" if late else said or self._end())
+        elif self._process.returncode:
+            self._broke(self._end())
+
+    def _last_words(self) -> str:
         size = os.fstat(self._words).st_size
         words = os.pread(self._words, 4096, max(0, size - 4096)).decode("utf-8", "backslashreplace")
         os.close(self._words)
         said = [line for line in words.splitlines() if line.strip()]
-        why = said[-1].removeprefix("starttls-gateway: ") if said else f"exit status {self._process.returncode}"
-        self._failed(why)
+        return said[-1].removeprefix("starttls-gateway: ") if said else ""
 
-    def _give_up(self) -> None:
-        self._process.kill()
+    def _end(self) -> str:
+        status = self._process.returncode
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        return f"the new program {how}"
 
 
 def _start(conversation: int, words: int) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in _OLD_NEWS}
+    if environment.get("WATCHDOG_PID") == str(os.getpid()):
+        # systemd's watchdog waits for the new program then.
+        del environment["WATCHDOG_PID"]
     error = os.dup(2)
     try:
         return subprocess.Popen(
@@ -216,10 +247,6 @@ def _start(conversation: int, words: int) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(error)
-
-
-def _nothing(why: str) -> None:
-    pass
 
 
 def _ignore(message: Message, descriptors: list[int]) -> None:

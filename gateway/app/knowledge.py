@@ -1,15 +1,41 @@
-"""What is known of backends, as messages from one process to another: which addresses failed, and which relay."""
+"""What is known, as messages from one process to another: which addresses of backends failed, and which relay; what is
+drained; who is banned."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..guard.relaywatch import RelayWatch
 from .workers.messages import Message
 
 if TYPE_CHECKING:
-    from .assembly import Reachable
+    from .assembly import Drained, Reachable
+    from .banning import Banning
+
+
+class Knowledge:
+    """All that a gateway knows besides its file: what a new worker has to know, and a program that takes over."""
+
+    def __init__(self, backends: Callable[[], Collection[Reachable]], drained: Drained, banning: Banning) -> None:
+        self._backends = backends
+        self._drained = drained
+        self._banning = banning
+
+    def told(self) -> list[Message]:
+        drained = {"drained": sorted(self._drained.addresses), "closed": sorted(self._drained.services)}
+        return [drained, *knowledge(self._backends()), self._banning.knowledge]
+
+    def learn(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            match message:
+                case {"drained": list(addresses), "closed": list(services)}:
+                    self._drained.mark("service", set(services), drained=True)
+                    self._drained.mark("backend", set(addresses), drained=True)
+                case {"bans": _}:
+                    self._banning.learn(message)
+                case _:
+                    learn(self._backends(), message)
 
 
 def knowledge(backends: Collection[Reachable]) -> list[Message]:

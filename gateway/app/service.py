@@ -12,7 +12,6 @@ from ..guard.limits import Ledger
 from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
 from .handover import Bequest
-from .knowledge import knowledge
 from .plan import Reload
 from .reloading import Transition
 from .serving import Serving
@@ -112,7 +111,7 @@ class Gateway(Serving):
 
     def bequest(self) -> Bequest:
         ports = [*(door.port for door, _, _ in self.assembly.doors), *self._administration.ports]
-        return Bequest(ports, self.crowd.share(), [*knowledge(self.reachable), self._banning.knowledge])
+        return Bequest(ports, self.crowd.share(), self.knowledge.told(), self._desk.hand_over())
 
     def hand_over(self, then: Callable[[], None]) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""
@@ -120,12 +119,12 @@ class Gateway(Serving):
         self.close_doors()
         self._administration.stop()
         if self._shares is None:
-            self._desk.close()
+            self._desk.close(handed_over=True)
         then()
 
     def took_over(self) -> None:
-        """The predecessor has let go of the control socket."""
-        self._desk.open_late(self._configuration.control)
+        """The predecessor accepts nobody any more."""
+        self._desk.take_over(self._configuration.control)
 
     def inherited(self) -> None:
         """The predecessor has ended."""

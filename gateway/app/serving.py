@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from .desk import Desk, words
 from .ending import Ending
 from .every import Every
 from .handover import Inheritance
-from .knowledge import learn
+from .knowledge import Knowledge
 from .observing import Observer
 from .ports import Binder, Ports, nothing_handed
 from .reloading import Reloader, Transition
@@ -40,7 +40,6 @@ from .remembering import Remembering
 from .source import Source
 from .steering import Steering
 from .telling import tell_listening, tell_unused
-from .workers.messages import Message
 
 TICK = 10.0
 """Seconds between two looks whether a minute is over whose floods are to be told."""
@@ -103,6 +102,7 @@ class Serving(Service):
         self.bans = Bans()
         self._steering = Steering(self)
         self._banning = Banning(self.bans, self._events, lambda: self._configuration, lambda: None, self.ask)
+        self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._banning)
         self._duties: list[Every] = []
 
     # --- what the gateway adds -----------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Serving(Service):
                 self._administration.give_up()
                 raise
             if self._shares is None:
-                self._desk.open(self._configuration.control, later=self._inheritance is not None)
+                self._desk.open(self._configuration.control)
             self._inherit()
 
     def _prepare_admin(self, configuration: Configuration) -> None:
@@ -185,16 +185,10 @@ class Serving(Service):
         if self._shares is None:
             self._administration.prepare(configuration)
 
-    def learn(self, messages: Iterable[Message]) -> None:
-        """What another process knows of backends and of bans."""
-        for message in messages:
-            if not self._banning.learn(message):
-                learn(self.reachable, message)
-
     def _inherit(self) -> None:
         if self._inheritance is not None:
             self._inheritance.close()
-            self.learn(self._inheritance.knowledge)
+            self.knowledge.learn(self._inheritance.knowledge)
             if (ledger := self._inheritance.ledger) is not None:
                 self._ledger = ledger.of(ledger.claim())
 

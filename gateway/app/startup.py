@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.runtime import seconds as time_of_day
@@ -26,7 +27,7 @@ from . import rights
 from .handover import Predecessor
 from .plan import Reload
 from .signals import Signals
-from .upgrade import Heritable, Upgrade
+from .upgrade import Heritable, Outcome, Upgrade
 
 _log = Logger(namespace="gateway")
 
@@ -119,12 +120,12 @@ class Startup(MultiService):
                 if self._predecessor is not None:
                     reactor.callWhenRunning(self._upgrade.succeed, self._predecessor, self._pidfile)
 
-    def upgrade(self) -> str:
-        """Start a successor, which takes over.  Why none is started, or nothing."""
+    def upgrade(self) -> Deferred[Outcome]:
+        """Start a successor, which takes over.  Raises StartError where none is started."""
         from twisted.internet import reactor  # it runs
 
         if self._upgrade is None:
-            return "there is nothing that another program could take over"
+            raise StartError("there is nothing that another program could take over")
         return self._upgrade.begin(reactor.stop)
 
     # --- what a service of several processes asks for ------------------------------------------------
@@ -182,7 +183,12 @@ class Startup(MultiService):
             case Number.SIGUSR1:
                 self.events.emit("signal", signal=number.name, log=self._reopen())
             case _:
-                self.events.emit("signal", signal=number.name, detail=self.upgrade() or None)
+                why = None
+                try:
+                    self.upgrade()
+                except StartError as wrong:
+                    why = str(wrong)
+                self.events.emit("signal", signal=number.name, detail=why)
 
     def _reopen(self) -> str:
         if self._output is None or self._output.path is None:

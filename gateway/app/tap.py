@@ -97,7 +97,7 @@ def _service(
     from .desk import Desk
 
     uid = runner.get("uid")
-    desk = Desk(startup.events, uid if isinstance(uid, int) else None)
+    desk = Desk(startup.events, uid if isinstance(uid, int) else None, startup.upgrade, inheritance)
     if configuration.workers == 1:
         from .service import Gateway
 

@@ -1,12 +1,18 @@
-"""SIGUSR2: start a successor, and leave when it serves.  And the other side: to be one."""
+"""An upgrade (SIGUSR2, or `starttls-gateway upgrade`): start a successor, and leave when it serves.
+
+And the other side: be one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..config.errors import StartError
 from ..telemetry.summary import Teller
 from .every import Every
 from .handover import Bequest, Predecessor, Successor, write_pidfile
@@ -37,6 +43,17 @@ class Heritable(Protocol):
         """The predecessor has ended: what it counted counts no more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an upgrade."""
+
+    pid: int
+    """The new program's process."""
+    version: str = ""
+    problem: str = ""
+    """Why the old program goes on; empty where the new one serves."""
+
+
 class Upgrade:
     def __init__(self, reactor: Any, twistd: MutableMapping[str, Any], events: Teller, service: Heritable) -> None:
         self._reactor = reactor
@@ -44,18 +61,28 @@ class Upgrade:
         self._events = events
         self._service = service
         self._successor: Successor | None = None
+        self._handed_over = False
 
     # --- the old program -----------------------------------------------------------------------------
 
-    def begin(self, stop: Callable[[], None]) -> str:
-        """Start a successor; `stop` is called when it serves.  Why none is started, or nothing."""
+    def begin(self, stop: Callable[[], None]) -> Deferred[Outcome]:
+        """Start a successor; `stop` is called when it serves.  Raises StartError where none is started."""
+        if self._handed_over:
+            raise StartError("another program has taken over already")
         if self._successor is not None:
-            return "an upgrade is under way"
+            raise StartError("an upgrade is under way")
         if not self._service.is_serving:
-            return "the gateway is about to start or to stop"
+            raise StartError("the gateway is about to start or to stop")
+        outcome: Deferred[Outcome] = Deferred()
+        bequest = self._service.bequest()
 
-        def served(pid: int) -> None:
+        def served(version: str) -> None:
+            assert self._successor is not None
+            pid = self._successor.pid
+            self._handed_over = True
             self._twistd["pidfile"] = None  # it is the successor's
+            # Whoever asked at the control socket has to hear of it before the socket is the successor's.
+            outcome.callback(Outcome(pid, version))
             self._service.hand_over(lambda: left(pid))
 
         def left(pid: int) -> None:
@@ -64,15 +91,21 @@ class Upgrade:
             self._reactor.callLater(0, stop)
 
         def failed(why: str) -> None:
-            self._successor = None
-            self._events.emit("upgrade", state="failed", detail=why)
+            assert self._successor is not None
+            pid, self._successor = self._successor.pid, None
+            bequest.ledger.end(bequest.ledger.next_generation)
+            self._events.emit("upgrade", state="failed", pid=pid, detail=why)
+            outcome.callback(Outcome(pid, problem=why))
+
+        def broke(why: str) -> None:
+            self._events.emit("upgrade", state="lost", detail=f"{why}; nobody is served any more, start the gateway")
 
         try:
-            self._successor = Successor(self._reactor, self._service.bequest(), served, failed)
+            self._successor = Successor(self._reactor, bequest, served, failed, broke)
         except OSError as wrong:
-            return f"no program can be started: {wrong.strerror}"
+            raise StartError(f"no program can be started: {wrong.strerror}") from None
         self._events.emit("upgrade", state="started", pid=self._successor.pid)
-        return ""
+        return outcome
 
     # --- the new program -----------------------------------------------------------------------------
 

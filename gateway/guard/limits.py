@@ -201,7 +201,6 @@ class Limits:
     def left(self, client: Client) -> None:
         """A session is over.  `client`: for whom it was admitted, or moved to."""
         with self._ledger:
-            assert self._ledger.mine
             self._ledger.ended()
             if client:
                 self._ledger.leave(client)
@@ -285,6 +284,7 @@ class OwnLedger:
         self.total += 1
 
     def ended(self) -> None:
+        assert self.total
         self.total -= 1
 
     def present(self, client: Client) -> int:

@@ -98,16 +98,21 @@ class SharedLedger:
         return self._totals[self.column]
 
     def begun(self) -> None:
-        self._totals[self.column] += 1
+        if self._is_mine:
+            self._totals[self.column] += 1
 
     def ended(self) -> None:
-        self._totals[self.column] -= 1
+        if self._is_mine:
+            assert self._totals[self.column]
+            self._totals[self.column] -= 1
 
     def present(self, client: Client) -> int:
         place = self.connects.find(self.tag(client))
         return 0 if place is None else self._present[place]
 
     def enter(self, client: Client, slice_: int) -> bool:
+        if not self._is_mine:
+            return True
         place = self.connects.claim(self.tag(client), slice_)
         if place is None:
             return False
@@ -116,10 +121,23 @@ class SharedLedger:
         return True
 
     def leave(self, client: Client) -> None:
+        if not self._is_mine:
+            return
         place = self.connects.find(self.tag(client))
         assert place is not None and self._mine[place], "who has a session is in the table"
         self._present[place] -= 1
         self._mine[place] -= 1
+
+    @property
+    def _is_mine(self) -> bool:
+        """Whether this process still counts here.  A worker that outlives its master does not: another program has
+        taken out what it had counted."""
+        return bool(self._claims[self.column] == self.generation)
+
+    @property
+    def next_generation(self) -> int:
+        """Of the gateway that succeeds this one."""
+        return self.generation % 255 + 1
 
     def claim(self) -> int:
         """A column for a process that begins to count.  Raises StopIteration where all are claimed."""

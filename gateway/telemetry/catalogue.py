@@ -338,7 +338,7 @@ _TABLE = (
             word(
                 "state",
                 "`started`; `done`: the new program serves, and this one ends when its sessions have; `failed`: this "
-                "one goes on",
+                "one goes on; `lost`: the new program served, and broke down while this one waited for its sessions",
             ),
             Field("pid", Type.INTEGER, "the new process"), detail("why it failed"),
         ),
@@ -399,7 +399,7 @@ _TABLE = (
         "control", Severity.NOTICE,
         "an administrator asked for a change at the control socket ([control.md](control.md))",
         (
-            word("command", "`reload`, `drain`, `undrain`, `kick`, `ban` or `unban`"),
+            word("command", "`reload`, `upgrade`, `drain`, `undrain`, `kick`, `ban` or `unban`"),
             Field("about", Type.TEXT, "what it is about"),
             Field("user", Type.TEXT, "whose process asked"),
         ),

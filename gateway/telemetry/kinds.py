@@ -25,11 +25,24 @@ class Severity(Enum):
 class Scope(Enum):
     """What an event is about; it says which fields come first."""
 
-    GATEWAY = ()
-    SERVICE = ("service", "client")
-    SESSION = ("session", "service", "client", "phase")
-    BACKEND = ("session", "service", "client", "phase", "backend", "address")
+    # Not the fields themselves: Python 3.11.2 takes an empty tuple for a value that is still to be made.
+    GATEWAY = "gateway"
+    SERVICE = "service"
+    SESSION = "session"
+    BACKEND = "backend"
     """Told by a session, or by the relay watch, which has no session: `backend`, `address` and `phase=probe`."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return _FIELDS[self]
+
+
+_FIELDS = {
+    Scope.GATEWAY: (),
+    Scope.SERVICE: ("service", "client"),
+    Scope.SESSION: ("session", "service", "client", "phase"),
+    Scope.BACKEND: ("session", "service", "client", "phase", "backend", "address"),
+}
 
 
 class Outcome(Enum):

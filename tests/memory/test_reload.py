@@ -22,6 +22,7 @@ from gateway.telemetry.events import FORMATS, Events
 from gateway.wire import listener
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority
+from tests.ports import free_port
 
 IMAP = b"* OK [CAPABILITY IMAP4rev1"
 POP3 = b"+OK "
@@ -100,13 +101,6 @@ def house(reactor: SteppedReactor, authority: Authority, directory: Path) -> Ite
 
 def service(name: str, address: str = "127.0.0.1:0", protocol: str = "imap", mode: str = "starttls") -> str:
     return f"[service:{name}]\nprotocol = {protocol}\n{mode} = {address}\nbackend = old\n"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 # --- what is used ----------------------------------------------------------------------------------

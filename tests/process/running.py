@@ -323,10 +323,12 @@ def launch(
     summed: bool = False,
     user: str = "",
     source: Path = ROOT,
+    group: str = "",
+    pidfile: str = "",
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
-    `summed`, every event is told, for to the gateway the tests are a flood.  `user`: whom it becomes; `source`: where
-    the code is."""
+    `summed`, every event is told, for to the gateway the tests are a flood.  `user` and `group`: whom it becomes;
+    `source`: where the code is."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {
             "hostname": "gw.example.test",
@@ -354,8 +356,9 @@ def launch(
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
-            *("-n", "--pidfile=", "starttls-gateway", "--config", str(file)),
+            *("-n", f"--pidfile={pidfile}", "starttls-gateway", "--config", str(file)),
             *((f"--uid={user}",) if user else ()),
+            *((f"--gid={group}",) if group else ()),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.process import programs
 from tests.process.running import CANARY, DEADLINE, LIFE, Speaker, speaking
 from tests.process.wire import Client
@@ -32,15 +33,6 @@ ATTEMPTS = 5
 SECURITY = ("none", "starttls", "implicit")
 GATEWAY = "127.0.0.1"
 """Where the gateway comes from; servers with a certificate believe it in who its client is."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at now."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @dataclass(frozen=True)

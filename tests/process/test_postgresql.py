@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dialects.database.postgresql import SSL_REQUEST
+from tests.ports import free_port
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
@@ -49,7 +50,7 @@ def gateway(
         Service("postgresql", server.address),
         Service("open", server.address, protocol="postgresql", options={"policy": "optional"}),
         Service("secured", "tls", protocol="postgresql"),
-        Service("nobody", f"127.0.0.1:{servers.free_ports(1)[0]}", protocol="postgresql"),
+        Service("nobody", f"127.0.0.1:{free_port()}", protocol="postgresql"),
     ]
     options = {"backend:tls": {"address": tls_server.address, "tls": "starttls", "verify": "no"}}
     with running(tmp_path_factory.mktemp("gateway"), identity, services, options) as gateway:

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.app.control.messages import Answer, Request
 from gateway.cli.steer.command import Unreachable, ask
+from tests.ports import free_port
 from tests.process.legacy import imap
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
@@ -38,13 +39,6 @@ def steered(directory: Path, identity: Identity, backend: Backend, workers: int)
         if workers > 1:
             gateway.log.wait("worker", count=workers, state="serving")
         yield gateway
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def reload(directory: Path) -> Answer:

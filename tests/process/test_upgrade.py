@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
+import pwd
+import shutil
 import signal
 import socket
 import ssl
@@ -11,16 +15,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from gateway.app.control.messages import Request
+from gateway.cli.__main__ import main
+from gateway.cli.steer.command import ask
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, launch
+from tests.process.test_reload import low_port
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -63,15 +71,23 @@ def line(
     backend: Backend,
     workers: int = 1,
     user: str = "",
-    control: str = "off",
+    group: str = "",
+    pidfile: str = "",
+    more: str = "",
+    control: str = "",
     users_key: str = "",
     **limits: str,
 ) -> Iterator[Line]:
-    """`users_key`: the file by which the log tells users."""
-    named = {"log_users": "hashed", "users_key": users_key} if users_key else {}
-    gateway_ = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s", "control": control, **named}
-    options = {"gateway": gateway_, "limits": limits}
-    gateway = launch(directory, identity, [Service("imap", backend.address)], options, user=user)
+    """`more`: another address to listen on; `users_key`: the file by which the log tells users."""
+    common = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s"}
+    common["control"] = control or f"{directory}/control"
+    if users_key:
+        common |= {"log_users": "hashed", "users_key": users_key}
+    options = {"gateway": common, "limits": limits}
+    services = [Service("imap", backend.address)]
+    if more:
+        services.append(Service("more", backend.address, "imap", (), {"implicit": more}))
+    gateway = launch(directory, identity, services, options, user=user, group=group, pidfile=pidfile)
     if workers > 1:
         gateway.log.wait("worker", count=workers, state="serving")
     made = Line(gateway)
@@ -93,11 +109,15 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pid: int) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     until = time.monotonic() + DEADLINE
-    while is_running(pid):
+    while not holds():
         assert time.monotonic() < until
-        time.sleep(0.02)
+        time.sleep(0.01)
+
+
+def wait_until_gone(pid: int) -> None:
+    wait_until(lambda: not is_running(pid))
 
 
 def enter(gateway: Gateway, trusting: ssl.SSLContext) -> Client:
@@ -255,6 +275,36 @@ def test_a_program_that_gave_up_its_rights_hands_over_too(backend: Backend, work
             enter(gateways.gateway, context).socket.close()
 
 
+@pytest.mark.skipif(not nobody_can_start_us(), reason="root is needed, and a Python that others may run")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ports_and_pidfile_of_root_are_handed_over_by_who_is_root_no_more(backend: Backend, workers: int) -> None:
+    with directory_for_servers() as directory:
+        identity = Identity.issue(directory)
+        identity.certificate.chmod(0o644)
+        context = ssl.create_default_context(cafile=str(identity.authority))
+        own = directory / "run"
+        own.mkdir()
+        shutil.chown(own, "nobody", "games")
+        port, pidfile = low_port(), own / "pid"
+        more = f"127.0.0.1:{port}"
+        with line(directory, identity, backend, workers, "nobody", "games", str(pidfile), more) as gateways:
+            (directory / "gateway.ini").chmod(0o644)
+            directory.chmod(0o755)
+            assert pidfile.read_text() == str(gateways.pid)
+            for _ in range(2):
+                fresh = gateways.upgrade()
+                status = Path(f"/proc/{fresh}/status").read_text()
+                ids = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("games").gr_gid
+                assert f"Uid:\t{ids[0]}\t{ids[0]}" in status
+                assert f"Gid:\t{ids[1]}\t{ids[1]}" in status
+                assert "CapEff:\t0000000000000000\n" in status
+                with Client(("127.0.0.1", port)) as client:
+                    client.shake_hands(context)
+                    client.hear(WORDS_.greeting_)
+                wait_until(lambda fresh=fresh: pidfile.read_text() == str(fresh))  # type: ignore[misc]
+        assert not pidfile.exists()
+
+
 def test_an_upgrade_at_a_time(tmp_path: Path, identity: Identity, backend: Backend) -> None:
     with line(tmp_path, identity, backend) as gateways:
         log = gateways.gateway.log
@@ -263,3 +313,135 @@ def test_an_upgrade_at_a_time(tmp_path: Path, identity: Identity, backend: Backe
         gateways.gateway.process.send_signal(signal.SIGUSR2)
         assert log.wait("signal", count=2, signal="SIGUSR2")["detail"] == "an upgrade is under way"
         gateways.pid = int(log.wait("upgrade", state="done")["pid"])
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_command_waits_until_the_new_program_serves(
+    tmp_path: Path,
+    identity: Identity,
+    backend: Backend,
+    trusting: ssl.SSLContext,
+    workers: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = str(tmp_path / "gateway.ini")
+    with line(tmp_path, identity, backend, workers) as gateways, enter(gateways.gateway, trusting) as client:
+        first = gateways.pid
+        assert main(["upgrade", "--config", file]) == 0
+        said = capsys.readouterr().out.splitlines()
+        # The control socket is never away: this is asked at once.
+        assert main(["status", "--config", file, "--json"]) == 0
+        second = json.loads(capsys.readouterr().out)["result"]["gateway"]["pid"]
+        gateways.pid = second
+        assert second != first
+        assert said[0].startswith("version ")
+        assert said[0].endswith(f" serves now, as process {second}")
+        assert said[1].startswith(f"  process {first} accepts nobody any more")
+        assert main(["upgrade", "--config", file, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["ok"], told["problems"], told["result"]["before"]) == (True, [], second)
+        gateways.pid = told["result"]["pid"]
+        is_alive(client)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_drained_stays_drained(tmp_path: Path, identity: Identity, backend: Backend, workers: int) -> None:
+    with line(tmp_path, identity, backend, workers) as gateways:
+        assert ask(str(tmp_path / "control"), Request("drain", "service:imap")).good
+        assert ask(str(tmp_path / "control"), Request("drain", backend.address)).good
+        gateways.upgrade()
+        status = ask(str(tmp_path / "control"), Request("status")).result
+        assert [one["draining"] for one in status["services"]] == [True]
+        assert [one["state"] for one in status["backends"][0]["addresses"]] == ["drained"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_command_tells_why_the_old_program_goes_on(
+    tmp_path: Path, identity: Identity, backend: Backend, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "gateway.ini")
+    with line(tmp_path, identity, backend, workers) as gateways:
+        rewrite(tmp_path, "drain = 2 s", "drain = never")
+        assert main(["upgrade", "--config", file]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"the old program goes on: {file}, line 3: [gateway] drain")
+        status = ask(str(tmp_path / "control"), Request("status"))
+        assert status.result["gateway"]["pid"] == gateways.pid
+        rewrite(tmp_path, "drain = never", "drain = 2 s")
+
+
+def test_the_control_socket_of_a_new_file_is_where_it_says(
+    tmp_path: Path, identity: Identity, backend: Backend
+) -> None:
+    with line(tmp_path, identity, backend) as gateways:
+        rewrite(tmp_path, f"control = {tmp_path}/control", f"control = {tmp_path}/moved\ncontrol_mode = 0600")
+        pid = gateways.upgrade()
+        wait_until(lambda: (tmp_path / "moved").exists() and not (tmp_path / "control").exists())
+        assert ask(str(tmp_path / "moved"), Request("status")).result["gateway"]["pid"] == pid
+
+
+# --- a new program that breaks down --------------------------------------------------------------------
+
+
+def sockets_of(pid: int) -> set[int]:
+    """Inodes of its sockets."""
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(entry).startswith("socket:"):
+                    found.add(os.stat(entry).st_ino)
+    return found
+
+
+def listening_inode(port: int) -> int:
+    """Of a socket that listens on this port of 127.0.0.1."""
+    for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = row.split()
+        if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
+            return int(fields[9])
+    raise AssertionError(port)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothing(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    with line(tmp_path, identity, backend, workers, sessions_per_client="3") as gateways:
+        gateway = gateways.gateway
+        inode = listening_inode(gateway.address("imap")[1])
+        with enter(gateway, trusting) as client:
+            gateway.process.send_signal(signal.SIGUSR2)
+            pid = int(gateway.log.wait("upgrade", state="started")["pid"])
+            wait_until(lambda: inode in sockets_of(pid))
+            os.kill(pid, signal.SIGKILL)
+            told = gateway.log.wait("upgrade", state="failed")
+            assert told["detail"] == "the new program was ended by SIGKILL"
+            is_alive(client)
+            for _ in range(4):
+                enter(gateway, trusting).socket.close()
+            # Nothing of what it may have counted is left: one client is here, and two more may come.
+            with enter(gateway, trusting), enter(gateway, trusting):
+                is_alive(client)
+            gateways.upgrade()
+            is_alive(client)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_new_program_that_crashes_after_it_has_taken_over_is_told_and_old_sessions_go_on(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    with line(tmp_path, identity, backend, workers) as gateways:
+        gateway = gateways.gateway
+        with enter(gateway, trusting) as client:
+            first = gateways.pid
+            os.kill(gateways.upgrade(), signal.SIGKILL)
+            told = gateway.log.wait("upgrade", state="lost")
+            assert told["detail"] == (
+                "the new program was ended by SIGKILL; nobody is served any more, start the gateway"
+            )
+            is_alive(client)
+            gateways.pid = first

@@ -177,7 +177,7 @@ ELSEWHERE = {"shutdown", "idle", "aborted", "suppressed", "session"}
 
 def allowed(name: str) -> set[str]:
     found = EVENTS[name]
-    return {one.name for one in found.fields} | set(found.scope.value) | {"service", "client"}
+    return {one.name for one in found.fields} | set(found.scope.fields) | {"service", "client"}
 
 
 def test_the_source_is_read() -> None:
@@ -223,7 +223,7 @@ def test_a_row_is_complete(name: str) -> None:
     assert row.meaning
     assert len({one.name for one in row.fields}) == len(row.fields)
     assert all(one.meaning and isinstance(one.type, Type) for one in row.fields)
-    assert not set(row.scope.value) - {one.name for one in COMMON}
+    assert not set(row.scope.fields) - {one.name for one in COMMON}
     assert row.told or (row.ends and not row.fields and not row.cure)
     if any(one.name == "cure" for one in row.fields) and row.severity is not Severity.INFO:
         assert row.cure or name.startswith("relay-")

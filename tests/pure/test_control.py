@@ -42,7 +42,7 @@ def test_an_answer_is_one_line_of_json() -> None:
     (b"[1]\n", "a line that is no JSON object"),
     (b"{}\n", "version None is not spoken here; this gateway speaks 1"),
     (b'{"version":2,"command":"status"}\n', "version 2 is not spoken here; this gateway speaks 1"),
-    (b'{"version":1}\n', "there is no command None; there are status, reload, drain, undrain, who, kick"),
+    (b'{"version":1}\n', "there is no command None; there are status, reload, upgrade, drain, undrain, who, kick"),
     (b'{"version":1,"command":["status"]}\n', "there is no command ['status']; there are status"),
     (b'{"version":1,"command":"stop"}\n', "there is no command 'stop'; there are status"),
     (b'{"version":1,"command":"drain"}\n', "drain: name is missing"),

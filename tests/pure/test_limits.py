@@ -58,6 +58,7 @@ class Gate(Limits):
         self.ledger: OwnLedger | SharedLedger = OwnLedger(remembered)
         if self.shared:
             self.ledger = SharedLedger.create(16, 64)
+            self.ledger.claim()
             weakref.finalize(self, os.close, self.ledger.descriptor)
         super().__init__(options, self.clock, self.ledger)
 

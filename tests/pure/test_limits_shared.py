@@ -58,7 +58,7 @@ def test_a_limit_is_exact_over_processes_that_count_at_once(
     ledger: SharedLedger, options: Options, refusal: ReachedLimit
 ) -> None:
     def work(number: int) -> int:
-        limits = Limits(options, lambda: 1000.0, ledger.of(number))
+        limits = Limits(options, lambda: 1000.0, ledger.of(ledger.claim()))
         answers = [limits.admit(ALICE) for _ in range(TRIES)]
         assert set(answers) <= {None, refusal}
         return answers.count(None)
@@ -71,7 +71,7 @@ def test_a_limit_is_exact_over_processes_that_count_at_once(
 
 def test_no_failed_login_is_lost_between_processes(ledger: SharedLedger) -> None:
     def work(number: int) -> int:
-        limits = Limits(Options(), lambda: 1000.0, ledger.of(number))
+        limits = Limits(Options(), lambda: 1000.0, ledger.of(ledger.claim()))
         for _ in range(TRIES):
             limits.auth_failed(ALICE)
         return 0
@@ -85,7 +85,7 @@ def test_no_failed_login_is_lost_between_processes(ledger: SharedLedger) -> None
 
 def test_sessions_that_move_and_end_in_processes_leave_nothing(ledger: SharedLedger) -> None:
     def work(number: int) -> int:
-        limits = Limits(Options(), time.monotonic, ledger.of(number))
+        limits = Limits(Options(), time.monotonic, ledger.of(ledger.claim()))
         for _ in range(TRIES):
             limits.admit(Client(""))
             limits.moved(Client(""), ALICE)
@@ -98,11 +98,12 @@ def test_sessions_that_move_and_end_in_processes_leave_nothing(ledger: SharedLed
 
 
 def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLedger) -> None:
-    others = Limits(Options(sessions_per_client=3), time.monotonic, ledger.of(1))
+    dying, living = ledger.claim(), ledger.claim()
+    others = Limits(Options(sessions_per_client=3), time.monotonic, ledger.of(living))
     assert others.admit(ALICE) is others.admit(BOB) is None
 
     def work(number: int) -> int:
-        own = ledger.of(0)
+        own = ledger.of(dying)
         limits = Limits(Options(), time.monotonic, own)
         limits.admit(ALICE)
         limits.admit(ALICE)
@@ -113,7 +114,7 @@ def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLe
 
     assert in_processes(work, 1) == [-signal.SIGKILL]
     assert others.admit(ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
-    assert ledger.release(0) == 2
+    assert ledger.release(dying) == 2
     assert (ledger.total, ledger.present(ALICE), ledger.present(BOB)) == (2, 1, 1)
     assert others.admit(ALICE) is others.admit(ALICE) is None
     others.left(BOB)
@@ -121,7 +122,7 @@ def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLe
 
 
 def test_the_ledger_is_found_again_by_its_descriptor(ledger: SharedLedger) -> None:
-    assert Limits(Options(), time.monotonic, ledger.of(3)).admit(ALICE) is None
+    assert Limits(Options(), time.monotonic, ledger.of(ledger.claim())).admit(ALICE) is None
     again = SharedLedger(ledger.descriptor)
     assert again.present(ALICE) == again.total == 1
 
@@ -142,6 +143,7 @@ def test_a_ledger_has_room_for_its_sessions_and_those_it_remembers() -> None:
 
 def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
     made = SharedLedger.create(1, 1)
+    made = made.of(made.claim())
     limits = Limits(Options(), time.monotonic, made)
     clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
     assert [limits.admit(client) for client in clients] == [None] * WAYS + [ReachedLimit.SESSIONS]
@@ -155,6 +157,7 @@ def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
 
 def test_who_did_nothing_for_the_longest_time_is_forgotten_first() -> None:
     made = SharedLedger.create(1, 1)
+    made = made.of(made.claim())
     now = [1000.0]
     limits = Limits(Options(auth_failures_per_minute=1), lambda: now[0], made)
     clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
@@ -179,6 +182,7 @@ def test_clients_of_another_gateway_lie_elsewhere(ledger: SharedLedger) -> None:
 
 def test_both_ledgers_say_the_same_of_one_client() -> None:
     shared = SharedLedger.create(16, 64)
+    shared = shared.of(shared.claim())
     now = [0.0]
     gates = [Limits(Options(connects_per_minute=5), lambda: now[0], one) for one in (OwnLedger(), shared)]
     for step in range(200):
@@ -210,6 +214,10 @@ def test_what_a_gateway_counted_counts_no_more_when_it_is_gone(ledger: SharedLed
     second.end(1)
     assert (ledger.total, ledger.present(ALICE)) == (1, 1)
     assert new.admit(ALICE) is new.admit(ALICE) is None
+    # A worker may outlive its gateway.  What it had counted is taken out already.
+    old.left(ALICE)
+    assert old.admit(ALICE) is None
+    assert (ledger.total, ledger.present(ALICE)) == (3, 3)
     assert second.claim() == 0
 
 
@@ -223,7 +231,8 @@ def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
         now[0] += 10
     limits.auth_failed(BOB)
     limits.auth_failed(BOB)
-    shared = SharedLedger.create(16, 64).of(3)
+    shared = SharedLedger.create(16, 64)
+    shared = shared.of(shared.claim())
     shared.take(own)
     limits.ledger = shared
     assert (limits.open, shared.mine, shared.present(ALICE), shared.present(BOB)) == (4, 4, 2, 1)

@@ -18,6 +18,7 @@ Result = Mapping[str, Any]
 COMMANDS: Final[Mapping[str, str | None]] = {
     "status": None,
     "reload": None,
+    "upgrade": None,
     "drain": "name",
     "undrain": "name",
     "who": "filter",

@@ -40,10 +40,20 @@ class ControlSocket:
             ) from None
         self._file = _file(self.path)
 
-    def close(self) -> None:
-        """Nobody can connect any more.  The file goes too, unless somebody has put another one there."""
+    @classmethod
+    def inherited(cls, path: str, sock: socket.socket) -> ControlSocket:
+        """One that another program made at this path, and that listens since then."""
+        control = cls.__new__(cls)
+        control.values, control.path, control.socket, control._file = Control(path), path, sock, _file(path)
+        return control
+
+    def close(self, remove: bool = True) -> None:
+        """This process accepts nobody any more.  The file goes too, unless somebody has put another one there.
+
+        `remove`: whether the file goes; another program may accept there.
+        """
         self.socket.close()
-        if self._file == _file(self.path):
+        if remove and self._file == _file(self.path):
             with suppress(OSError):
                 os.unlink(self.path)
 
@@ -57,8 +67,12 @@ class ControlSocket:
 
     def _give(self, values: Control, owner: int | None) -> None:
         group = -1 if values.group is None else _group(values.group)
-        os.chown(self.path, -1 if owner is None else owner, group)
-        os.chmod(self.path, values.mode)
+        found = os.stat(self.path)
+        # Root may have given it to a group that the gateway's user is not in.
+        if owner not in (None, found.st_uid) or group not in (-1, found.st_gid):
+            os.chown(self.path, -1 if owner is None else owner, group)
+        if stat.S_IMODE(found.st_mode) != values.mode:
+            os.chmod(self.path, values.mode)
 
     def _make_directory(self, owner: int | None) -> None:
         directory = os.path.dirname(self.path)

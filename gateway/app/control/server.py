@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,7 +25,7 @@ MOST = 16
 """Connections at a time; one more is closed at once."""
 PATIENCE = 60.0
 """Seconds without a request after which a connection is closed."""
-CHANGING = frozenset({"reload", "drain", "undrain", "kick", "ban", "unban"})
+CHANGING = frozenset({"reload", "upgrade", "drain", "undrain", "kick", "ban", "unban"})
 """Commands that are told in the log."""
 
 Ask = Callable[[Request], Any]
@@ -70,7 +71,8 @@ class Conversation(Protocol):
         while not self._busy and b"\n" in self._heard:
             line, _, self._heard = self._heard.partition(b"\n")
             self._busy = True
-            self._wait()
+            if self._deadline is not None:
+                self._deadline.cancel()
             self._server.answer(line, self._user()).addBoth(self._answered)
         if len(self._heard) > LONGEST:
             self._heard = b""
@@ -82,12 +84,17 @@ class Conversation(Protocol):
             _log.critical("a bug in an answer at the control socket: {kind}", kind=type(answer.value).__name__)
             answer = Answer({}, ("the gateway failed to answer; its log says why",))
         self._busy = False
+        if self.connected:
+            self._wait()
         self._say(answer)
         self._go_on()
 
     def _say(self, answer: Answer) -> None:
         if self.connected and self.transport is not None:
             self.transport.write(answer.line())
+            if IWriteDescriptor.providedBy(self.transport):
+                # Now: an upgrade may end this process before the reactor would do it.
+                self.transport.doWrite()
 
     def _user(self) -> int:
         transport: Any = self.transport
@@ -121,10 +128,10 @@ class Server(Factory):
     def buildProtocol(self, addr: Any) -> Conversation:
         return Conversation(self)
 
-    def stop(self) -> None:
-        """Nobody is heard any more; what was said is sent."""
+    def stop(self, remove: bool = True) -> None:
+        """Nobody is heard any more; what was said is sent.  `remove`: whether the file goes."""
         self._listener.stop()
-        self._control.close()
+        self._control.close(remove)
         for conversation in list(self._inside):
             conversation.leave()
 

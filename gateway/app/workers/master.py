@@ -158,13 +158,13 @@ class Master(Supervision):
     def bequest(self) -> Bequest:
         assert self._ledger is not None
         ports = [*(port for port, _ in self._ports), *self._administration.ports]
-        return Bequest(ports, self._ledger, self.knowledge())
+        return Bequest(ports, self._ledger, self.knowledge(), self._desk.hand_over())
 
     def hand_over(self, then: Callable[[], None]) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
         self._loud = self._seats.hold()
-        self._desk.close()
+        self._desk.close(handed_over=True)
         self._administration.stop()
 
         def once() -> None:
@@ -180,8 +180,8 @@ class Master(Supervision):
             self._seats.say_all({"hand over": True})
 
     def took_over(self) -> None:
-        """The predecessor has let go of the control socket."""
-        self._desk.open_late(self._configuration.control)
+        """The predecessor accepts nobody any more."""
+        self._desk.take_over(self._configuration.control)
 
     def inherited(self) -> None:
         """The predecessor has ended."""

@@ -41,6 +41,8 @@ class Orders:
     workers: int
     ledger: int
     """Of the limits."""
+    generation: int
+    """Of this gateway in the ledger."""
     master: int
     """The conversation with it."""
     log: int | None

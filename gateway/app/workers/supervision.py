@@ -32,7 +32,7 @@ from ..crowd import lowered, raise_descriptor_limit
 from ..desk import Desk, words
 from ..every import Every
 from ..handover import Inheritance
-from ..knowledge import knowledge, learn, verdicts
+from ..knowledge import Knowledge, learn, verdicts
 from ..plan import Opening, openings
 from ..ports import Binder, Port
 from ..reloading import Reloader, Transition
@@ -80,7 +80,6 @@ class Supervision(Service):
         self._summary.optional = configuration.log_connects
         self._summed = self._events = SummedEvents(events, self._summary)
         self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
-        self._handed = inheritance is not None
         self._inheritance = inheritance or Inheritance()
         self._administration = Administration(self._events, self._inheritance.take)
         self._loud: set[int] = set()
@@ -103,6 +102,7 @@ class Supervision(Service):
         self._hurried = False
         self._stopping = False
         self._banning = Banning(Bans(), self._events, lambda: self._configuration, self._tell_bans, self.ask)
+        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._banning)
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
@@ -174,12 +174,10 @@ class Supervision(Service):
             self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
             self._inheritance.close()
-            for message in self._inheritance.knowledge:
-                if not self._banning.learn(message):
-                    learn(self._reachable(), message)
+            self._knowledge.learn(self._inheritance.knowledge)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.
-            self._desk.open(configuration.control, later=self._handed)
+            self._desk.open(configuration.control)
         except BaseException:
             self._close()
             raise
@@ -192,6 +190,7 @@ class Supervision(Service):
             described([port for port, _ in self._ports]),
             self.workers,
             self._ledger.descriptor,
+            self._ledger.generation,
             theirs,
             self._log(),
             self._configuration.log,
@@ -306,9 +305,7 @@ class Supervision(Service):
 
     def knowledge(self) -> list[Message]:
         """What a new worker has to know before it serves."""
-        drained = self._assembler.drained
-        known: list[Message] = [{"drained": list(drained.addresses), "closed": list(drained.services)}]
-        return [*known, *knowledge(self._reachable()), self._banning.knowledge]
+        return self._knowledge.told()
 
     def _tell_bans(self) -> Deferred[Replies]:
         """Fires when all workers know."""

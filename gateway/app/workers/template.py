@@ -62,7 +62,7 @@ class Template:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.wire = Wire(socket.socket(fileno=orders.master))
-        self.ledger = SharedLedger(orders.ledger)
+        self.ledger = SharedLedger(orders.ledger, generation=orders.generation)
         self.own = EventsToMaster(Way(self.wire.say))
         """What is told of the gateway as a whole."""
         self.sessions = EventsToMaster(Way(self.wire.say), budgeted=True)

@@ -64,8 +64,8 @@ class Worker:
         match message:
             case {"serve": _}:
                 self._serve()
-            case {"health": _} | {"verdicts": _} | {"bans": _}:
-                self._gateway.learn([message])
+            case {"health": _} | {"verdicts": _} | {"bans": _} | {"drained": _}:
+                self._gateway.knowledge.learn([message])
             case {"hand over": _}:
                 self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
             case {"ask": int(number), "command": str(command), "about": str(about)}:
@@ -75,10 +75,6 @@ class Worker:
                     fleet.parts(self._gateway.observer, sessions).addCallback(partial(self._reply, number))
             case {"ask": int(number), "heard": _}:
                 self._reply(number, [{}])
-            case {"drained": list(addresses), "closed": list(services)}:
-                drained = self._gateway.drained
-                drained.mark("service", set(services), drained=True)
-                drained.mark("backend", set(addresses), drained=True)
             case {"look": _}:
                 self._gateway.look_at_certificates()
             case {"use": _}:

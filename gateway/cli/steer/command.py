@@ -21,6 +21,8 @@ UNREACHABLE = 3
 """Exit status: no gateway has answered; the same as for a service that does not run (LSB)."""
 PATIENCE = 60.0
 """Seconds for an answer."""
+UPGRADE = 90.0
+"""Seconds for the answer to `upgrade`; the new program has 60 to serve."""
 
 Say = Callable[..., None]
 
@@ -40,6 +42,11 @@ class Command:
 COMMANDS = (
     Command("status", "show what a running gateway does: sessions, services, backends, certificates, the last reload"),
     Command("reload", "let a running gateway read its configuration file again; exit status 1 if it is refused"),
+    Command(
+        "upgrade",
+        "let a new program take over from a running gateway, without a refused client or a lost session; exit status 1 "
+        "if the new one does not serve, and the old one goes on",
+    ),
     Command(
         "drain",
         "take no new sessions for a service, or make no new connections to a backend's address; idle sessions end",
@@ -136,7 +143,7 @@ def ask(path: str, request: Request) -> Answer:
     """Raises Unreachable."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(UPGRADE if request.command == "upgrade" else PATIENCE)
             sock.connect(path)
             sock.sendall(request.line())
             with sock.makefile("rb") as stream:

@@ -126,6 +126,11 @@ def reload(result: Result) -> Iterator[str]:
         yield f"{file}: refused; the file before stays in use" if file else "refused"
 
 
+def upgrade(result: Result) -> Iterator[str]:
+    yield f"version {result['version']} serves now, as process {result['pid']}"
+    yield f"  process {result['before']} accepts nobody any more; it ends with its last session, or after old_sessions"
+
+
 def drain(result: Result) -> Iterator[str]:
     what = "service" if result["what"] == "service" else "backend address"
     names = f"{what} {', '.join(result['names'])}"
@@ -177,6 +182,7 @@ def bans(result: Result) -> Iterator[str]:
 WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
     "status": status,
     "reload": reload,
+    "upgrade": upgrade,
     "drain": drain,
     "undrain": drain,
     "who": who,
