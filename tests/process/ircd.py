@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.process import programs
 from tests.process.running import Speaker, speaking
-from tests.process.servers import ATTEMPTS, free_ports
+from tests.process.servers import ATTEMPTS
 
 WEBIRC = "Hecht-im-Karpfenteich"
 """The password with which servers believe the gateway."""
