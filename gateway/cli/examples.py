@@ -30,6 +30,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "status": (("starttls-gateway status", "show services, backends, certificates and the last reload"),),
     "reload": (("starttls-gateway reload", "read the configuration file again, after a change"),),
+    "upgrade": (("starttls-gateway upgrade", "let the installed version take over, and wait until it serves"),),
     "drain": (
         ("starttls-gateway drain imap", "take no new sessions for the service imap"),
         ("starttls-gateway drain 10.0.0.5:143", "make no new connections to this address of a backend"),
