@@ -128,7 +128,8 @@ $(VENV)/installed: $(VENV)/gateway
 # Programs that attack and scan, and clients with libraries of their own: sslyze wants an older cryptography.
 $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]"
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]" \
+	    ldap3
 	touch $@
 
 # The figures in the repository are of Debian's build of Python: builds differ by a seventh.

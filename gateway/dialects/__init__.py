@@ -8,12 +8,22 @@ from types import MappingProxyType
 from .base import Dialect
 from .chat.irc import DIALECT as IRC
 from .database.postgresql import DIALECT as POSTGRESQL
+from .directory.ldap import DIALECT as LDAP
 from .mail.imap import DIALECT as IMAP
 from .mail.lmtp import DIALECT as LMTP
 from .mail.managesieve import DIALECT as MANAGESIEVE
 from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {each.name: each for each in (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC)}
+_ALL = (
+    SMTP,
+    IMAP,
+    POP3,
+    LMTP,
+    MANAGESIEVE,
+    POSTGRESQL,
+    IRC,
+    LDAP,
 )
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

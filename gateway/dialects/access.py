@@ -128,6 +128,16 @@ SERVERS = (
         imap="zimbraImapCleartextLoginEnabled TRUE (behind its proxy: zimbraReverseProxyImapStartTlsMode on)",
         pop3="zimbraPop3CleartextLoginEnabled TRUE (behind its proxy: zimbraReverseProxyPop3StartTlsMode on)",
     ),
+    _server(
+        "OpenLDAP",
+        rb"\bconfidentiality required",
+        ldap="no simple_bind=, tls= or ssf= in olcSecurity (slapd.conf: security)",
+    ),
+    _server(
+        "Active Directory",
+        rb"\bLdapErr: DSID",
+        ldap="the policy 'Domain controller: LDAP server signing requirements' is None",
+    ),
     _server("Qpopper", rb"\bqpopper\b", pop3="set clear-text-password = always"),
 )
 """Recognised by their words.  The first one that fits."""
@@ -139,6 +149,7 @@ _EXAMPLES = MappingProxyType(
         "pop3": ("Dovecot", "Cyrus"),
         "lmtp": ("Dovecot", "Cyrus"),
         "managesieve": ("Dovecot", "Cyrus"),
+        "ldap": ("OpenLDAP", "Active Directory"),
     }
 )
 """Named where the server is not recognised."""

@@ -74,6 +74,8 @@ class Terms:
     backend_tls: BackendTLS = BackendTLS.NONE
     backend_verified: bool = False
     """The backend's certificate is verified: a promise about TLS (RFC 8689) holds beyond us."""
+    backend_local: bool = False
+    """The backend is reached through a UNIX socket, so that it can tell as which user the gateway runs."""
     identity: Identity = Identity.NONE
     secret: str = field(default="", repr=False)
     """The password with which the backend believes us who the client is (WEBIRC)."""

@@ -17,6 +17,7 @@ from ..protocol.vocabulary import (
     Await,
     Close,
     Dial,
+    Forward,
     Framing,
     Greeted,
     Heard,
@@ -111,10 +112,10 @@ class ScriptedClient:
                     answer = INSIDE
                 case Send(side=Side.CLIENT, data=octets):
                     self.exchanges[-1].told += octets
-                case Await(sides=sides, framing=framing) if Side.CLIENT in sides:
+                case Await(sides=sides) | Forward(sides=sides) if Side.CLIENT in sides:
                     if self._words:
                         self.exchanges.append(Exchange(self._words.pop(0)))
-                        answer = _heard(self.exchanges[-1].said, framing)
+                        answer = _heard(self.exchanges[-1].said, request.framing)
                     else:
                         trouble = Lost(Side.CLIENT, orderly=True)
                 case MayLogIn():

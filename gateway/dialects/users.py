@@ -41,12 +41,16 @@ class Claim:
         """Empty while it is not known: GSSAPI never tells."""
 
     def hear(self, response: bytes) -> None:
-        if self._over:
-            return
         try:
             said = base64.b64decode(response.strip(BLANKS), validate=True)
         except binascii.Error:
             said = b""  # `=`, or what no server takes
+        self.hear_octets(said)
+
+    def hear_octets(self, said: bytes) -> None:
+        """The same where the protocol has no base64."""
+        if self._over:
+            return
         if self._mechanism == b"NTLM":
             self.user = _of_ntlm(said)
             self._over = bool(self.user)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .inbox import Inbox
+from .inbox import HEAD, Inbox
 from .vocabulary import (
     Abort,
     Action,
@@ -152,20 +152,31 @@ class _Sides:
         return _PENDING
 
     def _forward_from(self, side: Side, wait: Forward) -> Any:
-        """Pass on what this side has said.  Returns the unit that is wanted, if it is there."""
+        """Pass on what this side has said.  Returns the unit that is wanted, if it is there.
+
+        That is handed out between two units of the other side: an answer to it must not land inside one.
+        """
         inbox = self._inboxes[side]
-        while inbox.octets:
-            if not self._passing[side]:
-                length = wait.units.length(inbox)
-                wanted = None if length is None else wait.wanted(side, inbox.peek())
-                if wanted is not False:
-                    return wait.units.unit(inbox) if wanted else None
-                assert length is not None
-                self._passing[side] = length
-            octets = inbox.take(min(self._passing[side], len(inbox.octets))) or b""
-            self._passing[side] -= len(octets)
-            self._say(side.other, octets)
-        return None
+        octets = inbox.octets
+        wanted: bool | None = None
+        end = 0  # what lies before it goes
+        try:
+            while end < len(octets):
+                wanted = False
+                if not self._passing[side]:
+                    head = bytes(octets[end : end + HEAD])
+                    length = wait.units.length(side, head)
+                    wanted = None if length is None else wait.wanted(side, head)
+                    if wanted is not False:
+                        break
+                    assert length is not None
+                    self._passing[side] = length
+                step = min(self._passing[side], len(octets) - end)
+                self._passing[side] -= step
+                end += step
+        finally:
+            self._say(side.other, inbox.take(end) or b"")
+        return wait.units.unit(inbox) if wanted and not self._passing[side.other] else None
 
 
 class Negotiation(_Sides):
@@ -405,7 +416,8 @@ class Negotiation(_Sides):
         return None
 
     def _forward(self, wait: Forward) -> Any:
-        for side in (Side.BACKEND, Side.CLIENT):
+        # The backend once more, since its unit may have waited for the end of one of the client's.
+        for side in (Side.BACKEND, Side.CLIENT, Side.BACKEND):
             unit = self._forward_from(side, wait)
             if unit is not None:
                 return unit

@@ -42,21 +42,21 @@ class Units:
     """Longest unit in octets that is handed out; a longer one is TooLarge, and stays in the inbox."""
 
     def unit(self, inbox: Inbox) -> Unit | TooLarge | None:
-        length = self.length(inbox)
+        head = inbox.peek()
+        length = self.length(inbox.side, head)
         if length is None:
             return None
         if length > self.limit:
-            return TooLarge(inbox.side, inbox.peek(), length)
+            return TooLarge(inbox.side, head, length)
         octets = inbox.take(length)
         return None if octets is None else Unit(inbox.side, octets)
 
-    def length(self, inbox: Inbox) -> int | None:
-        """Of the next unit; None where that cannot be told yet.  Raises Violation."""
-        head = inbox.peek()
+    def length(self, side: Side, head: bytes) -> int | None:
+        """Of the unit that begins so; None where that cannot be told yet.  Raises Violation."""
         try:
             length = self.measure(head)
         except ValueError as error:
-            raise Violation(inbox.side, f"{inbox.side.value}-protocol-error", f"{error}: {head!r}") from None
+            raise Violation(side, f"{side.value}-protocol-error", f"{error}: {head!r}") from None
         # Whoever says 0 would be asked again for ever.
         assert length is None or length > 0, "a unit has at least one octet"
         return length

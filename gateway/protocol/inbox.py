@@ -16,6 +16,9 @@ FLOOD = 65536
 """Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
 honest client's mistake (the longest legal line anywhere is a SASL response of that size)."""
 
+HEAD = 64
+"""Octets that are shown of what is left where it is."""
+
 BEGIN = 1024
 END = 64
 """Octets of an overlong line that are kept, of its beginning and of its end."""
@@ -102,8 +105,8 @@ class Inbox:
         return taken
 
     def peek(self) -> bytes:
-        """The first octets, up to 64, left where they are."""
-        return bytes(self.octets[:64])
+        """The first octets, up to HEAD, left where they are."""
+        return bytes(self.octets[:HEAD])
 
     def drain(self) -> bytes:
         """Everything, raw; the inbox is empty afterwards."""

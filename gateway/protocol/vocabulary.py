@@ -313,13 +313,18 @@ class Pass:
 class Forward:
     """Let the units of both sides go to the other side in pieces, however large, until one is wanted.
 
-    Resumed with that one: a Unit, or TooLarge.
+    Resumed with that one, a Unit or TooLarge, when no unit of the other side is half through.
     """
 
     units: Units
     wanted: Callable[[Side, bytes], bool | None]
     """Side and first octets of a unit, 64 at most; None where more octets are needed to tell."""
     patience: Patience = Patience.COMMAND
+    sides: ClassVar = (Side.BACKEND, Side.CLIENT)
+
+    @property
+    def framing(self) -> Units:
+        return self.units
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
         now=_now,
         backend_tls=BackendTLS(backend.tls),
         backend_verified=backend.tls != "none" and backend.verify != "no",
+        backend_local=not all(isinstance(address, TCPAddress) for address in backend.addresses),
         identity=Identity(backend.identity),
         secret=backend.secret,
     )

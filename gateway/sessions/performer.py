@@ -9,7 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ..protocol.driver import Negotiation
 from ..protocol.vocabulary import (
@@ -66,6 +66,12 @@ def ends(sock: Any) -> tuple[tuple[str, int], tuple[str, int]] | None:
 def _unknown(action: NoReturn) -> NoReturn:
     """mypy proves that this is never called; typing.assert_never came with Python 3.11."""
     raise AssertionError(f"nobody performs {action!r}")
+
+
+PLAINTEXT_INSIDE: Final = ("TLS: wrong version number", "TLS: bad record type")
+"""What OpenSSL says of octets that are no TLS record."""
+REJECTED: Final = "plaintext inside TLS: the client probably rejected the certificate"
+"""Some clients look at the certificate after the handshake and say goodbye in the clear (libldap)."""
 
 
 class Performer(ABC):
@@ -188,6 +194,9 @@ class Performer(ABC):
     def leg_ended(self, leg: Leg, end: End) -> None:
         if (side := self._side(leg)) is not None:
             self._ends[side] = end
+            if side is Side.CLIENT and leg.cause in PLAINTEXT_INSIDE:
+                self._report(self._negotiation.unsecured, side, REJECTED)
+                return
             # A FIN without close_notify is no reset: what came before it counts, and that is all.
             self._report(self._negotiation.ended, side, end is not End.RESET)
 

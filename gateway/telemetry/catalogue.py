@@ -136,6 +136,11 @@ _TABLE = (
         "client-bad-proxy-header", "the PROXY header of a load balancer is malformed", WHY, unheard=True,
         cure="let the load balancer send PROXY protocol version 1 or 2, or take its address out of accept_proxy",
     ),
+    of_client(
+        "password-in-clear",
+        "a client sent a password before TLS; it was refused and the server did not get it, but whoever listens has it",
+        ends=None, cure="the user needs a new password, and the client a stricter setting: ldapsearch -ZZ, not -Z",
+    ),
     of_client("client-protocol-error", "what a client sends is no unit of the protocol", WHY),
     of_client("client-line-too-long", "a line beyond the protocol's limit was refused", WHY),
     of_client("client-timeout", "a client exceeded a deadline", AWAITED,
@@ -219,7 +224,7 @@ _TABLE = (
         "the backend refuses passwords, or offers no login, although the client is inside TLS: it takes its own "
         "connection for insecure. IMAP: `LOGINDISABLED`, or a login refused for want of TLS (`[PRIVACYREQUIRED]` and "
         "the like). POP3: a refusal for want of TLS, or a CAPA list with neither `USER` nor `SASL`. SMTP: AUTH refused "
-        "for want of TLS (530, 538), or no `AUTH` in a submission service",
+        "for want of TLS (530, 538), or no `AUTH` in a submission service. LDAP: a bind answered with 8 or 13",
         detail("the backend's words, or what it does not offer"), CURE, severity=Severity.ERROR, ends=None, once=True,
         cure="the settings to change, the server's and the gateway's, stand in the line",
     ),

@@ -26,7 +26,7 @@ def of_a_login(fields: Fields) -> Budget | None:
     return None if fields.get("result") == "ok" else FAILED_LOGIN
 
 
-def of_client(name: str, meaning: str, *fields: Field, ends: Outcome = Outcome.CLIENT, **more: Any) -> Event:
+def of_client(name: str, meaning: str, *fields: Field, ends: Outcome | None = Outcome.CLIENT, **more: Any) -> Event:
     """What anybody who connects can cause."""
     severity = Severity.WARNING if ends is Outcome.ATTACK else Severity.NOTICE
     options: dict[str, Any] = {"severity": severity, "scope": Scope.SESSION, "budget": COSTS_NOTHING, **more}

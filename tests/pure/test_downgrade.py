@@ -86,5 +86,18 @@ def test_a_client_that_speaks_first_is_held_to_it_too(protocol: str) -> None:
             play.client(login, DIAL).run()
 
 
+def test_a_client_of_ldap_is_held_to_it_too() -> None:
+    bind = bytes.fromhex("3014 020101 600f 020103 0403") + b"joe" + bytes.fromhex("8005") + b"hello"
+    refused = to_client(bytes.fromhex("3018 020101 6113 0a010d 0400 040c") + b"TLS required")
+    for client in ("192.0.2.1", "192.0.2.2"):
+        agreed = terms(client=client, policy=Policy.OPTIONAL, insists=True)
+        play = Playbook(DIALECTS["ldap"], agreed, always=always(client)).start()
+        if client == "192.0.2.1":
+            play.client(bind, DOWNGRADE, refused).client(bind, refused).run()
+            assert [one.event for one in play.notes].count("downgrade") == 1
+        else:
+            play.client(bind, DIAL).run()
+
+
 def test_every_protocol_has_its_test() -> None:
-    assert {*TALK, *FIRST_WORDS} == DIALECTS.keys()
+    assert {*TALK, *FIRST_WORDS, "ldap"} == DIALECTS.keys()

@@ -263,6 +263,8 @@ class ClientFirst(Shared):
     closed_reason: str
     """Why the session ends after `closed_login`, ..."""
     rejected_reason: str
-    """... and after `rejected`."""
+    """... and after `rejected`; both empty where it goes on."""
+    owed: bytes = b""
+    """What `login` is answered with before `unavailable`, where no backend can be reached."""
     garbage: tuple[bytes, ...]
     """First words that no client of this protocol says, each whole.  Nothing is answered."""

@@ -165,7 +165,12 @@ class Anyone:
 
     def sorry(self, key: str, **fields: object) -> tuple[Expected, ...]:
         """What follows where no address is left: the log knows why, the client does not."""
-        return note(key, **fields), to_client(self.answers.unavailable), ABORT_BACKEND, close(key)
+        return note(key, **fields), to_client(self.regrets), ABORT_BACKEND, close(key)
+
+    @property
+    def regrets(self) -> bytes:
+        """What the client hears where no address is left."""
+        return self.answers.unavailable
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,8 +360,13 @@ class Caller(Anyone):
         return self.answered(play, to_backend(self.answers.login), *then)
 
     def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
-        told = to_client(self.answers.closed_login)
-        return play.client(self.answers.login, *then, told, close(self.answers.closed_reason))
+        reason = self.answers.closed_reason
+        ending = [close(reason)] * bool(reason)
+        return play.client(self.answers.login, *then, to_client(self.answers.closed_login), *ending)
+
+    @property
+    def regrets(self) -> bytes:
+        return self.answers.owed + self.answers.unavailable
 
     @property
     def clear(self) -> tuple[bytes, ...]:

@@ -1,0 +1,126 @@
+"""BER as LDAP uses it (RFC 4511 5.1): tags of one octet, and lengths that are definite.
+
+A length may have more octets than it needs (Windows always writes five), but a number of 4 octets at most.
+Functions raise ValueError for anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+INTEGER: Final = 0x02
+OCTETS: Final = 0x04
+ENUMERATED: Final = 0x0A
+SEQUENCE: Final = 0x30
+LONGEST: Final = 16 * 1024 * 1024
+"""Octets of a message's content."""
+ENOUGH: Final = 4
+"""Octets after which it is told that something is no message: as many as tell an HTTP request from one."""
+
+
+class Element(NamedTuple):
+    """A tag, and where the content lies."""
+
+    tag: int
+    begin: int
+    end: int
+
+
+class Head(NamedTuple):
+    """How a message begins."""
+
+    ident: int
+    """The message id (RFC 4511 4.1.1.1)."""
+    operation: Element
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+def element(octets: bytes, at: int) -> Element | None:
+    """The element that begins at `at`; None where more octets are needed to know its length."""
+    if len(octets) < at + 2:
+        return None
+    length = octets[at + 1]
+    begin = at + 2
+    if length >= 0x80:
+        begin += length & 0x7F
+        if not 0x81 <= length <= 0x84:
+            raise ValueError("a length that is not definite, or too long")
+        if len(octets) < begin:
+            return None
+        length = int.from_bytes(octets[at + 2 : begin], "big")
+    return Element(octets[at], begin, begin + length)
+
+
+def measure(head: bytes) -> int | None:
+    """The length of a message, as a framing wants it."""
+    if head[:1] != b"\x30":
+        if len(head) < ENOUGH:
+            return None
+        raise ValueError("no LDAP message")
+    found = element(head, 0)
+    if found is None:
+        return None
+    if found.end - found.begin > LONGEST:
+        raise ValueError(f"a message of {found.end - found.begin} octets")
+    return found.end
+
+
+def head(octets: bytes) -> Head | None:
+    """Of the message that begins so; None where more octets are needed."""
+    whole = element(octets, 0)
+    if whole is None:
+        return None
+    # What lies behind the message is not looked at, and what would have to lie there is an error.
+    cut = octets[: whole.end]
+    ident = element(cut, whole.begin)
+    operation = None
+    if ident is not None:
+        size = ident.end - ident.begin
+        if ident.tag != INTEGER or not 1 <= size <= 4:
+            raise ValueError("no message id")
+        if len(cut) > ident.begin and cut[ident.begin] >= 0x80:
+            raise ValueError("a message id below 0")
+        operation = element(cut, ident.end)
+    if ident is None or operation is None:
+        if len(cut) == whole.end:
+            raise ValueError("a message without an operation")
+        return None
+    if operation.end > whole.end:
+        raise ValueError("an operation that is longer than its message")
+    return Head(int.from_bytes(cut[ident.begin : ident.end], "big"), operation)
+
+
+def elements(octets: bytes, begin: int, end: int) -> Iterator[Element]:
+    """The elements that fill this range exactly; `octets` has all of it."""
+    while begin < end:
+        found = element(octets[:end], begin)
+        if found is None or found.end > end:
+            raise ValueError("an element that is longer than what it is part of")
+        yield found
+        begin = found.end
+
+
+def content(octets: bytes, found: Element) -> bytes:
+    """What is in it."""
+    return octets[found.begin : found.end]
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def write(tag: int, *parts: bytes) -> bytes:
+    """An element with these parts, and a length that is as short as can be."""
+    inside = b"".join(parts)
+    size = len(inside)
+    if size < 0x80:
+        return bytes([tag, size]) + inside
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(digits)]) + digits + inside
+
+
+def number(value: int, tag: int = INTEGER) -> bytes:
+    """A number that is not negative."""
+    return write(tag, value.to_bytes(value.bit_length() // 8 + 1, "big"))

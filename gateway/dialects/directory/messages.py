@@ -1,0 +1,180 @@
+"""The messages of LDAP that the gateway reads or writes (RFC 4511), and the root DSE (RFC 4512 5.1)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from ..access import Access, Seen
+from . import ber
+
+STARTTLS: Final = b"1.3.6.1.4.1.1466.20037"
+DISCONNECTION: Final = b"1.3.6.1.4.1.1466.20036"
+"""Names of extended operations (RFC 4511 4.14.1, 4.4.1)."""
+
+BIND: Final = 0x60
+UNBIND: Final = 0x42
+SEARCH: Final = 0x63
+ABANDON: Final = 0x50
+EXTENDED: Final = 0x77
+EXTENDED_RESPONSE: Final = 0x78
+NAME: Final = 0x8A
+"""The name of an extended response."""
+RESPONSES: Final = {
+    BIND: 0x61, SEARCH: 0x65, 0x66: 0x67, 0x68: 0x69, 0x4A: 0x6B, 0x6C: 0x6D, 0x6E: 0x6F, EXTENDED: EXTENDED_RESPONSE,
+}  # fmt: skip
+"""The tag of each request, and of its last response: bind, search, modify, add, delete, rename, compare, extended."""
+MORE: Final = frozenset({0x64, 0x73, 0x79})
+"""Responses that another one follows: entry, reference, intermediate."""
+
+SUCCESS: Final = 0
+OPERATIONS_ERROR: Final = 1
+PROTOCOL_ERROR: Final = 2
+METHOD_NOT_SUPPORTED: Final = 7
+STRONGER_AUTH_REQUIRED: Final = 8
+CONFIDENTIALITY_REQUIRED: Final = 13
+SASL_IN_PROGRESS: Final = 14
+INVALID_CREDENTIALS: Final = 49
+BUSY: Final = 51
+UNAVAILABLE: Final = 52
+"""Result codes (RFC 4511 A)."""
+
+# --- messages ----------------------------------------------------------------------------------------
+
+
+def result(ident: int, tag: int, code: int, text: bytes, name: bytes = b"") -> bytes:
+    """A response with this result."""
+    parts = [ber.number(code, ber.ENUMERATED), ber.write(ber.OCTETS), ber.write(ber.OCTETS, text)]
+    if name:
+        parts.append(ber.write(NAME, name))
+    return ber.write(ber.SEQUENCE, ber.number(ident), ber.write(tag, *parts))
+
+
+def notice(code: int, text: bytes) -> bytes:
+    """Notice of Disconnection (RFC 4511 4.4.1)."""
+    return result(0, EXTENDED_RESPONSE, code, text, DISCONNECTION)
+
+
+def starttls_request(ident: int) -> bytes:
+    return ber.write(ber.SEQUENCE, ber.number(ident), ber.write(EXTENDED, ber.write(0x80, STARTTLS)))
+
+
+def result_of(message: bytes, operation: ber.Element) -> tuple[int, bytes]:
+    """Code and text of a response.  Raises ValueError."""
+    parts = list(ber.elements(message, operation.begin, operation.end))
+    if len(parts) < 3 or parts[0].tag != ber.ENUMERATED or (parts[1].tag, parts[2].tag) != (ber.OCTETS, ber.OCTETS):
+        raise ValueError("a response without a result")
+    return int.from_bytes(ber.content(message, parts[0]), "big"), ber.content(message, parts[2])
+
+
+UNBIND_REQUEST: Final = ber.write(ber.SEQUENCE, ber.number(1), ber.write(UNBIND))
+
+
+class Bind(NamedTuple):
+    """Who wants to be somebody, and how (RFC 4511 4.2)."""
+
+    mechanism: bytes
+    """In capital letters; SIMPLE for a password."""
+    login: bool
+    """Not anonymous: a password, or SASL."""
+    secret: bool
+    """The password itself is in it."""
+    name: bytes
+    """A distinguished name; mostly empty with SASL."""
+    credentials: bytes
+    """Of SASL."""
+
+
+def read_bind(message: bytes, operation: ber.Element) -> Bind:
+    """Raises ValueError for a bind that two servers could understand in two ways."""
+    version, name, choice = ber.elements(message, operation.begin, operation.end)
+    if (version.tag, name.tag) != (ber.INTEGER, ber.OCTETS):
+        raise ValueError("no bind")
+    who = ber.content(message, name)
+    if choice.tag == 0x80:
+        password = choice.end > choice.begin
+        return Bind(b"SIMPLE", password, password, who, b"")
+    if choice.tag != 0xA3:
+        raise ValueError("a way to log in that is neither simple nor SASL")
+    mechanism, *credentials = ber.elements(message, choice.begin, choice.end)
+    if {mechanism.tag, *(each.tag for each in credentials)} != {ber.OCTETS} or len(credentials) > 1:
+        raise ValueError("no SASL credentials")
+    named = ber.content(message, mechanism).upper()
+    told = b"".join(ber.content(message, each) for each in credentials)
+    return Bind(named, named != b"ANONYMOUS", bool(told) and named == b"PLAIN", who, told)
+
+
+def is_starttls(begin: bytes, operation: ber.Element) -> bool | None:
+    """Whether an extended request asks for TLS; None where more octets are needed."""
+    cut = begin[: operation.end]
+    name = ber.element(cut, operation.begin)
+    if name is None:
+        return None if len(cut) < operation.end else False
+    if name.tag != 0x80 or name.end - name.begin != len(STARTTLS):
+        return False
+    if len(cut) < name.end:
+        return None if len(cut) < operation.end else False
+    return ber.content(cut, name) == STARTTLS
+
+
+# --- looking at a server -----------------------------------------------------------------------------
+
+MECHANISMS: Final = b"supportedSASLMechanisms"
+EXTENSIONS: Final = b"supportedExtension"
+
+
+def root(hostname: bytes) -> bytes:
+    """A search for what the server can do, in its root DSE (RFC 4512 5.1).  Anybody may ask."""
+    wanted = [ber.write(ber.OCTETS, name) for name in (MECHANISMS, EXTENSIONS, b"supportedLDAPVersion")]
+    search = (
+        ber.write(ber.OCTETS), ber.number(0, ber.ENUMERATED), ber.number(0, ber.ENUMERATED), ber.number(0),
+        ber.number(0), ber.write(0x01, b"\0"), ber.write(0x87, b"objectClass"), ber.write(ber.SEQUENCE, *wanted),
+    )  # fmt: skip
+    return ber.write(ber.SEQUENCE, ber.number(1), ber.write(SEARCH, *search))
+
+
+def attributes(message: bytes) -> dict[bytes, list[bytes]] | None:
+    """Of an entry; None for any other message."""
+    try:
+        head = ber.head(message)
+        if head is None or head.operation.tag != 0x64:
+            return None
+        _, listed = ber.elements(message, head.operation.begin, head.operation.end)
+        found = {}
+        for each in ber.elements(message, listed.begin, listed.end):
+            name, values = ber.elements(message, each.begin, each.end)
+            found[ber.content(message, name)] = [
+                ber.content(message, value) for value in ber.elements(message, values.begin, values.end)
+            ]
+    except ValueError:
+        return None
+    return found
+
+
+def listed(answer: bytes) -> list[bytes] | None:
+    """The mechanisms and extensions; None where the server does not tell."""
+    found = attributes(answer)
+    if found is None:
+        return None
+    return [*found.get(MECHANISMS, []), *found.get(EXTENSIONS, [])]
+
+
+def readable(octets: bytes) -> bytes:
+    """The server's answer, in words."""
+    found = attributes(octets)
+    if found is not None:
+        return b"\n".join(name + b": " + b" ".join(values) for name, values in found.items())
+    try:
+        head = ber.head(octets)
+        code, text = result_of(octets, head.operation) if head else (0, b"")
+    except ValueError:
+        return octets
+    return b"result %d: %s" % (code, text)
+
+
+def logins(seen: Seen) -> Access:
+    """Whether clients could log in: a password is taken by every server that does not say otherwise."""
+    if seen.shown is None:
+        return Access()
+    mechanisms = [name.decode("ascii", "replace") for name in seen.shown if not name[:1].isdigit()]
+    usable = [name for name in mechanisms if name not in ("EXTERNAL", "ANONYMOUS")]
+    return Access(("SIMPLE", *usable), starttls=None if seen.offered is None else STARTTLS in seen.offered)

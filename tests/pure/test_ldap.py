@@ -1,0 +1,613 @@
+"""LDAP: what is refused before TLS, binds, what is forwarded, bad input; each octet case cut at every position."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.dialects.access import Seen
+from gateway.dialects.base import BackendTLS, Policy, Terms
+from gateway.dialects.directory import ber, messages
+from gateway.dialects.directory.ldap import DIALECT
+from gateway.dialects.survey import Survey
+from gateway.protocol.vocabulary import Close, Expired, Greeted, Patience, Script, Side, Splice
+from tests.pure.contract.answers.ldap import (
+    CHALLENGE,
+    DOWN,
+    GO,
+    LOGIN,
+    ROOT,
+    STARTTLS,
+    STARTTLS_NAME,
+    UNBIND,
+    entry,
+    message,
+    notice,
+    result,
+    sasl,
+    search,
+    simple,
+    tlv,
+)
+from tests.pure.contract.party import CALLERS, HERE, SWITCH
+from tests.pure.contract.test_identity import HEADERS
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    PROVEN,
+    REJECTED,
+    SPLICE,
+    TLS13,
+    WHOLE,
+    Expected,
+    Playbook,
+    Stage,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+
+CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
+(PARTY,) = [party for party in CALLERS if party.dialect is DIALECT]
+
+WHO = message(9, 0x77, tlv(0x80, b"1.3.6.1.4.1.4203.1.11.3"))
+"""Who am I? (RFC 4532)."""
+REQUESTS = {
+    "bind": (simple(5, b"cn=joe", b"secret"), 0x61),
+    "anonymous bind": (simple(5, b"", b""), 0x61),
+    "search": (search(5), 0x65),
+    "modify": (message(5, 0x66, tlv(4, b"cn=joe"), tlv(0x30)), 0x67),
+    "add": (message(5, 0x68, tlv(4, b"cn=joe"), tlv(0x30)), 0x69),
+    "delete": (message(5, 0x4A, b"cn=joe"), 0x6B),
+    "rename": (message(5, 0x6C, tlv(4, b"cn=joe"), tlv(4, b"cn=ann"), tlv(1, b"\xff")), 0x6D),
+    "compare": (message(5, 0x6E, tlv(4, b"cn=joe"), tlv(0x30, tlv(4, b"cn"), tlv(4, b"joe"))), 0x6F),
+    "extended": (WHO.replace(b"\2\1\x09", b"\2\1\5", 1), 0x78),
+}
+OTHERS = {name: REQUESTS[name] for name in REQUESTS if "bind" not in name}
+ABANDON = message(6, 0x50, b"\5")
+PASSWORD = simple(2, b"cn=joe", b"secret")
+WELCOME = result(2, 0x61, 0)
+WRONG = result(2, 0x61, 49)
+NOT_UNDERSTOOD = notice(2, b"not understood")
+BAD = "client-protocol-error"
+
+
+def fresh(**changes: object) -> Playbook:
+    return Playbook(DIALECT, terms(**changes)).start()
+
+
+def served(**changes: object) -> Playbook:
+    """Inside TLS, behind an anonymous bind that the backend has taken."""
+    agreed = terms(**{"implicit": True, **changes})
+    play = Playbook(DIALECT, agreed).start(tls(b"")).secured()
+    bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
+    steps: tuple[Expected, ...] = (to_backend(bind),)
+    play.client(bind, DIAL)
+    if agreed.backend_tls is BackendTLS.STARTTLS:
+        play.dialled(to_backend(STARTTLS)).backend(GO, SWITCH).secured(*steps)
+    else:
+        play.dialled(*steps)
+    return play.backend(welcome, PROVEN, to_client(welcome))
+
+
+def ending(words: bytes, key: str, *, known: bool = False) -> tuple[Expected, ...]:
+    last: Expected = to_backend(UNBIND) if known else ABORT_BACKEND
+    return (note(key), to_client(words), last, close(key))
+
+
+# --- before TLS --------------------------------------------------------------------------------------
+
+
+def test_the_octets_are_those_of_the_rfc() -> None:
+    assert STARTTLS.hex() == "301d02010177188016312e332e362e312e342e312e313436362e3230303337"
+    assert len(GO) == 38
+    assert DOWN.hex().startswith("30370201007832 0a0134 0400 0413".replace(" ", ""))
+    refused = bytes.fromhex("3018020101 6113 0a010d 0400 040c") + b"TLS required"
+    fresh().client(simple(1, b"", b""), to_client(refused)).run()
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_request_waits_for_tls_in_its_own_words(name: str) -> None:
+    request, tag = REQUESTS[name]
+    fresh().client(request, to_client(result(5, tag, 13, b"TLS required"))).client(STARTTLS, tls(GO)).run()
+
+
+@pytest.mark.parametrize("ident", [0, 1, 127, 128, 255, 256, 32767, 32768, 2**31 - 1])
+def test_the_message_id_is_echoed(ident: int) -> None:
+    request = message(ident, 0x77, tlv(0x80, STARTTLS_NAME))
+    name = tlv(0x8A, STARTTLS_NAME)
+    fresh().client(search(ident), to_client(result(ident, 0x65, 13, b"TLS required"))).client(
+        request, tls(result(ident, 0x78, 0, b"", name))
+    ).run()
+
+
+def test_lengths_may_be_longer_than_they_need_be() -> None:
+    """Windows writes all of them so."""
+    inside = b"\2\x81\1\7\x77\x84\0\0\0\x1c\x80\x84\0\0\0\x16" + STARTTLS_NAME
+    request = b"\x30\x84" + len(inside).to_bytes(4, "big") + inside
+    fresh().client(request, tls(result(7, 0x78, 0, b"", tlv(0x8A, STARTTLS_NAME)))).run()
+
+
+def test_abandon_and_unbind_have_no_answer() -> None:
+    fresh().client(ABANDON).client(UNBIND, close("quit")).run()
+    PARTY.inside().client(ABANDON).client(UNBIND, close("quit")).run()
+    served().client(ABANDON, to_backend(ABANDON)).client(UNBIND, to_backend(UNBIND), close("quit")).run()
+
+
+def test_starttls_has_no_value() -> None:
+    request = message(4, 0x77, tlv(0x80, STARTTLS_NAME), tlv(0x81, b"x"))
+    fresh().client(request, to_client(result(4, 0x78, 2, b"StartTLS has no value"))).run()
+
+
+def test_there_is_no_tls_inside_tls() -> None:
+    refused = to_client(result(1, 0x78, 1, b"TLS already started"))
+    PARTY.inside().client(STARTTLS, refused).run()
+    served().client(STARTTLS, refused).run()
+    served(backend_tls=BackendTLS.STARTTLS).client(STARTTLS, refused).run()
+
+
+def test_requests_that_are_refused_are_counted() -> None:
+    refused = to_client(result(5, 0x65, 13, b"TLS required"))
+    words = result(5, 0x65, 13, b"TLS required") + notice(52, b"too many failures")
+    play = fresh(bad_commands=3).client(search(5), refused).client(search(5), refused)
+    play.client(search(5), *ending(words, "too-many-bad-commands")).run()
+
+
+@pytest.mark.parametrize(("bind", "told"), [
+    (PASSWORD, True), (sasl(2, b"PLAIN", b"\0a\0b"), True), (sasl(2, b"plain", b"\0a\0b"), True),
+    (sasl(2, b"PLAIN"), False), (sasl(2, b"CRAM-MD5"), False), (sasl(2, b"EXTERNAL", b""), False),
+])  # fmt: skip
+@pytest.mark.parametrize("policy", [Policy.REQUIRED, Policy.AUTH_ONLY])
+def test_a_password_that_came_in_the_clear_is_told(bind: bytes, told: bool, policy: Policy) -> None:
+    """`ldapsearch -Z` goes on without TLS where it was refused."""
+    play = fresh(policy=policy).client(bind, to_client(result(2, 0x61, 13, b"TLS required"))).run()
+    assert [each.event for each in play.notes] == ["password-in-clear"] * told
+
+
+@pytest.mark.parametrize("policy", [Policy.AUTH_ONLY, Policy.OPTIONAL])
+@pytest.mark.parametrize("request_", [*(pair[0] for pair in OTHERS.values()), simple(5, b"", b""),
+                                      simple(5, b"cn=joe", b"")])  # fmt: skip
+def test_auth_only_lets_everything_through_but_credentials(policy: Policy, request_: bytes) -> None:
+    fresh(policy=policy).client(request_, DIAL).dialled(to_backend(request_)).run()
+
+
+def test_what_was_bound_in_the_clear_does_not_count_inside() -> None:
+    """Somebody on the way may have bound as himself: a fresh connection is made, and only that one is asked."""
+    bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
+    play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+    play.backend(welcome, to_client(welcome)).client(STARTTLS, tls(GO)).backend(b"late").secured()
+    play.client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).backend(WELCOME, to_client(WELCOME), SPLICE).run()
+
+
+def test_starttls_waits_for_what_is_outstanding() -> None:
+    """RFC 4511 4.14.1."""
+    refused = to_client(result(1, 0x78, 1, b"other operations are outstanding"))
+    one, done = entry(5, b"", cn=[b"x"]), result(5, 0x65, 0)
+
+    def asked() -> Playbook:
+        play = fresh(policy=Policy.OPTIONAL).client(search(5), DIAL).dialled(to_backend(search(5)))
+        return play.backend(one, to_client(one)).client(STARTTLS, refused)
+
+    asked().backend(done, to_client(done)).client(STARTTLS, tls(GO)).run()
+    asked().client(ABANDON, to_backend(ABANDON)).client(STARTTLS, tls(GO)).run()
+
+
+def test_a_login_in_the_clear_leaves_the_session_inspected() -> None:
+    play = fresh(policy=Policy.OPTIONAL).client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
+    play.backend(WELCOME, PROVEN, to_client(WELCOME)).client(STARTTLS, tls(GO)).run()
+
+
+# --- binds -------------------------------------------------------------------------------------------
+
+
+def bound(bind: bytes = PASSWORD, **changes: object) -> Playbook:
+    return served(**changes).client(bind, to_backend(bind)).waits(Patience.REPLY)
+
+
+def test_a_login_that_succeeds_is_the_end_of_looking() -> None:
+    play = bound().backend(
+        WELCOME, note("auth", result="ok", mechanism="SIMPLE", user=b"cn=joe"), PROVEN, to_client(WELCOME), SPLICE
+    )
+    play.client(STARTTLS[:9], to_backend(STARTTLS[:9])).run()
+
+
+def test_a_login_as_the_first_request() -> None:
+    PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).backend(
+        WELCOME, Greeted(), note("auth", result="ok"), PROVEN, to_client(WELCOME), SPLICE
+    ).run()
+
+
+@pytest.mark.parametrize("changes", [{"backend_tls": BackendTLS.STARTTLS}, {"backend_local": True}])
+def test_where_the_backend_could_know_the_gateway_all_heads_are_looked_at(changes: dict[str, Any]) -> None:
+    external = sasl(7, b"External")
+    refused = to_client(result(7, 0x61, 7, b"EXTERNAL is not available here"))
+    play = bound(**changes).backend(WELCOME, PROVEN, to_client(WELCOME)).client(external, refused)
+    play.client(search(8), to_backend(search(8))).client(
+        STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))
+    )
+    play.run()
+    PARTY.inside(**changes).client(external, refused).run()
+
+
+def test_an_anonymous_bind_is_no_login() -> None:
+    play = bound(simple(2, b"", b"")).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run()
+    assert play.notes == []
+    play = bound(sasl(2, b"ANONYMOUS", b"me")).backend(WELCOME, PROVEN, to_client(WELCOME)).run()
+    no = result(2, 0x61, 53, b"unauthenticated bind (DN with no password) disallowed")
+    play = bound(simple(2, b"cn=joe", b"")).backend(no, to_client(no)).run()
+    assert (play.notes, play.rejected) == ([], 0)
+
+
+@pytest.mark.parametrize(("code", "rejected"), [(49, 1), (53, 0), (52, 0), (1, 0)])
+def test_wrong_passwords_are_counted_and_other_refusals_are_not(code: int, rejected: int) -> None:
+    no = result(2, 0x61, code)
+    play = bound().backend(no, note("auth", result="failed", mechanism="SIMPLE"), to_client(no))
+    assert play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run().rejected == rejected
+
+
+@pytest.mark.parametrize(("code", "text", "named"), [
+    (13, b"confidentiality required", "OpenLDAP"), (8, b"00002028: LdapErr: DSID-0C090259, comment: x", "Active"),
+    (8, b"", "OpenLDAP"),
+])  # fmt: skip
+def test_a_server_that_takes_passwords_only_under_tls_is_told_of(code: int, text: bytes, named: str) -> None:
+    no = result(2, 0x61, code, text)
+    play = bound().backend(no, note("backend-refuses-plaintext-auth"), to_client(no)).run()
+    (cure,) = [str(dict(each.fields)["cure"]) for each in play.notes if each.event != "auth"]
+    assert named in cure
+    assert play.rejected == 0
+
+
+def test_the_last_failed_login_ends_the_session() -> None:
+    play = bound(failed_logins=2).backend(WRONG, REJECTED, to_client(WRONG)).client(PASSWORD, to_backend(PASSWORD))
+    words = WRONG + notice(52, b"too many failures")
+    play.backend(WRONG, REJECTED, *ending(words, "too-many-failed-logins", known=True)[1:]).run()
+
+
+def test_above_the_limit_the_backend_is_not_asked() -> None:
+    limited = to_client(PARTY.answers.limited)
+    for login in PARTY.answers.logins:
+        play = PARTY.inside(may_log_in=lambda: False)
+        play.client(login, note("refused", limit="auth-failures-per-minute"), limited).run()
+    PARTY.inside(may_log_in=lambda: False).client(simple(2, b"", b""), DIAL).run()
+
+
+@pytest.mark.parametrize("bind", [
+    message(2, 0x60), message(2, 0x60, tlv(2, b"\3"), tlv(4)), message(2, 0x60, tlv(4), tlv(4), tlv(0x80)),
+    message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0x81, b"krb4")),
+    message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0x80, b"x"), tlv(0xA3, tlv(4, b"EXTERNAL"))),
+    message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0xA3)), sasl(2, b"EXTERNAL", b"", b""),
+    message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0xA3, tlv(0x24, tlv(4, b"EXTERNAL")))),
+    message(2, 0x60, tlv(2, b"\3"), tlv(4), b"\x80\x05abc"), message(2, 0x60, tlv(2, b"\3"), tlv(4), b"\xa3"),
+])  # fmt: skip
+def test_a_bind_that_can_be_read_in_two_ways_is_refused(bind: bytes) -> None:
+    PARTY.inside().client(bind, to_client(result(2, 0x61, 2, b"malformed bind request"))).run()
+
+
+def test_controls_behind_a_bind_pass() -> None:
+    bind = message(2, 0x60, tlv(2, b"\3"), tlv(4, b"cn=joe"), tlv(0x80, b"x"), controls=tlv(0xA0))
+    bound(bind).run()
+
+
+def test_what_others_are_told_before_the_answer_to_a_bind_passes() -> None:
+    one, done = entry(8, b"", cn=[b"x"]), result(8, 0x65, 0)
+    huge = b"\x30\x83\1\x11\x78\2\1\x08\x64\x83\1\x11\x70" + bytes(70000)
+    play = served().client(search(8), to_backend(search(8))).client(PASSWORD + search(9), to_backend(PASSWORD))
+    play.backend(one + done, to_client(one + done)).backend(huge, to_client(huge))
+    play.backend(WELCOME, to_client(WELCOME), to_backend(search(9)), SPLICE).run((WHOLE, 999))
+
+
+def test_a_backend_that_is_lost_in_a_large_message() -> None:
+    """Nothing of ours lands inside it."""
+    begin = b"\x30\x83\2\0\0\2\1\x08\x64\x83\1\xff\0" + bytes(50)
+    play = bound().backend(begin, to_client(begin))
+    play.ended(BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run((WHOLE,))
+
+
+@pytest.mark.parametrize("answer", [message(2, 0x61), message(2, 0x61, tlv(0x0A, b"\0")),
+                                    message(2, 0x61, tlv(4) * 3), message(2, 0x61, b"\x0a\x05\0")])  # fmt: skip
+def test_an_answer_without_a_result_is_none(answer: bytes) -> None:
+    bound().backend(answer, *ending(DOWN, "backend-protocol-error")).run()
+
+
+def test_sasl_takes_as_long_as_it_takes() -> None:
+    play = PARTY.logs_in(PARTY.ready())
+    play.backend(
+        PARTY.answers.accepted,
+        note("auth", result="ok", mechanism="CRAM-MD5"),
+        SPLICE,
+        to_client(PARTY.answers.accepted),
+    ).run()
+
+
+def test_a_security_layer_ends_the_inspection() -> None:
+    """What it carries cannot be read."""
+    bind = sasl(2, b"GSSAPI", b"ticket")
+    layered = bytes.fromhex("0000003c") + bytes(60)
+    for side in Side:
+        play = bound(bind, backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+        say = play.client if side is CLIENT else play.backend
+        say(layered, (to_backend if side is CLIENT else to_client)(layered), SPLICE).run((WHOLE,))
+    play = bound(bind, backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play.client(search(8), to_backend(search(8))).run()
+    served().client(layered, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
+
+
+# --- what is forwarded -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_requests_pass_and_so_do_their_answers(name: str) -> None:
+    request, tag = OTHERS[name]
+    answer = result(5, tag, 0)
+    play = served(backend_tls=BackendTLS.STARTTLS).client(request, to_backend(request))
+    play.backend(answer, to_client(answer)).run()
+    play = PARTY.inside().client(request, DIAL).dialled(to_backend(request))
+    play.backend(answer, to_client(answer)).client(request, to_backend(request)).run()
+
+
+def test_what_changes_the_directory_is_said_to_one_address_only() -> None:
+    """An answer that is lost says nothing of the change: the next address would make it again."""
+    request, _ = REQUESTS["delete"]
+    words = to_client(result(5, 0x6B, 52, b"backend unavailable") + DOWN)
+    play = PARTY.inside(others=True).client(request, DIAL).dialled(to_backend(request), Greeted())
+    play.ended(BACKEND, True, note("backend-lost"), words, ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_a_large_message_passes_in_pieces_and_nothing_lands_in_it() -> None:
+    begin = b"\x30\x83\2\0\0\2\1\x08"
+    add = begin + b"\x68\x83\1\xff\xf8" + bytes(131072 - 8)
+    for play in (PARTY.inside().client(add[:70000], DIAL).dialled(to_backend(add[:70000])),
+                 served().client(add[:70000], to_backend(add[:70000]))):  # fmt: skip
+        play.client(add[70000:], to_backend(add[70000:]))
+        play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run((WHOLE,))
+    photo = begin + b"\x64\x83\1\xff\xf8" + bytes(131072 - 8)
+    refused = to_client(result(1, 0x78, 1, b"TLS already started"))
+    play = served().backend(photo[:100], to_client(photo[:100])).client(STARTTLS)
+    play.backend(photo[100:], to_client(photo[100:]), refused).run((WHOLE,))
+
+
+def test_a_large_first_answer_passes() -> None:
+    photo = b"\x30\x83\2\0\0\2\1\x05\x64\x83\1\xff\xf8" + bytes(131072 - 8)
+    play = PARTY.inside().client(search(5), DIAL).dialled(to_backend(search(5)))
+    play.backend(photo[:99], to_client(photo[:99])).backend(photo[99:], to_client(photo[99:])).run((WHOLE,))
+    play = PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
+    play.backend(photo, to_client(photo)).backend(WELCOME, to_client(WELCOME), SPLICE).run((WHOLE, 999))
+
+
+def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None:
+    add = b"\x30\x83\2\0\0\2\1\x08\x68\x83\1\xff\xf8" + bytes(131072 - 8)
+    fresh(policy=Policy.AUTH_ONLY).client(add, DIAL).dialled(to_backend(add)).run((WHOLE,))
+
+
+def test_a_disconnection_of_the_backends_passes() -> None:
+    theirs = notice(52, b"slapd shutting down")
+    play = served().backend(theirs, to_client(theirs))
+    play.ended(BACKEND, True, note("backend-closed"), to_client(DOWN), ABORT_BACKEND, close("backend-closed")).run()
+
+
+def test_each_outstanding_request_is_answered_when_the_backend_is_lost() -> None:
+    words = result(5, 0x65, 52, b"backend unavailable") + result(9, 0x78, 52, b"backend unavailable") + DOWN
+    play = served().client(search(5) + WHO, to_backend(search(5) + WHO))
+    play.ended(BACKEND, False, *ending(words, "backend-lost")).run()
+
+
+def test_more_requests_than_any_server_takes_end_the_session() -> None:
+    many = b"".join(search(ident) for ident in range(1, 1001))
+    play = served().client(many, to_backend(many))
+    play.client(search(1001), *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
+
+
+def test_a_client_that_leaves_is_said_goodbye_for() -> None:
+    served().ended(CLIENT, True, to_backend(UNBIND), close("client-closed")).run()
+    play = served().client(search(5), to_backend(search(5)))
+    play.ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_an_idle_client_hears_nothing() -> None:
+    served().expire(Expired(CLIENT, Patience.COMMAND), to_backend(UNBIND), close("client-timeout")).run()
+
+
+def test_a_proxy_header_of_ours_comes_before_everything() -> None:
+    for identity, header in HEADERS.items():
+        for mode, then in ((BackendTLS.NONE, search(1)), (BackendTLS.STARTTLS, STARTTLS)):
+            agreed = {"identity": identity, "origin": HERE, "backend_tls": mode, "policy": Policy.OPTIONAL}
+            fresh(**agreed).client(search(1), DIAL).dialled(to_backend(header + then)).run()
+
+
+@pytest.mark.parametrize("no", [
+    result(1, 0x61, 0), message(1, 0x78), search(1), b"\x30\x83\2\0\0\2\1\x01\x78\x83\1\xff\xf8" + bytes(100),
+    b"\x30\x83\2\0\0\2\1\1\x78\x83\1\xff\xf8\x0a\1\0\4\0\4\0" + bytes(100),
+])  # fmt: skip
+def test_an_answer_to_our_starttls_that_is_none(no: bytes) -> None:
+    PARTY.asked().backend(no, *PARTY.sorry("backend-bad-greeting")).run((WHOLE,))
+
+
+# --- bad input ---------------------------------------------------------------------------------------
+
+BAD_INPUT = {
+    "an indefinite length": bytes.fromhex("3080 0201 01"),
+    "a length of 2 GiB": bytes.fromhex("3084 7fffffff 020101"),
+    "a length of 4 GiB": bytes.fromhex("3084 ffffffff 020101"),
+    "a length of five octets": bytes.fromhex("3085 0000000005 020101"),
+    "a reserved length": bytes.fromhex("30ff"),
+    "more than 16 MiB": bytes.fromhex("3084 01000001 020101"),
+    "an empty message": bytes.fromhex("3000"),
+    "no operation": bytes.fromhex("3003 020101"),
+    "half an operation": bytes.fromhex("3004 020101 63"),
+    "an operation beyond its message": bytes.fromhex("3006 020101 6302 00"),
+    "an operation of 2 GiB": bytes.fromhex("300a 020101 6384 7fffffff 00"),
+    "an indefinite operation": bytes.fromhex("3007 020101 6380 0000"),
+    "a negative message id": bytes.fromhex("3005 0201ff 4200"),
+    "a message id of five octets": bytes.fromhex("3009 02050000000001 4200"),
+    "a message id of no octet": bytes.fromhex("3004 0200 4200"),
+    "a message id that is none": bytes.fromhex("3005 040101 4200"),
+    "nesting instead of an id": bytes.fromhex("300a 3008 3006 3004 3002 3000"),
+    "an unknown operation": bytes.fromhex("3005 020101 4300"),
+    "a response": result(1, 0x61, 0),
+    "a set": bytes.fromhex("3105 020101 4200"),
+    "SSH": b"SSH-2.0-x\r\n",
+}
+FOREIGN = {
+    "HTTP": (b"GET / HTTP/1.1\r\n\r\n", "http-client"),
+    "a PROXY header": (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n", "unexpected-proxy-header"),
+    "a ClientHello": (b"\x16\x03\x01\x02\x00\x01" + bytes(60), "tls-on-plaintext-port"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_of_a_client_ends_the_session_with_a_notice(name: str) -> None:
+    said = BAD_INPUT[name]
+    fresh().client(said, *ending(NOT_UNDERSTOOD, BAD)).run()
+    PARTY.inside().client(said, *ending(NOT_UNDERSTOOD, BAD)).run()
+    served().client(said, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
+
+
+@pytest.mark.parametrize("name", [name for name in BAD_INPUT if name not in ("a response", "an unknown operation")])
+def test_bad_input_of_a_backend_ends_the_session(name: str) -> None:
+    key = "backend-protocol-error"
+    served().backend(BAD_INPUT[name], note(key), to_client(DOWN), ABORT_BACKEND, close(key)).run()
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_strangers_hear_nothing(name: str) -> None:
+    said, key = FOREIGN[name]
+    fresh().client(said, note(key), ABORT_BACKEND, close(key)).run()
+
+
+@pytest.mark.parametrize("tag", [0x60, 0x42, 0x50])
+def test_what_must_be_read_whole_may_not_be_large(tag: int) -> None:
+    large = b"\x30\x83\2\0\0\2\1\1" + bytes([tag]) + b"\x83\1\xff\xf8" + bytes(60)
+    PARTY.inside().client(large, *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
+    served().client(large, *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE,))
+
+
+def test_before_tls_messages_are_short() -> None:
+    longest = search(5, b"x" * (4096 - len(search(5, b"x" * 200)) + 200))
+    assert len(longest) == 4096
+    fresh().client(longest, to_client(result(5, 0x65, 13, b"TLS required"))).run((WHOLE, 999))
+    fresh().client(search(5, b"x" * 4096), *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
+
+
+def test_an_extended_request_without_a_name_is_the_backends_to_refuse() -> None:
+    for request in (message(3, 0x77), message(3, 0x77, b"\x80"), message(3, 0x77, tlv(0x80, b"1.2")),
+                    message(3, 0x77, b"\x80\x16abc"), message(3, 0x77, tlv(0x81, STARTTLS_NAME))):  # fmt: skip
+        served().client(request, to_backend(request)).run()
+
+
+# --- every position ----------------------------------------------------------------------------------
+
+CASES = {
+    **BAD_INPUT,
+    **{name: said for name, (said, _) in FOREIGN.items()},
+    **{name: request for name, (request, _) in REQUESTS.items()},
+    "StartTLS": STARTTLS,
+    "Unbind": UNBIND,
+    "Abandon": ABANDON,
+    "EXTERNAL": sasl(3, b"EXTERNAL"),
+    "two requests": search(5) + WHO,
+}
+
+
+def outcome(stage: Stage) -> tuple[object, ...]:
+    last = stage.deeds[-1] if stage.deeds else None
+    end = last.reason if isinstance(last, Close) else isinstance(last, Splice)
+    return stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("known", ["fresh", "inside", "served"])
+def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, known: str) -> None:
+    said = CASES[name]
+    outcomes = set()
+    for at in range(len(said)):
+        stage = Stage(DIALECT, terms(implicit=known != "fresh"))
+        stage.take(stage.negotiation.start())
+        if known != "fresh":
+            stage.secured(TLS13)
+        if known == "served":
+            stage.receive(CLIENT, simple(1, b"", b""))
+            stage.take(stage.negotiation.dialled())
+            stage.receive(BACKEND, result(1, 0x61, 0))
+        for piece in (said[:at], said[at:]):
+            if piece:
+                stage.receive(CLIENT, piece)
+        outcomes.add(outcome(stage))
+    assert len(outcomes) == 1
+
+
+@given(st.lists(st.sampled_from(sorted(CASES)), max_size=6), st.integers(1, 40), st.sampled_from(Policy))
+def test_how_the_network_cuts_changes_nothing(names: list[str], cut: int, policy: Policy) -> None:
+    outcomes = []
+    for size in (WHOLE, cut):
+        stage = PARTY.opening(size, policy=policy)
+        for name in names:
+            if stage.negotiation.over or stage.switching:
+                break
+            stage.receive(CLIENT, CASES[name])
+        outcomes.append(outcome(stage))
+    assert outcomes[0] == outcomes[1]
+
+
+@example(ident=2**31 - 1, text=b"x" * 300)
+@given(ident=st.integers(0, 2**31 - 1), text=st.binary(max_size=300))
+def test_what_is_written_is_read_again(ident: int, text: bytes) -> None:
+    written = messages.result(ident, 0x61, 49, text)
+    head = ber.head(written)
+    assert head is not None
+    assert head.ident == ident
+    assert messages.result_of(written, head.operation) == (49, text)
+    assert ber.measure(written) == len(written)
+    for at in range(len(written)):
+        assert (ber.head(written[:at]) or head) == head
+
+
+# --- looking at a server -----------------------------------------------------------------------------
+
+
+def looked(answer: bytes) -> Survey:
+    surveys: list[Survey] = []
+
+    def script(agreed: Terms) -> Script:
+        surveys.append(Survey(DIALECT, terms(), DIALECT.question))
+        return surveys[-1].script()
+
+    play = Playbook(replace(DIALECT, script=script)).start(DIAL).dialled(to_backend(ROOT))
+    play.backend(answer, to_backend(UNBIND), close("quit")).run()
+    return surveys[-1]
+
+
+def test_check_asks_for_the_root_dse() -> None:
+    look = PARTY.answers.look
+    assert look is not None
+    survey = looked(look.exchanges[0].answered)
+    assert (survey.offered, survey.shown, survey.access.logins) == (look.offered, look.shown, look.logins)
+    assert survey.access.starttls
+    assert survey.greeted
+
+
+def test_a_server_that_does_not_tell() -> None:
+    survey = looked(result(1, 0x65, 13, b"TLS confidentiality required"))
+    assert (survey.offered, survey.access.logins) == (None, None)
+    assert messages.readable(survey.greeting) == b"result 13: TLS confidentiality required"
+
+
+def test_answers_are_readable() -> None:
+    seen = entry(1, b"", supportedSASLMechanisms=[b"PLAIN", b"LOGIN"], cn=[])
+    assert messages.readable(seen) == b"supportedSASLMechanisms: PLAIN LOGIN\ncn: "
+    for odd in (b"", b"\x30", message(1, 0x64, tlv(4)), message(1, 0x64, tlv(4), tlv(0x30, tlv(4))), message(1, 0x61)):
+        messages.readable(odd)
+        assert messages.listed(odd) is None
+    assert messages.logins(Seen(b"", None, [b"PLAIN"], ())).starttls is None
+
+
+def test_a_cram_challenge_is_no_login() -> None:
+    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(CHALLENGE, to_client(CHALLENGE)).run()
+    assert play.notes == []
