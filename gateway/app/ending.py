@@ -56,14 +56,21 @@ class Ending:
         if self._hurried:
             self._cut(HURRIED)
             return stopped
-        until = datetime.now(timezone.utc) + timedelta(seconds=patience + drain)
-        self._tell(_GOING_ON, until.isoformat(timespec="seconds"))
+        self._tell(_GOING_ON, moment(patience + drain))
         if patience:
             self._patient = True
             self._deadline.set(self._until - drain)
         else:
             self._say_goodbye(self._until)
         return stopped
+
+    def lose_patience(self, drain: float) -> None:
+        """Sessions have `drain` seconds to end from now on."""
+        if self._patient:
+            self._patient = False
+            self._until = self._reactor.seconds() + drain
+            self._tell(_GOING_ON, moment(drain))
+            self._say_goodbye(self._until)
 
     def _say_goodbye(self, until: float) -> None:
         self._deadline.set(until)
@@ -109,3 +116,8 @@ class Ending:
 
     def _tell(self, detail: str, until: str | None = None, left: int | None = None) -> None:
         self._events.emit("stopping", sessions=len(self._crowd.sessions), until=until, left=left, detail=detail)
+
+
+def moment(seconds: float) -> str:
+    """In so many seconds, as the log tells it."""
+    return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -47,18 +47,22 @@ class Bequest:
     """Of backends."""
     control: tuple[str, socket.socket] | None
     """The control socket, with its path."""
+    elders: Sequence[tuple[int, socket.socket]] = ()
+    """Programs before the old one that still have sessions: the generation of each, and the conversation with it."""
 
     def packed(self) -> tuple[Message, list[int]]:
         numbers = [self.ledger.descriptor]
         numbers += [sock.fileno() for port in self.ports for spread in port.spreads for sock in spread.sockets]
         if self.control is not None:
             numbers.append(self.control[1].fileno())
+        numbers += [sock.fileno() for _, sock in self.elders]
         ports = [
             [str(one.address), [[spread.text, len(spread.sockets)] for spread in one.spreads]] for one in self.ports
         ]
         message = {"ports": ports, "generation": self.ledger.generation, "knowledge": list(self.knowledge)}
         control = None if self.control is None else self.control[0]
-        return {"version": __version__, "control": control, **message}, numbers
+        elders = [generation for generation, _ in self.elders]
+        return {"version": __version__, "control": control, "elders": elders, **message}, numbers
 
 
 @dataclass(slots=True)
@@ -74,6 +78,8 @@ class Inheritance:
     """The generation of the old program in the ledger."""
     control: tuple[str, socket.socket] | None = None
     """The control socket, with its path."""
+    elders: Sequence[tuple[int, socket.socket]] = ()
+    """Programs before the old one that still have sessions: the generation of each, and the conversation with it."""
 
     def take(self, address: object) -> list[Spread] | None:
         """The sockets of this address, for whoever listens there now."""
@@ -98,6 +104,7 @@ class Predecessor:
     def __init__(self, conversation: int, error: int) -> None:
         self._wire = Wire(socket.socket(fileno=conversation))
         self._error = error
+        self.inheritance = Inheritance()
         for number in (conversation, error):
             os.set_inheritable(number, False)
 
@@ -111,7 +118,7 @@ class Predecessor:
         return cls(conversation, error)
 
     def inherit(self) -> Inheritance:
-        """Raises SystemExit where the old program says nothing."""
+        """Once.  Raises SystemExit where the old program says nothing."""
         heard = self._hear()
         if heard is None:
             raise SystemExit("starttls-gateway: the program that started this one as its successor is gone")
@@ -127,16 +134,18 @@ class Predecessor:
             ])  # fmt: skip
         if (path := message.get("control")) is not None:
             found.control = path, _adopted(next(rest))
+        found.elders = [(generation, _adopted(next(rest))) for generation in message.get("elders", ())]
+        self.inheritance = found
         return found
 
-    def take_over(self, reactor: Any, gone: Callable[[], None]) -> None:
-        """This program serves.  Returns when the old one leaves, or is gone; `gone` is called when it has ended."""
+    def take_over(self) -> socket.socket:
+        """This program serves.  Returns when the old one leaves, or is gone: the conversation with it."""
         with suppress(OSError):
             self._wire.say({"ready": os.getpid(), "version": __version__})
             self._hear()
         os.dup2(self._error, 2)
         os.close(self._error)
-        Channel(reactor, self._wire.socket, _ignore, gone)
+        return self._wire.socket
 
     def _hear(self) -> tuple[Message, list[int]] | None:
         self._wire.socket.settimeout(GO)
@@ -168,12 +177,15 @@ class Successor:
         served: Callable[[str], None],
         failed: Callable[[str], None],
         broke: Callable[[str], None],
+        stop: Callable[[bool], None],
     ) -> None:
         """One of these is called: `served` with its version as soon as it serves, `failed` with the reason where it
-        never will.  `broke` is called with the reason where it breaks down after it has served.  Raises OSError."""
+        never will.  `broke` is called with the reason where it breaks down after it has served, and `stop` when it
+        stops itself: with True if at once.  Raises OSError."""
         self._served = served
         self._failed = failed
         self._broke = broke
+        self._stop = stop
         self._serves = False
         ours, theirs = socket.socketpair()
         self._words = os.memfd_create("stderr", os.MFD_CLOEXEC)
@@ -199,6 +211,8 @@ class Successor:
                 self._channel.say({"go": True})
                 # What it says is its own business from now on.
                 os.close(self._words)
+            case {"stop": bool(now)}:
+                self._stop(now)
 
     def _lost(self) -> None:
         """Its end of the conversation is closed: it has ended, or is about to."""
@@ -207,10 +221,9 @@ class Successor:
             self._patience.cancel()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
-        if self._process.poll() is None:
+        if not self._serves:
             self._process.kill()
             self._process.wait()
-        if not self._serves:
             said = self._last_words()
             self._failed(f"the new program did not serve within {PATIENCE:.0f} s" if late else said or self._end())
         elif self._process.returncode:
@@ -247,10 +260,6 @@ def _start(conversation: int, words: int) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(error)
-
-
-def _ignore(message: Message, descriptors: list[int]) -> None:
-    pass
 
 
 # --- twistd ------------------------------------------------------------------------------------------

@@ -126,10 +126,14 @@ class Gateway(Serving):
         """The predecessor accepts nobody any more."""
         self._desk.take_over(self._configuration.control)
 
-    def inherited(self) -> None:
-        """The predecessor has ended."""
+    def inherited(self, generation: int) -> None:
+        """A program before this one has ended."""
         if self._inheritance is not None and self._inheritance.ledger is not None:
-            self._inheritance.ledger.end(self._inheritance.before)
+            self._inheritance.ledger.end(generation)
+
+    def lose_patience(self) -> None:
+        """The successor stops, too: sessions have `[gateway] drain` to end."""
+        self._ending.lose_patience(self._configuration.drain)
 
     # --- stop --------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.runtime import seconds as time_of_day
@@ -109,7 +109,8 @@ class Startup(MultiService):
 
     def stopService(self) -> Any:
         self._signals.stopping()
-        return super().stopService()
+        elders = None if self._upgrade is None else self._upgrade.stop()
+        return gatherResults([super().stopService(), elders or succeed(None)])
 
     # --- upgrades ------------------------------------------------------------------------------------
 
@@ -207,6 +208,8 @@ class Startup(MultiService):
     def _hurry(self) -> None:
         for service in self._attentive():
             service.hurry()
+        if self._upgrade is not None:
+            self._upgrade.hurry()
 
     def _attentive(self) -> Iterator[Attentive]:
         return (service for service in self._all_services() if isinstance(service, Attentive))

@@ -6,7 +6,7 @@ And the other side: be one.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ..config.errors import StartError
 from ..telemetry.summary import Teller
+from .elders import Elders
 from .every import Every
 from .handover import Bequest, Predecessor, Successor, write_pidfile
 
@@ -39,8 +40,14 @@ class Heritable(Protocol):
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
 
-    def inherited(self) -> None:
-        """The predecessor has ended: what it counted counts no more."""
+    def inherited(self, generation: int) -> None:
+        """A program before this one has ended: what it counted counts no more."""
+
+    def lose_patience(self) -> None:
+        """The successor stops, too: sessions have `[gateway] drain` to end, and no longer `old_sessions`."""
+
+    def hurry(self) -> None:
+        """Nobody is waited for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Upgrade:
         self._service = service
         self._successor: Successor | None = None
         self._handed_over = False
+        self._elders = Elders(reactor, service.inherited)
 
     # --- the old program -----------------------------------------------------------------------------
 
@@ -74,13 +82,14 @@ class Upgrade:
         if not self._service.is_serving:
             raise StartError("the gateway is about to start or to stop")
         outcome: Deferred[Outcome] = Deferred()
-        bequest = self._service.bequest()
+        bequest = replace(self._service.bequest(), elders=self._elders.conversations)
 
         def served(version: str) -> None:
             assert self._successor is not None
             pid = self._successor.pid
             self._handed_over = True
             self._twistd["pidfile"] = None  # it is the successor's
+            self._elders.hand_over()
             # Whoever asked at the control socket has to hear of it before the socket is the successor's.
             outcome.callback(Outcome(pid, version))
             self._service.hand_over(lambda: left(pid))
@@ -101,13 +110,27 @@ class Upgrade:
             self._events.emit("upgrade", state="lost", detail=f"{why}; nobody is served any more, start the gateway")
 
         try:
-            self._successor = Successor(self._reactor, bequest, served, failed, broke)
+            self._successor = Successor(self._reactor, bequest, served, failed, broke, self._told_to_stop)
         except OSError as wrong:
             raise StartError(f"no program can be started: {wrong.strerror}") from None
         self._events.emit("upgrade", state="started", pid=self._successor.pid)
         return outcome
 
+    def _told_to_stop(self, now: bool) -> None:
+        if now:
+            self._service.hurry()
+        else:
+            self._service.lose_patience()
+
     # --- the new program -----------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """Programs before this one end now."""
+        self._elders.hurry()
+
+    def stop(self) -> Deferred[None] | None:
+        """This program stops, and so do those before it.  Fires when they have; None where none is left."""
+        return self._elders.stop()
 
     def succeed(self, predecessor: Predecessor, pidfile: str | None) -> None:
         """Take over as soon as all of the service serves."""
@@ -120,7 +143,10 @@ class Upgrade:
         looking = Every(self._reactor, LOOK, look)
 
     def _take_over(self, predecessor: Predecessor, pidfile: str | None) -> None:
-        predecessor.take_over(self._reactor, self._service.inherited)
+        inheritance = predecessor.inheritance
+        self._elders.add(inheritance.before, predecessor.take_over())
+        for generation, conversation in inheritance.elders:
+            self._elders.add(generation, conversation)
         self._service.took_over()
         if pidfile is None:
             return

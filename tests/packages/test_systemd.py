@@ -7,7 +7,9 @@ import re
 import smtplib
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trustme
@@ -105,12 +107,21 @@ def test_a_reload_of_a_file_that_is_wrong_fails_and_the_old_one_holds(machine: M
         mail.send(client)
 
 
-def test_one_that_hangs_is_killed_by_the_watchdog_and_started_again(machine: Machine, mail: Mail) -> None:
-    short = machine.path(f"/run/systemd/system/{UNIT}.d/watchdog.conf")
+@contextmanager
+def short_watchdog(machine: Machine) -> Iterator[None]:
+    """Two seconds."""
     machine.run("mkdir", "-p", f"/run/systemd/system/{UNIT}.d")
-    machine.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/{UNIT}.d/{short.name}")
+    machine.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/{UNIT}.d/watchdog.conf")
     machine.run("systemctl", "daemon-reload")
     try:
+        yield
+    finally:
+        machine.run("rm", "-r", f"/run/systemd/system/{UNIT}.d")
+        machine.run("systemctl", "daemon-reload")
+
+
+def test_one_that_hangs_is_killed_by_the_watchdog_and_started_again(machine: Machine, mail: Mail) -> None:
+    with short_watchdog(machine):
         machine.run("systemctl", "start", UNIT)
         pid = machine.show(UNIT, "MainPID")
         machine.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT)
@@ -120,21 +131,73 @@ def test_one_that_hangs_is_killed_by_the_watchdog_and_started_again(machine: Mac
         with mail.connect() as client:
             mail.send(client)
         assert machine.show(UNIT, "MainPID") != pid
-    finally:
-        machine.run("rm", "-r", f"/run/systemd/system/{UNIT}.d")
-        machine.run("systemctl", "daemon-reload")
+
+
+def begin_data(client: smtplib.SMTP) -> None:
+    """A mail whose end is still to come."""
+    client.mail("a@example.test")
+    client.rcpt("b@example.test")
+    assert client.docmd("DATA")[0] == 354
+
+
+def end_data(client: smtplib.SMTP) -> None:
+    client.send(b"Subject: slow\r\n\r\nHello.\r\n.\r\n")
+    assert client.getreply()[0] == 250
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upgrade_hands_the_main_process_over_and_the_watchdog_follows(
+    machine: Machine, mail: Mail, workers: int
+) -> None:
+    machine.path(FILE).write_text(mail.configuration.replace("[gateway]\n", f"[gateway]\nworkers = {workers}\n"))
+    with short_watchdog(machine):
+        machine.run("systemctl", "start", UNIT)
+        restarts = machine.show(UNIT, "NRestarts")
+        with mail.until_connected() as old:
+            begin_data(old)
+            pids = [machine.show(UNIT, "MainPID")]
+            for _ in range(2):
+                assert "serves now" in machine.run("starttls-gateway", "upgrade")
+                # The command returns when the new program serves; systemd hears of it in the next moment.
+                end = time.monotonic() + DEADLINE
+                while (fresh := machine.show(UNIT, "MainPID")) == pids[-1]:
+                    assert time.monotonic() < end
+                pids.append(fresh)
+                assert machine.show(UNIT, "ActiveState") == "active"
+                with mail.connect() as client:
+                    mail.send(client)
+            end_data(old)
+        # Heartbeats of the new one: more of them than the watchdog would wait for.
+        for _ in range(4):
+            beat = machine.show(UNIT, "WatchdogTimestampMonotonic")
+            while machine.show(UNIT, "WatchdogTimestampMonotonic") == beat:
+                assert time.monotonic() < end + DEADLINE
+        assert (machine.show(UNIT, "NRestarts"), machine.show(UNIT, "MainPID")) == (restarts, pids[-1])
+        machine.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT)
+        machine.wait(UNIT, "NRestarts", str(int(restarts) + 1))
+        machine.wait(UNIT, "ActiveState", "active")
+
+
+def test_a_stop_after_an_upgrade_waits_for_the_mail_in_the_old_program(machine: Machine, mail: Mail) -> None:
+    machine.run("systemctl", "start", UNIT)
+    with mail.until_connected() as old:
+        begin_data(old)
+        machine.run("starttls-gateway", "upgrade")
+        machine.run("systemctl", "stop", "--no-block", UNIT)
+        machine.wait(UNIT, "ActiveState", "deactivating")
+        end_data(old)
+        old.close()
+    machine.wait(UNIT, "ActiveState", "inactive")
+    assert machine.show(UNIT, "Result") == "success"
 
 
 def test_a_stop_waits_for_the_mail_in_flight(machine: Machine, mail: Mail) -> None:
     machine.run("systemctl", "start", UNIT)
     with mail.until_connected() as client:
-        client.mail("a@example.test")
-        client.rcpt("b@example.test")
-        assert client.docmd("DATA")[0] == 354
+        begin_data(client)
         machine.run("systemctl", "stop", "--no-block", UNIT)
         machine.wait(UNIT, "ActiveState", "deactivating")
-        client.send(b"Subject: slow\r\n\r\nHello.\r\n.\r\n")
-        assert client.getreply()[0] == 250
+        end_data(client)
         client.close()  # no QUIT: the gateway has said goodbye
     machine.wait(UNIT, "ActiveState", "inactive")
     assert machine.show(UNIT, "Result") == "success"
@@ -232,12 +295,17 @@ def test_an_upgrade_that_refuses_the_file_leaves_the_old_program_serving(
 
 def test_upgrade_and_removal_of_the_package(machine: Machine, mail: Mail, new: Build) -> None:
     machine.run("systemctl", "enable", "--now", UNIT)
-    mail.until_connected().close()
-    pid = machine.show(UNIT, "MainPID")
-    install(machine, new)
     with mail.until_connected() as client:
-        mail.send(client)
-    assert machine.show(UNIT, "MainPID") != pid
+        begin_data(client)
+        pid = machine.show(UNIT, "MainPID")
+        install(machine, new)
+        status = json.loads(machine.run("starttls-gateway", "status", "--json"))["result"]
+        assert status["gateway"]["version"] == new.version
+        with mail.connect() as another:
+            mail.send(another)
+        # A session of the version before.
+        end_data(client)
+    assert machine.show(UNIT, "MainPID") == str(status["gateway"]["pid"]) != pid
     machine.run("apt-get", "remove", "--yes", "starttls-gateway")
     assert machine.show(UNIT, "ActiveState") == "inactive"
     with pytest.raises(ConnectionRefusedError):

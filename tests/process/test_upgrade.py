@@ -445,3 +445,30 @@ def test_a_new_program_that_crashes_after_it_has_taken_over_is_told_and_old_sess
             )
             is_alive(client)
             gateways.pid = first
+
+
+# --- a stop while an old program has sessions -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_ends_the_programs_before_too_and_waits_for_them(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    with line(tmp_path, identity, backend, workers) as gateways:
+        first, log = gateways.pid, gateways.gateway.log
+        with enter(gateways.gateway, trusting) as old:
+            second = gateways.upgrade()
+            with enter(gateways.gateway, trusting) as older:
+                third = gateways.upgrade()
+                since = log.mark()
+                began = time.monotonic()
+                os.kill(third, signal.SIGTERM)
+                # Both programs before it have a session each, and 2 s from now on instead of 20.
+                log.wait("stopping", since, count=3)
+                assert is_running(third)
+                is_alive(old)
+                is_alive(older)
+                assert old.rest() == older.rest() == b""
+                assert 1.5 < time.monotonic() - began < 10
+            for pid in (first, second, third):
+                wait_until_gone(pid)

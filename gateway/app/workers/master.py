@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Final
 
@@ -21,6 +20,7 @@ from ...sessions.deadline import Deadline
 from ...telemetry.events import FORMATS
 from ..assembly import Assembly
 from ..control.messages import Answer, Request
+from ..ending import moment
 from ..every import Every
 from ..handover import Bequest
 from ..plan import Reload, named, openings
@@ -183,10 +183,21 @@ class Master(Supervision):
         """The predecessor accepts nobody any more."""
         self._desk.take_over(self._configuration.control)
 
-    def inherited(self) -> None:
-        """The predecessor has ended."""
+    def inherited(self, generation: int) -> None:
+        """A program before this one has ended."""
         if self._inheritance.ledger is not None:
-            self._inheritance.ledger.end(self._inheritance.before)
+            self._inheritance.ledger.end(generation)
+
+    def lose_patience(self) -> None:
+        """The successor stops, too: sessions have `[gateway] drain` to end."""
+        if self._stopped is None or self._hurried:
+            return
+        self._seats.say_all({"lose patience": True})
+        drain = self._configuration.drain
+        self._until = self._reactor.seconds() + drain
+        self._tell_stop(GOING_ON, moment(drain))
+        if self._deadline.active():
+            self._deadline.reset(drain)
 
     # --- stop ----------------------------------------------------------------------------------------
 
@@ -203,8 +214,7 @@ class Master(Supervision):
         if not self.sessions:
             self._tell_stop(None)
         elif not self._hurried:
-            until = datetime.now(timezone.utc) + timedelta(seconds=drain)
-            self._tell_stop(GOING_ON, until.isoformat(timespec="seconds"))
+            self._tell_stop(GOING_ON, moment(drain))
         self._duties.append(Every(self._reactor, PROGRESS, self._tell_progress))
         self._deadline = self._reactor.callLater(drain, self._tell_over)
         # A client that hears the goodbye of a worker finds nobody who listens.

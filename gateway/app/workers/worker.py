@@ -81,6 +81,8 @@ class Worker:
                 self._use(message, descriptors)
             case {"stop": _}:
                 self._stop()
+            case {"lose patience": _}:
+                self._gateway.lose_patience()
             case {"hurry": _}:
                 self._gateway.hurry()
 

@@ -1,0 +1,66 @@
+"""Programs that this one has taken over from, and that still have sessions.
+
+They accept nobody any more, and end with their last session.  When this program stops, they have to end, too: each of
+their sessions has `[gateway] drain` then, as the sessions here have.  The next program takes over the conversations.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from .workers.channel import Channel
+from .workers.messages import Message
+
+
+class Elders:
+    def __init__(self, reactor: Any, gone: Callable[[int], None]) -> None:
+        """`gone` gets the generation of one that has ended: what it counted counts no more."""
+        self._reactor = reactor
+        self._gone = gone
+        self._there: dict[int, tuple[socket.socket, Channel]] = {}
+        self._stopped: Deferred[None] | None = None
+
+    def add(self, generation: int, conversation: socket.socket) -> None:
+        channel = Channel(self._reactor, conversation, _ignore, partial(self._lost, generation))
+        self._there[generation] = conversation, channel
+
+    @property
+    def conversations(self) -> list[tuple[int, socket.socket]]:
+        """For the next program."""
+        return [(generation, conversation) for generation, (conversation, _) in self._there.items()]
+
+    def hand_over(self) -> None:
+        """The next program has them."""
+        for _, channel in self._there.values():
+            channel.close()
+        self._there.clear()
+
+    def stop(self) -> Deferred[None] | None:
+        """This program stops.  Fires when all of them have ended; None where none is there."""
+        if not self._there:
+            return None
+        for _, channel in self._there.values():
+            channel.say({"stop": False})
+        self._stopped = Deferred()
+        return self._stopped
+
+    def hurry(self) -> None:
+        """Their sessions are cut off."""
+        for _, channel in self._there.values():
+            channel.say({"stop": True})
+
+    def _lost(self, generation: int) -> None:
+        del self._there[generation]
+        self._gone(generation)
+        if not self._there and self._stopped is not None:
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+
+
+def _ignore(message: Message, descriptors: list[int]) -> None:
+    pass
