@@ -18,7 +18,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.words gateway.cli.importing
 
-.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance
+.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance release-check
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -98,6 +98,10 @@ build/venv-docs/installed: setup.cfg
 # Renew the versions that packages hold.
 lock: build/venv-lock/installed
 	config/packages/lock build/venv-lock/bin/pip-compile
+
+# All that a release must have, into dist/; needs debhelper, and the network.
+release-check: $(VENV)/installed
+	config/packages/release-check
 
 # Packages built and installed in Debian roots, run under systemd, as a container.  Needs root; ten minutes.
 packages: $(VENV)/installed

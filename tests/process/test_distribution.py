@@ -135,6 +135,8 @@ def test_the_wheel_holds_what_an_administrator_needs(distributions: Distribution
         f"{share}/starttls-gateway/grafana/starttls-gateway.json",
         f"{share}/starttls-gateway/crowdsec/starttls-gateway-logs.yaml",
         f"{share}/starttls-gateway/crowdsec/starttls-gateway-bf.yaml",
+        f"{share}/man/man8/starttls-gateway.8",
+        f"{share}/man/man5/starttls-gateway.ini.5",
         f"{share}/bash-completion/completions/starttls-gateway",
         f"{share}/zsh/site-functions/_starttls-gateway",
     }
