@@ -78,7 +78,7 @@ wheels: $(VENV)/installed
 # The site, build/docs/html/index.html, and the manual pages, build/docs/man.  A warning is an error.
 docs: build/venv-docs/installed
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs build/docs/html
-	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D release= -D today=' ' docs build/docs/man
+	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D today=' ' docs build/docs/man
 
 # The manual pages that the packages hold; `make test` fails if they are old.
 man: docs

@@ -7,7 +7,6 @@ from importlib.metadata import version as installed
 
 project = "starttls-gateway"
 author = "the starttls-gateway developers"
-version = release = installed("starttls-gateway")
 extensions = ["myst_parser", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
@@ -31,7 +30,7 @@ def _lead(app, name, text):  # type: ignore[no-untyped-def]
 
 
 html_theme = "furo"
-html_title = "starttls-gateway"
+html_title = f"starttls-gateway {installed('starttls-gateway')}"
 html_copy_source = False
 html_show_sphinx = False
 html_static_path: list[str] = []
