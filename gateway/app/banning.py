@@ -13,7 +13,7 @@ from ..config.grammar import network
 from ..config.values import Configuration
 from ..guard.bans import Bans, Network, written
 from ..telemetry.summary import Teller
-from .control.messages import Answer, Request
+from .control.messages import Answer, Request, Result
 from .workers.messages import Message
 
 DEFAULT: Final = 3600.0
@@ -26,7 +26,7 @@ SITE: Final = 64
 
 
 class Banning:
-    """Nothing is banned in other processes but by `changed`."""
+    """Nothing is banned in other processes but by `changed`.  Each command is one method."""
 
     def __init__(
         self,
@@ -44,17 +44,6 @@ class Banning:
         self._configuration = configuration
         self._changed = changed
         self._ask = ask
-        self._commands: dict[str, Callable[[Request], Deferred[Answer]]] = {
-            "ban": self._ban,
-            "unban": self._unban,
-            "bans": self._list,
-        }
-
-    def answers(self, request: Request) -> bool:
-        return request.command in self._commands
-
-    def ask(self, request: Request) -> Deferred[Answer]:
-        return self._commands[request.command](request)
 
     def look(self) -> None:
         """Call it every few seconds: tells of bans whose time is over."""
@@ -74,7 +63,7 @@ class Banning:
 
     # --- the commands ----------------------------------------------------------------------------
 
-    def _ban(self, request: Request) -> Deferred[Answer]:
+    def ban(self, request: Request) -> Deferred[Answer]:
         seconds = DEFAULT if request.seconds is None else request.seconds
         try:
             whom = banned(request.about, self._configuration())
@@ -84,7 +73,7 @@ class Banning:
             self._bans.add(whom, until)
         except ValueError as wrong:
             return _refused(wrong)
-        told = {"network": written(whom), "until": _moment(until), "seconds": seconds}
+        told = {"network": written(whom), "until": moment(until), "seconds": seconds}
         self._events.emit("ban", state="began", network=written(whom), until=told["until"])
 
         def counted(answer: Answer) -> Answer | Deferred[Answer]:
@@ -99,7 +88,7 @@ class Banning:
         known = maybeDeferred(self._changed)
         return known.addCallback(lambda _: self._ask(Request("who", f"client={written(whom)}"))).addCallback(counted)
 
-    def _unban(self, request: Request) -> Deferred[Answer]:
+    def unban(self, request: Request) -> Deferred[Answer]:
         try:
             whom = meant(request.about)
         except ValueError as wrong:
@@ -113,13 +102,18 @@ class Banning:
             self._events.emit("ban", state="lifted", network=one)
         return maybeDeferred(self._changed).addCallback(lambda _: Answer({"networks": lifted}))
 
-    def _list(self, request: Request) -> Deferred[Answer]:
+    def shown(self, request: Request) -> Deferred[Answer]:
         self.look()
+        return succeed(Answer({"bans": self.rows()}))
+
+    def rows(self, whom: Network | None = None) -> list[Result]:
+        """The bans that hold; with `whom` those that keep out a client of this network."""
         now = time.time()
-        return succeed(Answer({"bans": [
-            {"network": written(one), "until": _moment(until), "left": round(until - now, 3)}
-            for one, until in self._bans.all() if until > now
-        ]}))  # fmt: skip
+        return [
+            {"network": written(one), "until": moment(until), "left": round(until - now, 3)}
+            for one, until in self._bans.all()
+            if until > now and (whom is None or (one.version == whom.version and one.overlaps(whom)))
+        ]
 
 
 def meant(text: str) -> Network:
@@ -151,5 +145,5 @@ def _refused(why: object) -> Deferred[Answer]:
     return succeed(Answer({}, (str(why),)))
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 
 from ..config.errors import StartError
 from ..config.values import Configuration
-from ..guard.bans import Bans
 from ..guard.limits import Ledger
 from ..guard.memory import MemoryTrimmer
 from ..guard.relaywatch import RelayWatch
@@ -22,9 +21,9 @@ from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, SummedEvents, Teller
 from ..wire.tls.renewal import INTERVAL, Renewal
+from .acting import Acting
 from .administration import Administration
 from .assembly import Assembler, Assembly, Door, Drained, Reachable
-from .banning import Banning
 from .control.answers import merged
 from .control.messages import Answer, Request
 from .crowd import Crowd
@@ -99,10 +98,9 @@ class Serving(Service):
         """Seconds for which sessions go on at a stop before they have to end."""
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
-        self.bans = Bans()
         self._steering = Steering(self)
-        self._banning = Banning(self.bans, self._events, lambda: self._configuration, lambda: None, self.ask)
-        self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._banning)
+        self._acting = Acting(self._events, self._summary.failures, lambda: self._configuration, lambda: None, self.ask)
+        self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._acting.banning)
         self._duties: list[Every] = []
 
     # --- what the gateway adds -----------------------------------------------------------------------
@@ -166,7 +164,7 @@ class Serving(Service):
 
     def _asked(self, request: Request) -> Answer | Deferred[Answer]:
         """The same, of a gateway that is one process."""
-        return self._banning.ask(request) if self._banning.answers(request) else self.ask(request)
+        return self._acting.ask(request) if self._acting.answers(request) else self.ask(request)
 
     def privilegedStartService(self) -> None:
         if self._assembly is None:
@@ -206,7 +204,7 @@ class Serving(Service):
             workers,
             self.drained.services,
         )
-        self.crowd.limits.banned = self.bans.keeps_out
+        self.crowd.limits.banned = self._acting.bans.keeps_out
         self._ending = Ending(self._reactor, self.crowd, self._events)
         self.crowd.probes = self._configuration.probes
         self.observer = Observer(
@@ -221,7 +219,7 @@ class Serving(Service):
         super().startService()
         self._duties = [
             Every(self._reactor, TICK, self._summary.tick),
-            *([] if self._shares is not None else [Every(self._reactor, TICK, self._banning.look)]),
+            *([] if self._shares is not None else [Every(self._reactor, TICK, self._acting.look)]),
             Every(self._reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
             Every(self._reactor, FORGET, self.crowd.limits.forget),
             Every(self._reactor, INTERVAL, self._renewal.look),

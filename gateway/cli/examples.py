@@ -44,9 +44,13 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("starttls-gateway kick 192.0.2.7", "cut off all sessions of this client"),
         ("starttls-gateway kick a1b2c3d4", "cut off one session; who shows the id"),
     ),
-    "ban": (("starttls-gateway ban 192.0.2.7 --for 1h", "refuse this client for an hour"),),
-    "unban": (("starttls-gateway unban 192.0.2.7", "serve it again"),),
+    "ban": (
+        ("starttls-gateway ban 192.0.2.7", "take no connections of this client for an hour"),
+        ("starttls-gateway ban 198.51.100.0/24 --for 7d --kick", "a network, for a week; also end its sessions"),
+    ),
+    "unban": (("starttls-gateway unban 192.0.2.7", "take connections of this client again"),),
     "bans": (("starttls-gateway bans", "list who is banned, and until when"),),
+    "why": (("starttls-gateway why 192.0.2.7", "tell what went wrong with this client, and what to do"),),
     "run": (("starttls-gateway run gateway.ini", "run in the foreground with this file"),),
 }
 """Command -> its examples: the command line, and what it does."""

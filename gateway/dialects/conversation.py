@@ -53,6 +53,8 @@ REFUSED: Final = "refused"
 """The event of a limit that was reached."""
 TOO_MANY_FAILURES: Final = Note(REFUSED, (("limit", "auth-failures-per-minute"),))
 """A login that the backend is not asked about."""
+TLS_REQUIRED: Final = Note("tls-required")
+"""A command that has to wait for TLS."""
 CHANNEL_BINDING: Final = Note(
     "backend-channel-binding", (("cure", "disable channel binding on the backend"),), once=True
 )
@@ -103,6 +105,7 @@ class Conversation(ABC):
         self.trusted = False
         """Bad commands are no longer counted."""
         self._failed_logins = 0
+        self._told_to_secure = False
         self._downgrade: Note | None = None
         """To be told when this client goes on without TLS."""
 
@@ -157,10 +160,14 @@ class Conversation(ABC):
             self._downgrade = Note("downgrade", (("action", "refused"), *dates.items()))
 
     def first(self, words: bytes) -> Generator[Request, Any, bytes]:
-        """The refusal of a command that has to wait for TLS.  Of a client that always used TLS it is told, once."""
+        """The refusal of a command that has to wait for TLS.  It is told, once in a session; and so is that this client
+        always used TLS."""
         if self._downgrade is not None:
             yield self._downgrade
             self._downgrade = None
+        if not self._told_to_secure:
+            self._told_to_secure = True
+            yield TLS_REQUIRED
         return words
 
     def may_log_in(self) -> Generator[Request, Any, bool]:

@@ -24,6 +24,7 @@ from ..protocol.vocabulary import (
     Line,
     Lost,
     MayLogIn,
+    Note,
     Pass,
     Patience,
     Request,
@@ -244,5 +245,7 @@ def unreached(dialect: Dialect, terms: Terms, words: Sequence[bytes]) -> list[Ex
                 case Await(framing=framing) if left:
                     exchanges.append(Exchange(left.pop(0)))
                     answer = _heard(exchanges[-1].said, framing)
+                case Note():
+                    pass
                 case _:
                     return exchanges

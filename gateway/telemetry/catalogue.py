@@ -123,6 +123,13 @@ _TABLE = (
         detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
     ),
     of_client(
+        "tls-required",
+        "a command was refused for want of TLS: policy `required`, a login under `auth-only`, or `downgrade = refuse`; "
+        "told once in a session",
+        cure="set the client to STARTTLS, or to an implicit port of the gateway; if it cannot do TLS: a service with "
+        "`policy = optional` for its network",
+    ),
+    of_client(
         "tls-on-plaintext-port", "a client speaks TLS where STARTTLS is expected", WHY, unheard=True,
         cure="set the client to STARTTLS, or to an implicit port of the gateway",
     ),
@@ -440,8 +447,6 @@ _TABLE = (
     reason("kicked", "an administrator cut it off (`starttls-gateway kick`)", Outcome.GATEWAY),
     reason("aborted", "a bug of the gateway", Outcome.GATEWAY),
     reason("too-many-failed-logins", "the backend rejected the fifth login; each has its `auth` line", Outcome.CLIENT),
-    reason("tls-required", "a client wanted to log in without TLS, and its protocol has no second try (PostgreSQL)",
-            Outcome.CLIENT),
     reason("client-bad-bdat", "a BDAT command from which it cannot be told where its chunk ends", Outcome.CLIENT),
     reason("client-refused-chunk", "a BDAT chunk that was refused and is too long to be read", Outcome.CLIENT),
     reason("relay-unknown", "an SMTP backend was not yet asked whether it relays", Outcome.REFUSED),

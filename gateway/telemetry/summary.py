@@ -15,6 +15,7 @@ from typing import Protocol
 from ..guard.limits import Client, client_key
 from .catalogue import budget_of
 from .catalogue import event as row
+from .failures import Failures
 from .kinds import Budget, Fields, Severity
 from .observation import RECENT, Recent
 
@@ -75,6 +76,7 @@ class Summary:
         """`hear` gets every event, told or not."""
         self.optional = False
         """Tell also the events that are optional (`[gateway] log_connects`)."""
+        self.failures = Failures(now)
         self.remember: Remember = forgotten
         """Gets every event with its client, told or not."""
         self._events = events
@@ -93,6 +95,7 @@ class Summary:
         """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
         self._hear(event, service, fields)
         self.remember(event, service, client, fields)
+        self.failures.hear(event, service, client, fields)
         self.tick()
         if row(event).optional and not self.optional:
             return False

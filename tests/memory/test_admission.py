@@ -271,7 +271,7 @@ HOUR = 3600.0
 
 def ban(door: Door, *networks: str) -> None:
     for one in networks:
-        door.gateway.bans.add(ip_network(one), time.time() + HOUR)
+        door.gateway._acting.bans.add(ip_network(one), time.time() + HOUR)
 
 
 @pytest.mark.parametrize("protocol", ANSWERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ import pytest
 
 from gateway.cli.__main__ import main
 from tests.process.conftest import directory_for_servers
-from tests.process.legacy import imap
+from tests.process.legacy import IMAP, imap, playing
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.test_upgrade import line
-from tests.process.test_workers import several, sources, through
+from tests.process.test_workers import REJECTING, greeted, several, sources, through
 from tests.process.wire import Caller
 from tests.process.words import WORDS
 
@@ -159,6 +160,78 @@ def test_a_ban_ends_by_itself_and_costs_next_to_nothing(
             assert time.monotonic() < until
         assert admin.ask("bans") == {"bans": []}
         gateway.log.wait("ban", state="over")
+
+
+# --- why -------------------------------------------------------------------------------------------
+
+
+def test_why_tells_what_went_wrong_with_clients_of_either_worker(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = Backend(imap(REJECTING))
+    with office(capsys) as admin, several(
+        tmp_path, identity, backend, gateway={"control": str(admin.socket)}
+    ) as gateway:  # fmt: skip
+        for source in (FIRST[0], SECOND[0]):
+            with greeted(source, gateway) as clear:
+                for _ in range(2):
+                    clear.say(WORDS_.login)
+                    clear.hear(rb"^l NO \[PRIVACYREQUIRED\][^\n]*\n")
+            with greeted(source, gateway) as strict:
+                strict.say(WORDS_.starttls)
+                strict.hear(WORDS_.go_ahead)
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    strict.shake_hands(ssl.create_default_context())
+            with greeted(source, gateway) as guesser:
+                guesser.say(WORDS_.starttls)
+                guesser.hear(WORDS_.go_ahead)
+                guesser.shake_hands(trusting)
+                guesser.say(WORDS_.login)
+                guesser.hear(rb"^l NO [^\n]*\n")
+            with greeted(source, gateway) as attacker:
+                attacker.say(WORDS_.starttls + b"\x1b[31mred\x07\xff\xe2\x80\xae\r\n")
+                attacker.rest()
+        gateway.log.wait("starttls-injection", count=2)
+        gateway.log.wait("auth", count=2)
+        gateway.log.wait("tls-failed", count=2)
+        admin.run("ban", SECOND[0])
+        assert not is_served(SECOND[0], gateway)
+        for source in (FIRST[0], SECOND[0]):
+            said = admin.run("why", source)
+            assert "(tls-required)" in said
+            assert "TLS handshake: the client does not know the issuer of the certificate" in said
+            assert "send the whole chain" in said
+            assert "the backend rejected the login (LOGIN, inside TLSv1.3)" in said
+            # Twice the same is one kind, and told once in a session.
+            assert not any("2 times" in line for line in said.splitlines())
+            assert "starttls-injection" in said
+            assert all(sign.isprintable() or sign == "\n" for sign in said), ascii(said)
+        assert f"{SECOND[0]} is banned until" in said
+        assert f"`unban {SECOND[0]}` lets it in again" in said
+        told = admin.ask("why", "127.0.0.0/8")
+        assert {one["client"] for one in told["failures"]} == {FIRST[0], SECOND[0]}
+        assert admin.run("why", FIRST[1]).startswith(f"{FIRST[1]}: nothing went wrong that is known; 2 clients")
+    backend.close()
+
+
+def test_what_others_have_made_up_is_harmless_in_a_terminal(
+    tmp_path: Path, identity: Identity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = Backend(playing(lambda: IMAP(b"* BYE \x1b]0;title\x07 go away \xc2\x9b2J\r\n", {})))
+    with office(capsys) as admin, line(tmp_path, identity, backend, control=str(admin.socket)) as gateways:
+        with Caller(FIRST[0], gateways.gateway.address("imap")) as client:
+            client.rest()
+        gateways.gateway.log.wait("backend-refused")
+        for arguments, status in ((("why", FIRST[0]), 0), (("ban", "\x1b[2J"), 1), (("kick", "\x1b[2J"), 1),
+                                  (("who", "\x1b[2J"), 0), (("unban", "\x9b"), 1)):  # fmt: skip
+            said = admin.run(*arguments, status=status)
+            assert said
+            assert all(sign.isprintable() or sign == "\n" for sign in said), ascii(said)
+        assert "go away" in admin.run("why", FIRST[0])
+    backend.close()
+
+
+# --- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("arguments", "why"), [

@@ -62,6 +62,9 @@ def log(
             client = one.secure(name)
             client.say(WORDS[name].login)
             client.hear(REFUSALS[name])
+        clear = one.connect("imap")
+        clear.say(WORDS["imap"].login)
+        clear.hear(rb"^\S+ NO [^\n]*\n")
         forged = b'EHLO x" event=auth session=00 service=imap client=203.0.113.9 phase=secure result=failed\r\n'
         one.connect("smtp").say(forged + b"\r\n" * 3)
         attacker = one.connect("imap")
@@ -84,6 +87,10 @@ def test_all_failed_logins_match_and_nothing_else(log: Path) -> None:
 
 def test_attacks_match_in_the_aggressive_mode(log: Path) -> None:
     assert matched(log, "aggressive") == ["127.0.0.1"] * 4
+
+
+def test_clients_without_tls_match_in_the_strict_mode(log: Path) -> None:
+    assert matched(log, "strict") == ["127.0.0.1"] * 5
 
 
 def test_lines_of_the_journal_and_of_ipv6_clients_match(log: Path, tmp_path: Path) -> None:

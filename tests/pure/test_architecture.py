@@ -33,6 +33,8 @@ PURE = (
     "gateway.telemetry.catalogue",
     "gateway.telemetry.entries",
     "gateway.telemetry.kinds",
+    "gateway.telemetry.explaining",
+    "gateway.telemetry.failures",
     "gateway.telemetry.meter",
     "gateway.telemetry.metrics",
     "gateway.telemetry.report",

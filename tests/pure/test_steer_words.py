@@ -156,3 +156,21 @@ def test_bans_are_told() -> None:
     assert list(WORDS["bans"]({"bans": [{"network": "192.0.2.1/32", "until": "U", "left": 61.2}]})) == [
         "banned        until  left", "192.0.2.1/32  U      1 min 1 s"
     ]  # fmt: skip
+
+
+def test_why_tells_bans_and_failures_with_cures() -> None:
+    nothing = {"network": "192.0.2.1", "bans": [], "failures": [], "remembered": 3}
+    assert list(WORDS["why"](nothing)) == [
+        "192.0.2.1: nothing went wrong that is known; 3 clients with failures are remembered"
+    ]
+    failure = {
+        "client": "192.0.2.1", "service": "imap", "event": "auth", "words": "rejected", "cause": "PLAIN",
+        "cure": "mend it", "first": "F", "last": "L", "count": 2,
+    }  # fmt: skip
+    once = {**failure, "count": 1, "cause": "", "cure": ""}
+    bans = [{"network": "192.0.2.0/24", "until": "U", "left": 1.0}]
+    assert list(WORDS["why"]({**nothing, "bans": bans, "failures": [failure, once]})) == [
+        "192.0.2.0/24 is banned until U; `unban 192.0.2.0/24` lets it in again",
+        "L  192.0.2.1  imap, 2 times since F", "    rejected (auth: PLAIN)", "    what to do: mend it",
+        "L  192.0.2.1  imap", "    rejected (auth)",
+    ]  # fmt: skip

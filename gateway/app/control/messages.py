@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str | None]] = {
     "ban": "client",
     "unban": "client",
     "bans": None,
+    "why": "client",
 }
 """Each command, and the field of a request that says what it is about."""
 OPTIONAL: Final = frozenset({"filter"})

@@ -54,8 +54,8 @@ class Master(Supervision):
 
     def ask(self, request: Request) -> Answer | Deferred[Answer]:
         """What somebody wants to know or to have done."""
-        if self._banning.answers(request):
-            return self._banning.ask(request)
+        if self._acting.answers(request):
+            return self._acting.ask(request)
         drained = self._assembler.drained
         match request.command:
             case "reload":

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 
 from ...config.errors import StartError
 from ...config.values import Backend, Configuration
-from ...guard.bans import Bans
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
 from ...telemetry.events import Events
@@ -24,9 +23,9 @@ from ...telemetry.meter import Meter
 from ...telemetry.report.watch import Watch
 from ...telemetry.summary import Summary, SummedEvents
 from ...wire.tls.renewal import Renewal
+from ..acting import Acting
 from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
-from ..banning import Banning
 from ..control.messages import Answer, Request
 from ..crowd import lowered, raise_descriptor_limit
 from ..desk import Desk, words
@@ -101,8 +100,10 @@ class Supervision(Service):
         self._stopped: Deferred[None] | None = None
         self._hurried = False
         self._stopping = False
-        self._banning = Banning(Bans(), self._events, lambda: self._configuration, self._tell_bans, self.ask)
-        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._banning)
+        self._acting = Acting(
+            self._events, self._summary.failures, lambda: self._configuration, self._tell_bans, self.ask
+        )
+        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._acting.banning)
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
@@ -210,7 +211,7 @@ class Supervision(Service):
         self._nursery.attend(reactor, self._template_lost)
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
-        self._duties = [Every(reactor, TICK, self._summary.tick), Every(reactor, TICK, self._banning.look)]
+        self._duties = [Every(reactor, TICK, self._summary.tick), Every(reactor, TICK, self._acting.look)]
         self._fleet = Fleet(
             self._asking,
             self.meter,
@@ -309,7 +310,7 @@ class Supervision(Service):
 
     def _tell_bans(self) -> Deferred[Replies]:
         """Fires when all workers know."""
-        self._seats.say_all(self._banning.knowledge)
+        self._seats.say_all(self._acting.banning.knowledge)
         return self._asking.ask({"heard": True})
 
     def _reachable(self) -> Collection[Reachable]:

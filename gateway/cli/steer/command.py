@@ -72,6 +72,12 @@ COMMANDS = (
     ),
     Command("unban", "take connections again", "CLIENT", "a network: its ban, and those of all parts of it"),
     Command("bans", "list who is banned, and how long"),
+    Command(
+        "why",
+        "tell what went wrong with a client of late, in plain words, and what to do",
+        "CLIENT",
+        "an address or a network; an IPv6 address alone stands for its /64",
+    ),
     Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address, a network or a user"),
 )
 

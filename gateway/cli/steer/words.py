@@ -179,6 +179,21 @@ def bans(result: Result) -> Iterator[str]:
     yield from table([("banned", "until", "left"), *rows])
 
 
+def why(result: Result) -> Iterator[str]:
+    whom = result["network"]
+    for one in result["bans"]:
+        yield f"{one['network']} is banned until {one['until']}; `unban {one['network']}` lets it in again"
+    if not result["failures"]:
+        yield f"{whom}: nothing went wrong that is known; {result['remembered']} clients with failures are remembered"
+    for one in result["failures"]:
+        times = f", {one['count']} times since {one['first']}" if one["count"] > 1 else ""
+        yield f"{one['last']}  {one['client']}  {one['service']}{times}"
+        cause = f": {one['cause']}" if one["cause"] else ""
+        yield f"    {one['words']} ({one['event']}{cause})"
+        if one["cure"]:
+            yield f"    what to do: {one['cure']}"
+
+
 WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
     "status": status,
     "reload": reload,
@@ -190,5 +205,6 @@ WORDS: Mapping[str, Callable[[Result], Iterable[str]]] = {
     "ban": ban,
     "unban": unban,
     "bans": bans,
+    "why": why,
 }
 """By command."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Policy
+from gateway.dialects.conversation import TLS_REQUIRED
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
 from gateway.protocol.vocabulary import Close, Dial, Identified, Note, Side
@@ -302,4 +303,4 @@ def test_E12_the_limit_is_asked_with_every_login(party: Party) -> None:
 @everyone
 def test_E12_before_tls_the_answer_is_about_tls(party: Anyone) -> None:
     play = party.refuses_login(party.opened(may_log_in=lambda: False)).run()
-    assert play.notes == []
+    assert play.notes == [TLS_REQUIRED]
