@@ -20,6 +20,7 @@ from ..guard.relaywatch import RelayWatch
 from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, SummedEvents, Teller
+from ..wire.loop import in_one
 from ..wire.tls.renewal import INTERVAL, Renewal
 from .acting import Acting
 from .administration import Administration
@@ -74,6 +75,7 @@ class Serving(Service):
         self._configuration = configuration
         self._log_events = events
         self._given_reactor = reactor
+        self._own_loop: Any = None
         # No clock before twistd's -r has chosen one.
         self.meter = Meter()
         self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
@@ -90,9 +92,7 @@ class Serving(Service):
         self._watch = Watch()
         self._inheritance = inheritance
         ports = Binder(take=take) if shares is None else shares.ports
-        self._assembler = Assembler(
-            lambda: self._reactor, self._events, self._summed, self._renewal, self._watch, ports
-        )
+        self._assembler = Assembler(lambda: self._loop, self._events, self._summed, self._renewal, self._watch, ports)
         self._seat = (0, 1)
         self._patience = 0.0
         """Seconds for which sessions go on at a stop before they have to end."""
@@ -126,6 +126,13 @@ class Serving(Service):
 
             self._given_reactor = reactor
         return self._given_reactor
+
+    @property
+    def _loop(self) -> Any:
+        """The reactor for sessions, listeners and dialling."""
+        if self._own_loop is None:
+            self._own_loop = in_one(self._reactor)
+        return self._own_loop
 
     @property
     def assembly(self) -> Assembly:
@@ -195,7 +202,7 @@ class Serving(Service):
         limits = self._configuration.limits
         _, workers = self._seat
         self.crowd = Crowd(
-            self._reactor,
+            self._loop,
             self._summed,
             self._events,
             limits,
@@ -244,7 +251,7 @@ class Serving(Service):
         gc.freeze()
 
     def _open(self, door: Door) -> None:
-        door.open(self._reactor, self.crowd.accept, self._summed.emit, self._seat)
+        door.open(self._loop, self.crowd.accept, self._summed.emit, self._seat)
         for address in door.addresses:
             tell_listening(door.opening, address, self._events)
 

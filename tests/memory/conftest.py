@@ -10,7 +10,7 @@ import trustme
 
 from gateway.telemetry.events import Events
 from tests import events
-from tests.memory.stepping import SteppedReactor
+from tests.memory.stepping import LoopedReactor, SteppedReactor
 from tests.memory.tls_peer import Authority
 
 
@@ -22,7 +22,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def reactor() -> Iterator[SteppedReactor]:
-    reactor = SteppedReactor()
+    reactor = LoopedReactor()
     yield reactor
     # What a test leaves open must not warn in the next one.
     for selectable in [*reactor.readers.values(), *reactor.writers.values()]:

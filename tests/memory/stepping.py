@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from gateway.wire.leg import prepare
+from gateway.wire.loop import Loop
 
 HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
@@ -25,9 +27,17 @@ class SteppedReactor:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.readers: dict[int, Any] = {}
-        self.writers: dict[int, Any] = {}
+        self._readers: dict[int, Any] = {}
+        self._writers: dict[int, Any] = {}
         self.nameResolver: Any = None
+
+    @property
+    def readers(self) -> dict[int, Any]:
+        return self._readers
+
+    @property
+    def writers(self) -> dict[int, Any]:
+        return self._writers
 
     # --- what the code under test sees -----------------------------------------------------------
 
@@ -131,6 +141,52 @@ class SteppedReactor:
         for number, one in list(those.items()):
             if one is selectable:
                 del those[number]
+
+
+class LoopedReactor(SteppedReactor):
+    """The gateway's own loop in a stepped reactor, as it is in Twisted's.  A step is one round of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outer = SteppedReactor()
+        self._outer.clock = self.clock
+        self.loop = Loop(self._outer)
+        self.loop._without = 1 << 60  # it never lingers
+
+    def addReader(self, reader: Any) -> None:
+        self._number(reader)
+        self.loop.addReader(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.loop.removeReader(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        self._number(writer)
+        self.loop.addWriter(writer)
+
+    def removeWriter(self, writer: Any) -> None:
+        self.loop.removeWriter(writer)
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self.loop.callLater(delay, partial(callable, *args, **kwargs))
+
+    @property
+    def readers(self) -> dict[int, Any]:
+        return self._watched(select.POLLIN)
+
+    @property
+    def writers(self) -> dict[int, Any]:
+        return self._watched(select.POLLOUT)
+
+    def _watched(self, event: int) -> dict[int, Any]:
+        return {number: one for number, one in self.loop._members.items() if self.loop._masks[number] & event}
+
+    def step(self, wait: float = 0.0) -> bool:
+        return self._outer.step(wait)
+
+    def pending(self) -> list[float]:
+        calls = [call for _, _, call in self.loop._calls if call.active()]
+        return sorted(max(0.0, call.getTime() - self.seconds()) for call in calls)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

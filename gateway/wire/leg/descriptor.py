@@ -6,7 +6,6 @@ import errno
 import socket
 import struct
 import sys
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..fault import place
 from ..reactor import Reactor
 from .ending import Ending, EndState, unacknowledged
 from .reading import Reading, ReadState
@@ -136,10 +136,9 @@ class Descriptor(ABC):
                 self._fault(error)
 
     def _fault(self, error: Exception) -> None:
-        """A bug. The log gets its place, but not its text, which may be part of somebody's mail."""
-        trace = traceback.extract_tb(error.__traceback__)
-        where = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(trace))
-        self._log.critical("a bug ended one connection: {kind} in {where}", kind=type(error).__name__, where=where)
+        """A bug."""
+        kind = type(error).__name__
+        self._log.critical("a bug ended one connection: {kind} in {where}", kind=kind, where=place(error))
         try:
             self._reset("internal error")
         except Exception as another:
