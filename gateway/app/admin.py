@@ -14,7 +14,7 @@ from zope.interface import implementer
 from ..config.errors import StartError
 from ..config.values import TLS, Admin, UnixAddress
 from ..telemetry.admin.site import Admin as Pages
-from ..telemetry.admin.site import AdminSite, Subject
+from ..telemetry.admin.site import AdminSite, Office, Subject
 from ..telemetry.summary import Teller
 from ..wire.listener import BindError, bind
 from ..wire.spread import Spread
@@ -113,11 +113,11 @@ class AdminListener:
     def addresses(self) -> list[str]:
         return [text for _, text in self._sockets]
 
-    def start(self, reactor: Any, subject: Subject) -> None:
+    def start(self, reactor: Any, subject: Subject, office: Office) -> None:
         names = None
         if not isinstance(self.values.listen, UnixAddress):
             names = frozenset({"localhost", self.hostname.lower(), *self.values.names})
-        self._pages = pages = Pages(reactor, subject, self._token, names)
+        self._pages = pages = Pages(reactor, subject, office, self._token, names)
         site = AdminSite(pages, reactor)
         factory: Any = site
         if self._tls is not None:

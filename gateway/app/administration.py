@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..config.values import Configuration
@@ -9,8 +10,9 @@ from ..telemetry.summary import Teller
 from .ports import Port, Take, nothing_handed
 
 if TYPE_CHECKING:
-    from ..telemetry.admin.site import Subject
+    from ..telemetry.admin.site import Office, Subject
     from .admin import AdminListener
+    from .control.server import Ask
 
 
 class Administration:
@@ -26,6 +28,8 @@ class Administration:
         """What the file with the token holds now, where the listener stays."""
         self._reactor: Any = None
         self._subject: Subject | None = None
+        self._ask: Ask | None = None
+        self._configuration: Callable[[], Configuration] | None = None
 
     def prepare(self, configuration: Configuration) -> None:
         """Bind what the configuration asks for, while that is allowed.  Raises StartError; then nothing has changed."""
@@ -47,9 +51,9 @@ class Administration:
             self._prepared.stop()
         self._prepared, self._token = self._listener, None
 
-    def serve(self, reactor: Any, subject: Subject) -> None:
-        """From now on what is used is served; `subject` is what its pages show."""
-        self._reactor, self._subject = reactor, subject
+    def serve(self, reactor: Any, subject: Subject, ask: Ask, configuration: Callable[[], Configuration]) -> None:
+        """From now on what is used is served; `subject` is what its pages show, `ask` does what they ask for."""
+        self._reactor, self._subject, self._ask, self._configuration = reactor, subject, ask, configuration
         self.use()
 
     def use(self) -> None:
@@ -60,11 +64,18 @@ class Administration:
             if self._listener is not None:
                 self._listener.stop()
             if self._prepared is not None:
-                self._prepared.start(self._reactor, self._subject)
+                self._prepared.start(self._reactor, self._subject, self._office(self._subject))
             self._listener = self._prepared
         elif self._listener is not None and self._token is not None:
             self._listener.change_token(self._token)
         self._token = None
+
+    def _office(self, subject: Subject) -> Office:
+        # Loaded with the web server.
+        from .office import Clerk
+
+        assert self._ask is not None and self._configuration is not None
+        return Clerk(self._reactor, self._configuration, subject.standing, self._ask, self._events)
 
     @property
     def ports(self) -> list[Port]:

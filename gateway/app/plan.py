@@ -9,6 +9,7 @@ from datetime import datetime
 from ..config.values import TLS, Address, Backend, Configuration, Service
 from ..dialects.base import Policy, Terms
 from ..sessions.agreed import hands_in, terms_of_errands
+from ..telemetry.report.advice import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,13 @@ def terms_at(opening: Opening, configuration: Configuration) -> Terms:
         options=dict(service.options),
         submission=hands_in(service) and not backend.allow_relay,
     )
+
+
+def setup_of(configuration: Configuration) -> Setup:
+    """What the advice has to know of it."""
+    services = configuration.services
+    legacy = any(service.tls.legacy_clients for service in services)
+    return Setup(legacy, {service.name: service.policies for service in services})
 
 
 @dataclass(frozen=True, slots=True)

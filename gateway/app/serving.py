@@ -242,7 +242,7 @@ class Serving(Service):
         # All of them: a worker may start after a reload that opened none.
         for door, _, _ in self.assembly.doors:
             self._open(door)
-        self._administration.serve(self._reactor, self.observer)
+        self._administration.serve(self._reactor, self.observer, self._asked, lambda: self._configuration)
         if self._shares is None:
             self._desk.serve(self._reactor, self._asked, self._words)
 

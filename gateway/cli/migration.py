@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load
+from ..app.plan import setup_of
+from ..config import DEFAULT_FILE, ConfigurationError, load
 from ..dialects import DIALECTS
-from ..telemetry.report.advice import Setup
 from ..telemetry.report.facts import merged
 from ..telemetry.report.store import Store, StoreError
 from ..telemetry.report.telling import told
@@ -72,10 +72,3 @@ def run(given: argparse.Namespace, say: Callable[..., None], now: Callable[[], f
         given.error(str(wrong))
     say(*told(facts, int(now()), given.since, setup, "json" if given.json else "csv" if given.csv else "text"))
     return 0
-
-
-def setup_of(configuration: Configuration) -> Setup:
-    """What the advice has to know of it."""
-    services = configuration.services
-    legacy = any(service.tls.legacy_clients for service in services)
-    return Setup(legacy, {service.name: service.policies for service in services})

@@ -42,7 +42,9 @@ class Front:
     backends: Mapping[str, Backend]
     context: ssl.SSLContext | None = None
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    def ask(
+        self, path: str, method: str = "GET", body: str | None = None, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         told = self.gateway.log.wait("admin-listening")["address"]
         host, _, port = told.rpartition(":")
         kind = http.client.HTTPConnection
@@ -51,7 +53,7 @@ class Front:
         else:
             connection = http.client.HTTPSConnection(host, int(port), timeout=DEADLINE, context=self.context)
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer, answer.read()
         finally:

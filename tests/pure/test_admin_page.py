@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.telemetry.admin.acting import Action, action_of, answer_page, is_own, outcome
 from gateway.telemetry.admin.guard import is_allowed, is_meant
 from gateway.telemetry.admin.page import Seen, page
+from gateway.telemetry.admin.reportpage import report_page
 from gateway.telemetry.history import STEP, STEPS, History
 from gateway.telemetry.meter import Meter
 from gateway.telemetry.metrics import Snapshot
@@ -27,6 +31,8 @@ from gateway.telemetry.observation import (
     Standing,
     together,
 )
+from gateway.telemetry.report.advice import Setup
+from gateway.telemetry.report.facts import Fact, of_user
 
 NAMES = frozenset({"localhost", "gw.example.org"})
 TOKEN = "0123456789abcdef"
@@ -80,7 +86,7 @@ class Markup(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
-        if tag not in ("meta", "link", "rect", "polygon", "polyline"):
+        if tag not in ("meta", "link", "input", "rect", "polygon", "polyline"):
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -167,12 +173,117 @@ def test_whatever_a_client_says_the_page_has_the_same_elements(text: str) -> Non
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     found = re.findall(r'(?:src|href)="([^"]*)"', page(seen()))
-    assert found == [
-        "/style.css",
-        "/page.js",
-        "/metrics",
-        "/sessions.json",
-    ]
+    assert found == ["/style.css", "/page.js", "/", "/report", "/metrics", "/sessions.json"]
+
+
+# --- actions ---------------------------------------------------------------------------------------
+
+
+def test_the_page_has_forms_only_for_those_who_may_act() -> None:
+    assert "form" not in Markup(page(seen())).tags
+    shown = Markup(page(replace(seen(HOSTILE), csrf="abc")))
+    assert "form" in shown.tags
+    assert not {name for name in shown.attributes if name.startswith("on")}
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "action"),
+    [
+        ("/act/kick", {"whom": " grete "}, Action("kick", "grete")),
+        ("/act/ban", {"client": "192.0.2.7"}, Action("ban", "192.0.2.7", 3600.0)),
+        ("/act/ban", {"client": "x", "hours": "0.5", "kick": "yes"}, Action("ban", "x", 1800.0, kick=True)),
+        ("/act/drain", {"name": "imap"}, Action("drain", "imap")),
+        ("/act/kick", {}, "whom is missing."),
+        ("/act/stop", {"name": "x"}, "There is nothing to do at /act/stop."),
+        ("/act/ban", {"client": "x", "hours": "1e9"}, "hours: 1e9 is no number of hours, like 1 or 0.5."),
+        ("/act/ban", {"client": "x", "hours": "0"}, "hours: 0 is no number of hours, like 1 or 0.5."),
+    ],
+)
+def test_what_a_form_asks_for(path: str, given: dict[str, str], action: Action | str) -> None:
+    assert action_of(path, given) == action
+
+
+OWN = {"origin": "http://localhost:9180", "sec-fetch-site": "same-origin", "host": "localhost:9180",
+       "authorization": basic(f"any:{TOKEN}")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "secret", "own"),
+    [
+        ({}, "abc", True),
+        ({}, "abd", False),
+        ({}, "", False),
+        ({"origin": None, "sec-fetch-site": None}, "abc", True),
+        ({"origin": "null"}, "abc", False),
+        ({"origin": "https://localhost:9180"}, "abc", False),
+        ({"origin": "http://evil.example"}, "abc", False),
+        ({"sec-fetch-site": "same-site"}, "abc", False),
+        ({"sec-fetch-site": "cross-site"}, "abc", False),
+        ({"authorization": f"Bearer {TOKEN}", "origin": None, "sec-fetch-site": None}, "", True),
+        ({"authorization": f"Bearer {TOKEN}", "origin": "http://evil.example"}, "", False),
+        ({"authorization": None}, "", False),
+    ],
+)
+def test_only_the_page_itself_and_programs_with_the_token_can_ask(
+    changed: dict[str, str | None], secret: str, own: bool
+) -> None:
+    assert is_own({**OWN, **changed}, "http", secret, "abc") is own
+
+
+@pytest.mark.parametrize(
+    ("action", "result", "told"),
+    [
+        (Action("kick", "x"), {"sessions": 2}, ["2 sessions were cut off."]),
+        (
+            Action("ban", "192.0.2.7"),
+            {"network": "192.0.2.7/32", "until": "2026-01-01T00:00:00+00:00", "sessions": 1, "kicked": False},
+            ["192.0.2.7/32 is banned until 2026-01-01T00:00:00+00:00.", "1 open sessions go on."],
+        ),
+        (Action("unban", "192.0.2.7"), {"networks": ["192.0.2.7/32"]}, ["192.0.2.7/32: not banned any more."]),
+        (
+            Action("drain", "imap"),
+            {"names": ["imap"], "draining": True, "sessions": 3},
+            ["imap: takes nobody new; 3 sessions were there, and idle ones are ended."],
+        ),
+        (
+            Action("undrain", "imap"),
+            {"names": ["imap"], "draining": False, "sessions": 3},
+            ["imap: takes sessions again."],
+        ),
+    ],
+)
+def test_what_became_of_it(action: Action, result: dict[str, Any], told: list[str]) -> None:
+    assert outcome(action, result, ()) == told
+    assert outcome(action, {}, ("no",)) == ["no"]
+    assert "no &lt;b&gt;" in answer_page(Standing("gw"), ["no <b>"], good=False)
+
+
+# --- the report ------------------------------------------------------------------------------------
+
+
+def facts(text: str) -> list[Fact]:
+    found = [Fact(text, f"10.0.{number}.0/24", "clear", "optional", 1, 86400, 2) for number in range(3)]
+    found += [Fact("smtp", "10.0.0.0/24", kind, text, 1, 86400, 2) for kind in ("tls", "alert")]
+    return [*found, Fact("smtp", of_user(text), "tls", "TLSv1.3", 1, 86400, 2)]
+
+
+def test_the_report_as_a_page() -> None:
+    text = report_page(Standing("gw"), facts("imap"), 86400, 30, Setup())
+    shown = Markup(text)
+    assert "policy required on imap would have refused 3 networks in 30 days" in shown.text
+    assert 'href="/report.csv?since=30d"' in text
+    assert 'href="/report?since=7d"' in text
+    assert "Users" in shown.text
+    plain, hostile = Markup(text), Markup(report_page(Standing(HOSTILE), facts(HOSTILE), 86400, 30, Setup()))
+    assert (hostile.tags, hostile.attributes) == (plain.tags, plain.attributes)
+    assert "\u202e" not in hostile.text
+    assert "nothing is known yet" in report_page(Standing("gw"), [], 86400, 30, Setup())
+
+
+def test_a_long_report_is_shown_by_its_worst_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.telemetry.admin.reportpage.ROWS", 2)
+    text = Markup(report_page(Standing("gw"), facts("imap"), 86400, 30, Setup())).text
+    assert "2 more are in the files" in text
 
 
 # --- a day ---------------------------------------------------------------------------------------

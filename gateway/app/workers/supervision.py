@@ -226,7 +226,7 @@ class Supervision(Service):
         for watch in self._watch(self.assembly):
             watch.start()
         self._seats.fill()
-        self._administration.serve(reactor, self._fleet)
+        self._administration.serve(reactor, self._fleet, self.ask, lambda: self._configuration)
         for port, opening in self._ports:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)

@@ -1,11 +1,16 @@
 """HTTP for the admin listener: what is asked, who may ask, and answers that cost sessions nothing.
 
+It is read-only, but for what an administrator with the token asks for by a form (acting.py).
+
 Answers are kept for a second, so that a thousand requests a second cost one look at the gateway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import json
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
@@ -22,8 +27,11 @@ from zope.interface import implementer
 from ..exposition import exposed
 from ..history import History
 from ..observation import Observation, Standing
+from .acting import LONGEST, PATH, Action, Result, action_of, answer_page, is_own, outcome
 from .guard import is_allowed, is_meant
+from .making import NoReport
 from .page import Seen, page
+from .reports import Reports
 
 _log = Logger()
 
@@ -35,19 +43,28 @@ SLOWEST = 30.0
 """Seconds that a request, or the reading of its answer, may take."""
 PIECE = 250
 """Sessions that are written as JSON in one turn."""
+PART = 65536
+"""Octets of a longer answer that are written in one turn."""
+_SINCE = re.compile(r"[1-9][0-9]{0,3}(?=d?\Z)")
+DAYS = 30
+"""That the report is about, unless the request says other."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # `no-referrer` would hide from the gateway that a form is its own: the browser would say `Origin: null`.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
     "Server": "starttls-gateway",
 }
 
 HTML, TEXT, JSON = "text/html; charset=utf-8", "text/plain; charset=utf-8", "application/json"
+CSV = "text/csv; charset=utf-8"
+REPORTS = {"/report": ("html", HTML), "/report.json": ("json", JSON), "/report.csv": ("csv", CSV)}
+"""Form and content type by path."""
 FILES = {"/style.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
 """Static ones, beside this module."""
 
@@ -60,6 +77,16 @@ class Subject(Protocol):
 
     def standing(self) -> Standing:
         """What does not change from one moment to the next: services, certificates."""
+
+
+class Office(Protocol):
+    """The gateway as a whole."""
+
+    def report(self, days: int, form: str) -> Deferred[bytes]:
+        """As `html`, `json` or `csv`.  Fails with NoReport."""
+
+    def act(self, action: Action, who: str) -> Deferred[tuple[Result, Sequence[str]]]:
+        """What became of it: a result, and why it was not done.  `who`: whom the log names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +102,13 @@ class Admin(Resource):
 
     isLeaf = True
 
-    def __init__(self, reactor: IReactorTime, subject: Subject, token: str, names: Collection[str] | None) -> None:
+    def __init__(
+        self, reactor: IReactorTime, subject: Subject, office: Office, token: str, names: Collection[str] | None
+    ) -> None:
         super().__init__()
+        self._csrf = secrets.token_urlsafe(24)
+        self._office = office
+        self._reports = Reports(reactor, office.report)
         self.history = History(reactor.seconds)
         self._reactor = reactor
         self._subject = subject
@@ -111,6 +143,10 @@ class Admin(Resource):
             self._later(request, path, lambda seen, _: _ready(seen, path.removeprefix("/readyz").removeprefix("/")))
         elif path in self._paths:
             self._later(request, path, self._paths[path])
+        elif path in REPORTS:
+            self._report(request, *REPORTS[path])
+        elif path.startswith(PATH):
+            self._act(request, path)
         else:
             _answer(request, Answer(b"There is no such page; / is the status page.\n", TEXT, 404))
         return NOT_DONE_YET
@@ -120,9 +156,13 @@ class Admin(Resource):
         if self._names is not None and not is_meant(host, self._names):
             text = b"This name is not one of the gateway's; use its address, or add the name to [admin] names.\n"
             _answer(request, Answer(text, TEXT, 421))
-        elif request.method not in (b"GET", b"HEAD"):
-            request.setHeader("Allow", "GET, HEAD")
-            _answer(request, Answer(b"Read-only: use GET.\n", TEXT, 405))
+        elif path.startswith(PATH) and not self.token:
+            text = b"Read-only: without [admin] token_file nobody can act here.\n"
+            _answer(request, Answer(text, TEXT, 403))
+        elif request.method not in ((b"POST",) if path.startswith(PATH) else (b"GET", b"HEAD")):
+            allowed = "POST" if path.startswith(PATH) else "GET, HEAD"
+            request.setHeader("Allow", allowed)
+            _answer(request, Answer(f"Use {allowed}.\n".encode(), TEXT, 405))
         elif self.token and not _is_health(path) and not is_allowed(request.getHeader("authorization"), self.token):
             request.setHeader("WWW-Authenticate", 'Basic realm="starttls-gateway", charset="UTF-8"')
             _answer(request, Answer(b"Use the token of [admin] token_file, as the password or as Bearer.\n", TEXT, 401))
@@ -167,14 +207,71 @@ class Admin(Resource):
             waiting.callback(seen)
 
     def _page(self, seen: Observation, accept: str) -> Answer:
-        shown = Seen(seen, self._subject.standing(), tuple(self.history.steps))
+        csrf = self._csrf if self.token else ""
+        shown = Seen(seen, self._subject.standing(), tuple(self.history.steps), csrf)
         return Answer(page(shown).encode(), HTML)
+
+    # --- the report ------------------------------------------------------------------------------
+
+    def _report(self, request: Request, form: str, content_type: str) -> None:
+        since = _SINCE.match(_given(request, "since") or str(DAYS))
+        if since is None:
+            _answer(request, Answer(b"since: write a number of days, like 30d.\n", TEXT, 400))
+            return
+
+        def made(report: bytes) -> None:
+            _answer(request, Answer(report, content_type))
+
+        def failed(failure: Failure) -> None:
+            if failure.check(NoReport):
+                _answer(request, Answer(f"{failure.getErrorMessage()}\n".encode(), TEXT, 404))
+            else:
+                _broken(failure, request)
+
+        self._reports.get(int(since[0]), form).addCallback(made).addErrback(failed)
+
+    # --- actions ---------------------------------------------------------------------------------
+
+    def _act(self, request: Request, path: str) -> None:
+        names = ("origin", "sec-fetch-site", "host", "authorization")
+        scheme = "https" if request.isSecure() else "http"
+        headers = {name: request.getHeader(name) for name in names}
+        if not is_own(headers, scheme, _given(request, "csrf"), self._csrf):
+            self._told(request, ["This did not come from a form of this page: load the page again."], {}, 403)
+            return
+        given = {name.decode("utf-8", "replace"): _given(request, name) for name in request.args or {}}
+        action = action_of(path, given)
+        if isinstance(action, str):
+            self._told(request, [action], {}, 400)
+            return
+
+        def done(answer: tuple[Result, Sequence[str]]) -> None:
+            result, problems = answer
+            self._told(request, outcome(action, result, problems), result, 409 if problems else 200)
+
+        who = f"admin listener, {getattr(request.getClientAddress(), 'host', 'unix')}"
+        self._office.act(action, who).addCallback(done).addErrback(_broken, request)
+
+    def _told(self, request: Request, sentences: Sequence[str], result: Result, status: int) -> None:
+        good = status == 200
+        if "application/json" in (request.getHeader("accept") or ""):
+            told = {"ok": good, "problems": [] if good else list(sentences), "result": result}
+            _answer(request, Answer(json.dumps(told).encode() + b"\n", JSON, status))
+        else:
+            _answer(request, Answer(answer_page(self._subject.standing(), sentences, good).encode(), HTML, status))
 
     def _stream(self, request: Request, seen: Observation) -> None:
         if request._disconnected:
             return
         request.setHeader("Content-Type", JSON)
         request.registerProducer(_Pieces(request, pieces_of(seen.sessions)), False)
+
+
+def _given(request: Request, name: str | bytes) -> str:
+    """The first value of this name in the query or in the form; empty where there is none."""
+    octets = name.encode() if isinstance(name, str) else name
+    values: Sequence[bytes] = (request.args or {}).get(octets) or [b""]
+    return values[0].decode("utf-8", "replace")
 
 
 def _is_health(path: str) -> bool:
@@ -235,8 +332,12 @@ def _answer(request: Request, answer: Answer) -> None:
     request.setResponseCode(answer.status)
     request.setHeader("Content-Type", answer.content_type)
     request.setHeader("Content-Length", str(len(answer.body)))
-    request.write(answer.body)
-    request.finish()
+    if len(answer.body) > PART:
+        parts = (answer.body[begin : begin + PART] for begin in range(0, len(answer.body), PART))
+        request.registerProducer(_Pieces(request, parts), False)
+    else:
+        request.write(answer.body)
+        request.finish()
 
 
 def _broken(failure: Failure, request: Request) -> None:
@@ -248,17 +349,19 @@ def _broken(failure: Failure, request: Request) -> None:
 
 
 class _Request(Request):
-    """Has no body, and ends in time."""
+    """Has no body but a short form, and ends in time."""
 
     def gotLength(self, length: int | None) -> None:
-        super().gotLength(0)
-        if length != 0:
+        self._short = length is not None and length <= LONGEST
+        super().gotLength(length if self._short else 0)
+        if not self._short:
             transport: Any = self.channel.transport
             transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
             transport.loseConnection()
 
     def handleContentChunk(self, data: bytes) -> None:
-        pass
+        if self._short:
+            super().handleContentChunk(data)
 
     def process(self) -> None:
         transport: Any = self.channel.transport
