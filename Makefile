@@ -16,7 +16,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.events gateway.telemetry.catalogue gateway.telemetry.entries gateway.telemetry.kinds \
     gateway.telemetry.explaining gateway.telemetry.failures gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.telemetry.users \
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
-    gateway.app.control.answers gateway.cli.steer.words gateway.cli.importing
+    gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 
 .PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance release-check
 

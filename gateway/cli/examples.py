@@ -28,7 +28,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "the mail servers of nginx; nginx does not name them",
         ),
     ),
-    "status": (("starttls-gateway status", "show services, backends, certificates and the last reload"),),
+    "status": (
+        ("starttls-gateway status", "show services, backends, certificates and the last reload"),
+        ("starttls-gateway status --nagios --warning 21", "one line for Nagios, with an exit status"),
+    ),
     "reload": (("starttls-gateway reload", "read the configuration file again, after a change"),),
     "upgrade": (("starttls-gateway upgrade", "let the installed version take over, and wait until it serves"),),
     "drain": (

@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import socket
 import ssl
 import stat
@@ -332,3 +333,20 @@ def test_a_gateway_of_another_user_removes_its_socket(identity: Identity, capsys
         finally:
             gateway.kill()
         assert not path.exists()
+
+
+# --- Nagios ----------------------------------------------------------------------------------------
+
+
+def test_nagios_hears_one_line_and_an_exit_status(house: House) -> None:
+    said = house.run("status", "--nagios")
+    assert re.fullmatch(r"GATEWAY OK - 0 sessions, 2 services, certificates for \d+ days \| [^|\n]*\n", said)
+    days = house.ask("status")["certificates"][0]["days"]
+    assert house.run("status", "--nagios", "--warning", str(days + 1), status=1).startswith("GATEWAY WARNING - ")
+    assert house.run("status", "--nagios", "--critical", str(days + 1), "--warning", str(days + 1), status=2)
+    house.run("drain", "imap")
+    assert "service imap is drained" in house.run("status", "--nagios", status=1)
+    nobody = house.run("status", "--nagios", "--socket", str(house.directory / "nowhere"), status=2)
+    assert nobody.startswith("GATEWAY CRITICAL - ")
+    house.file.write_text(house.file.read_text().replace(str(house.socket), "off"))
+    assert house.run("status", "--nagios", status=3).startswith("GATEWAY UNKNOWN - ")

@@ -51,6 +51,7 @@ PURE = (
     "gateway.app.plan",
     "gateway.app.control.messages",
     "gateway.app.control.answers",
+    "gateway.cli.steer.nagios",
     "gateway.cli.steer.words",
 )
 """What knows no reactor, no TLS and no socket of ours."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...app.control.messages import Answer, Misunderstood, Request, answer_of
 from ...config import DEFAULT_FILE, control_of
+from . import nagios
 from .words import WORDS, seconds
 
 REFUSED = 1
@@ -37,10 +38,16 @@ class Command:
     lasts: str = ""
     """What --for says; empty where there is no such option."""
     kicks: bool = False
+    judges: bool = False
+    """It can answer as a plugin of Nagios."""
 
 
 COMMANDS = (
-    Command("status", "show what a running gateway does: sessions, services, backends, certificates, the last reload"),
+    Command(
+        "status",
+        "show what a running gateway does: sessions, services, backends, certificates, the last reload",
+        judges=True,
+    ),
     Command("reload", "let a running gateway read its configuration file again; exit status 1 if it is refused"),
     Command(
         "upgrade",
@@ -94,6 +101,15 @@ def add(commands: Any) -> None:
             parser.add_argument("--for", dest="seconds", metavar="TIME", type=span, help=command.lasts)
         if command.kicks:
             parser.add_argument("--kick", action="store_true", help="also cut off the client's open sessions")
+        if command.judges:
+            parser.add_argument(
+                "--nagios", action="store_true", help="one line for Nagios or Icinga; exit status 0, 1, 2 or 3"
+            )
+            for word, days in (("warning", 14), ("critical", 3)):
+                parser.add_argument(
+                    f"--{word}", metavar="DAYS", type=int, default=days,
+                    help=f"with --nagios: {word} if a certificate has fewer days left (default: %(default)s)",
+                )  # fmt: skip
         parser.add_argument(
             "--config", "-c", metavar="FILE", default=DEFAULT_FILE,
             help="the gateway's configuration file, which names its control socket (default: %(default)s)",
@@ -113,18 +129,35 @@ def span(text: str) -> float:
 class Unreachable(Exception):
     """No gateway answers; the text is one line: why, and the cure."""
 
+    def __init__(self, text: str, gone: bool = False) -> None:
+        """`gone`: no process listens there, so the gateway does not run; else it may."""
+        super().__init__(text)
+        self.gone = gone
+
 
 def run(given: argparse.Namespace, say: Say) -> int:
     about = getattr(given, "about", "")
     lasts, kicks = getattr(given, "seconds", None), getattr(given, "kick", False)
     request = Request(given.command, about if isinstance(about, str) else " ".join(about), lasts, kicks)
+    judges = getattr(given, "nagios", False)
     try:
         answer = ask(place(given.config, given.socket), request)
     except Unreachable as wrong:
+        if judges:
+            status = nagios.CRITICAL if wrong.gone else nagios.UNKNOWN
+            say(_plain(nagios.line(status, str(wrong))))
+            return status
         if given.json:
             say(json.dumps({"ok": False, "problems": [str(wrong)], "result": {}}, indent=2))
         print(f"starttls-gateway: {_plain(wrong)}", file=sys.stderr)
         return UNREACHABLE
+    if judges:
+        if not answer.good:
+            say(_plain(nagios.line(nagios.UNKNOWN, "; ".join(answer.problems))))
+            return nagios.UNKNOWN
+        status, told = nagios.judged(answer.result, given.warning, given.critical)
+        say(_plain(told))
+        return status
     if given.json:
         say(json.dumps({"ok": answer.good, "problems": answer.problems, "result": answer.result}, indent=2))
     else:
@@ -156,7 +189,8 @@ def ask(path: str, request: Request) -> Answer:
                 line = stream.readline()
     except OSError as wrong:
         cure = _CURES.get(wrong.errno or 0, "is this the control socket of a gateway?")
-        raise Unreachable(f"{path}: {wrong.strerror or wrong}; {cure}") from None
+        gone = wrong.errno in (errno.ENOENT, errno.ECONNREFUSED)
+        raise Unreachable(f"{path}: {wrong.strerror or wrong}; {cure}", gone) from None
     if not line.endswith(b"\n"):
         raise Unreachable(f"{path}: the connection was closed without an answer; try again, and see the gateway's log")
     try:
