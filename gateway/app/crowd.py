@@ -18,7 +18,7 @@ from ..config.values import Network
 from ..dialects.conversation import REFUSED
 from ..guard.limits import Admission, Ledger, Limits, OwnLedger, ReachedLimit, affordable, client_key, matters
 from ..guard.shared import SharedLedger
-from ..protocol.proxyprotocol import canonical
+from ..protocol.proxyprotocol import canonical, nameless
 from ..sessions.context import SessionContext
 from ..sessions.session import Session
 from ..telemetry.summary import Teller
@@ -99,10 +99,20 @@ class Crowd:
     def _hold(self, context: SessionContext, sock: socket.socket, client: str) -> None:
         """A client says something, or waits for a greeting; a bare connect closes before that."""
 
+        introduced = False
+
+        def introduces(octets: bytes) -> int:
+            """A load balancer says by a header that it is there on its own behalf."""
+            nonlocal introduced
+            length = 0 if introduced or not context.expects_header(client) else nameless(octets)
+            introduced = introduced or bool(length)
+            return length
+
         def begin(_: socket.socket) -> None:
             del self._held[sock]
             try:
-                self._admit(context, sock, client)
+                # There is one header at most.
+                self._admit(replace(context, accept_proxy=()) if introduced else context, sock, client, introduced)
             except BaseException:
                 sock.close()  # as the listener does
                 raise
@@ -111,7 +121,7 @@ class Crowd:
             del self._held[sock]
             self._events.emit("probed", service=context.service, client=client)
 
-        self._held[sock] = Held(self._reactor, sock, HOLD, begin, gone)
+        self._held[sock] = Held(self._reactor, sock, HOLD, begin, gone, introduces)
 
     def drop_held(self) -> None:
         """Nobody is let in any more."""
@@ -120,9 +130,9 @@ class Crowd:
             held.drop()
         self._held.clear()
 
-    def _admit(self, context: SessionContext, sock: socket.socket, client: str) -> None:
-        # Whoever comes through a load balancer is nobody until its PROXY header tells.
-        known = "" if context.expects_header(client) else client
+    def _admit(self, context: SessionContext, sock: socket.socket, client: str, balancer: bool = False) -> None:
+        # Whoever comes through a load balancer is nobody until its PROXY header tells; it has no limits itself.
+        known = "" if balancer or context.expects_header(client) else client
         key = client_key(known)
         refusal = ReachedLimit.BANNED if self.limits.banned(known) else self.limits.admit(key)
         if refusal is not None:

@@ -222,6 +222,18 @@ class Header:
         return None
 
 
+def nameless(octets: bytes) -> int:
+    """How many octets at the beginning are a whole header that names nobody: a balancer's own (`LOCAL`, `UNKNOWN`).
+
+    0 where there is none.
+    """
+    try:
+        told = Header().feed(octets)
+    except ProxyError:
+        return 0
+    return len(octets) - len(told.rest) if told is not None and told.origin is None else 0
+
+
 _V1 = b"PROXY "
 _UNKNOWN = b"UNKNOWN"
 

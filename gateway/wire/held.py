@@ -10,10 +10,13 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+PEEKED = 1024
+"""Octets that are looked at."""
+
 
 @implementer(IReadDescriptor)
 class Held:
-    """Watches a socket without reading from it.
+    """Watches a socket without reading what the client says.
 
     Exactly one is called, from the reactor: `begin` with the socket, when the client says something or `seconds` have
     passed; `gone`, when it has closed before that.  After `drop` none is.
@@ -26,11 +29,14 @@ class Held:
         seconds: float,
         begin: Callable[[socket.socket], None],
         gone: Callable[[], None],
+        ignored: Callable[[bytes], int],
     ) -> None:
+        """`ignored`: how many of the client's first octets say nothing; they are taken off, and waiting goes on."""
         self._reactor = reactor
         self._socket = sock
         self._begin = begin
         self._gone = gone
+        self._ignored = ignored
         self._left = False
         self._timer = reactor.callLater(seconds, self._due)
         reactor.addReader(self)
@@ -48,7 +54,10 @@ class Held:
 
     def doRead(self) -> None:
         try:
-            octets = self._socket.recv(1, socket.MSG_PEEK)
+            octets = self._socket.recv(PEEKED, socket.MSG_PEEK)
+            if ignored := self._ignored(octets):
+                self._socket.recv(ignored)
+                return
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.protocol.proxyprotocol import v2_local
 from gateway.telemetry.metrics import METRICS, PREFIX
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
@@ -345,6 +346,46 @@ def test_a_bare_connect_of_a_load_balancer_is_no_session(
         stays = Client(gateway.address("imap"))
         gateway.terminate()
         assert stays.rest() == b""
+    backend.close()
+
+
+@pytest.mark.parametrize("connect", ["eager", "lazy"])
+def test_a_balancers_own_header_and_nothing_more_is_no_session(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, connect: str
+) -> None:
+    backend = Backend(SERVERS["imap"](None))
+    options = {
+        "admin": {"listen": "127.0.0.1:0"},
+        "gateway": {"probes": "127.0.0.1"},
+        "backend:store": {"address": backend.address, "connect": connect},
+    }
+    service = Service("imap", "store", options={"accept_proxy": "127.0.0.1"})
+    with running(tmp_path, identity, [service], options=options) as gateway:
+        front = Front(gateway, trusting, {"imap": backend})
+        since = gateway.log.mark()
+        headers = (b"", b"PROXY UNKNOWN\r\n", v2_local())
+        for mode in ("starttls", "implicit"):
+            for header in headers:
+                client = Client(gateway.address("imap", mode))
+                client.say(header)
+                client.socket.close()
+        found = front.fresh(lambda found: total(found, "probes_total", service="imap") == 6)
+        assert total(found, "connections_total") == total(found, "backend_connects_total") == 0
+        assert not [one for one in gateway.log.told if "client" in one]
+        # Whoever has more to say is served: the balancer itself, and a client of its own.
+        for header in (v2_local(), b"PROXY TCP4 203.0.113.7 198.51.100.1 51000 143\r\n"):
+            with Client(gateway.address("imap")) as client:
+                client.say(header + b"a LOGOUT\r\n")
+                assert b"a OK" in client.rest()
+        # A second header is no command.
+        with Client(gateway.address("imap")) as client:
+            client.say(v2_local() + b"PROXY UNKNOWN\r\n")
+            client.rest()
+        gateway.log.wait("unexpected-proxy-header")
+        with Client(gateway.address("imap")) as client:
+            client.say(v2_local())
+            client.hear(rb"^\* OK [^\n]*\n")
+        assert {one["client"] for one in gateway.log.events("session", since)} == {"127.0.0.1", "203.0.113.7"}
     backend.close()
 
 

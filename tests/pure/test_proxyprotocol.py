@@ -21,6 +21,7 @@ from gateway.protocol.proxyprotocol import (
     ProxyError,
     Told,
     canonical,
+    nameless,
     v1,
     v2,
     v2_local,
@@ -406,6 +407,14 @@ RESTS = {
 def test_h6_a_header_is_read_and_what_follows_is_kept(name: str, rest: str) -> None:
     header, origin = WHOLE[name]
     assert told(header + RESTS[rest]) == Told(origin, RESTS[rest])
+
+
+@pytest.mark.parametrize("rest", RESTS)
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_header_that_names_nobody_is_known_by_its_length(name: str, rest: str) -> None:
+    header, origin = WHOLE[name]
+    assert nameless(header + RESTS[rest]) == (0 if origin else len(header))
+    assert nameless(header[:-1]) == nameless(b"EHLO x\r\n") == nameless(b"") == 0
 
 
 @pytest.mark.parametrize("name", WHOLE)
