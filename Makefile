@@ -18,7 +18,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 
-.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads slow octets cuts clean interop acceptance release-check
+.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads upgrades slow octets cuts clean interop acceptance release-check
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -47,9 +47,15 @@ fuzz: $(FUZZER)/installed
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m soak --minutes $(MINUTES)
 
-# A hundred reloads under load, half of them of a broken file.
+# A hundred reloads under load, half of them of a broken file, with one process and with two workers.
 reloads: $(VENV)/installed
 	$(VENV)/bin/python -m soak.reloads
+	$(VENV)/bin/python -m soak.reloads --workers 2
+
+# Twenty upgrades under load, with one process and with two workers.
+upgrades: $(VENV)/installed
+	$(VENV)/bin/python -m soak.upgrades
+	$(VENV)/bin/python -m soak.upgrades --workers 2
 
 # So many clients that say an octet every 9 seconds, and an honest one among them; six minutes.
 slow: $(VENV)/installed
@@ -115,7 +121,7 @@ interop: $(VENV)/installed
 # Everything that takes long, one after the other; some three hours.
 acceptance: test packages interop
 	$(MAKE) soak MINUTES=30
-	$(MAKE) reloads slow octets cuts
+	$(MAKE) reloads upgrades slow octets cuts
 	$(MAKE) fuzz MINUTES=30
 	$(MAKE) bench
 

@@ -9,7 +9,6 @@ given back.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import ssl
 import subprocess
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soak.clients import FAULTS, HANDSHAKE, HONEST, World
+from soak.family import Family
 from soak.front import end
 from tests.ports import free_port
 from tests.process import running
@@ -39,17 +39,18 @@ SLACK = 1.25
 
 @dataclass(frozen=True)
 class Sample:
-    """The gateway's process at one moment."""
+    """The gateway's processes at one moment."""
 
     seconds: float
     sessions: int
-    resident: int
+    memory: int
+    """Octets (Pss)."""
     descriptors: int
     cpu: float
 
     def __str__(self) -> str:
         return (
-            f"{self.seconds:7.0f} s  {self.sessions:7} sessions  {self.resident / 2**20:6.1f} MiB  "
+            f"{self.seconds:7.0f} s  {self.sessions:7} sessions  {self.memory / 2**20:6.1f} MiB  "
             f"{self.descriptors:5} descriptors  {self.cpu:7.1f} s CPU"
         )
 
@@ -60,6 +61,7 @@ class Soak:
     def __init__(self, gateway: Gateway, trusting: ssl.SSLContext, seed: int, faults: float = 0.2) -> None:
         """`faults`: the share of sessions that do harm."""
         self._gateway = gateway
+        self._family = Family(gateway.file)
         self._trusting = trusting
         self._seed = seed
         self._faults = faults
@@ -73,15 +75,14 @@ class Soak:
         self.samples: list[Sample] = []
 
     def sample(self) -> Sample:
-        pid = self._gateway.process.pid
         with self._lock:
             sessions = sum(self.done.values()) + sum(self.failed.values())
         sample = Sample(
             time.monotonic() - self.begun,
             sessions,
-            self._gateway.resident,
-            len(os.listdir(f"/proc/{pid}/fd")),
-            self._gateway.cpu,
+            self._family.memory,
+            self._family.descriptors,
+            self._family.cpu,
         )
         self.samples.append(sample)
         return sample
@@ -102,7 +103,7 @@ class Soak:
         every = min(10.0, seconds / 20)
         until = time.monotonic() + seconds
         told = 0.0
-        while (left := until - time.monotonic()) > 0 and self._gateway.process.poll() is None:
+        while (left := until - time.monotonic()) > 0 and self._family.pids:
             time.sleep(min(every, left))
             sample = self.sample()
             if sample.seconds - told >= min(60.0, seconds / 5):
@@ -121,7 +122,7 @@ class Soak:
                 scenarios[name](world)
             except Exception:
                 # After the end of the gateway nothing more is learnt.
-                if self._gateway.process.poll() is not None:
+                if not self._family.pids:
                     return
                 with self._lock:
                     self.failed[name] += 1
@@ -154,7 +155,7 @@ def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
     busy = soak.samples[1:-1]
     last = busy[-1]
     tenth = max(1, len(busy) // 10)
-    peak = max(sample.resident for sample in busy)
+    peak = max(sample.memory for sample in busy)
 
     def cost(some: Sequence[Sample]) -> float:
         sessions = some[-1].sessions - some[0].sessions
@@ -170,12 +171,12 @@ def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
         f"\n{total} sessions in {seconds:.0f} s; honest ones lost: {lost}; faults that ended unexpectedly: {odd}\n"
         f"before  {before}\nwarm    {warm}\nend     {last}\nafter   {after}\n"
         f"CPU per session: {cost(busy[: tenth + 1]):.2f} ms at first, {cost(busy[-tenth - 1 :]):.2f} ms at last\n"
-        f"memory: {peak / 2**20:.1f} MiB at most; {last.resident / warm.resident:.2f} times what it was when warm\n"
+        f"memory: {peak / 2**20:.1f} MiB at most; {last.memory / warm.memory:.2f} times what it was when warm\n"
         f"descriptors: {before.descriptors} before, {after.descriptors} after"
     )
     for failure in soak.failures:
         print(f"\n{failure}")
-    flat = last.resident <= warm.resident * SLACK
+    flat = last.memory <= warm.memory * SLACK
     given_back = after.descriptors <= before.descriptors
     for well, words in ((not lost, "sessions were lost"), (flat, "memory grew"), (given_back, "descriptors are left")):
         if not well:

@@ -9,7 +9,9 @@ or descriptors are left.
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import signal
 import ssl
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from gateway.app.control.messages import Answer, Request
 from gateway.cli.steer.command import ask
 from soak.__main__ import Sample, Soak, backends
 from soak.clients import World
+from soak.family import Family
 from tests.process import running
 from tests.process.running import Gateway, Identity, Service
 from tests.process.wire import Client
@@ -59,8 +62,13 @@ class House:
     def file(self) -> Path:
         return self.directory / "gateway.ini"
 
-    def reload(self) -> Answer:
-        return ask(f"{self.directory}/control", Request("reload"))
+    def ask(self, command: str) -> Answer:
+        return ask(f"{self.directory}/control", Request(command))
+
+    @property
+    def pid(self) -> int:
+        """The main process of the program that serves now."""
+        return int(self.ask("status").result["gateway"]["pid"])
 
     def renew(self) -> None:
         fresh = self.authority.issue_cert(*Identity.names)
@@ -81,7 +89,8 @@ class Report:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[House]:
+def serving(directory: Path, workers: int = 1) -> Iterator[House]:
+    """Whichever program serves at the end, it has to end well."""
     authority = trustme.CA()
     certificate, trusted = directory / "certificate.pem", directory / "authority.pem"
     authority.issue_cert(*Identity.names).private_key_and_cert_chain_pem.write_to_path(str(certificate))
@@ -91,7 +100,7 @@ def serving(directory: Path) -> Iterator[House]:
     own.write_bytes(certificate.read_bytes())
     with backends(own) as (smtp, imap, pop3, imaps):
         sections = {
-            "gateway": {"control": f"{directory}/control"},
+            "gateway": {"control": f"{directory}/control", "workers": str(workers)},
             "backend:tls": {"address": f"localhost:{imaps}", "tls": "implicit", "ca": str(trusted)},
         }
         services = [
@@ -101,9 +110,25 @@ def serving(directory: Path) -> Iterator[House]:
             Service("pop3", f"127.0.0.1:{pop3}", "pop3"),
             Service("imap-tls", "tls", "imap", ("implicit",)),
         ]
-        with running.running(directory, identity, services, sections, summed=True) as gateway:
-            trusting = ssl.create_default_context(cafile=str(trusted))
-            yield House(gateway, directory, authority, trusting, f"127.0.0.1:{imap}", certificate)
+        gateway = running.launch(directory, identity, services, sections, summed=True)
+        house = House(
+            gateway,
+            directory,
+            authority,
+            ssl.create_default_context(cafile=str(trusted)),
+            f"127.0.0.1:{imap}",
+            certificate,
+        )
+        try:
+            if workers > 1:
+                gateway.log.wait("worker", count=workers, state="serving")
+            yield house
+            os.kill(house.pid, signal.SIGTERM)
+            gateway.end(60.0)
+        finally:
+            gateway.kill()
+            for pid in Family(house.file).pids:
+                os.kill(pid, signal.SIGKILL)
 
 
 def good_file(first: str, number: int, house: House) -> str:
@@ -140,7 +165,7 @@ def reload_often(house: House, rounds: int, at_once: int, seed: int = 1, pause: 
                 text = text.replace(old, new.replace("{busy}", house.backend), 1)
             house.file.write_text(text)
             began = time.monotonic()
-            answer = house.reload()
+            answer = house.ask("reload")
             report.longest = max(report.longest, time.monotonic() - began)
             if answer.good is broken:
                 report.wrong.append(f"reload {number}: {answer}")
@@ -151,7 +176,7 @@ def reload_often(house: House, rounds: int, at_once: int, seed: int = 1, pause: 
             time.sleep(pause)
             report.samples.append(soak.sample())
         house.file.write_text(first)
-        if not house.reload().good:
+        if not house.ask("reload").good:
             report.wrong.append("the first file is not good any more")
         for number, client in enumerate(living):
             say_noop(number, client)
@@ -167,8 +192,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=24, help="clients at a time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="reloads-") as name, serving(Path(name)) as house:
+    with tempfile.TemporaryDirectory(prefix="reloads-") as name, serving(Path(name), options.workers) as house:
         warm = Soak(house.gateway, house.trusting, options.seed, faults=0.0)
         warm.begin(options.at_once)
         time.sleep(10)
@@ -178,8 +204,8 @@ def main() -> None:
         report, soak = reload_often(house, options.rounds, options.at_once, options.seed, pause=1.0)
         time.sleep(15)
         after = soak.sample()
-    fifth = report.samples[len(report.samples) // 5].resident
-    last = report.samples[-1].resident
+    fifth = report.samples[len(report.samples) // 5].memory
+    last = report.samples[-1].memory
     sessions, lost = sum(soak.done.values()), sum(soak.failed.values())
     print(
         f"{report.good} reloads used, {report.refused} refused; the longest took {report.longest * 1000:.0f} ms\n"

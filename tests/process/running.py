@@ -263,6 +263,13 @@ class Gateway:
         return self._addresses[service, mode]
 
     @property
+    def file(self) -> Path:
+        """Its configuration."""
+        words = self.process.args
+        assert isinstance(words, list)
+        return Path(words[words.index("--config") + 1])
+
+    @property
     def resident(self) -> int:
         """Resident octets."""
         rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
