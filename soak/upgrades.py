@@ -1,8 +1,8 @@
 """`make upgrades`, or `python -m soak.upgrades --workers 2`: twenty upgrades in a row under load.
 
-Honest clients begin a new session whenever one is over; others are logged in since before the first upgrade and say
-NOOP after each.  Exit status 1: somebody was refused or lost, a new program did not come up, or memory or descriptors are
-left.
+Honest clients begin a new session whenever one is over.  Others are logged in since before the first upgrade, and say
+NOOP after each.  Exit status 1: somebody was refused or lost, a new program did not come up, or memory or descriptors
+are left.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ class Startup(MultiService):
             if not (self._twistd["logger"] or self._twistd["syslog"]):
                 self._output = self._open_log()
                 self._sink = self._output.write
+                self._output.missed = self._tell_missed
                 parent.setComponent(ILogObserver, Observer(self.events))
             if not self._twistd["nodaemon"]:
                 self._foreground = _Foreground(self._signals)
@@ -164,6 +165,9 @@ class Startup(MultiService):
                 self._output.give_to(uid)
         if self._twistd["pidfile"]:
             rights.give_pidfile(self._twistd["pidfile"], uid)
+
+    def _tell_missed(self, count: int, why: str) -> None:
+        self.events.emit("log-lines-lost", count=count, detail=why)
 
     def _tell_losses(self) -> None:
         log = None if self._output is None else self._output.path

@@ -430,6 +430,12 @@ _TABLE = (
         (WHY,), cure="what to change stands in the line",
     ),
     Event(
+        "log-lines-lost", Severity.WARNING,
+        "lines of the log could not be written; told when the next one can be.  No session is harmed",
+        (Field("count", Type.INTEGER, "how many lines are lost"), detail("why, like `No space left on device`")),
+        cure="make room for the log, or rotate it earlier",
+    ),
+    Event(
         "log", Severity.INFO, "a message of Twisted or Python",
         (word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
     ),

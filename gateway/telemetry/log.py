@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
@@ -25,15 +26,25 @@ def tell_twisted(line: str) -> None:
     _log.info("{line}", line=line)
 
 
+def _nobody(count: int, why: str) -> None:
+    pass
+
+
 class Output:
     """A file descriptor that takes whole lines, each in one system call, and never raises.
 
-    A full disk or a reader that went away costs lines, not sessions.
+    A full disk or a reader that went away costs lines, not sessions.  When lines can be written again, `missed` is
+    called with the number of those that are lost, and why.
     """
 
     def __init__(self, descriptor: int, path: str | None = None) -> None:
         self._descriptor = descriptor
         self._path = path
+        self.missed: Callable[[int, str], None] = _nobody
+        self._lost = 0
+        self._why = ""
+        self._torn = False
+        """The last line has no end."""
 
     @classmethod
     def to_stdout(cls) -> Output:
@@ -48,11 +59,19 @@ class Output:
 
     def write(self, line: str) -> None:
         octets = (line + "\n").encode("utf-8", "backslashreplace")
+        if self._torn:
+            octets = b"\n" + octets
         try:
             while octets:
                 octets = octets[os.write(self._descriptor, octets) :]
-        except OSError:
-            pass
+                self._torn = bool(octets)
+        except OSError as wrong:
+            self._lost += 1
+            self._why = wrong.strerror or str(wrong)
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self.missed(lost, self._why)
 
     @property
     def descriptor(self) -> int:

@@ -163,8 +163,9 @@ def test_a_message_under_way_is_taken_before_the_goodbye(
     assert (ended["reason"], ended["messages"]) == ("shutdown", "1")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_mail_is_acknowledged_however_late_the_backend_takes_it(
-    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, workers: int
 ) -> None:
     """Between the end of the data and the reply, while the drain lasts: a cut would make the client send it again."""
     taken = threading.Event()
@@ -178,7 +179,7 @@ def test_a_mail_is_acknowledged_however_late_the_backend_takes_it(
 
     backend = Backend(SERVERS["smtp"]({b"DATA": data}))
     with directory_for_servers() as directory:
-        options = {"gateway": {"drain": "1 h", "control": f"{directory}/control"}}
+        options = {"gateway": {"drain": "1 h", "control": f"{directory}/control", "workers": str(workers)}}
         gateway = launch(tmp_path, identity, [Service("smtp", backend.address)], options=options)
         try:
             with secure(gateway, trusting, "smtp") as client:
