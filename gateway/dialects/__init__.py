@@ -14,6 +14,7 @@ from .mail.lmtp import DIALECT as LMTP
 from .mail.managesieve import DIALECT as MANAGESIEVE
 from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
+from .web.http import HTTP, IPP
 
 _ALL = (
     SMTP,

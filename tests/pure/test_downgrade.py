@@ -8,6 +8,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
+from tests.pure.contract.answers.http import REQUIRED
 from tests.pure.playbook import DIAL, Playbook, close, note, terms, to_backend, to_client
 
 DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
@@ -42,6 +43,7 @@ FIRST_WORDS = {
         b"\0\0\0\x12\0\3\0\0user\0joe\0\0",
         b"E\0\0\0(SFATAL\0VFATAL\0C28000\0MTLS required\0\0",
     ),
+    **dict.fromkeys(("http", "ipp"), (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", REQUIRED)),
     "irc": (
         b"NICK joe\r\n",
         b"ERROR :Closing Link: gw.example.org (TLS required: use STARTTLS, or a port with TLS)\r\n",

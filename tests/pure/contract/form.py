@@ -72,6 +72,8 @@ class Shared:
     """The same when it has too many connections."""
     alpn: tuple[bytes, ...]
     """The protocol's ALPN names (RFC 7301)."""
+    web: bool = False
+    """The protocol is HTTP."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Ports whose default is not `required`."""
     options: frozenset[str] = frozenset()
@@ -254,6 +256,9 @@ class ClientFirst(Shared):
     knock: bytes = b""
     """What the gateway itself asks the backend before that.  Then `greeting` is the answer to this, which the client
     does not hear, and `login` follows it."""
+    judges: bool = True
+    """The backend judges `credentials`.  Where it does not, the session is spliced behind `greeting`, and the request
+    for TLS is `login` with a wish besides: the backend gets it inside TLS."""
     lockstep: bool = True
     """Behind `credentials` the backend alone is waited for."""
     first: float

@@ -17,6 +17,7 @@ from tests.pure.contract.form import Answers, ClientFirst, Exchange, Shared, Tel
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
+    SPLICE,
     TLS13,
     Expected,
     Playbook,
@@ -71,6 +72,11 @@ class Anyone:
     def parting(self) -> Expected:
         """What becomes of the backend when a session ends that has not logged in, behind `opened` or `inside`."""
         raise NotImplementedError
+
+    @property
+    def phase_inside(self) -> str:
+        """Behind `entered`."""
+        return "secure"
 
     def logs_in(self, play: Playbook) -> Playbook:
         """From `ready` up to the backend's verdict."""
@@ -334,6 +340,8 @@ class Caller(Anyone):
         return super().hello(mode)
 
     def alive(self, play: Playbook) -> Playbook:
+        if not self.answers.judges:
+            return play.dialled(to_backend(self.answers.login))
         return play.client(self.answers.login, DIAL)
 
     @property
@@ -347,14 +355,30 @@ class Caller(Anyone):
         """The backend is dialled, asks for the credentials, and gets them."""
         answers = self.answers
         self.greets(play.client(answers.login, DIAL).dialled(*self.hello()))
+        if not answers.judges:
+            return play
         return play.client(answers.credentials, to_backend(answers.credentials))
 
+    @property
+    def phase_inside(self) -> str:
+        return "secure" if self.answers.judges else "dialling"
+
+    def inside(self, **changes: Any) -> Playbook:
+        return super().inside(**changes) if self.answers.judges else self.opened(**{**changes, "implicit": True})
+
+    def entered(self, play: Playbook) -> Playbook:
+        return super().entered(play) if self.answers.judges else play.secured(DIAL)
+
     def greets(self, play: Playbook, *then: Expected) -> Playbook:
+        if not self.answers.judges:
+            return super().greets(play, SPLICE, *then)
         if not self.answers.knock:
             return super().greets(play, *then)
         return play.backend(self.answers.greeting, to_backend(self.answers.login), *then)
 
     def finished(self, play: Playbook, *then: Expected, implicit: bool = False) -> Playbook:
+        if not self.answers.judges:
+            return super().finished(play, SPLICE, *then, implicit=implicit)
         if not self.answers.knock:
             return super().finished(play, *then, implicit=implicit)
         return self.answered(play, to_backend(self.answers.login), *then)
@@ -400,6 +424,12 @@ ANSWERS = {str(party): party.answers for party in PARTIES}
 
 everyone = pytest.mark.parametrize("party", EVERYONE, ids=str)
 """What holds for every protocol."""
+every_judged = pytest.mark.parametrize(
+    "party", [party for party in EVERYONE if not isinstance(party, Caller) or party.answers.judges], ids=str
+)
+"""What is about the backend's verdict on a login."""
+every_stranger_to_http = pytest.mark.parametrize("party", [one for one in EVERYONE if not one.answers.web], ids=str)
+"""What is about HTTP as another protocol."""
 every_waiting = pytest.mark.parametrize(
     "party", [party for party in EVERYONE if not isinstance(party, Caller) or party.answers.lockstep], ids=str
 )

@@ -12,7 +12,7 @@ from gateway.dialects.conversation import TLS_REQUIRED
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
 from gateway.protocol.vocabulary import Close, Dial, Identified, Note, Side
-from tests.pure.contract.party import Anyone, Party, every_party, everyone
+from tests.pure.contract.party import Anyone, Party, every_party, every_stranger_to_http, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -113,7 +113,7 @@ def test_G21_tls_on_the_plaintext_port(party: Party) -> None:
     party.greeted().client(hello, to_backend(party.answers.farewell), *ending).run()
 
 
-@everyone
+@every_stranger_to_http
 @pytest.mark.parametrize("request_line", [
     b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"CONNECT example.org:443 HTTP/1.1\r\n", b"Host: example.org\r\n",
 ])  # fmt: skip

@@ -69,7 +69,7 @@ def test_G05_G06_wherever_the_network_cuts_no_plaintext_gets_inside(party: Anyon
 def test_G07_a_client_hello_behind_starttls_belongs_to_the_handshake(party: Anyone) -> None:
     said, told = party.answers.starttls
     play = party.opened().client(said + HELLO, tls(told, early=HELLO)).phase("handshake")
-    party.alive(party.entered(play).phase("secure")).run()
+    party.alive(party.entered(play).phase(party.phase_inside)).run()
 
 
 @everyone

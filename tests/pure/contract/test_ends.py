@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Expired, Patience, Side, TLSFailed
-from tests.pure.contract.party import Anyone, Party, every_party, every_waiting, everyone
+from tests.pure.contract.party import Anyone, Party, every_judged, every_party, every_waiting, everyone
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Expected, Playbook, close, note, terms, to_backend, to_client
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
@@ -31,7 +31,7 @@ def test_G17_the_backend_is_lost_while_it_owes_nothing(party: Party, orderly: bo
         play.ended(BACKEND, orderly, note("backend-closed"), *ending).run()
 
 
-@everyone
+@every_judged
 @in_order_or_not
 def test_G17_the_backend_is_lost_before_its_answer(party: Anyone, orderly: bool) -> None:
     ending = (note("backend-lost"), *told(party.answers.lost_words), ABORT_BACKEND, close("backend-lost"))

@@ -107,7 +107,7 @@ def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Anyone
         assert re.search(rf"\n#   {identity.value} .*\(.*\b{party}\b.*\)", file), f"identity = {identity.value}"
     for option in party.dialect.options:
         assert re.search(rf"\n(# )?{option} *=", file), option
-    (names,) = re.findall(r"\n\* ALPN: ([^.]*)\.", (ROOT / "docs" / "tls.md").read_text("utf-8"))
+    (names,) = re.findall(r"(?s)\n\* ALPN: (.*?)\.\s", (ROOT / "docs" / "tls.md").read_text("utf-8"))
     assert {name.decode() for name in party.answers.alpn} <= set(re.findall(r"`([^`]*)`", names))
 
 
