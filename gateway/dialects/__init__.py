@@ -25,6 +25,8 @@ _ALL = (
     POSTGRESQL,
     IRC,
     LDAP,
+    HTTP,
+    IPP,
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

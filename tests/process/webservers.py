@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.process import programs
 from tests.process.running import DEADLINE, speaking
-from tests.process.servers import ATTEMPTS, free_ports
+from tests.process.servers import ATTEMPTS
 
 _CUPSD = """
 LogLevel warn

@@ -28,6 +28,8 @@ ELSEWHERE = {
     "include": "read this file, too, and import it",
 }  # fmt: skip
 """Directive -> what to do instead."""
+WEB = "http"
+"""The section of nginx for web servers."""
 KNOWN = {
     *("listen", "protocol", "starttls", "ssl", "ssl_certificate", "ssl_certificate_key", "ssl_protocols"),
     *("ssl_verify_client", "ssl_client_certificate", "xclient", "proxy_protocol", "set_real_ip_from", "server_name"),
@@ -99,8 +101,8 @@ def read(text: str, backend: str = "") -> Carried:
                 _Server(carried, top.name, [*outer, *server.inside], server, upstreams, backend).read()
             for one in outer:
                 _other(carried, one)
-        elif top.name == "http":
-            carried.remark(top.line, "http { ... }", "stays with nginx")
+        elif top.name == WEB:
+            carried.remark(top.line, f"{WEB} {{ ... }}", "stays with nginx")
         elif top.name == "include":
             _other(carried, top)
     return carried
