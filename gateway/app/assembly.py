@@ -14,6 +14,7 @@ from ..config.errors import StartError
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
+from ..sessions.agreed import backend_alpn
 from ..sessions.context import SessionContext
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
@@ -215,10 +216,11 @@ class Assembler:
     def _backend(self, values: Backend, configuration: Configuration, before: Assembly | None) -> Reachable:
         """One dialer, one memory of failures and one TLS context for all services in front of it."""
         was = None if before is None else before.backends.get(values)
-        if was is not None and _alike(before, configuration) and (was.towards is None or was.towards.is_current()):
+        alpn = backend_alpn(configuration, values)
+        if was is not None and _alike(before, configuration) and (was.towards is None or was.towards.is_current(alpn)):
             return was
         with _told(f"[backend:{values.name}]"):
-            towards = TLSConnector(values) if values.tls != "none" else None
+            towards = TLSConnector(values, alpn) if values.tls != "none" else None
         earlier = next((one for one in _all(before) if one.values.name == values.name), None)
         health = None if earlier is None else earlier.dialer.health
         dialer = Dialer(self._reactor(), values.addresses, configuration.timeouts.connect, health)

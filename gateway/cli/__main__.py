@@ -94,6 +94,7 @@ def _usable(
     file: str, configuration: Configuration, certificates: Sequence[Served], problems: list[str]
 ) -> dict[Backend, TLSConnector]:
     """The backends with TLS.  Raises ConfigurationError with `problems` and those of certificates, keys and issuers."""
+    from ..sessions.agreed import backend_alpn
     from ..wire.tls.connector import TLSConnector
     from ..wire.tls.context import CertificateError
     from .certificates import complaints
@@ -103,7 +104,7 @@ def _usable(
     for backend in dict.fromkeys(service.backend for service in configuration.services):
         try:
             if backend.tls != "none":
-                connectors[backend] = TLSConnector(backend)
+                connectors[backend] = TLSConnector(backend, backend_alpn(configuration, backend))
         except CertificateError as wrong:
             problems.append(f"{file}: [backend:{backend.name}] {wrong}")
     if problems:

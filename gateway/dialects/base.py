@@ -134,6 +134,8 @@ class Dialect:
     """How to look at a server."""
     alpn: tuple[bytes, ...] = ()
     """What clients call it in their ClientHello (RFC 7301)."""
+    backend_alpn: tuple[bytes, ...] = ()
+    """What the gateway calls it towards backends whose TLS comes first, where servers demand that."""
     submission: frozenset[int] = frozenset()
     """Ports at which clients hand in mail after a login."""
     foreign: Foreign | None = None

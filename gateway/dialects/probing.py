@@ -9,11 +9,14 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..protocol.framing import Lines
 from ..protocol.vocabulary import (
     Await,
     Close,
     Dial,
     Expired,
+    Framing,
+    Heard,
     Line,
     Lost,
     Patience,
@@ -23,6 +26,7 @@ from ..protocol.vocabulary import (
     Side,
     StartTLS,
     TLSFailed,
+    Unit,
     Violation,
 )
 from ..telemetry.catalogue import PROTOCOL_ERROR
@@ -36,7 +40,7 @@ ONE_MORE = Patience("one-more")
 
 Reply = Generator[Request, Any, bytes]
 
-_SECRET = frozenset({"PLAIN", "LOGIN", "USER", "XOAUTH2", "OAUTHBEARER"})
+_SECRET = frozenset({"PLAIN", "LOGIN", "USER", "XOAUTH2", "OAUTHBEARER", "PASSWORD"})
 
 
 def is_bare(login: str) -> bool:
@@ -49,11 +53,13 @@ class Attempt:
     """A login up to the point where a client would say a secret.  No secret is ever said."""
 
     say: bytes
-    """The command, without CRLF."""
+    """The command, without CRLF; or a whole unit."""
     taken: Callable[[bytes], bool]
-    """The reply -> whether the server now waits for the secret."""
+    """The reply -> whether the server now waits for the secret, or would have taken it."""
     cancel: bytes = b""
     """What takes the login back, without CRLF; nothing where nothing has to be taken back."""
+    name: bytes = b""
+    """What people are told of it, where that is not `say`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,14 @@ class Probing:
     """The server speaks first again inside TLS after STARTTLS (RFC 5804 2.2)."""
     masked: Callable[[Sequence[bytes]], bool] = lambda capabilities: False
     """The capabilities -> whether something on the way has overwritten one."""
+    framing: Callable[[bytes], Framing] = lambda command: REPLIES
+    """A command -> how the reply to it becomes lines or units.  Commands are whole units where it is not `Lines`."""
+    greets: bool = True
+    """The server speaks first.  Where it does not, STARTTLS is the first that is said."""
+    leaves: bool = True
+    """The command that ends a session may be said at any time, and a server that greets answers it."""
+    lists: bool = True
+    """The list of capabilities names STARTTLS and the logins, and STARTTLS only before TLS."""
 
 
 class Talk:
@@ -104,7 +118,14 @@ class Talk:
 
     @property
     def greeted(self) -> bool:
+        if not self._probing.greets:
+            return bool(self.first)
         return bool(self.greeting) and self._probing.agrees(self.greeting)
+
+    @property
+    def first(self) -> bytes:
+        """What the server said first; not its answer to STARTTLS, where it does not greet."""
+        return self.greeting if self._probing.greets else self.answer or self.inside
 
     def in_the_clear(self) -> Script:
         """Ask for the capabilities, try to log in without TLS, and leave."""
@@ -115,7 +136,7 @@ class Talk:
             self.tried.append((attempt, reply))
             if attempt.taken(reply) and attempt.cancel:
                 yield from self._asked(attempt.cancel)
-        yield from self._asked(self._leave)
+        yield from self._say_goodbye()
         yield Close("quit")
 
     def secured(self, *, implicit: bool, inject: bool = False) -> Script:
@@ -127,13 +148,17 @@ class Talk:
         end = yield from self._switched(implicit, inject)
         if end is None:
             self.inside = yield from self._asked(self._ask)
-            yield from self._asked(self._leave)
-            try:
-                heard = yield Await((Side.BACKEND,), ONE_MORE, REPLIES)
-                self.surplus = heard.text if isinstance(heard, Line) else b"(a long line)"
-            except (Lost, Expired):
-                pass  # as it should be
+            yield from self._say_goodbye()
+            if inject or self._probing.leaves:  # a server that is not said goodbye to does not hang up
+                yield from self._hear_surplus()
         yield end or Close("quit")
+
+    def _hear_surplus(self) -> Script:
+        try:
+            heard = yield Await((Side.BACKEND,), ONE_MORE, self._probing.framing(b""))
+            self.surplus = _octets(heard) or b"(a long line)"
+        except (Lost, Expired):
+            pass  # as it should be
 
     def _switched(self, implicit: bool, inject: bool) -> Generator[Request, Any, Close | None]:
         """None inside TLS, and the end of the talk where there is none."""
@@ -144,9 +169,10 @@ class Talk:
                 yield from self._hear_greeting()
                 return None
             yield from self._greet()
-            self.answer = yield from self._asked(self._ask)
-            behind = self._probing.injected + b"\r\n" if inject else b""
-            yield Send(Side.BACKEND, self._probing.starttls + b"\r\n" + behind)
+            if self._probing.greets:
+                self.answer = yield from self._asked(self._ask)
+            said = self._whole(self._probing.starttls)
+            yield Send(Side.BACKEND, said + (self._whole(self._probing.injected) if inject else b""))
             self.go_ahead = yield from self._heard(self._probing.starttls)
             if self._probing.agrees(self.go_ahead):
                 yield StartTLS(Side.BACKEND)
@@ -162,7 +188,7 @@ class Talk:
             self.behind = self.failure = violation.detail
             return Close(violation.key, violation.detail)
         self.failure = "the server refuses it"
-        yield from self._asked(self._leave)
+        yield from self._say_goodbye()
         return Close("refused")
 
     def _greet(self) -> Script:
@@ -170,23 +196,41 @@ class Talk:
         yield from self._hear_greeting()
 
     def _hear_greeting(self) -> Script:
+        if not self._probing.greets:
+            return
         self.greeting = yield from self._heard(b"", Patience.GREETING)
         if not self.greeted:
-            yield Send(Side.BACKEND, self._leave + b"\r\n")
+            yield Send(Side.BACKEND, self._whole(self._leave))
             raise Violation(Side.BACKEND, "backend-refused", repr(self.greeting[:80]))
 
+    def _say_goodbye(self) -> Script:
+        if self._probing.greets:
+            yield from self._asked(self._leave)
+        elif self._probing.leaves:
+            yield Send(Side.BACKEND, self._leave)
+
+    def _whole(self, command: bytes) -> bytes:
+        return command + b"\r\n" if isinstance(self._probing.framing(command), Lines) else command
+
     def _asked(self, command: bytes) -> Reply:
-        yield Send(Side.BACKEND, command + b"\r\n")
+        yield Send(Side.BACKEND, self._whole(command))
         return (yield from self._heard(command))
 
     def _heard(self, command: bytes, patience: Patience = Patience.REPLY) -> Reply:
         """A whole reply."""
         reply = b""
         for _ in range(REPLY_LINES):
-            heard = yield Await((Side.BACKEND,), patience, REPLIES)
-            if not isinstance(heard, Line):
+            octets = _octets((yield Await((Side.BACKEND,), patience, self._probing.framing(command))))
+            if not octets:
                 raise Violation(Side.BACKEND, "backend-line-too-long")
-            reply += heard.text + b"\r\n"
+            reply += octets
             if self._probing.complete(command, reply):
                 return reply
         raise Violation(Side.BACKEND, PROTOCOL_ERROR, f"a reply of more than {REPLY_LINES} lines")
+
+
+def _octets(heard: Heard) -> bytes:
+    """A line with its end, or a unit; nothing for one that is too long."""
+    if isinstance(heard, Unit):
+        return heard.octets
+    return heard.text + b"\r\n" if isinstance(heard, Line) else b""

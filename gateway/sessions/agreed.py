@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from ..config.values import Backend, Service, TCPAddress
+from ..config.values import Backend, Configuration, Service, TCPAddress
 from ..dialects import DIALECTS
 from ..dialects.access import is_submission
 from ..dialects.base import BackendTLS, Identity, Policy, Terms
@@ -31,6 +31,14 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
         identity=Identity(backend.identity),
         secret=backend.secret,
     )
+
+
+def backend_alpn(configuration: Configuration, backend: Backend) -> tuple[bytes, ...]:
+    """What the protocol is called towards a backend whose TLS comes first, where servers demand that."""
+    if backend.tls != "implicit":
+        return ()
+    protocols = dict.fromkeys(service.protocol for service in configuration.services if service.backend == backend)
+    return tuple(name for protocol in protocols for name in DIALECTS[protocol].backend_alpn)
 
 
 def hands_in(service: Service) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -327,3 +329,48 @@ def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Sla
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
     assert done.returncode == 0, done.stdout
     assert re.search(r"login +with SIMPLE", done.stdout), done.stdout
+
+
+def probed(address: str, identity: Identity, *options: str) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.cli",
+        "probe",
+        "ldap",
+        address.replace("127.0.0.1", "localhost"),
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "--timeout", "5", "--ca", str(identity.authority), *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+@pytest.mark.parametrize("service", ["ldap", "auth-only"])
+def test_the_gateway_is_good(gateway: Gateway, identity: Identity, service: str) -> None:
+    found = probed("{}:{}".format(*gateway.address(service)), identity)
+    assert found["names"] == set(), found
+    assert found["starttls"]["runs_injected_commands"] is False
+    assert found["tls"]["version"] == "TLSv1.3"
+
+
+def test_an_implicit_port_of_the_gateway_is_good(gateway: Gateway, identity: Identity) -> None:
+    found = probed("{}:{}".format(*gateway.address("ldap", "implicit")), identity, "--implicit")
+    assert found["names"] == set(), found
+
+
+def test_old_servers_are_not(gateway: Gateway, identity: Identity, server: Slapd, tls_server: Slapd) -> None:
+    found = probed(server.address, identity)
+    assert found["names"] == {"no-starttls", "credentials-in-the-clear"}
+    assert found["starttls"]["answer"] == "result 2: unsupported extended operation"
+    found = probed(tls_server.address, identity)
+    assert found["names"] == {"certificate-untrusted", "credentials-in-the-clear", "old-tls"}
+    found = probed("{}:{}".format(*gateway.address("open")), identity)
+    assert found["names"] == {"credentials-in-the-clear"}
+    (tried,) = found["login_in_the_clear"]["tried"]
+    assert tried == {"command": "a bind with a password", "taken": True, "answer": "result 49: "}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,8 +10,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -377,3 +381,92 @@ def test_check_tells_what_pg_hba_conf_lacks(tmp_path: Path, identity: Identity) 
             done = check(tmp_path, identity, server)
     assert done.returncode == 1
     assert 'no pg_hba.conf entry for host "127.0.0.1"' in re.sub(r"\s+", " ", done.stdout)
+
+
+def probed(address: str, identity: Identity, *options: str) -> dict[str, Any]:
+    address = address.replace("127.0.0.1", "localhost")
+    command = [sys.executable, "-m", "gateway.cli", "probe", "postgresql", address, "--json", "--timeout", "5"]
+    done = subprocess.run(
+        [*command, "--ca", str(identity.authority), *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"), [("starttls", []), ("starttls", ["--implicit"]), ("implicit", ["--implicit"])]
+)
+def test_probe_finds_nothing_wrong_with_the_gateway(
+    gateway: Gateway, identity: Identity, mode: str, options: list[str]
+) -> None:
+    """`--implicit` says the ALPN name postgresql, so that a port for SSLRequest takes it, too."""
+    found = probed("{}:{}".format(*gateway.address("postgresql", mode)), identity, *options)
+    assert found["names"] == set(), found
+    assert found["tls"]["version"] == "TLSv1.3"
+    assert found["capabilities"]["tls"] == ["SCRAM-SHA-256"]
+    if not options:
+        assert found["starttls"]["answer"] == "S"
+        assert found["starttls"]["runs_injected_commands"] is False
+        assert found["greeting"] == "TLS required"
+
+
+def test_probe_looks_at_servers(identity: Identity, server: PostgreSQL, tls_server: PostgreSQL) -> None:
+    found = probed(server.address, identity)
+    assert found["names"] == {"no-starttls"}
+    assert found["starttls"]["answer"] == "N"
+    assert found["login_in_the_clear"]["offered"] == ["SCRAM-SHA-256"]
+    found = probed(tls_server.address, identity)
+    assert found["names"] == {"certificate-untrusted"}
+    assert found["starttls"]["runs_injected_commands"] is False
+
+
+# --- direct TLS towards a server (PostgreSQL 17) -----------------------------------------------------
+
+
+def direct_server(identity: Identity, server: PostgreSQL, seen: list[str | None]) -> socket.socket:
+    """As PostgreSQL 17 with `sslnegotiation=direct`: TLS comes first, and without ALPN there is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate)
+    context.set_alpn_protocols(["postgresql"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while octets := source.recv(65536):
+                target.sendall(octets)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = context.wrap_socket(listener.accept()[0], server_side=True)
+                seen.append(client.selected_alpn_protocol())
+                if seen[-1] is None:
+                    client.close()
+                    continue
+                host, port = server.address.split(":")
+                behind = socket.create_connection((host, int(port)))
+                for pair in ((client, behind), (behind, client)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener
+
+
+def test_direct_tls_towards_a_server_says_the_name_postgresql(
+    tmp_path: Path, identity: Identity, server: PostgreSQL
+) -> None:
+    seen: list[str | None] = []
+    with direct_server(identity, server, seen) as listener:
+        backend = {
+            "address": f"localhost:{listener.getsockname()[1]}",
+            "tls": "implicit",
+            "ca": str(identity.authority),
+        }
+        services = [Service("postgresql", "direct")]
+        with running(tmp_path, identity, services, {"backend:direct": backend}) as gateway:
+            assert asked(target(gateway, identity, sslmode="verify-full")).stdout == "42\n"
+    assert set(seen) == {"postgresql"}

@@ -23,11 +23,11 @@ _WITH_PORT = re.compile(r"unix:|.*\]:|[^:\[]*:[^:]*\Z")
 
 def add(commands: Any) -> None:
     """The sub-command, with all that it takes."""
-    about = "look at any mail server from outside, as a client sees it; exit status 0 good, 1 findings, 2 unreachable"
+    about = "look at any server from outside, as a client sees it; exit status 0 good, 1 findings, 2 unreachable"
     parser: argparse.ArgumentParser = commands.add_parser(
         "probe",
         help=about,
-        description=f"{about[0].upper()}{about[1:]}.  No password is ever sent.  See docs/probe.md.",
+        description=f"{about[0].upper()}{about[1:]}.  No user's password is ever sent.  See docs/probe.md.",
     )
     parser.add_argument("protocol", metavar="PROTOCOL", choices=sorted(PROTOCOLS), help=", ".join(sorted(PROTOCOLS)))
     parser.add_argument("address", metavar="HOST[:PORT]", help="[HOST]:PORT for an IPv6 address; unix:/PATH")

@@ -85,7 +85,8 @@ class Looking:
         return Talk(self._probing, self._question, self._target.ehlo)
 
     def _stranger(self, version: str = "", group: str = "") -> Stranger:
-        return Stranger(self._target.name, self._target.ca, version, group)
+        alpn = self._target.dialect.backend_alpn if self._target.implicit else ()
+        return Stranger(self._target.name, self._target.ca, version, group, alpn)
 
     async def _visit(self, script: Script, tls: Stranger | None) -> Errand:
         done: Deferred[Errand] = Deferred()
@@ -101,20 +102,25 @@ class Looking:
         listed = self._question.listed(talk.answer)
         access = self._access(talk, listed)
         facts.capabilities = None if listed is None else tuple(map(shown, listed))
-        facts.offered, facts.masked = access.starttls, listed is not None and self._probing.masked(listed)
-        facts.logins = access.logins
-        facts.bare = tuple(filter(is_bare, access.logins or ()))
+        facts.masked = listed is not None and self._probing.masked(listed)
+        if self._probing.lists:
+            facts.offered, facts.logins = access.starttls, access.logins
+            facts.bare = tuple(filter(is_bare, access.logins or ()))
         facts.tried = tuple(
-            Login(shown(attempt.say), attempt.taken(reply), line(reply)) for attempt, reply in talk.tried
+            Login(shown(attempt.name or attempt.say), attempt.taken(reply), line(self._words(reply)))
+            for attempt, reply in talk.tried
         )
 
     def _access(self, talk: Talk, listed: list[bytes] | None) -> Access:
         return self._question.access(Seen(talk.greeting, listed, listed, ()))
 
+    def _words(self, reply: bytes) -> bytes:
+        return self._question.readable(reply)
+
     def _is_deaf(self, talk: Talk, errand: Errand) -> bool:
         facts = self.facts
         facts.reached = facts.reached or errand.place
-        facts.greeting = facts.greeting or line(talk.greeting)
+        facts.greeting = facts.greeting or line(self._words(talk.first))
         if talk.greeted:
             return False
         trouble = errand.trouble
@@ -126,10 +132,10 @@ class Looking:
         """TLS as a client of today offers it."""
         talk, tls, facts = self._talk(), self._stranger(), self.facts
         errand = await self._visit(talk.secured(implicit=self._target.implicit), tls)
-        facts.go_ahead, facts.behind = last(talk.go_ahead or b""), shown(talk.behind.encode("utf-8"))
+        facts.go_ahead, facts.behind = last(self._words(talk.go_ahead or b"")), shown(talk.behind.encode("utf-8"))
         facts.failure = shown((talk.failure or errand.trouble.detail).encode("utf-8"))
         facts.reached = facts.reached or errand.place
-        facts.greeting = facts.greeting or line(talk.greeting)
+        facts.greeting = facts.greeting or line(self._words(talk.first))
         if errand.secured is None:
             if not facts.reached and not talk.failure:
                 facts.unreachable = facts.failure or errand.trouble.key
@@ -141,7 +147,7 @@ class Looking:
         facts.group, facts.failure = errand.secured.group, ""
         listed = self._question.listed(talk.inside)
         facts.inside = None if listed is None else tuple(map(shown, listed))
-        facts.starttls_inside = bool(self._access(talk, listed).starttls)
+        facts.starttls_inside = self._probing.lists and bool(self._access(talk, listed).starttls)
         facts.chain = _chain(tls)
         return tls.presented
 
@@ -173,7 +179,7 @@ class Looking:
         if talk.behind:
             facts.injection, facts.executed = True, f"answered in the clear, {shown(talk.behind.encode('utf-8'))}"
         elif talk.surplus:
-            facts.injection, facts.executed = True, f"one reply too many, {shown(talk.surplus)}"
+            facts.injection, facts.executed = True, f"one reply too many, {line(self._words(talk.surplus))}"
         elif errand.secured is not None or talk.failure:
             facts.injection = False
 

@@ -49,7 +49,10 @@ def _starttls(facts: Facts) -> Iterator[Problem]:
         yield Problem("no-starttls", detail, cure)
     if facts.secured or (facts.offered is False and facts.failure == "the server refuses it"):
         return
-    if facts.go_ahead and facts.failure == "the server refuses it":
+    if facts.go_ahead and facts.failure == "the server refuses it" and facts.offered is None:
+        detail = f"STARTTLS is answered {facts.go_ahead!r}: everything is said in the clear"
+        yield Problem("no-starttls", detail, "switch TLS on, or put the gateway in front")
+    elif facts.go_ahead and facts.failure == "the server refuses it":
         detail = f"STARTTLS is offered, and then refused: {facts.go_ahead}"
         yield Problem("starttls-refused", detail, "look into the server's log: often it cannot read its certificate")
     else:
@@ -77,7 +80,8 @@ def _logins(facts: Facts) -> Iterator[Problem]:
         return
     cure = (
         "refuse logins before TLS (Postfix: smtpd_tls_auth_only = yes; Dovecot: disable_plaintext_auth = yes, since "
-        "2.4 auth_allow_cleartext = no), or put the gateway in front with policy = required"
+        "2.4 auth_allow_cleartext = no; OpenLDAP: olcSecurity: simple_bind=128; PostgreSQL: hostssl), or put the "
+        "gateway in front with policy = required"
     )
     yield Problem("credentials-in-the-clear", detail, cure)
 

@@ -35,6 +35,7 @@ from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question
 from ..bounds import REPLY_OCTETS
 from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
+from ..probing import Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import shortened
 
@@ -328,9 +329,9 @@ FOREIGN: Final = Foreign(
 # --- looking at a server -----------------------------------------------------------------------------
 
 
-def hello(hostname: bytes) -> bytes:
+def hello(hostname: bytes, user: bytes = b"starttls-gateway-check") -> bytes:
     """The startup of a user who does not exist: a server that asks for passwords does not tell."""
-    body = b"\0\3\0\0user\0starttls-gateway-check\0database\0postgres\0\0"
+    body = b"\0\3\0\0user\0%s\0database\0postgres\0\0" % user
     return (4 + len(body)).to_bytes(4, "big") + body
 
 
@@ -340,7 +341,9 @@ def listed(answer: bytes) -> list[bytes] | None:
 
 
 def readable(octets: bytes) -> bytes:
-    """The server's answer to a startup, in words."""
+    """The server's answer to a startup or to SSLRequest, in words."""
+    if len(octets) < 2:
+        return octets
     if octets.startswith(b"R"):
         return b"Authentication: " + b" ".join(methods(octets))
     return field(octets, b"M")
@@ -350,6 +353,27 @@ def access(seen: Seen) -> Access:
     """Whether clients could log in."""
     return Access(None if seen.shown is None else tuple(name.decode("ascii", "replace") for name in seen.shown))
 
+
+def is_complete(command: bytes, heard: bytes) -> bool:
+    """Whether the last message is a question for credentials, or the refusal; one octet answers SSLRequest."""
+    last = b""
+    while heard:
+        last, heard = heard[:1], heard[1 + int.from_bytes(heard[1:5], "big") :]
+    return command == SSL_REQUEST or last in (b"R", b"E")
+
+
+PROBING: Final = Probing(
+    port=5432,
+    implicit=frozenset(),
+    starttls=SSL_REQUEST,
+    injected=hello(b"", b"starttls-gateway-probe"),
+    complete=is_complete,
+    agrees=lambda reply: reply == b"S",
+    attempts=(),
+    framing=lambda command: OCTET if command == SSL_REQUEST else MESSAGES,
+    greets=False,
+    leaves=False,  # a server that asks for a password calls Terminate an error
+)
 
 DIALECT = Dialect(
     name="postgresql",
@@ -368,5 +392,7 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     question=Question(ask=hello, leave=TERMINATE, listed=listed, access=access, readable=readable),
     alpn=(ALPN,),
+    backend_alpn=(ALPN,),
     first=Side.CLIENT,
+    probing=PROBING,
 )

@@ -39,6 +39,7 @@ from ...protocol.vocabulary import (
 from .. import access
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
 from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
+from ..probing import Attempt, Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import Claim, shortened
 from . import ber
@@ -64,9 +65,13 @@ from .messages import (
     UNBIND,
     UNBIND_REQUEST,
     Bind,
+    agrees,
+    is_complete,
+    is_judged,
     is_starttls,
     listed,
     logins,
+    nobodys_bind,
     notice,
     read_bind,
     readable,
@@ -421,4 +426,16 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     question=Question(ask=root, leave=UNBIND_REQUEST, listed=listed, access=logins, readable=readable),
     first=Side.CLIENT,
+    probing=Probing(
+        port=389,
+        implicit=frozenset({636}),
+        starttls=starttls_request(1),
+        injected=root(b"", 3),
+        complete=is_complete,
+        agrees=agrees,
+        attempts=(Attempt(nobodys_bind(), is_judged, name=b"a bind with a password"),),
+        framing=lambda command: MESSAGES,
+        greets=False,
+        lists=False,  # any password may be tried, and StartTLS is listed inside TLS, too
+    ),
 )

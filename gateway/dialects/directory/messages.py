@@ -122,14 +122,14 @@ MECHANISMS: Final = b"supportedSASLMechanisms"
 EXTENSIONS: Final = b"supportedExtension"
 
 
-def root(hostname: bytes) -> bytes:
+def root(hostname: bytes, ident: int = 1) -> bytes:
     """A search for what the server can do, in its root DSE (RFC 4512 5.1).  Anybody may ask."""
     wanted = [ber.write(ber.OCTETS, name) for name in (MECHANISMS, EXTENSIONS, b"supportedLDAPVersion")]
     search = (
         ber.write(ber.OCTETS), ber.number(0, ber.ENUMERATED), ber.number(0, ber.ENUMERATED), ber.number(0),
         ber.number(0), ber.write(0x01, b"\0"), ber.write(0x87, b"objectClass"), ber.write(ber.SEQUENCE, *wanted),
     )  # fmt: skip
-    return ber.write(ber.SEQUENCE, ber.number(1), ber.write(SEARCH, *search))
+    return ber.write(ber.SEQUENCE, ber.number(ident), ber.write(SEARCH, *search))
 
 
 def attributes(message: bytes) -> dict[bytes, list[bytes]] | None:
@@ -178,3 +178,39 @@ def logins(seen: Seen) -> Access:
     mechanisms = [name.decode("ascii", "replace") for name in seen.shown if not name[:1].isdigit()]
     usable = [name for name in mechanisms if name not in ("EXTERNAL", "ANONYMOUS")]
     return Access(("SIMPLE", *usable), starttls=None if seen.offered is None else STARTTLS in seen.offered)
+
+
+def nobodys_bind() -> bytes:
+    """A user who does not exist and a word that is nobody's password: LDAP has no login without a password in it."""
+    parts = ber.number(3), ber.write(ber.OCTETS, b"cn=starttls-gateway-probe"), ber.write(0x80, b"none")
+    return ber.write(ber.SEQUENCE, ber.number(2), ber.write(BIND, *parts))
+
+
+def _judgement(reply: bytes) -> tuple[int, int] | None:
+    """The tag and the result code; None for what is no response."""
+    try:
+        head = ber.head(reply)
+        return None if head is None else (head.operation.tag, result_of(reply, head.operation)[0])
+    except ValueError:
+        return None
+
+
+def is_judged(reply: bytes) -> bool:
+    """Whether the server looked at the password of a bind, and did not refuse to."""
+    return _judgement(reply) in ((RESPONSES[BIND], SUCCESS), (RESPONSES[BIND], INVALID_CREDENTIALS))
+
+
+def agrees(reply: bytes) -> bool:
+    """Whether the answer to StartTLS is a success."""
+    return _judgement(reply) == (EXTENDED_RESPONSE, SUCCESS)
+
+
+def is_complete(command: bytes, heard: bytes) -> bool:
+    """Whether the last of these messages is a last response, or none at all."""
+    while (length := ber.measure(heard)) is not None and length < len(heard):
+        heard = heard[length:]
+    try:
+        head = ber.head(heard)
+    except ValueError:
+        return True
+    return head is None or head.operation.tag not in MORE

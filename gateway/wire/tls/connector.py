@@ -20,16 +20,21 @@ class TLSConnector:
     Raises CertificateError for a `ca` file that cannot be used.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._wanted = TLSClientOptions(backend.certificate_name or "", backend.verify, backend.ca, backend.profile)
+    def __init__(self, backend: Backend, alpn: tuple[bytes, ...] = ()) -> None:
+        """`alpn`: what the gateway calls the protocol (RFC 7301)."""
+        self._wanted = TLSClientOptions(
+            backend.certificate_name or "", backend.verify, backend.ca, backend.profile, alpn=alpn
+        )
         self._ca = () if backend.ca is None else looks(backend.ca)
         self._context = client_context(self._named("localhost"))
 
     def __call__(self, host: str) -> TLSHalf:
         return TLSHalf(self.connection(host))
 
-    def is_current(self) -> bool:
-        """Whether the file of its trust anchors looks as it did when it was read."""
+    def is_current(self, alpn: tuple[bytes, ...] = ()) -> bool:
+        """Whether the file of its trust anchors looks as it did when it was read, and ALPN is the same."""
+        if alpn != self._wanted.alpn:
+            return False
         return self._wanted.ca is None or looks(self._wanted.ca) == self._ca
 
     def connection(self, host: str) -> SSL.Connection:

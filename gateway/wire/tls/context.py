@@ -176,6 +176,8 @@ def connecting(context: SSL.Context, wanted: TLSClientOptions) -> SSL.Connection
     connection.set_app_data(check_for(wanted))
     if (said := server_name(wanted)) is not None:
         connection.set_tlsext_host_name(said)
+    if wanted.alpn:
+        connection.set_alpn_protos(list(wanted.alpn))
     connection.set_connect_state()
     return connection
 

@@ -85,11 +85,13 @@ class Stranger:
     is none.
     """
 
-    def __init__(self, name: str, ca: Path | None = None, version: str = "", group: str = "") -> None:
+    def __init__(
+        self, name: str, ca: Path | None = None, version: str = "", group: str = "", alpn: tuple[bytes, ...] = ()
+    ) -> None:
         self.objections: list[str] = []
         """Why a client would refuse the certificate; the first connection's."""
         self._connection: SSL.Connection | None = None
-        self._wanted = TLSClientOptions(name, ca=ca)
+        self._wanted = TLSClientOptions(name, ca=ca, alpn=alpn)
         self._check = check_for(self._wanted)
         server_name(self._wanted)
         self._context = _context(ca, version, group)

@@ -60,6 +60,8 @@ class TLSClientOptions:
     """`intermediate` or `legacy`."""
     sni: str | None = None
     """SNI if it is not `name`; empty for no SNI."""
+    alpn: tuple[bytes, ...] = ()
+    """Names of the protocol (RFC 7301); none as a rule."""
 
 
 class Check(Protocol):

@@ -1,0 +1,204 @@
+"""What `probe` says to servers that do not speak in lines and do not greet, and what it makes of their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.database import postgresql
+from gateway.dialects.directory import messages
+from gateway.dialects.probing import Talk
+from gateway.protocol.driver import Negotiation
+from gateway.protocol.vocabulary import Action, Close, Dial, Expired, Patience, Script, Send, Side, StartTLS, Trouble
+from tests.pure.contract.answers import ldap as spoken
+from tests.pure.contract.answers.postgresql import PASSWORD, SASL, SSL, asks, fatal, startup
+from tests.pure.contract.answers.postgresql import message as packet
+from tests.pure.playbook import TLS13
+
+BACKEND = Side.BACKEND
+HELLO = startup(b"starttls-gateway-check", b"postgres")
+INJECTED = startup(b"starttls-gateway-probe", b"postgres")
+BIND = spoken.simple(2, b"cn=starttls-gateway-probe", b"none")
+ENTRY = spoken.entry(1, b"", supportedSASLMechanisms=[b"PLAIN"], supportedExtension=[spoken.STARTTLS_NAME])
+DONE = spoken.result(1, 0x65, 0)
+SEARCH = spoken.ROOT.replace(b"\2\1\1", b"\2\1\3", 1)
+"""The one that is injected."""
+
+
+@dataclass
+class Server:
+    """Answers whole units, one after the other."""
+
+    answers: Mapping[bytes, bytes]
+    starttls: bytes
+    executes: bool = False
+    hangs_up: bool = True
+    tls_fails: str = ""
+    heard: list[bytes] = field(default_factory=list)
+    late: bytes = b""
+
+    def hear(self, data: bytes) -> bytes:
+        said = b""
+        while data:
+            known = next((each for each in self.answers if data.startswith(each)), data)
+            self.heard.append(known)
+            said += self.answers.get(known, b"")
+            data = data[len(known) :]
+            if known == self.starttls:
+                self.late, data = data, b""
+        return said
+
+    def secured(self) -> bytes:
+        return self.hear(self.late) if self.executes else b""
+
+
+SERVERS = {
+    "ldap": lambda **more: Server(
+        {spoken.ROOT: ENTRY + DONE, BIND: spoken.result(2, 0x61, 13), spoken.STARTTLS: spoken.GO,
+         SEARCH: spoken.result(3, 0x65, 0), spoken.UNBIND: b"", **more}, spoken.STARTTLS),
+    "postgresql": lambda **more: Server({HELLO: SASL, INJECTED: SASL, SSL: b"S", **more}, SSL),
+}  # fmt: skip
+every_protocol = pytest.mark.parametrize("protocol", SERVERS)
+ASKS = {"ldap": (spoken.ROOT, ENTRY + DONE), "postgresql": (HELLO, SASL)}
+
+
+def server(protocol: str, answers: Mapping[bytes, bytes] | None = None) -> Server:
+    made = SERVERS[protocol]()
+    made.answers = {**made.answers, **(answers or {})}
+    return made
+
+
+def talk(protocol: str) -> Talk:
+    dialect = DIALECTS[protocol]
+    assert dialect.probing is not None
+    assert dialect.question is not None
+    return Talk(dialect.probing, dialect.question, b"probe.example.net")
+
+
+def play(script: Script, there: Server) -> Close:
+    """The end; raises the Trouble that the script lets through."""
+    negotiation = Negotiation(script)
+    todo: list[Action] = negotiation.start()
+    while True:
+        said = b""
+        for action in todo:
+            match action:
+                case Dial():
+                    todo = negotiation.dialled()
+                    break
+                case StartTLS(side=side):
+                    if there.tls_fails:
+                        todo = negotiation.unsecured(side, there.tls_fails)
+                    else:
+                        todo = negotiation.secured(side, TLS13)
+                        todo += negotiation.receive(BACKEND, late) if (late := there.secured()) else []
+                    break
+                case Send(data=data):
+                    said += data
+                case Close():
+                    there.hear(said)
+                    return action
+        else:
+            if answer := there.hear(said) if said else b"":
+                todo = negotiation.receive(BACKEND, answer)
+            elif there.hangs_up:
+                todo = negotiation.ended(BACKEND, True)
+            else:
+                todo = negotiation.expire(Expired(BACKEND, Patience.REPLY))
+            continue
+        if said:
+            todo += negotiation.receive(BACKEND, there.hear(said))
+
+
+@every_protocol
+def test_logins_are_tried_in_the_clear(protocol: str) -> None:
+    there, one = server(protocol), talk(protocol)
+    assert play(one.in_the_clear(), there) == Close("quit")
+    assert there.heard == {"ldap": [spoken.ROOT, BIND, spoken.UNBIND], "postgresql": [HELLO]}[protocol]
+    assert one.greeted
+    assert one.first == one.answer == ASKS[protocol][1]
+    assert not any(attempt.taken(reply) for attempt, reply in one.tried)
+
+
+@every_protocol
+@pytest.mark.parametrize("inject", [False, True])
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inject: bool, hangs_up: bool) -> None:
+    there, one = server(protocol), talk(protocol)
+    there.hangs_up = hangs_up
+    assert play(one.secured(implicit=False, inject=inject), there) == Close("quit")
+    assert (one.failure, one.behind, one.surplus) == ("", "", b"")
+    assert one.inside == ASKS[protocol][1]
+    assert there.heard[:2] == [there.starttls, ASKS[protocol][0]]
+
+
+@every_protocol
+def test_a_command_behind_starttls_that_is_run_inside_tls_is_noticed(protocol: str) -> None:
+    there, one = server(protocol), talk(protocol)
+    there.executes = True
+    play(one.secured(implicit=False, inject=True), there)
+    assert one.surplus
+
+
+@every_protocol
+def test_octets_behind_the_go_ahead_are_noticed(protocol: str) -> None:
+    there, one = server(protocol), talk(protocol)
+    there.answers = {**there.answers, there.starttls: there.answers[there.starttls] + b"x"}
+    assert play(one.secured(implicit=False), there).reason == "backend-starttls-injection"
+    assert one.behind == one.failure
+
+
+@every_protocol
+def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
+    there, one = server(protocol), talk(protocol)
+    assert not one.greeted
+    play(one.secured(implicit=True), there)
+    assert one.greeted
+    assert there.heard[0] == ASKS[protocol][0]
+    there, one = server(protocol), talk(protocol)
+    there.tls_fails = "wrong version number"
+    assert play(one.secured(implicit=True), there).reason == "backend-tls-failed"
+
+
+@pytest.mark.parametrize(("protocol", "answer"), [
+    ("ldap", spoken.result(1, 0x78, 2, b"unsupported extended operation")), ("ldap", spoken.result(1, 0x61, 0)),
+    ("ldap", spoken.message(1, 0x78)), ("postgresql", b"N"), ("postgresql", b"E"),
+])  # fmt: skip
+def test_a_server_that_refuses_starttls_is_left(protocol: str, answer: bytes) -> None:
+    there, one = server(protocol), talk(protocol)
+    there.answers = {**there.answers, there.starttls: answer}
+    assert play(one.secured(implicit=False), there) == Close("refused")
+    assert one.failure == "the server refuses it"
+
+
+@pytest.mark.parametrize("answer", [b"220 mx.example.org\r\n", b"\x30\x83\x0f\0\0\2\1\1\x64\x83\1\0\0"])
+def test_a_server_of_another_protocol_ends_the_talk(answer: bytes) -> None:
+    for protocol in SERVERS:
+        with pytest.raises(Trouble, match=r"backend-(protocol-error|line-too-long)"):
+            play(talk(protocol).in_the_clear(), server(protocol, {ASKS[protocol][0]: answer}))
+
+
+def test_a_bind_that_is_judged_is_taken() -> None:
+    for code, taken in ((0, True), (49, True), (13, False), (8, False), (7, False), (53, False)):
+        assert messages.is_judged(spoken.result(2, 0x61, code)) is taken
+    assert not messages.is_judged(spoken.notice(52, b"x"))
+    assert not messages.is_judged(b"\x30")
+    assert not messages.is_judged(spoken.message(2, 0x61))
+
+
+def test_a_reply_has_one_last_message() -> None:
+    assert not messages.is_complete(spoken.ROOT, ENTRY)
+    assert messages.is_complete(spoken.ROOT, ENTRY + DONE)
+    assert messages.is_complete(spoken.ROOT, b"\x30\0")
+    assert not postgresql.is_complete(HELLO, packet(b"N", b"SNOTICE\0\0"))
+    assert postgresql.is_complete(HELLO, packet(b"N", b"SNOTICE\0\0") + PASSWORD)
+    assert postgresql.is_complete(HELLO, fatal(b"28000", b"no pg_hba.conf entry"))
+    assert postgresql.is_complete(SSL, b"N")
+
+
+def test_answers_are_readable() -> None:
+    assert postgresql.readable(b"S") == b"S"
+    assert postgresql.readable(asks(10, b"SCRAM-SHA-256\0\0")) == b"Authentication: SCRAM-SHA-256"
