@@ -145,7 +145,7 @@ _TABLE = (
     ),
     of_client(
         "password-in-clear",
-        "a client sent a password before TLS; it was refused and the server did not get it, but whoever listens has it",
+        "a client sent a password before TLS; it was refused, but others on the line can read it",
         ends=None, cure="the user needs a new password, and the client a stricter setting: ldapsearch -ZZ, not -Z",
     ),
     of_client("client-protocol-error", "what a client sends is no unit of the protocol", WHY),
@@ -157,9 +157,8 @@ _TABLE = (
     of_client("too-many-bad-commands", "`[limits] bad_commands` was reached", WHY),
     Event(
         "refused", Severity.WARNING,
-        "a limit of `[limits]` was reached: a connection was turned away (then there is no `session`, unless a load "
-        "balancer's PROXY header told the client), or a login was answered with a temporary failure and the backend "
-        "was not asked",
+        "a limit of `[limits]` was reached. A connection was turned away; then there is no `session`, unless a load "
+        "balancer's PROXY header told the client. Or a login got a temporary failure, and the backend was not asked",
         (
             word(
                 "limit",
@@ -213,8 +212,8 @@ _TABLE = (
     ),
     of_backend(
         "backend-trusts",
-        "a PostgreSQL server lets a client in without a password (`trust` in its pg_hba.conf, or `ident`): whoever "
-        "reaches the gateway is let in as anybody",
+        "a PostgreSQL server lets clients in without a password (`trust` or `ident` in its pg_hba.conf): everybody who "
+        "reaches the gateway can be any user",
         ends=None, once=True, cure="write scram-sha-256 for the gateway's address in pg_hba.conf",
     ),
     of_backend(
@@ -302,11 +301,10 @@ _TABLE = (
         (
             word(
                 "state",
-                "`loaded` (at start), `renewed` (a change was found, and new handshakes get it), `refused` (a change "
-                "was found that cannot be served; the old one still is), `expiring` (21, 7 and 1 days before the end), "
-                "`expired`, `unreadable` (after privileges were dropped: a renewal could not be read), `warning` (at "
-                "start and after a renewal: what only all certificates together show, as that none is for `hostname`; "
-                "once while it is so)",
+                "`loaded`: at start; `renewed`: a change was found, and new handshakes get it; `refused`: a change was "
+                "found that cannot be served, and the old one still is; `expiring`: 21, 7 and 1 days before the end; "
+                "`expired`; `unreadable`: a renewal could not be read after privileges were dropped; `warning`: at "
+                "start and after a renewal, what only all certificates together show, as that none is for `hostname`",
             ),
             Field("certificate", Type.TEXT, "the file"),
             Field("names", Type.TEXT, "that it is for"),

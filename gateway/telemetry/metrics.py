@@ -87,7 +87,7 @@ _TABLE = (
     Metric("backend_connect_seconds", _H, "How long it took to connect to a backend.", ("service",), buckets=_CONNECT),
     Metric("backend_failures_total", _C, "Events backend-*: the backend could not serve a client.",
            ("service", "event")),
-    Metric("backend_up", _G, "1: the address of the backend is used; 0: it failed of late and comes last.",
+    Metric("backend_up", _G, "1: the address of the backend is used; 0: it failed in the last seconds and comes last.",
            ("backend", "address"), Merge.LEAST),
     Metric("ready", _G, "1: the service has a backend that can be used, and the gateway does not stop.", ("service",),
            Merge.GREATEST),

@@ -15,7 +15,7 @@ from gateway.cli.examples import EXAMPLES
 from gateway.config import parse
 from gateway.config.section import Machine
 from gateway.dialects import DIALECTS
-from tests import commands, options
+from tests import commands, options, prose
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -142,3 +142,25 @@ def test_each_command_has_an_example_that_it_understands() -> None:
         assert examples
         for line, _ in examples:
             assert make_parser().parse_args(shlex.split(line.partition(" > ")[0])[1:]).command == name
+
+
+@pytest.mark.parametrize("page", prose.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_language_is_plain(page: Path) -> None:
+    assert not list(prose.complaints(page.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "word " * 35 + ".",
+            "35 words in a sentence; make two: word word word word word word word word ...",
+        ),
+        ("* one\n* " + "word " * 34 + "\n", ""),
+        ("It is simply so.", "'simply': leave it out"),
+        ("`simply` [x](simply)\n```text\nsimply\n```\n", ""),
+        ("| " + "a " * 30 + "| " + "b " * 30 + "|", ""),
+    ],
+)
+def test_what_is_not_plain_is_found(text: str, complaint: str) -> None:
+    assert [what for _, what in prose.complaints(text)] == ([complaint] if complaint else [])

@@ -81,7 +81,7 @@ COMMANDS = (
     Command("bans", "list who is banned, and how long"),
     Command(
         "why",
-        "tell what went wrong with a client of late, in plain words, and what to do",
+        "tell in plain words what went wrong with a client in the last hours, and what to do",
         "CLIENT",
         "an address or a network; an IPv6 address alone stands for its /64",
     ),
