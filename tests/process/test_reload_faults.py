@@ -102,7 +102,7 @@ def in_the_middle(directory: Path, gateway: Gateway, act: Callable[[int], None])
         asking.join(DEADLINE)
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_a_reload_is_replaced_under_the_new_file(
+def test_a_worker_that_is_killed_during_a_reload_is_replaced_under_the_new_file(
     tmp_path: Path, identity: Identity, backend: Backend
 ) -> None:
     with steered(tmp_path, identity, backend, 2) as gateway, greeted(B, gateway) as client:

@@ -431,7 +431,7 @@ def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothin
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_new_program_that_crashes_after_it_has_taken_over_is_told_and_old_sessions_go_on(
+def test_a_new_program_that_crashes_after_taking_over_is_told_and_sessions_go_on(
     tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
 ) -> None:
     with line(tmp_path, identity, backend, workers) as gateways:
