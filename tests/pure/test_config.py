@@ -328,7 +328,8 @@ def test_every_option() -> None:
 def test_the_shipped_file_shows_the_defaults() -> None:
     text = (ROOT / "config" / "gateway.ini").read_text()
     shown = re.sub(r"(?m)^# (\w+ = .+)$", r"\1", text)
-    machine = Machine(Path("/etc"), lambda: "mail.example.org", state=Path("/var/lib/starttls-gateway"))
+    state = Path("/var/lib/starttls-gateway")
+    machine = Machine(Path("/etc"), lambda: "mail.example.org", state=state, content=lambda path: "secret")
     assert shown.count("\n") == text.count("\n")
     assert read(shown, machine) == read(text, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
