@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..config.values import Configuration, SystemdAddress
+from ..dialects import DIALECTS
 from ..telemetry.summary import Teller
 from ..wire.listener import inherited
 from .plan import Opening, Reload, openings
@@ -19,6 +20,7 @@ def tell_listening(opening: Opening, address: str, events: Teller) -> None:
         policy=opening.policy,
         connect="lazy" if backend.lazy and not opening.implicit else "eager",
         address=address,
+        experimental=bool(DIALECTS[opening.service.protocol].experimental),
     )
 
 

@@ -259,9 +259,10 @@ class _Looking:
                 listeners.setdefault(policy, []).append(str(address))
         for policy, addresses in listeners.items():
             terms = replace(self._terms, implicit=False, lazy=True, policy=Policy(policy))
-            greeting, *asked = unreached(self._dialect, terms, [question.ask(terms.hostname)])
-            listed = question.listed(asked[0].told) if asked else None
-            yield Lazy(tuple(addresses), _lines(greeting.told), _names(listed))
+            heard = unreached(self._dialect, terms, [question.ask(terms.hostname)])
+            at = question.listed_in
+            listed = next((question.listed(each.told) for each in heard[at : at + 1]), None)
+            yield Lazy(tuple(addresses), _lines(heard[0].told), _names(listed))
 
     def _login(self, access: Access) -> Login:
         possible = None if access.logins is None else bool(access.logins)

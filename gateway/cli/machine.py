@@ -17,6 +17,7 @@ from ..app.rights import group_of, user_name
 from ..config import Places
 from ..config.ini import Problem
 from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
+from ..dialects import DIALECTS
 from .units import SocketUnit, passed, socket_units
 
 AT_ONCE = 16
@@ -42,6 +43,7 @@ def look(configuration: Configuration, places: Places, live: bool = False) -> li
         *_sockets(configuration, places),
         *(() if live else _backends(configuration, places)),
         *_report(configuration, places),
+        *_experimental(configuration, places),
     ]
     return sorted(found, key=lambda finding: finding.line)
 
@@ -52,6 +54,14 @@ def _hostname(configuration: Configuration, places: Places) -> Iterator[Finding]
         own = "" if places("gateway", "hostname") else ", the name of this machine"
         text = f"[gateway] hostname: the gateway's host name is {name}{own}; write the name that clients connect to"
         yield Finding(places("gateway", "hostname") or places("gateway"), text, fatal=False)
+
+
+def _experimental(configuration: Configuration, places: Places) -> Iterator[Finding]:
+    for service in configuration.services:
+        if why := DIALECTS[service.protocol].experimental:
+            title = f"service:{service.name}"
+            text = f"[{title}] protocol: {service.protocol} is experimental: {why}"
+            yield Finding(places(title, "protocol") or places(title), text, fatal=False)
 
 
 def _report(configuration: Configuration, places: Places) -> Iterator[Finding]:

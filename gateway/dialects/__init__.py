@@ -9,6 +9,7 @@ from .base import Dialect
 from .chat.irc import DIALECT as IRC
 from .database.postgresql import DIALECT as POSTGRESQL
 from .directory.ldap import DIALECT as LDAP
+from .mail.acap import DIALECT as ACAP
 from .mail.imap import DIALECT as IMAP
 from .mail.lmtp import DIALECT as LMTP
 from .mail.managesieve import DIALECT as MANAGESIEVE
@@ -16,17 +17,6 @@ from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
 from .web.http import HTTP, IPP
 
-_ALL = (
-    SMTP,
-    IMAP,
-    POP3,
-    LMTP,
-    MANAGESIEVE,
-    POSTGRESQL,
-    IRC,
-    LDAP,
-    HTTP,
-    IPP,
-)
+_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC, LDAP, HTTP, IPP, ACAP)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

@@ -103,6 +103,8 @@ class Question:
     """What a look has seen -> whether clients can log in and send mail."""
     tries: tuple[bytes, ...] = ()
     """What a client says next, to learn whether it is served: commands that change nothing, without CRLF."""
+    listed_in: int = 1
+    """Where the capabilities stand: in the answer to `ask`, or (0) in the greeting."""
     answered: Callable[[bytes, bytes], bool] = lambda said, heard: True
     """Where client and server do not take turns: the client's words and what was heard since -> whether the server has
     said all that it says to them."""
@@ -140,6 +142,8 @@ class Dialect:
     """Ports at which clients hand in mail after a login."""
     foreign: Foreign | None = None
     """How clients begin that speak another protocol."""
+    experimental: str = ""
+    """Why nobody should rely on it; empty where it was tried with real servers and clients."""
     first: Side = Side.BACKEND
     """Who speaks first.  Where it is the client, the backend is dialled when the client has said something."""
     relays: bool = False

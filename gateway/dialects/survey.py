@@ -222,8 +222,10 @@ class Survey(ScriptedClient):
         return question.access(Seen(self.greeting, self.offered, self.shown, answers))
 
     def _listed(self, side: Callable[[Exchange], bytes]) -> list[bytes] | None:
-        asked = self.exchanges[1:2]
-        return self._question.listed(side(asked[0])) if self._question and asked else None
+        if self._question is None:
+            return None
+        at = self._question.listed_in
+        return next(map(self._question.listed, map(side, self.exchanges[at : at + 1])), None)
 
 
 def unreached(dialect: Dialect, terms: Terms, words: Sequence[bytes]) -> list[Exchange]:

@@ -267,6 +267,7 @@ _TABLE = (
             word("policy", "`required`, `auth-only` or `optional`; absent on implicit ports"),
             word("connect", "`eager` or `lazy`"),
             Field("address", Type.ADDRESS, "with the real port, where port 0 was asked for"),
+            Field("experimental", Type.YES, "the protocol was not tried with real servers and clients"),
         ),
     ),
     Event(

@@ -14,6 +14,11 @@ from tests.pure.playbook import DIAL, Playbook, close, note, terms, to_backend, 
 DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
 DOWNGRADE = note("downgrade", action="refused", **DATES)
 TALK = {
+    "acap": (
+        b'* ACAP (IMPLEMENTATION "x") (STARTTLS)\r\n',
+        b'a AUTHENTICATE "PLAIN"\r\n',
+        b'a NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n',
+    ),
     "smtp": (
         b"220 old ESMTP\r\n",
         b"MAIL FROM:<a@example.com>\r\n",

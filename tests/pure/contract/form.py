@@ -98,7 +98,8 @@ class Shared:
 
     reissue: Exchange | None = None
     """Where the server speaks first again inside TLS: what the gateway asks the backend when the client's handshake
-    is over, and the answer, which the client gets as it is."""
+    is over, and the answer, which the client gets as it is.  Nothing is asked where the gateway says the backend's
+    greeting again."""
     introduction: tuple[Exchange, ...] = ()
     """What a client has to say there before it can log in.  All of it passes as it is."""
     login: bytes

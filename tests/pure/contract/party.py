@@ -100,12 +100,14 @@ class Anyone:
         if self.answers.reissue is None:
             return play.secured()
         said, answered = self.answers.reissue
+        if not said:
+            return play.secured(to_client(answered))
         return play.secured(to_backend(said)).backend(answered, to_client(answered))
 
     def enter(self, stage: Stage) -> None:
         """The same on a stage."""
         stage.secured(TLS13)
-        if self.answers.reissue is not None:
+        if self.answers.reissue is not None and self.answers.reissue.said:
             stage.receive(BACKEND, self.answers.reissue.answered)
 
     def ready(self, **changes: Any) -> Playbook:

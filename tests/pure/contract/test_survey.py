@@ -90,14 +90,16 @@ def test_a_look_at_a_backend_that_leaves_in_the_middle(party: Party) -> None:
 
     survey = look(party, cut)
     assert survey.greeted
-    assert survey.offered is None
+    question = party.dialect.question
+    assert survey.offered == (None if question and question.listed_in else seen.offered)
 
 
 @every_party
 def test_on_a_lazy_listener_the_gateway_speaks_for_itself(party: Party) -> None:
     question = party.dialect.question
     words = [question.ask(b"gw.example.org")] if question else []
-    first, *others = unreached(party.dialect, terms(lazy=True), words)
-    assert first.told == party.answers.lazy_greeting
-    assert all(question and question.listed(each.told) for each in others)
+    heard = unreached(party.dialect, terms(lazy=True), words)
+    assert heard[0].told == party.answers.lazy_greeting
+    at = question.listed_in if question else 1
+    assert all(question and question.listed(each.told) for each in heard[at : at + 1])
     assert [each.told for each in unreached(party.dialect, terms(lazy=False), words)] == [b""]

@@ -1,0 +1,490 @@
+"""ACAP (RFC 2244), inspected from the greeting to the login, and spliced from there.
+
+No server and no client is left to try it with: it is written by the RFC alone, and marked experimental.  Before the
+login nothing reaches the backend but NOOP, LANG, AUTHENTICATE and LOGOUT, written anew from what the client said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final
+
+from ...protocol.framing import Lines
+from ...protocol.vocabulary import (
+    Await,
+    Close,
+    Expired,
+    Line,
+    Lost,
+    Note,
+    Patience,
+    Proven,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    Stopped,
+    Take,
+    TLSFailed,
+    TooLong,
+    Trouble,
+    Unavailable,
+    Violation,
+)
+from .. import access, sasl
+from ..base import BackendTLS, Dialect, Policy, Question, Terms
+from ..bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
+from ..conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, ServerFirst, Stage, broken, converse, login_note
+from ..reach import Hearing, ungreeted, untrusted
+from . import FOREIGN
+from .managesieve.syntax import QUOTABLE, Malformed, announced, arguments, is_text, string
+
+LINES: Final = Lines(4096)
+"""RFC 2244 2.6.3: a quoted string has 1024 octets at most."""
+LITERALS: Final = 65536
+"""Octets of a whole command or response, its literals included, before the login."""
+
+TAG: Final = rb"[A-Za-z0-9.:_-]{1,32}"
+COMMAND: Final = re.compile(rb"(%s) ([A-Za-z]+)(?: (.*))?\Z" % TAG, re.DOTALL)
+REPLY: Final = re.compile(rb"(\*|%s) (OK|NO|BAD|BYE|[A-Z]+)(?= |\Z)" % TAG, re.IGNORECASE)
+LATER: Final = re.compile(rb"[^ ]+ NO \((?:TRYLATER|ENCRYPT-NEEDED|TRANSITION-NEEDED|AUTH-TOO-WEAK)\b", re.IGNORECASE)
+"""A refusal that says nothing of the password (RFC 2244 4.3)."""
+_GROUP: Final = re.compile(rb" ?\(([A-Za-z][A-Za-z0-9./_-]*)")
+_VALUE: Final = re.compile(rb' (?:"((?:[^"\\]|\\.)*)"|\{([0-9]{1,6})\+?\}\r\n)', re.DOTALL)
+
+Group = tuple[bytes, list[bytes]]
+"""A capability: its name in upper case, and its values (RFC 2244 6.2.1)."""
+Handled = Generator[Request, Any, bool]
+"""One command; returns whether it was a login that succeeded."""
+
+UNAVAILABLE: Final = b'* BYE (TRYLATER) "Service temporarily unavailable"\r\n'
+LOST: Final = b'* BYE (TRYLATER) "Connection to server lost"\r\n'
+UNKNOWN: Final = b'BAD "Unknown command"'
+INVALID: Final = b'BAD "Invalid arguments"'
+TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
+
+
+# --- the greeting ------------------------------------------------------------------------------------
+
+
+def capabilities(greeting: bytes) -> list[Group] | None:
+    """Of a whole greeting, its literals included; None for what is none."""
+    if not re.match(rb"\* ACAP(?= |\Z)", greeting, re.IGNORECASE):
+        return None
+    found: list[Group] = []
+    at = len(b"* ACAP")
+    while match := _GROUP.match(greeting, at):
+        name, at = match[1].upper(), match.end()
+        values: list[bytes] = []
+        while value := _VALUE.match(greeting, at):
+            at = value.end() + int(value[2] or 0)
+            quoted = value[1]
+            values.append(
+                greeting[value.end() : at] if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL)
+            )
+        if greeting[at : at + 1] != b")":
+            return None
+        at += 1
+        found.append((name, values))
+    return None if greeting[at:].strip() else found
+
+
+def edited(groups: list[Group], stage: Stage) -> list[Group]:
+    """What the client is to see of the backend's capabilities."""
+    shown: list[Group] = []
+    for name, values in groups:
+        hidden = sasl.unusable(values)
+        kept = [value for value in values if value.upper() not in hidden]
+        if name == b"SASL" and kept and stage is not Stage.CLOSED:
+            shown.append((name, kept))
+        elif name not in (b"SASL", b"STARTTLS"):
+            shown.append((name, values))
+    return shown if stage is Stage.SECURE else [*shown, (b"STARTTLS", [])]
+
+
+def greeting_of(groups: list[Group]) -> bytes:
+    """With its CRLF."""
+    words = [b" ".join([name, *map(_told, values)]) for name, values in groups]
+    return b"".join([b"* ACAP", *(b" (%s)" % word for word in words), b"\r\n"])
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether it can be a quoted string."""
+    return is_text(value) and len(value) <= QUOTABLE
+
+
+def _told(value: bytes) -> bytes:
+    """A string for the client.  A server's literals have no plus (RFC 2244 2.6.3)."""
+    return string(value) if _is_plain(value) else b"{%d}\r\n%s" % (len(value), value)
+
+
+def _response(value: bytes) -> bytes:
+    """A string for a server that waits for one, and not for a literal's announcement."""
+    return string(value) if _is_plain(value) else b"{%d+}\r\n%s" % (len(value), value)
+
+
+# --- a session ---------------------------------------------------------------------------------------
+
+
+class ACAP(ServerFirst):
+    """One session."""
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._groups: list[Group] = []  # what the backend has greeted with
+        self._owed = False  # the backend owes a reply
+        self._bye = False  # it said its goodbye itself
+
+    @property
+    def own_greeting(self) -> bytes:
+        return greeting_of([(b"IMPLEMENTATION", [b"STARTTLS gateway"]), (b"STARTTLS", [])])
+
+    def hear_greeting(self) -> Hearing[bytes]:
+        greeting = yield from self._first_words(Patience.GREETING)
+        if self.terms.backend_tls is BackendTLS.STARTTLS and not _is_bye(greeting):
+            if (b"STARTTLS", []) not in self._groups:
+                untrusted("the backend does not offer STARTTLS")
+            yield Send(BACKEND, b"sgw1 STARTTLS\r\n")
+            heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
+            match = REPLY.match(heard.text) if isinstance(heard, Line) else None
+            if match is None or (match[1], match[2].upper()) != (b"sgw1", b"OK"):
+                untrusted("the backend refuses STARTTLS")
+            yield StartTLS(BACKEND)
+            greeting = yield from self._first_words(Patience.REPLY)  # RFC 2595 5: it greets again
+        return greeting
+
+    def _first_words(self, patience: Patience) -> Hearing[bytes]:
+        try:
+            text = yield from _whole(lambda: Await((BACKEND,), patience, REPLIES))
+        except Violation as violation:
+            if violation.side is BACKEND:
+                raise Unavailable("backend-bad-greeting", violation.detail) from None
+            raise
+        groups = capabilities(text)
+        if groups is None and not _is_bye(text):
+            raise ungreeted(text)
+        self._groups = groups or []
+        return text
+
+    def pass_greeting(self, greeting: bytes) -> Script:
+        if _is_bye(greeting):
+            yield Send(CLIENT, greeting + b"\r\n")
+            yield from self.turned_away(greeting)
+        if any(name == b"SASL" and any(each.upper().endswith(sasl.PLUS) for each in values)
+               for name, values in self._groups):  # fmt: skip
+            yield CHANNEL_BINDING
+        yield Send(CLIENT, greeting_of(edited(self._groups, self.stage)))
+
+    # --- the client ---
+
+    def talk(self) -> Script:
+        while True:
+            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    if not _is_bye(text):
+                        raise broken(text)  # nobody asked
+                    self._bye = True
+                    yield Send(CLIENT, text + b"\r\n")
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case TooLong(end=end):
+                    yield Note("client-line-too-long")
+                    yield from self._collect(b"", end)
+                    yield from self._refuse(b"*", b'BAD "Command too long"')
+                case _:
+                    yield from self._refuse(b"*", b'BAD "Invalid characters"')
+
+    def _command(self, line: bytes) -> Handled:
+        text = yield from self._collect(line, line)
+        match = COMMAND.match(text)
+        if match is None:
+            return (yield from self._refuse(b"*", UNKNOWN))
+        handler = COMMANDS.get(match[2].upper())
+        if handler is None:
+            return (yield from self._refuse(match[1], UNKNOWN))
+        try:
+            told = arguments(match[3])
+        except Malformed:
+            return (yield from self._refuse(match[1], INVALID))
+        return (yield from handler(self, match[1], told))
+
+    def _collect(self, text: bytes, end: bytes) -> Generator[Request, Any, bytes]:
+        """The whole command or response that begins with this line, its literals where they stand.  A client waits for
+        our word before it sends one without a plus (RFC 2244 2.6.3)."""
+        while (octets := announced(end)) is not None:
+            if len(text) + octets > LITERALS:
+                raise Violation(CLIENT, "client-line-too-long", "literals")
+            if not end.endswith(b"+}"):
+                yield Send(CLIENT, b'+ "Ready"\r\n')
+            text += b"\r\n" + (yield Take(CLIENT, octets))
+            heard = yield from self.hear((CLIENT,), Patience.DATA, LINES)
+            if not isinstance(heard, Line):
+                raise Violation(CLIENT, "client-line-too-long" if isinstance(heard, TooLong) else "client-bad-command")
+            end = heard.text
+            text += end
+        return text
+
+    def _starttls(self, tag: bytes, told: list[bytes]) -> Handled:
+        if self.secured is not None:
+            return (yield from self._refuse(tag, b'BAD "TLS is already active"'))
+        if told:
+            return (yield from self._refuse(tag, INVALID))
+        self.secured = yield StartTLS(CLIENT, tag + b' OK "Begin TLS negotiation now"\r\n')
+        self.bad = 0
+        if self.reached:
+            yield Send(CLIENT, greeting_of(edited(self._groups, Stage.SECURE)))  # RFC 2595 5
+        else:
+            yield from self.pass_greeting((yield from self.dial()))
+        return False
+
+    def _noop(self, tag: bytes, told: list[bytes]) -> Handled:
+        if told:
+            return (yield from self._refuse(tag, INVALID))
+        if not self.reached:
+            yield Send(CLIENT, tag + b' OK "Done"\r\n')
+            return False
+        yield from self._pass(tag, b"NOOP")
+        return False
+
+    def _lang(self, tag: bytes, told: list[bytes]) -> Handled:
+        if not all(map(_is_plain, told)):
+            return (yield from self._refuse(tag, INVALID))
+        if self.secured is None and (self.terms.policy is Policy.REQUIRED or not self.reached):
+            return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
+        yield from self._pass(tag, b" ".join([b"LANG", *map(string, told)]))
+        return False
+
+    def _logout(self, tag: bytes, told: list[bytes]) -> Handled:
+        if told:
+            return (yield from self._refuse(tag, INVALID))
+        if not self.reached:
+            yield Send(CLIENT, b'* BYE "Bye"\r\n' + tag + b' OK "Done"\r\n')
+            yield Close("quit")
+        try:
+            left = yield from self._pass(tag, b"LOGOUT")
+        except Lost as lost:
+            if lost.side is CLIENT or self.midway:
+                raise
+            yield Send(CLIENT, tag + b' OK "Done"\r\n')
+            left = True
+        if left:
+            yield Close("quit")
+        return False
+
+    def _authenticate(self, tag: bytes, told: list[bytes]) -> Handled:
+        if self.stage is Stage.CLOSED:
+            return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
+        mechanism, *initial = told or [b""]
+        if not sasl.MECHANISM.match(mechanism) or len(initial) > 1:
+            return (yield from self._refuse(tag, INVALID))
+        if sasl.refused(mechanism):
+            return (yield from self._refuse(tag, b'NO "Unsupported authentication mechanism"'))
+        if not (yield from self.may_log_in()):
+            return (yield from self._refuse(tag, b'NO (TRYLATER) "Temporary authentication failure"'))
+        return (yield from self._dialogue(tag, mechanism.upper(), initial))
+
+    def _dialogue(self, tag: bytes, mechanism: bytes, initial: list[bytes]) -> Handled:
+        """RFC 2244 6.3.1."""
+        self._owed = True
+        given = any(sasl.proves(mechanism, each) for each in initial)
+        line = tag + b' AUTHENTICATE "%s"' % mechanism
+        if all(map(_is_plain, initial)):
+            yield Send(BACKEND, b" ".join([line, *map(string, initial)]) + b"\r\n")
+            text = yield from self._line()
+        else:
+            # Octets that are no text go to a backend that waits for them: else it might read them as commands.
+            yield Send(BACKEND, line + b" {%d}\r\n" % len(initial[0]))
+            text = yield from self._line()
+            if text.startswith(b"+"):
+                yield Send(BACKEND, initial[0] + b"\r\n")
+                text = yield from self._line()
+        while text.startswith(b"+ "):
+            yield Send(CLIENT, text + b"\r\n")
+            said = yield from self._response()
+            given = said is not None and (given or sasl.proves(mechanism, said))
+            yield Send(BACKEND, (sasl.CANCEL if said is None else _response(said)) + b"\r\n")
+            text = yield from self._line()
+        return (yield from self._verdict(tag, text, mechanism, given))
+
+    def _response(self) -> Generator[Request, Any, bytes | None]:
+        """The client's answer to a challenge; None where it takes its login back, or says no string."""
+        heard = yield from self.hear((CLIENT,), Patience.COMMAND, LINES)
+        if not isinstance(heard, Line):
+            return None
+        text = yield from self._collect(heard.text, heard.text)
+        try:
+            (said,) = arguments(text)
+        except (Malformed, ValueError):
+            return None
+        return said
+
+    def _verdict(self, tag: bytes, text: bytes, mechanism: bytes, given: bool) -> Handled:
+        """The end of a login, which succeeds with OK and nothing else."""
+        status = self._status(tag, text)
+        self._owed = False
+        if status == b"OK" and not given:
+            raise broken(f"a success without credentials: {text[:80]!r}")
+        yield login_note(mechanism, "ok" if status == b"OK" else "failed")
+        if status == b"OK":
+            yield Proven()
+            yield Send(CLIENT, text + b"\r\n")
+            return True
+        later = LATER.match(text) is not None
+        answer = self._tell(text, counts=status == b"BAD" or not (given or later))
+        yield from self.rejected(answer) if given and not later and status == b"NO" else answer
+        return False
+
+    # --- the backend ---
+
+    def _pass(self, tag: bytes, command: bytes) -> Generator[Request, Any, bool]:
+        """A command and its whole reply.  Returns whether it succeeded."""
+        self._owed = True
+        yield Send(BACKEND, tag + b" " + command + b"\r\n")
+        octets = 0
+        for _ in range(REPLY_LINES):
+            text = yield from self._line()
+            octets += len(text)
+            if not text.startswith(b"* ") or octets > REPLY_OCTETS:
+                break
+            self._bye = self._bye or _is_bye(text)
+            yield Send(CLIENT, text + b"\r\n")
+        status = self._status(tag, text)
+        self._owed = False
+        if status == b"OK":
+            self.bad = 0
+        yield from self._tell(text, counts=status != b"OK")
+        return status == b"OK"
+
+    def _status(self, tag: bytes, text: bytes) -> bytes:
+        match = REPLY.match(text)
+        if match is None or match[1] != tag or match[2].upper() not in (b"OK", b"NO", b"BAD"):
+            raise broken(text)
+        return match[2].upper()
+
+    def _line(self) -> Hearing[bytes]:
+        """The backend's next line, with its literals."""
+        heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
+        text: bytes = heard.text
+        return (yield from _whole(lambda: Await((BACKEND,), Patience.REPLY, REPLIES), text))
+
+    def _tell(self, text: bytes, *, counts: bool) -> Script:
+        yield Send(CLIENT, text + b"\r\n")
+        if counts:
+            self.count()
+
+    def _refuse(self, tag: bytes, words: bytes) -> Handled:
+        yield from self._tell(tag + b" " + words, counts=True)
+        return False
+
+    # --- the end ---
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        """BYE may come at any time (RFC 2244 6.2.8)."""
+        if self._bye:
+            return b""
+        match trouble:
+            case Lost(side=Side.BACKEND) | Expired(side=Side.BACKEND):
+                return LOST if self.welcomed else UNAVAILABLE
+            case Unavailable() | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
+                return UNAVAILABLE
+            case Expired():
+                return b'* BYE "Disconnected for inactivity"\r\n'
+            case Stopped():
+                return b'* BYE (TRYLATER) "Server shutting down"\r\n'
+        return LAST_WORDS.get(trouble.key, b'* BYE "Invalid command"\r\n')
+
+    def farewell(self) -> bytes:
+        return b"sgw0 LOGOUT\r\n" if self.reached and not (self._owed or self._bye or self.midway) else b""
+
+    @staticmethod
+    def unavailable(hostname: bytes) -> bytes:
+        return UNAVAILABLE
+
+    @staticmethod
+    def busy(hostname: bytes) -> bytes:
+        return b'* BYE (TRYLATER) "Too many connections"\r\n'
+
+
+LAST_WORDS: Final = {
+    "client-line-too-long": b'* BYE "Command too long"\r\n',
+    "http-client": b'* BYE "Invalid protocol"\r\n',
+    "too-many-bad-commands": b'* BYE "Too many invalid commands"\r\n',
+    "too-many-failed-logins": b'* BYE "Too many failed logins"\r\n',
+}
+
+
+def _is_bye(text: bytes) -> bool:
+    match = REPLY.match(text)
+    return match is not None and (match[1], match[2].upper()) == (b"*", b"BYE")
+
+
+def _whole(wait: Callable[[], Await], text: bytes | None = None) -> Hearing[bytes]:
+    """The backend's next line, or the rest of the one that begins so, with its literals."""
+    line = text
+    if line is None:
+        text = line = yield from _text(wait)
+    assert text is not None
+    while (octets := announced(line)) is not None:
+        if len(text) + octets > REPLY_OCTETS:
+            raise broken("a literal without end")
+        text += b"\r\n" + (yield Take(BACKEND, octets))
+        line = yield from _text(wait)
+        text += line
+    return text
+
+
+def _text(wait: Callable[[], Await]) -> Hearing[bytes]:
+    heard = yield wait()
+    if not isinstance(heard, Line):
+        raise broken("a line without end")
+    return heard.text
+
+
+COMMANDS: Final[Mapping[bytes, Callable[[ACAP, bytes, list[bytes]], Handled]]] = {
+    b"NOOP": ACAP._noop,
+    b"LANG": ACAP._lang,
+    b"LOGOUT": ACAP._logout,
+    b"STARTTLS": ACAP._starttls,
+    b"AUTHENTICATE": ACAP._authenticate,
+}
+"""All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
+
+
+def listed(greeting: bytes) -> list[bytes] | None:
+    """The capabilities in it: `SASL PLAIN LOGIN`."""
+    groups = capabilities(greeting.removesuffix(b"\r\n"))
+    return None if groups is None else [b" ".join([name, *values]) for name, values in groups]
+
+
+def of_acap(seen: access.Seen) -> access.Access:
+    """A login needs a mechanism behind SASL."""
+    groups = capabilities(seen.greeting.removesuffix(b"\r\n"))
+    if groups is None:
+        return access.Access()
+    names = [value for name, values in edited(groups, Stage.SECURE) if name == b"SASL" for value in values]
+    logins = tuple(f"AUTHENTICATE {name.decode('ascii', 'replace')}" for name in names)
+    return access.Access(logins, b"" if logins else b"SASL without a mechanism", starttls=(b"STARTTLS", []) in groups)
+
+
+DIALECT = Dialect(
+    name="acap",
+    script=lambda terms: converse(ACAP(terms)),
+    unavailable=ACAP.unavailable,
+    busy=ACAP.busy,
+    patience={
+        # RFC 2244 3.2: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
+        Patience.COMMAND: 1860.0,
+        Patience.REPLY: 330.0,
+        Patience.DATA: 300.0,
+        Patience.SPLICE: 1860.0,
+    },
+    policies={},
+    foreign=FOREIGN,
+    identities=frozenset({"proxy-v1", "proxy-v2"}),
+    question=Question(lambda hostname: b"c1 NOOP", b"c2 LOGOUT", listed, of_acap, listed_in=0),
+    experimental="no server and no client of ACAP is left to try it with",
+)
