@@ -168,7 +168,7 @@ def test_requests_that_are_refused_are_counted() -> None:
 def test_a_password_that_came_in_the_clear_is_told(bind: bytes, told: bool, policy: Policy) -> None:
     """`ldapsearch -Z` goes on without TLS where it was refused."""
     play = fresh(policy=policy).client(bind, to_client(result(2, 0x61, 13, b"TLS required"))).run()
-    assert [each.event for each in play.notes] == ["password-in-clear"] * told
+    assert [each.event for each in play.notes].count("password-in-clear") == told
 
 
 @pytest.mark.parametrize("policy", [Policy.AUTH_ONLY, Policy.OPTIONAL])
@@ -485,20 +485,20 @@ def test_strangers_hear_nothing(name: str) -> None:
 @pytest.mark.parametrize("tag", [0x60, 0x42, 0x50])
 def test_what_must_be_read_whole_may_not_be_large(tag: int) -> None:
     large = b"\x30\x83\2\0\0\2\1\1" + bytes([tag]) + b"\x83\1\xff\xf8" + bytes(60)
-    PARTY.inside().client(large, *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
-    served().client(large, *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE,))
+    PARTY.inside().client(large, *ending(NOT_UNDERSTOOD, BAD)).run()
+    served().client(large, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
 
 
 def test_before_tls_messages_are_short() -> None:
     longest = search(5, b"x" * (4096 - len(search(5, b"x" * 200)) + 200))
     assert len(longest) == 4096
     fresh().client(longest, to_client(result(5, 0x65, 13, b"TLS required"))).run((WHOLE, 999))
-    fresh().client(search(5, b"x" * 4096), *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
+    fresh().client(search(5, b"x" * 4096), *ending(NOT_UNDERSTOOD, BAD)).run()
 
 
 def test_an_extended_request_without_a_name_is_the_backends_to_refuse() -> None:
     for request in (message(3, 0x77), message(3, 0x77, b"\x80"), message(3, 0x77, tlv(0x80, b"1.2")),
-                    message(3, 0x77, b"\x80\x16abc"), message(3, 0x77, tlv(0x81, STARTTLS_NAME))):  # fmt: skip
+                    message(3, 0x77, b"\x80\x16abc"), message(3, 0x77, b"\x80\x80abc"), message(3, 0x77, tlv(0x81, STARTTLS_NAME))):  # fmt: skip
         served().client(request, to_backend(request)).run()
 
 

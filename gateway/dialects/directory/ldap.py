@@ -91,14 +91,20 @@ LAYER: Final = b"\0"
 """The first octet of a SASL security layer's message: its length is below 16 MiB (RFC 4422 3.7)."""
 
 
-def measure(limit: int, head: bytes) -> int | None:
-    """As `ber.measure`; a message of a security layer counts as too long, so that it stays."""
-    return limit + 1 if head.startswith(LAYER) else ber.measure(head)
+def measure(limit: int, layered: bool, head: bytes) -> int | None:
+    """As `ber.measure`; of a message above the limit its head must be there, so that it can be told what it is.
+
+    `layered`: a message of a security layer counts as too long, so that it stays.
+    """
+    if layered and head.startswith(LAYER):
+        return limit + 1
+    length = ber.measure(head)
+    return None if length is not None and length > limit and ber.head(head) is None else length
 
 
-SHORT_MESSAGES: Final = Units(ber.measure, SHORT)
-MESSAGES: Final = Units(ber.measure, LONGEST_BIND)
-LAYERED: Final = Units(partial(measure, LONGEST_BIND), LONGEST_BIND)
+SHORT_MESSAGES: Final = Units(partial(measure, SHORT, False), SHORT)
+MESSAGES: Final = Units(partial(measure, LONGEST_BIND, False), LONGEST_BIND)
+LAYERED: Final = Units(partial(measure, LONGEST_BIND, True), LONGEST_BIND)
 """After a SASL bind."""
 
 

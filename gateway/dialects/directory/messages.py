@@ -106,7 +106,10 @@ def read_bind(message: bytes, operation: ber.Element) -> Bind:
 def is_starttls(begin: bytes, operation: ber.Element) -> bool | None:
     """Whether an extended request asks for TLS; None where more octets are needed."""
     cut = begin[: operation.end]
-    name = ber.element(cut, operation.begin)
+    try:
+        name = ber.element(cut, operation.begin)
+    except ValueError:
+        return False  # the backend refuses it
     if name is None:
         return None if len(cut) < operation.end else False
     if name.tag != 0x80 or name.end - name.begin != len(STARTTLS):
