@@ -139,7 +139,7 @@ $(VENV)/installed: $(VENV)/gateway
 $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]" \
-	    ldap3
+	    ldap3 PyMySQL
 	touch $@
 
 # The figures in the repository are of Debian's build of Python: builds differ by a seventh.

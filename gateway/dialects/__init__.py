@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from .base import Dialect
 from .chat.irc import DIALECT as IRC
+from .database.mysql import DIALECT as MYSQL
 from .database.postgresql import DIALECT as POSTGRESQL
 from .directory.ldap import DIALECT as LDAP
 from .mail.acap import DIALECT as ACAP
@@ -17,6 +18,6 @@ from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
 from .web.http import HTTP, IPP
 
-_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC, LDAP, HTTP, IPP, ACAP)
+_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

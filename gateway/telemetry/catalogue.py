@@ -217,6 +217,13 @@ _TABLE = (
         ends=None, once=True, cure="write scram-sha-256 for the gateway's address in pg_hba.conf",
     ),
     of_backend(
+        "backend-clear-password",
+        "a MySQL server wants the password itself, which would cross the network in the clear behind the gateway: the "
+        "login is refused",
+        CURE, severity=Severity.ERROR, ends=None, once=True,
+        cure="let the user log in with mysql_native_password or ed25519, or reach the server by a UNIX socket",
+    ),
+    of_backend(
         PROTOCOL_ERROR,
         "a reply that is none; the session ends, except where the verdict on a message is waited for", WHY,
         garbled=True,

@@ -47,6 +47,7 @@ class Traits:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policies: Mapping[int, Policy] = field(default_factory=dict)
     identities: frozenset[str] = frozenset()
+    backend_tls: frozenset[str] = frozenset({"none", "starttls", "implicit"})
     relays: bool = False
     forbidden: Mapping[int, str] = field(default_factory=dict)
 

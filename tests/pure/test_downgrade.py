@@ -107,4 +107,4 @@ def test_a_client_of_ldap_is_held_to_it_too() -> None:
 
 
 def test_every_protocol_has_its_test() -> None:
-    assert {*TALK, *FIRST_WORDS, "ldap"} == DIALECTS.keys()
+    assert {*TALK, *FIRST_WORDS, "ldap", "mysql"} == DIALECTS.keys()  # mysql's is in test_mysql.py

@@ -496,9 +496,13 @@ def test_before_tls_messages_are_short() -> None:
     fresh().client(search(5, b"x" * 4096), *ending(NOT_UNDERSTOOD, BAD)).run()
 
 
+ODD_NAME = message(3, 0x77, b"\x80\x80abc")
+"""Of indefinite length."""
+
+
 def test_an_extended_request_without_a_name_is_the_backends_to_refuse() -> None:
-    for request in (message(3, 0x77), message(3, 0x77, b"\x80"), message(3, 0x77, tlv(0x80, b"1.2")),
-                    message(3, 0x77, b"\x80\x16abc"), message(3, 0x77, b"\x80\x80abc"), message(3, 0x77, tlv(0x81, STARTTLS_NAME))):  # fmt: skip
+    cut, short, other = (message(3, 0x77, each) for each in (b"\x80\x16abc", b"\x80", tlv(0x81, STARTTLS_NAME)))
+    for request in (message(3, 0x77), short, message(3, 0x77, tlv(0x80, b"1.2")), cut, ODD_NAME, other):
         served().client(request, to_backend(request)).run()
 
 

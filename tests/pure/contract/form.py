@@ -53,7 +53,38 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class Named:
+    """What every protocol can answer, however it is spoken."""
+
+    unavailable: bytes
+    """What the client hears in place of a greeting when no backend can be reached."""
+    busy: bytes
+    """The same when it has too many connections."""
+    alpn: tuple[bytes, ...]
+    """The protocol's ALPN names (RFC 7301)."""
+    policies: Mapping[int, Policy] = field(default_factory=dict)
+    """Ports whose default is not `required`."""
+    options: frozenset[str] = frozenset()
+    """Options of `[service:...]` that only this protocol has."""
+    idle: float
+    """Seconds that a client may say nothing: what the RFC demands, and a little more."""
+    tells: Mapping[Identity, Telling] = field(default_factory=dict)
+    """How the backend is told about the client in commands of this protocol."""
+    look: Look | None = None
+    """None where the dialect has no `question`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart(Named):
+    """The form for an experimental protocol that fits none of the others: the server greets, and the client's first
+    words are its login.  Its own tests take the place of the contract's conversations."""
+
+    first: float
+    """Seconds that a client may take for its first words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(Named):
     """How a protocol is spoken: what every protocol can answer."""
 
     # --- the beginning ---
@@ -66,22 +97,10 @@ class Shared:
     """A backend's greeting that turns the client away.  The client gets it, and the session ends."""
     no_greetings: tuple[bytes, ...]
     """First words that no server of this protocol says, each whole."""
-    unavailable: bytes
-    """What the client hears in place of a greeting when no backend can be reached."""
-    busy: bytes
-    """The same when it has too many connections."""
-    alpn: tuple[bytes, ...]
-    """The protocol's ALPN names (RFC 7301)."""
     web: bool = False
     """The protocol is HTTP."""
-    policies: Mapping[int, Policy] = field(default_factory=dict)
-    """Ports whose default is not `required`."""
-    options: frozenset[str] = frozenset()
-    """Options of `[service:...]` that only this protocol has."""
     user: bytes = b""
     """Whose login `login` is, as the log may name the user; empty where the protocol does not tell."""
-    idle: float
-    """Seconds that a client may say nothing: what the RFC demands, and a little more."""
     words: bytes
     """Words of both sides, separated by blanks, of which nonsense is made."""
     before_tls: bytes
@@ -159,10 +178,6 @@ class Shared:
     """The greeting of the same backend on its port for implicit TLS."""
     no: tuple[bytes, ...]
     """Answers to STARTTLS that are not yes."""
-    tells: Mapping[Identity, Telling] = field(default_factory=dict)
-    """How the backend is told about the client in commands of this protocol."""
-    look: Look | None = None
-    """None where the dialect has no `question`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Dialect
 from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Side
-from tests.pure.contract.form import Answers, ClientFirst, Exchange, Shared, Telling
+from tests.pure.contract.form import Answers, Apart, ClientFirst, Exchange, Named, Shared, Telling
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -41,14 +41,21 @@ HERE = Origin(("192.0.2.10", 40000), ("198.51.100.1", 143))
 
 
 @dataclass(frozen=True, eq=False)
-class Anyone:
-    """A dialect, and how it is spoken, whoever speaks first."""
+class Registered:
+    """A dialect, and what it is called."""
 
     dialect: Dialect
-    answers: Shared
+    answers: Named
 
     def __str__(self) -> str:
         return self.dialect.name
+
+
+@dataclass(frozen=True, eq=False)
+class Anyone(Registered):
+    """A dialect, and how it is spoken, whoever speaks first."""
+
+    answers: Shared
 
     def but(self, **answers: Any) -> Self:
         """The same with other answers."""
@@ -405,11 +412,11 @@ class Caller(Anyone):
         return play
 
 
-def answers_of(name: str) -> Shared | None:
+def answers_of(name: str) -> Named | None:
     """None where there are none yet."""
     module = f"tests.pure.contract.answers.{name}"
     try:
-        found: Shared = importlib.import_module(module).ANSWERS
+        found: Named = importlib.import_module(module).ANSWERS
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
@@ -421,9 +428,12 @@ FOUND = [(dialect, found) for dialect in DIALECTS.values() if (found := answers_
 PARTIES = tuple(Party(dialect, found) for dialect, found in FOUND if isinstance(found, Answers))
 CALLERS = tuple(Caller(dialect, found) for dialect, found in FOUND if isinstance(found, ClientFirst))
 EVERYONE: tuple[Anyone, ...] = (*PARTIES, *CALLERS)
+REGISTERED = (*EVERYONE, *(Registered(dialect, found) for dialect, found in FOUND if isinstance(found, Apart)))
 
 ANSWERS = {str(party): party.answers for party in PARTIES}
 
+every_registered = pytest.mark.parametrize("party", REGISTERED, ids=str)
+"""What is about names and configuration."""
 everyone = pytest.mark.parametrize("party", EVERYONE, ids=str)
 """What holds for every protocol."""
 every_judged = pytest.mark.parametrize(

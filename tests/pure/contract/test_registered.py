@@ -12,7 +12,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import Identity, Policy
 from gateway.protocol.vocabulary import Patience, Side
 from tests.pure.contract import form
-from tests.pure.contract.party import Anyone, Caller, Party, answers_of, every_party, everyone
+from tests.pure.contract.party import Caller, Party, Registered, answers_of, every_party, every_registered
 
 ROOT = Path(__file__).parents[3]
 HOST = b"gw.example.org"
@@ -33,8 +33,8 @@ def test_no_answers_are_left_of_a_protocol_that_is_gone() -> None:
     assert {path.stem for path in Path(__file__).parent.glob("answers/*.py")} <= DIALECTS.keys()
 
 
-@everyone
-def test_the_value_says_what_the_protocol_is(party: Anyone) -> None:
+@every_registered
+def test_the_value_says_what_the_protocol_is(party: Registered) -> None:
     dialect, answers = party.dialect, party.answers
     assert DIALECTS[dialect.name] is dialect
     assert re.fullmatch(r"[a-z][a-z0-9-]*", dialect.name)
@@ -44,15 +44,15 @@ def test_the_value_says_what_the_protocol_is(party: Anyone) -> None:
     assert dialect.policies == answers.policies
     assert Policy.REQUIRED not in dialect.policies.values()
     assert dialect.options.keys() == answers.options
-    first = party.answers.first if isinstance(party, Caller) else answers.idle
+    first = answers.first if isinstance(answers, form.ClientFirst | form.Apart) else answers.idle
     assert (dialect.first is Side.CLIENT) == isinstance(party, Caller)
     assert (dialect.patience[Patience.COMMAND], dialect.patience[Patience.SPLICE]) == (first, answers.idle)
     assert {Patience.COMMAND, Patience.REPLY, Patience.SPLICE} <= dialect.patience.keys()
     assert all(seconds > 0 for seconds in dialect.patience.values())
 
 
-@everyone
-def test_every_way_to_tell_the_client_has_an_answer(party: Anyone) -> None:
+@every_registered
+def test_every_way_to_tell_the_client_has_an_answer(party: Registered) -> None:
     tells = {identity.value for identity in party.answers.tells}
     assert party.dialect.identities == {"proxy-v1", "proxy-v2"} | tells
     assert (party.answers.look is None) == (party.dialect.question is None)
@@ -73,22 +73,22 @@ SECRETS = {Identity.WEBIRC: ("webirc_password_file = secret",)}
 """What an identity needs besides."""
 
 
-def configured(party: Anyone, *options: str, name: str = "one") -> Configuration:
+def configured(party: Registered, *options: str, name: str = "one") -> Configuration:
     lines = ["[tls]", "certificate = c.pem", f"[service:{name}]", "starttls = 127.0.0.1:2525", "backend = store"]
     lines += [f"protocol = {party}"] * (name != str(party))
     return parse("\n".join([*lines, "[backend:store]", "address = a:25", *options]), "gw.ini", DIALECTS, MACHINE)
 
 
-@everyone
-def test_a_service_is_named_after_the_protocol_or_names_it(party: Anyone) -> None:
+@every_registered
+def test_a_service_is_named_after_the_protocol_or_names_it(party: Registered) -> None:
     for name in ("one", str(party)):
         (service,) = configured(party, name=name).services
         assert (service.name, service.protocol) == (name, str(party))
 
 
-@everyone
+@every_registered
 @pytest.mark.parametrize("identity", Identity)
-def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Anyone, identity: Identity) -> None:
+def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Registered, identity: Identity) -> None:
     options = f"identity = {identity.value}", *SECRETS.get(identity, ())
     if identity is Identity.NONE or identity.value in party.dialect.identities:
         (service,) = configured(party, *options).services
@@ -98,8 +98,8 @@ def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Anyone, 
             configured(party, *options)
 
 
-@everyone
-def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Anyone) -> None:
+@every_registered
+def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Registered) -> None:
     file = (ROOT / "config" / "gateway.ini").read_text("utf-8")
     (named,) = re.findall(r"\n# ([^\n]*)  Default: the NAME in \[service:NAME\]", file)
     assert re.search(rf"\b{party}\b", named)

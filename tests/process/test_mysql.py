@@ -1,0 +1,215 @@
+"""Other people's clients of MySQL, through every port of the gateway, with MariaDB behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.process import programs
+from tests.process.conftest import directory_for_servers
+from tests.process.mariadbd import MariaDB, mariadb
+from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
+from tests.pure.contract.answers.mysql import SSL_REQUEST, login
+
+REQUIRED = "ERROR 3159 (HY000): TLS required"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MariaDB]:
+    """It knows no TLS."""
+    with directory_for_servers() as directory, mariadb(directory, "--proxy-protocol-networks=127.0.0.1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, identity: Identity, server: MariaDB) -> Iterator[Gateway]:
+    services = [
+        Service("mysql", server.address),
+        Service("open", server.address, protocol="mysql", options={"policy": "optional"}),
+        Service("told", "told", protocol="mysql"),
+        Service("nobody", f"127.0.0.1:{free_port()}", protocol="mysql"),
+    ]
+    options = {"backend:told": {"address": server.address, "identity": "proxy-v1"}}
+    with running(tmp_path_factory.mktemp("gateway"), identity, services, options) as gateway:
+        yield gateway
+
+
+def asked(
+    gateway: Gateway,
+    identity: Identity,
+    *options: str,
+    service: str = "mysql",
+    user: str = "shop",
+    password: str = CANARY,
+    query: str = "select 6 * 7",
+) -> subprocess.CompletedProcess[str]:
+    _, port = gateway.address(service)
+    program = programs.need("mariadb", debian="mariadb-client")
+    return subprocess.run(
+        [
+            *(program, "--no-defaults", "--protocol=tcp", "--host=localhost", f"--port={port}", f"--user={user}"),
+            *(f"--password={password}", f"--ssl-ca={identity.authority}", *options, "-N", "-B", "-e", query),
+        ],
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# --- mariadb -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("user", "plugin"), [("shop", "MYSQL_NATIVE_PASSWORD"), ("modern", "CLIENT_ED25519")])
+@pytest.mark.parametrize("option", ["--ssl", "--ssl-verify-server-cert"])
+def test_mariadb_asks(gateway: Gateway, identity: Identity, user: str, plugin: str, option: str) -> None:
+    since = gateway.log.mark()
+    done = asked(gateway, identity, option, user=user)
+    assert (done.stdout, done.stderr) == ("42\n", "")
+    assert gateway.log.wait("auth", since)["mechanism"] == plugin
+    seen = gateway.log.wait("session", since, proven="yes", phase="relaying")
+    assert seen["tls"] == "TLSv1.3"
+
+
+def test_compressed_results_pass(gateway: Gateway, identity: Identity) -> None:
+    done = asked(
+        gateway, identity, "--ssl", "--compress", query="select length(repeat('x', 5000000)), repeat('y', 3000000)"
+    )
+    assert done.stdout == "5000000\t" + "y" * 3_000_000 + "\n"
+
+
+def test_without_tls_a_client_is_refused(gateway: Gateway, identity: Identity) -> None:
+    since = gateway.log.mark()
+    assert asked(gateway, identity, "--skip-ssl").stderr.strip() == REQUIRED
+    gateway.log.wait("session", since, 1, reason="tls-required", phase="plaintext")
+
+
+@pytest.mark.parametrize("option", ["--ssl", "--skip-ssl"])
+def test_where_tls_is_optional_both_work(gateway: Gateway, identity: Identity, option: str) -> None:
+    assert asked(gateway, identity, option, service="open").stdout == "42\n"
+
+
+def test_the_server_is_told_who_the_client_is(gateway: Gateway, identity: Identity) -> None:
+    context = ssl.create_default_context(cafile=str(identity.authority))
+    address = gateway.address("told", "implicit")
+    plain = socket.create_connection(address, DEADLINE, source_address=("127.0.0.5", 0))
+    with context.wrap_socket(plain, server_hostname="localhost") as client:
+        assert client.recv(4096)[4] == 10
+        client.sendall(login(1, b"nobody", ssl=False))
+        assert b"Access denied for user 'nobody'@'127.0.0.5'" in client.recv(4096)
+
+
+def test_a_wrong_password_is_told_in_the_servers_words_and_counted(
+    tmp_path: Path, identity: Identity, server: MariaDB
+) -> None:
+    options = {"limits": {"auth_failures_per_minute": "2"}}
+    with running(tmp_path, identity, [Service("mysql", server.address)], options) as limited:
+        for _ in range(2):
+            assert "ERROR 1045 (28000): Access denied" in asked(limited, identity, "--ssl", password="wrong").stderr
+        assert "ERROR 1226 (42000): too many failed logins" in asked(limited, identity, "--ssl").stderr
+        limited.log.wait("refused", limit="auth-failures-per-minute")
+
+
+def test_a_server_that_is_not_there(gateway: Gateway, identity: Identity) -> None:
+    assert "the database server cannot be reached" in asked(gateway, identity, "--ssl", service="nobody").stderr
+
+
+# --- other clients -----------------------------------------------------------------------------------
+
+_PYMYSQL = """
+import ssl, sys
+import pymysql
+port, authority, password = sys.argv[1:]
+for user in ("shop",):
+    one = pymysql.connect(host="localhost", port=int(port), user=user, password=password, ssl_ca=authority,
+                          ssl_verify_cert=True, ssl_verify_identity=True)
+    with one.cursor() as cursor:
+        for _ in range(200):
+            cursor.execute("select %s * 7", (6,))
+        print(cursor.fetchone()[0])
+    one.close()
+try:
+    pymysql.connect(host="localhost", port=int(port), user="shop", password=password, ssl_disabled=True)
+except pymysql.err.MySQLError as refused:
+    print(refused.args[0])
+"""
+
+
+def test_pymysql_asks(gateway: Gateway, identity: Identity) -> None:
+    python = ROOT / ".venv-tools" / "bin" / "python"
+    programs.need(str(python), pip="PyMySQL")
+    _, port = gateway.address("mysql")
+    done = subprocess.run(
+        [str(python), "-c", _PYMYSQL, str(port), str(identity.authority), CANARY],
+        capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.stdout.split() == ["42", "3159"], done.stderr
+
+
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+def test_openssl_speaks_to_both_ports(gateway: Gateway, identity: Identity, mode: str) -> None:
+    """It sends its ClientHello in one segment with SSLRequest."""
+    host, port = gateway.address("mysql", mode)
+    program = programs.need("openssl", debian="openssl")
+    starttls = ["-starttls", "mysql"] if mode == "starttls" else []
+    done = subprocess.run(
+        [program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority), *starttls],
+        input="", capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert "Verify return code: 0 (ok)" in done.stdout, done.stderr
+
+
+# --- octets ------------------------------------------------------------------------------------------
+
+
+def test_what_lies_behind_ssl_request_in_the_clear_ends_the_session(gateway: Gateway) -> None:
+    since = gateway.log.mark()
+    with socket.create_connection(gateway.address("mysql"), DEADLINE) as client:
+        assert client.recv(4096)[4] == 10
+        client.sendall(SSL_REQUEST + login(2))
+        assert client.recv(1) == b""
+    gateway.log.wait("starttls-injection", since)
+
+
+def test_http_hears_the_greeting_and_nothing_else(gateway: Gateway) -> None:
+    since = gateway.log.mark()
+    with socket.create_connection(gateway.address("mysql"), DEADLINE) as client:
+        assert client.recv(4096)[4] == 10
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.recv(1) == b""
+    gateway.log.wait("http-client", since)
+
+
+# --- the gateway's own tools -------------------------------------------------------------------------
+
+
+def checked(tmp_path: Path, identity: Identity, backend: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "gateway.ini"
+    file.write_text(
+        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
+        f"[service:mysql]\nstarttls = 127.0.0.1:3306\nbackend = server\n[backend:server]\n{backend}\n"
+    )
+    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
+
+
+def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: MariaDB) -> None:
+    done = checked(tmp_path, identity, f"address = {server.address}")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"greeting +5\.5\.5-\S+MariaDB", done.stdout), done.stdout
+    assert re.search(r"login +with mysql_native_password", done.stdout)
+
+
+def test_starttls_towards_a_server_is_refused_by_check(tmp_path: Path, identity: Identity) -> None:
+    done = checked(tmp_path, identity, "address = 127.0.0.1:3307\ntls = starttls")
+    assert "mysql does not support starttls; write implicit or none" in done.stdout + done.stderr
