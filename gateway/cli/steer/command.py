@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,6 +181,15 @@ def place(config: str, path: str | None) -> str:
 
 def ask(path: str, request: Request) -> Answer:
     """Raises Unreachable."""
+    answer = _ask(path, request)
+    if request.command == "upgrade" and answer.good:
+        # The new program answers as soon as it has taken over: the service's main process is that one then.
+        with suppress(Unreachable):
+            _ask(path, Request("status"))
+    return answer
+
+
+def _ask(path: str, request: Request) -> Answer:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(UPGRADE if request.command == "upgrade" else PATIENCE)
