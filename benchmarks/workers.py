@@ -40,6 +40,9 @@ class Sample:
     """What those that serve used of what they were allowed; where it is far from all, something else was the limit."""
     private: dict[str, int]
     """Octets that a process shares with no other, by process; after the sessions are over."""
+    grown: Mapping[str, tuple[int, int]]
+    """The same of those that serve: idle, and after sessions one at a time.  What comes on top with many sessions at
+    once is theirs."""
 
 
 def names(pid: int) -> dict[str, int]:
@@ -133,8 +136,11 @@ def measure(stage: Stage, workers: int, duration: float) -> Sample:
             one = client.Conversation(port, tls)
             return one, client.imap(one, starttls=True)
 
-        client.converse(begin, AT_ONCE, lambda begun: begun < WARMUP)
         family = names(running.process.pid)
+        idle = {name: private(pid) for name, pid in serving(running.process.pid).items()}
+        client.converse(begin, 1, lambda begun: begun < WARMUP)
+        grown = {name: (octets, private(family[name])) for name, octets in idle.items()}
+        client.converse(begin, AT_ONCE, lambda begun: begun < WARMUP)
         with preferred((os.getpid(), stage.backend_pid)), held(serving(running.process.pid)):
             before = {name: seconds(pid) for name, pid in family.items()}
             end = time.perf_counter() + duration
@@ -144,7 +150,7 @@ def measure(stage: Stage, workers: int, duration: float) -> Sample:
         quota = [used[name] / allowed for name in serving(running.process.pid)]
         running.settle()
         memory = {name: private(pid) for name, pid in family.items()}
-        return Sample(outcome.finished / outcome.seconds, used, quota, memory)
+        return Sample(outcome.finished / outcome.seconds, used, quota, memory, grown)
 
 
 def main(given: Sequence[str]) -> int:
@@ -165,7 +171,12 @@ def main(given: Sequence[str]) -> int:
                 memory = ", ".join(f"{name} {octets / 1e6:.1f} MB" for name, octets in sample.private.items())
                 print(f"round {number + 1}: {workers} serving: {sample.rate:.1f} sessions/s; CPU a session: {cpu}")
                 print(f"         of its quota each used {', '.join(f'{one:.0%}' for one in sample.quota)}")
-                print(f"         private memory afterwards: {memory}", flush=True)
+                print(f"         private memory afterwards: {memory}")
+                for name, (idle, alone) in sample.grown.items():
+                    print(
+                        f"         {name}: {idle / 1e6:.1f} MB idle, {alone / 1e6:.1f} MB after sessions one at a time"
+                    )
+                sys.stdout.flush()
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     print(f"two against one: {statistics.median(ratios):.2f} (of {', '.join(f'{one:.2f}' for one in ratios)})")
     return 0
