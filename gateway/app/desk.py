@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,8 @@ from .control.server import Ask, Server
 from .every import Every
 from .handover import Inheritance
 from .notify import Notifier
+from .ports import Port
+from .store import kept, names, stored
 from .upgrade import Outcome
 
 STATUS = 10.0
@@ -48,6 +50,8 @@ class Desk:
         self._upgrade = upgrade
         self._inheritance = inheritance
         self._notifier = Notifier()
+        self._notifier.kept = stored() if inheritance is None else names(inheritance.sockets)
+        self._ports: Callable[[], Iterable[Port]] = tuple
         self._control: ControlSocket | None = None
         self._prepared: ControlSocket | None = None
         """The one that a reload may use."""
@@ -95,9 +99,10 @@ class Desk:
             self._events.emit("control-unavailable", detail=str(wrong))
             return None
 
-    def serve(self, reactor: Any, ask: Ask, status: Callable[[], str]) -> None:
-        """The gateway serves from the next turn of the reactor on.  `ask` answers requests; `status` is a few words."""
-        self._reactor, self._ask, self._status = reactor, ask, status
+    def serve(self, reactor: Any, ask: Ask, status: Callable[[], str], ports: Callable[[], Iterable[Port]]) -> None:
+        """The gateway serves from the next turn of the reactor on.  `ask` answers requests; `status` is a few words;
+        `ports` are those that clients connect to."""
+        self._reactor, self._ask, self._status, self._ports = reactor, ask, status, ports
         self._serve()
         self._duties = [Every(reactor, STATUS, self._tell)]
         if (seconds := self._notifier.watchdog) is not None:
@@ -129,6 +134,7 @@ class Desk:
         self._notifier.reloading()
 
     def reloaded(self) -> None:
+        self._notifier.keep(kept(self._ports()))
         self._notifier.ready(self._status())
 
     def prepare(self, values: Control) -> None:

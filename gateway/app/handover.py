@@ -7,7 +7,9 @@ old one accepts nobody any more, and ends when its sessions have.  If the new on
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -28,6 +30,8 @@ VARIABLE: Final = "STARTTLS_GATEWAY_HANDOVER"
 """Of the new program's environment: the descriptors of the conversation and of the old one's standard error."""
 PATIENCE: Final = 60.0
 """Seconds that the new program may take until it serves."""
+LAST: Final = 1.0
+"""Seconds that a program which was killed may take to be gone."""
 GO: Final = 10.0
 """Seconds that the old program may take to answer."""
 _DIRECTORY: Final = os.getcwd()
@@ -187,19 +191,20 @@ class Successor:
         self._broke = broke
         self._stop = stop
         self._serves = False
+        self._ends = False
+        """It has said that it stops."""
         ours, theirs = socket.socketpair()
         self._words = os.memfd_create("stderr", os.MFD_CLOEXEC)
         try:
             with theirs:
-                self._process = _start(theirs.fileno(), self._words)
+                self.pid, self._handle = _start(theirs.fileno(), self._words)
         except OSError:
             ours.close()
             os.close(self._words)
             raise
-        self.pid = self._process.pid
         # It stays open until this process has ended: so the successor learns of the end.
         self._channel = Channel(reactor, ours, self._heard, self._lost)
-        self._patience = reactor.callLater(PATIENCE, self._process.kill)
+        self._patience = reactor.callLater(PATIENCE, self._kill)
         self._channel.hand(*bequest.packed())
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:
@@ -212,6 +217,7 @@ class Successor:
                 # What it says is its own business from now on.
                 os.close(self._words)
             case {"stop": bool(now)}:
+                self._ends = True
                 self._stop(now)
 
     def _lost(self) -> None:
@@ -219,15 +225,18 @@ class Successor:
         late = not self._serves and not self._patience.active()
         if self._patience.active():
             self._patience.cancel()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
         if not self._serves:
-            self._process.kill()
-            self._process.wait()
-            said = self._last_words()
-            self._failed(f"the new program did not serve within {PATIENCE:.0f} s" if late else said or self._end())
-        elif self._process.returncode:
-            self._broke(self._end())
+            self._kill()
+            select.select([self._handle], [], [], LAST)
+            why = f"the new program did not serve within {PATIENCE:.0f} s" if late else self._last_words()
+            self._failed(why or f"the new program, process {self.pid}, ended before it served")
+        elif not self._ends:
+            self._broke(f"the new program, process {self.pid}, broke down")
+        os.close(self._handle)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def _last_words(self) -> str:
         size = os.fstat(self._words).st_size
@@ -236,30 +245,48 @@ class Successor:
         said = [line for line in words.splitlines() if line.strip()]
         return said[-1].removeprefix("starttls-gateway: ") if said else ""
 
-    def _end(self) -> str:
-        status = self._process.returncode
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        return f"the new program {how}"
+
+_ORPHAN: Final = """
+import os, sys
+pid = os.fork()
+if pid:
+    os.write(int(sys.argv[1]), str(pid).encode())
+    os._exit(0)
+os.close(int(sys.argv[1]))
+os.setsid()
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Starts a program and leaves it.  It is a child of whoever looks after orphans then: of systemd, which does not watch
+over a main process that is not its own child, nor waits for its end at a stop."""
 
 
-def _start(conversation: int, words: int) -> subprocess.Popen[bytes]:
+def _start(conversation: int, words: int) -> tuple[int, int]:
+    """The new program's process, and a descriptor of it (pidfd_open(2)).  Raises OSError."""
     environment = {name: value for name, value in os.environ.items() if name not in _OLD_NEWS}
     if environment.get("WATCHDOG_PID") == str(os.getpid()):
         # systemd's watchdog waits for the new program then.
         del environment["WATCHDOG_PID"]
     error = os.dup(2)
+    told, tell = os.pipe()
     try:
-        return subprocess.Popen(
-            [sys.executable, *sys.orig_argv[1:]],
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _ORPHAN, str(tell), sys.executable, *sys.orig_argv[1:]],
             stdin=subprocess.DEVNULL,
             stderr=words,
             cwd=_DIRECTORY,
             env={**environment, VARIABLE: f"{conversation}:{error}"},
-            pass_fds=(conversation, error),
-            start_new_session=True,
+            pass_fds=(conversation, error, tell),
+            check=False,
         )
+        os.set_blocking(told, False)
+        try:
+            pid = int(os.read(told, 32))
+        except (BlockingIOError, ValueError):
+            raise OSError(errno.ENOEXEC, f"{sys.executable} does not run") from None
+        return pid, os.pidfd_open(pid)
     finally:
-        os.close(error)
+        for number in (error, told, tell):
+            os.close(number)
 
 
 # --- twistd ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 
@@ -16,6 +16,8 @@ class Notifier:
         self._environment = environment
         self._socket: socket.socket | None = None
         self._status = ""
+        self.kept: set[str] = set()
+        """Names of what is in systemd's store of descriptors."""
 
     def open(self) -> None:
         """While the path can be reached: before a chroot, and with all rights."""
@@ -63,6 +65,21 @@ class Notifier:
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
+
+    def keep(self, wanted: Mapping[str, Sequence[int]]) -> None:
+        """Let systemd's store have these descriptors, by their names, and no others of ours.
+
+        Nothing happens without the variable FDSTORE: the unit has no store (FileDescriptorStoreMax=) then.
+        """
+        room = self._environment.get("FDSTORE", "")
+        if self._socket is None or not room.isdecimal() or not int(room):
+            return
+        for name in self.kept - wanted.keys():
+            self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+        for name in wanted.keys() - self.kept:
+            with suppress(OSError):
+                socket.send_fds(self._socket, [f"FDSTORE=1\nFDNAME={name}".encode()], list(wanted[name]))
+        self.kept = set(wanted)
 
     def beat(self) -> None:
         """The reactor turns."""

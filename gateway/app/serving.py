@@ -244,7 +244,9 @@ class Serving(Service):
             self._open(door)
         self._administration.serve(self._reactor, self.observer, self._asked, lambda: self._configuration)
         if self._shares is None:
-            self._desk.serve(self._reactor, self._asked, self._words)
+            self._desk.serve(
+                self._reactor, self._asked, self._words, lambda: [door.port for door, _, _ in self.assembly.doors]
+            )
 
         # What is there now stays; no collection need look through it again.
         gc.collect()

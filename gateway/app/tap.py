@@ -95,14 +95,18 @@ def _service(
     inheritance: Inheritance | None,
 ) -> IService:
     from .desk import Desk
+    from .plan import openings
+    from .store import found
 
     uid = runner.get("uid")
     desk = Desk(startup.events, uid if isinstance(uid, int) else None, startup.upgrade, inheritance)
+    # What systemd has kept of a gateway that ended, if none hands over.
+    sockets = inheritance or found({str(one.address) for one in openings(configuration)})
     if configuration.workers == 1:
         from .service import Gateway
 
-        return Gateway(configuration, startup.events, source=source, desk=desk, inheritance=inheritance)
+        return Gateway(configuration, startup.events, source=source, desk=desk, inheritance=sockets)
     from .workers.master import Master
 
     log, check = startup.log_descriptor, startup.check
-    return Master(configuration, startup.events, source, runner, log, check, desk, inheritance)
+    return Master(configuration, startup.events, source, runner, log, check, desk, sockets)

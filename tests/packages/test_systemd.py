@@ -229,6 +229,38 @@ def test_clients_of_a_port_that_systemd_holds_wait_while_it_restarts(machine: Ma
     assert not re.search(r"warning .*(socket unit|systemd passes)", machine.run("starttls-gateway", "check"))
     with mail.connect() as client:  # the first connection starts the service
         mail.send(client)
+    restart_under_load(machine, mail)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clients_wait_while_it_restarts_for_systemd_keeps_the_sockets(
+    machine: Machine, mail: Mail, workers: int
+) -> None:
+    text = mail.configuration.replace("[gateway]\n", f"[gateway]\nworkers = {workers}\n")
+    machine.path(FILE).write_text(text.replace("starttls = 25\n", "starttls = 25 587\n"))
+    machine.run("systemctl", "start", UNIT)
+    assert machine.show(UNIT, "NFileDescriptorStore") == str(4 * workers)
+    restart_under_load(machine, mail)
+    # A crash is a restart, too.
+    pid = machine.show(UNIT, "MainPID")
+    machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
+    with mail.connect() as client:
+        mail.send(client)
+    machine.wait(UNIT, "ActiveState", "active")
+    assert machine.show(UNIT, "MainPID") != pid
+    # An address that is not listened on any more is not kept either, and a stop closes all of them.
+    machine.path(FILE).write_text(text)
+    machine.run("systemctl", "reload", UNIT)
+    machine.wait(UNIT, "NFileDescriptorStore", str(2 * workers))
+    with pytest.raises(ConnectionRefusedError):
+        mail.connect(587)
+    machine.run("systemctl", "stop", UNIT)
+    with pytest.raises(ConnectionRefusedError):
+        mail.connect()
+
+
+def restart_under_load(machine: Machine, mail: Mail) -> None:
+    """Three times; nobody may be refused."""
     stop = threading.Event()
     served: list[int] = []
     failed: list[BaseException] = []

@@ -419,7 +419,7 @@ def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothin
             wait_until(lambda: inode in sockets_of(pid))
             os.kill(pid, signal.SIGKILL)
             told = gateway.log.wait("upgrade", state="failed")
-            assert told["detail"] == "the new program was ended by SIGKILL"
+            assert told["detail"] == f"the new program, process {pid}, ended before it served"
             is_alive(client)
             for _ in range(4):
                 enter(gateway, trusting).socket.close()
@@ -438,10 +438,11 @@ def test_a_new_program_that_crashes_after_taking_over_is_told_and_sessions_go_on
         gateway = gateways.gateway
         with enter(gateway, trusting) as client:
             first = gateways.pid
-            os.kill(gateways.upgrade(), signal.SIGKILL)
+            fresh = gateways.upgrade()
+            os.kill(fresh, signal.SIGKILL)
             told = gateway.log.wait("upgrade", state="lost")
             assert told["detail"] == (
-                "the new program was ended by SIGKILL; nobody is served any more, start the gateway"
+                f"the new program, process {fresh}, broke down; nobody is served any more, start the gateway"
             )
             is_alive(client)
             gateways.pid = first

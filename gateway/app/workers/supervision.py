@@ -230,7 +230,7 @@ class Supervision(Service):
         for port, opening in self._ports:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)
-        self._desk.serve(reactor, self.ask, self._words)
+        self._desk.serve(reactor, self.ask, self._words, lambda: [port for port, _ in self._ports])
 
     def _words(self) -> str:
         left = max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
