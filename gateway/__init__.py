@@ -1,4 +1,4 @@
-"""A STARTTLS gateway: modern TLS in front of mail servers that have none."""
+"""A STARTTLS gateway: modern TLS in front of old servers."""
 
 try:
     # Written from the git tag when the package is built or installed.

@@ -26,7 +26,7 @@ from .startup import Startup
 
 class Options(usage.Options):
     synopsis = "[--config FILE | --demo]"
-    longdesc = "Modern TLS in front of mail servers that have none."
+    longdesc = "Modern TLS in front of old servers."
     optFlags = [["demo", None, "Run with three legacy mail servers of its own on 127.0.0.1 and no file at all."]]
     optParameters = [
         ["config", "c", DEFAULT_FILE, "The configuration file."],

@@ -153,7 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line; shell completion is made from it (`make completion`)."""
     parser = argparse.ArgumentParser(
         prog="starttls-gateway",
-        description="Modern TLS in front of mail servers that have none.",
+        description="Modern TLS in front of old servers.",
         epilog="Under twistd, as a daemon: twistd starttls-gateway --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"starttls-gateway {__version__}")
