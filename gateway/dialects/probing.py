@@ -91,6 +91,8 @@ class Probing:
     """The command that ends a session may be said at any time, and a server that greets answers it."""
     lists: bool = True
     """The list of capabilities names STARTTLS and the logins, and STARTTLS only before TLS."""
+    silent: bool = False
+    """A server may say nothing to a command that it does not know."""
 
 
 class Talk:
@@ -173,7 +175,12 @@ class Talk:
                 self.answer = yield from self._asked(self._ask)
             said = self._whole(self._probing.starttls)
             yield Send(Side.BACKEND, said + (self._whole(self._probing.injected) if inject else b""))
-            self.go_ahead = yield from self._heard(self._probing.starttls)
+            try:
+                self.go_ahead = yield from self._heard(self._probing.starttls)
+            except Expired:
+                if not self._probing.silent:
+                    raise
+                self.go_ahead = b""
             if self._probing.agrees(self.go_ahead):
                 yield StartTLS(Side.BACKEND)
                 if self._probing.reissues:

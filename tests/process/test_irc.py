@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import subprocess
@@ -9,12 +10,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.process import ircd, programs
 from tests.process.conftest import directory_for_servers
-from tests.process.ircd import WEBIRC, NgIRCd
+from tests.process.ircd import WEBIRC, InspIRCd, NgIRCd
 from tests.process.recording import Backend, Connection
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, source
@@ -36,6 +38,7 @@ def legacy(connection: Connection) -> None:
 class Place:
     gateway: Gateway
     ngircd: NgIRCd
+    inspircd: InspIRCd
     scripted: Backend
     trusting: ssl.SSLContext
     authority: Path
@@ -82,7 +85,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting
         options = {f"backend:{name}": values for name, values in backends.items()}
         options["timeouts"] = {"greeting": "2 s"}
         with running(own, identity, services, options) as gateway:
-            yield Place(gateway, ngircd, scripted, trusting, identity.authority)
+            yield Place(gateway, ngircd, inspircd, scripted, trusting, identity.authority)
     scripted.close()
 
 
@@ -182,6 +185,29 @@ def test_check_looks_at_the_servers(place: Place, tmp_path: Path, identity: Iden
         assert told in done.stdout, done.stdout + done.stderr
         assert ("multi-prefix" in done.stdout) == (password == WEBIRC)
         assert "Irrtum" not in done.stdout + done.stderr
+
+
+def probed(address: tuple[str, int], place: Place, *options: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "probe", "irc", f"localhost:{address[1]}", "--json", "--timeout", "2",
+         "--ca", str(place.authority), *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+def test_probe_tells_the_gateway_from_servers(place: Place) -> None:
+    """InspIRCd runs a command that stands behind STARTTLS in the clear."""
+    found = probed(place.gateway.address("at-inspircd"), place)
+    assert found["names"] == set(), found
+    assert found["starttls"]["runs_injected_commands"] is False
+    found = probed(("127.0.0.1", place.inspircd.plain), place)
+    assert found["names"] >= {"command-injection"}, found
+    found = probed(("127.0.0.1", place.ngircd.port), place)
+    assert found["names"] == {"no-starttls"}, found
 
 
 # --- clients -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +26,11 @@ from gateway.dialects.chat.irc.syntax import (
     too_long,
     webirc,
 )
+from gateway.dialects.probing import Talk
 from gateway.dialects.survey import Survey
 from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Script, Side
-from tests.pure.contract.answers.irc import LOGIN, PING, PONG, WELCOME, closing
+from tests.pure.contract.answers.irc import LISTED, LOGIN, PING, PONG, WELCOME, closing
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
 from tests.pure.contract.test_identity import HEADERS
 from tests.pure.playbook import (
@@ -47,6 +49,8 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
+from tests.pure.test_probing_units import Server
+from tests.pure.test_probing_units import play as played
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 (PARTY,) = [party for party in CALLERS if party.dialect is DIALECT]
@@ -297,14 +301,16 @@ def dialogue(**changes: Any) -> Playbook:
 
 def test_sasl_is_told_and_does_not_splice() -> None:
     success = b":i 903 joe :SASL authentication successful\r\n"
-    play = dialogue().backend(success, note("auth", result="ok", mechanism="PLAIN"), to_client(success))
+    play = dialogue().backend(success, note("auth", result="ok", mechanism="PLAIN", user=b"joe"), to_client(success))
     play.client(REGISTER, to_backend(REGISTER)).backend(WELCOME, PROVEN, to_client(WELCOME), SPLICE).run()
 
 
 @pytest.mark.parametrize(("numeric", "counts"), [(b"904", True), (b"902", True), (b"905", False), (b"906", False)])
 def test_a_sasl_login_that_fails(numeric: bytes, counts: bool) -> None:
     failure = b":i %s joe :SASL authentication failed\r\n" % numeric
-    play = dialogue().backend(failure, note("auth", result="failed", mechanism="PLAIN"), to_client(failure))
+    play = dialogue().backend(
+        failure, note("auth", result="failed", mechanism="PLAIN", user=b"joe"), to_client(failure)
+    )
     assert play.client(b"AUTHENTICATE X\r\n", to_backend(b"AUTHENTICATE X\r\n")).run().rejected == counts
     play = dialogue(failed_logins=1)
     told = (to_client(failure),)
@@ -469,3 +475,46 @@ def test_a_client_that_is_late() -> None:
     late = Expired(CLIENT, Patience.COMMAND)
     words = to_client(closing(b"Connection timed out"))
     registering().expire(late, note("client-timeout"), words, ABORT_BACKEND, close("client-timeout")).run()
+
+
+# --- a look from outside -----------------------------------------------------------------------------
+
+ASK = b"CAP LS 302\r\n"
+GO = b":i NOTICE * :wait\r\n:i 670 * :go\r\n"
+
+
+def probed(answers: Mapping[bytes, bytes], *, inject: bool = False, executes: bool = False) -> Talk:
+    there = Server(answers, b"STARTTLS\r\n", executes=executes, hangs_up=False)
+    assert DIALECT.probing is not None
+    assert DIALECT.question is not None
+    talk = Talk(DIALECT.probing, DIALECT.question, b"probe.example.net")
+    played(talk.secured(implicit=False, inject=inject), there)
+    return talk
+
+
+@pytest.mark.parametrize("inject", [False, True])
+def test_a_probe_finds_a_server_honest(inject: bool) -> None:
+    answers = {ASK: b":i CAP * LS * :a\r\n" + LISTED, b"STARTTLS\r\n": GO}
+    talk = probed(answers, inject=inject)
+    assert (talk.failure, talk.behind, talk.surplus) == ("", "", b"")
+    assert listed(talk.inside) == [b"a", b"multi-prefix", b"sasl=PLAIN,EXTERNAL", b"tls"]
+
+
+def test_a_probe_notices_a_server_that_runs_what_stands_behind_starttls() -> None:
+    answers = {ASK: LISTED, b"STARTTLS\r\n": GO, b"PING starttls-gateway-probe\r\n": PONG}
+    assert probed(answers, inject=True, executes=True).surplus
+
+
+@pytest.mark.parametrize("answer", [b"", b":i 691 * :STARTTLS is not enabled\r\n"])
+def test_a_probe_of_a_server_without_starttls(answer: bytes) -> None:
+    """ngIRCd does not answer at all."""
+    talk = probed({ASK: LISTED, b"STARTTLS\r\n": answer})
+    assert (talk.go_ahead, talk.failure) == (answer, "the server refuses it")
+
+
+def test_a_server_of_another_protocol_that_says_nothing_is_late() -> None:
+    assert DIALECT.probing is not None
+    assert DIALECT.question is not None
+    talk = Talk(replace(DIALECT.probing, silent=False), DIALECT.question, b"probe.example.net")
+    with pytest.raises(Expired):
+        played(talk.secured(implicit=False), Server({}, b"STARTTLS\r\n", hangs_up=False))

@@ -31,17 +31,20 @@ from ....protocol.vocabulary import (
     Unavailable,
     Violation,
 )
-from ... import sasl
-from ...base import BackendTLS, Dialect, Identity, Policy, Question
+from ... import sasl, users
+from ...base import BackendTLS, Dialect, Identity, Policy, Question, Terms
 from ...bounds import REPLY_LINES
 from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, broken, converse, foreign, login_note
+from ...probing import Probing
 from ...reach import Hearing, RefusedByBackend, reached, refused, ungreeted, untrusted
 from .syntax import (
     LINES,
     Message,
     access,
+    agrees,
     answered,
     capabilities,
+    complete,
     edit_listing,
     listed,
     mechanisms,
@@ -80,6 +83,10 @@ class IRC(Conversation):
     _owed = False  # the backend has said nothing since the client's last command
     _failed = False  # the server did not take the client's credentials
     _quit = False  # the client has said QUIT
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._claim = users.Claim(b"")  # whom the client says that it is
 
     def open(self) -> Script:
         yield from ()
@@ -130,6 +137,8 @@ class IRC(Conversation):
             yield from self._authenticate(message, text)
         else:
             self._begun |= {message.verb} & BEGINNING
+            if message.verb == b"AUTHENTICATE":
+                self._claim.hear(b"".join(message.params))
             self._quit = message.verb == b"QUIT"
             yield from self._forward(text)
 
@@ -177,7 +186,7 @@ class IRC(Conversation):
             yield from self._refuse(b"904 * :SASL authentication failed")
         else:
             yield from self._log_in(text)
-            self._mechanism = mechanism.upper()
+            self._mechanism, self._claim = mechanism.upper(), users.Claim(mechanism)
 
     def _log_in(self, text: bytes) -> Script:
         if not (yield from self.may_log_in()):
@@ -254,10 +263,10 @@ class IRC(Conversation):
                     yield CHANNEL_BINDING
                 text = edit_listing(text, secured=self.secured is not None)
             case b"903" if self._mechanism:
-                yield login_note(self._mechanism, "ok")
+                yield login_note(self._mechanism, "ok", self._claim.user)
                 self._mechanism, self._asked = b"", False
             case verb if self._mechanism and verb in NO_LOGIN | LOGIN_BROKEN:
-                yield from self._failed_login(self._mechanism, text, counts=verb in NO_LOGIN)
+                yield from self._failed_login(self._mechanism, text, self._claim.user, counts=verb in NO_LOGIN)
                 self._mechanism, self._asked = b"", False
                 return False
             case b"464" if self._password:
@@ -269,9 +278,9 @@ class IRC(Conversation):
         yield Send(CLIENT, text + b"\r\n")
         return False
 
-    def _failed_login(self, mechanism: bytes, text: bytes, *, counts: bool = True) -> Script:
+    def _failed_login(self, mechanism: bytes, text: bytes, user: bytes = b"", *, counts: bool = True) -> Script:
         self._failed = True
-        yield login_note(mechanism, "failed")
+        yield login_note(mechanism, "failed", user)
         told = self._tell(text)
         yield from self.rejected(told) if counts else told
 
@@ -355,5 +364,18 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "webirc"}),
     question=Question(lambda hostname: b"CAP LS 302", b"QUIT", listed, access, answered=answered),
     alpn=(b"irc",),
+    probing=Probing(
+        port=6667,
+        implicit=frozenset({6697}),
+        starttls=b"STARTTLS",
+        injected=b"PING starttls-gateway-probe",
+        complete=complete,
+        agrees=agrees,
+        attempts=(),
+        framing=lambda command: LINES,
+        greets=False,
+        leaves=False,  # a server answers QUIT by ERROR
+        silent=True,
+    ),
     first=Side.CLIENT,
 )

@@ -133,6 +133,19 @@ def _refuses(line: bytes) -> bool:
     return message is not None and message.verb in (b"421", b"451", b"PONG")
 
 
+def complete(command: bytes, heard: bytes) -> bool:
+    """Whether the answer to STARTTLS or CAP LS is there, for a look from outside; notices may come before it."""
+    lines = heard.splitlines()
+    if command.startswith(b"CAP"):
+        return any(is_last(line) or _refuses(line) for line in lines)
+    return any((message := parse(line)) and message.verb.isdigit() for line in lines)
+
+
+def agrees(reply: bytes) -> bool:
+    """Whether it is the go-ahead for TLS."""
+    return any((message := parse(line)) and message.verb == b"670" for line in reply.splitlines())
+
+
 def access(seen: Seen) -> Access:
     """Servers let clients in without a login, or with a password of which they say nothing before."""
     names = tuple(f"SASL {name.decode('ascii', 'replace')}" for name in mechanisms(seen.shown or ()))
