@@ -57,13 +57,13 @@ class Door:
                 listener.start()
 
     def close(self) -> None:
-        """At once: whoever waits in the kernel's queue is reset."""
+        """At once.  Connections in the kernel's queue are reset."""
         for listener in self._listeners:
             listener.stop()
         self.port.close()
 
     def retire(self) -> None:
-        """The address is wanted no more: whoever waits there already is served, and the file of a UNIX socket goes."""
+        """The address is not wanted any more.  Connections that wait are served.  The file of a UNIX socket goes."""
         for listener in self._listeners:
             listener.finish()
         self.port.remove()

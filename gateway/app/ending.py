@@ -78,7 +78,7 @@ class Ending:
         self._crowd.tell_all(Session.stop)
 
     def hurry(self) -> None:
-        """Cut off whoever is still there: now if the gateway stops already, and else when it does."""
+        """Cut off all sessions: now if the gateway is stopping, otherwise when it stops."""
         self._hurried = True
         if self._stopped is not None:
             self._cut(HURRIED)

@@ -9,7 +9,7 @@ from ..sessions.deadline import Deadline
 
 
 class Every:
-    """Calls `act` every so many seconds, for the first time after the first of these periods.
+    """Calls `act` every so many seconds; the first call comes after the first period.
 
     What `act` raises goes to the reactor, which logs it; the work goes on.  (Twisted's LoopingCall installs the default
     reactor, whichever it is given.)

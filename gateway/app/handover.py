@@ -256,8 +256,8 @@ os.close(int(sys.argv[1]))
 os.setsid()
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Starts a program and leaves it.  It is a child of whoever looks after orphans then: of systemd, which does not watch
-over a main process that is not its own child, nor waits for its end at a stop."""
+"""Starts a program and ends.  So the program becomes a child of systemd.  systemd does not watch over a main process
+that is not its child, and does not wait for its end at a stop."""
 
 
 def _start(conversation: int, words: int) -> tuple[int, int]:

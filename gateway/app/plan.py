@@ -37,7 +37,7 @@ def openings(configuration: Configuration) -> tuple[Opening, ...]:
 
 
 def terms_at(opening: Opening, configuration: Configuration) -> Terms:
-    """What is agreed on with whoever connects to this address."""
+    """The terms for clients of this address."""
     service, backend = opening.service, opening.service.backend
     return replace(
         terms_of_errands(configuration.hostname, backend, ""),

@@ -90,7 +90,7 @@ class Gateway(Serving):
     def look_at_certificates(self) -> None:
         """Now, and tell what is refused."""
         self._tell_unreadable()
-        # What is refused is told when it is found a second time, for a pair is two files.  Now both are there.
+        # A bad pair is logged at the second look, because its two files are written one after the other.
         self._renewal.look()
         self._renewal.look()
 
@@ -152,7 +152,7 @@ class Gateway(Serving):
         return stopped.addCallback(self._finish)
 
     def hurry(self) -> None:
-        """Cut off whoever is still there, now if it stops already, and else when it does."""
+        """Cut off all sessions: now if the gateway is stopping, otherwise when it stops."""
         self._ending.hurry()
 
     def _finish(self, _: None = None) -> None:

@@ -12,7 +12,7 @@ from .rights import user_name
 
 
 class Source:
-    """One file, found again wherever the daemon has gone meanwhile.  Its methods raise ConfigurationError."""
+    """One file, by its absolute path: a daemon changes its directory.  Methods raise ConfigurationError."""
 
     def __init__(self, path: str, chroot: str | None = None) -> None:
         """`chroot`: the directory of twistd's --chroot, where there is one."""

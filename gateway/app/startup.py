@@ -251,8 +251,8 @@ def _steady_the_clock() -> None:
 class _Foreground:
     """The process that somebody typed `twistd` into, once it has daemonized: it still has a terminal.
 
-    twistd would show 100 octets of our text in Python's notation, and advise to read a log.  So the fork waits
-    for our own words first; it takes silence, until the daemon has let go of the pipe, for a good start.
+    twistd would show 100 octets of our text in Python's notation, and advise to read a log.  So this process first
+    reads the daemon's own text from a pipe.  If the daemon closes the pipe without a word, the start was good.
     """
 
     def __init__(self, signals: Signals) -> None:

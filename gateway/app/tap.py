@@ -20,8 +20,8 @@ from .signals import Signals
 from .source import Source
 from .startup import Startup
 
-# Nothing in here may import the reactor, for `twistd -r` chooses it, nor open a socket, for twistd has not forked yet:
-# what does is imported when the service is made.
+# This module must not import the reactor: `twistd -r` chooses it later.  It must not open a socket: twistd has not
+# forked yet.  Modules that do either are imported when the service is made.
 
 
 class Options(usage.Options):

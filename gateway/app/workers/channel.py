@@ -95,7 +95,7 @@ class Channel:
                 found = self._incoming.take(octets)
             except (OSError, Unintelligible):
                 break
-            # To the last, for there is no other who would hear the rest.
+            # All of them: nobody else would hear the rest.
             if sum(heard(message) for message, _ in found):
                 return True
             if not octets:

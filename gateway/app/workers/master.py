@@ -228,7 +228,7 @@ class Master(Supervision):
             self._hurry_now()
 
     def hurry(self) -> None:
-        """Cut off whoever is still there: now if the gateway stops already, and else when it does."""
+        """Cut off all sessions: now if the gateway is stopping, otherwise when it stops."""
         self._hurried = True
         if self._stopped is not None:
             self._hurry_now()

@@ -1,7 +1,7 @@
 """What master, template and workers tell each other: one JSON object per line, with descriptors where they are needed.
 
 A message that hands over descriptors says how many, as `descriptors`: they are the next ones that came with the socket
-(unix(7), SCM_RIGHTS).  All ends are of one version of the gateway, for a new version starts with a new master.
+(unix(7), SCM_RIGHTS).  Both ends have the same version of the gateway: a new version starts with a new master.
 """
 
 from __future__ import annotations
