@@ -16,10 +16,12 @@ from twisted.logger import Logger
 from ..config.values import Limits as Values
 from ..config.values import Network
 from ..dialects.conversation import REFUSED
+from ..guard.captures import Captures
 from ..guard.limits import Admission, Ledger, Limits, OwnLedger, ReachedLimit, affordable, client_key, matters
 from ..guard.shared import SharedLedger
 from ..protocol.proxyprotocol import canonical, nameless
 from ..sessions.context import SessionContext
+from ..sessions.recording import recorded
 from ..sessions.session import Session
 from ..telemetry.summary import Teller
 from ..wire.held import Held
@@ -56,6 +58,7 @@ class Crowd:
         self._closed = closed
         self.probes: tuple[Network, ...] = ()
         """From here load balancers look whether somebody listens."""
+        self.captures = Captures(reactor.seconds)
         self._held: dict[socket.socket, Held] = {}
         self._reactor = reactor
         self._events = events
@@ -139,6 +142,8 @@ class Crowd:
             self._events.emit(REFUSED, service=context.service, client=client, limit=refusal.value)
             _turn_away(sock, b"" if context.terms.implicit else context.dialect.busy(context.terms.hostname))
             return
+        if self.captures and (not known or self.captures.wants(known)):
+            context = recorded(context, self.captures.add)
         stay = Admission(self.limits, key)
         try:
             session = Session(self._reactor, context, sock, client, partial(self._over, stay), stay)

@@ -12,6 +12,7 @@ from ..config.values import Configuration
 from ..dialects.openrelay import Verdict
 from ..sessions.session import Session
 from .assembly import Reachable
+from .banning import meant
 from .control.answers import WHO, Row, names, selects
 from .control.messages import Answer, Request
 from .plan import Reload, named
@@ -34,6 +35,7 @@ class Steering:
             "undrain": self._undrain,
             "who": self._who,
             "kick": self._kick,
+            "capture": self._capture,
         }
 
     def ask(self, request: Request) -> Answer:
@@ -164,6 +166,13 @@ class Steering:
         kicked = [session for session in self._gateway.crowd.sessions if is_meant(row_of(session))]
         self._gateway.crowd.tell(kicked, lambda session: session.abort("kicked"))
         return Answer({"sessions": len(kicked)})
+
+    def _capture(self, client: str) -> Answer:
+        try:
+            rows, lost = self._gateway.crowd.captures.read(meant(client))
+        except ValueError as wrong:
+            return Answer({}, (str(wrong),))
+        return Answer({"lines": rows, "lost": lost})
 
 
 def outlined(last: Reload | None) -> dict[str, Any] | None:

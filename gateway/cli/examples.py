@@ -54,6 +54,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "unban": (("starttls-gateway unban 192.0.2.7", "take connections of this client again"),),
     "bans": (("starttls-gateway bans", "list who is banned, and until when"),),
     "why": (("starttls-gateway why 192.0.2.7", "tell what went wrong with this client, and what to do"),),
+    "capture": (
+        ("starttls-gateway capture 192.0.2.7 --for 10m", "print the dialogue with this client for ten minutes"),
+        ("starttls-gateway capture 192.0.2.7 --to printer.txt", "write it to a file that only you can read"),
+    ),
     "run": (("starttls-gateway run gateway.ini", "run in the foreground with this file"),),
 }
 """Command -> its examples: the command line, and what it does."""

@@ -21,6 +21,7 @@ from ..protocol.vocabulary import (
 )
 
 if TYPE_CHECKING:
+    from ..protocol.watching import Shown
     from .access import Access, Seen
     from .probing import Probing
 
@@ -150,5 +151,7 @@ class Dialect:
     """Who speaks first.  Where it is the client, the backend is dialled when the client has said something."""
     relays: bool = False
     """Takes mail for others: a server that trusts the gateway's address would do so for anybody."""
+    shown: Shown | None = None
+    """A client's command -> the part that an administrator may read, and the rest; None: only numbers of octets are."""
     probing: Probing | None = None
     """How to probe a server from outside; needs a `question`, too."""

@@ -22,6 +22,8 @@ class Lines:
     """Lines of the client that may be longer."""
     layered: bool = False
     """A leading NUL of the client is a SASL security layer (Opaque), not a bad line."""
+    commands: bool = False
+    """What the client says are commands, of which the dialect tells what may be shown; else none of it is."""
 
     def unit(self, inbox: Inbox) -> Heard | None:
         if inbox.side is Side.BACKEND:

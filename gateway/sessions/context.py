@@ -8,7 +8,8 @@ from ipaddress import ip_address
 
 from ..config.values import Network, Timeouts
 from ..dialects.base import Dialect, Terms
-from ..protocol.vocabulary import Patience, Secured
+from ..protocol.driver import Foreign, Negotiation
+from ..protocol.vocabulary import Patience, Script, Secured
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..telemetry.users import Users
@@ -40,6 +41,8 @@ class SessionContext:
     """Knows which clients always used TLS; None where nobody wants to know."""
     users: Users = field(default_factory=Users)
     """How a user's name is told."""
+    negotiate: Callable[[Script, Foreign | None], Negotiation] = Negotiation
+    """What runs the script; another one for a session that is recorded."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
     allowances: Mapping[Patience, float] = field(init=False)

@@ -14,7 +14,6 @@ from typing import Any
 from ..dialects.base import Identity, Policy, Terms
 from ..dialects.conversation import turned_away
 from ..guard.limits import Admission
-from ..protocol.driver import Negotiation
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
     Expired,
@@ -110,7 +109,7 @@ class Session(Splicing):
             proxied=context.expects_header(client),
             known=frozenset(context.said),
         )
-        negotiation = Negotiation(_script(context, terms), context.dialect.foreign)
+        negotiation = context.negotiate(_script(context, terms), context.dialect.foreign)
         idle = context.allowances[Patience.SPLICE]
         super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
         self._client = self._leg(Side.CLIENT, sock)

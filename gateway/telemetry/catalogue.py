@@ -418,7 +418,7 @@ _TABLE = (
         "an administrator asked for a change at the control socket ([control.md](control.md)), or on the status page "
         "([admin.md](admin.md))",
         (
-            word("command", "`reload`, `upgrade`, `drain`, `undrain`, `kick`, `ban` or `unban`"),
+            word("command", "`reload`, `upgrade`, `drain`, `undrain`, `kick`, `ban`, `unban` or `capture`"),
             Field("about", Type.TEXT, "what it is about"),
             Field("user", Type.TEXT, "whose process asked; `admin listener` and an address: on the status page"),
         ),

@@ -28,6 +28,7 @@ PURE = (
     "gateway.config",
     "gateway.wire.health",
     "gateway.guard.bans",
+    "gateway.guard.captures",
     "gateway.guard.limits",
     "gateway.guard.shared",
     "gateway.telemetry.catalogue",

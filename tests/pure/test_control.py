@@ -198,3 +198,10 @@ def test_a_problem_of_all_is_told_once() -> None:
     same = Answer({}, ("there is no service pop",))
     assert merged(Request("kick", "x"), [same, same]) == same
     assert merged(Request("drain", "x"), [same, Answer({"sessions": 1})]) == Answer({"sessions": 1}, same.problems)
+
+
+def test_captured_lines_of_all_are_in_their_order() -> None:
+    one = Answer({"lines": [[1.0, "a", "imap", "C", "x"], [3.0, "a", "imap", "S", "y"]], "lost": 1})
+    other = Answer({"lines": [[2.0, "b", "imap", "C", "z"]], "lost": 2})
+    found = merged(Request("capture", "192.0.2.1"), [one, other])
+    assert ([row[0] for row in found.result["lines"]], found.result["lost"]) == ([1.0, 2.0, 3.0], 3)

@@ -143,6 +143,10 @@ def _merged_who(results: Sequence[Result]) -> Result:
     return {"sessions": sorted(rows, key=lambda row: -row["age"])}
 
 
+def _merged_capture(results: Sequence[Result]) -> Result:
+    return {"lines": sorted(row for one in results for row in one["lines"]), "lost": _sum(results, "lost")}
+
+
 _MERGES: Mapping[str, Callable[[Sequence[Result]], Result]] = {
     "status": _merged_status,
     "reload": _first,
@@ -150,6 +154,7 @@ _MERGES: Mapping[str, Callable[[Sequence[Result]], Result]] = {
     "undrain": _merged_count,
     "who": _merged_who,
     "kick": _merged_count,
+    "capture": _merged_capture,
 }
 
 

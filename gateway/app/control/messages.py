@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str | None]] = {
     "unban": "client",
     "bans": None,
     "why": "client",
+    "capture": "client",
 }
 """Each command, and the field of a request that says what it is about."""
 OPTIONAL: Final = frozenset({"filter"})

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...guard.captures import LEASE
 from ...sessions.deadline import Deadline
 from ...telemetry.summary import Teller
 from ...wire.listener import Listener
@@ -112,6 +113,8 @@ class Server(Factory):
         self._ask = ask
         self._events = events
         self._inside: set[Conversation] = set()
+        self._read: dict[str, float] = {}
+        """Whose dialogue was asked for of late, and when."""
         # A port of Twisted's own would let all users in: it sets the file's mode to 0666.
         self._listener = Listener(reactor, control.socket, self._accept)
         self._listener.start()
@@ -144,11 +147,20 @@ class Server(Factory):
     def gone(self, conversation: Conversation) -> None:
         self._inside.discard(conversation)
 
+    def _begins_to_read(self, request: Request) -> bool:
+        """Whoever captures asks every second; it is told once."""
+        if request.command != "capture":
+            return False
+        now = self.reactor.seconds()
+        begins = now - self._read.get(request.about, float("-inf")) > LEASE
+        self._read = {whom: when for whom, when in self._read.items() if now - when <= LEASE} | {request.about: now}
+        return bool(begins)
+
     def answer(self, line: bytes, user: int) -> Deferred[Answer]:
         try:
             request = request_of(line)
         except Misunderstood as wrong:
             return succeed(Answer({}, (str(wrong),)))
-        if request.command in CHANGING:
+        if request.command in CHANGING or self._begins_to_read(request):
             self._events.emit("control", command=request.command, about=request.about or None, user=user_name(user))
         return maybeDeferred(self._ask, request)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...app.control.messages import Answer, Misunderstood, Request, answer_of
 from ...config import DEFAULT_FILE, control_of
-from . import nagios
+from . import capturing, nagios
 from .words import WORDS, seconds
 
 REFUSED = 1
@@ -39,6 +39,8 @@ class Command:
     lasts: str = ""
     """What --for says; empty where there is no such option."""
     kicks: bool = False
+    writes: bool = False
+    """It goes on until its time is over, and can write to a file."""
     judges: bool = False
     """It can answer as a plugin of Nagios."""
 
@@ -86,6 +88,14 @@ COMMANDS = (
         "CLIENT",
         "an address or a network; an IPv6 address alone stands for its /64",
     ),
+    Command(
+        "capture",
+        "print what a client and the gateway say to each other from now on; passwords and mails are masked",
+        "CLIENT",
+        "an address or a network; an IPv6 address alone stands for its /64",
+        lasts="how long, like 30s or 10m (default: 10m)",
+        writes=True,
+    ),
     Command("kick", "cut off sessions at once", "WHOM", "a session's id, a client's address, a network or a user"),
 )
 
@@ -100,6 +110,9 @@ def add(commands: Any) -> None:
             parser.add_argument("about", metavar=command.argument, nargs=several, help=command.explained)
         if command.lasts:
             parser.add_argument("--for", dest="seconds", metavar="TIME", type=span, help=command.lasts)
+        if command.writes:
+            parser.add_argument("--to", metavar="FILE", help="write to a new file that only its owner can read")
+            parser.set_defaults(seconds=600.0)
         if command.kicks:
             parser.add_argument("--kick", action="store_true", help="also cut off the client's open sessions")
         if command.judges:
@@ -116,6 +129,9 @@ def add(commands: Any) -> None:
             help="the gateway's configuration file, which names its control socket (default: %(default)s)",
         )  # fmt: skip
         parser.add_argument("--socket", metavar="PATH", help="the control socket itself")
+        if command.writes:
+            parser.set_defaults(run=capture)
+            continue
         parser.add_argument("--json", action="store_true", help="show the answer as JSON (see docs/control.md)")
         parser.set_defaults(run=run)
 
@@ -167,6 +183,18 @@ def run(given: argparse.Namespace, say: Say) -> int:
         for problem in answer.problems:
             print(_plain(problem), file=sys.stderr)
     return 0 if answer.good else REFUSED
+
+
+def capture(given: argparse.Namespace, say: Say) -> int:
+    try:
+        path = place(given.config, given.socket)
+        problems = capturing.run(given, lambda request: ask(path, request), _plain)
+    except Unreachable as wrong:
+        print(f"starttls-gateway: {_plain(wrong)}", file=sys.stderr)
+        return UNREACHABLE
+    for problem in problems:
+        print(_plain(problem), file=sys.stderr)
+    return REFUSED if problems else 0
 
 
 def place(config: str, path: str | None) -> str:

@@ -9,6 +9,7 @@ from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, 
 from ... import access, sasl, users
 from ...base import Dialect, Policy, Question
 from ...conversation import CLIENT, Stage, converse
+from ...masking import Verbs
 from ...probing import Attempt, Probing
 from .. import FOREIGN
 from .capabilities import listed
@@ -216,6 +217,13 @@ COMMANDS: Final[Mapping[bytes, Callable[[IMAP, Command], Generator[Request, Any,
 }
 """All other commands are the backend's.  Plain functions: bound methods would create a reference cycle."""
 
+SHOWN: Final = Verbs(
+    whole=frozenset({b"CAPABILITY", b"STARTTLS", b"LOGOUT", b"NOOP", b"ID", b"ENABLE"}),
+    first=frozenset({b"AUTHENTICATE"}),
+    alone=frozenset({b"LOGIN"}),
+    tagged=True,
+)
+
 DIALECT = Dialect(
     name="imap",
     script=lambda terms: converse(IMAP(terms)),
@@ -233,6 +241,7 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),
     alpn=(b"imap",),
     question=Question(lambda hostname: b"sgw7 CAPABILITY", b"sgw8 LOGOUT", listed, access.of_imap),
+    shown=SHOWN,
     probing=Probing(
         port=143,
         implicit=frozenset({993}),

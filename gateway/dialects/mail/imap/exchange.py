@@ -35,7 +35,7 @@ from .syntax import (
 UNPAID: Final = 16
 """Commands with an untagged BAD for an answer that we remember, because a tagged reply may follow.  When there are
 more, we ask the backend something and forget them."""
-COMMAND_LINES: Final = Lines(COMMAND_LINE, LONGER)
+COMMAND_LINES: Final = Lines(COMMAND_LINE, LONGER, commands=True)
 
 
 class Exchange(Literals):

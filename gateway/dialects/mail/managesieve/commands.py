@@ -33,6 +33,7 @@ from ... import access, sasl, users
 from ...base import Dialect, Policy, Question
 from ...bounds import RESPONSES
 from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
+from ...masking import Verbs
 from ...probing import Attempt, Probing
 from .. import FOREIGN
 from .exchange import Exchange
@@ -57,7 +58,9 @@ COMMAND_LINE: Final = 4096
 """Octets of a line.  RFC 5804 4: a quoted string has 1024 octets at most."""
 LITERALS: Final = 65536
 """Octets of a whole command, its literals included, before the login."""
-LINES: Final = Lines(COMMAND_LINE, Longer(re.compile(rb'AUTHENTICATE "', re.IGNORECASE), sasl.REQUEST_LINE))
+LINES: Final = Lines(
+    COMMAND_LINE, Longer(re.compile(rb'AUTHENTICATE "', re.IGNORECASE), sasl.REQUEST_LINE), commands=True
+)
 """Some clients write an initial response as a quoted string, however long it is."""
 
 UNKNOWN: Final = b'NO "Unknown command"'
@@ -248,6 +251,11 @@ COMMANDS: Final[Mapping[bytes, Callable[[ManageSieve, list[bytes]], Handled]]] =
 }
 """All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
 
+SHOWN: Final = Verbs(
+    whole=frozenset({b"CAPABILITY", b"STARTTLS", b"LOGOUT", b"NOOP", b"UNAUTHENTICATE"}),
+    first=frozenset({b"AUTHENTICATE"}),
+)
+
 DIALECT = Dialect(
     name="managesieve",
     script=lambda terms: converse(ManageSieve(terms)),
@@ -265,6 +273,7 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),
     alpn=(b"managesieve",),
     question=Question(lambda hostname: b"CAPABILITY", b"LOGOUT", listed, of_managesieve),
+    shown=SHOWN,
     probing=Probing(
         port=4190,
         implicit=frozenset(),

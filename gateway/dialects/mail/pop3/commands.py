@@ -15,6 +15,7 @@ from ... import access, sasl, users
 from ...base import Dialect, Identity, Policy, Question, Terms
 from ...bounds import RESPONSES
 from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
+from ...masking import Verbs
 from ...probing import Attempt, Probing
 from .. import FOREIGN
 from .exchange import Exchange
@@ -44,7 +45,7 @@ MUST_STLS: Final = b"-ERR [SYS/PERM] Must issue a STLS command first"
 UNKNOWN: Final = b"-ERR Unknown command"
 INVALID: Final = b"-ERR Invalid arguments"
 
-LINES: Final = Lines(sasl.REQUEST_LINE)
+LINES: Final = Lines(sasl.REQUEST_LINE, commands=True)
 
 
 class POP3(Exchange):
@@ -259,6 +260,12 @@ COMMANDS: Final[Mapping[bytes, Callable[[POP3, bytes, bytes], Generator[Request,
 }
 """All other commands are the backend's.  Plain functions: bound methods would create a reference cycle."""
 
+SHOWN: Final = Verbs(
+    whole=frozenset({b"CAPA", b"STLS", b"QUIT", b"NOOP", b"UTF8", b"LANG"}),
+    first=frozenset({b"AUTH"}),
+    alone=frozenset({b"USER", b"PASS", b"APOP"}),
+)
+
 DIALECT = Dialect(
     name="pop3",
     script=lambda terms: converse(POP3(terms)),
@@ -277,6 +284,7 @@ DIALECT = Dialect(
     alpn=(b"pop3",),
     # Nobody's name: a server that takes USER and PASS without TLS asks for the password of whomever.
     question=Question(lambda hostname: b"CAPA", b"QUIT", listed, access.of_pop3, (b"USER starttls-gateway-check",)),
+    shown=SHOWN,
     probing=Probing(
         port=110,
         implicit=frozenset({995}),

@@ -30,6 +30,7 @@ from ... import access, sasl, users
 from ...base import Dialect, Policy, Question, Terms
 from ...bounds import RESPONSES
 from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, Stage, broken, converse, foreign, login_note
+from ...masking import Verbs
 from ...probing import Attempt, Probing
 from ...reach import GREETS_ONCE
 from .. import ehlo, extensions
@@ -41,8 +42,8 @@ _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.D
 OPEN_BEFORE_TLS: Final = frozenset({b"NOOP", b"QUIT", b"STARTTLS"})
 """RFC 3207 4: exactly these, and EHLO, are not answered 530 where TLS is required."""
 OPEN_BEFORE_HELLO: Final = frozenset({b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
-LINES: Final = Lines(sasl.REQUEST_LINE)
-LAYERED: Final = Lines(sasl.REQUEST_LINE, layered=True)
+LINES: Final = Lines(sasl.REQUEST_LINE, commands=True)
+LAYERED: Final = Lines(sasl.REQUEST_LINE, layered=True, commands=True)
 
 
 class SMTP(Messages):
@@ -299,6 +300,10 @@ PROBING: Final = Probing(
     ),
     masked=lambda capabilities: any(map(MASKED.match, capabilities)),
 )
+SHOWN: Final = Verbs(
+    whole=frozenset(b"EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT STARTTLS VRFY EXPN HELP ETRN".split()),
+    first=ehlo.AUTH,
+)
 TRIES: Final = (b"MAIL FROM:<>", b"RSET")
 
 DIALECT = Dialect(
@@ -324,5 +329,6 @@ DIALECT = Dialect(
     question=Question(lambda hostname: b"EHLO " + hostname, b"QUIT", listed, access.of_smtp, TRIES),
     submission=frozenset({465, 587}),
     relays=True,
+    shown=SHOWN,
     probing=PROBING,
 )
