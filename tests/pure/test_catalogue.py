@@ -157,7 +157,12 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
             yield Told(module, name, reader.strings(first))
 
 
-EMITTERS = ("gateway.app.workers.forwarding", "gateway.telemetry.summary", "gateway.dialects.mail.message")
+EMITTERS = (
+    "gateway.app.workers.forwarding",
+    "gateway.sessions.recording",
+    "gateway.telemetry.summary",
+    "gateway.dialects.mail.message",
+)
 """Modules whose `emit` hands on what others told, or is something else; their own events are listed in OWN."""
 OWN = {"gateway.telemetry.summary": {"suppressed"}}
 
