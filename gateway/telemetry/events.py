@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 Fields = Mapping[str, object]
 
@@ -41,18 +42,35 @@ class Format:
         return f"{self.begin}{head}{rest}{self.end}"
 
 
-def _text(value: object) -> str:
+class _Logfmt(Format):
+    """Almost every line has only values that need no quotes. To test them together takes half of the time."""
+
+    def fields(self, fields: Mapping[str, object], limit: int) -> str:
+        told = {name: _TEXTS.get(type(value), _text)(value) for name, value in fields.items() if value is not None}
+        values = "".join(told.values())
+        if len(values) <= limit and _BARE.fullmatch(values) and "" not in told.values():
+            return "".join([f" {name}={value}" for name, value in told.items()])
+        return super().fields(told, limit)
+
+
+def _text(value: Any) -> str:
     match value:
-        case str():
-            return value
         case bytes() | bytearray() | memoryview():
             # Octets of the wire have no charset that one could rely on.
             return bytes(value).decode("ascii", "backslashreplace")
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.3f}"
     return str(value)
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    str: str,
+    bool: {False: "no", True: "yes"}.__getitem__,
+    float: "{:.3f}".format,
+    int: str,
+}
+
+
+def _as_text(value: object) -> str:
+    return _TEXTS.get(type(value), _text)(value)
 
 
 def _fitted(text: str, escape: Callable[[str], str], limit: int) -> str:
@@ -86,7 +104,7 @@ def _json_escaped(text: str) -> str:
 
 
 def _logfmt_field(name: str, value: object, limit: int) -> str:
-    text = value if isinstance(value, str) else _text(value)
+    text = _as_text(value)
     if len(text) <= limit and _BARE.fullmatch(text):
         return f"{name}={text}"
     return f'{name}="{_fitted(text, _escaped, limit)}"'
@@ -101,11 +119,11 @@ def _json_field(name: str, value: object, limit: int) -> str:
         # NaN and the infinities are no numbers in JSON; they go the way of text.
         case float() if value - value == 0:
             return f'"{name}":{round(value, 3)}'
-    return f'"{name}":"{_fitted(_text(value), _json_escaped, limit)}"'
+    return f'"{name}":"{_fitted(_as_text(value), _json_escaped, limit)}"'
 
 
 FORMATS = {
-    "text": Format(_logfmt_field, " "),
+    "text": _Logfmt(_logfmt_field, " "),
     "json": Format(_json_field, ",", "{", "}"),
 }
 """By the words of `[gateway] log`."""

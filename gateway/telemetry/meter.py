@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from .catalogue import event as row
-from .kinds import Fields
-from .metrics import OTHER, Counts
+from .catalogue import EVENTS, UNKNOWN
+from .kinds import Event, Fields
+from .metrics import OTHER, Counts, Labels
+
+
+def _counted(found: Event) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of an event among all events, and other counters for it."""
+    more = ("attacks_total",) * found.attack + ("backend_failures_total",) * found.failure
+    return (found.name or OTHER, found.severity.word), more
+
+
+# Computed once: members of an Enum are slow, and there are five events a session.
+_COUNTED = {name: _counted(found) for name, found in EVENTS.items()}
+_OUTCOMES = {name: found.ends.value for name, found in EVENTS.items() if found.ends is not None}
+"""By the reason of a session."""
 
 
 class Meter:
@@ -29,14 +41,12 @@ class Meter:
         }
 
     def hear(self, event: str, service: str, fields: Fields) -> None:
-        found = row(event)
-        self.counts.add("events_total", (found.name or OTHER, found.severity.word))
+        labels, more = _COUNTED.get(event) or _counted(UNKNOWN)
+        self.counts.add("events_total", labels)
         if event in self._by_name:
             self._by_name[event](service, fields)
-        if found.attack:
-            self.counts.add("attacks_total", (service, event))
-        if found.failure:
-            self.counts.add("backend_failures_total", (service, event))
+        for name in more:
+            self.counts.add(name, (service, event))
 
     def _connected(self, service: str, fields: Fields) -> None:
         self.counts.add("connections_total", (service,))
@@ -46,8 +56,8 @@ class Meter:
 
     def _session(self, service: str, fields: Fields) -> None:
         counts = self.counts
-        ends = row(str(fields.get("reason"))).ends
-        counts.add("sessions_total", (service, _mode(fields), str(fields.get("phase")), ends.value if ends else OTHER))
+        outcome = _OUTCOMES.get(str(fields.get("reason")), OTHER)
+        counts.add("sessions_total", (service, _mode(fields), str(fields.get("phase")), outcome))
         counts.add("octets_total", (service, "received"), _number(fields, "received"))
         counts.add("octets_total", (service, "sent"), _number(fields, "sent"))
         if messages := _number(fields, "messages"):

@@ -187,14 +187,14 @@ class SummedEvents:
         self._client = client
 
     def emit(self, event: str, **fields: object) -> None:
-        if self._summary.lets(event, self._of("service", fields), self._of("client", fields), fields):
+        service, client = fields.get("service"), fields.get("client")
+        service = str(service) if service else self._service
+        client = str(client) if client else self._client
+        if self._summary.lets(event, service, client, fields):
             self._events.emit(event, **fields)
 
     def bound(self, **fields: object) -> SummedEvents:
         """The same, with these fields first in every event."""
-        service, client = self._of("service", fields), self._of("client", fields)
+        service = str(fields.get("service") or self._service)
+        client = str(fields.get("client") or self._client)
         return SummedEvents(self._events.bound(**fields), self._summary, service, client)
-
-    def _of(self, name: str, fields: Fields) -> str:
-        mine = self._service if name == "service" else self._client
-        return str(fields.get(name) or mine)
