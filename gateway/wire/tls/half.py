@@ -21,6 +21,7 @@ from .private import (
     raise_error,
     ssl_error,
     ssl_read,
+    ssl_shake,
     ssl_write,
 )
 
@@ -160,13 +161,14 @@ class TLSHalf:
 
     def _shake(self) -> bool:
         """Go on with the handshake. True if it is complete."""
-        try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
+        connection = self._connection
+        result = ssl_shake(self._ssl)
+        if result <= 0 and ssl_error(self._ssl, result) == WANT_READ:
             return False
+        try:
+            raise_error(connection, result)
         except SSL.Error as error:
             raise self._broken(error) from None
-        connection = self._connection
         name = connection.get_servername()
         self.secured = Secured(
             version=connection.get_protocol_version_name(),

@@ -5,6 +5,8 @@
 * `SSL_read`, `SSL_write`, `BIO_read`, `BIO_write`, `SSL_get_error`, `SSL_ERROR_WANT_READ` and `SSL_ERROR_ZERO_RETURN`
   move octets through a connection in memory. pyOpenSSL's own methods allocate a buffer for each call and raise an
   exception at each end of data. With them a short round trip takes 15 % more CPU, and so does a transfer.
+* `SSL_do_handshake` goes on with a handshake. pyOpenSSL's method raises an exception when it waits for the other end,
+  as each handshake does twice.
 * `new`, `buffer` and `from_buffer` make the memory that these functions use.
 * `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
   the error that an unknown group leaves behind.
@@ -29,6 +31,7 @@ from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
 ssl_read, ssl_write, bio_read, bio_write = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
+ssl_shake: Any = _lib.SSL_do_handshake
 ssl_error: Any = _lib.SSL_get_error
 WANT_READ: Final[int] = _lib.SSL_ERROR_WANT_READ
 ZERO_RETURN: Final[int] = _lib.SSL_ERROR_ZERO_RETURN
@@ -51,7 +54,10 @@ def handles(connection: SSL.Connection) -> tuple[Any, Any, Any]:
 
 
 def raise_error(connection: SSL.Connection, result: int) -> None:
-    """Raise the SSL.Error for the result of `ssl_read` or `ssl_write`."""
+    """Raise the SSL.Error for the result of `ssl_read`, `ssl_write` or `ssl_shake`, or what a callback has raised.
+
+    Does nothing if there was no error.
+    """
     inside: Any = connection
     inside._raise_ssl_error(inside._ssl, result)
 
