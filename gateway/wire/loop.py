@@ -239,26 +239,36 @@ class Loop:
 
     def doRead(self) -> None:
         """Handle events of our sockets, and those that follow soon."""
-        until = self._reactor.seconds() + STAY
+        seconds = self._reactor.seconds
+        until = seconds() + STAY
         wait = 0.0
         self._turning = True
         try:
             for _ in range(ROUNDS):
                 ready = self._epoll.poll(wait, MOST)
-                if wait:
-                    self._learn(bool(ready))
+                if wait and ready:
+                    self._misses = 1
+                elif wait:
+                    self._miss()
                 for number, event in ready:
-                    # One that an earlier event of these has removed is not told.
-                    if number in self._members:
-                        self._tell(number, event)
-                now = self._reactor.seconds()
-                if self._is_due(now):
+                    member = self._members.get(number)
+                    if member is None:
+                        continue  # an earlier event of these has removed it
+                    try:
+                        if event == _IN:
+                            member.doRead()
+                        else:
+                            self._tell(number, member, event)
+                    except Exception as error:
+                        tell(error)
+                        self._lose(number, member)
+                now = seconds()
+                if self._calls and self._calls[0][0] <= now:
                     self._perform()
                 if not ready or now >= until:
                     break
-                # What was asked for with callLater(0, ...) in the meantime is due.
-                if self._is_due(now):
-                    wait = 0.0
+                if self._calls and self._calls[0][0] <= now:
+                    wait = 0.0  # what these calls asked for with callLater(0, ...) is due
                 elif self._without:
                     self._without -= 1
                     break
@@ -268,31 +278,20 @@ class Loop:
             self._turning = False
             self._set_alarm()
 
-    def _is_due(self, now: float) -> bool:
-        return bool(self._calls) and self._calls[0][0] <= now
+    def _miss(self) -> None:
+        """Waiting for the next event was not worth a system call and two switches of the process."""
+        self._without = self._misses
+        self._misses = min(2 * self._misses, MOST_MISSES)
 
-    def _learn(self, hit: bool) -> None:
-        """Whether waiting for the next event is worth a system call and two switches of the process."""
-        if hit:
-            self._misses = 1
-        else:
-            self._without = self._misses
-            self._misses = min(2 * self._misses, MOST_MISSES)
-
-    def _tell(self, number: int, event: int) -> None:
+    def _tell(self, number: int, member: Any, event: int) -> None:
         """As Twisted's reactor does it: a hang-up with nothing to read is the end."""
-        member = self._members[number]
-        try:
-            if event & _IN:
-                member.doRead()
-            elif event & _LOST:
-                self._lose(number, member)
-                return
-            if event & _OUT and self._masks.get(number, 0) & _OUT:
-                member.doWrite()
-        except Exception as error:
-            tell(error)
+        if event & _IN:
+            member.doRead()
+        elif event & _LOST:
             self._lose(number, member)
+            return
+        if event & _OUT and self._masks.get(number, 0) & _OUT:
+            member.doWrite()
 
     def _lose(self, number: int, member: Any) -> None:
         if self._members.get(number) is member:

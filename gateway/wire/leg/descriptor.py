@@ -97,9 +97,18 @@ class Descriptor(ABC):
         return "leg"
 
     def doRead(self) -> None:
+        # Written out, and not by `_guarded`: nothing is done more often.
         # A leg that was paused earlier in the same turn may still be told that it can read.
         if self._reads:
-            self._guarded(self._read)
+            writing = self._writing
+            writing.corked = True
+            try:
+                self._read()
+            except Exception as error:
+                self._fault(error)
+            writing.corked = False
+            if writing.octets and not writing.blocked:
+                self._send_corked()
 
     def doWrite(self) -> None:
         self._guarded(self._flush)
@@ -130,10 +139,13 @@ class Descriptor(ABC):
             self._fault(error)
         writing.corked = False
         if writing.octets and not writing.blocked:
-            try:
-                self._flush()
-            except Exception as error:
-                self._fault(error)
+            self._send_corked()
+
+    def _send_corked(self) -> None:
+        try:
+            self._flush()
+        except Exception as error:
+            self._fault(error)
 
     def _fault(self, error: Exception) -> None:
         """A bug."""

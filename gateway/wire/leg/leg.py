@@ -25,7 +25,7 @@ READ_SIZE: Final = 16 * 1024
 _CUT_SHORT: Final = "connection closed during the handshake"
 
 # Looking up a member of an Enum costs more than looking up a global name.
-_READABLE, _WRITABLE = ReadState.OPEN, WriteState.OPEN
+_READABLE, _DROPPING, _WRITABLE = ReadState.OPEN, ReadState.DROPPING, WriteState.OPEN
 
 
 def prepare(sock: socket.socket) -> None:
@@ -214,7 +214,7 @@ class Leg(Descriptor):
         if not octets:
             self._meet_fin()
         elif self._half is not None:
-            if self._reading.state is not ReadState.DROPPING:
+            if self._reading.state is not _DROPPING:
                 self._decrypt(octets)
         elif self._reading.state is _READABLE:
             self.received += len(octets)

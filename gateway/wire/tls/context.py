@@ -29,8 +29,8 @@ CIPHERS: Final = b":".join(
 """TLS 1.2: only forward secrecy and AEAD, as always in TLS 1.3."""
 
 SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-"""TLS 1.3, in the order of Mozilla's profiles.  OpenSSL's own order begins with AES-256 and SHA-384, which costs a tenth
-more of a handshake."""
+"""TLS 1.3, in the order of Mozilla's profiles.  OpenSSL's own order begins with AES-256 and SHA-384, which makes a
+handshake 5 % dearer."""
 
 _CIPHERS_OF_THE_PAST: Final = b":".join(
     (

@@ -79,18 +79,39 @@ class TLSHalf:
         """Make the ClientHello. An accepting end has nothing to say yet, and starting it changes nothing."""
         self._shake()
 
-    def feed(self, ciphertext: bytes) -> bytes:
+    def feed(self, ciphertext: bytes | memoryview) -> bytes:
         """The plaintext in these octets of the other end, in one piece. Raises TLSError.
 
         Look at `outgoing`, `secured` and `ended` after each call.
         """
-        if len(ciphertext) <= SLICE:
-            return self._take(ciphertext)
-        view = memoryview(ciphertext)
+        if self.ended or self._failed or not ciphertext:
+            return b""
+        size = len(ciphertext)
+        if size > SLICE:
+            return self._feed_slices(memoryview(ciphertext))
+        if bio_write(self._into_ssl, memory_of(ciphertext), size) <= 0:
+            raise MemoryError
+        if self.secured is None and not self._shake():
+            return b""
+        ssl = self._ssl
+        filled = 0
+        while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
+            filled += count
+            if filled > ROOM - RECORD:
+                raise AssertionError("more plaintext than ciphertext")
+        plaintext: bytes = octets_of(_room, filled)[:] if filled else b""
+        why = ssl_error(ssl, count)
+        if why == ZERO_RETURN:
+            self.ended = True
+        elif why != WANT_READ:
+            raise self._failure(count, plaintext)
+        return plaintext
+
+    def _feed_slices(self, ciphertext: memoryview) -> bytes:
         plaintext: list[bytes] = []
         try:
-            for start in range(0, len(view), SLICE):
-                plaintext.append(self._take(view[start : start + SLICE]))
+            for start in range(0, len(ciphertext), SLICE):
+                plaintext.append(self.feed(ciphertext[start : start + SLICE]))
         except TLSError as error:
             error.plaintext = b"".join([*plaintext, error.plaintext])
             raise
@@ -122,7 +143,9 @@ class TLSHalf:
         count = ssl_write(self._ssl, memory_of(plaintext), size)
         if count != size:
             raise self._failure(count)
-        return self.outgoing()
+        count = bio_read(self._from_ssl, _room, ROOM)
+        wire: bytes = octets_of(_room, count)[:]
+        return wire if count < ROOM else wire + self.outgoing()
 
     def close_notify(self) -> bytes:
         """The ciphertext of an orderly end (RFC 8446 6.1). Nothing can be encrypted after it.
@@ -137,27 +160,6 @@ class TLSHalf:
             # OpenSSL has given up this half. There is nobody to say goodbye to.
             self._failed = True
         return self.outgoing()
-
-    def _take(self, octets: bytes | memoryview) -> bytes:
-        if self.ended or self._failed or not octets:
-            return b""
-        if bio_write(self._into_ssl, memory_of(octets), len(octets)) <= 0:
-            raise MemoryError
-        if self.secured is None and not self._shake():
-            return b""
-        ssl = self._ssl
-        filled = 0
-        while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
-            filled += count
-            if filled > ROOM - RECORD:
-                raise AssertionError("more plaintext than ciphertext")
-        plaintext: bytes = octets_of(_room, filled)[:] if filled else b""
-        why = ssl_error(ssl, count)
-        if why == ZERO_RETURN:
-            self.ended = True
-        elif why != WANT_READ:
-            raise self._failure(count, plaintext)
-        return plaintext
 
     def _shake(self) -> bool:
         """Go on with the handshake. True if it is complete."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any, Final
 
-from ....protocol.vocabulary import Request
+from ....protocol.vocabulary import Request, value
 
 REPLY: Final = re.compile(rb"[2-5][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
 ASIDE: Final = re.compile(rb"[01][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
@@ -24,7 +23,7 @@ NO_TLS: Final = frozenset({b"454", b"500", b"501", b"502", b"503", b"504", b"530
 BAD_COMMAND: Final = frozenset({b"500", b"501", b"502", b"503", b"504"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """A whole reply of the backend, its lines without terminators."""
 
