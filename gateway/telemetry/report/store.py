@@ -6,13 +6,15 @@ Several processes may write the same file: what they write is added to what is t
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .facts import KINDS, Fact, Key, Times
+
+if TYPE_CHECKING:
+    import sqlite3
 
 ROWS: Final = 150_000
 """Facts that are kept; the oldest go first."""
@@ -49,6 +51,10 @@ class Store:
     """One file.  Each call opens it: it is called a few times a minute at most, from any thread."""
 
     def __init__(self, file: Path, rows: int = ROWS, octets: int = OCTETS) -> None:
+        # Not before somebody has a report: it takes 1.5 MB.
+        import sqlite3
+
+        self._sqlite3 = sqlite3
         self.file = file
         self._rows = rows
         self._slack = min(_SLACK, rows // 20)
@@ -60,12 +66,12 @@ class Store:
         try:
             try:
                 self._add(rows, oldest)
-            except sqlite3.DatabaseError as broken:
+            except self._sqlite3.DatabaseError as broken:
                 if not _is_damaged(broken):
                     raise
                 self._start_anew()
                 self._add(rows, oldest)
-        except (sqlite3.Error, OSError) as wrong:
+        except (self._sqlite3.Error, OSError) as wrong:
             raise StoreError(f"{self.file}: {wrong}") from None
 
     def _add(self, rows: list[tuple[str, str, str, str, int, int, int]], oldest: int) -> None:
@@ -88,13 +94,13 @@ class Store:
             return []
         try:
             address = f"{self.file.absolute().as_uri()}?mode=ro"
-            with closing(sqlite3.connect(address, uri=True, timeout=BUSY)) as database:
+            with closing(self._sqlite3.connect(address, uri=True, timeout=BUSY)) as database:
                 found = database.execute(
                     "SELECT service, network, kind, value, first, last, count FROM fact WHERE last >= ? "
                     f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY service, network, kind, value",
                     (since, *kinds),
                 ).fetchall()
-        except sqlite3.Error as wrong:
+        except self._sqlite3.Error as wrong:
             raise StoreError(f"{self.file}: {wrong}") from None
         return [Fact(*row) for row in found]
 
@@ -102,7 +108,7 @@ class Store:
         if not self.file.exists():
             # Who has used this server is nobody else's business.
             os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o640))
-        database = sqlite3.connect(self.file, timeout=BUSY, isolation_level=None)
+        database = self._sqlite3.connect(self.file, timeout=BUSY, isolation_level=None)
         try:
             database.execute(f"PRAGMA max_page_count = {self._octets // _PAGE}")
             # A lost batch harms nobody, and a rollback journal leaves no second file behind.
@@ -110,7 +116,7 @@ class Store:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 if version:
-                    raise sqlite3.DatabaseError(f"{DAMAGED}: schema {version}")
+                    raise self._sqlite3.DatabaseError(f"{DAMAGED}: schema {version}")
                 database.executescript(f"PRAGMA page_size = {_PAGE}; {_SCHEMA} PRAGMA user_version = {VERSION};")
         except BaseException:
             database.close()
