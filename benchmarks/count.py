@@ -210,10 +210,10 @@ def count(root: Path, python: str, units: Sequence[Unit] = UNITS) -> dict[str, C
     with TemporaryDirectory(prefix="gateway-count-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         peer = under_callgrind(peers.gateway(root, python=python), directory)
-        with (
-            peers.stage(directory, processes.raise_descriptor_limit(1024)) as stage,
-            peers.running(peer, stage, PATIENCE) as running,
-        ):
+        with ExitStack() as stack:
+            stage = stack.enter_context(peers.stage(directory, processes.raise_descriptor_limit(1024)))
+            stage.compiled.add(peer.name)  # memory is not counted here
+            running = stack.enter_context(peers.running(peer, stage, PATIENCE))
             tls = client.context(stage.certificate)
             counter = Counter(running, directory)
             counter.begin()
