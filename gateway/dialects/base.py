@@ -53,7 +53,7 @@ class Policy(Enum):
     OPTIONAL = "optional"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """What a script must know of its session beforehand; `now` is the only way to a clock."""
 
@@ -88,6 +88,16 @@ class Terms:
     """The names of the notes that earlier sessions with this backend have made once (`Note.once`)."""
     insists: bool = False
     """Clients that always used TLS must use it, although the policy lets others do without."""
+
+    def of_session(
+        self, client: str, session: str, origin: Origin | None, proxied: bool, known: frozenset[str]
+    ) -> Terms:
+        """The same for this session. `dataclasses.replace` takes 2 % of all instructions of a session."""
+        terms = object.__new__(Terms)
+        terms.__dict__.update(
+            self.__dict__, client=client, session=session, origin=origin, proxied=proxied, known=known
+        )
+        return terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ..dialects.base import Identity, Policy, Terms
@@ -101,13 +100,12 @@ class Session(Splicing):
         self._address = client
         self._events = context.events.bound(session=self.identity, service=context.service, client=client)
         told = ends(sock) if context.terms.identity is not Identity.NONE else None
-        terms = replace(
-            context.terms,
-            client=client,
-            session=self.identity,
-            origin=None if told is None else Origin(source=told[1], destination=told[0]),
-            proxied=context.expects_header(client),
-            known=frozenset(context.said),
+        terms = context.terms.of_session(
+            client,
+            self.identity,
+            None if told is None else Origin(source=told[1], destination=told[0]),
+            context.expects_header(client),
+            frozenset(context.said),
         )
         negotiation = context.negotiate(_script(context, terms), context.dialect.foreign)
         idle = context.allowances[Patience.SPLICE]
