@@ -164,6 +164,9 @@ class _Sides:
             while end < len(octets):
                 wanted = False
                 if not self._passing[side]:
+                    end = wait.skim(side, octets, end)
+                    if end == len(octets):
+                        break
                     head = bytes(octets[end : end + HEAD])
                     length = wait.units.length(side, head)
                     wanted = None if length is None else wait.wanted(side, head)

@@ -374,6 +374,42 @@ def test_a_large_message_passes_in_pieces_and_nothing_lands_in_it() -> None:
     play.backend(photo[100:], to_client(photo[100:]), refused).run((WHOLE,))
 
 
+ENTRIES = {
+    "short": (b"\x30\x07\2\1\1\x64\2\4\0" + b"\x30\x06\2\1\1\x64\1\0", 9),
+    "long": (entry(300, b"x" * 200, cn=[b"y" * 300]) * 3, None),
+    "five octets": (b"\x30\x84\0\0\0\x07\2\1\1\x64\2\4\0" * 2, None),
+    "half": (entry(5, b"", cn=[b"x"])[:-1], 0),
+    "then the result": (entry(5, b"", cn=[b"x"]) + result(5, 0x65, 0), len(entry(5, b"", cn=[b"x"]))),
+    "indefinite": (b"\x30\x80\2\1\1\x64\2\4\0\0\0", 0),
+    "empty": (b"\x30\x04\2\1\1\x64\2\4\0", 0),
+    "no id": (b"\x30\x07\4\1\1\x64\2\4\0", 0),
+    "a long id": (b"\x30\x0b\2\5\0\0\0\0\1\x64\2\4\0", 0),
+    "an id to the end": (b"\x30\x07\2\4\0\0\0\1\x64\2\4\0", 0),
+    "a negative id": (b"\x30\x07\2\1\x81\x64\2\4\0", 0),
+    "no message": (b"\x31\x07\2\1\1\x64\2\4\0", 0),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_entries_are_skimmed(name: str) -> None:
+    octets, end = ENTRIES[name]
+    assert ber.skim(bytearray(octets), 0, 0x64) == (len(octets) if end is None else end)
+    assert ber.skim(bytearray(b"x" + octets), 1, 0x64) == 1 + (len(octets) if end is None else end)
+
+
+@given(st.lists(st.sampled_from(["entry", "done", "search"]), max_size=12), st.integers(1, 60))
+def test_what_is_skimmed_passes_as_what_is_looked_at_well(kinds: list[str], cut: int) -> None:
+    said = {"entry": entry(5, b"cn=x", cn=[b"y"]), "done": result(5, 0x65, 0), "search": search(5)}
+    stage = Stage(DIALECT, terms(implicit=True), cut)
+    stage.take(stage.negotiation.start())
+    stage.secured(TLS13)
+    stage.receive(CLIENT, simple(1, b"", b""))
+    stage.take(stage.negotiation.dialled())
+    told = result(1, 0x61, 0) + b"".join(said[kind] for kind in kinds)
+    stage.receive(BACKEND, told)
+    assert stage.heard_by(CLIENT) == told
+
+
 def test_a_large_first_answer_passes() -> None:
     photo = b"\x30\x83\2\0\0\2\1\x05\x64\x83\1\xff\xf8" + bytes(131072 - 8)
     play = PARTY.inside().client(search(5), DIAL).dialled(to_backend(search(5)))

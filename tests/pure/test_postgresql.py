@@ -440,3 +440,38 @@ def test_whatever_is_said_ends_or_waits(said: list[tuple[Side, bytes]], policy: 
         heard = stage.heard_by(BACKEND)
         assert re.fullmatch(rb"(?:%s)*" % PARTY.answers.before_tls, heard, re.DOTALL)
         assert not stage.spliced
+
+
+# --- every position ----------------------------------------------------------------------------------
+
+CASES = {
+    **{f"garbage {name!r}": name for name in PARTY.answers.garbage},
+    "SSLRequest": SSL,
+    "GSSENCRequest": GSS,
+    "two SSLRequests behind GSSENCRequest": GSS + SSL,
+    "CancelRequest": CANCEL,
+    "a startup": LOGIN,
+    "protocol 2": message(b"", b"\0\2\0\0"),
+    "a length of 7": b"\0\0\0\7\x04\xd2\x16",
+    "a length of 10,001": b"\0\0\x27\x11\0\3\0\0",
+    "HTTP": b"GET / HTTP/1.1\r\n",
+    "a PROXY header": b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, inside: bool) -> None:
+    said = CASES[name]
+    outcomes = set()
+    for at in range(len(said)):
+        stage = Stage(DIALECT, terms(implicit=inside))
+        stage.take(stage.negotiation.start())
+        if inside:
+            stage.secured(TLS13)
+        for piece in (said[:at], said[at:]):
+            if piece:
+                stage.receive(CLIENT, piece)
+        end = getattr(stage.deeds[-1], "reason", None) if stage.deeds else None
+        outcomes.add((stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching))
+    assert len(outcomes) == 1

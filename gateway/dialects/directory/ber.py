@@ -93,6 +93,27 @@ def head(octets: bytes) -> Head | None:
     return Head(int.from_bytes(cut[ident.begin : ident.end], "big"), operation)
 
 
+def skim(octets: bytearray, at: int, tag: int) -> int:
+    """The end of the whole messages with this operation that begin at `at`, one behind the other."""
+    size = len(octets)
+    while size > at + 8 and octets[at] == SEQUENCE:
+        length = octets[at + 1]
+        begin = at + 2
+        if length >= 0x80:
+            if length not in (0x81, 0x82, 0x83, 0x84):
+                break
+            begin += length & 0x7F
+            length = int.from_bytes(octets[at + 2 : begin], "big")
+        end = begin + length
+        if end > size or length < 5 or octets[begin] != INTEGER:
+            break
+        ident = octets[begin + 1]
+        if not 1 <= ident <= 4 or length < ident + 4 or octets[begin + 2] >= 0x80 or octets[begin + 2 + ident] != tag:
+            break
+        at = end
+    return at
+
+
 def elements(octets: bytes, begin: int, end: int) -> Iterator[Element]:
     """The elements that fill this range exactly; `octets` has all of it."""
     while begin < end:

@@ -48,6 +48,7 @@ from .messages import (
     BIND,
     BUSY,
     CONFIDENTIALITY_REQUIRED,
+    ENTRY,
     EXTENDED,
     EXTENDED_RESPONSE,
     INVALID_CREDENTIALS,
@@ -130,6 +131,11 @@ Answered = Generator[Request, Any, bool]
 """Whether the session is spliced now."""
 
 
+def skim(side: Side, octets: bytearray, begin: int) -> int:
+    """Entries, of which there may be a million."""
+    return ber.skim(octets, begin, ENTRY) if side is BACKEND else begin
+
+
 class LDAP(Conversation):
     """One session."""
 
@@ -153,7 +159,7 @@ class LDAP(Conversation):
     def talk(self) -> Script:
         while True:
             if self.reached:
-                heard = yield Forward(LAYERED if self._layered else MESSAGES, self._wanted)
+                heard = yield Forward(LAYERED if self._layered else MESSAGES, self._wanted, skim=skim)
             else:
                 heard = yield Await((CLIENT,), Patience.COMMAND, SHORT_MESSAGES if self._closed else MESSAGES)
             if (yield from self._asked(heard)):

@@ -23,7 +23,8 @@ RESPONSES: Final = {
     BIND: 0x61, SEARCH: 0x65, 0x66: 0x67, 0x68: 0x69, 0x4A: 0x6B, 0x6C: 0x6D, 0x6E: 0x6F, EXTENDED: EXTENDED_RESPONSE,
 }  # fmt: skip
 """The tag of each request, and of its last response: bind, search, modify, add, delete, rename, compare, extended."""
-MORE: Final = frozenset({0x64, 0x73, 0x79})
+ENTRY: Final = 0x64
+MORE: Final = frozenset({ENTRY, 0x73, 0x79})
 """Responses that another one follows: entry, reference, intermediate."""
 
 SUCCESS: Final = 0
@@ -139,7 +140,7 @@ def attributes(message: bytes) -> dict[bytes, list[bytes]] | None:
     """Of an entry; None for any other message."""
     try:
         head = ber.head(message)
-        if head is None or head.operation.tag != 0x64:
+        if head is None or head.operation.tag != ENTRY:
             return None
         _, listed = ber.elements(message, head.operation.begin, head.operation.end)
         found = {}
