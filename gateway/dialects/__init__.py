@@ -16,8 +16,9 @@ from .mail.lmtp import DIALECT as LMTP
 from .mail.managesieve import DIALECT as MANAGESIEVE
 from .mail.pop3 import DIALECT as POP3
 from .mail.smtp import DIALECT as SMTP
+from .news.nntp import DIALECT as NNTP
 from .web.http import HTTP, IPP
 
-_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP)
+_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, NNTP, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

@@ -138,6 +138,7 @@ SERVERS = (
         rb"\bLdapErr: DSID",
         ldap="the policy 'Domain controller: LDAP server signing requirements' is None",
     ),
+    _server("INN", rb"\bINN \d|\bInterNetNews\b", nntp="no require_ssl in the auth groups of readers.conf"),
     _server("Qpopper", rb"\bqpopper\b", pop3="set clear-text-password = always"),
 )
 """Recognised by their words.  The first one that fits."""
@@ -150,6 +151,7 @@ _EXAMPLES = MappingProxyType(
         "lmtp": ("Dovecot", "Cyrus"),
         "managesieve": ("Dovecot", "Cyrus"),
         "ldap": ("OpenLDAP", "Active Directory"),
+        "nntp": ("INN",),
     }
 )
 """Named where the server is not recognised."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -606,3 +607,138 @@ def postgresql(directory: Path, *settings: str, certificate: Path | None = None)
             yield PostgreSQL(port, log)
             return
     pytest.fail("no free port for PostgreSQL")
+
+
+# --- INN --------------------------------------------------------------------------------------
+
+_INN = """
+mta: "/bin/true %s"
+mailcmd: /bin/true
+organization: Test
+pathhost: news.example.test
+domain: example.test
+pathnews: /usr/lib/news
+pathetc: {root}
+pathdb: {root}
+pathrun: {root}
+pathlog: {root}
+pathspool: {root}
+pathtmp: {root}
+ovmethod: tradindexed
+hismethod: hisv6
+runasuser: {user}
+runasgroup: {group}
+"""
+_INN_TLS = """
+tlscafile: {certificate}
+tlscertfile: {certificate}
+tlskeyfile: {certificate}
+"""
+_READERS = """
+auth all {{
+  hosts: "127.0.0.0/8"
+  auth: "ckpasswd -f {root}/passwords"
+  default: "<anonymous>"
+}}
+access anonymous {{
+  users: "<anonymous>"
+  newsgroups: local.public
+  access: R
+}}
+access full {{
+  users: grete
+  newsgroups: *
+  access: RPA
+}}
+"""
+
+
+ARTICLE = (
+    b"Path: news.example.test!not-for-mail\r\nFrom: hans@example.org\r\nNewsgroups: local.public\r\nSubject: hello\r\n"
+    b"Date: Fri, 27 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@example.org>\r\nLines: 1\r\n"
+    b"Xref: news.example.test local.public:1\r\n\r\n.. is what a dot looks like\r\n.\r\n"
+)
+"""As it stands in the spool and on the wire, number 1 of `local.public`."""
+
+
+@dataclass(frozen=True)
+class INN:
+    """Its reader, nnrpd: everybody may read `local.public`, and `grete` everything with the canary as the password."""
+
+    open: int
+    """STARTTLS works here, if there is a certificate; without one it is offered, too."""
+    implicit: int
+
+    def address(self, security: str = "none") -> str:
+        return f"127.0.0.1:{self.implicit if security == 'implicit' else self.open}"
+
+
+@contextmanager
+def inn(directory: Path, certificate: Path | None = None) -> Iterator[INN]:
+    """nnrpd needs no innd to be read from.  It refuses to run as root, who becomes `news`."""
+    program = Path("/usr/lib/news/bin/nnrpd")
+    if not program.exists():
+        programs.need("nnrpd", debian="inn2")
+    owner = pwd.getpwuid(os.geteuid()) if os.geteuid() else pwd.getpwnam("news")
+    root = directory / "news"
+    root.mkdir()
+    text = _INN.format(root=root, user=owner.pw_name, group=grp.getgrgid(owner.pw_gid).gr_name)
+    if certificate:
+        key = root / "server.pem"
+        key.write_bytes(certificate.read_bytes())
+        key.chmod(0o600)
+        text += _INN_TLS.format(certificate=key)
+    groups = "control 0 1 n\njunk 0 1 n\nlocal.public 0 1 y\nlocal.secret 0 1 y\n"
+    files = {"inn.conf": text, "readers.conf": _READERS.format(root=root), "active": groups, "active.times": ""}
+    files["storage.conf"] = "method tradspool {\n newsgroups: *\n class: 0\n}\n"
+    files |= {"newsgroups": "local.public\tFor everybody\n", "passwords": f"grete:{_crypted(CANARY)}\n"}
+    for name, content in files.items():
+        (root / name).write_text(content)
+    (root / "articles" / "local" / "public").mkdir(parents=True)
+    (root / "articles" / "local" / "public" / "1").write_bytes(ARTICLE)
+    (root / "overview").mkdir()
+    command = ["env", f"INNCONF={root}/inn.conf"]
+    if not os.geteuid():
+        command = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", *command]
+        for path in (root, *root.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+    overview = [*command, str(program.with_name("makehistory")), "-O", "-x"]
+    subprocess.run(overview, check=True, capture_output=True, timeout=DEADLINE)
+    with ExitStack() as stack:
+        ports = [
+            stack.enter_context(_reading([*command, str(program)], root, more))
+            for more in ([], ["-S"] if certificate else [])
+        ]
+        yield INN(*ports)
+
+
+@contextmanager
+def _reading(command: list[str], root: Path, more: list[str]) -> Iterator[int]:
+    """One nnrpd; its port.  What it has to say is in syslog, so that its port is asked whether it has started."""
+    for _ in range(ATTEMPTS):
+        (port,) = free_ports(1)
+        words = ["-D", "-f", "-p", str(port), "-b", "127.0.0.1", "-c", str(root / "readers.conf")]
+        with speaking([*command, *words, *more], "stderr") as (process, log):
+            if _listens(process, port):
+                yield port
+                return
+            if process.poll() is None:
+                pytest.fail(f"nnrpd does not listen (its own words are in syslog): {log.text}")
+    pytest.fail("nnrpd does not start, or there is no free port for it; its own words are in syslog")
+
+
+def _listens(process: subprocess.Popen[str], port: int) -> bool:
+    until = time.monotonic() + DEADLINE
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    return False
+
+
+def _crypted(password: str) -> str:
+    openssl = programs.need("openssl", debian="openssl")
+    return subprocess.run(
+        [openssl, "passwd", "-6", password], capture_output=True, text=True, check=True
+    ).stdout.strip()

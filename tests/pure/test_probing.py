@@ -32,6 +32,7 @@ TLS13 = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 GREETINGS = {
     "smtp": b"220 mx.example.org ESMTP\r\n",
     "lmtp": b"220 mx.example.org LMTP\r\n",
+    "nntp": b"200 news.example.org ready\r\n",
     "imap": b"* OK ready\r\n",
     "pop3": b"+OK ready\r\n",
     "managesieve": b'"SIEVE" "fileinto"\r\n"SASL" {0}\r\n\r\n"STARTTLS"\r\nOK "ready"\r\n',
@@ -50,6 +51,13 @@ ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
         b"STARTTLS": b"220 2.0.0 Go ahead\r\n",
         b"NOOP": b"250 2.0.0 OK\r\n",
         b"QUIT": b"221 2.0.0 Bye\r\n",
+    },
+    "nntp": {
+        b"CAPABILITIES": b"101 list\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n",
+        b"AUTHINFO": b"483 TLS first\r\n",
+        b"STARTTLS": b"382 go\r\n",
+        b"DATE": b"111 20261127120000\r\n",
+        b"QUIT": b"205 bye\r\n",
     },
     "imap": {
         b"sgw7": b"* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\nsgw7 OK done\r\n",
@@ -75,7 +83,14 @@ ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
     },
 }
 """By the first word of a command."""
-STARTTLS = {"smtp": b"STARTTLS", "lmtp": b"STARTTLS", "imap": b"sgw2", "pop3": b"STLS", "managesieve": b"STARTTLS"}
+STARTTLS = {
+    "smtp": b"STARTTLS",
+    "lmtp": b"STARTTLS",
+    "nntp": b"STARTTLS",
+    "imap": b"sgw2",
+    "pop3": b"STLS",
+    "managesieve": b"STARTTLS",
+}
 REISSUED = {"managesieve": b'"SIEVE" "fileinto"\r\nOK\r\n'}
 """What the server says first inside TLS after STARTTLS."""
 
@@ -100,8 +115,9 @@ class Server:
         self.heard += commands
         said = b""
         while commands:
-            verb = commands.pop(0).split(b" ")[0]
-            said += self.answers.get(verb, b"")
+            command = commands.pop(0)
+            verb = command.split(b" ")[0]
+            said += self.answers.get(command) or self.answers.get(verb, b"")
             if verb == self.starttls:
                 self.pending, commands = commands, []
         return said
@@ -165,6 +181,7 @@ def test_every_protocol_can_be_probed(protocol: str) -> None:
 SAID = {
     "smtp": [b"EHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
     "lmtp": [b"LHLO probe.example.net", b"AUTH PLAIN", b"AUTH LOGIN", b"QUIT"],
+    "nntp": [b"CAPABILITIES", b"AUTHINFO SASL PLAIN", b"AUTHINFO USER starttls-gateway-probe", b"QUIT"],
     "imap": [b"sgw7 CAPABILITY", b"sgw4 AUTHENTICATE PLAIN", b"sgw8 LOGOUT"],
     "pop3": [b"CAPA", b"AUTH PLAIN", b"USER starttls-gateway-probe", b"QUIT"],
     "managesieve": [b"CAPABILITY", b'AUTHENTICATE "PLAIN"', b"LOGOUT"],
@@ -184,6 +201,14 @@ def test_logins_are_tried_in_the_clear_and_no_secret_is_said(protocol: str) -> N
 TAKEN = {
     "smtp": ({b"AUTH": b"334 \r\n", b"*": b"501 5.7.0 cancelled\r\n"}, [b"AUTH PLAIN", b"*", b"AUTH LOGIN", b"*"]),
     "lmtp": ({b"AUTH": b"334 \r\n", b"*": b"501 5.7.0 cancelled\r\n"}, [b"AUTH PLAIN", b"*", b"AUTH LOGIN", b"*"]),
+    "nntp": (
+        {
+            b"AUTHINFO SASL PLAIN": b"383 =\r\n",
+            b"AUTHINFO USER starttls-gateway-probe": b"381 go on\r\n",
+            b"*": b"481 cancelled\r\n",
+        },
+        [b"AUTHINFO SASL PLAIN", b"*", b"AUTHINFO USER starttls-gateway-probe"],
+    ),
     "imap": ({b"sgw4": b"+ \r\n", b"*": b"sgw4 BAD cancelled\r\n"}, [b"sgw4 AUTHENTICATE PLAIN", b"*"]),
     "pop3": (
         {b"AUTH": b"+ \r\n", b"*": b"-ERR cancelled\r\n", b"USER": b"+OK\r\n"},
@@ -247,6 +272,7 @@ def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
 REFUSED = {
     "smtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
     "lmtp": {b"STARTTLS": b"454 4.7.0 TLS not available\r\n"},
+    "nntp": {b"STARTTLS": b"580 no\r\n"},
     "imap": {b"sgw2": b"sgw2 BAD unknown\r\n"},
     "pop3": {b"STLS": b"-ERR unknown\r\n"},
     "managesieve": {b"STARTTLS": b'NO "unknown"\r\n'},

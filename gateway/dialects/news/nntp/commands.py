@@ -1,0 +1,289 @@
+"""NNTP (RFC 3977, RFC 4642, RFC 4643, RFC 8054), inspected from the greeting on.
+
+Before TLS everything is inspected, for STARTTLS may come at any time.  Inside TLS the session is spliced by the first
+command that reads or feeds, since most readers and all feeds never log in; by a login; and by COMPRESS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ....protocol.framing import Lines
+from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Proven, Script, Send, Side, StartTLS, Unclean
+from ... import access, sasl, users
+from ...base import Dialect, Policy, Question, Terms
+from ...bounds import RESPONSES
+from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, foreign, login_note
+from ...probing import Attempt, Probing
+from .exchange import Asking, Ending, Exchange
+from .words import ADDED, COMMAND, LEAVES, NO_WAY, edit_capabilities, listed, logins, of_nntp, too_long
+
+MUST_STARTTLS: Final = b"483 Encryption required, use STARTTLS"
+SYNTAX: Final = b"501 Syntax error"
+
+ALWAYS_OPEN: Final = frozenset({b"CAPABILITIES", b"STARTTLS", b"QUIT"})
+HARMLESS: Final = frozenset({b"DATE", b"HELP"})
+"""Open before TLS, too, where the backend is there to answer."""
+SPLICING: Final = frozenset({
+    b"ARTICLE", b"BODY", b"CHECK", b"GROUP", b"HDR", b"HEAD", b"IHAVE", b"LAST", b"LIST", b"LISTGROUP", b"MODE",
+    b"NEWGROUPS", b"NEWNEWS", b"NEXT", b"OVER", b"POST", b"STAT", b"TAKETHIS", b"XGTITLE", b"XHDR", b"XINDEX",
+    b"XOVER", b"XPAT", b"XPATH", b"XROVER",
+})  # fmt: skip
+"""Commands that read or feed.  MODE is MODE STREAM here."""
+
+LINES: Final = Lines(sasl.REQUEST_LINE + len(b"AUTHINFO "))
+
+
+class NNTP(Exchange):
+    """One session's state; what is not in an attribute here is the generator's own place."""
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._user = False  # the backend remembers a user name
+
+    def talk(self) -> Script:
+        while True:
+            match (yield from self.hear(BOTH, Patience.COMMAND, LINES)):
+                case Line(side=Side.BACKEND, text=text):
+                    yield from self._unasked(text)
+                case Line(text=text) if not text.strip():
+                    pass  # INN does not answer empty lines
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case Unclean():
+                    yield from self._refuse(b"501 Invalid characters")
+                case _:
+                    yield from self._too_long()
+
+    def _unasked(self, text: bytes) -> Script:
+        """400 may come at any time.  Other lines are the rest of a reply, if this is one of which we do not know that
+        it has many lines."""
+        if not self._asked and text[:3] != LEAVES:
+            raise broken(text)
+        yield Send(CLIENT, text + b"\r\n")
+        if text[:3] == LEAVES:
+            yield Close("backend-closed", "400")
+
+    def _command(self, line: bytes) -> Ending:
+        """One command of the client.  Returns whether the session is to be spliced."""
+        match = COMMAND.match(line)
+        verb, arguments = (match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)) if match else (b"", b"")
+        refused = too_long(line) or self._waits_for_tls(verb, arguments)
+        if verb == b"TAKETHIS" and refused:
+            yield from self._hand_in(forward=False)  # RFC 4644 2.5: it comes at once
+        if too_long(line):
+            return (yield from self._too_long())
+        if refused:
+            return (yield from self._refuse((yield from self.first(MUST_STARTTLS))))
+        if not match:
+            return (yield from self._refuse(b"500 Unknown command"))
+        return (yield from COMMANDS.get(verb, NNTP._other)(self, verb, line, arguments))
+
+    def _too_long(self) -> Ending:
+        yield Note("client-line-too-long")
+        return (yield from self._refuse(b"501 Line too long"))
+
+    def _waits_for_tls(self, verb: bytes, arguments: bytes) -> bool:
+        if self.stage is not Stage.CLOSED:
+            return False
+        if self.terms.policy is Policy.AUTH_ONLY:
+            return verb in (b"AUTHINFO", b"COMPRESS")
+        return verb not in ALWAYS_OPEN and not (self.reached and (verb in HARMLESS or _reads(verb, arguments)))
+
+    # --- commands ---
+
+    def _capabilities(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        reply = (yield from self._ask(line)) if self.reached or self.secured else b""
+        if reply[:3] == b"101":
+            lines = yield from self._capability_list(reply)
+            if self.secured is not None and logins(edit_capabilities(lines, Stage.SECURE)) == ():
+                yield access.note(access.NO_LOGIN, "nntp", self.terms, NO_WAY, b"STARTTLS" in lines)
+        elif self.secured is None and reply[:3] != LEAVES:
+            # RFC 4642 2.1: a server with STARTTLS has CAPABILITIES, although one from before RFC 3977 has not.
+            self.bad = 0
+            told = (b"101 Capability list:", b"VERSION 2", *ADDED[self.stage], b".")
+            yield Send(CLIENT, b"".join(line + b"\r\n" for line in told))
+        else:
+            return (yield from self._conclude(verb, reply))
+        return False
+
+    def _starttls(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        """Never 480 or 483 (RFC 4642 2.2.1)."""
+        if arguments:
+            return (yield from self._refuse(SYNTAX))
+        if self.secured is not None:
+            return (yield from self._refuse(b"502 Already using a security layer"))
+        if self._user:
+            return (yield from self._refuse(b"502 STARTTLS not allowed between AUTHINFO USER and PASS"))
+        self.secured = yield StartTLS(CLIENT, b"382 Continue with TLS negotiation\r\n")
+        self._asked = False  # what still comes is no answer to anything that was said inside
+        self.bad = 0
+        return False
+
+    def _compress(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        """It needs no login, and what follows its success is not text (RFC 8054 2.2)."""
+        if self.secured is None:
+            return (yield from self._refuse(b"502 Command unavailable"))
+        reply = yield from self._ask(line)
+        if reply[:3] != b"206":
+            return (yield from self._conclude(verb, reply))
+        yield Proven()
+        yield Send(CLIENT, reply + b"\r\n")
+        return True
+
+    def _quit(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        reply = b"205 Connection closing"
+        if self.reached:
+            try:
+                reply = yield from self._ask(line)
+            except Lost as lost:
+                if lost.side is CLIENT or self.midway:
+                    raise  # else it is gone, as it was asked to be
+        yield from self._conclude(verb, reply)
+        if reply[:3] == b"205":
+            yield Close("quit")
+        return False
+
+    def _takethis(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        """The article follows at once (RFC 4644 2.5)."""
+        if self.secured is not None:
+            return (yield from self._other(verb, line, arguments))
+        yield from self._reach()
+        self._asked = True
+        yield Send(BACKEND, line + b"\r\n")
+        return (yield from self._conclude(verb, (yield from self._hand_in())))
+
+    def _other(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        if self.secured is not None and verb in SPLICING and not _reads(verb, arguments):
+            yield from self._reach()
+            yield Proven()
+            yield Send(BACKEND, line + b"\r\n")
+            return True
+        reply = yield from self._ask(line)
+        if reply[:1] == b"2" and verb in SPLICING:
+            yield Proven()
+        return (yield from self._conclude(verb, reply))
+
+    # --- logins ---
+
+    def _authinfo(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        """RFC 4643.  GENERIC and SIMPLE of RFC 2980 are refused: their dialogues are each server's own."""
+        kind, _, rest = arguments.partition(b" ")
+        kind, rest = kind.upper(), rest.strip(sasl.BLANKS)
+        if kind not in (b"USER", b"PASS", b"SASL") or not rest:
+            return (yield from self._refuse(SYNTAX))
+        if kind == b"SASL" and not sasl.is_request(rest):
+            return (yield from self._refuse(SYNTAX))
+        if kind == b"SASL" and sasl.refused(rest.partition(b" ")[0]):
+            return (yield from self._refuse(b"503 Mechanism not recognized"))
+        if not (yield from self.may_log_in()):
+            return (yield from self._refuse(b"403 Temporary authentication failure"))
+        if kind == b"SASL":
+            return (yield from self._dialogue(line, rest))
+        if kind == b"USER" or not self._user:
+            self._claimed = users.shortened(rest) if kind == b"USER" else b""
+        reply = yield from self._ask(line)
+        if reply[:3] == b"281":
+            return (yield from self._logged_in(reply, b"USER"))
+        if kind == b"USER" and reply[:3] == b"381":
+            self._user = True
+            yield Send(CLIENT, reply + b"\r\n")
+            return False
+        named, self._user = self._user, False
+        # PASS without a name is out of sequence: 482.
+        guessed = kind == b"USER" or named or reply[:3] != b"482"
+        return (yield from self._login_failed(reply, b"USER", guessed=guessed))
+
+    def _dialogue(self, line: bytes, request: bytes) -> Ending:
+        mechanism, _, initial = request.partition(b" ")
+        mechanism = mechanism.upper()
+        given = bool(initial) and sasl.proves(mechanism, initial)
+        claim = users.Claim(mechanism)
+        if initial:
+            claim.hear(initial)
+        cancelled = False
+        reply = yield from self._ask(line, RESPONSES)
+        while reply[:3] == b"383":
+            self._outstanding = True  # whatever is said now is taken for a response
+            yield Send(CLIENT, reply + b"\r\n")
+            said = yield from self._response()
+            cancelled = cancelled or sasl.cancels(said)
+            given = given or sasl.proves(mechanism, said)
+            claim.hear(said)
+            reply = yield from self._ask(said, RESPONSES)
+        self._claimed = claim.user
+        if reply[:3] not in (b"281", b"283"):
+            return (yield from self._login_failed(reply, mechanism, guessed=given and not cancelled))
+        if given and not cancelled:
+            return (yield from self._logged_in(reply, mechanism))
+        # 281 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
+        yield login_note(mechanism, "unproven", self._claimed)
+        return (yield from self._conclude(b"AUTHINFO", reply, login=True))
+
+    def _response(self) -> Asking:
+        """The client's line in a dialogue; what is none takes it back, and the verdict is the backend's."""
+        while True:
+            match (yield from self.hear(BOTH, Patience.COMMAND, RESPONSES)):
+                case Line(side=Side.BACKEND, text=text):
+                    self._asked = False
+                    yield from self._unasked(text)
+                case Line(text=text) if sasl.RESPONSE.match(text):
+                    said: bytes = text
+                    return said
+                case _:
+                    return sasl.CANCEL
+
+
+def _reads(verb: bytes, arguments: bytes) -> bool:
+    return verb == b"MODE" and arguments.upper() == b"READER"
+
+
+COMMANDS: Final[Mapping[bytes, Callable[[NNTP, bytes, bytes, bytes], Ending]]] = {
+    b"CAPABILITIES": NNTP._capabilities,
+    b"STARTTLS": NNTP._starttls,
+    b"COMPRESS": NNTP._compress,
+    b"QUIT": NNTP._quit,
+    b"TAKETHIS": NNTP._takethis,
+    b"AUTHINFO": NNTP._authinfo,
+}
+"""All other commands are the backend's.  Plain functions: bound methods would create a reference cycle."""
+
+
+def _complete(command: bytes, heard: bytes) -> bool:
+    """Whether a reply is whole: of the commands that `probe` says only CAPABILITIES has a list."""
+    return not heard.startswith(b"101") or heard.endswith(b"\r\n.\r\n")
+
+
+DIALECT = Dialect(
+    name="nntp",
+    script=lambda terms: converse(NNTP(terms)),
+    unavailable=NNTP.unavailable,
+    busy=NNTP.busy,
+    patience={
+        # RFC 3977 3.1: at least 3 minutes; INN closes after 10, and is to close first.
+        Patience.COMMAND: 660.0,
+        Patience.REPLY: 330.0,
+        Patience.DATA: 300.0,
+        Patience.SPLICE: 660.0,
+    },
+    policies={119: Policy.AUTH_ONLY},
+    foreign=foreign("http-client"),
+    identities=frozenset({"proxy-v1", "proxy-v2"}),
+    alpn=(b"nntp",),
+    question=Question(lambda hostname: b"CAPABILITIES", b"QUIT", listed, of_nntp),
+    probing=Probing(
+        port=119,
+        implicit=frozenset({563}),
+        starttls=b"STARTTLS",
+        injected=b"DATE",
+        complete=_complete,
+        agrees=lambda reply: reply.startswith((b"200", b"201", b"382")),
+        # The name comes last: behind it some servers hear nothing but PASS.
+        attempts=(
+            Attempt(b"AUTHINFO SASL PLAIN", lambda reply: reply.startswith(b"383"), b"*"),
+            Attempt(b"AUTHINFO USER starttls-gateway-probe", lambda reply: reply.startswith(b"381")),
+        ),
+    ),
+)

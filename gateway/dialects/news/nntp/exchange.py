@@ -1,0 +1,223 @@
+"""The backend's side of an NNTP session: greeting, replies, lists, articles."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+from ....protocol.framing import Lines
+from ....protocol.vocabulary import (
+    Await,
+    Close,
+    Expired,
+    Line,
+    Lost,
+    Pass,
+    Patience,
+    Proven,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    Trouble,
+    Violation,
+)
+from ... import access
+from ...base import BackendTLS, Terms
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken, login_note
+from ...mail.message import Message, Newlines
+from ...reach import Hearing, first_line, ungreeted, untrusted
+from .words import (
+    ADDED,
+    BAD_COMMAND,
+    LEAVES,
+    REJECTS,
+    REPLY,
+    TURNS_AWAY,
+    WELCOMES,
+    edit_capabilities,
+    is_bound,
+    is_list,
+)
+
+UNAVAILABLE: Final = b"400 Service temporarily unavailable\r\n"
+WANTS_ARTICLE: Final = {b"POST": b"340", b"IHAVE": b"335"}
+
+Asking = Generator[Request, Any, bytes]
+Ending = Generator[Request, Any, bool]
+"""Returns whether the session is to be spliced."""
+
+
+class Exchange(ServerFirst):
+    """Asks the backend and passes its replies on."""
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self._asked = False  # the backend has had a command of the client's
+        self._outstanding = False  # the backend owes a reply, or is owed an article
+        self._claimed = b""  # whom the client says that it is
+
+    @property
+    def own_greeting(self) -> bytes:
+        return b"200 %s ready\r\n" % self.terms.hostname
+
+    def pass_greeting(self, greeting: bytes) -> Script:
+        yield Send(CLIENT, greeting + b"\r\n")
+        if greeting[:3] not in WELCOMES:
+            yield from self.turned_away(greeting)
+
+    def hear_greeting(self) -> Hearing[bytes]:
+        """The greeting, behind TLS where it is agreed on.  The server does not greet again inside (RFC 4642 2.2.2)."""
+        greeting = yield from first_line()
+        if not REPLY.match(greeting) or greeting[:3] not in WELCOMES | TURNS_AWAY:
+            raise ungreeted(greeting)
+        if greeting[:3] in WELCOMES and self.terms.backend_tls is BackendTLS.STARTTLS:
+            yield Send(BACKEND, b"STARTTLS\r\n")
+            heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
+            reply = heard.text if isinstance(heard, Line) else b""
+            if REPLY.match(reply) and reply[:3] == LEAVES:
+                return reply
+            if not REPLY.match(reply) or reply[:3] != b"382":
+                untrusted(f"the backend refuses STARTTLS: {reply[:80]!r}")
+            yield StartTLS(BACKEND)
+        return greeting
+
+    def _reach(self) -> Script:
+        """Dial, if that was put off; the greeting is not the client's, it has had ours."""
+        if not self.reached:
+            greeting = yield from self.dial()
+            if greeting[:3] not in WELCOMES:
+                yield from self.pass_greeting(greeting)
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        match trouble:
+            case Violation(key="too-many-bad-commands"):
+                return b"400 Too many invalid commands\r\n"
+            case Violation(key="too-many-failed-logins"):
+                return b"400 Too many failed logins\r\n"
+            case Violation(side=Side.CLIENT, key="client-line-too-long"):
+                return b"400 Line too long\r\n"
+            case Violation(side=Side.CLIENT):
+                return b"400 Invalid protocol\r\n"
+            case Expired(side=Side.CLIENT):
+                return b""  # RFC 3977 3.1: an autologout says nothing
+            case Lost() | Expired() if self.welcomed:
+                return b"400 Connection to news server lost\r\n"
+        return UNAVAILABLE
+
+    @staticmethod
+    def unavailable(hostname: bytes) -> bytes:
+        """RFC 3977 5.1."""
+        return UNAVAILABLE
+
+    @staticmethod
+    def busy(hostname: bytes) -> bytes:
+        """RFC 3977 5.1."""
+        return b"400 Too many connections\r\n"
+
+    def farewell(self) -> bytes:
+        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
+
+    # --- replies ---
+
+    def _ask(self, line: bytes, framing: Lines = REPLIES) -> Asking:
+        """Send a line to the backend, which may have to be dialled, and hear the first line of its reply."""
+        self._outstanding = True
+        yield from self._reach()
+        self._asked = True
+        yield Send(BACKEND, line + b"\r\n")
+        reply = yield from self._reply(framing)
+        if reply[:3] == b"483" and access.demands_tls(reply, line):
+            yield access.note(access.NO_LOGIN, "nntp", self.terms, reply)
+        return reply
+
+    def _reply(self, framing: Lines = REPLIES) -> Asking:
+        self._outstanding = True
+        heard = yield from self.hear((BACKEND,), Patience.REPLY, framing)
+        reply: bytes = heard.text
+        if not REPLY.match(reply):
+            raise broken(reply)
+        self._outstanding = False
+        return reply
+
+    def _conclude(self, verb: bytes, reply: bytes, *, login: bool = False) -> Ending:
+        """The reply to a command, with the lines that belong to it, and with the article that it asks for."""
+        if reply[:1] == b"3":
+            # A go-ahead that was not asked for would have the backend read as an article what we read as commands.
+            if reply[:3] != WANTS_ARTICLE.get(verb):
+                raise broken(f"unasked: {reply[:80]!r}")
+            yield Send(CLIENT, reply + b"\r\n")
+            reply = yield from self._hand_in()
+            if reply[:1] == b"3":
+                raise broken(f"unasked: {reply[:80]!r}")
+        self.midway = is_list(verb, reply)
+        yield Send(CLIENT, reply + b"\r\n")
+        if self.midway:
+            yield Pass(BACKEND, Message(Newlines.PASS))
+            self.midway = False
+        if reply[:3] == LEAVES:
+            yield Close("backend-closed", "400")
+        if reply[:3] in BAD_COMMAND:
+            self.count()
+        elif reply[:1] in (b"1", b"2") and not login:
+            self.bad = 0
+        return False
+
+    def _hand_in(self, *, forward: bool = True) -> Asking:
+        """The client's article, up to the dot, and the verdict; one that is not forwarded has none."""
+        self._outstanding = self._outstanding or forward
+        # A poster's bare LF and dot must be no end for the backend, which would run what follows as commands.
+        yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward)
+        return (yield from self._reply()) if forward else b""
+
+    def _capability_list(self, first: bytes) -> Generator[Request, Any, list[bytes]]:
+        """The backend's list, edited as a whole.  If it breaks off, the client gets what came and then nothing.
+
+        Returns the lines as they came."""
+        self.bad = 0
+        lines: list[bytes] = []
+        octets = 0
+        self.midway = True
+        yield Send(CLIENT, first + b"\r\n")
+        try:
+            while True:
+                heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
+                if heard.text == b".":
+                    break
+                octets += len(heard.text)
+                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
+                    raise broken(b"a reply without end")
+                lines.append(heard.text)
+        except Trouble:
+            yield Send(CLIENT, _joined(edit_capabilities(lines, self.stage)))
+            raise
+        if is_bound(lines):
+            yield CHANNEL_BINDING
+        yield Send(CLIENT, _joined([*edit_capabilities(lines, self.stage), *ADDED[self.stage], b"."]))
+        self.midway = False
+        return lines
+
+    # --- logins ---
+
+    def _logged_in(self, reply: bytes, mechanism: bytes) -> Ending:
+        yield login_note(mechanism, "ok", self._claimed)
+        yield Proven()
+        yield Send(CLIENT, reply + b"\r\n")
+        return True
+
+    def _login_failed(self, reply: bytes, mechanism: bytes, *, guessed: bool) -> Ending:
+        """It counts if the client has given credentials, and the reply speaks of these."""
+        yield login_note(mechanism, "failed", self._claimed)
+        answer = self._conclude(b"AUTHINFO", reply, login=True)
+        return (yield from self.rejected(answer) if guessed and reply[:3] in REJECTS else answer)
+
+    def _refuse(self, reply: bytes) -> Ending:
+        yield Send(CLIENT, reply + b"\r\n")
+        self.count()
+        return False
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)

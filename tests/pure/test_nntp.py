@@ -1,0 +1,473 @@
+"""NNTP: each command before TLS and inside, and its pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects import sasl
+from gateway.dialects.base import BackendTLS, Policy
+from gateway.dialects.conversation import Stage
+from gateway.dialects.news.nntp import DIALECT, words
+from gateway.protocol.vocabulary import Side
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    PROVEN,
+    REJECTED,
+    SPLICE,
+    Playbook,
+    close,
+    note,
+    terms,
+    tls,
+    to_backend,
+    to_client,
+)
+
+REQUIRED, AUTH_ONLY, OPTIONAL = Policy.REQUIRED, Policy.AUTH_ONLY, Policy.OPTIONAL
+GREETING = b"200 news.example.org InterNetNews NNRP server INN 2.7.1 ready (no posting)\r\n"
+GO_AHEAD = b"382 Continue with TLS negotiation\r\n"
+MUST = b"483 Encryption required, use STARTTLS\r\n"
+SYNTAX = b"501 Syntax error\r\n"
+LONG = b"501 Line too long\r\n"
+LOST = b"400 Connection to news server lost\r\n"
+UNAVAILABLE = b"400 Service temporarily unavailable\r\n"
+ARTICLE = b"Subject: x\r\n\r\nQUIT\r\n..\r\nAUTHINFO USER joe\r\n.\r\n"
+OWN_LIST = b"101 Capability list:\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n"
+
+
+def greeted(policy: Policy = REQUIRED, **changes: Any) -> Playbook:
+    play = Playbook(DIALECT, terms(policy=policy, **changes)).start(DIAL).dialled()
+    return play.backend(GREETING, to_client(GREETING))
+
+
+def inside(policy: Policy = REQUIRED, **changes: Any) -> Playbook:
+    return greeted(policy, **changes).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+
+
+def asked(play: Playbook, said: bytes, *answers: bytes) -> Playbook:
+    """A command that goes through, and its answer, in pieces, which comes back as it is."""
+    play.client(said, to_backend(said))
+    for answer in answers:
+        play.backend(answer, to_client(answer))
+    return play
+
+
+# --- before TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line", [b"GROUP local.test\r\n", b"post\r\n", b"IHAVE <a@b>\r\n", b"MODE STREAM\r\n", b"LIST\r\n", b"XFOO\r\n"]
+)
+def test_reading_and_feeding_wait_for_tls_under_required_only(line: bytes) -> None:
+    greeted().client(line, to_client(MUST)).run()
+    asked(greeted(AUTH_ONLY), line, b"500 What?\r\n").run()
+    asked(greeted(OPTIONAL), line, b"500 What?\r\n").run()
+
+
+def test_what_is_open_before_tls() -> None:
+    play = asked(greeted(), b"MODE READER\r\n", GREETING)
+    asked(play, b"mode reader\r\n", GREETING)
+    asked(play, b"DATE\r\n", b"111 20261127120000\r\n")
+    asked(play, b"HELP\r\n", b"100 Legal commands\r\n  ARTICLE\r\n", b"  DATE\r\n.\r\n")
+    asked(play, b"DATE\r\n", b"111 20261127120000\r\n").run()
+
+
+def test_a_lazy_session_dials_nobody_before_tls() -> None:
+    play = Playbook(DIALECT, terms(lazy=True)).start(to_client(b"200 gw.example.org ready\r\n"))
+    play.client(b"CAPABILITIES\r\n", to_client(OWN_LIST))
+    for line in (b"MODE READER\r\n", b"DATE\r\n", b"HELP\r\n"):
+        play.client(line, to_client(MUST))
+    play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured().client(b"GROUP a\r\n", DIAL).dialled()
+    play.backend(GREETING, to_backend(b"GROUP a\r\n"), PROVEN, SPLICE).run()
+
+
+def test_a_lazy_session_whose_backend_turns_it_away() -> None:
+    play = Playbook(DIALECT, terms(lazy=True)).start(to_client(b"200 gw.example.org ready\r\n"))
+    play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured().client(b"DATE\r\n", DIAL).dialled()
+    play.backend(b"502 not you\r\n", to_client(b"502 not you\r\n"), close("backend-refused")).run()
+
+
+def test_a_lazy_session_that_leaves() -> None:
+    play = Playbook(DIALECT, terms(lazy=True)).start(to_client(b"200 gw.example.org ready\r\n"))
+    play.client(b"QUIT\r\n", to_client(b"205 Connection closing\r\n"), close("quit")).run()
+
+
+@pytest.mark.parametrize("policy", [REQUIRED, AUTH_ONLY])
+@pytest.mark.parametrize(
+    "line",
+    [b"AUTHINFO USER joe\r\n", b"authinfo pass x\r\n", b"AUTHINFO SASL PLAIN AGEAYg==\r\n", b"AUTHINFO GENERIC x\r\n",
+     b"AUTHINFO SIMPLE\r\n", b"AUTHINFO\r\n", b"COMPRESS DEFLATE\r\n"],
+)  # fmt: skip
+def test_logins_and_compression_wait_for_tls(policy: Policy, line: bytes) -> None:
+    greeted(policy).client(line, to_client(MUST)).run()
+
+
+def test_compression_is_never_possible_before_tls() -> None:
+    """It needs no login, and there is no STARTTLS behind it (RFC 8054 2.2.2)."""
+    greeted(OPTIONAL).client(b"COMPRESS DEFLATE\r\n", to_client(b"502 Command unavailable\r\n")).run()
+
+
+def test_starttls_is_never_answered_480_or_483() -> None:
+    play = greeted(OPTIONAL).client(b"STARTTLS now\r\n", to_client(SYNTAX))
+    asked(play, b"AUTHINFO USER joe\r\n", b"381 go on\r\n")
+    play.client(b"STARTTLS\r\n", to_client(b"502 STARTTLS not allowed between AUTHINFO USER and PASS\r\n"))
+    asked(play, b"AUTHINFO PASS x\r\n", b"481 no\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+    play.client(b"STARTTLS\r\n", to_client(b"502 Already using a security layer\r\n")).run()
+
+
+@pytest.mark.parametrize("line", [b"TAKETHIS <a@b>\r\n", b"takethis\r\n", b"TAKETHIS " + b"x" * 510 + b"\r\n"])
+def test_a_refused_article_is_read_and_none_of_it_is_a_command(line: bytes) -> None:
+    answer = LONG if len(line) > 512 else MUST
+    play = greeted().client(line + ARTICLE + b"DATE\r\n", to_client(answer), to_backend(b"DATE\r\n"))
+    play.backend(b"111 1\r\n", to_client(b"111 1\r\n")).run()
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"  \r\n", b"\t\r\n"])
+@pytest.mark.parametrize("start", [greeted, inside])
+def test_empty_lines_are_not_answered(start: Any, empty: bytes) -> None:
+    asked(start().client(empty), b"DATE\r\n", b"111 1\r\n").run()
+
+
+def test_what_looks_like_no_command_does_not_reach_the_backend() -> None:
+    for line in (b" DATE\r\n", b"<a@b>\r\n", b"\xc3\xa9\r\n", b"222\r\n"):
+        greeted(OPTIONAL).client(line, to_client(b"500 Unknown command\r\n")).run()
+
+
+# --- articles and lists in the clear ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "verdict"),
+    [(b"POST\r\n", b"340 ok\r\n", b"240 ok\r\n"), (b"IHAVE <a@b>\r\n", b"335 ok\r\n", b"437 no\r\n")],
+)
+def test_an_article_is_asked_for(said: bytes, wanted: bytes, verdict: bytes) -> None:
+    play = asked(greeted(AUTH_ONLY), said, wanted).client(ARTICLE, to_backend(ARTICLE))
+    play.backend(verdict, to_client(verdict))
+    asked(play, b"DATE\r\n", b"111 1\r\n").run()
+
+
+def test_an_article_is_not_wanted() -> None:
+    play = asked(greeted(AUTH_ONLY), b"IHAVE <a@b>\r\n", b"435 have it\r\n")
+    asked(play, b"POST\r\n", b"440 no\r\n").client(b"AUTHINFO USER joe\r\n", to_client(MUST)).run()
+
+
+def test_an_article_that_comes_at_once() -> None:
+    play = asked(greeted(AUTH_ONLY), b"MODE STREAM\r\n", b"203 ok\r\n")
+    asked(play, b"CHECK <a@b>\r\n", b"238 <a@b>\r\n")
+    play.client(b"TAKETHIS <a@b>\r\n" + ARTICLE + b"CHECK <c@d>\r\n", to_backend(b"TAKETHIS <a@b>\r\n" + ARTICLE))
+    play.backend(b"239 <a@b>\r\n", to_client(b"239 <a@b>\r\n"), to_backend(b"CHECK <c@d>\r\n")).run()
+
+
+@pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r"])
+def test_a_dot_between_other_line_ends_is_no_end_for_the_backend(end: bytes) -> None:
+    """INN ends an article there, and what follows would be commands."""
+    play = asked(greeted(AUTH_ONLY), b"POST\r\n", b"340 ok\r\n")
+    cleaned = b"x" + {
+        b"\n.\n": b"\r\n..\r\n", b"\n.\r\n": b"\r\n..\r\n", b"\r\n.\n": b"\r\n..\r\n", b"\r.\r": b" . ",
+        b"\r\n.\r": b"\r\n. ",
+    }[end] + b"AUTHINFO USER joe\r\n.\r\n"  # fmt: skip
+    play.client(b"x" + end + b"AUTHINFO USER joe\r\n.\r\n", to_backend(cleaned)).run()
+
+
+@pytest.mark.parametrize("said", [b"GROUP a\r\n", b"CHECK <a@b>\r\n", b"TAKETHIS <a@b>\r\n.\r\n"])
+def test_a_go_ahead_that_was_not_asked_for_ends_the_session(said: bytes) -> None:
+    """The backend would read as an article what the gateway reads as commands."""
+    play = greeted(AUTH_ONLY).client(said, to_backend(said))
+    play.backend(b"340 send it\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+def test_a_second_go_ahead_ends_the_session() -> None:
+    play = asked(greeted(AUTH_ONLY), b"POST\r\n", b"340 ok\r\n").client(b".\r\n", to_backend(b".\r\n"))
+    play.backend(b"340 again\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [(b"ARTICLE 1\r\n", b"220 1 <a@b>\r\n"), (b"LIST\r\n", b"215 list\r\n"), (b"LISTGROUP a\r\n", b"211 1 1 1 a\r\n"),
+     (b"XOVER 1-\r\n", b"224 list\r\n")],
+)  # fmt: skip
+def test_a_list_passes_whatever_it_holds(said: bytes, first: bytes) -> None:
+    lines = b"481 no\r\n..\r\n\n.\nx\r\n340 send\r\n" + b"y" * 9000 + b"\r\n.\r\n"
+    play = greeted(AUTH_ONLY).client(said + b"DATE\r\n", to_backend(said))
+    play.backend(first + lines, to_client(first + lines), to_backend(b"DATE\r\n")).run()
+
+
+def test_211_to_group_is_one_line() -> None:
+    play = asked(greeted(AUTH_ONLY), b"GROUP a\r\n", b"211 1 1 1 a\r\n")
+    asked(play, b"DATE\r\n", b"111 1\r\n").run()
+
+
+def test_a_backend_lost_within_a_list() -> None:
+    """Nothing is said behind what came: it would seem to be a part of it."""
+    play = asked(greeted(AUTH_ONLY), b"LIST\r\n", b"215 list\r\na 1 1 y\r\n")
+    play.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_a_client_lost_within_an_article() -> None:
+    play = asked(greeted(AUTH_ONLY), b"POST\r\n", b"340 ok\r\n").client(b"half\r\n", to_backend(b"half\r\n"))
+    play.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_lists_that_nobody_knows_pass_line_by_line_and_never_into_tls() -> None:
+    play = asked(greeted(AUTH_ONLY), b"XFOO\r\n", b"299 list\r\na\r\n", b".\r\n").run()
+    play = asked(greeted(AUTH_ONLY), b"XFOO\r\n", b"299 list\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+    play.backend(b"a\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+def test_the_first_success_proves_that_a_client_is_one() -> None:
+    greeted(AUTH_ONLY).client(b"GROUP a\r\n", to_backend(b"GROUP a\r\n")).backend(
+        b"211 1 1 1 a\r\n", to_client(b"211 1 1 1 a\r\n"), PROVEN
+    ).run()
+
+
+# --- capabilities ----------------------------------------------------------------------------------------
+
+
+def test_a_server_from_before_capabilities() -> None:
+    play = greeted().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    play.backend(b"500 What?\r\n", to_client(OWN_LIST)).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+    asked(play, b"CAPABILITIES\r\n", b"500 What?\r\n").run()
+
+
+def test_a_list_in_two_segments_as_INN_sends_it() -> None:
+    """tin and nntplib ask inside TLS; a server without a certificate would go on offering STARTTLS."""
+    play = inside().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    play.backend(b"101 Capability list:\r\n", to_client(b"101 Capability list:\r\n"))
+    play.backend(b"VERSION 2\r\nSTARTTLS\r\nREADER\r\n.\r\n", to_client(b"VERSION 2\r\nREADER\r\n.\r\n")).run()
+
+
+def test_a_list_that_breaks_off() -> None:
+    play = greeted().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    play.backend(b"101 list\r\nVERSION 2\r\nSASL PLAIN\r\n", to_client(b"101 list\r\n"))
+    play.ended(Side.BACKEND, True, to_client(b"VERSION 2\r\n"), ABORT_BACKEND, close("backend-lost")).run()
+
+
+@pytest.mark.parametrize("line", [b"x\r\n" * 1001, b"x" * 8000 + b"\r\n"])
+def test_a_list_without_end(line: bytes) -> None:
+    lines = line * 40 if len(line) > 8000 else line
+    play = inside().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    play.backend(b"101 list\r\n", to_client(b"101 list\r\n"))
+    play.backend(lines, to_client(lines[: 33 * 8002 - 8002 if len(line) > 8000 else 3000]), ABORT_BACKEND,
+                 close("backend-protocol-error")).run((0,))  # fmt: skip
+
+
+def test_a_server_that_wants_tls_for_logins_is_told_of() -> None:
+    play = inside().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    told = b"101 list\r\nVERSION 2\r\nAUTHINFO\r\n.\r\n"
+    play.backend(told, to_client(told), note("backend-refuses-plaintext-auth")).run()
+    play = inside().client(b"AUTHINFO USER joe\r\n", to_backend(b"AUTHINFO USER joe\r\n"))
+    told = b"483 Encryption or stronger authentication required\r\n"
+    play.backend(told, to_client(told), note("backend-refuses-plaintext-auth")).run()
+
+
+def test_mechanisms_with_channel_binding_are_told_of() -> None:
+    play = inside().client(b"CAPABILITIES\r\n", to_backend(b"CAPABILITIES\r\n"))
+    play.backend(b"101 list\r\nAUTHINFO SASL\r\nSASL SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN\r\n.\r\n",
+                 to_client(b"101 list\r\nAUTHINFO SASL\r\nSASL PLAIN\r\n.\r\n"),
+                 note("backend-channel-binding")).run()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "lines", "told"),
+    [
+        (Stage.SECURE, [b"AUTHINFO USER SASL", b"SASL EXTERNAL"], [b"AUTHINFO USER"]),
+        (Stage.SECURE, [b"AUTHINFO SASL", b"SASL EXTERNAL"], [b"AUTHINFO"]),
+        (Stage.SECURE, [b"authinfo user", b"compress DEFLATE", b""], [b"authinfo user", b"compress DEFLATE", b""]),
+        (
+            Stage.OPEN,
+            [b"AUTHINFO USER SASL", b"SASL PLAIN", b"COMPRESS DEFLATE"],
+            [b"AUTHINFO USER SASL", b"SASL PLAIN"],
+        ),
+        (Stage.CLOSED, [b"AUTHINFO USER SASL", b"SASL PLAIN", b"MODE-READER"], [b"AUTHINFO", b"MODE-READER"]),
+    ],
+)
+def test_capabilities_are_edited(stage: Stage, lines: list[bytes], told: list[bytes]) -> None:
+    assert words.edit_capabilities(lines, stage) == told
+
+
+_LINES = st.lists(
+    st.lists(
+        st.sampled_from(
+            [b"AUTHINFO", b"SASL", b"USER", b"STARTTLS", b"COMPRESS", b"PLAIN", b"EXTERNAL", b"X-PLUS", b"X", b""]
+        ),
+        max_size=5,
+    ).map(b" ".join)
+)
+
+
+@given(_LINES, st.sampled_from([Stage.CLOSED, Stage.OPEN, Stage.SECURE]))
+def test_editing_twice_is_editing_once(lines: list[bytes], stage: Stage) -> None:
+    told = words.edit_capabilities(lines, stage)
+    assert words.edit_capabilities(told, stage) == told
+    labels = [line.split()[0] for line in told if line.split()]
+    assert not words.HIDDEN[stage] & set(labels)
+    assert stage is not Stage.CLOSED or words.logins(told) in (None, ())
+    offered = [word for line in told if line.split()[:1] == [b"SASL"] for word in line.split()[1:]]
+    assert not sasl.unusable(offered) & set(offered)
+
+
+def test_logins_in_a_list() -> None:
+    assert words.logins([b"VERSION 2", b"READER"]) is None
+    assert words.logins([b"AUTHINFO"]) == ()
+    assert words.logins([b"AUTHINFO USER", b"SASL ANONYMOUS PLAIN", b""]) == ("AUTHINFO USER", "AUTHINFO SASL PLAIN")
+
+
+# --- inside TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GROUP a\r\n", b"IHAVE <a@b>\r\n", b"MODE STREAM\r\n", b"xover 1-\r\n", b"TAKETHIS <a@b>\r\n", b"POST\r\n"],
+)
+def test_reading_and_feeding_splice(line: bytes) -> None:
+    inside().client(line, to_backend(line), PROVEN, SPLICE).run()
+
+
+def test_what_came_with_it_goes_on_as_it_is() -> None:
+    play = inside().client(b"TAKETHIS <a@b>\r\n" + ARTICLE, to_backend(b"TAKETHIS <a@b>\r\n" + ARTICLE), SPLICE)
+    play.run((0,))
+
+
+def test_other_commands_do_not() -> None:
+    play = asked(inside(), b"MODE READER\r\n", GREETING)
+    asked(play, b"HELP\r\n", b"100 help\r\nDATE\r\n.\r\n")
+    asked(play, b"FOO\r\n", b"500 What?\r\n")
+    asked(play, b"DATE\r\n", b"111 1\r\n").run()
+
+
+def test_compression_is_spliced_from_the_next_octet() -> None:
+    play = asked(inside(), b"COMPRESS FOO\r\n", b"503 no\r\n")
+    play.client(b"COMPRESS DEFLATE\r\n", to_backend(b"COMPRESS DEFLATE\r\n"))
+    play.backend(b"206 now\r\n", to_client(b"206 now\r\n"), PROVEN, SPLICE).run()
+    inside().client(b"COMPRESS DEFLATE\r\n", to_backend(b"COMPRESS DEFLATE\r\n")).backend(
+        b"206 now\r\n\0\xff", to_client(b"206 now\r\n\0\xff"), SPLICE
+    ).run((0,))
+
+
+def test_a_login_by_name_and_password() -> None:
+    play = asked(inside(), b"authinfo user joe\r\n", b"381 go on\r\n")
+    play.client(b"authinfo pass secret\r\n", to_backend(b"authinfo pass secret\r\n"))
+    known = note("auth", result="ok", mechanism="USER", user=b"joe")
+    play.backend(b"281 in\r\n", to_client(b"281 in\r\n"), known, PROVEN, SPLICE)
+    play.run()
+
+
+def test_a_name_may_be_enough() -> None:
+    play = inside().client(b"AUTHINFO USER joe\r\n", to_backend(b"AUTHINFO USER joe\r\n"))
+    play.backend(b"281 in\r\n", to_client(b"281 in\r\n"), PROVEN, SPLICE).run()
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [(b"481 no\r\n", 1), (b"482 no\r\n", 1), (b"502 no\r\n", 1), (b"403 later\r\n", 0), (b"500 What?\r\n", 0),
+     (b"281x\r\n", None)],
+)  # fmt: skip
+def test_which_refusals_are_failed_logins(answer: bytes, counted: int | None) -> None:
+    play = asked(inside(), b"AUTHINFO USER joe\r\n", b"381 go on\r\n")
+    play.client(b"AUTHINFO PASS x\r\n", to_backend(b"AUTHINFO PASS x\r\n"))
+    if counted is None:
+        play.backend(answer, to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+    else:
+        play.backend(answer, to_client(answer), *([REJECTED] * counted)).run()
+        assert play.rejected == counted
+
+
+def test_a_password_without_a_name_is_out_of_sequence() -> None:
+    play = asked(inside(), b"AUTHINFO PASS x\r\n", b"482 out of sequence\r\n").run()
+    assert play.rejected == 0
+    play = asked(inside(), b"AUTHINFO PASS x\r\n", b"481 no\r\n").run()
+    assert play.rejected == 1
+    play = asked(inside(), b"AUTHINFO USER nobody\r\n", b"481 no\r\n").run()
+    assert play.rejected == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"AUTHINFO\r\n", b"AUTHINFO USER\r\n", b"AUTHINFO GENERIC x\r\n", b"AUTHINFO SIMPLE\r\n",
+             b"AUTHINFO SASL a b c\r\n", b"AUTHINFO SASL PLAIN *\r\n"]
+)  # fmt: skip
+def test_other_forms_are_refused(line: bytes) -> None:
+    inside().client(line, to_client(SYNTAX)).run()
+
+
+@pytest.mark.parametrize("name", [b"EXTERNAL", b"external", b"SCRAM-SHA-1-PLUS"])
+def test_mechanisms_that_cannot_work_are_refused(name: bytes) -> None:
+    inside().client(b"AUTHINFO SASL %s =\r\n" % name, to_client(b"503 Mechanism not recognized\r\n")).run()
+
+
+@pytest.mark.parametrize("success", [b"281 in\r\n", b"283 cnNwYXV0aD0x\r\n"])
+def test_a_dialogue(success: bytes) -> None:
+    play = asked(inside(), b"AUTHINFO SASL CRAM-MD5\r\n", b"383 PDE=\r\n")
+    play.client(b"am9lIDE=\r\n", to_backend(b"am9lIDE=\r\n"))
+    play.backend(success, to_client(success), note("auth", result="ok", mechanism="CRAM-MD5"), PROVEN, SPLICE).run()
+
+
+def test_a_long_initial_response() -> None:
+    line = b"AUTHINFO SASL OAUTHBEARER " + b"A" * sasl.INITIAL_RESPONSE + b"\r\n"
+    play = inside().client(line, to_backend(line))
+    play.backend(b"281 in\r\n", to_client(b"281 in\r\n"), SPLICE).run((0,))
+    line = b"AUTHINFO USER " + b"A" * 600 + b"\r\n"
+    inside().client(line, to_client(LONG)).run()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"), [(b"*\r\n", b"*\r\n"), (b"AUTHINFO USER joe\r\n", b"*\r\n"), (b"\0\r\n", b"*\r\n")]
+)
+def test_a_dialogue_that_is_taken_back(said: bytes, heard: bytes) -> None:
+    play = asked(inside(), b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n").client(said, to_backend(heard))
+    play.backend(b"481 cancelled\r\n", to_client(b"481 cancelled\r\n"))
+    asked(play, b"DATE\r\n", b"111 1\r\n").run()
+    assert play.rejected == 0
+
+
+def test_a_success_that_nothing_was_said_for_proves_nothing() -> None:
+    for line, response in ((b"AUTHINFO SASL PLAIN\r\n", b""), (b"AUTHINFO SASL PLAIN\r\n", b"*\r\n")):
+        play = inside().client(line, to_backend(line))
+        if response:
+            play.backend(b"383 =\r\n", to_client(b"383 =\r\n")).client(response, to_backend(response))
+        play.backend(b"281 in\r\n", to_client(b"281 in\r\n"), note("auth", result="unproven"))
+        asked(play, b"DATE\r\n", b"111 1\r\n").run()
+        assert play.proven == 0
+
+
+def test_a_wrong_response_is_a_failed_login() -> None:
+    play = asked(inside(), b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n")
+    asked(play, b"AGEAYg==\r\n", b"481 no\r\n").run()
+    assert play.rejected == 1
+
+
+def test_a_backend_that_speaks_within_a_dialogue() -> None:
+    play = asked(inside(), b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n")
+    play.backend(b"281 in\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+    play = asked(inside(), b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n")
+    play.backend(b"400 stopping\r\n", to_client(b"400 stopping\r\n"), close("backend-closed")).run()
+
+
+# --- the end -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [greeted, inside])
+def test_400_may_come_at_any_time(start: Any) -> None:
+    leaves = b"400 stopping\r\n"
+    start().backend(leaves, to_client(leaves), close("backend-closed")).run()
+    asked(start(), b"DATE\r\n").backend(leaves, to_client(leaves), close("backend-closed")).run()
+    asked(start(), b"CAPABILITIES\r\n").backend(leaves, to_client(leaves), close("backend-closed")).run()
+
+
+def test_quit() -> None:
+    play = asked(inside(), b"QUIT now\r\n", b"501 no\r\n").client(b"quit\r\n", to_backend(b"quit\r\n"))
+    play.backend(b"205 Bye!\r\n", to_client(b"205 Bye!\r\n"), close("quit")).run()
+    play = inside().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play.ended(Side.BACKEND, True, to_client(b"205 Connection closing\r\n"), close("quit")).run()
+    play = inside().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play.backend(b"20").ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_a_backend_that_answers_starttls_by_400() -> None:
+    play = Playbook(DIALECT, terms(backend_tls=BackendTLS.STARTTLS)).start(DIAL).dialled()
+    play.backend(GREETING, to_backend(b"STARTTLS\r\n"))
+    play.backend(b"400 too busy\r\n", to_client(b"400 too busy\r\n"), close("backend-refused")).run()
