@@ -1,4 +1,4 @@
-"""`pytest --corpus FILE` replays recorded servers or clients; without it those tests do not exist."""
+"""`pytest --corpus FILE` replays recorded servers, clients or sessions; without it those tests do not exist."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from gateway.dialects import DIALECTS
+
 # A busy machine is no failure of what is tested.
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
@@ -18,7 +20,11 @@ settings.load_profile("gateway")
 Entry = Mapping[str, Any]
 CORPUS = pytest.StashKey[dict[str, list[Entry]]]()
 
-KINDS = {"server": "test_corpus_servers.py", "client": "test_corpus_clients.py"}
+KINDS = {
+    "server": "test_corpus_servers.py",
+    "client": "test_corpus_clients.py",
+    "session": "test_corpus_sessions.py",
+}
 """Argument of a corpus test -> the module that has such tests."""
 
 
@@ -28,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="replay this JSON file of recorded servers or clients; which of them it has is told by its content",
+        help="replay this JSON file of recorded servers, clients or sessions; which it has is told by its content",
     )
 
 
@@ -39,7 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
             entries = json.loads(Path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise pytest.UsageError(f"--corpus {name}: {error}") from None
-        corpus.setdefault(_kind(name, entries), []).extend(entries)
+        kind = _kind(name, entries)
+        # Sessions may be of protocols that the gateway does not speak.
+        known = [entry for entry in entries if kind != "session" or entry["protocol"] in DIALECTS]
+        corpus.setdefault(kind, []).extend(known)
     config.stash[CORPUS] = corpus
 
 
@@ -60,13 +69,17 @@ def _kind(name: str, entries: Any) -> str:
     if "greeting" in first:
         return "server"
     if "steps" in first:
-        return "client"
-    raise pytest.UsageError(f"--corpus {name}: neither recorded servers nor recorded clients")
+        return "client" if "version" in first else "session"
+    raise pytest.UsageError(f"--corpus {name}: no recorded servers, clients or sessions")
 
 
 def _name(kind: str, index: int, entry: Entry) -> str:
-    scenario = f" {entry['protocol']} {entry['scenario']}" if kind == "client" else f" {entry['protocol']}"
-    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{index} {entry[kind]} {entry['version']}{scenario}").strip("-")
+    if kind == "session":
+        told = f"{entry['protocol']} {entry.get('client', entry['server'])} {entry['scenario']}"
+    else:
+        told = f"{entry[kind]} {entry['version']} {entry['protocol']}"
+        told += f" {entry['scenario']}" * (kind == "client")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{index} {told}").strip("-")
 
 
 @pytest.fixture(scope="session")

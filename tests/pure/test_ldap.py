@@ -144,6 +144,8 @@ def test_abandon_and_unbind_have_no_answer() -> None:
 def test_starttls_has_no_value() -> None:
     request = message(4, 0x77, tlv(0x80, STARTTLS_NAME), tlv(0x81, b"x"))
     fresh().client(request, to_client(result(4, 0x78, 2, b"StartTLS has no value"))).run()
+    empty = message(4, 0x77, tlv(0x80, STARTTLS_NAME), tlv(0x81, b""))
+    fresh().client(empty, tls(result(4, 0x78, 0, b"", tlv(0x8A, STARTTLS_NAME)))).run()
 
 
 def test_there_is_no_tls_inside_tls() -> None:

@@ -129,6 +129,8 @@ def read(heard: Unit | TooLarge) -> tuple[ber.Head, bytes]:
 
 Answered = Generator[Request, Any, bool]
 """Whether the session is spliced now."""
+EMPTY_VALUE: Final = b"\x81\0"
+"""RFC 4511 4.14.1: the request has no value.  Some clients send an empty one, and servers take it."""
 
 
 def skim(side: Side, octets: bytearray, begin: int) -> int:
@@ -246,7 +248,7 @@ class LDAP(Conversation):
             yield from self._refuse(head, OPERATIONS_ERROR, b"TLS already started")
         elif self._pending:
             yield from self._refuse(head, OPERATIONS_ERROR, b"other operations are outstanding")
-        elif name.end != head.operation.end:
+        elif octets[name.end : head.operation.end] not in (b"", EMPTY_VALUE):
             yield from self._refuse(head, PROTOCOL_ERROR, b"StartTLS has no value")
         else:
             go_ahead = result(head.ident, EXTENDED_RESPONSE, SUCCESS, b"", STARTTLS)
