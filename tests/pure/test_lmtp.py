@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.dialects.mail.lmtp import DIALECT, LMTP
+from gateway.dialects import access
+from gateway.dialects.mail.lmtp import DIALECT, LMTP, of_lmtp
 from gateway.dialects.mail.smtp import exchange
 from gateway.protocol.vocabulary import Expired, Side
 from tests.pure.playbook import ABORT_BACKEND, DELIVERED, DIAL, Playbook, close, terms, tls, to_backend, to_client
@@ -236,6 +238,13 @@ def field_of(parameters: bytes, logged_in: bool) -> bytes:
         b"\ttls TLS_AES_256_GCM_SHA384 group X25519MLKEM768;\r\n"
         b"\tSat, 21 Nov 2026 10:30:00 +0000\r\n" % (name + ("A" if logged_in else "")).encode()
     )
+
+
+def test_a_server_without_logins_is_as_it_should_be() -> None:
+    seen = access.Seen(GREETING, [b"PIPELINING", b"STARTTLS"], [b"PIPELINING"], [OK])
+    found = of_lmtp(seen)
+    assert (found.logins, found.refusal, found.starttls) == (None, b"", True)
+    assert of_lmtp(replace(seen, shown=[b"AUTH PLAIN"])).logins == ("PLAIN",)
 
 
 def test_it_is_no_smtp() -> None:

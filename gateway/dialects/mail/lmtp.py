@@ -68,6 +68,12 @@ class LMTP(SMTP):
         self._spoilt = False
 
 
+def of_lmtp(seen: access.Seen) -> access.Access:
+    """As for SMTP, but most servers want no login, so that none is no fault."""
+    found = access.of_smtp(seen)
+    return found if found.logins else replace(found, logins=None, refusal=b"")
+
+
 DIALECT = replace(
     OF_SMTP,
     name="lmtp",
@@ -75,7 +81,7 @@ DIALECT = replace(
     policies={},
     forbidden={25: "RFC 2033 forbids it: clients at this port speak SMTP"},
     alpn=(),
-    question=Question(lambda hostname: b"LHLO " + hostname, b"QUIT", listed, access.of_smtp, TRIES),
+    question=Question(lambda hostname: b"LHLO " + hostname, b"QUIT", listed, of_lmtp, TRIES),
     submission=frozenset(),
     relays=False,
     probing=replace(PROBING, port=24, implicit=frozenset()),
