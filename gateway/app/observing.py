@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Set
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from .. import __version__
 from ..sessions.deadline import Deadline
 from ..sessions.session import Session
 from ..telemetry.meter import Meter
 from ..telemetry.metrics import Snapshot
-from ..telemetry.observation import CertificateView, Listening, Observation, Recent, Standing
+from ..telemetry.observation import CertificateView, Listening, Observation, Recent, Standing, as_json
 from ..wire.tls.context import OPENSSL
 from ..wire.tls.renewal import Renewal
 from .assembly import Assembly
@@ -26,8 +25,10 @@ BEAT = 0.5
 """Seconds between two measurements of how late the event loop is."""
 LAG = 15.0
 """Seconds for which the longest lag is remembered."""
-SLICE = 200
-"""Sessions that are looked at in one turn of the event loop: a few milliseconds."""
+SLICE = 400
+"""Sessions that are looked at in one turn of the event loop: a millisecond."""
+VIEWS = 100
+"""Those that are also written as JSON: a few milliseconds."""
 
 
 def listened(opening: Opening, address: str) -> Listening:
@@ -68,6 +69,51 @@ class Lag:
         self._wait()
 
 
+class _Walk:
+    """A look at all sessions, so many at a time."""
+
+    def __init__(self, sessions: list[Session], worker: int, *, views: bool) -> None:
+        """`views`: make one of each."""
+        self._left = sessions
+        self._worker = worker
+        self._views = views
+        self.views: list[str] = []
+        self._seen: dict[Session, tuple[str, int, int]] = {}
+        """Phase, octets from the client, octets to it."""
+
+    def step(self, inside: Set[Session]) -> bool:
+        """Look at some more, if they are still inside.  False where nobody was left."""
+        number = VIEWS if self._views else SLICE
+        some = [session for session in self._left[-number:] if session in inside]
+        del self._left[-number:]
+        for session in some:
+            self._seen[session] = (session.phase(), *session.octets)
+        if self._views and some:
+            self.views.append(as_json([session.view(self._worker) for session in some]))
+        return bool(self._left)
+
+    def add_to(self, metrics: Snapshot, inside: Set[Session], services: Set[str]) -> None:
+        """What those hold who are inside now; what others had is among the counters by now."""
+        phases: dict[tuple[str, str], int] = {(service, "plaintext"): 0 for service in services}
+        octets = dict.fromkeys(services, (0, 0))
+        for session, (phase, received, sent) in self._seen.items():
+            if session in inside:
+                service = session.service
+                place = service, phase
+                phases[place] = phases.get(place, 0) + 1
+                before = octets.get(service, (0, 0))
+                octets[service] = before[0] + received, before[1] + sent
+        for place, number in phases.items():
+            metrics.set("sessions", place, number)
+        series = metrics.values.setdefault("octets_total", {})
+        for service, pair in octets.items():
+            for direction, number in zip(("received", "sent"), pair, strict=True):
+                if number:
+                    known = series.get((service, direction), 0)
+                    assert isinstance(known, int | float)
+                    series[service, direction] = known + number
+
+
 class Observer:
     """Looks at the process that it is in.  Nothing of it costs a session anything until somebody looks, but for the
     work of every few seconds."""
@@ -99,20 +145,16 @@ class Observer:
     # --- what the admin listener asks ------------------------------------------------------------
 
     def observe(self, sessions: bool) -> Deferred[Observation]:
-        if not sessions:
-            return succeed(Observation(self.metrics(), self._recent()))
         done: Deferred[Observation] = Deferred()
-        self._view(iter(list(self._crowd.sessions)), [], done)
+        self._walk(_Walk(list(self._crowd.sessions), self.worker, views=sessions), done)
         return done
 
-    def _view(self, left: Iterator[Session], views: list[str], done: Deferred[Observation]) -> None:
-        """A few at a time: nobody's session waits for the views of thousands."""
-        some = list(islice(left, SLICE))
-        views += [session.view(self.worker).to_json() for session in some if session in self._crowd.sessions]
-        if some:
-            self._reactor.callLater(0, self._view, left, views, done)
+    def _walk(self, walk: _Walk, done: Deferred[Observation]) -> None:
+        """A few at a time: nobody's session waits for a look at thousands."""
+        if walk.step(self._crowd.sessions):
+            self._reactor.callLater(0, self._walk, walk, done)
         else:
-            done.callback(Observation(self.metrics(), self._recent(), tuple(views)))
+            done.callback(Observation(self._metrics(walk), self._recent(), tuple(walk.views)))
 
     def standing(self) -> Standing:
         assembly = self._assembly()
@@ -121,10 +163,11 @@ class Observer:
 
     # --- metrics ---------------------------------------------------------------------------------
 
-    def metrics(self) -> Snapshot:
+    def _metrics(self, walk: _Walk) -> Snapshot:
         """The counters of this process, and its gauges as they are now."""
         seen = self._meter.counts.snapshot()
-        self._add_sessions(seen)
+        services = {one.service for _, _, one in self._assembly().doors}
+        walk.add_to(seen, self._crowd.sessions, services)
         self._add_backends(seen)
         for one in self._renewal.served:
             seen.set("certificate_expiry_timestamp_seconds", (str(one.pair.certificate),), one.not_after.timestamp())
@@ -135,22 +178,6 @@ class Observer:
         seen.set("start_time_seconds", (), round(self._began, 3))
         seen.set("build_info", (__version__, platform.python_version(), OPENSSL), 1)
         return seen
-
-    def _add_sessions(self, seen: Snapshot) -> None:
-        open_ones: dict[tuple[str, str], int] = {}
-        octets = seen.values.setdefault("octets_total", {})
-        for session in self._crowd.sessions:
-            where = session.service, session.phase()
-            open_ones[where] = open_ones.get(where, 0) + 1
-            for direction, number in zip(("received", "sent"), session.octets, strict=True):
-                series = session.service, direction
-                before = octets.get(series, 0)
-                assert isinstance(before, int | float)
-                octets[series] = before + number
-        for service in {one.service for _, _, one in self._assembly().doors} - {service for service, _ in open_ones}:
-            open_ones[service, "plaintext"] = 0
-        for place, count in open_ones.items():
-            seen.set("sessions", place, count)
 
     def _add_backends(self, seen: Snapshot) -> None:
         assembly = self._assembly()

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from ... import __version__
 from ...telemetry.meter import Meter
 from ...telemetry.observation import CertificateView, Observation, Recent, Standing, together
-from ..observing import SLICE, Observer, listened
+from ..observing import Observer, listened
 from ..plan import Opening
 from .asking import Asking, Replies
 from .messages import Message
@@ -26,8 +26,7 @@ def parts(observer: Observer, sessions: bool) -> Deferred[list[Message]]:
     """What this worker sees.  Views go in pieces, so that no message is too long; the rest comes last."""
 
     def seen(observation: Observation) -> list[Message]:
-        views = observation.sessions
-        pieces: list[Message] = [{"views": views[begin : begin + SLICE]} for begin in range(0, len(views), SLICE)]
+        pieces: list[Message] = [{"views": [some]} for some in observation.sessions]
         rest = Observation(observation.metrics, observation.recent).to_json()
         return [*pieces, {"seen": rest, "certificates": [astuple(one) for one in observer.certificates()]}]
 

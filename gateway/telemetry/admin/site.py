@@ -39,10 +39,10 @@ KEPT = 1.0
 """Seconds for which an answer stays good."""
 CONNECTIONS = 64
 """At the same time; more are closed at once."""
+READERS = 8
+"""Of lists of sessions, at the same time: each may hold a list of its own, however slowly it reads."""
 SLOWEST = 30.0
 """Seconds that a request, or the reading of its answer, may take."""
-PIECE = 250
-"""Sessions that are written as JSON in one turn."""
 PART = 65536
 """Octets of a longer answer that are written in one turn."""
 _SINCE = re.compile(r"[1-9][0-9]{0,3}(?=d?\Z)")
@@ -106,6 +106,7 @@ class Admin(Resource):
         self, reactor: IReactorTime, subject: Subject, office: Office, token: str, names: Collection[str] | None
     ) -> None:
         super().__init__()
+        self._readers = 0
         self._csrf = secrets.token_urlsafe(24)
         self._office = office
         self._reports = Reports(reactor, office.report)
@@ -263,8 +264,17 @@ class Admin(Resource):
     def _stream(self, request: Request, seen: Observation) -> None:
         if request._disconnected:
             return
+        if self._readers >= READERS:
+            request.setHeader("Retry-After", "1")
+            _answer(request, Answer(b"Others are reading the list; ask again.\n", TEXT, 503))
+            return
+        self._readers += 1
+        request.notifyFinish().addBoth(self._read)
         request.setHeader("Content-Type", JSON)
         request.registerProducer(_Pieces(request, pieces_of(seen.sessions)), False)
+
+    def _read(self, _: object) -> None:
+        self._readers -= 1
 
 
 def _given(request: Request, name: str | bytes) -> str:
@@ -296,14 +306,11 @@ def _ready(seen: Observation, service: str) -> Answer:
 
 def pieces_of(sessions: Collection[str]) -> Iterator[bytes]:
     """A JSON list of these objects, in pieces that each cost a session little time."""
-    separator, piece = "[\n", []
-    for session in sessions:
-        piece.append(separator + session)
+    separator = "[\n"
+    for some in sessions:
+        yield f"{separator}{some}".encode()
         separator = ",\n"
-        if len(piece) == PIECE:
-            yield "".join(piece).encode()
-            piece.clear()
-    yield ("".join(piece) + ("[" if not sessions else "") + "\n]\n").encode()
+    yield b"\n]\n" if sessions else b"[\n]\n"
 
 
 @implementer(IPullProducer)

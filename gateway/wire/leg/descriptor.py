@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +21,8 @@ from .ending import Ending, EndState, unacknowledged
 from .reading import Reading, ReadState
 from .writing import WriteState, Writing
 
-_LAST_DATA_SENT: Final = 44
-_LAST_DATA_RECEIVED: Final = 52
-"""Offsets of tcpi_last_data_sent and tcpi_last_data_recv in struct tcp_info (linux/tcp.h): milliseconds."""
+_LAST_DATA: Final = struct.Struct("=44xI4xI")
+"""tcpi_last_data_sent and tcpi_last_data_recv of struct tcp_info (linux/tcp.h): milliseconds."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER, on, zero seconds: closing the socket sends RST."""
@@ -58,13 +56,12 @@ class Descriptor(ABC):
     def idle(self) -> float | None:
         """Seconds since the last data in either direction, as the kernel knows; None for a UNIX socket."""
         try:
-            told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+            told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
         except OSError:
             return None
-        sent, received = (
-            int.from_bytes(told[at : at + 4], sys.byteorder) for at in (_LAST_DATA_SENT, _LAST_DATA_RECEIVED)
-        )
-        return min(sent, received) / 1000
+        sent, received = _LAST_DATA.unpack(told)
+        milliseconds: int = min(sent, received)
+        return milliseconds / 1000
 
     # --- what a leg adds -------------------------------------------------------------------------
 
