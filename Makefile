@@ -140,6 +140,7 @@ $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]" \
 	    ldap3 PyMySQL
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps axe-playwright-python  # for axe-core
 	touch $@
 
 # The figures in the repository are of Debian's build of Python: builds differ by a seventh.

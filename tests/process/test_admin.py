@@ -70,10 +70,10 @@ class Front:
             text = self.ask("/metrics", Accept=accept)[1].decode()
         return samples(text)
 
-    def fresh(self, holds: Callable[[Samples], bool]) -> Samples:
+    def fresh(self, holds: Callable[[Samples], bool], **headers: str) -> Samples:
         """Metrics for which that holds, as soon as there are some."""
         for _ in range(200):
-            text = self.ask("/metrics")[1].decode()
+            text = self.ask("/metrics", **headers)[1].decode()
             if holds(found := samples(text)):
                 return found
             self.gateway.log._grown.acquire()
@@ -287,41 +287,6 @@ def test_what_clients_call_themselves_is_shown_as_text(front: Front) -> None:
     front.gateway.log.wait("session")
     for path in ("/", "/sessions.json", "/metrics"):
         assert HOSTILE not in front.ask(path)[1]
-
-
-BROWSER = shutil.which("chromium-headless-shell")
-NODE_MODULES = os.environ.get("NODE_PATH", str(Path(__file__).parents[2] / "node_modules"))
-
-
-@pytest.mark.skipif(
-    BROWSER is None or not all((Path(NODE_MODULES) / name).exists() for name in ("playwright-core", "axe-core")),
-    reason="needs chromium-headless-shell (Debian) and, in node_modules, playwright-core and axe-core (npm)",
-)
-def test_a_browser_shows_the_page_without_complaint(front: Front, tmp_path: Path) -> None:
-    crowd = Crowd(front)
-    for deed in (crowd.login, crowd.injection, crowd.garbage, crowd.plaintext):
-        deed("smtp")
-    client = Client(front.gateway.address("smtp", "implicit"))
-    client.shake_hands(front.trusting)
-    client.hear(WORDS["smtp"].greeting_)
-    front.fresh(lambda found: total(found, "sessions") == 1)
-    artefacts = Path(os.environ.get("ARTEFACTS", tmp_path))
-    artefacts.mkdir(exist_ok=True)
-    told = front.gateway.log.wait("admin-listening")["address"]
-    done = subprocess.run(
-        ["node", str(Path(__file__).with_name("page.js")), f"http://{told}/", str(BROWSER), str(artefacts)],
-        env={**os.environ, "NODE_PATH": NODE_MODULES},
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    for view in json.loads(done.stdout):
-        assert view == {
-            "name": view["name"], "complaints": [], "violations": [], "sideways": False, "open": "1", "renewed": 200
-        }  # fmt: skip
-        assert (artefacts / f"{view['name']}.png").stat().st_size > 10_000
-    client.socket.close()
 
 
 def test_a_bare_connect_of_a_load_balancer_is_no_session(

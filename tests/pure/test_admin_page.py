@@ -174,7 +174,7 @@ def test_whatever_a_client_says_the_page_has_the_same_elements(text: str) -> Non
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     found = re.findall(r'(?:src|href)="([^"]*)"', page(seen()))
-    assert found == ["/style.css", "/page.js", "/", "/report", "/metrics", "/sessions.json"]
+    assert found == ["/icon.svg", "/style.css", "/page.js", "/", "/report", "/metrics", "/sessions.json"]
 
 
 # --- actions ---------------------------------------------------------------------------------------

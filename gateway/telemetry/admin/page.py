@@ -169,7 +169,9 @@ def _refused(seen: Seen) -> str:
         *(("attack", *_counted(labels, value)) for labels, value in metrics.values.get("attacks_total", {}).items()),
         *(("limit", *_counted(labels, value)) for labels, value in metrics.values.get("refusals_total", {}).items()),
     ]
-    return "<h2>Refused</h2>" + table("Refused", ("kind", "service", "what", "count"), sorted(rows), numbers=1)
+    return "<h2>Refused</h2>" + table(
+        "Attacks, and what limits refused", ("kind", "service", "what", "count"), sorted(rows), numbers=1
+    )
 
 
 def _counted(labels: tuple[str, ...], value: object) -> tuple[str, str, str]:

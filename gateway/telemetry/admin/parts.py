@@ -19,7 +19,7 @@ def document(title: str, standing: Standing, state: str, sections: Mapping[str, 
         f"<title>{whole_title}</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f'<link rel="stylesheet" href="/style.css">{renewal}</head><body>'
+        f'<link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/style.css">{renewal}</head><body>'
         f"<header><h1>{whole_title}</h1>"
         f'<p id="updated">{state}</p></header>'
         f"<main>{parts}</main>"

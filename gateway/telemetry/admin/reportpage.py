@@ -33,8 +33,9 @@ def report_page(standing: Standing, facts: Sequence[Fact], now: int, days: int, 
         "period": f"<h2>Period</h2><p>The last {days} days of those since {_day(begun)}. Others: {periods}. "
         f"All of it for programs: {files}.</p>",
         "advice": f"<h2>Advice</h2><ul>{sentences}</ul>",
-        "networks": "<h2>Networks</h2>" + _lines("Networks", [line for line in found if line.network]),
-        **({"users": "<h2>Users</h2>" + _lines("Users", users)} if users else {}),
+        "networks": "<h2>Networks</h2>"
+        + _lines("Networks, those that need most first", [line for line in found if line.network]),
+        **({"users": "<h2>Users</h2>" + _lines("Users, those that need most first", users)} if users else {}),
     }
     state = "Which clients still need what: networks without TLS, and with old TLS."
     return document("Report of the STARTTLS gateway on", standing, state, sections)

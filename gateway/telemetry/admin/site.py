@@ -65,7 +65,11 @@ HTML, TEXT, JSON = "text/html; charset=utf-8", "text/plain; charset=utf-8", "app
 CSV = "text/csv; charset=utf-8"
 REPORTS = {"/report": ("html", HTML), "/report.json": ("json", JSON), "/report.csv": ("csv", CSV)}
 """Form and content type by path."""
-FILES = {"/style.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
+FILES = {
+    "/style.css": "text/css; charset=utf-8",
+    "/page.js": "text/javascript; charset=utf-8",
+    "/icon.svg": "image/svg+xml",
+}
 """Static ones, beside this module."""
 
 
