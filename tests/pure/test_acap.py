@@ -193,7 +193,7 @@ def test_a_dialogue_whose_octets_are_no_text() -> None:
     play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
     said = b"{%d+}\r\n%s\r\n" % (len(PLAIN), PLAIN)
     play.client(said, to_backend(said))
-    ok = note("auth", result="ok", mechanism="PLAIN")
+    ok = note("auth", result="ok", mechanism="PLAIN", user=PLAIN.split(b"\0")[1])
     play.backend(b'a OK "in"\r\n', ok, PROVEN, to_client(b'a OK "in"\r\n'), SPLICE)
     play.client(b"\0\r", to_backend(b"\0\r")).run()
 

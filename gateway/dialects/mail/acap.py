@@ -33,7 +33,7 @@ from ...protocol.vocabulary import (
     Unavailable,
     Violation,
 )
-from .. import access, sasl
+from .. import access, sasl, users
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
 from ..bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 from ..conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, ServerFirst, Stage, broken, converse, login_note
@@ -291,6 +291,9 @@ class ACAP(ServerFirst):
         """RFC 2244 6.3.1."""
         self._owed = True
         given = any(sasl.proves(mechanism, each) for each in initial)
+        claim = users.Claim(mechanism)
+        for each in initial:
+            claim.hear_octets(each)
         line = tag + b' AUTHENTICATE "%s"' % mechanism
         if all(map(_is_plain, initial)):
             yield Send(BACKEND, b" ".join([line, *map(string, initial)]) + b"\r\n")
@@ -305,10 +308,11 @@ class ACAP(ServerFirst):
         while text.startswith(b"+ "):
             yield Send(CLIENT, text + b"\r\n")
             said = yield from self._response()
+            claim.hear_octets(said or b"")
             given = said is not None and (given or sasl.proves(mechanism, said))
             yield Send(BACKEND, (sasl.CANCEL if said is None else _response(said)) + b"\r\n")
             text = yield from self._line()
-        return (yield from self._verdict(tag, text, mechanism, given))
+        return (yield from self._verdict(tag, text, mechanism, claim.user, given))
 
     def _response(self) -> Generator[Request, Any, bytes | None]:
         """The client's answer to a challenge; None where it takes its login back, or says no string."""
@@ -322,13 +326,13 @@ class ACAP(ServerFirst):
             return None
         return said
 
-    def _verdict(self, tag: bytes, text: bytes, mechanism: bytes, given: bool) -> Handled:
+    def _verdict(self, tag: bytes, text: bytes, mechanism: bytes, user: bytes, given: bool) -> Handled:
         """The end of a login, which succeeds with OK and nothing else."""
         status = self._status(tag, text)
         self._owed = False
         if status == b"OK" and not given:
             raise broken(f"a success without credentials: {text[:80]!r}")
-        yield login_note(mechanism, "ok" if status == b"OK" else "failed")
+        yield login_note(mechanism, "ok" if status == b"OK" else "failed", user)
         if status == b"OK":
             yield Proven()
             yield Send(CLIENT, text + b"\r\n")

@@ -127,29 +127,34 @@ class Pending:
 
     def hear(self, event: str, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
         """An event of the gateway, whether it is told or not."""
-        found = list(_meant(event, fields))
+        found = _meant(event, fields)
         if not found:
             return
         # A user is whom the backend let in: nobody can make up others.
         user = of_user(str(fields["user"])) if fields.get("user") else ""
         network = "" if user and event == "downgrade" else self._networks(client)
-        for who in filter(None, (network, user)):
-            for kind, value in found:
-                self.note(service, who, kind, value, now)
+        for who in (network, user):
+            if who:
+                for kind, value in found:
+                    self.note(service, who, kind, value, now)
 
     def note(self, service: str, network: str, kind: str, value: str, now: int) -> None:
         """One more."""
-        if value and not self._VALUE.fullmatch(value):
-            value = "other"
-        key = service, network, kind, value
-        known = self._facts.get(key)
-        if known is not None:
-            known.last = now
-            known.count += 1
-        elif len(self._facts) < self.MOST:
-            self._facts[key] = Times(now, now)
-        else:
-            self.lost += 1
+        known = self._facts.get((service, network, kind, value))
+        if known is None:
+            # Looked at once: what is there already is sound.
+            if value and not self._VALUE.fullmatch(value):
+                value = "other"
+            key = service, network, kind, value
+            known = self._facts.get(key)
+            if known is None:
+                if len(self._facts) < self.MOST:
+                    self._facts[key] = Times(now, now)
+                else:
+                    self.lost += 1
+                return
+        known.last = now
+        known.count += 1
 
     def take(self) -> dict[Key, Times]:
         """All of them; nothing is pending afterwards."""
@@ -167,25 +172,26 @@ class Pending:
                 self.lost += 1
 
 
-def _meant(event: str, fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _meant(event: str, fields: Mapping[str, object]) -> list[tuple[str, str]]:
     """Kinds and values of the facts in an event."""
+    found: list[tuple[str, str]] = []
     if event == "session":
         if version := fields.get("tls"):
-            yield SECURED, str(version)
-            yield CIPHER, str(fields.get("cipher") or "")
+            found = [(SECURED, str(version)), (CIPHER, str(fields.get("cipher") or ""))]
             if group := fields.get("group"):
-                yield GROUP, str(group)
+                found.append((GROUP, str(group)))
             if not fields.get("sni"):
-                yield NO_NAME, ""
+                found.append((NO_NAME, ""))
         elif has_done_something(fields):
-            yield CLEAR, str(fields.get("policy") or "")
+            found = [(CLEAR, str(fields.get("policy") or ""))]
     elif event == "auth":
         if fields.get("result") == "ok" and not fields.get("tls"):
-            yield CLEAR_LOGIN, str(fields.get("mechanism") or "")
+            found = [(CLEAR_LOGIN, str(fields.get("mechanism") or ""))]
     elif event == "downgrade":
-        yield DOWNGRADE, str(fields.get("action") or "")
+        found = [(DOWNGRADE, str(fields.get("action") or ""))]
     elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
-        yield REFUSAL, alert
+        found = [(REFUSAL, alert)]
+    return found
 
 
 def has_done_something(fields: Mapping[str, object]) -> bool:
