@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.protocol.proxyprotocol import v2_local
 from gateway.telemetry.metrics import METRICS, PREFIX
+from gateway.telemetry.report.store import Store
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
@@ -184,8 +186,11 @@ def test_after_a_thousand_sessions_the_metrics_are_what_the_clients_counted(fron
     crowd = Crowd(front)
     deeds = [crowd.plaintext, crowd.starttls, crowd.implicit, crowd.login, crowd.injection, crowd.garbage, crowd.gone]
     chance = random.Random(13)
-    for _ in range(SESSIONS):
+    for number in range(SESSIONS):
         chance.choice(deeds)(chance.choice(list(WORDS)))
+        if number == SESSIONS // 2:
+            front.gateway.process.send_signal(signal.SIGHUP)
+            front.gateway.log.wait("reload", result="ok")
     found = front.fresh(lambda found: total(found, "sessions_total") == SESSIONS and not total(found, "sessions"))
     did = crowd.did
     assert total(found, "connections_total") == SESSIONS
@@ -204,7 +209,7 @@ def test_after_a_thousand_sessions_the_metrics_are_what_the_clients_counted(fron
     assert total(found, "workers") == 1
 
 
-def test_two_workers_are_shown_as_one_also_after_one_has_died(
+def test_two_workers_count_as_one_also_after_deaths_and_a_reload(
     tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
 ) -> None:
     backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
@@ -220,12 +225,15 @@ def test_two_workers_are_shown_as_one_also_after_one_has_died(
             for place in range(number):
                 deeds[place % len(deeds)](list(WORDS)[place % len(WORDS)])
 
-        mixed(60)
-        front.fresh(lambda found: total(found, "sessions_total") == 60)
+        half = SESSIONS // 2
+        mixed(half)
+        front.fresh(lambda found: total(found, "sessions_total") == half)
         for number, pid in enumerate(first):
             os.kill(pid, signal.SIGKILL)
             gateway.log.wait("worker", state="serving", count=3 + number)
-        mixed(60)
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.log.wait("reload", result="ok")
+        mixed(SESSIONS - half)
         with ExitStack() as stack:
             client = stack.enter_context(Client(gateway.address("imap", "implicit")))
             client.shake_hands(trusting)
@@ -233,12 +241,17 @@ def test_two_workers_are_shown_as_one_also_after_one_has_died(
             found = front.fresh(lambda found: total(found, "sessions") == 1 and total(found, "workers") == 2)
             (listed,) = json.loads(front.ask("/sessions.json")[1])
             assert (listed["service"], listed["worker"] in (0, 1), listed["tls"]) == ("imap", True, "TLSv1.3")
-        found = front.fresh(lambda found: total(found, "sessions_total") == 121 and not total(found, "sessions"))
+        found = front.fresh(
+            lambda found: total(found, "sessions_total") == SESSIONS + 1 and not total(found, "sessions")
+        )
         for mode in ("none", "starttls", "implicit"):
             assert total(found, "sessions_total", tls=mode) == crowd.did[mode] + (mode == "implicit"), mode
         assert total(found, "handshakes_total", leg="client") == crowd.did["handshakes"] + 1
         assert total(found, "logins_total") == crowd.did["logins"]
-        assert total(found, "connections_total") == 121
+        assert total(found, "attacks_total", kind="starttls-injection") == crowd.did["attacks"]
+        assert total(found, "reloads_total", result="ok") == 1
+        assert total(found, "connections_total") == SESSIONS + 1
+        assert total(found, "stopping") == 0
         assert front.status("/readyz/imap") == 200
         page = front.ask("/")[1].decode()
         assert "2 serving" in page
@@ -277,16 +290,43 @@ def test_open_sessions_are_listed_and_counted_alike(front: Front) -> None:
     front.fresh(lambda found: total(found, "sessions") == 0)
 
 
-def test_what_clients_call_themselves_is_shown_as_text(front: Front) -> None:
-    client = Client(front.gateway.address("smtp", "implicit"))
-    client.shake_hands(front.trusting)
-    client.hear(WORDS["smtp"].greeting_)
-    client.say(b"EHLO " + HOSTILE + b"\r\n")
-    client.hear(rb"^250 ")
-    client.socket.close()
-    front.gateway.log.wait("session")
-    for path in ("/", "/sessions.json", "/metrics"):
-        assert HOSTILE not in front.ask(path)[1]
+def test_what_clients_call_themselves_is_shown_as_text(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+) -> None:
+    """In EHLO, as the server's name (SNI), in a client certificate, and as a user's name."""
+    (tmp_path / "token").write_text(TOKEN)
+    people = trustme.CA()
+    people.cert_pem.write_to_path(str(tmp_path / "people.pem"))
+    context = ssl.create_default_context(cafile=str(identity.authority))
+    context.check_hostname = False
+    people.issue_cert("x.example.test", common_name=HOSTILE.decode()).configure_cert(context)
+    backend = Backend(SERVERS["smtp"](None))
+    options = {
+        "admin": {"listen": "127.0.0.1:0", "token_file": "token"},
+        "gateway": {"log_users": "yes"},
+        "report": {"file": "r.db"},
+        "tls": {"client_certificate": "request", "client_ca": "people.pem"},
+    }
+    with running(tmp_path, identity, [Service("smtp", backend.address)], options=options) as gateway:
+        front = Front(gateway, trusting, {"smtp": backend})
+        with Client(gateway.address("smtp", "implicit")) as client:
+            client.shake_hands(context, name=HOSTILE.decode())
+            client.hear(WORDS["smtp"].greeting_)
+            client.say(b"EHLO " + HOSTILE + b"\r\n")
+            client.hear(rb"^250 ")
+            client.say(b"AUTH PLAIN " + base64.b64encode(b"\0" + HOSTILE + b"\0secret") + b"\r\n")
+            client.hear(rb"^235 ")
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            (listed,) = json.loads(front.ask("/sessions.json", **bearer)[1])
+            assert listed["user"] == HOSTILE.decode()
+            for path in ("/", "/metrics", "/report"):
+                assert HOSTILE not in front.ask(path, **bearer)[1], path
+        told = gateway.log.wait("session")
+        assert (told["certificate"], told["user"]) == (HOSTILE.decode(), HOSTILE.decode())
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.log.wait("reload")
+    assert f"user:{HOSTILE.decode()}" in {fact.network for fact in Store(tmp_path / "r.db").facts()}
+    backend.close()
 
 
 def test_a_bare_connect_of_a_load_balancer_is_no_session(
