@@ -78,7 +78,8 @@ class Summary:
         """Tell also the events that are optional (`[gateway] log_connects`)."""
         self.failures = Failures(now)
         self.remember: Remember = forgotten
-        """Gets every event with its client, told or not."""
+        """Gets each event that is in `remembered`, with its client, told or not."""
+        self.remembered: frozenset[str] = frozenset()
         self._events = events
         self._seconds = seconds
         self._hear = hear
@@ -94,7 +95,8 @@ class Summary:
     def lets(self, event: str, service: str, client: str, fields: Fields) -> bool:
         """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
         self._hear(event, service, fields)
-        self.remember(event, service, client, fields)
+        if event in self.remembered:
+            self.remember(event, service, client, fields)
         self.failures.hear(event, service, client, fields)
         self.tick()
         if row(event).optional and not self.optional:

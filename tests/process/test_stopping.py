@@ -80,6 +80,20 @@ def test_a_gateway_without_sessions_stops_at_once(gateway: Gateway, trusting: ss
     check_closed(gateway)
 
 
+def test_a_signal_at_the_very_end_is_no_death_by_a_signal(tmp_path: Path, identity: Identity) -> None:
+    """As tests and supervisors send it that do not know that the gateway stops already."""
+    gateway = launch(tmp_path, identity, [Service("imap", "127.0.0.1:9")])
+    with Client(gateway.address("imap")) as client:
+        client.rest()  # it has begun to serve
+    while gateway.process.poll() is None:
+        gateway.process.send_signal(TERM)
+        threading.Event().wait(0.001)
+    try:
+        gateway.end()
+    finally:
+        gateway.kill()
+
+
 def test_sessions_at_a_boundary_get_the_goodbye_of_their_protocol(
     gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
 ) -> None:

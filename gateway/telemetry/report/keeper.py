@@ -39,8 +39,8 @@ class Keeper:
         self._complained = False
 
     def hear(self, event: str, service: str, client: str, fields: Fields) -> None:
-        if event in _HEARD:
-            self._pending.hear(event, service, client, fields, int(self._now()))
+        """One of HEARD."""
+        self._pending.hear(event, service, client, fields, int(self._now()))
 
     def tick(self) -> None:
         """Write what is pending, in a thread."""
@@ -75,4 +75,4 @@ class Keeper:
         self._complained = bool(wrong)
 
 
-_HEARD: Final = frozenset({"session", "auth", "tls-failed", "downgrade"})
+HEARD: Final = frozenset({"session", "auth", "tls-failed", "downgrade"})
