@@ -13,7 +13,7 @@ from ..telemetry.report.facts import CLEAR, SECURED, Networks, Pending
 from ..telemetry.report.keeper import FLUSH, HEARD, Keeper
 from ..telemetry.report.store import Store, StoreError
 from ..telemetry.report.watch import Habits, Watch, habits
-from ..telemetry.summary import Summary, Teller, forgotten
+from ..telemetry.summary import Summary, Teller
 from .every import Every
 
 PART = 500
@@ -60,12 +60,12 @@ class Remembering:
             self._duty = Every(self._reactor, FLUSH, partial(self._recall_again, store, report))
             return
         self._keeper = Keeper(self._reactor, store, Pending(networks), report.keep, time.time, self._complain)
-        self._summary.remember, self._summary.remembered = self._keeper.hear, HEARD
+        self._summary.remember = dict.fromkeys(HEARD, self._keeper.hear)
         self._duty = Every(self._reactor, FLUSH, self._keeper.tick)
 
     def stop(self) -> None:
         """Write what was heard."""
-        self._summary.remember, self._summary.remembered = forgotten, frozenset()
+        self._summary.remember = {}
         if self._duty is not None:
             self._duty.stop()
         if self._keeper is not None:

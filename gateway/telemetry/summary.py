@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..guard.limits import Client, client_key
@@ -59,10 +59,6 @@ Remember = Callable[[str, str, str, Fields], None]
 """Event, service, client, fields."""
 
 
-def forgotten(event: str, service: str, client: str, fields: Fields) -> None:
-    pass
-
-
 class Summary:
     """What was told and what was not in this minute, for all events of the gateway.
 
@@ -77,9 +73,8 @@ class Summary:
         self.optional = False
         """Tell also the events that are optional (`[gateway] log_connects`)."""
         self.failures = Failures(now)
-        self.remember: Remember = forgotten
-        """Gets each event that is in `remembered`, with its client, told or not."""
-        self.remembered: frozenset[str] = frozenset()
+        self.remember: Mapping[str, Remember] = {}
+        """By event: what gets it with its client, told or not."""
         self._events = events
         self._seconds = seconds
         self._hear = hear
@@ -95,8 +90,8 @@ class Summary:
     def lets(self, event: str, service: str, client: str, fields: Fields) -> bool:
         """Whether to tell an event; it is counted either way.  `client` is an address, or nothing."""
         self._hear(event, service, fields)
-        if event in self.remembered:
-            self.remember(event, service, client, fields)
+        if event in self.remember:
+            self.remember[event](event, service, client, fields)
         self.failures.hear(event, service, client, fields)
         self.tick()
         if row(event).optional and not self.optional:

@@ -493,3 +493,14 @@ def test_within_one_minute_every_budget_holds(
         assert count <= budgets[kind].per_client
     shared = [kind for kind in by_kind if budgets[kind].shared]
     assert sum(by_kind[kind] for kind in shared) <= TOTAL + len(shared)
+
+
+def test_what_is_remembered_is_heard_also_where_it_is_not_told() -> None:
+    log = Log()
+    heard: list[tuple[str, str, str]] = []
+    log.summary.remember = {"auth": lambda event, service, client, fields: heard.append((event, service, client))}
+    for _ in range(30):
+        log.session("192.0.2.1").emit("auth", result="failed")
+    log.session("192.0.2.1").emit("tls-failed")
+    assert len(heard) == 30
+    assert {event for event, _, _ in heard} == {"auth"}
