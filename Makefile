@@ -139,7 +139,7 @@ $(VENV)/installed: $(VENV)/gateway
 $(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check command-injection-tester sslyze "psycopg[binary]" \
-	    ldap3 PyMySQL
+	    ldap3 PyMySQL slixmpp
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps axe-playwright-python  # for axe-core
 	touch $@
 

@@ -136,7 +136,7 @@ def mistakes(document: str) -> Iterator[str]:
 def main() -> None:
     if "--write" in sys.argv[1:]:
         DOCUMENT.write_text(filled(DOCUMENT.read_text()))
-    sys.exit("\n".join(mistakes(DOCUMENT.read_text())))
+    sys.exit("\n".join(mistakes(DOCUMENT.read_text())) or 0)
 
 
 if __name__ == "__main__":

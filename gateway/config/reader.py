@@ -269,6 +269,8 @@ class _Reader:
         policy = section.take("policy", choice(*_POLICIES), "")
         if "policy" in section.options and "starttls" not in section.options:
             section.wrong("policy", "is for plaintext ports, and this service has none; remove it, or add starttls")
+        if traits is not None and policy and policy not in (offers := [each.value for each in traits.offers]):
+            section.wrong("policy", f"{protocol} does not support {policy}; write {any_of(offers)}, or remove it")
         defaults = traits.policies if traits is not None else {}
         options = self._own_options(section, protocol, traits)
         accept_proxy = section.take("accept_proxy", several(network), ())

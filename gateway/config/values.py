@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -60,6 +60,10 @@ class Traits(Protocol):
     @property
     def forbidden(self) -> Mapping[int, str]:
         """Ports at which it must not be served, and why."""
+
+    @property
+    def offers(self) -> Collection[Enum]:
+        """The policies that a service may choose."""
 
     @property
     def identities(self) -> frozenset[str]:

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from .base import Dialect
 from .chat.irc import DIALECT as IRC
+from .chat.xmpp import DIALECT as XMPP
+from .chat.xmpp import SERVERS as XMPP_SERVERS
 from .database.mysql import DIALECT as MYSQL
 from .database.postgresql import DIALECT as POSTGRESQL
 from .directory.ldap import DIALECT as LDAP
@@ -19,6 +21,6 @@ from .mail.smtp import DIALECT as SMTP
 from .news.nntp import DIALECT as NNTP
 from .web.http import HTTP, IPP
 
-_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, NNTP, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP)
+_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, NNTP, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP, XMPP, XMPP_SERVERS)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

@@ -113,6 +113,12 @@ SERVERS = (
         "AUTH_SERVER_ALLOW_NOTLS_PASSWORDS = yes)",
         mail="no 'encrypted = *' in its ACLs",
     ),
+    _server(
+        "Prosody",
+        rb"\bprosody\b",
+        xmpp='modules_disabled = { "tls" }, c2s_require_encryption = false and allow_unencrypted_plain_auth = true',
+    ),
+    _server("ejabberd", rb"\bejabberd\b", xmpp="starttls_required: false and no starttls in the listener"),
     _server("Sendmail", rb"\bsendmail\b", smtp="confAUTH_OPTIONS without p"),
     _server(
         "hMailServer",
@@ -152,6 +158,7 @@ _EXAMPLES = MappingProxyType(
         "managesieve": ("Dovecot", "Cyrus"),
         "ldap": ("OpenLDAP", "Active Directory"),
         "nntp": ("INN",),
+        "xmpp": ("Prosody", "ejabberd"),
     }
 )
 """Named where the server is not recognised."""

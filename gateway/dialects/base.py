@@ -139,6 +139,8 @@ class Dialect:
     """Default policy by port; REQUIRED for the others."""
     forbidden: Mapping[int, str] = field(default_factory=dict)
     """Ports at which it must not be served, and why."""
+    offers: frozenset[Policy] = frozenset(Policy)
+    """The policies that a service may choose."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Options of `[service:...]` that only this protocol has, and their words.  The first is the default."""
     identities: frozenset[str] = frozenset()

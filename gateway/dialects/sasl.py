@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 
 PLUS = b"-PLUS"
+_BINDS = re.compile(rb"(?:.*-PLUS|HT-.*-(?:UNIQ|EXPR|ENDP))\Z")
+"""The second are hashed tokens of XMPP (draft-schmaus-kitten-sasl-ht)."""
 EXTERNAL = b"EXTERNAL"
 MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,40}\Z")
 """RFC 4422 3.1 allows 20 octets; some servers' own names are longer."""
@@ -35,10 +37,15 @@ LAYERED = frozenset({b"GSSAPI", b"GSS-SPNEGO", b"DIGEST-MD5", b"KERBEROS_V4", b"
 """Mechanisms that may go on with packets of their own after success (RFC 4422 3.7)."""
 
 
+def binds(name: bytes) -> bool:
+    """Whether this mechanism (in upper case) is bound to a TLS channel."""
+    return bool(_BINDS.match(name))
+
+
 def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
     """The mechanisms of a backend's list (in upper case) that must not be offered to a client."""
     names = {name.upper() for name in offered}
-    bound = {name for name in names if name.endswith(PLUS)}
+    bound = set(filter(binds, names))
     bases = {name.removesuffix(PLUS) for name in bound} & names
     hidden = bound | ({EXTERNAL} & names)
     if PASSWORD & (names - bases):
@@ -72,4 +79,4 @@ def proves(mechanism: bytes, response: bytes) -> bool:
 def refused(mechanism: bytes) -> bool:
     """Whether a client that asks for this mechanism is refused by the gateway itself."""
     name = mechanism.upper()
-    return name == EXTERNAL or name.endswith(PLUS)
+    return name == EXTERNAL or binds(name)

@@ -241,6 +241,8 @@ class StartTLS:
 
     side: Side
     last_words: bytes = b""
+    name: bytes = b""
+    """Whom the client has said it wants to talk to: it gets that certificate, if its ClientHello names nobody."""
     patience: ClassVar = Patience.HANDSHAKE
 
 

@@ -30,7 +30,7 @@ class SessionContext:
     accept_proxy: tuple[Network, ...]
     timeouts: Timeouts
     dialer: Dialer
-    accept_tls: Callable[[str], TLSHalf]
+    accept_tls: Callable[[str, bytes], TLSHalf]
     """TLS with the client of this address."""
     events: Teller
     connect_tls: ConnectTLS | None = None

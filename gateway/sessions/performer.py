@@ -153,8 +153,8 @@ class Performer(ABC):
     def _failed(self, error: Exception) -> None:
         """What was decided and not done will not be done any more."""
 
-    def _accept(self) -> TLSHalf:
-        """The accepting half of TLS, for the client."""
+    def _accept(self, name: bytes) -> TLSHalf:
+        """The accepting half of TLS, for the client, which has asked for this name (perhaps empty) before."""
         raise AssertionError("there is no client")
 
     @abstractmethod
@@ -231,11 +231,11 @@ class Performer(ABC):
                 case Send(side=side, data=octets):
                     if side in self._legs:
                         self._legs[side].write(octets)
-                case StartTLS(side=side, last_words=last_words):
+                case StartTLS(side=side, last_words=last_words, name=name):
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
-                    half = self._accept() if side is Side.CLIENT else self._connect()
+                    half = self._accept(name) if side is Side.CLIENT else self._connect()
                     leg.start_tls(half, self._negotiation.early(side))
                 case Dial(failed=failed):
                     self._dial(failed)

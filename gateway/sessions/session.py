@@ -212,8 +212,8 @@ class Session(Splicing):
 
     # --- what is done ------------------------------------------------------------------------
 
-    def _accept(self) -> TLSHalf:
-        return self._context.accept_tls(self._address)
+    def _accept(self, name: bytes) -> TLSHalf:
+        return self._context.accept_tls(self._address, name)
 
     def _blame(self, failed: str) -> tuple[Blame, str]:
         return blame(failed, self._context.terms.identity is not Identity.NONE), self._address

@@ -50,9 +50,10 @@ MOST = 32768
 
 GUARDED = frozenset(b"AUTH MAIL RCPT DATA BDAT BURL LOGIN AUTHENTICATE APPEND SELECT USER PASS APOP RETR DELE".split())
 """What no backend may hear while TLS is required and is not there."""
+_ANSWERS = "tests.pure.contract.answers.%s"
 PASSED: Mapping[str, re.Pattern[bytes]] = {
     name: re.compile(
-        rb"(?:%s)*" % importlib.import_module(f"tests.pure.contract.answers.{name}").ANSWERS.before_tls, re.DOTALL
+        rb"(?:%s)*" % importlib.import_module(_ANSWERS % name.replace("-", "_")).ANSWERS.before_tls, re.DOTALL
     )
     for name, dialect in DIALECTS.items()
     if dialect.first is CLIENT

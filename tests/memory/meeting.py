@@ -259,7 +259,7 @@ class Meeting:
         if not row(json.loads(line)["event"]).optional:
             self.lines.append(line)
 
-    def _accept_tls(self, address: str) -> TLSHalf:
+    def _accept_tls(self, address: str, name: bytes = b"") -> TLSHalf:
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
         return TLSHalf(connection)

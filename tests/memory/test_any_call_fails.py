@@ -155,8 +155,8 @@ class Place:
         meeting = self.meeting
         meeting.dialer.pair = lambda: self._sabotaged_pair(saboteur)
 
-        def accept(address: str) -> Any:
-            return Sabotaged(meeting._accept_tls(address), saboteur, HALF)
+        def accept(address: str, name: bytes) -> Any:
+            return Sabotaged(meeting._accept_tls(address, name), saboteur, HALF)
 
         near, far = self._sabotaged_pair(saboteur)
         context = replace(meeting.context, accept_tls=accept)

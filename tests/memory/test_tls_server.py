@@ -95,6 +95,16 @@ def test_names_in_octets_beyond_ascii_are_unknown_names(office: Office) -> None:
     assert client.certificate.serial_number == serial(pairs[0])
 
 
+@pytest.mark.parametrize(("sni", "which"), [(None, 1), ("mail.example.test", 0), ("b.example.test", 1)])
+def test_a_name_that_was_asked_for_before_tls_counts_where_there_is_no_sni(
+    office: Office, sni: str | None, which: int
+) -> None:
+    pairs = office.pair("mail.example.test", file="plain"), office.pair("b.example.test", file="b")
+    server, client = serving(*pairs), Client(client_context(), sni)
+    assert talk(server.accept("", b"B.example.test"), client) == ""
+    assert client.certificate.serial_number == serial(pairs[which])
+
+
 def test_what_cannot_be_a_name_ends_the_handshake_or_gets_the_first_certificate(office: Office) -> None:
     pairs = office.pair("mail.example.test", file="plain"), office.pair("b.example.test", file="b")
     server = serving(*pairs)

@@ -142,7 +142,8 @@ def note(event: str, **fields: object) -> Noted:
 
 
 def tidy(actions: Iterable[object]) -> list[object]:
-    """Adjacent sends merged and the splice put last: what does not depend on how the octets were cut."""
+    """Adjacent sends merged, the last words before TLS included, and the splice put last: what does not depend on how
+    the octets were cut."""
     tidied: list[object] = []
     spliced = False
     for action in actions:
@@ -151,6 +152,8 @@ def tidy(actions: Iterable[object]) -> list[object]:
             tidied[-1] = Send(action.side, last.data + action.data)
         elif isinstance(action, Send) and not action.data:
             pass
+        elif isinstance(action, Switch) and isinstance(last, Send) and last.side is action.side:
+            tidied[-1] = replace(action, last_words=last.data + action.last_words)
         elif isinstance(action, Splice):
             spliced = True
         else:

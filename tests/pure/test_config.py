@@ -39,7 +39,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Policy(Enum):
+    REQUIRED = "required"
     AUTH_ONLY = "auth-only"
+    OPTIONAL = "optional"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Traits:
     backend_tls: frozenset[str] = frozenset({"none", "starttls", "implicit"})
     relays: bool = False
     forbidden: Mapping[int, str] = field(default_factory=dict)
+    offers: frozenset[Policy] = frozenset(Policy)
 
 
 PROTOCOLS = {

@@ -1,1 +1,1 @@
-"""IRC."""
+"""IRC and XMPP."""

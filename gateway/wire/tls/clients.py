@@ -32,14 +32,16 @@ _OBJECTIONS: Final = {
 class ClientVerification:
     """The app data of an accepting connection."""
 
-    __slots__ = ("_contexts", "judged", "objection", "tolerant")
+    __slots__ = ("_contexts", "judged", "name", "objection", "tolerant")
 
-    def __init__(self, contexts: object, tolerant: bool) -> None:
+    def __init__(self, contexts: object, tolerant: bool, name: bytes = b"") -> None:
         # Keeps the first context alive.  SNI switches the connection to another context, but after a HelloRetryRequest
         # OpenSSL calls the SNI callback of the first context again.
         self._contexts = contexts
         self.tolerant = tolerant
         """Accept clients with a wrong certificate."""
+        self.name = name
+        """Whom the client has asked for before TLS; empty if nobody."""
         self.judged = False
         """The whole chain of a certificate was checked."""
         self.objection: str | None = None
@@ -76,6 +78,12 @@ def presented(connection: SSL.Connection) -> ClientCertificate | None:
     if certificate is None:
         return None
     return ClientCertificate(verified=verification.objection is None, common_name=_common_name(certificate))
+
+
+def asked_for(connection: SSL.Connection) -> bytes:
+    """Whom the client has asked for before TLS; empty if nobody."""
+    verification = connection.get_app_data()
+    return verification.name if isinstance(verification, ClientVerification) else b""
 
 
 def refusal(connection: SSL.Connection) -> str | None:

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 from ...config.values import TLS, Pair
 from .certificates import Authorities, Certified, TooWeak, install, prove, trust
 from .chain import plain
-from .clients import MODES, ClientVerification, judge
+from .clients import MODES, ClientVerification, asked_for, judge
 from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
 from .half import TLSHalf
 
@@ -88,18 +88,19 @@ class ServerTLS:
     def wear(self, prepared: Prepared) -> None:
         self._worn = prepared
 
-    def accept(self, client: str) -> TLSHalf:
-        """`client`: a canonical address, or empty for a UNIX socket."""
-        return TLSHalf(self.connection(client))
+    def accept(self, client: str, name: bytes = b"") -> TLSHalf:
+        """`client`: a canonical address, or empty for a UNIX socket.  `name`: whom it has asked for before TLS; its SNI
+        counts more (RFC 6120 13.7.2.2)."""
+        return TLSHalf(self.connection(client, name))
 
-    def connection(self, client: str) -> SSL.Connection:
+    def connection(self, client: str, name: bytes = b"") -> SSL.Connection:
         """What the half is made of, for those who bring their own transport."""
         assert self._worn is not None, "nothing was loaded"
         contexts = self._worn.ordinary
         if self._worn.legacy is not None and client and self._admits(client):
             contexts = self._worn.legacy
         connection = accepting(contexts.first)
-        connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require"))
+        connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require", name))
         return connection
 
     def _admits(self, client: str) -> bool:
@@ -182,7 +183,7 @@ def _kind(certified: Certified) -> str:
 
 def _switch(others: Mapping[bytes, SSL.Context | None], connection: SSL.Connection) -> None:
     """OpenSSL's SNI callback, also called without a name.  An exception ends the handshake."""
-    context = find(others, connection.get_servername())
+    context = find(others, connection.get_servername() or asked_for(connection))
     if context is not None:
         connection.set_context(context)
 

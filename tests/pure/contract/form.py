@@ -64,6 +64,8 @@ class Named:
     """The protocol's ALPN names (RFC 7301)."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Ports whose default is not `required`."""
+    offers: frozenset[Policy] = frozenset(Policy)
+    """The policies that can be configured."""
     options: frozenset[str] = frozenset()
     """Options of `[service:...]` that only this protocol has."""
     idle: float
@@ -279,6 +281,10 @@ class ClientFirst(Shared):
     """Behind `credentials` the backend alone is waited for."""
     first: float
     """Seconds that a client may take for its first words."""
+    early: bytes = b""
+    """What a client says to log in before TLS, where that is more than `login`."""
+    blanks: bool = False
+    """Blanks behind a unit mean nothing, and are dropped before TLS."""
     credentials: bytes
     """The client's answer to `greeting`; the backend then says `accepted` or `rejected`."""
     closed_reason: str

@@ -395,7 +395,8 @@ class Caller(Anyone):
     def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
         reason = self.answers.closed_reason
         ending = [close(reason)] * bool(reason)
-        return play.client(self.answers.login, *then, to_client(self.answers.closed_login), *ending)
+        said = self.answers.early or self.answers.login
+        return play.client(said, *then, to_client(self.answers.closed_login), *ending)
 
     @property
     def regrets(self) -> bytes:
@@ -414,7 +415,7 @@ class Caller(Anyone):
 
 def answers_of(name: str) -> Named | None:
     """None where there are none yet."""
-    module = f"tests.pure.contract.answers.{name}"
+    module = f"tests.pure.contract.answers.{name.replace('-', '_')}"
     try:
         found: Named = importlib.import_module(module).ANSWERS
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.dialects.base import Policy
 from gateway.protocol.vocabulary import Side, TLSFailed
-from tests.pure.contract.party import Anyone, Party, every_party, everyone
+from tests.pure.contract.party import Anyone, Caller, Party, every_party, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
     SPLICE,
@@ -41,6 +41,8 @@ def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: s
         "an alert": b"\x15\x03",
         "data": b"\x17",
     }[inside]
+    if inside == "an empty line" and isinstance(party, Caller) and party.answers.blanks:
+        return
     said, told = party.answers.starttls
     ending = (note("starttls-injection"), party.parting, close("starttls-injection"))
     play = party.opened().client(said + behind, to_client(told), *ending)
@@ -145,6 +147,8 @@ def test_G13_capabilities_inside_tls_show_only_what_works_there(party: Party, po
 @everyone
 @every_policy
 def test_G11_a_login_before_tls_works_under_optional_only(party: Anyone, policy: Policy) -> None:
+    if policy not in party.dialect.offers:
+        return
     party.logs_in(party.ready(policy=policy)).run()
     if policy is Policy.OPTIONAL:
         party.logs_in(party.opened(policy=policy)).run()

@@ -30,7 +30,7 @@ def test_every_registered_protocol_has_answers(name: str) -> None:
 
 
 def test_no_answers_are_left_of_a_protocol_that_is_gone() -> None:
-    assert {path.stem for path in Path(__file__).parent.glob("answers/*.py")} <= DIALECTS.keys()
+    assert {path.stem.replace("_", "-") for path in Path(__file__).parent.glob("answers/*.py")} <= DIALECTS.keys()
 
 
 @every_registered
@@ -43,6 +43,7 @@ def test_the_value_says_what_the_protocol_is(party: Registered) -> None:
     assert dialect.alpn == answers.alpn
     assert dialect.policies == answers.policies
     assert Policy.REQUIRED not in dialect.policies.values()
+    assert dialect.offers == answers.offers
     assert dialect.options.keys() == answers.options
     first = answers.first if isinstance(answers, form.ClientFirst | form.Apart) else answers.idle
     assert (dialect.first is Side.CLIENT) == isinstance(party, Caller)

@@ -1,0 +1,291 @@
+"""Other people's XMPP clients and servers, through every port of the gateway, with real servers behind it."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_ports
+from tests.process import messengers, programs
+from tests.process.conftest import directory_for_servers
+from tests.process.messengers import Messenger
+from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
+from tests.pure.contract.answers.xmpp import AUTH, FAILURE, FIRST, PROCEED, REGISTER, STARTTLS, error, header
+
+DOMAIN = "mail.example.test"
+HEADER = header(DOMAIN.encode())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Messenger]:
+    """It knows no TLS."""
+    with directory_for_servers() as directory, messengers.prosody(directory, DOMAIN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls_server() -> Iterator[Messenger]:
+    """It demands TLS, and has its own certificate."""
+    with directory_for_servers() as directory:
+        own = Identity.issue(directory)
+        with messengers.prosody(directory, DOMAIN, certificate=own.certificate) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, identity: Identity, server: Messenger, tls_server: Messenger
+) -> Iterator[Gateway]:
+    services = [
+        Service("xmpp", server.address),
+        Service("xmpp-server", f"127.0.0.1:{server.servers}"),
+        Service("secured", "tls", protocol="xmpp"),
+        Service("nobody", f"127.0.0.1:{free_ports(1)[0]}", protocol="xmpp"),
+    ]
+    options = {"backend:tls": {"address": tls_server.address, "tls": "starttls", "verify": "no"}}
+    with running(tmp_path_factory.mktemp("gateway"), identity, services, options) as gateway:
+        yield gateway
+
+
+# --- slixmpp -----------------------------------------------------------------------------------------
+
+_SLIXMPP = """
+import asyncio, sys
+from slixmpp import ClientXMPP
+host, port, mode, authority, jid, password, peer = sys.argv[1:]
+
+class Client(ClientXMPP):
+    def __init__(self):
+        super().__init__(jid, password)
+        self.ca_certs, self.end = authority, self.loop.create_future()
+        self.enable_direct_tls, self.enable_starttls = mode == "implicit", mode == "starttls"
+        self.register_plugin("xep_0199")
+        self.add_event_handler("session_start", self.began)
+        for event in ("failed_auth", "failed_all_auth", "connection_failed", "stream_error", "disconnected"):
+            self.add_event_handler(event, lambda told, event=event: self.over(f"{event} {told}"))
+
+    async def began(self, event):
+        try:
+            seconds = await self["xep_0199"].ping(peer, timeout=15)
+            self.over("pong")
+        except Exception as error:
+            self.over(f"no pong: {error!r}")
+
+    def over(self, word):
+        if not self.end.done():
+            self.end.set_result(word)
+
+async def main():
+    client = Client()
+    client.connect(host, int(port))
+    print(await asyncio.wait_for(client.end, 20))
+    client.abort()
+
+asyncio.run(main())
+"""
+
+
+def slixmpp(
+    gateway: Gateway, identity: Identity, service: str, mode: str, *, jid: str = f"user@{DOMAIN}",
+    password: str = CANARY, peer: str = DOMAIN,
+) -> str:  # fmt: skip
+    """A login, and a ping: what came of them."""
+    python = ROOT / ".venv-tools" / "bin" / "python"
+    programs.need(str(python), pip="slixmpp")
+    host, port = gateway.address(service, mode)
+    done = subprocess.run(
+        [str(python), "-c", _SLIXMPP, host, str(port), mode, str(identity.authority), jid, password, peer],
+        capture_output=True, text=True, timeout=DEADLINE * 2,
+    )  # fmt: skip
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+def test_slixmpp_logs_in_and_the_session_is_spliced(gateway: Gateway, identity: Identity, mode: str) -> None:
+    since = gateway.log.mark()
+    assert slixmpp(gateway, identity, "xmpp", mode) == "pong"
+    assert gateway.log.wait("auth", since)["mechanism"] == "SCRAM-SHA-256"
+    ended = gateway.log.wait("session", since, tls="TLSv1.3", phase="relaying", proven="yes")
+    assert ended["sni"] == DOMAIN
+
+
+def test_slixmpp_logs_in_at_a_server_with_tls(gateway: Gateway, identity: Identity) -> None:
+    since = gateway.log.mark()
+    assert slixmpp(gateway, identity, "secured", "starttls") == "pong"
+    gateway.log.wait("auth", since, result="ok")
+
+
+def test_a_wrong_password_is_told_in_the_servers_words_and_counted(gateway: Gateway, identity: Identity) -> None:
+    since = gateway.log.mark()
+    assert "not-authorized" in slixmpp(gateway, identity, "xmpp", "starttls", password="wrong")
+    gateway.log.wait("auth", since, result="failed")
+
+
+# --- octets ------------------------------------------------------------------------------------------
+
+
+def connect(gateway: Gateway, service: str = "xmpp", mode: str = "starttls") -> socket.socket:
+    return socket.create_connection(gateway.address(service, mode), DEADLINE)
+
+
+def inside(gateway: Gateway, service: str = "xmpp") -> ssl.SSLSocket:
+    """A client on the implicit port that trusts anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connect(gateway, service, "implicit"), server_hostname=DOMAIN)
+
+
+def talk(client: socket.socket, said: bytes, until: bytes) -> bytes:
+    client.sendall(said)
+    heard = b""
+    while until not in heard:
+        octets = client.recv(4096)
+        if not octets:
+            break
+        heard += octets
+    return heard
+
+
+def everything(client: socket.socket) -> bytes:
+    """Up to its end."""
+    return talk(client, b"", b"\0")
+
+
+def ping(client: socket.socket, domain: str, peer: str) -> None:
+    """Log in, and ask another server whether it is there."""
+    begin = header(domain.encode())
+    secret = base64.b64encode(f"\0user\0{CANARY}".encode()).decode()
+    steps = {
+        begin: "</stream:features>",
+        f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>".encode(): "<success ",
+        begin + b" ": "</stream:features>",
+        b"<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>": "</iq>",
+        f"<iq type='get' id='2' to='{peer}'><ping xmlns='urn:xmpp:ping'/></iq>".encode(): "id='2'",
+    }
+    for said, until in steps.items():
+        told = talk(client, said, until.encode())
+        assert until.encode() in told, told
+    assert b"type='result'" in told, told
+
+
+def first(session: str) -> bytes:
+    return FIRST.replace(b"gw.example.org", DOMAIN.encode()).replace(b"gw1-0001", session.encode())
+
+
+def test_what_is_said_before_tls_never_reaches_the_server(gateway: Gateway, server: Messenger) -> None:
+    since, there = gateway.log.mark(), server.log.mark()
+    with connect(gateway) as client:
+        denied = talk(client, HEADER + AUTH, b"</failure>")
+        told = talk(client, REGISTER, b"</stream:stream>") + everything(client)
+    ended = gateway.log.wait("session", since, reason="tls-required")
+    expected = first(ended["session"]) + b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><encryption-required/>"
+    assert denied + told == expected + b"</failure>" + error(b"policy-violation")
+    with connect(gateway) as client:
+        client.sendall(HEADER + STARTTLS + HEADER + AUTH)
+        told = everything(client)
+    ended = gateway.log.wait("session", since, reason="starttls-injection")
+    assert told == first(ended["session"]) + PROCEED
+    assert "backend_address" not in ended
+    assert "stream" not in "".join(server.log.text.splitlines()[there:])
+
+
+def test_starttls_inside_tls_is_answered_as_prosody_does(gateway: Gateway) -> None:
+    with inside(gateway) as client:
+        talk(client, HEADER, b"</stream:features>")
+        assert talk(client, STARTTLS, b"\0") == FAILURE
+
+
+def test_external_and_a_bomb_get_no_further(gateway: Gateway) -> None:
+    with inside(gateway) as client:
+        talk(client, HEADER, b"</stream:features>")
+        external = b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>"
+        assert b"<invalid-mechanism/>" in talk(client, external, b"</failure>")
+        told = talk(client, b"<!DOCTYPE x [<!ENTITY a 'b'>]>", b"\0")
+        assert told == error(b"restricted-xml")
+
+
+def test_a_login_by_the_old_query(gateway: Gateway) -> None:
+    since = gateway.log.mark()
+    query = (
+        "<query xmlns='jabber:iq:auth'><username>user</username><password>%s</password><resource>r</resource></query>"
+    )
+    with inside(gateway) as client:
+        talk(client, HEADER, b"</stream:features>")
+        for password, kind in (("wrong", "error"), (CANARY, "result")):
+            said = f"<iq type='set' id='{kind}'>{query % password}</iq>".encode()
+            assert f"type='{kind}'".encode() in talk(client, said, b">")
+    assert gateway.log.wait("auth", since, result="failed")["mechanism"] == "IQ-AUTH"
+    gateway.log.wait("session", since, proven="yes")
+
+
+def test_an_unknown_domain_and_a_server_that_is_not_there(gateway: Gateway) -> None:
+    with inside(gateway) as client:
+        told = talk(client, header(b"nope.example"), b"\0")
+        assert b"<host-unknown " in told
+        assert told.endswith(b"This server does not serve nope.example</text></stream:error></stream:stream>")
+    with inside(gateway, "nobody") as client:
+        assert talk(client, HEADER, b"\0").endswith(error(b"remote-connection-failed"))
+
+
+# --- other clients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("service", "mode"), [("xmpp", "starttls"), ("xmpp", "implicit"), ("xmpp-server", "starttls")])
+def test_openssl_speaks_to_each_port(gateway: Gateway, identity: Identity, service: str, mode: str) -> None:
+    host, port = gateway.address(service, mode)
+    program = programs.need("openssl", debian="openssl")
+    name = "xmpp-client" if service == "xmpp" else service
+    starttls = ["-starttls", service, "-xmpphost", DOMAIN] if mode == "starttls" else []
+    done = subprocess.run(
+        [
+            *(program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority)),
+            *("-verify_return_error", "-noservername", "-alpn", name, *starttls),
+        ],
+        input="", capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert f"ALPN protocol: {name}" in done.stdout, done.stderr
+    assert "Verify return code: 0 (ok)" in done.stdout
+
+
+def test_gnutls_speaks_it(gateway: Gateway, identity: Identity) -> None:
+    _, port = gateway.address("xmpp")
+    program = programs.need("gnutls-cli", debian="gnutls-bin")
+    done = subprocess.run(
+        [program, "--starttls-proto=xmpp", f"--x509cafile={identity.authority}", f"--port={port}", "localhost"],
+        input="", capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert "Handshake was completed" in done.stdout, done.stdout + done.stderr
+
+
+# --- servers -----------------------------------------------------------------------------------------
+
+
+def test_two_servers_find_each_other_through_two_gateways(tmp_path: Path) -> None:
+    """Each asks the other's gateway whether the other has sent the key (dialback)."""
+    domains = ("alpha.example.test", "beta.example.test")
+    with ExitStack() as stack:
+        directory = stack.enter_context(directory_for_servers())
+        others, gateways = [], []
+        for domain in domains:
+            (own := tmp_path / domain).mkdir()
+            server = stack.enter_context(messengers.prosody(directory, domain, tls=True))
+            services = [Service("xmpp", server.address), Service("xmpp-server", f"127.0.0.1:{server.servers}")]
+            options = {"gateway": {"drain": "0 s"}}
+            gateways.append(stack.enter_context(running(own, Identity.issue(own), services, options)))
+            others.append(server)
+        ports = {domain: gateway.address("xmpp-server")[1] for domain, gateway in zip(domains, gateways, strict=True)}
+        for server in others:
+            server.route(ports)
+        with inside(gateways[0]) as client:
+            ping(client, domains[0], domains[1])
+        for gateway in gateways:
+            told = gateway.log.wait("auth", service="xmpp-server")
+            assert (told["result"], told["mechanism"]) == ("ok", "DIALBACK")
+            assert gateway.log.wait("secured", service="xmpp-server")["tls"] == "TLSv1.3"
