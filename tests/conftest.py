@@ -78,7 +78,7 @@ def _name(kind: str, index: int, entry: Entry) -> str:
         told = f"{entry['protocol']} {entry.get('client', entry['server'])} {entry['scenario']}"
     else:
         told = f"{entry[kind]} {entry['version']} {entry['protocol']}"
-        told += f" {entry['scenario']}" * (kind == "client")
+        told += f" {entry['scenario']}" if kind == "client" else ""
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{index} {told}").strip("-")
 
 
