@@ -139,7 +139,7 @@ def test_kick_cuts_sessions_off(house: House) -> None:
         assert house.run("kick", row["id"]) == "1 sessions cut off\n"
         assert one.rest() == b""
         assert house.run("kick", "192.0.2.1", status=1) == (
-            "0 sessions cut off\nthere is no session 192.0.2.1, and none of a client 192.0.2.1\n"
+            "0 sessions cut off\nthere is no session 192.0.2.1, and none of a client or a user 192.0.2.1\n"
         )
         assert house.ask("kick", "127.0.0.1") == {"sessions": 1}
         assert other.rest() == b""
