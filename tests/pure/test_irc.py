@@ -326,6 +326,47 @@ def test_mechanisms_that_cannot_work_are_refused(mechanism: bytes) -> None:
     PARTY.inside().client(b"AUTHENTICATE " + mechanism + b"\r\n", refusal).run()
 
 
+FAILURE = b":i 904 joe :SASL authentication failed\r\n"
+ABORTED = b":i 906 joe :SASL authentication aborted\r\n"
+AGAIN = b"AUTHENTICATE PLAIN\r\n"
+
+
+def cancelled() -> Playbook:
+    """The server has asked, and the client takes its login back."""
+    play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
+    return play.backend(ASKED, to_client(ASKED)).client(b"AUTHENTICATE *\r\n", to_backend(b"AUTHENTICATE *\r\n"))
+
+
+@pytest.mark.parametrize("mechanism", [b"EXTERNAL", b"SCRAM-SHA-256-PLUS"])
+@pytest.mark.parametrize("begin", [cancelled, dialogue])
+def test_a_client_that_does_not_wait_for_the_verdict_gets_no_other_mechanism(begin: Any, mechanism: bytes) -> None:
+    refusal = to_client(b":gw.example.org 904 * :SASL authentication failed\r\n")
+    begin().client(b"AUTHENTICATE " + mechanism + b"\r\n", refusal).run()
+
+
+def test_an_open_part_of_a_response_is_no_way_to_another_mechanism() -> None:
+    part = b"AUTHENTICATE " + b"A" * 400 + b"\r\n"
+    refusal = to_client(b":gw.example.org 904 * :SASL authentication failed\r\n")
+    play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
+    play.backend(ASKED, to_client(ASKED)).client(part, to_backend(part))
+    play.client(b"AUTHENTICATE AA==\r\n", to_backend(b"AUTHENTICATE AA==\r\n"))
+    play.client(b"AUTHENTICATE EXTERNAL\r\n", refusal).run((WHOLE, 999))
+
+
+def test_a_login_that_begins_before_the_verdict_on_another_one_counts() -> None:
+    failed = note("auth", result="failed", mechanism="PLAIN")
+    play = cancelled().client(AGAIN, to_backend(AGAIN)).backend(ABORTED, failed, to_client(ABORTED))
+    play.backend(ASKED, to_client(ASKED)).client(SECRET, to_backend(SECRET))
+    assert play.backend(FAILURE, failed, REJECTED, to_client(FAILURE)).run().rejected == 1
+
+
+def test_a_response_that_comes_too_early_is_not_told_as_a_mechanism() -> None:
+    early = b"AUTHENTICATE AGpvZQB4\r\n"
+    play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
+    play.client(early, to_backend(early)).backend(ASKED, to_client(ASKED))
+    play.backend(FAILURE, note("auth", result="failed", mechanism="PLAIN"), REJECTED, to_client(FAILURE)).run()
+
+
 def test_channel_binding_that_cannot_work_is_told() -> None:
     offer = b":i CAP * LS :sasl=SCRAM-SHA-256-PLUS,PLAIN\r\n"
     play = (

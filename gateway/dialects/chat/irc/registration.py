@@ -69,6 +69,8 @@ BAD_PASSWORD: Final = re.compile(rb"\bpassword\b", re.IGNORECASE)
 """In the words of ERROR."""
 
 CAPABILITY: Final = re.compile(rb"-?[A-Za-z0-9./_-]{1,64}")
+PART: Final = 400
+"""Octets of a part of a SASL response behind which another one follows (IRCv3 SASL)."""
 LIMITED: Final = b"Too many failed logins, try again later"
 TLS_FIRST: Final = b"TLS required: use STARTTLS, or a port with TLS"
 
@@ -78,8 +80,9 @@ class IRC(Conversation):
 
     _begun: frozenset[bytes] = frozenset()  # what of NICK and USER the client has said
     _password = False  # the client has said PASS
-    _mechanism = b""  # the client's AUTHENTICATE, until the server's verdict
-    _asked = False  # the server has begun a SASL dialogue
+    _mechanism = b""  # the client's AUTHENTICATE
+    _named = False  # ... to which the server has said nothing yet
+    _asked = False  # the server waits for a SASL response
     _owed = False  # the backend has said nothing since the client's last command
     _failed = False  # the server did not take the client's credentials
     _quit = False  # the client has said QUIT
@@ -133,12 +136,10 @@ class IRC(Conversation):
         elif message.verb == b"PASS":
             yield from self._log_in(text)
             self._password = True
-        elif message.verb == b"AUTHENTICATE" and not self._asked:
+        elif message.verb == b"AUTHENTICATE":
             yield from self._authenticate(message, text)
         else:
             self._begun |= {message.verb} & BEGINNING
-            if message.verb == b"AUTHENTICATE":
-                self._claim.hear(b"".join(message.params))
             self._quit = message.verb == b"QUIT"
             yield from self._forward(text)
 
@@ -175,18 +176,27 @@ class IRC(Conversation):
             words = b":%s 670 * :STARTTLS successful, proceed with TLS handshake\r\n" % self.terms.hostname
             self.secured = yield StartTLS(CLIENT, words)
             self._begun = frozenset()
-            self.reached = self._password = self._asked = self._owed = False
+            self.reached = self._password = self._named = self._asked = self._owed = False
             self._mechanism = b""
             self.bad = 0
 
     def _authenticate(self, message: Message, text: bytes) -> Script:
-        """The first one of a dialogue names the mechanism."""
-        mechanism = message.params[0] if message.params else b""
-        if not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism):
+        """A response to the server's question; else it begins a dialogue, and names the mechanism.
+
+        A client may not wait for the server's verdict, so that behind a whole response another dialogue may begin.
+        """
+        said = message.params[0] if message.params else b""
+        if sasl.refused(said) or not (self._asked or sasl.MECHANISM.match(said)):
             yield from self._refuse(b"904 * :SASL authentication failed")
+        elif self._asked:
+            self._asked = len(said) == PART
+            self._claim.hear(said)
+            yield from self._forward(text)
         else:
             yield from self._log_in(text)
-            self._mechanism, self._claim = mechanism.upper(), users.Claim(mechanism)
+            if not self._named:  # else it may be a response that came too early, and a secret
+                self._mechanism, self._claim = said.upper(), users.Claim(said)
+            self._named = True
 
     def _log_in(self, text: bytes) -> Script:
         if not (yield from self.may_log_in()):
@@ -257,17 +267,17 @@ class IRC(Conversation):
                 yield Send(CLIENT, text + b"\r\n")
                 return True
             case b"AUTHENTICATE":
-                self._asked = True
+                self._asked, self._named = True, False
             case b"CAP":
                 if any(name.endswith(sasl.PLUS) for name in mechanisms(capabilities(text) or ())):
                     yield CHANNEL_BINDING
                 text = edit_listing(text, secured=self.secured is not None)
             case b"903" if self._mechanism:
                 yield login_note(self._mechanism, "ok", self._claim.user)
-                self._mechanism, self._asked = b"", False
+                self._named = self._asked = False
             case verb if self._mechanism and verb in NO_LOGIN | LOGIN_BROKEN:
                 yield from self._failed_login(self._mechanism, text, self._claim.user, counts=verb in NO_LOGIN)
-                self._mechanism, self._asked = b"", False
+                self._named = self._asked = False
                 return False
             case b"464" if self._password:
                 self._password = False
