@@ -167,6 +167,29 @@ def test_the_mechanism_is_told(code: int, mechanism: str) -> None:
     play.backend(asks(0), note("auth", result="ok", mechanism=mechanism), to_client(asks(0)), SPLICE).run()
 
 
+@pytest.mark.parametrize(("code", "mechanism"), [(7, "GSSAPI"), (9, "SSPI")])
+def test_the_last_token_of_the_server_has_no_answer(code: int, mechanism: str) -> None:
+    """libpq says nothing to it, and AuthenticationOk comes by itself."""
+    token, more = message(b"p", b"token"), asks(8, b"token")
+    play = PARTY.dialled().backend(asks(code), to_client(asks(code))).client(token, to_backend(token))
+    play.backend(more, to_client(more)).client(token, to_backend(token)).backend(more, to_client(more))
+    play.waits(AUTHENTICATION)
+    play.backend(asks(0), note("auth", result="ok", mechanism=mechanism), PROVEN, to_client(asks(0)), SPLICE).run()
+
+
+def test_a_token_that_is_not_taken() -> None:
+    token, more, error = message(b"p", b"token"), asks(8, b"token"), fatal(b"28000", b"no")
+    play = PARTY.dialled().backend(asks(7), to_client(asks(7))).client(token, to_backend(token))
+    play.backend(more, to_client(more)).backend(error, note("auth", result="failed", mechanism="GSSAPI"), REJECTED,
+                                                to_client(error), close("backend-closed")).run()  # fmt: skip
+
+
+def test_a_mechanism_with_strange_octets_is_told() -> None:
+    answer = message(b"p", b"\xff" * 21 + b"\0")
+    play = PARTY.dialled().backend(SASL, to_client(SASL)).client(answer, to_backend(answer))
+    play.backend(asks(0), note("auth", result="ok", mechanism="?" * 20), to_client(asks(0)), SPLICE).run()
+
+
 def test_a_server_that_asks_for_nothing_is_told_of() -> None:
     play = PARTY.dialled().backend(asks(0), note("backend-trusts"), note("auth", mechanism="TRUST"), PROVEN,
                                    to_client(asks(0)), SPLICE)  # fmt: skip

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from ...protocol.driver import TLS_HANDSHAKE, Foreign
 from ...protocol.filters import Counted
 from ...protocol.framing import Units
+from ...protocol.inbox import Inbox
 from ...protocol.vocabulary import (
     Await,
     Close,
+    Framing,
     Lost,
     Note,
     Pass,
@@ -29,12 +31,13 @@ from ...protocol.vocabulary import (
     TooLarge,
     Trouble,
     Unavailable,
+    Unit,
     Violation,
 )
 from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question
 from ..bounds import REPLY_OCTETS
-from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
+from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, login_note
 from ..probing import Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import shortened
@@ -56,6 +59,8 @@ FINAL: Final = 12
 """Codes of Authentication messages that the client does not answer."""
 METHODS: Final = {0: b"TRUST", 2: b"KERBEROS", 3: b"PASSWORD", 5: b"MD5", 7: b"GSSAPI", 9: b"SSPI"}
 """What the others ask for.  10 has a list of SASL mechanisms."""
+CONTINUE: Final = 8
+"""Of GSSAPI: a token.  Whether it was the last one, and so whether the client answers it, is told nowhere."""
 SASL: Final = 10
 
 AUTHENTICATION: Final = Patience("authentication")
@@ -94,6 +99,16 @@ ANSWERS: Final = Units(partial(message_length, b"pX"), LONGEST_MESSAGE)
 """What a client may say before its login is over: a password or a token, and Terminate."""
 MESSAGES: Final = Units(partial(message_length, b"RENv"), LONGEST_MESSAGE)
 """What a server may say then: Authentication, ErrorResponse, NoticeResponse, NegotiateProtocolVersion."""
+
+
+class _Dialogue:
+    """Both sides may have the word."""
+
+    def unit(self, inbox: Inbox) -> Unit | TooLarge | None:
+        return (ANSWERS if inbox.side is CLIENT else MESSAGES).unit(inbox)
+
+
+DIALOGUE: Final = _Dialogue()
 OCTET: Final = Units(lambda head: 1, 1)
 """The answer to SSLRequest."""
 
@@ -133,6 +148,13 @@ TERMINATE: Final = b"X\0\0\0\4"
 def unsupported(code: int) -> bytes:
     """The answer to a startup in another protocol, in the words of the real server."""
     return error(b"0A000", b"unsupported frontend protocol %d.%d: only 3.x is supported" % divmod(code, 65536))
+
+
+def _told(heard: Unit | TooLarge) -> bytes:
+    """A message of the server's.  Raises Violation."""
+    if isinstance(heard, TooLarge) or (heard.octets[:1] == b"R" and len(heard.octets) < 9):
+        raise broken(heard.begin if isinstance(heard, TooLarge) else heard.octets)
+    return heard.octets
 
 
 # --- a session ---------------------------------------------------------------------------------------
@@ -204,6 +226,7 @@ class PostgreSQL(Conversation):
         self.reached = True
         mechanism = b""
         offered: list[bytes] = []
+        code = OK
         while message[:1] != b"E":
             yield Send(CLIENT, message)
             if message[:1] == b"R":
@@ -215,12 +238,13 @@ class PostgreSQL(Conversation):
                     yield Proven()
                     return
                 offered = offered or methods(message)
-                if code != FINAL:
+                if code not in (FINAL, CONTINUE):
                     answer = yield from self._answer()
                     # The first answer to SASL names the mechanism.
-                    mechanism = mechanism or (answer[5:].split(b"\0")[0] if code == SASL else offered[0])
+                    named = answer[5:].split(b"\0")[0] if code == SASL else offered[0]
+                    mechanism = mechanism or re.sub(rb"[^A-Z0-9-]", b"?", named[:20])
                     yield Send(BACKEND, answer)
-            message = yield from self._message(Patience.REPLY)
+            message = yield from (self._tokens() if code == CONTINUE else self._message(Patience.REPLY))
         yield from self._refused(message, mechanism, offered, user_of(startup))
 
     def _greeted(self, startup: bytes) -> Hearing[bytes]:
@@ -239,26 +263,33 @@ class PostgreSQL(Conversation):
             yield StartTLS(BACKEND)
 
     def _message(self, patience: Patience) -> Hearing[bytes]:
-        heard = yield Await((BACKEND,), patience, MESSAGES)
-        if isinstance(heard, TooLarge) or (heard.octets[:1] == b"R" and len(heard.octets) < 9):
-            raise broken(heard.begin if isinstance(heard, TooLarge) else heard.octets)
-        octets: bytes = heard.octets
-        return octets
+        return _told((yield Await((BACKEND,), patience, MESSAGES)))
+
+    def _tokens(self) -> Hearing[bytes]:
+        """The server's next message; the client may have answers before it."""
+        while True:
+            heard = yield from self._hear(BOTH, DIALOGUE)
+            if heard.side is BACKEND:
+                return _told(heard)
+            yield Send(BACKEND, heard.octets)
 
     def _answer(self) -> Hearing[bytes]:
+        octets: bytes = (yield from self._hear((CLIENT,), ANSWERS)).octets
+        return octets
+
+    def _hear(self, sides: tuple[Side, ...], framing: Framing) -> Hearing[Any]:
         """A client that has no password yet leaves, asks for it, and comes again (psql)."""
         try:
-            heard = yield Await((CLIENT,), AUTHENTICATION, ANSWERS)
+            heard = yield Await(sides, AUTHENTICATION, framing)
         except Lost as lost:
             if lost.side is CLIENT and lost.orderly:
                 yield Close("client-closed")
             raise
-        if isinstance(heard, TooLarge):
+        if heard.side is CLIENT and isinstance(heard, TooLarge):
             raise Violation(CLIENT, "client-protocol-error", f"a message of {heard.octets} octets")
-        if heard.octets[:1] == b"X":
+        if heard.side is CLIENT and heard.octets[:1] == b"X":
             yield Close("quit")
-        octets: bytes = heard.octets
-        return octets
+        return heard
 
     def _refused(self, message: bytes, mechanism: bytes, offered: list[bytes], user: bytes) -> Script:
         """An ErrorResponse: the server closes behind it."""
@@ -266,7 +297,7 @@ class PostgreSQL(Conversation):
         told: Script = self._tell(message)
         binds = any(name.endswith(b"-PLUS") for name in offered)
         if mechanism:
-            yield login_note(re.sub(rb"[^A-Z0-9-]", b"?", mechanism[:20]), "failed", user)
+            yield login_note(mechanism, "failed", user)
         else:
             yield Note("backend-refused", (("text", field(message, b"M")),))
         if mechanism and binds and code == b"28000":
