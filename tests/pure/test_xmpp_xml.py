@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.chat.xmpp.xml import DEPTH, ELEMENTS, Both, Malformed, Stanza, Stream
+from gateway.dialects.chat.xmpp.xml import DEPTH, ELEMENTS, NAMESPACE, Both, Malformed, Stanza, Stream
 from gateway.protocol.inbox import Inbox
 from gateway.protocol.vocabulary import Side
 from tests.pure.contract.answers.xmpp import HEADER
@@ -220,3 +220,23 @@ def test_how_it_is_cut_changes_nothing(pieces: list[bytes], begun: bool, cut: in
     others, other = units(octets, cut, limit=200)
     assert condition == other
     assert [(unit.octets, unit.element) for unit in found] == [(unit.octets, unit.element) for unit in others]
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+def test_a_long_namespace_is_not_repeated_in_every_name() -> None:
+    """64 KiB became 300 MB: expat gives each attribute its namespace's whole name."""
+    attributes = b"".join(b" a:a%d=''" % number for number in range(2000))
+    for namespace in (b"u" * 30_000, b"u" * NAMESPACE):
+        assert fault(HEADER + b"<q xmlns:a='" + namespace + b"'" + attributes + b"/>") == b"policy-violation"
+    elements = b"<a:b/>" * (ELEMENTS - 2)
+    inside = HEADER + b"<q xmlns:a='%s'>" + elements + b"</q>"
+    assert fault(inside % (b"u" * NAMESPACE)) == b""
+    assert fault(inside % (b"u" * (NAMESPACE + 1))) == b"policy-violation"
+
+
+def test_a_long_text_with_equal_signs_passes() -> None:
+    text = b"=" * 30_000
+    for said in (b"<a>" + text + b"</a>", b"<a><![CDATA[" + text + b"]]></a>", b"<a b='" + b"=" * 900 + b"'/>"):
+        assert names(HEADER + said)[1:] == ["jabber:client a"]

@@ -20,6 +20,10 @@ DEPTH: Final = 32
 """Levels of elements, the stream's own included."""
 ELEMENTS: Final = 1000
 """Elements in one unit."""
+NAMESPACE: Final = 256
+"""Characters in the name of a namespace.  Each element and attribute of it has them in its own name, too."""
+EXPANDED: Final = 1024 * 1024
+"""Octets that the names in one tag may have together, if each is as long as the whole tag."""
 STRANGER: Final = 4
 """Octets by which a client is known that speaks another protocol (`Dialect.foreign`)."""
 
@@ -151,6 +155,8 @@ class _Reading:
             self.fault = ENCODING
 
     def _namespace(self, prefix: str | None, uri: str | None) -> None:
+        if len(uri or "") > NAMESPACE:
+            self.fault = POLICY
         if prefix is None and not self.path:
             self.namespace = uri or ""
 
@@ -281,6 +287,8 @@ class Stream:
         text = octets[: self._tag - self._fed] if self._closing == b"]]>" else octets
         if found := _REFERENCE.search(text):
             raise _Fault(RESTRICTED if _ENTITY.match(text, found.start()) else NOT_WELL_FORMED)
+        if (end - self._tag) * octets.count(b"=", self._tag - self._fed) > EXPANDED and self._closing != b"]]>":
+            raise _Fault(POLICY)
         self._reading.begin, self._reading.end = self._tag, end
         try:
             self._parser.Parse(octets, False)
