@@ -52,7 +52,10 @@ OK: Final = 0x00
 MORE_DATA: Final = 0x01
 SWITCH: Final = 0xFE
 ERROR: Final = 0xFF
-"""First octets of the server's packets."""
+"""First octets of the server's packets.  Others are a plugin's data (GSSAPI, the questions of dialog): the server
+writes MORE_DATA before data that begin like one of these."""
+FACTOR: Final = re.compile(rb"\x02[A-Za-z0-9_-]{1,64}\0")
+"""AuthNextFactor (MySQL 8.0.27): another password, by this plugin.  Data of dialog may begin with 0x02, too."""
 WHOLE_PASSWORD: Final = b"\x04"
 """What caching_sha2_password says in MORE_DATA if it wants the password itself."""
 CLEAR: Final = frozenset({b"mysql_clear_password", b"sha256_password", b"dialog"})
@@ -269,9 +272,9 @@ class MySQL(Conversation):
                 return
             if kind == ERROR:
                 yield from self._refused(login, payload, told)
-            if kind not in (SWITCH, MORE_DATA):
+            if kind is None:
                 raise broken(whole)
-            if kind == SWITCH and len(payload) > 1:
+            if (kind == SWITCH and len(payload) > 1) or FACTOR.match(payload):
                 self._plugin = payload[1:].partition(b"\0")[0]
             whole_password = self._plugin == CACHING and kind == MORE_DATA and payload[1:] == WHOLE_PASSWORD
             yield from self._refuse_clear(whole_password or self._plugin in CLEAR)
