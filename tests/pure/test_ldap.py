@@ -653,3 +653,12 @@ def test_answers_are_readable() -> None:
 def test_a_cram_challenge_is_no_login() -> None:
     play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(CHALLENGE, to_client(CHALLENGE)).run()
     assert play.notes == []
+
+
+def test_starttls_that_is_too_long_ends_the_session_at_once() -> None:
+    """It stays where it is, and would be refused again and again."""
+    request = ber.write(0x77, ber.write(0x80, STARTTLS_NAME), ber.write(0x81, b"x" * 70_000))
+    long = ber.write(0x30, ber.number(5), request)
+    served().client(long, *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE, 9999))
+    play = fresh(policy=Policy.OPTIONAL).client(long, *ending(NOT_UNDERSTOOD, BAD))
+    play.run((WHOLE, 9999))

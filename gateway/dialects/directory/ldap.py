@@ -203,7 +203,8 @@ class LDAP(Conversation):
             return True  # whoever has a security layer of its own can no longer be looked at
         head, octets = read(heard)
         tag = head.operation.tag
-        if isinstance(heard, TooLarge) and (self._closed or tag in (BIND, UNBIND, ABANDON)):
+        starts = tag == EXTENDED and is_starttls(octets, head.operation)
+        if isinstance(heard, TooLarge) and (self._closed or starts or tag in (BIND, UNBIND, ABANDON)):
             raise Violation(CLIENT, "client-protocol-error", f"a message of {heard.octets} octets")
         if tag == UNBIND:
             if self.reached:
@@ -213,7 +214,7 @@ class LDAP(Conversation):
             yield from self._abandon(head, octets)
         elif tag not in RESPONSES:
             raise Violation(CLIENT, "client-protocol-error", f"a request with the tag 0x{tag:02x}")
-        elif tag == EXTENDED and is_starttls(octets, head.operation):
+        elif starts:
             yield from self._start_tls(head, octets)
         elif tag == BIND:
             return (yield from self._bind(head, octets))
