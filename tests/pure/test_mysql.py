@@ -92,6 +92,14 @@ def test_a_login_in_the_clear_passes_where_it_may() -> None:
         play.backend(packet(2, OK), note("auth", result="ok"), PROVEN, to_client(packet(2, OK)), SPLICE).run()
 
 
+def test_no_login_is_taken_for_tls() -> None:
+    """A packet of 790 octets begins with 16 03 00, as the TLS of 1996 does."""
+    user = b"j" * (790 - len(login(1, user=b"")) + 4)
+    first = login(1, user=user, ssl=False)
+    assert first[:3] == b"\x16\x03\0"
+    greeted(policy=Policy.OPTIONAL).client(first, to_backend(first)).run((WHOLE, 99))
+
+
 def test_who_always_used_tls_is_held_to_it() -> None:
     dates = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
     agreed = terms(policy=Policy.OPTIONAL, insists=True)

@@ -326,7 +326,7 @@ class MySQL(Conversation):
 
 FOREIGN: Final = Foreign(
     re.compile(
-        rb"(?P<tls>\x16\x03[\0-\x04])"
+        rb"(?P<tls>\x16\x03[\x01-\x04])"
         rb"|(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))|(?P<proxy>PROX|\r\n\r\n)"
     ),
     {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"},
