@@ -342,6 +342,13 @@ def test_a_security_layer_ends_the_inspection() -> None:
     served().client(layered, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
 
 
+@pytest.mark.parametrize("mechanism", [b"PLAIN", b"ANONYMOUS", b"SCRAM-SHA-256", b"OAUTHBEARER"])
+def test_without_a_security_layer_the_inspection_goes_on(mechanism: bytes) -> None:
+    """Else a client could say by one octet that nobody looks at its binds any more."""
+    play = bound(sasl(2, mechanism, b"joe"), backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play.client(bytes.fromhex("0000003c") + bytes(60), *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE,))
+
+
 # --- what is forwarded -------------------------------------------------------------------------------
 
 

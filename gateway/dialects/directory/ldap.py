@@ -36,7 +36,7 @@ from ...protocol.vocabulary import (
     Unit,
     Violation,
 )
-from .. import access
+from .. import access, sasl
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
 from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
 from ..probing import Attempt, Probing
@@ -316,7 +316,7 @@ class LDAP(Conversation):
             if code == SUCCESS:
                 yield Proven()
                 self.bad = 0
-                self._layered = bind.mechanism != b"SIMPLE"
+                self._layered = bind.mechanism in sasl.LAYERED
             elif code == INVALID_CREDENTIALS:
                 told = self.rejected(told)
             elif code in (CONFIDENTIALITY_REQUIRED, STRONGER_AUTH_REQUIRED) and self.secured is not None:
