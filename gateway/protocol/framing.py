@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from .inbox import Inbox, Longer
 from .vocabulary import Heard, Opaque, Side, TooLarge, Unit, Violation
+
+BEGIN: Final = 8
+"""Octets that are shown of a client's unit that is none: a type and a length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,9 @@ class Units:
         try:
             length = self.measure(head)
         except ValueError as error:
-            raise Violation(side, f"{side.value}-protocol-error", f"{error}: {head!r}") from None
+            # What a client says may be a password.
+            shown = head[:BEGIN] if side is Side.CLIENT else head
+            raise Violation(side, f"{side.value}-protocol-error", f"{error}: {shown!r}") from None
         # Whoever says 0 would be asked again for ever.
         assert length is None or length > 0, "a unit has at least one octet"
         return length

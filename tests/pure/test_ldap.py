@@ -669,3 +669,9 @@ def test_starttls_that_is_too_long_ends_the_session_at_once() -> None:
     served().client(long, *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE, 9999))
     play = fresh(policy=Policy.OPTIONAL).client(long, *ending(NOT_UNDERSTOOD, BAD))
     play.run((WHOLE, 9999))
+
+
+def test_no_password_is_told_with_a_fault() -> None:
+    for said in (PASSWORD.replace(b"\2\1\2", b"\2\1\xff", 1), b"1" + PASSWORD[1:]):
+        play = served().client(said, *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE,))
+        assert not [each for each in play.notes if "joe" in repr(each) or "secret" in repr(each)]

@@ -435,3 +435,9 @@ def test_what_is_no_greeting_is_shown_as_it_is() -> None:
     assert mysql.readable(full) == b"Too many connections"
     assert mysql.readable(b"x") == b"x"
     assert mysql.plugin_of(b"") == b""
+
+
+def test_no_password_is_told_with_a_fault() -> None:
+    said = login(1, plugin=b"mysql_clear_password", auth=b"secret\0")  # its number should be 2
+    play = inside().client(said, *GARBLED).run((WHOLE,))
+    assert not [each for each in play.notes if "secret" in repr(each)]

@@ -498,3 +498,8 @@ def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, inside: bool
         end = getattr(stage.deeds[-1], "reason", None) if stage.deeds else None
         outcomes.add((stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching))
     assert len(outcomes) == 1
+
+
+def test_no_password_is_told_with_a_fault() -> None:
+    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).client(message(b"P", b"secret\0"), *GARBLED)
+    assert not [each for each in play.run((WHOLE,)).notes if "secret" in repr(each)]

@@ -615,3 +615,14 @@ def test_the_same_session_follows_wherever_the_network_cuts(party: Caller, said:
     assert len(told) == 1
     ((heard, *_),) = told
     assert heard.startswith(party.answers.starttls.answered)
+
+
+@pytest.mark.parametrize(("said", "condition"), [
+    (b"<iq><query xmlns='jabber:iq:auth'><password>sec&ret</password></query></iq>", b"not-well-formed"),
+    (b"<iq><query xmlns='jabber:iq:auth'><password>sec<ret</password></query></iq>", b"not-well-formed"),
+    (b"<password>sec" + b"x" * 65536, b"policy-violation"),
+])  # fmt: skip
+def test_no_password_is_told_with_a_fault(said: bytes, condition: bytes) -> None:
+    ending = (to_client(error(condition)), to_backend(CLOSE), close("client-protocol-error"))
+    play = welcomed().client(said, note("client-protocol-error"), *ending).run((WHOLE,))
+    assert not [each for each in play.notes if "sec" in repr(each)]

@@ -234,7 +234,8 @@ class MySQL(Conversation):
             raise Violation(CLIENT, "client-protocol-error", f"a packet of {heard.octets} octets")
         whole: bytes = heard.octets
         if len(whole) < HEADER + FIXED or whole[3] != number:
-            raise Violation(CLIENT, "client-protocol-error", repr(whole[:80]))
+            # A password may be behind the flags.
+            raise Violation(CLIENT, "client-protocol-error", repr(whole[: HEADER + 4]))
         return whole
 
     def _renumbered(self, whole: bytes, by: int) -> bytes:

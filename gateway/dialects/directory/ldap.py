@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ...protocol.driver import Foreign
 from ...protocol.filters import Counted
-from ...protocol.framing import Units
+from ...protocol.framing import BEGIN, Units
 from ...protocol.vocabulary import (
     Await,
     Close,
@@ -114,7 +114,8 @@ def head_of(side: Side, begin: bytes) -> ber.Head | None:
     try:
         return ber.head(begin)
     except ValueError as error:
-        raise Violation(side, f"{side.value}-protocol-error", f"{error}: {begin[:80]!r}") from None
+        shown = begin[:BEGIN] if side is CLIENT else begin[:80]  # behind that a password may be
+        raise Violation(side, f"{side.value}-protocol-error", f"{error}: {shown!r}") from None
 
 
 def read(heard: Unit | TooLarge) -> tuple[ber.Head, bytes]:

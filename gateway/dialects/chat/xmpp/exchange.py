@@ -102,7 +102,7 @@ class XMPP(Conversation):
                 yield from self._refuse(heard.element, words.error(self._tag, POLICY))
                 yield Close("tls-required")
             else:
-                raise Malformed(CLIENT, b"unsupported-stanza-type", heard.octets)
+                raise Malformed(CLIENT, b"unsupported-stanza-type", heard.name.encode("utf-8"))
         self._tag = b""
 
     def _refuse(self, said: Element, answer: bytes) -> Script:
@@ -293,7 +293,7 @@ class XMPP(Conversation):
                 if said.element is None:
                     yield from self._leave(said)
                 if said.name not in attempt.answers:
-                    raise Malformed(CLIENT, POLICY, said.octets)
+                    raise Malformed(CLIENT, POLICY, said.name.encode("utf-8"))
                 attempt.hear(said.element)
                 yield Send(BACKEND, said.octets)
 

@@ -46,7 +46,8 @@ class Malformed(Violation):
     """What a side sends cannot be part of a stream."""
 
     def __init__(self, side: Side, condition: bytes, said: bytes) -> None:
-        super().__init__(side, f"{side.value}-protocol-error", f"{condition.decode()}: {said[:80]!r}")
+        detail = f"{condition.decode()}: {said[:80]!r}" if said else condition.decode()
+        super().__init__(side, f"{side.value}-protocol-error", detail)
         self.condition = condition
         """Of the stream error."""
 
@@ -193,11 +194,16 @@ class Stream:
                 if self._reading.whole:
                     return self._taken(inbox, end)
         except _Fault as fault:
-            said = bytes(octets[max(self._fed, self._at - 40) : self._at + 40])
+            said = self._shown(inbox, max(self._fed, self._at - 40), self._at + 40)
             raise Malformed(inbox.side, fault.condition, said) from None
         if len(octets) > self._limit:
-            raise Malformed(inbox.side, POLICY, bytes(octets[:80]))
+            raise Malformed(inbox.side, POLICY, self._shown(inbox, 0, 80))
         return None
+
+    def _shown(self, inbox: Inbox, begin: int, end: int) -> bytes:
+        """For the log.  Behind its header a client may say a password, with a bare `&` in it perhaps."""
+        secret = inbox.side is Side.CLIENT and self._reading.opened
+        return b"" if secret else bytes(inbox.octets[begin:end])
 
     def _taken(self, inbox: Inbox, end: int) -> Stanza:
         element = self._reading.last
