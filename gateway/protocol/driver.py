@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .framing import BEGIN
 from .inbox import HEAD, Inbox
 from .vocabulary import (
     Abort,
@@ -137,7 +138,8 @@ class _Sides:
             if wait.side is Side.CLIENT:
                 self._say(wait.side, wait.last_words)
             self._mute.add(wait.side)
-            raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {early[:32]!r}")
+            shown = early[:BEGIN] if wait.side is Side.CLIENT else early[:32]
+            raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {shown!r}")
         self._mute.add(wait.side)
         self._actions.append(wait)
 

@@ -13,7 +13,8 @@ from .inbox import Inbox, Longer
 from .vocabulary import Heard, Opaque, Side, TooLarge, Unit, Violation
 
 BEGIN: Final = 8
-"""Octets that are shown of a client's unit that is none: a type and a length."""
+"""Octets that are shown of what a client says at the wrong place, since a password may follow: a type and a length, or
+a word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,14 @@ def test_no_plaintext_crosses_into_tls(early: bytes, side: Side) -> None:
     assert f"{len(early)} octets" in book.detail
 
 
+def test_the_password_of_a_client_that_does_not_wait_for_tls_is_not_told() -> None:
+    book = play(Await((CLIENT,), Patience.REPLY, Lines(100)), StartTLS(CLIENT, b"go")).start()
+    book.client(b"STARTTLS\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\n", to_client(b"go"), to_backend(b"farewell"),
+                close("starttls-injection")).run(cuts=(WHOLE,))  # fmt: skip
+    assert "AUTH" in book.detail
+    assert "AGpv" not in book.detail
+
+
 def test_a_client_hello_may_come_along_but_no_server_hello() -> None:
     hello = b"\x16\x03\x01..."
     play(Await((CLIENT,), Patience.REPLY, Lines(100)), StartTLS(CLIENT, b"go")).start().client(
