@@ -100,7 +100,9 @@ def test_ldapsearch_finds(gateway: Gateway, identity: Identity, service: str, mo
     done = asked(gateway, identity, option, service=service, mode=mode)
     assert done.stdout == FOUND, done.stderr
     assert gateway.log.wait("auth", since)["mechanism"] == "SIMPLE"
-    seen = gateway.log.wait("session", since, reason="quit" if service in INSPECTED else "client-closed", proven="yes")
+    seen = gateway.log.wait("session", since, proven="yes")
+    # Once it is spliced, slapd may close at the Unbind before ldapsearch does.
+    assert seen["reason"] in (("quit",) if service in INSPECTED else ("client-closed", "backend-closed"))
     assert seen["tls"] == "TLSv1.3"
     assert seen["phase"] == ("secure" if service in INSPECTED else "relaying")
 
