@@ -176,18 +176,21 @@ def make_parser() -> argparse.ArgumentParser:
         help="also list the keys and certificates that this user of the daemon cannot read",
     )
     checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; default: the user's group")
-    checking.set_defaults(error=checking.error)
     probe.add(commands)
     migration.add(commands)
     importing.add(commands)
     steer.add(commands)
     run.add(commands)
     examples.show(commands)
+    for command in commands.choices.values():
+        command.set_defaults(error=command.error)
     return parser
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    given = make_parser().parse_args(arguments)
+    given, others = make_parser().parse_known_args(arguments)
+    if others:
+        given.error(f"unrecognized arguments: {' '.join(others)}")  # with the usage of this command, not of all
     # A file name can have octets that are not text.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -198,9 +199,11 @@ def capture(given: argparse.Namespace, say: Say) -> int:
 
 
 def place(config: str, path: str | None) -> str:
-    """Where to ask.  Raises Unreachable where the file says that nobody answers."""
+    """Where to ask.  Raises Unreachable where the file is missing, or says that nobody answers."""
     if path is not None:
         return path
+    if config != DEFAULT_FILE and not os.path.exists(config):
+        raise Unreachable(f"{config}: there is no such file; name the gateway's file, or its socket with --socket")
     found = control_of(config).path
     if found is None:
         raise Unreachable(f"{config}: [gateway] control is off, so nobody can ask; name a path there, and restart")
