@@ -68,7 +68,7 @@ class Banning:
         try:
             whom = banned(request.about, self._configuration())
             if not 1 <= seconds <= LONGEST:
-                raise ValueError(f"{seconds:g} seconds is out of range; write 1 second to 366 days")
+                raise ValueError(f"{seconds:.0f} seconds is out of range; write 1 second to 366 days (366d)")
             until = time.time() + seconds
             self._bans.add(whom, until)
         except ValueError as wrong:

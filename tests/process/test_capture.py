@@ -159,7 +159,7 @@ def test_a_capture_ends_by_itself_and_takes_no_file_that_is_there(
         socket = ("--socket", f"{directory}/control")
         for path in (there, link):
             assert main(["capture", FIRST[0], "--to", str(path), *socket]) == 1
-            assert "name a file that does not exist yet" in capsys.readouterr().err
+            assert "name a new file, in a directory that exists" in capsys.readouterr().err
         assert there.read_text() == "precious"
         assert main(["capture", "printer", *socket]) == 1
         assert '"printer" is not a network' in capsys.readouterr().err

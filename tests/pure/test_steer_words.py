@@ -55,7 +55,7 @@ reload      none since the start
 
 service  protocol  listens on  TLS       policy     sessions  backend
 imap     imap      *:143       STARTTLS  required   3         store
-imap     imap      *:993       implicit  -          3         store
+imap     imap      *:993       implicit  -                    store
 mx       smtp      *:25        STARTTLS  auth-only  0         DRAINING old
 sub      smtp      *:587       STARTTLS  required   0         NOT SERVED (open-relay) old
 

@@ -32,10 +32,13 @@ def run(given: argparse.Namespace, ask: Callable[[Request], Answer], plain: Call
     try:
         out = sys.stdout if given.to is None else _opened(given.to)
     except OSError as wrong:
-        return (f"{given.to}: {wrong.strerror}; name a file that does not exist yet",)
+        return (f"{given.to}: {wrong.strerror}; name a new file, in a directory that exists",)
     print(f"{given.about}: new sessions, for {duration(given.seconds)}; Ctrl-C ends it", file=sys.stderr)
     try:
-        return _follow(given.seconds, answer, lambda: ask(request), out, plain)
+        problems, written = _follow(given.seconds, answer, lambda: ask(request), out, plain)
+        if not written and not problems:
+            print(f"{given.about}: no new session had anything to show", file=sys.stderr)
+        return problems
     except KeyboardInterrupt:
         return ()
     finally:
@@ -50,11 +53,12 @@ def _opened(path: str) -> Any:
 
 def _follow(
     seconds: float, answer: Answer, again: Callable[[], Answer], out: Any, plain: Callable[[object], str]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], int]:
+    """The problems, and how many characters were written."""
     until, written = time.monotonic() + seconds, 0
     while True:
         if not answer.result:
-            return answer.problems
+            return answer.problems, written
         lines = [plain(told) for told in map(_line, answer.result["lines"])]
         if answer.result["lost"]:
             lines.append(f"... {answer.result['lost']} lines were lost")
@@ -63,10 +67,10 @@ def _follow(
             written += len(line) + 1
         out.flush()
         if written >= LARGEST:
-            return (f"{LARGEST // 2**20} MiB are written, which is the most",)
+            return (f"{LARGEST // 2**20} MiB are written, which is the most",), written
         left = until - time.monotonic()
         if left <= 0:
-            return ()
+            return (), written
         try:
             time.sleep(min(EVERY, left))
         except KeyboardInterrupt:

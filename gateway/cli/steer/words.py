@@ -92,9 +92,10 @@ def _last(reload: Result | None) -> str:
 def _services(result: Result) -> Iterator[Row]:
     for one in result["services"]:
         remark = "DRAINING " if one["draining"] else f"NOT SERVED ({one['refusal']}) " if one["refusal"] else ""
-        for place in one["listeners"]:
+        for number, place in enumerate(one["listeners"]):
             mode = "STARTTLS" if place["mode"] == "starttls" else place["mode"]
-            sessions, backend = str(one["sessions"]), f"{remark}{one['backend']}"
+            # They are those of the service, not of one of its listeners.
+            sessions, backend = "" if number else str(one["sessions"]), f"{remark}{one['backend']}"
             yield one["name"], one["protocol"], place["address"], mode, place["policy"] or "-", sessions, backend
 
 
