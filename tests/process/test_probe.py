@@ -322,6 +322,7 @@ def test_a_server_that_cannot_be_reached_or_turns_us_away(serve: Serve) -> None:
     done = run("smtp", serve(lambda connection: None))
     assert done.returncode == 2
     assert "Nothing is known about this server." in done.stdout
+    assert "say --implicit" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,11 @@ class Looking:
         if talk.greeted:
             return False
         trouble = errand.trouble
-        words = f"the server turns us away: {facts.greeting}" if talk.greeting else trouble.detail or trouble.key
+        words = trouble.detail or f"no answer came ({trouble.key})"
+        if talk.greeting:
+            words = f"the server turns us away: {facts.greeting}"
+        elif facts.reached and not self._target.implicit:
+            words += "; if TLS comes first on this port, say --implicit"
         facts.unreachable = shown(words.encode("utf-8"))
         return True
 
