@@ -263,6 +263,15 @@ def three(directory: Path) -> tuple[list[x509.Certificate], Key]:
     return [leaf, middle.certificate, top.certificate], key
 
 
+def test_a_wrong_key_of_a_self_signed_certificate_is_no_wrong_chain(tmp_path: Path) -> None:
+    own = Issuer("mail.example.test")
+    _, key = own.leaf()
+    with pytest.raises(CertificateError) as wrong:
+        load(written(tmp_path, key, own.certificate))
+    assert "which is self-signed; name the key that was made with it" in str(wrong.value)
+    assert "fullchain" not in str(wrong.value)
+
+
 @pytest.mark.parametrize(
     ("order", "words"),
     [

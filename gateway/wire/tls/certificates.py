@@ -242,6 +242,8 @@ def _foreign(pair: Pair, chain: Sequence[x509.Certificate], place: int | None, k
     if place is not None:
         cure = formats.rearranged(certificate, chains.in_order(chain, place), keyed)
         return f"{text}, but to certificate {place + 1}; {first}: {cure}"
+    if not chains.why_not_issued(chain[0], chain[0]):
+        return f"{text}, which is self-signed; name the key that was made with it, or the server's own certificate"
     if chains.is_authority(chain[0]):
         return (
             f"{text}, which is that of a CA ({chains.subject(chain[0])}); {first}; name the file that begins with it "
