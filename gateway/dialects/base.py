@@ -158,7 +158,7 @@ class Dialect:
     foreign: Foreign | None = None
     """How clients begin that speak another protocol."""
     experimental: str = ""
-    """Why nobody should rely on it; empty where it was tried with real servers and clients."""
+    """Why nobody should rely on it; empty where it was tried with usual servers and clients."""
     first: Side = Side.BACKEND
     """Who speaks first.  Where it is the client, the backend is dialled when the client has said something."""
     relays: bool = False

@@ -113,7 +113,7 @@ _TABLE = (
         "tls-failed", "a handshake with a client failed",
         word("key", "always `client-tls-failed`"),
         detail(
-            "the client's alert (`alert: unknown ca`: it does not trust our certificate), OpenSSL's reason (`no shared "
+            "the client's alert (`alert: unknown_ca`: it does not trust our certificate), OpenSSL's reason (`no shared "
             "cipher`), `handshake timed out`, or `connection closed during the handshake`"
         ),
         cure="`starttls-gateway check` says what clients will complain of; old clients: [tls] legacy_clients",
@@ -274,7 +274,7 @@ _TABLE = (
             word("policy", "`required`, `auth-only` or `optional`; absent on implicit ports"),
             word("connect", "`eager` or `lazy`"),
             Field("address", Type.ADDRESS, "with the real port, where port 0 was asked for"),
-            Field("experimental", Type.YES, "the protocol was not tried with real servers and clients"),
+            Field("experimental", Type.YES, "the protocol is experimental; `check` says why"),
         ),
     ),
     Event(

@@ -380,6 +380,7 @@ DIALECT = Dialect(
     policies={},
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2"}),
+    experimental="it was tried with MariaDB 10.11, and not with MySQL 8",
     backend_tls=frozenset({"none", "implicit"}),
     question=Question(
         ask=stranger,
