@@ -127,6 +127,19 @@ def test_a_link_leads_somewhere(page: Path) -> None:
         assert not anchor or there.suffix != ".md" or anchor in _anchors(there), target
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md", "setup.cfg", "debian/control"])
+def test_each_protocol_stands_in_each_list_of_them(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8").lower()
+    assert not [name for name in DIALECTS if not re.search(rf"\b{name.removesuffix('-server')}\b", text)]
+
+
+def test_the_readme_marks_experimental_protocols() -> None:
+    rows = re.findall(r"(?m)^\| (.+?) \|.*\]\(docs/(?:\w+)\.md\) \|$", (ROOT / "README.md").read_text("utf-8"))
+    marked = [row for row in rows if "(experimental)" in row]
+    assert len(marked) == sum(bool(dialect.experimental) for dialect in DIALECTS.values())
+    assert all(dialect.experimental for name, dialect in DIALECTS.items() if name in " ".join(marked).lower())
+
+
 def test_the_option_reference_is_current() -> None:
     assert options.DOCUMENT.read_text("utf-8") == options.document()
 
