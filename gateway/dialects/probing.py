@@ -100,8 +100,9 @@ class Talk:
 
     def __init__(self, probing: Probing, question: Question, hostname: bytes) -> None:
         self.greeting = b""
+        """The last one: some servers greet again inside TLS."""
         self.answer = b""
-        """To the question for capabilities, in the clear."""
+        """In the clear, what lists the capabilities: the answer to the question, or the greeting."""
         self.tried: list[tuple[Attempt, bytes]] = []
         """Logins in the clear, and the replies."""
         self.go_ahead: bytes | None = None
@@ -111,12 +112,13 @@ class Talk:
         self.failure = ""
         """Why there was no TLS; nothing if there was, or if none was asked for."""
         self.inside = b""
-        """To the question, inside TLS."""
+        """The same inside TLS."""
         self.surplus = b""
         """A reply inside TLS to what was not said inside TLS."""
         self._probing = probing
         self._ask = question.ask(hostname)
         self._leave = question.leave
+        self._answered = question.listed_in > 0
 
     @property
     def greeted(self) -> bool:
@@ -132,7 +134,7 @@ class Talk:
     def in_the_clear(self) -> Script:
         """Ask for the capabilities, try to log in without TLS, and leave."""
         yield from self._greet()
-        self.answer = yield from self._asked(self._ask)
+        self.answer = yield from self._list()
         for attempt in self._probing.attempts:
             reply = yield from self._asked(attempt.say)
             self.tried.append((attempt, reply))
@@ -149,7 +151,7 @@ class Talk:
         """
         end = yield from self._switched(implicit, inject)
         if end is None:
-            self.inside = yield from self._asked(self._ask)
+            self.inside = yield from self._list()
             yield from self._say_goodbye()
             if inject or self._probing.leaves:  # a server that is not said goodbye to does not hang up
                 yield from self._hear_surplus()
@@ -172,7 +174,7 @@ class Talk:
                 return None
             yield from self._greet()
             if self._probing.greets:
-                self.answer = yield from self._asked(self._ask)
+                self.answer = yield from self._list()
             said = self._whole(self._probing.starttls)
             yield Send(Side.BACKEND, said + (self._whole(self._probing.injected) if inject else b""))
             try:
@@ -184,7 +186,7 @@ class Talk:
             if self._probing.agrees(self.go_ahead):
                 yield StartTLS(Side.BACKEND)
                 if self._probing.reissues:
-                    yield from self._heard(b"")
+                    self.greeting = yield from self._heard(b"")
                 return None
         except TLSFailed as failed:
             self.failure = failed.detail
@@ -209,6 +211,10 @@ class Talk:
         if not self.greeted:
             yield Send(Side.BACKEND, self._whole(self._leave))
             raise Violation(Side.BACKEND, "backend-refused", repr(self.greeting[:80]))
+
+    def _list(self) -> Reply:
+        answer = yield from self._asked(self._ask)
+        return answer if self._answered else self.greeting
 
     def _say_goodbye(self) -> Script:
         if self._probing.greets:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.process.recording import Backend, Connection
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
@@ -63,7 +65,24 @@ def test_sessions_of_both_kinds(tmp_path: Path, identity: Identity, trusting: ss
                 client.say(b"s STARTTLS\r\n" + behind)
                 assert client.rest() == GO_AHEAD
             gateway.log.wait("starttls-injection")
+        host, port = gateway.address("acap")
+        good = probed(f"localhost:{port}", "--ca", str(identity.authority))
+        assert good["findings"] == [], host
+        assert good["starttls"]["runs_injected_commands"] is False
+        assert "SASL PLAIN" not in good["capabilities"]["clear"]
+        assert "SASL PLAIN" in good["capabilities"]["tls"]
+    bad = probed(backend.address)
+    assert {each["finding"] for each in bad["findings"]} == {"credentials-in-the-clear", "tls-failed"}
     backend.close()
+
+
+def probed(address: str, *options: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "probe", "acap", address, "--json", "--timeout", "5", *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=3 * DEADLINE, check=False,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_check_says_that_it_is_experimental(tmp_path: Path, identity: Identity) -> None:

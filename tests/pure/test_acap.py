@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.dialects.access import Seen
 from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.conversation import Stage
-from gateway.dialects.mail.acap import DIALECT, capabilities, edited, greeting_of, listed, of_acap
+from gateway.dialects.mail.acap import DIALECT
+from gateway.dialects.mail.acap.syntax import agrees, capabilities, complete, edited, greeting_of, listed, of_acap
 from gateway.protocol.vocabulary import Side
 from tests.pure.contract.answers.acap import INSIDE, LOST, OFFER, UNAVAILABLE
 from tests.pure.contract.party import PARTIES
@@ -227,3 +228,12 @@ def test_a_success_without_credentials_is_none() -> None:
 def test_the_backend_is_lost_in_a_dialogue() -> None:
     ending: tuple[Expected, ...] = (note("backend-lost"), to_client(LOST), ABORT_BACKEND, close("backend-lost"))
     begun().ended(BACKEND, True, *ending).run()
+
+
+def test_a_whole_reply_is_told_from_a_part_of_one() -> None:
+    greeting = b"* ACAP (IMPLEMENTATION {3}\r\nold)\r\n"
+    assert [complete(b"", greeting[:end]) for end in (0, 28, 33, len(greeting))] == [False, False, False, True]
+    assert not complete(b"c2 LOGOUT", b"* BYE\r\n")
+    assert complete(b"c2 LOGOUT", b"* BYE\r\nc2 OK\r\n")
+    replies = (greeting, b"c3 OK\r\n", b"c3 NO\r\n", b"+ \r\n", b"* BYE\r\n", b"")
+    assert [agrees(reply) for reply in replies] == [True, True, False, False, False, False]

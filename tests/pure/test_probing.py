@@ -36,6 +36,7 @@ GREETINGS = {
     "imap": b"* OK ready\r\n",
     "pop3": b"+OK ready\r\n",
     "managesieve": b'"SIEVE" "fileinto"\r\n"SASL" {0}\r\n\r\n"STARTTLS"\r\nOK "ready"\r\n',
+    "acap": b"* ACAP (IMPLEMENTATION {3}\r\nold) (SASL) (STARTTLS)\r\n",
 }
 ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
     "smtp": {
@@ -81,6 +82,13 @@ ANSWERS: Mapping[str, Mapping[bytes, bytes]] = {
         b"NOOP": b'OK "done"\r\n',
         b"LOGOUT": b"OK {3}\r\nbye\r\n",
     },
+    "acap": {
+        b"c1": b'c1 OK "Done"\r\n',
+        b"c2": b'* BYE "bye"\r\nc2 OK "Done"\r\n',
+        b"c3": b'c3 OK "go"\r\n',
+        b"c4": b'c4 OK "Done"\r\n',
+        b"c5": b'c5 NO (ENCRYPT-NEEDED) "TLS first"\r\n',
+    },
 }
 """By the first word of a command."""
 STARTTLS = {
@@ -90,8 +98,12 @@ STARTTLS = {
     "imap": b"sgw2",
     "pop3": b"STLS",
     "managesieve": b"STARTTLS",
+    "acap": b"c3",
 }
-REISSUED = {"managesieve": b'"SIEVE" "fileinto"\r\nOK\r\n'}
+REISSUED = {
+    "managesieve": b'"SIEVE" "fileinto"\r\nOK\r\n',
+    "acap": b'* ACAP (IMPLEMENTATION "old") (SASL "PLAIN")\r\n',
+}
 """What the server says first inside TLS after STARTTLS."""
 
 
@@ -124,7 +136,7 @@ class Server:
 
     def secured(self) -> bytes:
         late, self.pending = (self.pending if self.executes else []), []
-        reissued = self.reissued if self.starttls in self.heard else b""
+        reissued = self.reissued if any(each.startswith(self.starttls) for each in self.heard) else b""
         return reissued + b"".join(self.answers[command.split(b" ")[0]] for command in late)
 
 
@@ -185,6 +197,7 @@ SAID = {
     "imap": [b"sgw7 CAPABILITY", b"sgw4 AUTHENTICATE PLAIN", b"sgw8 LOGOUT"],
     "pop3": [b"CAPA", b"AUTH PLAIN", b"USER starttls-gateway-probe", b"QUIT"],
     "managesieve": [b"CAPABILITY", b'AUTHENTICATE "PLAIN"', b"LOGOUT"],
+    "acap": [b"c1 NOOP", b'c5 AUTHENTICATE "PLAIN"', b"c2 LOGOUT"],
 }
 
 
@@ -218,6 +231,7 @@ TAKEN = {
         {b"AUTHENTICATE": b'""\r\n', b'"*"': b'NO "cancelled"\r\n'},
         [b'AUTHENTICATE "PLAIN"', b'"*"'],
     ),
+    "acap": ({b"c5": b'+ ""\r\n', b"*": b'c5 BAD "cancelled"\r\n'}, [b'c5 AUTHENTICATE "PLAIN"', b"*"]),
 }
 
 
@@ -237,7 +251,8 @@ def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inje
     play(one.secured(implicit=False, inject=inject), server)
     assert one.go_ahead == ANSWERS[protocol][STARTTLS[protocol]]
     assert (one.failure, one.behind, one.surplus) == ("", "", b"")
-    assert one.inside == ANSWERS[protocol][SAID[protocol][0].split(b" ")[0]]
+    listing = REISSUED[protocol] if protocol == "acap" else ANSWERS[protocol][SAID[protocol][0].split(b" ")[0]]
+    assert one.inside == listing
     probing = DIALECTS[protocol].probing
     assert probing is not None
     assert server.heard.count(probing.injected) == inject + 2 * (probing.injected == server.heard[0])
@@ -276,6 +291,7 @@ REFUSED = {
     "imap": {b"sgw2": b"sgw2 BAD unknown\r\n"},
     "pop3": {b"STLS": b"-ERR unknown\r\n"},
     "managesieve": {b"STARTTLS": b'NO "unknown"\r\n'},
+    "acap": {b"c3": b'c3 BAD "unknown"\r\n'},
 }
 
 
@@ -310,6 +326,7 @@ def test_a_server_that_does_not_hang_up_has_answered_all() -> None:
         ("imap", b"* BYE\r\n"),
         ("pop3", b"-ERR busy\r\n"),
         ("managesieve", b'BYE "busy"\r\n'),
+        ("acap", b'* BYE "busy"\r\n'),
     ],
 )
 def test_a_greeting_that_does_not_welcome_ends_the_talk(protocol: str, greeting: bytes) -> None:

@@ -6,12 +6,11 @@ login nothing reaches the backend but NOOP, LANG, AUTHENTICATE and LOGOUT, writt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
-from ...protocol.framing import Lines
-from ...protocol.vocabulary import (
+from ....protocol.framing import Lines
+from ....protocol.vocabulary import (
     Await,
     Close,
     Expired,
@@ -33,29 +32,36 @@ from ...protocol.vocabulary import (
     Unavailable,
     Violation,
 )
-from .. import access, sasl, users
-from ..base import BackendTLS, Dialect, Policy, Question, Terms
-from ..bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ..conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, ServerFirst, Stage, broken, converse, login_note
-from ..reach import Hearing, ungreeted, untrusted
-from . import FOREIGN
-from .managesieve.syntax import QUOTABLE, Malformed, announced, arguments, is_text, string
+from ... import sasl, users
+from ...base import BackendTLS, Dialect, Policy, Question, Terms
+from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
+from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, ServerFirst, Stage, broken, converse, login_note
+from ...probing import Attempt, Probing
+from ...reach import Hearing, ungreeted, untrusted
+from .. import FOREIGN
+from ..managesieve.syntax import Malformed, announced, arguments, string
+from .syntax import (
+    COMMAND,
+    LATER,
+    REPLY,
+    Group,
+    agrees,
+    capabilities,
+    complete,
+    edited,
+    greeting_of,
+    is_bye,
+    is_plain,
+    listed,
+    of_acap,
+    response,
+)
 
 LINES: Final = Lines(4096)
 """RFC 2244 2.6.3: a quoted string has 1024 octets at most."""
 LITERALS: Final = 65536
 """Octets of a whole command or response, its literals included, before the login."""
 
-TAG: Final = rb"[A-Za-z0-9.:_-]{1,32}"
-COMMAND: Final = re.compile(rb"(%s) ([A-Za-z]+)(?: (.*))?\Z" % TAG, re.DOTALL)
-REPLY: Final = re.compile(rb"(\*|%s) (OK|NO|BAD|BYE|[A-Z]+)(?= |\Z)" % TAG, re.IGNORECASE)
-LATER: Final = re.compile(rb"[^ ]+ NO \((?:TRYLATER|ENCRYPT-NEEDED|TRANSITION-NEEDED|AUTH-TOO-WEAK)\b", re.IGNORECASE)
-"""A refusal that says nothing of the password (RFC 2244 4.3)."""
-_GROUP: Final = re.compile(rb" ?\(([A-Za-z][A-Za-z0-9./_-]*)")
-_VALUE: Final = re.compile(rb' (?:"((?:[^"\\]|\\.)*)"|\{([0-9]{1,6})\+?\}\r\n)', re.DOTALL)
-
-Group = tuple[bytes, list[bytes]]
-"""A capability: its name in upper case, and its values (RFC 2244 6.2.1)."""
 Handled = Generator[Request, Any, bool]
 """One command; returns whether it was a login that succeeded."""
 
@@ -64,65 +70,6 @@ LOST: Final = b'* BYE (TRYLATER) "Connection to server lost"\r\n'
 UNKNOWN: Final = b'BAD "Unknown command"'
 INVALID: Final = b'BAD "Invalid arguments"'
 TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
-
-
-# --- the greeting ------------------------------------------------------------------------------------
-
-
-def capabilities(greeting: bytes) -> list[Group] | None:
-    """Of a whole greeting, its literals included; None for what is none."""
-    if not re.match(rb"\* ACAP(?= |\Z)", greeting, re.IGNORECASE):
-        return None
-    found: list[Group] = []
-    at = len(b"* ACAP")
-    while match := _GROUP.match(greeting, at):
-        name, at = match[1].upper(), match.end()
-        values: list[bytes] = []
-        while value := _VALUE.match(greeting, at):
-            at = value.end() + int(value[2] or 0)
-            quoted = value[1]
-            values.append(
-                greeting[value.end() : at] if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL)
-            )
-        if greeting[at : at + 1] != b")":
-            return None
-        at += 1
-        found.append((name, values))
-    return None if greeting[at:].strip() else found
-
-
-def edited(groups: list[Group], stage: Stage) -> list[Group]:
-    """What the client is to see of the backend's capabilities."""
-    shown: list[Group] = []
-    for name, values in groups:
-        hidden = sasl.unusable(values)
-        kept = [value for value in values if value.upper() not in hidden]
-        if name == b"SASL" and kept and stage is not Stage.CLOSED:
-            shown.append((name, kept))
-        elif name not in (b"SASL", b"STARTTLS"):
-            shown.append((name, values))
-    return shown if stage is Stage.SECURE else [*shown, (b"STARTTLS", [])]
-
-
-def greeting_of(groups: list[Group]) -> bytes:
-    """With its CRLF."""
-    words = [b" ".join([name, *map(_told, values)]) for name, values in groups]
-    return b"".join([b"* ACAP", *(b" (%s)" % word for word in words), b"\r\n"])
-
-
-def _is_plain(value: bytes) -> bool:
-    """Whether it can be a quoted string."""
-    return is_text(value) and len(value) <= QUOTABLE
-
-
-def _told(value: bytes) -> bytes:
-    """A string for the client.  A server's literals have no plus (RFC 2244 2.6.3)."""
-    return string(value) if _is_plain(value) else b"{%d}\r\n%s" % (len(value), value)
-
-
-def _response(value: bytes) -> bytes:
-    """A string for a server that waits for one, and not for a literal's announcement."""
-    return string(value) if _is_plain(value) else b"{%d+}\r\n%s" % (len(value), value)
 
 
 # --- a session ---------------------------------------------------------------------------------------
@@ -143,7 +90,7 @@ class ACAP(ServerFirst):
 
     def hear_greeting(self) -> Hearing[bytes]:
         greeting = yield from self._first_words(Patience.GREETING)
-        if self.terms.backend_tls is BackendTLS.STARTTLS and not _is_bye(greeting):
+        if self.terms.backend_tls is BackendTLS.STARTTLS and not is_bye(greeting):
             if (b"STARTTLS", []) not in self._groups:
                 untrusted("the backend does not offer STARTTLS")
             yield Send(BACKEND, b"sgw1 STARTTLS\r\n")
@@ -163,13 +110,13 @@ class ACAP(ServerFirst):
                 raise Unavailable("backend-bad-greeting", violation.detail) from None
             raise
         groups = capabilities(text)
-        if groups is None and not _is_bye(text):
+        if groups is None and not is_bye(text):
             raise ungreeted(text)
         self._groups = groups or []
         return text
 
     def pass_greeting(self, greeting: bytes) -> Script:
-        if _is_bye(greeting):
+        if is_bye(greeting):
             yield Send(CLIENT, greeting + b"\r\n")
             yield from self.turned_away(greeting)
         if any(name == b"SASL" and any(each.upper().endswith(sasl.PLUS) for each in values)
@@ -184,7 +131,7 @@ class ACAP(ServerFirst):
             heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
             match heard:
                 case Line(side=Side.BACKEND, text=text):
-                    if not _is_bye(text):
+                    if not is_bye(text):
                         raise broken(text)  # nobody asked
                     self._bye = True
                     yield Send(CLIENT, text + b"\r\n")
@@ -251,7 +198,7 @@ class ACAP(ServerFirst):
         return False
 
     def _lang(self, tag: bytes, told: list[bytes]) -> Handled:
-        if not all(map(_is_plain, told)):
+        if not all(map(is_plain, told)):
             return (yield from self._refuse(tag, INVALID))
         if self.secured is None and (self.terms.policy is Policy.REQUIRED or not self.reached):
             return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
@@ -295,7 +242,7 @@ class ACAP(ServerFirst):
         for each in initial:
             claim.hear_octets(each)
         line = tag + b' AUTHENTICATE "%s"' % mechanism
-        if all(map(_is_plain, initial)):
+        if all(map(is_plain, initial)):
             yield Send(BACKEND, b" ".join([line, *map(string, initial)]) + b"\r\n")
             text = yield from self._line()
         else:
@@ -310,7 +257,7 @@ class ACAP(ServerFirst):
             said = yield from self._response()
             claim.hear_octets(said or b"")
             given = said is not None and (given or sasl.proves(mechanism, said))
-            yield Send(BACKEND, (sasl.CANCEL if said is None else _response(said)) + b"\r\n")
+            yield Send(BACKEND, (sasl.CANCEL if said is None else response(said)) + b"\r\n")
             text = yield from self._line()
         return (yield from self._verdict(tag, text, mechanism, claim.user, given))
 
@@ -354,7 +301,7 @@ class ACAP(ServerFirst):
             octets += len(text)
             if not text.startswith(b"* ") or octets > REPLY_OCTETS:
                 break
-            self._bye = self._bye or _is_bye(text)
+            self._bye = self._bye or is_bye(text)
             yield Send(CLIENT, text + b"\r\n")
         status = self._status(tag, text)
         self._owed = False
@@ -421,11 +368,6 @@ LAST_WORDS: Final = {
 }
 
 
-def _is_bye(text: bytes) -> bool:
-    match = REPLY.match(text)
-    return match is not None and (match[1], match[2].upper()) == (b"*", b"BYE")
-
-
 def _whole(wait: Callable[[], Await], text: bytes | None = None) -> Hearing[bytes]:
     """The backend's next line, or the rest of the one that begins so, with its literals."""
     line = text
@@ -458,22 +400,6 @@ COMMANDS: Final[Mapping[bytes, Callable[[ACAP, bytes, list[bytes]], Handled]]] =
 """All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
 
 
-def listed(greeting: bytes) -> list[bytes] | None:
-    """The capabilities in it: `SASL PLAIN LOGIN`."""
-    groups = capabilities(greeting.removesuffix(b"\r\n"))
-    return None if groups is None else [b" ".join([name, *values]) for name, values in groups]
-
-
-def of_acap(seen: access.Seen) -> access.Access:
-    """A login needs a mechanism behind SASL."""
-    groups = capabilities(seen.greeting.removesuffix(b"\r\n"))
-    if groups is None:
-        return access.Access()
-    names = [value for name, values in edited(groups, Stage.SECURE) if name == b"SASL" for value in values]
-    logins = tuple(f"AUTHENTICATE {name.decode('ascii', 'replace')}" for name in names)
-    return access.Access(logins, b"" if logins else b"SASL without a mechanism", starttls=(b"STARTTLS", []) in groups)
-
-
 DIALECT = Dialect(
     name="acap",
     script=lambda terms: converse(ACAP(terms)),
@@ -491,4 +417,14 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     question=Question(lambda hostname: b"c1 NOOP", b"c2 LOGOUT", listed, of_acap, listed_in=0),
     experimental="no server and no client of ACAP is left to try it with",
+    probing=Probing(
+        port=674,
+        implicit=frozenset(),
+        starttls=b"c3 STARTTLS",
+        injected=b"c4 NOOP",
+        complete=complete,
+        agrees=agrees,
+        attempts=(Attempt(b'c5 AUTHENTICATE "PLAIN"', lambda reply: reply.startswith(b"+ "), sasl.CANCEL),),
+        reissues=True,  # RFC 2595 5
+    ),
 )

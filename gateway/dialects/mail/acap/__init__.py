@@ -1,0 +1,3 @@
+"""ACAP (RFC 2244): `syntax` has pure functions, `commands` the session."""
+
+from .commands import DIALECT as DIALECT
