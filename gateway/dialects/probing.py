@@ -73,7 +73,8 @@ class Probing:
     starttls: bytes
     """The command, without CRLF."""
     injected: bytes
-    """A harmless command that any server answers, without CRLF.  It is sent behind STARTTLS in the clear."""
+    """A harmless command that any server answers, without CRLF.  It is sent behind STARTTLS in the clear.  Nothing
+    where it is the question itself."""
     complete: Callable[[bytes, bytes], bool]
     """A command (nothing for the greeting) and the lines heard since -> whether the reply is complete."""
     agrees: Callable[[bytes], bool]
@@ -91,6 +92,11 @@ class Probing:
     """The command that ends a session may be said at any time, and a server that greets answers it."""
     lists: bool = True
     """The list of capabilities names STARTTLS and the logins, and STARTTLS only before TLS."""
+    opens: bool = False
+    """The question begins the talk, and begins it again inside TLS; the server greets with the answer.  One framing
+    lasts for all that follows from it."""
+    addressed: bool = False
+    """The question names the server, and not who asks."""
     silent: bool = False
     """A server may say nothing to a command that it does not know."""
 
@@ -119,6 +125,7 @@ class Talk:
         self._ask = question.ask(hostname)
         self._leave = question.leave
         self._answered = question.listed_in > 0
+        self._framing = probing.framing(b"")
 
     @property
     def greeted(self) -> bool:
@@ -151,15 +158,20 @@ class Talk:
         """
         end = yield from self._switched(implicit, inject)
         if end is None:
-            self.inside = yield from self._list()
-            yield from self._say_goodbye()
-            if inject or self._probing.leaves:  # a server that is not said goodbye to does not hang up
+            try:
+                self.inside = yield from self._list()
+                yield from self._say_goodbye()
+            except Violation as violation:
+                if not (inject and self._probing.opens):
+                    raise
+                self.surplus = violation.detail.encode("utf-8")  # the answer to two beginnings is no stream
+            if not self.surplus and (inject or self._probing.leaves):  # else a server does not hang up
                 yield from self._hear_surplus()
         yield end or Close("quit")
 
     def _hear_surplus(self) -> Script:
         try:
-            heard = yield Await((Side.BACKEND,), ONE_MORE, self._probing.framing(b""))
+            heard = yield Await((Side.BACKEND,), ONE_MORE, self._framed(self._leave))
             self.surplus = _octets(heard) or b"(a long line)"
         except (Lost, Expired):
             pass  # as it should be
@@ -176,7 +188,7 @@ class Talk:
             if self._probing.greets:
                 self.answer = yield from self._list()
             said = self._whole(self._probing.starttls)
-            yield Send(Side.BACKEND, said + (self._whole(self._probing.injected) if inject else b""))
+            yield Send(Side.BACKEND, said + (self._whole(self._probing.injected or self._ask) if inject else b""))
             try:
                 self.go_ahead = yield from self._heard(self._probing.starttls)
             except Expired:
@@ -186,6 +198,7 @@ class Talk:
             if self._probing.agrees(self.go_ahead):
                 yield StartTLS(Side.BACKEND)
                 if self._probing.reissues:
+                    yield from self._open()
                     self.greeting = yield from self._heard(b"")
                 return None
         except TLSFailed as failed:
@@ -207,12 +220,19 @@ class Talk:
     def _hear_greeting(self) -> Script:
         if not self._probing.greets:
             return
+        yield from self._open()
         self.greeting = yield from self._heard(b"", Patience.GREETING)
         if not self.greeted:
             yield Send(Side.BACKEND, self._whole(self._leave))
             raise Violation(Side.BACKEND, "backend-refused", repr(self.greeting[:80]))
 
+    def _open(self) -> Script:
+        if self._probing.opens:
+            yield Send(Side.BACKEND, self._ask)
+
     def _list(self) -> Reply:
+        if self._probing.opens:
+            return self.greeting
         answer = yield from self._asked(self._ask)
         return answer if self._answered else self.greeting
 
@@ -221,6 +241,11 @@ class Talk:
             yield from self._asked(self._leave)
         elif self._probing.leaves:
             yield Send(Side.BACKEND, self._leave)
+
+    def _framed(self, command: bytes) -> Framing:
+        if not (self._probing.opens and command):
+            self._framing = self._probing.framing(command)
+        return self._framing
 
     def _whole(self, command: bytes) -> bytes:
         return command + b"\r\n" if isinstance(self._probing.framing(command), Lines) else command
@@ -231,9 +256,9 @@ class Talk:
 
     def _heard(self, command: bytes, patience: Patience = Patience.REPLY) -> Reply:
         """A whole reply."""
-        reply = b""
+        reply, framing = b"", self._framed(command)
         for _ in range(REPLY_LINES):
-            octets = _octets((yield Await((Side.BACKEND,), patience, self._probing.framing(command))))
+            octets = _octets((yield Await((Side.BACKEND,), patience, framing)))
             if not octets:
                 raise Violation(Side.BACKEND, "backend-line-too-long")
             reply += octets

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,3 +292,39 @@ def test_two_servers_find_each_other_through_two_gateways(tmp_path: Path) -> Non
             told = gateway.log.wait("auth", service="xmpp-server")
             assert (told["result"], told["mechanism"]) == ("ok", "DIALBACK")
             assert gateway.log.wait("secured", service="xmpp-server")["tls"] == "TLSv1.3"
+
+
+# --- a look from outside -----------------------------------------------------------------------------
+
+
+def probed(protocol: str, address: str, *options: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "probe", protocol, address, "--name", DOMAIN, "--json", "--timeout", "5",
+         *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+@pytest.mark.parametrize("service", ["xmpp", "xmpp-server"])
+def test_probe_finds_nothing_wrong_with_the_gateway(gateway: Gateway, identity: Identity, service: str) -> None:
+    found = probed(service, "{}:{}".format(*gateway.address(service)), "--ca", str(identity.authority))
+    assert found["names"] == set(), found
+    assert found["starttls"]["offered"] is True
+    assert found["starttls"]["runs_injected_commands"] is False
+    assert found["capabilities"]["clear"] == ["starttls required"]
+    assert "starttls" not in " ".join(found["capabilities"]["tls"])
+
+
+def test_probe_looks_at_prosody(server: Messenger, tls_server: Messenger) -> None:
+    """0.12 answers a header that stands behind STARTTLS in the clear."""
+    found = probed("xmpp", server.address)
+    assert found["names"] == {"credentials-in-the-clear", "no-starttls"}, found
+    found = probed("xmpp", tls_server.address)
+    assert found["names"] == {"certificate-untrusted", "command-injection"}, found
+    assert found["capabilities"]["clear"] == ["starttls required"]
+    found = probed("xmpp", server.address, "--name", "elsewhere.example.test")
+    assert "host-unknown" in found["unreachable"]

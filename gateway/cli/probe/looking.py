@@ -82,7 +82,8 @@ class Looking:
     # --- one connection ------------------------------------------------------------------------
 
     def _talk(self) -> Talk:
-        return Talk(self._probing, self._question, self._target.ehlo)
+        who = self._target.name.encode("utf-8") if self._probing.addressed else self._target.ehlo
+        return Talk(self._probing, self._question, who)
 
     def _stranger(self, version: str = "", group: str = "") -> Stranger:
         alpn = self._target.dialect.backend_alpn if self._target.implicit else ()

@@ -12,6 +12,7 @@ from ....protocol.vocabulary import Patience, Script, Side
 from ...access import Access, Seen
 from ...base import Dialect, Policy, Question, Terms
 from ...conversation import converse
+from ...probing import Attempt, Probing
 from . import words
 from .exchange import INSIDE, LOGIN, XMPP, Federation
 from .words import Kind
@@ -54,8 +55,14 @@ def listed(answer: bytes) -> list[bytes] | None:
     features = _features(answer)
     if features is None:
         return None
-    own = [each.name.split(" ")[-1].encode("utf-8") for each in features.children if each.name not in words.LISTS]
+    own = [_feature(each) for each in features.children if each.name not in words.LISTS]
     return own + [b"mechanism " + name for name in words.names(features)]
+
+
+def _feature(element: Element) -> bytes:
+    """Its name; `starttls required` where the server insists on it."""
+    required = element.name == words.STARTTLS and any(each.name == words.REQUIRED for each in element.children)
+    return (element.name.split(" ")[-1] + " required" * required).encode("utf-8")
 
 
 def readable(octets: bytes) -> bytes:
@@ -76,7 +83,30 @@ def access(kind: Kind, seen: Seen) -> Access:
     other, login = (b"dialback", b"DIALBACK") if kind is words.SERVERS else (b"auth", b"IQ-AUTH")
     names += [login] * (other in seen.shown)
     logins = tuple(name.decode("ascii", "replace") for name in names)
-    return Access(logins, b"" if logins else words.NO_LOGIN, b"starttls" in seen.offered)
+    return Access(
+        logins, b"" if logins else words.NO_LOGIN, any(name.split()[0] == b"starttls" for name in seen.offered)
+    )
+
+
+def is_complete(command: bytes, heard: bytes) -> bool:
+    """Whether the answer is there: to a header, its features or an error; to all else, one unit."""
+    return bool(command) or first_unit(heard) is not None
+
+
+def agrees(reply: bytes) -> bool:
+    """Whether it has features, or is the go-ahead for TLS."""
+    return _PROCEED.match(reply) is not None or _features(reply) is not None
+
+
+_PROCEED = re.compile(rb"\s*<(?:[^<>:\s/]+:)?proceed[\s/>]")
+_TAKEN = re.compile(rb"\s*<(?:[^<>:\s/]+:)?(?:challenge|success)[\s/>]")
+_IN_SASL: Final = f" xmlns='{words.SASL}'".encode()
+_PLAIN: Final = Attempt(
+    b"<auth%s mechanism='PLAIN'/>" % _IN_SASL,
+    lambda reply: _TAKEN.match(reply) is not None,
+    b"<abort%s/>" % _IN_SASL,
+    b"SASL PLAIN",
+)
 
 
 def _dialect(conversation: type[XMPP]) -> Dialect:
@@ -110,6 +140,19 @@ def _dialect(conversation: type[XMPP]) -> Dialect:
         ),
         alpn=(b"xmpp-client" if kind is words.CLIENTS else b"xmpp-server",),
         first=Side.CLIENT,
+        probing=Probing(
+            port=5222 if kind is words.CLIENTS else 5269,
+            implicit=frozenset({5223} if kind is words.CLIENTS else {5270}),
+            starttls=words.ASKING,
+            injected=b"",
+            complete=is_complete,
+            agrees=agrees,
+            attempts=(_PLAIN,) if kind is words.CLIENTS else (),
+            reissues=True,
+            framing=lambda command: Stream(INSIDE),
+            opens=True,
+            addressed=True,
+        ),
     )
 
 

@@ -22,6 +22,7 @@ HEADER: Final = f"{STREAMS} stream"
 FEATURES: Final = f"{STREAMS} features"
 ERROR: Final = f"{STREAMS} error"
 STARTTLS: Final = f"{TLS} starttls"
+REQUIRED: Final = f"{TLS} required"
 PROCEED: Final = f"{TLS} proceed"
 
 PROCEEDING: Final = b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
