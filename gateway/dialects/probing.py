@@ -35,6 +35,8 @@ from .bounds import REPLIES, REPLY_LINES
 if TYPE_CHECKING:
     from .base import Question
 
+HOST = b"{host}"
+"""In commands of a protocol whose question is `addressed`: the name of the server."""
 ONE_MORE = Patience("one-more")
 """The wait for a reply that should not come."""
 
@@ -97,6 +99,10 @@ class Probing:
     lasts for all that follows from it."""
     addressed: bool = False
     """The question names the server, and not who asks."""
+    keeps: Callable[[bytes], bytes] | None = None
+    """hostname -> what is asked in the clear in place of the question, if the server closes behind that."""
+    heads: bool = False
+    """How a reply went is said in its first line, and not in the last one."""
     silent: bool = False
     """A server may say nothing to a command that it does not know."""
 
@@ -123,6 +129,8 @@ class Talk:
         """A reply inside TLS to what was not said inside TLS."""
         self._probing = probing
         self._ask = question.ask(hostname)
+        self._ask_first = probing.keeps(hostname) if probing.keeps else self._ask
+        self._hostname = hostname
         self._leave = question.leave
         self._answered = question.listed_in > 0
         self._framing = probing.framing(b"")
@@ -141,7 +149,7 @@ class Talk:
     def in_the_clear(self) -> Script:
         """Ask for the capabilities, try to log in without TLS, and leave."""
         yield from self._greet()
-        self.answer = yield from self._list()
+        self.answer = yield from self._list(self._ask_first)
         for attempt in self._probing.attempts:
             reply = yield from self._asked(attempt.say)
             self.tried.append((attempt, reply))
@@ -159,7 +167,7 @@ class Talk:
         end = yield from self._switched(implicit, inject)
         if end is None:
             try:
-                self.inside = yield from self._list()
+                self.inside = yield from self._list(self._ask)
                 yield from self._say_goodbye()
             except Violation as violation:
                 if not (inject and self._probing.opens):
@@ -186,7 +194,7 @@ class Talk:
                 return None
             yield from self._greet()
             if self._probing.greets:
-                self.answer = yield from self._list()
+                self.answer = yield from self._list(self._ask)
             said = self._whole(self._probing.starttls)
             yield Send(Side.BACKEND, said + (self._whole(self._probing.injected or self._ask) if inject else b""))
             try:
@@ -230,10 +238,10 @@ class Talk:
         if self._probing.opens:
             yield Send(Side.BACKEND, self._ask)
 
-    def _list(self) -> Reply:
+    def _list(self, ask: bytes) -> Reply:
         if self._probing.opens:
             return self.greeting
-        answer = yield from self._asked(self._ask)
+        answer = yield from self._asked(ask)
         return answer if self._answered else self.greeting
 
     def _say_goodbye(self) -> Script:
@@ -248,6 +256,8 @@ class Talk:
         return self._framing
 
     def _whole(self, command: bytes) -> bytes:
+        if self._probing.addressed:
+            command = command.replace(HOST, self._hostname)
         return command + b"\r\n" if isinstance(self._probing.framing(command), Lines) else command
 
     def _asked(self, command: bytes) -> Reply:

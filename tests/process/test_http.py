@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import ssl
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,7 @@ class Place:
     seen: Path
     """First lines of requests that Apache got."""
     cupsd: str
+    apache: str
     home: Path
     """Of users that print."""
 
@@ -74,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting
         home = tmp_path_factory.mktemp("home")
         (home / "client.conf").write_text("AllowAnyRoot Yes\nValidateCerts No\n")
         with running(tmp_path_factory.mktemp("gateway"), identity, services, options) as gateway:
-            yield Place(gateway, scripted, trusting, identity.authority, seen, cupsd, home)
+            yield Place(gateway, scripted, trusting, identity.authority, seen, cupsd, apache, home)
     scripted.close()
 
 
@@ -232,3 +235,31 @@ def test_the_answer_to_the_request_comes_inside_tls(place: Place) -> None:
         connection = place.scripted.connection()
         connection.wait_for(b"\r\n\r\n")
         assert connection.heard == b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+# --- a look from outside -----------------------------------------------------------------------------
+
+
+def probed(protocol: str, address: str, place: Place) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "probe", protocol, address, "--name", "localhost", "--json",
+         "--timeout", "5", "--ca", str(place.authority)],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+def test_probe_tells_the_gateway_from_servers(place: Place) -> None:
+    """cupsd 2.4 answers a request that stands behind the wish for TLS in the clear."""
+    for service, protocol in (("ipp", "ipp"), ("http", "http"), ("open", "http")):
+        found = probed(protocol, f"localhost:{place.port(service)}", place)
+        assert found["names"] == set(), (service, found)
+        assert found["starttls"]["runs_injected_commands"] is False
+        assert found["starttls"]["answer"] == "HTTP/1.1 101 Switching Protocols"
+    found = probed("http", place.apache, place)
+    assert found["names"] == {"no-starttls"}, found
+    found = probed("ipp", place.cupsd, place)
+    assert found["names"] >= {"certificate-untrusted", "command-injection"}, found

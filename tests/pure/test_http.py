@@ -54,7 +54,7 @@ def inside(**changes: Any) -> Playbook:
 
 
 def test_ipp_is_http() -> None:
-    assert replace(IPP, name="http") == HTTP
+    assert replace(IPP, name="http", probing=HTTP.probing) == HTTP
     assert DIALECTS["ipp"] is IPP
 
 

@@ -68,6 +68,10 @@ def port_of(address: str) -> int | None:
     return int(match[1]) if match else None
 
 
+_ANYBODYS = frozenset({80, 443})
+"""Ports that say nothing of a service: behind many firewalls only these are open."""
+
+
 def protocol_of(name: str, addresses: list[str]) -> str:
     """What a service speaks, by its name or its ports; nothing if neither says."""
     word = name.lower()
@@ -78,7 +82,7 @@ def protocol_of(name: str, addresses: list[str]) -> str:
         port = port_of(address)
         for dialect in DIALECTS.values():
             ports = () if dialect.probing is None else (dialect.probing.port, *dialect.probing.implicit)
-            if port in (*ports, *dialect.submission):
+            if port in (*ports, *dialect.submission) and port not in _ANYBODYS:
                 return dialect.name
     return ""
 

@@ -137,7 +137,8 @@ class Looking:
         """TLS as a client of today offers it."""
         talk, tls, facts = self._talk(), self._stranger(), self.facts
         errand = await self._visit(talk.secured(implicit=self._target.implicit), tls)
-        facts.go_ahead, facts.behind = last(self._words(talk.go_ahead or b"")), shown(talk.behind.encode("utf-8"))
+        told = line if self._probing.heads else last
+        facts.go_ahead, facts.behind = told(self._words(talk.go_ahead or b"")), shown(talk.behind.encode("utf-8"))
         facts.failure = shown((talk.failure or errand.trouble.detail).encode("utf-8"))
         facts.reached = facts.reached or errand.place
         facts.greeting = facts.greeting or line(self._words(talk.first))

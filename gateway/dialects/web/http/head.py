@@ -19,6 +19,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[^\x00-\x1f\x7f]|
 _STATUS = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: |\r?\n)")
 _END = re.compile(rb"\r?\n\r?\n")
 _TLS = re.compile(rb"TLS/1\.[0-9]", re.IGNORECASE)
+_BASIC = re.compile(rb"(?:\A|,[ \t]*)basic(?:[ \t]|\Z)", re.IGNORECASE)
 _STATUS_BEGIN: Final = b"HTTP/1."
 
 
@@ -122,6 +123,12 @@ def response_fields(response: bytes) -> list[tuple[bytes, bytes]]:
     return [(name.strip().lower(), value.strip()) for name, _, value in pairs if name]
 
 
+def asks_for_password(response: bytes) -> bool:
+    """Whether it wants a password that whoever listens can read (RFC 7617)."""
+    wanted = [value for name, value in response_fields(response) if name == b"www-authenticate"]
+    return status(response) == 401 and any(_BASIC.search(value) for value in wanted)
+
+
 def starts_tls(response: bytes) -> bool:
     """Whether this is the go-ahead; cupsd says `Connection: Keep-Alive` in it."""
     upgrades = b",".join(value for name, value in response_fields(response) if name == b"upgrade")
@@ -158,6 +165,19 @@ class Heads:
         return None if taken is None else Unit(inbox.side, taken)
 
 
+class Whole:
+    """A response with its body, where that has a length and the connection stays open; else its head."""
+
+    def unit(self, inbox: Inbox) -> Unit | None:
+        end = _END.search(inbox.octets)
+        if end is None:
+            return HEADS.unit(inbox)  # which tells what cannot become one
+        _check_status(inbox.octets)
+        octets = body_length(bytes(inbox.octets[: end.end()])) or 0
+        taken = inbox.take(end.end() + octets)
+        return None if taken is None else Unit(inbox.side, taken)
+
+
 def _request_length(octets: bytearray) -> int | None:
     line = octets.partition(b"\n")
     if line[1] and not _REQUEST.fullmatch(line[0].removesuffix(b"\r")):
@@ -176,3 +196,4 @@ def _check_status(octets: bytearray) -> None:
 
 
 HEADS: Final = Heads()
+WHOLE: Final = Whole()

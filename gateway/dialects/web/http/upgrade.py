@@ -31,8 +31,9 @@ from ....protocol.vocabulary import (
 from ...access import Access, Seen
 from ...base import BackendTLS, Dialect, Policy, Question
 from ...conversation import BACKEND, CLIENT, Conversation, converse
+from ...probing import HOST, Attempt, Probing
 from ...reach import Hearing, reached, ungreeted, untrusted
-from .head import HEADS, Head, Malformed, body_length, parse, response_fields, starts_tls
+from .head import HEADS, WHOLE, Head, Malformed, asks_for_password, body_length, parse, response_fields, starts_tls
 
 GO_AHEAD: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"
 
@@ -157,6 +158,29 @@ def access(seen: Seen) -> Access:
     return Access()
 
 
+def _probing(port: int, implicit: frozenset[int], path: bytes) -> Probing:
+    """`path`: of a page that is likely to be for users with a password only."""
+    page = b"\r\n".join([b"HEAD %s HTTP/1.1" % path, b"Host: " + HOST, b"Connection: close", b"", b""])
+    upgrade = options(HOST, b"Connection: Upgrade", b"Upgrade: TLS/1.0")
+    return Probing(
+        port=port,
+        implicit=implicit,
+        starttls=upgrade,
+        injected=options(HOST),
+        complete=lambda command, heard: True,
+        agrees=starts_tls,
+        attempts=(Attempt(page, asks_for_password, name=b"HEAD " + path),),
+        reissues=True,  # RFC 2817 3.3: the answer to the request
+        framing=lambda command: HEADS if command in (page, upgrade) else WHOLE,
+        greets=False,
+        leaves=False,
+        lists=False,
+        addressed=True,
+        keeps=options,
+        heads=True,
+    )
+
+
 HTTP = Dialect(
     name="http",
     script=lambda terms: converse(Upgrade(terms)),
@@ -178,6 +202,7 @@ HTTP = Dialect(
     question=Question(lambda hostname: options(hostname, b"Connection: close"), b"", listed, access),
     alpn=(b"http/1.1",),
     first=Side.CLIENT,
+    probing=_probing(80, frozenset({443}), b"/"),
 )
-IPP = replace(HTTP, name="ipp")
+IPP = replace(HTTP, name="ipp", probing=_probing(631, frozenset(), b"/admin/"))
 """RFC 8010: printers and print servers, on port 631."""
