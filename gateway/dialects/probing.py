@@ -42,7 +42,7 @@ ONE_MORE = Patience("one-more")
 
 Reply = Generator[Request, Any, bytes]
 
-_SECRET = frozenset({"PLAIN", "LOGIN", "USER", "XOAUTH2", "OAUTHBEARER", "PASSWORD"})
+_SECRET = frozenset({"PLAIN", "LOGIN", "USER", "XOAUTH2", "OAUTHBEARER", "PASSWORD", "mysql_clear_password", "dialog"})
 
 
 def is_bare(login: str) -> bool:
@@ -101,6 +101,9 @@ class Probing:
     """The question names the server, and not who asks."""
     keeps: Callable[[bytes], bytes] | None = None
     """hostname -> what is asked in the clear in place of the question, if the server closes behind that."""
+    offers: Callable[[bytes], bool] | None = None
+    """The greeting -> whether TLS may follow.  STARTTLS has no answer but TLS there, and nothing else is said, as the
+    next words of a client would be its login."""
     heads: bool = False
     """How a reply went is said in its first line, and not in the last one."""
     silent: bool = False
@@ -167,7 +170,8 @@ class Talk:
         end = yield from self._switched(implicit, inject)
         if end is None:
             try:
-                self.inside = yield from self._list(self._ask)
+                if not self._probing.offers:
+                    self.inside = yield from self._list(self._ask)
                 yield from self._say_goodbye()
             except Violation as violation:
                 if not (inject and self._probing.opens):
@@ -196,14 +200,8 @@ class Talk:
             if self._probing.greets:
                 self.answer = yield from self._list(self._ask)
             said = self._whole(self._probing.starttls)
-            yield Send(Side.BACKEND, said + (self._whole(self._probing.injected or self._ask) if inject else b""))
-            try:
-                self.go_ahead = yield from self._heard(self._probing.starttls)
-            except Expired:
-                if not self._probing.silent:
-                    raise
-                self.go_ahead = b""
-            if self._probing.agrees(self.go_ahead):
+            said += self._whole(self._probing.injected or self._ask) if inject else b""
+            if (yield from self._agreed(said)):
                 yield StartTLS(Side.BACKEND)
                 if self._probing.reissues:
                     yield from self._open()
@@ -220,6 +218,22 @@ class Talk:
         self.failure = "the server refuses it"
         yield from self._say_goodbye()
         return Close("refused")
+
+    def _agreed(self, said: bytes) -> Generator[Request, Any, bool]:
+        """STARTTLS is said, and what goes with it: whether TLS begins."""
+        if self._probing.offers:
+            offered = self._probing.offers(self.greeting)
+            if offered:
+                yield Send(Side.BACKEND, said)
+            return offered
+        yield Send(Side.BACKEND, said)
+        try:
+            self.go_ahead = yield from self._heard(self._probing.starttls)
+        except Expired:
+            if not self._probing.silent:
+                raise
+            self.go_ahead = b""
+        return self._probing.agrees(self.go_ahead)
 
     def _greet(self) -> Script:
         yield Dial()
@@ -239,13 +253,13 @@ class Talk:
             yield Send(Side.BACKEND, self._ask)
 
     def _list(self, ask: bytes) -> Reply:
-        if self._probing.opens:
+        if self._probing.opens or self._probing.offers:
             return self.greeting
         answer = yield from self._asked(ask)
         return answer if self._answered else self.greeting
 
     def _say_goodbye(self) -> Script:
-        if self._probing.greets:
+        if self._probing.greets and self._probing.leaves:
             yield from self._asked(self._leave)
         elif self._probing.leaves:
             yield Send(Side.BACKEND, self._leave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +215,38 @@ def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Mar
 def test_starttls_towards_a_server_is_refused_by_check(tmp_path: Path, identity: Identity) -> None:
     done = checked(tmp_path, identity, "address = 127.0.0.1:3307\ntls = starttls")
     assert "mysql does not support starttls; write implicit or none" in done.stdout + done.stderr
+
+
+def probed(address: str, identity: Identity) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "probe", "mysql", address, "--name", "localhost", "--json",
+         "--timeout", "5", "--ca", str(identity.authority)],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = {one["finding"] for one in found["findings"]}
+    return found
+
+
+def test_probe_tells_the_gateway_from_a_server(gateway: Gateway, identity: Identity, server: MariaDB) -> None:
+    found = probed("{}:{}".format(*gateway.address("mysql")), identity)
+    assert found["names"] == set(), found
+    assert found["starttls"]["offered"] is True
+    assert found["starttls"]["runs_injected_commands"] is False
+    assert found["login_in_the_clear"]["offered"] == ["mysql_native_password"]
+    found = probed(server.address, identity)
+    assert found["names"] == {"no-starttls"}, found
+    assert "MariaDB" in found["greeting"]
+
+
+def test_probe_looks_at_a_server_with_tls(identity: Identity) -> None:
+    with directory_for_servers() as directory:
+        own = directory / "server.pem"
+        own.write_bytes(identity.certificate.read_bytes())
+        own.chmod(0o644)
+        with mariadb(directory, f"--ssl-cert={own}", f"--ssl-key={own}") as server:
+            found = probed(server.address, identity)
+    assert found["names"] == set(), found
+    assert found["tls"]["version"] == "TLSv1.3"
+    assert found["starttls"]["runs_injected_commands"] is False

@@ -153,7 +153,7 @@ class Looking:
         facts.group, facts.failure = errand.secured.group, ""
         listed = self._question.listed(talk.inside)
         facts.inside = None if listed is None else tuple(map(shown, listed))
-        facts.starttls_inside = self._probing.lists and bool(self._access(talk, listed).starttls)
+        facts.starttls_inside = bool(self._probing.lists and talk.inside and self._access(talk, listed).starttls)
         facts.chain = _chain(tls)
         return tls.presented
 

@@ -41,7 +41,8 @@ def _starttls(facts: Facts) -> Iterator[Problem]:
         cure = "compare with a probe from the server's own network; look for a firewall or proxy that reads mail"
         yield Problem("starttls-stripped", detail, cure)
     elif facts.offered is False:
-        detail = f"STARTTLS is not offered, and is answered {facts.go_ahead!r}: everything is said in the clear"
+        answered = f", and is answered {facts.go_ahead!r}" if facts.go_ahead else ""
+        detail = f"STARTTLS is not offered{answered}: everything is said in the clear"
         cure = (
             "switch TLS on, or put the gateway in front; if the server does offer it, something on the way takes it "
             "out: compare with a probe from the server's own network"

@@ -31,6 +31,7 @@ from ...protocol.vocabulary import (
 from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
 from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, login_note
+from ..probing import Probing
 from ..reach import Hearing, reached, ungreeted
 from ..users import shortened
 
@@ -338,11 +339,21 @@ FOREIGN: Final = Foreign(
 # --- looking at a server -----------------------------------------------------------------------------
 
 
+def _fixed(flags: int) -> bytes:
+    """The beginning of a client's first words; with SSL, all of SSLRequest."""
+    flags |= PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH
+    return flags.to_bytes(4, "little") + LONGEST.to_bytes(4, "little") + b"\x21" + bytes(23)
+
+
 def stranger(hostname: bytes) -> bytes:
     """The login of a user who does not exist, by a plugin that does not either: the server names one that does."""
-    flags = PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH
-    fixed = flags.to_bytes(4, "little") + LONGEST.to_bytes(4, "little") + b"\x21" + bytes(23)
-    return packet(1, fixed + b"starttls-gateway-check\0" + b"\0" + b"starttls_gateway\0")
+    return packet(1, _fixed(0) + b"starttls-gateway-check\0" + b"\0" + b"starttls_gateway\0")
+
+
+def offers_tls(greeting: bytes) -> bool:
+    """Whether the server knows SSLRequest."""
+    found = read_greeting(greeting) if len(greeting) > HEADER else None
+    return found is not None and with_ssl(greeting, found.flags, True) == greeting
 
 
 def plugin_of(greeting: bytes) -> bytes:
@@ -362,7 +373,7 @@ def readable(octets: bytes) -> bytes:
 def access(seen: Seen) -> Access:
     """Whether clients could log in."""
     plugin = plugin_of(seen.greeting)
-    return Access((plugin.decode("ascii", "replace"),) if plugin else None)
+    return Access((plugin.decode("ascii", "replace"),) if plugin else None, starttls=offers_tls(seen.greeting))
 
 
 DIALECT = Dialect(
@@ -389,5 +400,17 @@ DIALECT = Dialect(
         access=access,
         answered=lambda said, heard: bool(heard),
         readable=readable,
+    ),
+    probing=Probing(
+        port=3306,
+        implicit=frozenset(),
+        starttls=packet(1, _fixed(SSL)),
+        injected=packet(2, _fixed(SSL) + b"starttls-gateway-probe\0" + b"\0" + b"starttls_gateway\0"),
+        complete=lambda command, heard: True,
+        agrees=lambda greeting: read_greeting(greeting) is not None,
+        attempts=(),
+        framing=lambda command: PACKETS,
+        leaves=False,  # a server knows no goodbye before the login
+        offers=offers_tls,
     ),
 )
