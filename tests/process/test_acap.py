@@ -71,7 +71,7 @@ def test_sessions_of_both_kinds(tmp_path: Path, identity: Identity, trusting: ss
         assert good["starttls"]["runs_injected_commands"] is False
         assert "SASL PLAIN" not in good["capabilities"]["clear"]
         assert "SASL PLAIN" in good["capabilities"]["tls"]
-    bad = probed(backend.address)
+    bad = probed(backend.address, "--timeout", "1")
     assert {each["finding"] for each in bad["findings"]} == {"credentials-in-the-clear", "tls-failed"}
     backend.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import queue
 import socket
 import ssl
 import subprocess
@@ -19,6 +20,7 @@ from tests.ports import free_ports
 from tests.process import messengers, programs
 from tests.process.conftest import directory_for_servers
 from tests.process.messengers import Messenger
+from tests.process.recording import Backend
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.pure.contract.answers.xmpp import AUTH, FAILURE, FIRST, PROCEED, REGISTER, STARTTLS, error, header
 
@@ -328,3 +330,12 @@ def test_probe_looks_at_prosody(server: Messenger, tls_server: Messenger) -> Non
     assert found["capabilities"]["clear"] == ["starttls required"]
     found = probed("xmpp", server.address, "--name", "elsewhere.example.test")
     assert "host-unknown" in found["unreachable"]
+
+
+def test_probe_names_an_ipv6_address_in_brackets() -> None:
+    heard = queue.Queue[bytes]()
+    backend = Backend(lambda connection: heard.put(connection.until(b"streams'>")))
+    found = probed("xmpp", backend.address, "--name", "::1")
+    backend.close()
+    assert found["unreachable"]
+    assert b" to='[::1]'" in heard.get(timeout=DEADLINE)

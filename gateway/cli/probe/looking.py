@@ -82,7 +82,9 @@ class Looking:
     # --- one connection ------------------------------------------------------------------------
 
     def _talk(self) -> Talk:
-        who = self._target.name.encode("utf-8") if self._probing.addressed else self._target.ehlo
+        name = self._target.name
+        there = f"[{name}]" if ":" in name else name  # an IPv6 address (RFC 7622 3.2, RFC 9110 7.2)
+        who = there.encode("utf-8") if self._probing.addressed else self._target.ehlo
         return Talk(self._probing, self._question, who)
 
     def _stranger(self, version: str = "", group: str = "") -> Stranger:
