@@ -102,7 +102,7 @@ def test_an_identity_can_be_configured_where_the_protocol_has_it(party: Register
 @every_registered
 def test_the_example_file_and_the_page_about_tls_name_the_protocol(party: Registered) -> None:
     file = (ROOT / "config" / "gateway.ini").read_text("utf-8")
-    (named,) = re.findall(r"\n# ([^\n]*)  Default: the NAME in \[service:NAME\]", file)
+    (named,) = re.findall(r"((?:\n# [^\n]*)*)  Default: the NAME in \[service:NAME\]", file)
     assert re.search(rf"\b{party}\b", named)
     for identity in party.answers.tells:
         assert re.search(rf"\n#   {identity.value} .*\(.*\b{party}\b.*\)", file), f"identity = {identity.value}"
