@@ -246,3 +246,8 @@ def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
         limits.left(client)
     assert (limits.open, shared.present(ALICE)) == (0, 0)
     os.close(shared.descriptor)
+
+
+@pytest.mark.parametrize(("generation", "following"), [(1, 2), (254, 255), (255, 1)])
+def test_generations_fit_into_an_octet(ledger: SharedLedger, generation: int, following: int) -> None:
+    assert SharedLedger(ledger.descriptor, generation=generation).next_generation == following

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app.plan import Moves, Opening, Reload, changes, moves, named, openings, terms_at
+from gateway.app.plan import Moves, Opening, Reload, changes, moves, named, openings, setup_of, terms_at
 from gateway.config.reader import parse
 from gateway.config.values import Configuration, Pair
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
+from gateway.sessions.agreed import backend_alpn
 
 FILE = """
 [gateway]
@@ -58,6 +59,21 @@ def test_the_terms_say_what_holds_at_an_address() -> None:
     assert (implicit.implicit, implicit.policy, implicit.submission) == (True, Policy.REQUIRED, True)
     assert (imap.policy, imap.lazy, imap.hostname) == (Policy.REQUIRED, True, b"gw.example.org")
     assert clear.now().tzinfo is not None
+
+
+def test_advice_knows_policies_and_legacy_clients() -> None:
+    setup = setup_of(configured())
+    assert (setup.legacy_clients, setup.policies) == (False, {"smtp": ("auth-only",), "imap": ("required",)})
+    old = configured(("certificate = own.pem", "certificate = own.pem\nprofile = legacy\nlegacy_clients = 10.0.0.0/8"))
+    assert setup_of(old).legacy_clients
+
+
+def test_a_backend_whose_tls_comes_first_is_told_the_protocol() -> None:
+    text = "[gateway]\nhostname = gw.example.org\n[tls]\ncertificate = own.pem\n"
+    text += "[service:postgresql]\nstarttls = 5432\nbackend = db\n[backend:db]\naddress = db.example.org:5432\n"
+    for tls, names in (("none", ()), ("starttls", ()), ("implicit", (b"postgresql",))):
+        configuration = configured(text=f"{text}tls = {tls}\n")
+        assert backend_alpn(configuration, configuration.services[0].backend) == names
 
 
 def moved(old: Configuration, new: Configuration) -> Moves:

@@ -136,6 +136,19 @@ def test_pending_facts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts.take()["smtp", "10.0.0.0/24", "clear", ""] == Times(START, START + 9, 2)
 
 
+def test_what_clients_make_up_is_one_fact() -> None:
+    facts = pending()
+    for made_up in ("<script>", "\x1b[2J"):
+        facts.note("smtp", "10.0.0.0/24", "tls", made_up, START)
+    assert facts.take() == {("smtp", "10.0.0.0/24", "tls", "other"): Times(START, START, 2)}
+
+
+def test_a_report_without_clients_has_no_table() -> None:
+    first, blank, *advised = written([], START, 30, None, "text")
+    assert first.startswith("the last 30 days; facts are kept since ")
+    assert (blank, len(advised)) == ("", 1)
+
+
 def test_what_is_put_back_takes_a_free_place() -> None:
     facts = pending()
     facts.put_back({("smtp", "10.0.0.0/24", "clear", ""): Times(1, 2, 3)})

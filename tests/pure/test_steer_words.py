@@ -174,3 +174,10 @@ def test_why_tells_bans_and_failures_with_cures() -> None:
         "L  192.0.2.1  imap, 2 times since F", "    rejected (auth: PLAIN)", "    what to do: mend it",
         "L  192.0.2.1  imap", "    rejected (auth)",
     ]  # fmt: skip
+
+
+def test_an_upgrade_in_words() -> None:
+    assert list(WORDS["upgrade"]({"version": "1.3", "pid": 9, "before": 7})) == [
+        "version 1.3 serves now, as process 9",
+        "  process 7 accepts nobody any more; it ends with its last session, or after old_sessions",
+    ]
