@@ -313,9 +313,6 @@ class _Reader:
         if backend.identity not in possible:
             fault = f"[{service}] uses this backend, and {protocol} does not support {backend.identity}"
             section.wrong("identity", f"{fault}; write {any_of(possible)}")
-        if backend.tls not in traits.backend_tls:
-            fault = f"[{service}] uses this backend, and {protocol} does not support {backend.tls}"
-            section.wrong("tls", f"{fault}; write {any_of(sorted(traits.backend_tls))}")
         if starttls and backend.identity == "proxy-v2" and "connect" in section.options and backend.connect == "eager":
             fault = f"eager is not possible for the starttls ports of [{service}]"
             why = "identity = proxy-v2 tells the client's TLS version, which is not known before TLS"

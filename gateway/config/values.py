@@ -70,10 +70,6 @@ class Traits(Protocol):
         """Values of `identity` for this protocol, besides `none`."""
 
     @property
-    def backend_tls(self) -> frozenset[str]:
-        """Values of the backend's `tls` for this protocol."""
-
-    @property
     def relays(self) -> bool:
         """Takes mail for others, so that `allow_relay` makes sense."""
 

@@ -145,8 +145,6 @@ class Dialect:
     """Options of `[service:...]` that only this protocol has, and their words.  The first is the default."""
     identities: frozenset[str] = frozenset()
     """The ways, apart from `none`, in which a backend can be told who the client is."""
-    backend_tls: frozenset[str] = frozenset(each.value for each in BackendTLS)
-    """The ways in which a backend's leg can be secured."""
     question: Question | None = None
     """How to look at a server."""
     alpn: tuple[bytes, ...] = ()

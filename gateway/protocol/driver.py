@@ -52,6 +52,7 @@ from .vocabulary import (
     TLSFailed,
     Trouble,
     Unavailable,
+    Unserved,
     Violation,
     Wait,
 )
@@ -326,7 +327,7 @@ class Negotiation(_Sides):
                         continue
                     if answer is _PENDING:
                         break
-                case Note() | Proven() | Rejected() | Tally() | Greeted():
+                case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved():
                     self._actions.append(request)
                 case Abort(side=side):
                     self._ends[side] = False

@@ -206,6 +206,14 @@ class Greeted:
 
 
 @value
+class Unserved:
+    """The backend greeted and then failed at what comes before any login: its address is tried last for a while."""
+
+    failed: str
+    """The event."""
+
+
+@value
 class Abort:
     """Drop the leg to that side at once, so that it cannot take what it got for complete."""
 
@@ -348,7 +356,7 @@ class Splice:
     """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
 
 
-Act = Send | Note | Proven | Rejected | Tally | Greeted | Abort | Close
+Act = Send | Note | Proven | Rejected | Tally | Greeted | Unserved | Abort | Close
 Question = Identified | MayLogIn | AlwaysSecured
 """Requests that the session answers at once."""
 Wait = Dial | StartTLS | Await | Take | Peek | Pass | Forward | Question

@@ -32,6 +32,7 @@ from ..protocol.vocabulary import (
     Splice,
     StartTLS,
     Tally,
+    Unserved,
     Wait,
 )
 from ..telemetry.kinds import Blame
@@ -242,6 +243,9 @@ class Performer(ABC):
                 case Greeted():
                     assert self._attempt is not None
                     self._attempt.greeted()
+                case Unserved(failed=failed):
+                    assert self._attempt is not None
+                    self._attempt.unserved(*self._blame(failed))
                 case Note():
                     self._note(action)
                 case Proven() | Rejected() | Tally():

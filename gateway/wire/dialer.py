@@ -229,12 +229,16 @@ class Attempt:
         for key in (self.reached.text, self.reached.address):
             self._health.greeted(key)
 
-    def again(self, blame: Blame, client: str) -> None:
-        """The address did not serve this client: continue with the next one.
+    def unserved(self, blame: Blame, client: str) -> None:
+        """The address did not serve this client.
 
         `client`: the client's address; empty for a UNIX socket.
         """
         self._health.failed(self.reached.text, blame, client_key(client))
+
+    def again(self, blame: Blame, client: str) -> None:
+        """The same, and: continue with the next one."""
+        self.unserved(blame, client)
         self._blameless = self._blameless or blame is not Blame.ADDRESS
         self._complaints.append(f"{self.reached.text}: no good")
         self._over = False

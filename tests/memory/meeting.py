@@ -152,8 +152,11 @@ class Call:
     def greeted(self) -> None:
         self.verdicts.append("greeted")
 
-    def again(self, blame: Blame, client: str) -> None:
+    def unserved(self, blame: Blame, client: str) -> None:
         self.verdicts.append(f"failed for {client}" if blame is Blame.CLIENT else f"failed: {blame.value}")
+
+    def again(self, blame: Blame, client: str) -> None:
+        self.unserved(blame, client)
         self.cancelled = False
         self._answer()
 

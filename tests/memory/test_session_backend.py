@@ -18,6 +18,7 @@ from gateway.wire.dialer import Dialer
 from tests.memory.meeting import End, Meeting, Reached
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
+from tests.pure.contract.answers import mysql
 from tests.pure.contract.party import ANSWERS
 
 Meet = Callable[..., Meeting]
@@ -168,6 +169,24 @@ def test_G16_B16_a_certificate_that_is_not_right(
     assert session["detail"].startswith(reason[wrong])
     assert meeting.told("backend-tls-failed")["detail"] == session["detail"]
     assert meeting.dialer.calls[0].verdicts == ["failed: address"]
+
+
+def test_TLS_that_fails_after_the_greeting_speaks_against_the_address(
+    meet: Meet, secured: Callable[..., Backend]
+) -> None:
+    """MySQL: the client's login answers this greeting, so that no other address is tried for this client."""
+    backend = secured("starttls", certificate_name="other.example.org")
+    meeting = meet("mysql", backend=backend, policy=Policy.OPTIONAL, addresses=2)
+    client = meeting.enter()
+    server = meeting.backend
+    server.say(mysql.greeting(ssl=True))
+    meeting.hears(client, mysql.greeting(ssl=True))
+    client.say(mysql.login(1, ssl=False))
+    meeting.hears(server, mysql.SSL_REQUEST)
+    server.start_tls(meeting.authority.server(), server=True)
+    meeting.until(lambda: server.gone and client.gone)
+    assert meeting.dialer.calls[0].verdicts == ["greeted", "failed: address"]
+    assert len(meeting.dialer.backends) == 1
 
 
 @pytest.mark.parametrize("host", ["mail.example.test", "other.example.test"])

@@ -212,9 +212,10 @@ def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Mar
     assert re.search(r"login +with mysql_native_password", done.stdout)
 
 
-def test_starttls_towards_a_server_is_refused_by_check(tmp_path: Path, identity: Identity) -> None:
-    done = checked(tmp_path, identity, "address = 127.0.0.1:3307\ntls = starttls")
-    assert "mysql does not support starttls; write implicit or none" in done.stdout + done.stderr
+def test_check_wants_tls_of_a_server_that_has_none(tmp_path: Path, identity: Identity, server: MariaDB) -> None:
+    done = checked(tmp_path, identity, f"address = {server.address}\ntls = starttls\nca = {identity.authority}")
+    assert done.returncode == 1, done.stdout
+    assert "the server does not offer TLS" in done.stdout
 
 
 def probed(address: str, identity: Identity) -> dict[str, Any]:
@@ -240,13 +241,57 @@ def test_probe_tells_the_gateway_from_a_server(gateway: Gateway, identity: Ident
     assert "MariaDB" in found["greeting"]
 
 
-def test_probe_looks_at_a_server_with_tls(identity: Identity) -> None:
+# --- a server with TLS -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secure(identity: Identity) -> Iterator[MariaDB]:
+    """It lets nobody in without TLS."""
     with directory_for_servers() as directory:
         own = directory / "server.pem"
         own.write_bytes(identity.certificate.read_bytes())
         own.chmod(0o644)
-        with mariadb(directory, f"--ssl-cert={own}", f"--ssl-key={own}") as server:
-            found = probed(server.address, identity)
+        with mariadb(directory, f"--ssl-cert={own}", f"--ssl-key={own}", "--require-secure-transport") as server:
+            yield server
+
+
+def tls_to(server: MariaDB, identity: Identity, name: str = "localhost") -> dict[str, dict[str, str]]:
+    named = {"name": name, "ca": str(identity.authority)}
+    return {"backend:server": {"address": server.address, "tls": "starttls", **named}}
+
+
+def test_clients_come_to_a_server_that_demands_tls(tmp_path: Path, identity: Identity, secure: MariaDB) -> None:
+    services = [Service("mysql", "server"), Service("open", "server", protocol="mysql", options={"policy": "optional"})]
+    with running(tmp_path, identity, services, tls_to(secure, identity)) as gateway:
+        for user in ("shop", "modern"):
+            done = asked(gateway, identity, "--ssl", user=user, query="show status like 'Ssl_version'")
+            assert (done.stdout, done.stderr) == ("Ssl_version\tTLSv1.3\n", "")
+        assert asked(gateway, identity, "--ssl", "--compress", "--default-auth=mysql_clear_password").stdout == "42\n"
+        assert asked(gateway, identity, "--skip-ssl", service="open").stdout == "42\n"
+        assert "ERROR 1045 (28000): Access denied" in asked(gateway, identity, "--ssl", password="wrong").stderr
+
+
+def test_a_server_with_a_wrong_certificate_gets_no_login(tmp_path: Path, identity: Identity, secure: MariaDB) -> None:
+    with running(
+        tmp_path, identity, [Service("mysql", "server")], tls_to(secure, identity, "other.example.org")
+    ) as gateway:
+        done = asked(gateway, identity, "--ssl")
+        assert "ERROR 1158 (08S01): the connection to the server was lost" in done.stderr
+        assert "certificate" in gateway.log.wait("backend-tls-failed")["detail"]
+
+
+def test_check_looks_into_a_server_that_demands_tls(tmp_path: Path, identity: Identity, secure: MariaDB) -> None:
+    backend = f"address = {secure.address}\ntls = starttls\nca = {identity.authority}\nname = "
+    done = checked(tmp_path, identity, f"{backend}localhost")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"login +with mysql_native_password", done.stdout), done.stdout
+    done = checked(tmp_path, identity, f"{backend}other.example.org")
+    assert done.returncode == 1, done.stdout
+    assert "backend-tls-failed" in done.stdout
+
+
+def test_probe_looks_at_a_server_with_tls(identity: Identity, secure: MariaDB) -> None:
+    found = probed(secure.address, identity)
     assert found["names"] == set(), found
     assert found["tls"]["version"] == "TLSv1.3"
     assert found["starttls"]["runs_injected_commands"] is False

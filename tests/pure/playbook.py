@@ -15,7 +15,7 @@
 Nothing happens before `run`, which plays the script twice: every segment whole, and every octet a
 segment of its own (`cuts`).  Adjacent sends to one side count as one.  Whatever else the negotiation
 does at a step than the step expects is a failure, except what only tells the session something (Note,
-Proven, Rejected, Tally, Identified, Greeted): that is compared only where it is expected.  Notes are in
+Proven, Rejected, Tally, Identified, Greeted, Unserved): that is compared only where it is expected.  Notes are in
 `notes` after a run, and `proven`, `rejected` and `delivered` are counted.
 A script ends where its Playbook ends: it need not end the session.
 """
@@ -51,6 +51,7 @@ from gateway.protocol.vocabulary import (
     StartTLS,
     Tally,
     Trouble,
+    Unserved,
 )
 from gateway.protocol.waiting import phase_of
 
@@ -109,8 +110,10 @@ class Noted:
         return isinstance(action, Note) and action.event == self.event and set(self.fields) <= set(action.fields)
 
 
-Expected = Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Tally | Identified | Greeted
-SILENT = (Note, Noted, Proven, Rejected, Tally, Identified, Greeted)
+Expected = (
+    Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Tally | Identified | Greeted | Unserved
+)
+SILENT = (Note, Noted, Proven, Rejected, Tally, Identified, Greeted, Unserved)
 
 DIAL = Dial()
 SPLICE = Splice()
@@ -438,6 +441,6 @@ def missing(expected: Expected, deeds: Iterable[object]) -> bool:
     match expected:
         case Noted():
             return not any(expected.describes(deed) for deed in deeds)
-        case Proven() | Rejected() | Tally() | Identified() | Greeted():
+        case Proven() | Rejected() | Tally() | Identified() | Greeted() | Unserved():
             return expected not in deeds
     return False

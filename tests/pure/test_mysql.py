@@ -10,7 +10,7 @@ from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.dialects.database import mysql
 from gateway.dialects.database.mysql import AUTHENTICATION, DIALECT
 from gateway.dialects.survey import Survey
-from gateway.protocol.vocabulary import Close, Dial, Expired, Greeted, Patience, Script, Side
+from gateway.protocol.vocabulary import Close, Dial, Expired, Greeted, Patience, Script, Side, Unserved
 from tests.pure.contract.answers.mysql import (
     ANSWERS,
     DENIED,
@@ -292,6 +292,69 @@ def test_an_answer_that_is_none() -> None:
     key = "backend-protocol-error"
     ending = (note(key), to_client(error(3, 1158, b"08S01", LOST)), ABORT_BACKEND, close(key))
     asked().backend(packet(2, b""), *ending).run()
+
+
+# --- TLS to the backend ------------------------------------------------------------------------------
+
+STARTTLS = BackendTLS.STARTTLS
+SWITCH = tls(b"", BACKEND)
+
+
+def secure(**changes: object) -> Playbook:
+    """The server offers TLS, and the gateway must have it."""
+    agreed = terms(backend_tls=STARTTLS, **changes)
+    play = Playbook(DIALECT, agreed)
+    play = play.start(tls(b"")).secured(DIAL) if agreed.implicit else play.start(DIAL)
+    return play.dialled().backend(greeting(ssl=True), Greeted(), to_client(greeting(ssl=not agreed.implicit)))
+
+
+def test_the_server_is_asked_for_tls_with_the_clients_own_abilities() -> None:
+    """It takes them from SSLRequest.  Each leg counts its own packets."""
+    inner = secure().client(SSL_REQUEST, tls(b"")).secured().client(login(2), to_backend(SSL_REQUEST), SWITCH)
+    inner.secured(to_backend(login(2))).backend(packet(3, OK), PROVEN, to_client(packet(3, OK)), SPLICE).run()
+    first = secure(implicit=True).client(login(1, ssl=False), to_backend(SSL_REQUEST), SWITCH)
+    first.secured(to_backend(login(2))).backend(packet(3, OK), PROVEN, to_client(packet(2, OK)), SPLICE).run()
+    clear = secure(policy=Policy.OPTIONAL).client(login(1, ssl=False), to_backend(SSL_REQUEST), SWITCH)
+    clear.secured(to_backend(login(2)))
+    clear.backend(packet(3, NATIVE[4:]), to_client(packet(2, NATIVE[4:])))
+    clear.client(packet(3, b"hash"), to_backend(packet(4, b"hash")))
+    clear.backend(packet(5, OK), to_client(packet(4, OK)), SPLICE).run()
+
+
+def test_inside_tls_to_the_server_a_password_may_pass() -> None:
+    play = secure().client(SSL_REQUEST, tls(b"")).secured()
+    play.client(login(2, plugin=b"mysql_clear_password"), to_backend(SSL_REQUEST), SWITCH)
+    play.secured(to_backend(login(2, plugin=b"mysql_clear_password"))).run()
+
+
+def test_a_server_that_does_not_offer_tls_is_not_used() -> None:
+    key = "backend-tls-failed"
+    dialled(backend_tls=STARTTLS).backend(greeting(), *sorry(key)).run()
+    play = dialled(backend_tls=STARTTLS, others=True).backend(greeting(), Dial(key)).dialled()
+    play.backend(greeting(ssl=True), to_client(greeting(ssl=True))).run()
+    full = error(0, 1040, b"", b"Too many connections")
+    dialled(backend_tls=STARTTLS).backend(
+        full, note("backend-refused"), to_client(full), close("backend-refused")
+    ).run()
+
+
+def test_a_server_that_fails_at_tls_is_no_longer_the_first() -> None:
+    key = "backend-tls-failed"
+    play = secure().client(SSL_REQUEST, tls(b"")).secured().client(login(2), to_backend(SSL_REQUEST), SWITCH)
+    lost = to_client(error(3, 1158, b"08S01", LOST))
+    play.unsecured(Unserved(key), note(key), lost, ABORT_BACKEND, close(key)).run()
+    play = secure().client(SSL_REQUEST, tls(b"")).secured().client(login(2), to_backend(SSL_REQUEST), SWITCH)
+    play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_what_a_server_says_in_the_clear_behind_its_greeting_is_an_attack() -> None:
+    key = "backend-starttls-injection"
+    for behind in (packet(2, OK), b"x", HELLO):
+        play = Playbook(DIALECT, terms(backend_tls=STARTTLS)).start(DIAL).dialled()
+        play.backend(greeting(ssl=True) + behind, to_client(greeting(ssl=True)))
+        play.client(SSL_REQUEST, tls(b"")).secured()
+        lost = to_client(error(3, 1158, b"08S01", LOST))
+        play.client(login(2), to_backend(SSL_REQUEST), note(key), lost, ABORT_BACKEND, close(key)).run((WHOLE,))
 
 
 # --- how it ends -------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """MySQL and MariaDB, client/server protocol version 10 (MySQL documentation, chapter "Client/Server Protocol").
 
 The server greets, and the first words of the client are its login.  A client that wants TLS says SSLRequest before it.
-That has a number of its own in the sequence, so all packets up to the end of the login are counted anew for the server.
+That has a number of its own in the sequence, so where only one leg has it, all packets up to the end of the login are
+counted anew for the server.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from ...protocol.vocabulary import (
     Send,
     StartTLS,
     Stopped,
+    TLSFailed,
     TooLarge,
     Trouble,
     Unavailable,
+    Unserved,
     Violation,
 )
 from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
 from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, login_note
 from ..probing import Probing
-from ..reach import Hearing, reached, ungreeted
+from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import shortened
 
 LONGEST: Final = 65_536
@@ -179,7 +182,7 @@ class MySQL(Conversation):
         self._asked = False
         """The client waits for an answer."""
         self._shift = 0
-        """What the client's numbers are above the server's."""
+        """What the client's numbers are above the server's: each may be asked for TLS, or not."""
 
     def open(self) -> Script:
         whole: bytes = yield from reached(self.terms, self.secured, self._hear_greeting)
@@ -198,16 +201,22 @@ class MySQL(Conversation):
         if isinstance(heard, TooLarge):
             raise ungreeted(heard.begin)
         whole: bytes = heard.octets
-        if read_greeting(whole) is None and not (whole[3] == 0 and whole[HEADER : HEADER + 1] == b"\xff"):
+        greeting = read_greeting(whole)
+        if greeting is None and not (whole[3] == 0 and whole[HEADER : HEADER + 1] == b"\xff"):
             raise ungreeted(whole)
+        if greeting is not None and self._asks_for_tls and not offers_tls(whole):
+            untrusted("the server does not offer TLS")
         return whole
+
+    @property
+    def _asks_for_tls(self) -> bool:
+        return self.terms.backend_tls is BackendTLS.STARTTLS
 
     def talk(self) -> Script:
         whole = yield from self._client(Patience.COMMAND, 1)
         clear = self.secured is None
         if clear and len(whole) == HEADER + FIXED and self._flags(whole) & SSL:
             self.secured = yield StartTLS(CLIENT)
-            self._shift = 1
             whole = yield from self._client(Patience.COMMAND, 2)
         elif clear and self.terms.policy is not Policy.OPTIONAL:
             yield Send(CLIENT, error(2, 3159, b"HY000", (yield from self.first(b"TLS required"))))
@@ -222,8 +231,22 @@ class MySQL(Conversation):
         if not (yield from self.may_log_in()):
             yield Send(CLIENT, error(self._next, 1226, b"42000", b"too many failed logins, try again later"))
             yield Close("refused", "auth-failures-per-minute")
-        yield Send(BACKEND, self._renumbered(with_ssl(whole, HEADER, False), -self._shift))
+        if self._asks_for_tls:
+            yield from self._secure_backend(whole)
+        self._shift = whole[3] - (2 if self._asks_for_tls else 1)
+        yield Send(BACKEND, self._renumbered(with_ssl(whole, HEADER, self._asks_for_tls), -self._shift))
         yield from self._log_in(login)
+
+    def _secure_backend(self, login: bytes) -> Script:
+        """SSLRequest, and TLS.  It comes so late because the server takes the client's abilities from SSLRequest and
+        not from the login.  No other address can be tried: the login answers this server's greeting."""
+        yield Send(BACKEND, packet(1, with_ssl(login, HEADER, True)[HEADER : HEADER + FIXED]))
+        try:
+            yield StartTLS(BACKEND)
+        except TLSFailed as failed:
+            if failed.side is BACKEND:
+                yield Unserved(failed.key)
+            raise
 
     def _flags(self, whole: bytes) -> int:
         return int.from_bytes(whole[HEADER : HEADER + 4], "little")
@@ -392,7 +415,6 @@ DIALECT = Dialect(
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     experimental="it was tried with MariaDB 10.11, and not with MySQL 8",
-    backend_tls=frozenset({"none", "implicit"}),
     question=Question(
         ask=stranger,
         leave=QUIT,
