@@ -46,7 +46,7 @@ class Steering:
     def _status(self, _: str) -> Answer:
         gateway = self._gateway
         now = datetime.now(timezone.utc)
-        left, sessions = gateway.left, len(gateway.crowd.sessions)
+        sessions = len(gateway.crowd.sessions)
         return Answer({
             "gateway": about(gateway.assembly.configuration, gateway.reloader.file),
             "processes": [{
@@ -55,7 +55,7 @@ class Steering:
             }],
             "sessions": sessions,
             "limit": gateway.crowd.limits.values.sessions,
-            "draining": None if left is None else {"sessions": sessions, "left": round(left, 3)},
+            "draining": draining(gateway.left, sessions),
             "reload": outlined(gateway.reloader.last),
             "services": self._services(),
             "backends": self._backends(),
@@ -173,6 +173,11 @@ class Steering:
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
         return Answer({"lines": rows, "lost": lost})
+
+
+def draining(left: float | None, sessions: int) -> dict[str, Any] | None:
+    """`left`: seconds until these sessions are cut off; None unless the gateway stops."""
+    return None if left is None else {"sessions": sessions, "left": round(left, 3)}
 
 
 def outlined(last: Reload | None) -> dict[str, Any] | None:

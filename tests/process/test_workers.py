@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app.control.messages import Request
+from gateway.cli.steer.command import ask
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap, pop3
 from tests.process.recording import Backend
@@ -257,6 +259,27 @@ def test_a_stop_ends_all_processes(tmp_path: Path, identity: Identity, backend: 
             wait_until_gone(pid)
         assert gateway.log.events("stopping")[0]["sessions"] == "2"
         assert not [event for event in gateway.log.events("worker") if event["state"] != "serving"]
+
+
+def test_a_stop_is_told_at_once_even_while_the_workers_do_not_know_of_it(
+    tmp_path: Path, identity: Identity, backend: Backend
+) -> None:
+    """The template closes its sockets first.  Here it is held up."""
+    with directory_for_servers() as directory:
+        control = f"{directory}/control"
+        options = {"control": control, "drain": "1 h"}
+        with several(tmp_path, identity, backend, gateway=options) as gateway, greeted(A, gateway) as client:
+            parent = template(gateway)
+            os.kill(parent, signal.SIGSTOP)
+            try:
+                gateway.terminate()
+                gateway.log.wait("stopping", sessions="1")
+                draining = ask(control, Request("status")).result["draining"]
+                assert draining["sessions"] == 1
+                assert 3500 < draining["left"] <= 3600
+            finally:
+                os.kill(parent, signal.SIGCONT)
+            assert client.rest() == WORDS["imap"].shutdown
 
 
 def test_a_second_signal_ends_sessions_of_all_workers_now(

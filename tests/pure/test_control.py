@@ -144,7 +144,6 @@ def test_a_filter_by_a_field_that_sessions_do_not_have_is_told() -> None:
 def part(pid: int, sessions: int, **more: Any) -> Answer:
     return Answer({
         "gateway": {"version": "1"}, "processes": [{"pid": pid}], "sessions": sessions, "limit": 100,
-        "draining": None,
         "services": [{"name": "imap", "sessions": sessions, "listeners": ["a"]}],
         "backends": [{"name": "b", "addresses": [
             {"address": "x", "state": "up", "sessions": sessions}, {"address": "y", "state": "up", "sessions": 0},
@@ -155,15 +154,13 @@ def part(pid: int, sessions: int, **more: Any) -> Answer:
 
 def test_the_status_of_two_processes_is_one() -> None:
     down = [{"name": "b", "addresses": [{"address": "x", "state": "down", "sessions": 1}]}]
-    draining = {"sessions": 5, "left": 2.5}
     answer = merged(
         Request("status"),
-        [part(1, 2), part(2, 5, draining=draining, backends=down), part(3, 1, draining={"sessions": 1, "left": 3.0})],
+        [part(1, 2), part(2, 5, backends=down), part(3, 1)],
     )
     assert answer.good
     assert answer.result == {
         "gateway": {"version": "1"}, "processes": [{"pid": 1}, {"pid": 2}, {"pid": 3}], "sessions": 8, "limit": 100,
-        "draining": {"sessions": 6, "left": 3.0},
         "services": [{"name": "imap", "sessions": 8, "listeners": ["a"]}],
         "backends": [{"name": "b", "addresses": [
             {"address": "x", "state": "down", "sessions": 4}, {"address": "y", "state": "up", "sessions": 0},

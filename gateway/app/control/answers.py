@@ -99,17 +99,10 @@ def _merged_status(results: Sequence[Result]) -> Result:
     return {
         **first,
         "sessions": _sum(results, "sessions"),
-        "draining": _draining([one["draining"] for one in results if one["draining"] is not None]),
         "services": _by_name([one["services"] for one in results], "name", _merged_service),
         "backends": _by_name([one["backends"] for one in results], "name", _merged_backend),
         "processes": [process for one in results for process in one["processes"]],
     }
-
-
-def _draining(parts: Sequence[Result]) -> Result | None:
-    if not parts:
-        return None
-    return {"sessions": _sum(parts, "sessions"), "left": max(part["left"] for part in parts)}
 
 
 def _merged_service(parts: Sequence[Row]) -> Row:

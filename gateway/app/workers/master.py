@@ -26,7 +26,7 @@ from ..handover import Bequest
 from ..plan import Reload, named, openings
 from ..ports import Change
 from ..reloading import Transition
-from ..steering import about, outlined
+from ..steering import about, draining, outlined
 from ..telling import tell_listening, tell_unused
 from .nursery import Hung
 from .orders import packed
@@ -76,9 +76,15 @@ class Master(Supervision):
         return self._asking.ask(question(request), wait=True).addCallback(partial(answered, request))
 
     def _whole(self, answer: Answer) -> Answer:
-        """What no worker knows."""
-        whole = {"gateway": about(self._configuration, self.reloader.file), "reload": outlined(self.reloader.last)}
-        return Answer({**answer.result, **whole} if answer.result else {}, answer.problems)
+        """What no worker knows, or knows later than the master: that the gateway stops."""
+        if not answer.result:
+            return Answer({}, answer.problems)
+        whole = {
+            "gateway": about(self._configuration, self.reloader.file),
+            "reload": outlined(self.reloader.last),
+            "draining": draining(self.left, answer.result["sessions"]),
+        }
+        return Answer({**answer.result, **whole}, answer.problems)
 
     # --- reload --------------------------------------------------------------------------------------
 
@@ -234,6 +240,7 @@ class Master(Supervision):
             self._hurry_now()
 
     def _hurry_now(self) -> None:
+        self._until = self._reactor.seconds()
         self._tell_stop(HURRIED)
         self._seats.say_all({"hurry": True})
         self._deadline.cancel()

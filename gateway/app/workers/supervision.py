@@ -233,8 +233,12 @@ class Supervision(Service):
         self._desk.serve(reactor, self.ask, self._words, lambda: [port for port, _ in self._ports])
 
     def _words(self) -> str:
-        left = max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
-        return words(self.sessions, left, self.reloader.was_refused)
+        return words(self.sessions, self.left, self.reloader.was_refused)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the last sessions are cut off; None unless the gateway stops."""
+        return max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
 
     def fork(self, number: int, column: int, descriptor: int) -> bool:
         """Ask for a worker.  False where there is no template now."""
