@@ -74,12 +74,12 @@ completion: $(VENV)/installed
 	PYTHONPATH=. $(VENV)/bin/python config/completion/generate.py
 
 # The Debian package for this system's python3, into dist/; needs debhelper, and the network for its Python packages.
-deb: $(VENV)/installed
-	config/packages/deb
+deb: build/venv-deb/installed
+	VENV=build/venv-deb config/packages/deb
 
 # Wheels of the gateway and of all it needs, for the image: buildah bud -f Containerfile .
-wheels: $(VENV)/installed
-	config/packages/wheels dist/wheels
+wheels: build/venv-deb/installed
+	VENV=build/venv-deb config/packages/wheels dist/wheels
 
 # The site, build/docs/html/index.html, and the manual pages, build/docs/man.  A warning is an error.
 docs: build/venv-docs/installed
@@ -99,6 +99,12 @@ man-check: docs
 build/venv-docs/installed: setup.cfg
 	$(PYTHON) -m venv build/venv-docs
 	build/venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# What builds packages, and nothing of what tests them.
+build/venv-deb/installed: Makefile
+	$(PYTHON) -m venv build/venv-deb
+	build/venv-deb/bin/python -m pip install --quiet --disable-pip-version-check build "setuptools >= 77" "setuptools-scm >= 8"
 	touch $@
 
 # Renew the versions that packages hold.

@@ -264,7 +264,7 @@ def test_T22_a_key_that_the_user_cannot_read(place: Path) -> None:
     file, pem = written(place), place / "both.pem"
     pem.chmod(0o600)
     (told,) = unreadable(file, NOBODY.pw_uid)
-    assert told.startswith(f"{pem}: nobody may not read it, ")
+    assert told.startswith(f"{pem}: nobody may not read it. ")
     assert "chgrp" in told
     # As the cure says.
     os.chown(pem, 0, NOBODY.pw_gid)

@@ -290,9 +290,9 @@ def _locked(path: Path) -> str:
     except KeyError:
         user = str(os.geteuid())
     return (
-        f"{path}: {user} may not read it, so a renewed certificate will not be served before the gateway is started "
-        f"again; the {what} {culprit} is in the way: chgrp it to a group of {user} and chmod {right}, "
-        "or have whatever renews it restart the gateway"
+        f"{path}: {user} may not read it. Started as root, the gateway serves it, but a renewed one only after its "
+        f"next start. Started as {user}, the gateway does not start. The {what} {culprit} is in the way: chgrp it to a "
+        f"group of {user} and chmod {right}, or let the deploy hook copy certificate and key"
     )
 
 
