@@ -17,7 +17,7 @@ from tests.process.recording import Backend
 from tests.process.running import Gateway, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
 from tests.process.wire import Client
-from tests.process.words import WORDS
+from tests.process.words import LINES
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +69,12 @@ class Front:
         if greeted:
             if mode == "implicit":
                 client.shake_hands(self.trusting)
-            client.hear(WORDS[service.partition("-")[0]].greeting_)
+            client.hear(LINES[service.partition("-")[0]].greeting_)
         return client
 
     def secure(self, service: str, mode: str = "starttls") -> Client:
         """Inside TLS, and past the first command there."""
-        words = WORDS[service.partition("-")[0]]
+        words = LINES[service.partition("-")[0]]
         client = self.connect(service, mode)
         if mode == "starttls":
             client.say(words.starttls)
@@ -87,7 +87,7 @@ class Front:
     def enter(self, service: str, mode: str = "starttls") -> Client:
         """Logged in."""
         client = self.secure(service, mode)
-        words = WORDS[service.partition("-")[0]]
+        words = LINES[service.partition("-")[0]]
         client.say(words.login)
         client.hear(words.login_)
         return client
@@ -107,7 +107,7 @@ class Front:
 @pytest.fixture(scope="session")
 def _front(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting: ssl.SSLContext) -> Iterator[Front]:
     """One process for all protocols and policies, with deadlines that a test can wait for."""
-    backends = {f"{name}-{policy}": Backend() for name in WORDS for policy in ("required", "optional")}
+    backends = {f"{name}-{policy}": Backend() for name in LINES for policy in ("required", "optional")}
     services = [
         Service(name, backend.address, protocol=name.partition("-")[0], options={"policy": name.partition("-")[2]})
         for name, backend in backends.items()

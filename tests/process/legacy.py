@@ -206,7 +206,25 @@ class POP3(Lines):
         return b"+OK %s by the backend\r\n" % verb if verb in self.knows else b"-ERR unknown\r\n"
 
 
-Mind: TypeAlias = SMTP | IMAP | POP3
+@dataclass
+class Table(Lines):
+    """Of a protocol in which a verb is all that an answer depends on."""
+
+    unknown: bytes = b""
+    leaves: bytes = b"QUIT"
+
+    def step(self) -> bytes | None:
+        line = self.line()
+        if line is None:
+            return None
+        self.commands.append(line)
+        verb = line.split(b" ")[0].upper()
+        self.gone = verb == self.leaves
+        answer = self.answer(verb)
+        return self.unknown if answer is None else answer
+
+
+Mind: TypeAlias = SMTP | IMAP | POP3 | Table
 
 
 def playing(mind: Callable[[], Mind], visits: list[Visit] | None = None) -> Script:
@@ -216,7 +234,8 @@ def playing(mind: Callable[[], Mind], visits: list[Visit] | None = None) -> Scri
         visit = Visit(connection, mind())
         if visits is not None:
             visits.append(visit)
-        connection.say(visit.mind.greeting)
+        if visit.mind.greeting:
+            connection.say(visit.mind.greeting)
         octets, connection.unread = connection.unread, b""
         while octets or (octets := connection.receive()):
             reply, octets = visit.mind.hear(octets), b""
@@ -259,7 +278,52 @@ def pop3(answers: Answers | None = None) -> Script:
     return playing(lambda: POP3(b"+OK legacy ready <1896.697170952@legacy.example.test>\r\n", known))
 
 
-SERVERS: Mapping[str, Callable[[Answers | None], Script]] = {"smtp": smtp, "imap": imap, "pop3": pop3}
+def lmtp(answers: Answers | None = None) -> Script:
+    return smtp({b"LHLO": EHLO, b"EHLO": b"500 5.5.1 Unknown command\r\n", **(answers or {})})
+
+
+SIEVE = (
+    b'"IMPLEMENTATION" "legacy"\r\n"SASL" "PLAIN EXTERNAL"\r\n"SIEVE" "fileinto"\r\n"STARTTLS"\r\n"VERSION" "1.0"\r\n'
+)
+
+
+def managesieve(answers: Answers | None = None) -> Script:
+    known: dict[bytes, bytes | Script] = {
+        b"CAPABILITY": SIEVE + b'OK "listed"\r\n',
+        b"NOOP": b'OK "NOOP by the backend"\r\n',
+        b"AUTHENTICATE": b'OK "AUTHENTICATE by the backend"\r\n',
+        b"LOGOUT": b'OK "bye"\r\n',
+        **(answers or {}),
+    }
+    return playing(lambda: Table(SIEVE + b'OK "legacy ready"\r\n', known, unknown=b'NO "What?"\r\n', leaves=b"LOGOUT"))
+
+
+def nntp(answers: Answers | None = None) -> Script:
+    known: dict[bytes, bytes | Script] = {
+        b"CAPABILITIES": b"101 list\r\nVERSION 2\r\nSTARTTLS\r\nAUTHINFO USER SASL\r\nSASL PLAIN EXTERNAL\r\n.\r\n",
+        b"DATE": b"111 20261127120000\r\n",
+        b"AUTHINFO": b"281 AUTHINFO by the backend\r\n",
+        b"QUIT": b"205 bye\r\n",
+        **(answers or {}),
+    }
+    return playing(lambda: Table(b"200 legacy ready\r\n", known, unknown=b"500 What?\r\n"))
+
+
+def irc(answers: Answers | None = None) -> Script:
+    known: dict[bytes, bytes | Script] = {
+        b"PING": b":legacy PONG legacy :gw.example.test\r\n",
+        b"CAP": b":legacy CAP * LS :sasl tls\r\n",
+        b"NICK": b"",
+        b"USER": b":legacy 001 grete :Welcome\r\n",
+        b"QUIT": b"ERROR :Closing link\r\n",
+        **(answers or {}),
+    }
+    return playing(lambda: Table(b"", known))
+
+
+SERVERS: Mapping[str, Callable[[Answers | None], Script]] = {
+    "smtp": smtp, "imap": imap, "pop3": pop3, "lmtp": lmtp, "managesieve": managesieve, "nntp": nntp, "irc": irc,
+}  # fmt: skip
 
 
 # --- ... and as attacks want them -------------------------------------------------------------

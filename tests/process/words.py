@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Words:
     """A command by which the gateway's address could speak for others."""
 
 
-WORDS: Mapping[str, Words] = {
+WORDS: dict[str, Words] = {
     "smtp": Words(
         greeting_=rb"^220 legacy\.example\.test ESMTP\r\n",
         starttls=b"STARTTLS\r\n",
@@ -118,3 +118,85 @@ WORDS: Mapping[str, Words] = {
         authority=b"XCLIENT ADDR=192.0.2.1\r\n",
     ),
 }
+"""The protocols of mail, over which everything runs."""
+
+GREETING: Mapping[str, Words] = {
+    **WORDS,
+    "lmtp": replace(WORDS["smtp"], hello=b"LHLO client.example.test\r\n"),
+    "managesieve": Words(
+        greeting_=rb'^"IMPLEMENTATION" "legacy"\r\n.*^OK "legacy ready"\r\n',
+        starttls=b"STARTTLS\r\n",
+        go_ahead=b'OK "Begin TLS negotiation now."\r\n',
+        active=b'NO "TLS is already active"\r\n',
+        # Behind the handshake there is a list that nobody has asked for.
+        hello=b"NOOP\r\n",
+        hello_=rb'^OK "NOOP [^\n]*\n',
+        login=b'AUTHENTICATE "PLAIN" "AGdyZXRlAFphdW5rb2VuaWctNzctaW0tU2NoYWNodA=="\r\n',
+        login_=rb'^OK "AUTHENTICATE by the backend"\r\n',
+        refused=b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n',
+        quit=b"LOGOUT\r\n",
+        quit_=rb'^OK "bye"\r\n',
+        polite=b"LOGOUT\r\n",
+        unavailable=b'BYE (TRYLATER) "Service temporarily unavailable"\r\n',
+        lost_idle=b'BYE (TRYLATER) "Connection to server lost"\r\n',
+        lost_busy=b'BYE (TRYLATER) "Connection to server lost"\r\n',
+        shutdown=b'BYE (TRYLATER) "Server shutting down"\r\n',
+        too_long_=rb'(NO|BYE) "Command too long"\r\n|^$',
+        step=b"NOOP\r\n",
+        step_=rb'OK "NOOP [^\n]*\n',
+        dialogue=b'AUTHENTICATE "PLAIN"\r\n',
+        authority=b"XCLIENT ADDR=192.0.2.1\r\n",
+    ),
+    "nntp": Words(
+        greeting_=rb"^200 legacy ready\r\n",
+        starttls=b"STARTTLS\r\n",
+        go_ahead=b"382 Continue with TLS negotiation\r\n",
+        active=b"502 Already using a security layer\r\n",
+        hello=b"CAPABILITIES\r\n",
+        hello_=rb"^101 [^\n]*\n.*^\.\r\n",
+        login=b"AUTHINFO SASL PLAIN AGdyZXRlAFphdW5rb2VuaWctNzctaW0tU2NoYWNodA==\r\n",
+        login_=rb"^281 AUTHINFO by the backend\r\n",
+        refused=b"483 Encryption required, use STARTTLS\r\n",
+        quit=b"QUIT\r\n",
+        quit_=rb"^205 bye\r\n",
+        polite=b"QUIT\r\n",
+        unavailable=b"400 Service temporarily unavailable\r\n",
+        lost_idle=b"400 Connection to news server lost\r\n",
+        lost_busy=b"400 Connection to news server lost\r\n",
+        shutdown=b"400 Service temporarily unavailable\r\n",
+        too_long_=rb"(400|501) Line too long\r\n|^$",
+        step=b"DATE\r\n",
+        step_=rb"111 [^\n]*\n",
+        dialogue=b"AUTHINFO SASL PLAIN\r\n",
+        authority=b"XCLIENT ADDR=192.0.2.1\r\n",
+    ),
+}
+"""All protocols of lines whose server greets."""
+
+LINES: Mapping[str, Words] = {
+    **GREETING,
+    "irc": Words(
+        greeting_=rb"",
+        starttls=b"STARTTLS\r\n",
+        go_ahead=b":gw.example.test 670 * :STARTTLS successful, proceed with TLS handshake\r\n",
+        active=b":gw.example.test 691 * :STARTTLS failed (TLS is already active)\r\n",
+        hello=b"CAP LS 302\r\n",
+        hello_=rb"^:(gw\.example\.test|legacy) CAP \* LS [^\n]*\n",
+        login=b"NICK grete\r\nUSER grete 0 * :Zaunkoenig-77-im-Schacht\r\n",
+        login_=rb"^:legacy 001 grete :Welcome\r\n",
+        refused=b"ERROR :Closing Link: gw.example.test (TLS required: use STARTTLS, or a port with TLS)\r\n",
+        quit=b"QUIT\r\n",
+        quit_=rb"^ERROR :[^\n]*\n",
+        polite=b"QUIT\r\n",
+        unavailable=b"ERROR :Closing Link: gw.example.test (Service temporarily unavailable)\r\n",
+        lost_idle=b"ERROR :Closing Link: gw.example.test (Connection to server lost)\r\n",
+        lost_busy=b"ERROR :Closing Link: gw.example.test (Connection to server lost)\r\n",
+        shutdown=b"ERROR :Closing Link: gw.example.test (Server shutting down)\r\n",
+        too_long_=rb":gw\.example\.test 417 \* [^\n]*\n|ERROR [^\n]*\n|^$",
+        step=b"PING x\r\n",
+        step_=rb":legacy PONG [^\n]*\n",
+        dialogue=b"AUTHENTICATE PLAIN\r\n",
+        authority=b"WEBIRC x gateway client.example.test 192.0.2.1\r\n",
+    ),
+}
+"""All protocols of lines.  Where the client speaks first, a backend is dialled for `hello` inside TLS."""
