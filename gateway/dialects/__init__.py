@@ -21,6 +21,22 @@ from .mail.smtp import DIALECT as SMTP
 from .news.nntp import DIALECT as NNTP
 from .web.http import HTTP, IPP
 
-_ALL = (SMTP, IMAP, POP3, LMTP, MANAGESIEVE, NNTP, POSTGRESQL, IRC, LDAP, MYSQL, HTTP, IPP, ACAP, XMPP, XMPP_SERVERS)
+_ALL = (
+    SMTP,
+    IMAP,
+    POP3,
+    LMTP,
+    MANAGESIEVE,
+    NNTP,
+    POSTGRESQL,
+    IRC,
+    LDAP,
+    MYSQL,
+    HTTP,
+    IPP,
+    ACAP,
+    XMPP,
+    XMPP_SERVERS,
+)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

@@ -100,6 +100,11 @@ class Terms:
         return terms
 
 
+def patience(idle: float) -> Mapping[Patience, float]:
+    """Of a protocol whose clients may say nothing for so many seconds."""
+    return {Patience.COMMAND: idle, Patience.REPLY: 330.0, Patience.DATA: 300.0, Patience.SPLICE: idle}
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What anybody may ask a server of this protocol to learn what it can do."""

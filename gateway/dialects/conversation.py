@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, TypeVar
@@ -42,7 +42,9 @@ from ..protocol.vocabulary import (
     Violation,
 )
 from ..telemetry.catalogue import PROTOCOL_ERROR, event
+from . import sasl
 from .base import Policy, Terms
+from .bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 from .reach import Hearing, reached
 
 CLIENT: Final = Side.CLIENT
@@ -61,6 +63,7 @@ CHANNEL_BINDING: Final = Note(
 """The backend offers mechanisms that cannot work through a gateway."""
 
 T = TypeVar("T")
+Asking = Generator[Request, Any, list[bytes]]
 
 
 def foreign(http: str, *, web: bool = False) -> Foreign:
@@ -150,8 +153,36 @@ class Conversation(ABC):
                 self.midway = True
             raise
         if isinstance(heard, TooLong) and heard.side is BACKEND:
-            raise broken(b"a line without end")
+            raise broken("a line without end")
         return heard
+
+    def hear_list(
+        self, first: bytes, edit: Callable[[list[bytes]], Sequence[bytes]], added: Sequence[bytes] = ()
+    ) -> Asking:
+        """The backend's list of many lines, up to the dot, for the client: edited as a whole, with lines `added`.
+
+        If it breaks off, the client gets what came and then nothing: words of ours would seem to be a part of it.
+        Returns the lines as they came.
+        """
+        self.bad = 0
+        lines: list[bytes] = []
+        octets = 0
+        self.midway = True
+        yield Send(CLIENT, first + b"\r\n")
+        try:
+            while (text := (yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)).text) != b".":
+                octets += len(text)
+                within_bounds(len(lines), octets)
+                lines.append(text)
+        except Trouble:
+            yield Send(CLIENT, joined(edit(lines)))
+            raise
+        told = edit(lines)
+        if sasl.bound(lines) - sasl.bound(told):
+            yield CHANNEL_BINDING
+        yield Send(CLIENT, joined([*told, *added, b"."]))
+        self.midway = False
+        return lines
 
     def insist(self) -> Script:
         """TLS is required of a client that always used it, where the service says so."""
@@ -262,7 +293,18 @@ def login_note(mechanism: bytes, result: str, user: bytes = b"") -> Note:
 
     `user`: whom the client said that it is; empty where that is not known."""
     whose = (("user", user),) if user else ()
-    return Note("auth", (("result", result), ("mechanism", mechanism.decode("ascii")), *whose))
+    name = mechanism if sasl.is_known(mechanism) else sasl.OTHER
+    return Note("auth", (("result", result), ("mechanism", name.decode("ascii")), *whose))
+
+
+def within_bounds(lines: int, octets: int) -> None:
+    """Raises Violation where a backend's reply of which so much is there goes on: it would fill our memory."""
+    if lines >= REPLY_LINES or octets > REPLY_OCTETS:
+        raise broken("a reply without end")
+
+
+def joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)
 
 
 def broken(said: bytes | str) -> Violation:

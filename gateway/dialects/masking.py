@@ -11,9 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from . import sasl
+
 _WORD: Final = re.compile(rb"[ \t]*([A-Za-z]+)(?=[ \t:]|\Z)")
 _TAG: Final = re.compile(rb"[^ \t]{1,64} +")
-_ARGUMENT: Final = re.compile(rb"[ \t]+\"?[A-Za-z0-9_-]{1,40}\"?(?=[ \t]|\Z)")
+_ARGUMENT: Final = re.compile(rb"[ \t]+\"?([A-Za-z0-9_-]+)\"?(?=[ \t]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Verbs:
             return command, b""
         end = 0 if word is None else word.end()
         if verb in self.first:
-            mechanism = _ARGUMENT.match(command, end)
-            return _split(command, end if mechanism is None else mechanism.end())
+            argument = _ARGUMENT.match(command, end)
+            return _split(command, argument.end() if argument and sasl.is_known(argument[1]) else end)
         return _split(command, end) if verb in self.alone else (b"", command)
 
 

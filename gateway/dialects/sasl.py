@@ -31,6 +31,18 @@ INITIAL_RESPONSE = 12288
 REQUEST_LINE = INITIAL_RESPONSE + 64
 """Octets of a whole AUTH command: its verb and the name of the mechanism come before the initial response."""
 
+_KNOWN = re.compile(
+    rb"PLAIN|LOGIN|EXTERNAL|ANONYMOUS|NTLM|MSN|OTP|SKEY|SECURID|SXOVER-PLUS|OPENID20|SAML20|X?OAUTH(?:2|10A|BEARER)?"
+    rb"|(?:CRAM|DIGEST|LDAPDB)-MD5|GSSAPI|(?:GSS-)?SPNEGO(?:-PLUS)?|KERBEROS_V[45]|(?:GS2|EAP)-[A-Z0-9]+(?:-PLUS)?"
+    rb"|SCRAM-[A-Z0-9]+(?:-[0-9]+)?(?:-PLUS)?|HT-[A-Z0-9-]+-(?:ENDP|UNIQ|EXPR|NONE)|ECD[A-Z0-9]+-[A-Z0-9]+-CHALLENGE"
+    rb"|X-OAUTH2|(?:DOVECOT|X-GOOGLE|X-FACEBOOK|DELEGATED)-(?:TOKEN|PLATFORM)"
+    # Ways to log in that are no SASL: of POP3 and NNTP, IRC, XMPP, LDAP, PostgreSQL, MySQL.
+    rb"|USER|APOP|PASS|IQ-AUTH|DIALBACK|SIMPLE|TRUST|KERBEROS|PASSWORD|MD5|SSPI|DIALOG|PARSEC|(?:AUTH|UNIX)_SOCKET"
+    rb"|[A-Z0-9]+(?:_[A-Z0-9]+)?_PASSWORD|CLIENT_ED25519|AUTH_GSSAPI(?:_CLIENT)?|[0-9]{1,2}",
+    re.IGNORECASE,
+)
+OTHER = b"other"
+
 PASSWORD = frozenset({b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"OAUTHBEARER", b"XOAUTH2"})
 
 LAYERED = frozenset({b"GSSAPI", b"GSS-SPNEGO", b"DIGEST-MD5", b"KERBEROS_V4", b"NTLM"})
@@ -42,6 +54,11 @@ def binds(name: bytes) -> bool:
     return bool(_BINDS.match(name))
 
 
+def is_known(mechanism: bytes) -> bool:
+    """Whether this is the name of a mechanism, which anybody may read.  A client may have said its password there."""
+    return _KNOWN.fullmatch(mechanism) is not None
+
+
 def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
     """The mechanisms of a backend's list (in upper case) that must not be offered to a client."""
     names = {name.upper() for name in offered}
@@ -51,6 +68,11 @@ def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
     if PASSWORD & (names - bases):
         hidden |= bases
     return frozenset(hidden)
+
+
+def bound(lines: Iterable[bytes]) -> set[bytes]:
+    """What looks like a mechanism with channel binding in a list's lines."""
+    return {word for line in lines for word in line.upper().split() if word.endswith(PLUS)}
 
 
 def is_request(arguments: bytes) -> bool:

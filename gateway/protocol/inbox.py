@@ -1,7 +1,7 @@
 """What a side has said and nobody has acted on yet; it has exactly one owner, the driver.
 
 Lines end with LF; one CR before it belongs to the terminator.  A client's line that holds another
-CR or a NUL is reported as unclean and its text is never handed out: a backend that splits there
+CR or a NUL is reported as unclean and only its ends are handed out: a backend that splits there
 would see two commands where we saw one.
 """
 
@@ -21,7 +21,7 @@ HEAD = 64
 
 BEGIN = 1024
 END = 64
-"""Octets of an overlong line that are kept, of its beginning and of its end."""
+"""Octets of an overlong or unclean line that are kept, of its beginning and of its end."""
 
 CR = 0x0D
 
@@ -75,7 +75,7 @@ class Inbox:
         del octets[: end + 1]
         self._scanned = 0
         if self.side is Side.CLIENT and (b"\r" in text or b"\0" in text):
-            return Unclean(self.side)
+            return Unclean(self.side, text[:BEGIN], text[-END:])
         return Line(self.side, text)
 
     def _too_long(self, limit: int, end: int) -> TooLong:

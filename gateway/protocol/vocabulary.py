@@ -121,6 +121,10 @@ class Unclean:
     """A line from the client with a bare CR or a NUL in it: never to be forwarded."""
 
     side: Side
+    begin: bytes = field(default=b"", compare=False)
+    """Its first octets: enough to tell which command the answer is for, and whether octets follow that are none."""
+    end: bytes = field(default=b"", compare=False)
+    """Its last octets, without the terminator: the same."""
 
 
 @value

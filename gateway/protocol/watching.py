@@ -22,8 +22,9 @@ Shown = Callable[[bytes], tuple[bytes, bytes]]
 CLIENT: Final = Side.CLIENT
 REPEATED: Final = 4
 """Octets of a masked word that is masked in replies, too."""
-_CHALLENGE: Final = re.compile(rb"(334|\+) (?=\S)")
-"""The beginning of a server's line in a login (RFC 4954 4, RFC 9051 6.2.2, RFC 5034 4)."""
+_CHALLENGE: Final = re.compile(rb"(?:334|383|\+|(?::\S+ )?AUTHENTICATE) (?=\S)|\"(?=[A-Za-z0-9+/]{24,}={0,2}\"\Z)")
+"""The beginning of a server's line in a login (RFC 4954 4, RFC 4643 2.4.2, RFC 9051 6.2.2, RFC 5034 4, IRCv3 SASL, and
+RFC 5804 2.1, where a short word may be a capability)."""
 
 
 class Watched(Negotiation):

@@ -102,7 +102,11 @@ _TABLE = (
                 "`ok`, `failed`; `unproven`: an SMTP backend said 235 to a client that had given no data, which counts "
                 "as no login",
             ),
-            word("mechanism", "SASL's name; `USER`: a user name of POP3 that was refused, or its password"),
+            word(
+                "mechanism",
+                "SASL's name; `USER`: a user name of POP3 that was refused, or its password; `other`: what the client "
+                "said is no well-known name, and may be a password",
+            ),
             word("tls", "the version of TLS with the client; absent: the login came in the clear"),
             USER,
         ),

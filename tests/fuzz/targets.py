@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.config import ConfigurationError, Machine, parse
 from gateway.dialects import DIALECTS, conversation
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
-from gateway.dialects.mail import ehlo, extensions
+from gateway.dialects.mail import ehlo, extensions, strings
 from gateway.dialects.mail.imap import capabilities, syntax
 from gateway.dialects.mail.managesieve import syntax as sieve
 from gateway.dialects.mail.message import END, Message, Newlines
@@ -318,7 +318,7 @@ def sieve_lists(octets: bytes) -> None:
     """A reply of ManageSieve's: read whole, and its capabilities edited twice as once."""
     if len(octets) > MOST:
         return
-    lines = [line for line in sieve.units(octets) if sieve.is_capability(line)]
+    lines = [line for line in strings.units(octets) if sieve.is_capability(line)]
     for stage in (conversation.Stage.CLOSED, conversation.Stage.OPEN, conversation.Stage.SECURE):
         told = sieve.edit_capabilities(lines, stage)
         assert sieve.edit_capabilities(told, stage) == told

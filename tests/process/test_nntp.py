@@ -167,6 +167,17 @@ def test_a_wrong_password(place: Place) -> None:
         assert [client.line()[:3] for _ in range(4)] == [b"381", b"481", b"381", b"281"]
 
 
+def test_passwords_guessed_behind_reading_are_counted(place: Place) -> None:
+    """nnrpd would go on for ever; five failed logins end a session here."""
+    since = place.gateway.log.mark()
+    with place.secure("old-required") as client:
+        client.say(b"GROUP local.public\r\nARTICLE 1\r\n" + b"AUTHINFO USER grete\r\nAUTHINFO PASS wrong\r\n" * 6)
+        heard = client.rest()
+        assert heard.count(b"\r\n481 ") == 5
+        assert heard.endswith(b"400 Too many failed logins\r\n")
+    assert place.gateway.log.wait("session", since)["reason"] == "too-many-failed-logins"
+
+
 def test_a_backend_that_offers_starttls_and_cannot_do_it_is_not_used(place: Place) -> None:
     since = place.gateway.log.mark()
     with Client(place.gateway.address("unable", "implicit")) as client:

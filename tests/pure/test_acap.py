@@ -141,6 +141,11 @@ def test_a_long_command_is_read_with_its_literal() -> None:
     inside().client(said, to_client(b'* BAD "Command too long"\r\n')).run((WHOLE,))
 
 
+def test_a_bad_line_is_read_with_its_literal() -> None:
+    said = b"a X\0 {11+}\r\nb LOGOUT\r\n\r\n"
+    inside().client(said, to_client(b'* BAD "Invalid characters"\r\n')).run()
+
+
 def lazy() -> Playbook:
     return Playbook(DIALECT, terms(lazy=True)).start(to_client(PARTY.answers.lazy_greeting))
 
@@ -168,7 +173,7 @@ def test_untagged_lines_of_a_reply_pass_and_it_has_an_end() -> None:
     play = inside().client(b'l LANG "en"\r\n', to_backend(b'l LANG "en"\r\n')).backend(more, to_client(more))
     play.backend(b'l NO "no"\r\n', to_client(b'l NO "no"\r\n')).run()
     play = inside().client(b"n NOOP\r\n", to_backend(b"n NOOP\r\n"))
-    play.backend(b"* X\r\n" * 1000, to_client(b"* X\r\n" * 1000 + UNAVAILABLE), *BROKEN[:1], *BROKEN[2:]).run((WHOLE,))
+    play.backend(b"* X\r\n" * 1001, to_client(b"* X\r\n" * 1000 + UNAVAILABLE), *BROKEN[:1], *BROKEN[2:]).run((WHOLE,))
 
 
 @pytest.mark.parametrize("answer", [b"m OK\r\n", b"n FOO\r\n", b"n\r\n", b"n OKAY\r\n"])

@@ -26,6 +26,8 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
     ("smtp", b"AUTH PLAIN AGdyZXRlAGdlaGVpbQ==", b"AUTH PLAIN "),
     ("smtp", b"AUTH LOGIN", b"AUTH LOGIN"),
     ("smtp", b"AUTH =geheim= x", b"AUTH "),
+    ("smtp", b"AUTH R2VoZWlt", b"AUTH "),
+    ("smtp", b"AUTH R2VoZWlt x", b"AUTH "),
     ("smtp", b"PASS geheim", b""),
     ("smtp", b"R2VoZWlt", b""),
     ("smtp", b"", b""),
@@ -41,7 +43,27 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
     ("pop3", b"APOP grete 0123", b"APOP "),
     ("pop3", b"AUTH PLAIN AGdy", b"AUTH PLAIN "),
     ("managesieve", b'AUTHENTICATE "PLAIN" "AGdy"', b'AUTHENTICATE "PLAIN" '),
+    ("managesieve", b'AUTHENTICATE "R2VoZWlt"', b"AUTHENTICATE "),
     ("managesieve", b'PUTSCRIPT "x" {5}', b""),
+    ("imap", b"a AUTHENTICATE R2VoZWlt", b"a AUTHENTICATE "),
+    ("pop3", b"AUTH R2VoZWlt", b"AUTH "),
+    ("acap", b'a AUTHENTICATE "PLAIN" "AGdy"', b'a AUTHENTICATE "PLAIN" '),
+    ("acap", b'a AUTHENTICATE "R2VoZWlt"', b"a AUTHENTICATE "),
+    ("acap", b'"geheim"', b""),
+    ("nntp", b"GROUP local.test", b"GROUP local.test"),
+    ("nntp", b"authinfo pass geheim", b"authinfo pass "),
+    ("nntp", b"AUTHINFO USER grete", b"AUTHINFO USER "),
+    ("nntp", b"AUTHINFO SASL PLAIN AGdy", b"AUTHINFO "),
+    ("nntp", b"AUTHINFO geheim", b"AUTHINFO "),
+    ("nntp", b"R2VoZWlt", b""),
+    ("irc", b"CAP LS 302", b"CAP LS 302"),
+    ("irc", b"PASS :geheim", b"PASS "),
+    ("irc", b"OPER grete geheim", b"OPER "),
+    ("irc", b"WEBIRC geheim", b"WEBIRC "),
+    ("irc", b"AUTHENTICATE PLAIN", b"AUTHENTICATE PLAIN"),
+    ("irc", b"AUTHENTICATE R2VoZWlt", b"AUTHENTICATE "),
+    ("irc", b"NICKSERV IDENTIFY geheim", b""),
+    ("irc", b"@a=b PASS geheim", b""),
 ])  # fmt: skip
 def test_no_more_is_shown_than_the_tables_name(protocol: str, command: bytes, shown: bytes) -> None:
     verbs = DIALECTS[protocol].shown
@@ -104,6 +126,22 @@ def test_secrets_are_masked_in_both_directions(
     negotiation, found = watched(hearing(framing, patience))
     negotiation.receive(CLIENT, line + b"\r\n")
     assert found == told
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    (b"383 R2VoZWlt", b"383 <8 octets>"),
+    (b":irc.example.org AUTHENTICATE R2VoZWlt", b":irc.example.org AUTHENTICATE <8 octets>"),
+    (b"AUTHENTICATE R2VoZWlt", b"AUTHENTICATE <8 octets>"),
+    (b'"' + b"R2VoZWlt" * 4 + b'"', b'"<33 octets>'),
+    (b'"STARTTLS"', b'"STARTTLS"'),
+    (b'"SASL" "PLAIN SCRAM-SHA-1"', b'"SASL" "PLAIN SCRAM-SHA-1"'),
+])  # fmt: skip
+def test_challenges_are_masked(said: bytes, told: bytes) -> None:
+    def script() -> Script:
+        yield Send(CLIENT, said + b"\r\n")
+        yield Close("over")
+
+    assert watched(script())[1] == [("S", told)]
 
 
 def test_nothing_is_text_where_the_dialect_shows_nothing() -> None:

@@ -275,6 +275,9 @@ def test_i05_the_content_of_a_literal_is_no_command() -> None:
 def test_the_content_of_a_literal_is_no_command_even_behind_nonsense() -> None:
     plain().client(b"{12+}\r\nb STARTTLS\r\n x\r\n", to_client(b"* BAD Invalid tag\r\n")).run()
     inside().client(b"a {12+}\r\nb STARTTLS\r\n x\r\n", to_client(b"a BAD Invalid command\r\n")).run()
+    bad = to_client(b"* BAD Invalid characters\r\n")
+    inside().client(b"a LOGIN \0 {12+}\r\nb STARTTLS\r\n x\r\n", bad).run()
+    inside().client(b"a LOGIN \r {12+}\r\nb STARTTLS\r\n x\r\n", bad).run()
 
 
 @pytest.mark.parametrize("size", [b"65537", b"99999999999", b"9" * 5000, b"18446744073709551617"])

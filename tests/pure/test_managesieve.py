@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.dialects.access import Access, Seen
 from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
 from gateway.dialects.conversation import Stage as Place
+from gateway.dialects.mail import strings
 from gateway.dialects.mail.managesieve import DIALECT, syntax
 from gateway.dialects.survey import Survey
 from gateway.protocol.vocabulary import Script, Side
@@ -107,6 +108,12 @@ def test_a_literal_of_a_command_too_long_is_swallowed() -> None:
         b"FOO " + b"x" * 5000 + b" {8+}\r\nLOGOUT\r\n\r\n", to_client(b'NO "Command too long"\r\n')
     )
     SIEVE.leaves(play).run((WHOLE,))
+
+
+@pytest.mark.parametrize("line", [b"FOO \0", b"PUTSCRIPT \r"])
+def test_a_literal_behind_a_bad_line_is_swallowed(line: bytes) -> None:
+    play = SIEVE.inside().client(line + b" {8+}\r\nLOGOUT\r\n\r\n", to_client(b'NO "Invalid characters"\r\n'))
+    SIEVE.leaves(play).run()
 
 
 @pytest.mark.parametrize(
@@ -329,17 +336,17 @@ value = st.binary(max_size=40)
 @given(st.lists(value, min_size=1, max_size=4), st.lists(st.booleans(), min_size=4, max_size=4))
 def test_strings_come_back_however_they_are_written(values: list[bytes], literal: list[bool]) -> None:
     written = [
-        b"{%d+}\r\n%s" % (len(each), each) if way else syntax.string(each)
+        b"{%d+}\r\n%s" % (len(each), each) if way else strings.string(each)
         for each, way in zip(values, literal, strict=False)
     ]
-    assert syntax.strings(b" ".join(written)) == values
+    assert strings.strings(b" ".join(written)) == values
 
 
 @given(st.binary(max_size=60))
 def test_anything_is_strings_or_malformed(text: bytes) -> None:
     try:
-        values = syntax.arguments(text)
-    except syntax.Malformed:
+        values = strings.arguments(text)
+    except strings.Malformed:
         return
     assert all(isinstance(each, bytes) for each in values)
 
@@ -382,11 +389,11 @@ def test_a_look_reads_literals() -> None:
 
 
 def test_strings_are_divided_by_blanks() -> None:
-    assert syntax.strings(b'"a" "b"') == [b"a", b"b"]
-    with pytest.raises(syntax.Malformed):
-        syntax.strings(b'"a""b"')
-    with pytest.raises(syntax.Malformed):
-        syntax.strings(b"{9}\r\nab")
+    assert strings.strings(b'"a" "b"') == [b"a", b"b"]
+    with pytest.raises(strings.Malformed):
+        strings.strings(b'"a""b"')
+    with pytest.raises(strings.Malformed):
+        strings.strings(b"{9}\r\nab")
 
 
 def test_a_server_that_shows_nothing_tells_nothing_of_logins() -> None:

@@ -83,7 +83,7 @@ def test_a_lazy_session_dials_nobody_before_tls() -> None:
     for line in (b"MODE READER\r\n", b"DATE\r\n", b"HELP\r\n"):
         play.client(line, to_client(MUST))
     play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured().client(b"GROUP a\r\n", DIAL).dialled()
-    play.backend(GREETING, to_backend(b"GROUP a\r\n"), PROVEN, SPLICE).run()
+    play.backend(GREETING, to_backend(b"GROUP a\r\n")).run()
 
 
 def test_a_lazy_session_whose_backend_turns_it_away() -> None:
@@ -120,9 +120,21 @@ def test_starttls_is_never_answered_480_or_483() -> None:
     play.client(b"STARTTLS\r\n", to_client(b"502 Already using a security layer\r\n")).run()
 
 
-@pytest.mark.parametrize("line", [b"TAKETHIS <a@b>\r\n", b"takethis\r\n", b"TAKETHIS " + b"x" * 510 + b"\r\n"])
-def test_a_refused_article_is_read_and_none_of_it_is_a_command(line: bytes) -> None:
-    answer = LONG if len(line) > 512 else MUST
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (b"TAKETHIS <a@b>\r\n", MUST),
+        (b"takethis\r\n", MUST),
+        (b"TAKETHIS " + b"x" * 510 + b"\r\n", LONG),
+        (b"TAKETHIS " + b"x" * 20000 + b"\r\n", LONG),
+        (b"TAKETHIS <a\0@b>\r\n", b"501 Invalid characters\r\n"),
+        (b"TAKETHIS <a\r@b>\r\n", b"501 Invalid characters\r\n"),
+        (b"\0TAKETHIS <a@b>\r\n", b"501 Invalid characters\r\n"),
+        (b" TAKETHIS <a@b>\r\n", b"500 Unknown command\r\n"),
+        (b"TAKETHIS\x0b<a@b>\r\n", b"500 Unknown command\r\n"),
+    ],
+)
+def test_a_refused_article_is_read_and_none_of_it_is_a_command(line: bytes, answer: bytes) -> None:
     play = greeted().client(line + ARTICLE + b"DATE\r\n", to_client(answer), to_backend(b"DATE\r\n"))
     play.backend(b"111 1\r\n", to_client(b"111 1\r\n")).run()
 
@@ -321,16 +333,54 @@ def test_logins_in_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
-    [b"GROUP a\r\n", b"IHAVE <a@b>\r\n", b"MODE STREAM\r\n", b"xover 1-\r\n", b"TAKETHIS <a@b>\r\n", b"POST\r\n"],
+    ("line", "reply"),
+    [
+        (b"IHAVE <a@b>\r\n", b"335 send\r\n"),
+        (b"MODE STREAM\r\n", b"203 ok\r\n"),
+        (b"check <a@b>\r\n", b"238 <a@b>\r\n"),
+    ],
 )
-def test_reading_and_feeding_splice(line: bytes) -> None:
-    inside().client(line, to_backend(line), PROVEN, SPLICE).run()
+def test_a_feed_is_spliced_when_the_server_takes_it(line: bytes, reply: bytes) -> None:
+    play = inside().client(line, to_backend(line))
+    play.backend(reply, to_client(reply), PROVEN, SPLICE).run()
 
 
-def test_what_came_with_it_goes_on_as_it_is() -> None:
-    play = inside().client(b"TAKETHIS <a@b>\r\n" + ARTICLE, to_backend(b"TAKETHIS <a@b>\r\n" + ARTICLE), SPLICE)
-    play.run((0,))
+def test_an_article_that_comes_at_once_inside_tls() -> None:
+    """What comes behind it is a command again when the server has refused it."""
+    said = b"TAKETHIS <a@b>\r\n" + ARTICLE
+    play = inside().client(said, to_backend(said)).backend(b"439 <a@b>\r\n", to_client(b"439 <a@b>\r\n"))
+    play.client(said, to_backend(said)).backend(b"239 <a@b>\r\n", to_client(b"239 <a@b>\r\n"), PROVEN, SPLICE).run()
+
+
+@pytest.mark.parametrize(
+    "line", [b"IHAVE <a@b>\r\n", b"MODE STREAM\r\n", b"CHECK <a@b>\r\n", b"GROUP a\r\n", b"POST\r\n"]
+)
+def test_a_login_behind_a_refusal_is_counted(line: bytes) -> None:
+    play = asked(inside(), line, b"480 Authentication required\r\n")
+    asked(play, b"AUTHINFO USER joe\r\n", b"381 go on\r\n")
+    play.client(b"AUTHINFO PASS x\r\n", to_backend(b"AUTHINFO PASS x\r\n"))
+    play.backend(b"481 no\r\n", note("auth", result="failed"), REJECTED, to_client(b"481 no\r\n")).run()
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [(b"GROUP a\r\n", b"211 1 1 1 a\r\n"), (b"xover 1-\r\n", b"224 list\r\n1\ta\r\n.\r\n"),
+     (b"ARTICLE 1\r\n", b"220 1 <a@b>\r\n" + ARTICLE)],
+)  # fmt: skip
+def test_a_login_behind_reading_is_counted(line: bytes, reply: bytes) -> None:
+    """Where anybody may read, a reader could else guess passwords for ever."""
+    play = inside().client(line, to_backend(line)).backend(reply, to_client(reply), PROVEN)
+    asked(play, b"AUTHINFO USER joe\r\n", b"381 go on\r\n")
+    play.client(b"AUTHINFO PASS x\r\n", to_backend(b"AUTHINFO PASS x\r\n"))
+    play.backend(b"481 no\r\n", note("auth", result="failed"), REJECTED, to_client(b"481 no\r\n")).run()
+
+
+def test_a_post_inside_tls() -> None:
+    play = (
+        inside().client(b"POST\r\n", to_backend(b"POST\r\n")).backend(b"340 go\r\n", PROVEN, to_client(b"340 go\r\n"))
+    )
+    play.client(ARTICLE + b"DATE\r\n", to_backend(ARTICLE))
+    play.backend(b"240 ok\r\n", to_client(b"240 ok\r\n"), to_backend(b"DATE\r\n")).run()
 
 
 def test_other_commands_do_not() -> None:

@@ -497,7 +497,7 @@ def test_a_list_without_measure(flood: bytes) -> None:
     stage.receive(Side.CLIENT, b"CAPA\r\n")
     stage.receive(Side.BACKEND, b"+OK\r\n" + flood)
     assert stage.negotiation.over
-    assert stage.deeds[-1] == Close("backend-protocol-error", repr(b"a reply without end"))
+    assert stage.deeds[-1] == Close("backend-protocol-error", "a reply without end")
 
 
 S = conversation.Stage

@@ -201,6 +201,26 @@ def test_S13_a_chunk_that_cannot_be_delimited_ends_the_session(where: str, argum
                 close("client-bad-bdat")).run()  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"BDAT 30\0",
+        b"BDAT 3\r0",
+        b"\0bdat 30",
+        b" BDAT 30",
+        b"\tBDAT 30",
+        b"BDAT " + b"3" * 600,
+        b"BDAT " + b"3" * 20000,
+    ],
+)
+@pytest.mark.parametrize("where", ["clear", "secure", "envelope"])
+def test_a_chunk_behind_a_bad_line_ends_the_session(where: str, line: bytes) -> None:
+    """Its octets are no commands, and nobody knows how many there are."""
+    play = greeted() if where == "clear" else secure() if where == "secure" else envelope(secure())
+    play.client(line + b"\r\nXCLIENT ADDR=192.0.2.1\r\n", to_client(b"501 5.5.4 Syntax: BDAT count [LAST]\r\n"),
+                close("client-bad-bdat")).run()  # fmt: skip
+
+
 @pytest.mark.parametrize("octets", [LARGEST_CHUNK + 1, 2**31, 2**32 + 5, 2**63, 9999999999999999999])
 def test_a_chunk_that_a_backend_might_count_otherwise_is_refused(octets: int) -> None:
     # A counter of 32 bits makes 5 of 4294967301; what lies behind the 5 would be commands.

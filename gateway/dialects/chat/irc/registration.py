@@ -35,6 +35,7 @@ from ... import sasl, users
 from ...base import BackendTLS, Dialect, Identity, Policy, Question, Terms
 from ...bounds import REPLY_LINES
 from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, broken, converse, foreign, login_note
+from ...masking import Verbs
 from ...probing import Probing
 from ...reach import Hearing, RefusedByBackend, reached, refused, ungreeted, untrusted
 from .syntax import (
@@ -374,6 +375,11 @@ DIALECT = Dialect(
     identities=frozenset({"proxy-v1", "proxy-v2", "webirc"}),
     question=Question(lambda hostname: b"CAP LS 302", b"QUIT", listed, access, answered=answered),
     alpn=(b"irc",),
+    shown=Verbs(
+        whole=frozenset({b"CAP", b"NICK", b"USER", b"STARTTLS", b"PING", b"PONG", b"JOIN", b"QUIT"}),
+        first=frozenset({b"AUTHENTICATE"}),
+        alone=frozenset({b"PASS", b"OPER", b"WEBIRC"}),
+    ),
     probing=Probing(
         port=6667,
         implicit=frozenset({6697}),

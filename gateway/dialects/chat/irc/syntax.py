@@ -15,7 +15,7 @@ TAGS: Final = 4096
 """Octets of a client's tags, with `@` and the blank behind them."""
 TEXT: Final = 510
 """Octets of the rest of a message, without CRLF."""
-LINES: Final = Lines(8191 + TEXT)
+LINES: Final = Lines(8191 + TEXT, commands=True)
 """A server's tags have 8191 octets at most.  What a client may say is shorter, see `too_long`."""
 
 _TAGS = re.compile(rb"@[^ ]* +")

@@ -11,35 +11,26 @@ from typing import Any, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
-    Await,
     Close,
-    Expired,
     Line,
     Lost,
     Note,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
     Side,
     StartTLS,
-    Stopped,
-    Take,
-    TLSFailed,
     TooLong,
-    Trouble,
-    Unavailable,
-    Violation,
 )
 from ... import sasl, users
-from ...base import BackendTLS, Dialect, Policy, Question, Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, ServerFirst, Stage, broken, converse, login_note
+from ...base import BackendTLS, Dialect, Policy, Question, Terms, patience
+from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Stage, broken, converse, within_bounds
+from ...masking import Verbs
 from ...probing import Attempt, Probing
 from ...reach import Hearing, ungreeted, untrusted
 from .. import FOREIGN
-from ..managesieve.syntax import Malformed, announced, arguments, string
+from ..strings import Handled, Malformed, Strings, arguments, greeted, next_line, string, whole_line
 from .syntax import (
     COMMAND,
     LATER,
@@ -57,16 +48,10 @@ from .syntax import (
     response,
 )
 
-LINES: Final = Lines(4096)
+LINES: Final = Lines(4096, commands=True)
 """RFC 2244 2.6.3: a quoted string has 1024 octets at most."""
-LITERALS: Final = 65536
-"""Octets of a whole command or response, its literals included, before the login."""
-
-Handled = Generator[Request, Any, bool]
-"""One command; returns whether it was a login that succeeded."""
-
-UNAVAILABLE: Final = b'* BYE (TRYLATER) "Service temporarily unavailable"\r\n'
-LOST: Final = b'* BYE (TRYLATER) "Connection to server lost"\r\n'
+ANSWERS: Final = Lines(LINES.limit)
+"""The client's answers to challenges."""
 UNKNOWN: Final = b'BAD "Unknown command"'
 INVALID: Final = b'BAD "Invalid arguments"'
 TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
@@ -75,14 +60,18 @@ TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
 # --- a session ---------------------------------------------------------------------------------------
 
 
-class ACAP(ServerFirst):
+class ACAP(Strings):
     """One session."""
+
+    protocol = "acap"
+    lines = LINES
+    later = LATER
+    untagged = b"* "
+    logout = b"sgw0 LOGOUT\r\n"
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._groups: list[Group] = []  # what the backend has greeted with
-        self._owed = False  # the backend owes a reply
-        self._bye = False  # it said its goodbye itself
 
     @property
     def own_greeting(self) -> bytes:
@@ -94,7 +83,7 @@ class ACAP(ServerFirst):
             if (b"STARTTLS", []) not in self._groups:
                 untrusted("the backend does not offer STARTTLS")
             yield Send(BACKEND, b"sgw1 STARTTLS\r\n")
-            heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
+            heard = yield from next_line(Patience.REPLY)
             match = REPLY.match(heard.text) if isinstance(heard, Line) else None
             if match is None or (match[1], match[2].upper()) != (b"sgw1", b"OK"):
                 untrusted("the backend refuses STARTTLS")
@@ -103,12 +92,7 @@ class ACAP(ServerFirst):
         return greeting
 
     def _first_words(self, patience: Patience) -> Hearing[bytes]:
-        try:
-            text = yield from _whole(lambda: Await((BACKEND,), patience, REPLIES))
-        except Violation as violation:
-            if violation.side is BACKEND:
-                raise Unavailable("backend-bad-greeting", violation.detail) from None
-            raise
+        text = yield from greeted(whole_line(lambda _: next_line(patience)))
         groups = capabilities(text)
         if groups is None and not is_bye(text):
             raise ungreeted(text)
@@ -143,6 +127,7 @@ class ACAP(ServerFirst):
                     yield from self._collect(b"", end)
                     yield from self._refuse(b"*", b'BAD "Command too long"')
                 case _:
+                    yield from self._collect(b"", heard.end)
                     yield from self._refuse(b"*", b'BAD "Invalid characters"')
 
     def _command(self, line: bytes) -> Handled:
@@ -159,21 +144,10 @@ class ACAP(ServerFirst):
             return (yield from self._refuse(match[1], INVALID))
         return (yield from handler(self, match[1], told))
 
-    def _collect(self, text: bytes, end: bytes) -> Generator[Request, Any, bytes]:
-        """The whole command or response that begins with this line, its literals where they stand.  A client waits for
-        our word before it sends one without a plus (RFC 2244 2.6.3)."""
-        while (octets := announced(end)) is not None:
-            if len(text) + octets > LITERALS:
-                raise Violation(CLIENT, "client-line-too-long", "literals")
-            if not end.endswith(b"+}"):
-                yield Send(CLIENT, b'+ "Ready"\r\n')
-            text += b"\r\n" + (yield Take(CLIENT, octets))
-            heard = yield from self.hear((CLIENT,), Patience.DATA, LINES)
-            if not isinstance(heard, Line):
-                raise Violation(CLIENT, "client-line-too-long" if isinstance(heard, TooLong) else "client-bad-command")
-            end = heard.text
-            text += end
-        return text
+    def _invite(self, end: bytes) -> Script:
+        """A client waits before a literal without a plus (RFC 2244 2.6.3)."""
+        if not end.endswith(b"+}"):
+            yield Send(CLIENT, b'+ "Ready"\r\n')
 
     def _starttls(self, tag: bytes, told: list[bytes]) -> Handled:
         if self.secured is not None:
@@ -259,11 +233,11 @@ class ACAP(ServerFirst):
             given = said is not None and (given or sasl.proves(mechanism, said))
             yield Send(BACKEND, (sasl.CANCEL if said is None else response(said)) + b"\r\n")
             text = yield from self._line()
-        return (yield from self._verdict(tag, text, mechanism, claim.user, given))
+        return (yield from self._verdict(self._status(tag, text), text, mechanism, claim.user, given))
 
     def _response(self) -> Generator[Request, Any, bytes | None]:
         """The client's answer to a challenge; None where it takes its login back, or says no string."""
-        heard = yield from self.hear((CLIENT,), Patience.COMMAND, LINES)
+        heard = yield from self.hear((CLIENT,), Patience.COMMAND, ANSWERS)
         if not isinstance(heard, Line):
             return None
         text = yield from self._collect(heard.text, heard.text)
@@ -273,41 +247,24 @@ class ACAP(ServerFirst):
             return None
         return said
 
-    def _verdict(self, tag: bytes, text: bytes, mechanism: bytes, user: bytes, given: bool) -> Handled:
-        """The end of a login, which succeeds with OK and nothing else."""
-        status = self._status(tag, text)
-        self._owed = False
-        if status == b"OK" and not given:
-            raise broken(f"a success without credentials: {text[:80]!r}")
-        yield login_note(mechanism, "ok" if status == b"OK" else "failed", user)
-        if status == b"OK":
-            yield Proven()
-            yield Send(CLIENT, text + b"\r\n")
-            return True
-        later = LATER.match(text) is not None
-        answer = self._tell(text, counts=status == b"BAD" or not (given or later))
-        yield from self.rejected(answer) if given and not later and status == b"NO" else answer
-        return False
-
     # --- the backend ---
 
     def _pass(self, tag: bytes, command: bytes) -> Generator[Request, Any, bool]:
         """A command and its whole reply.  Returns whether it succeeded."""
         self._owed = True
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
-        octets = 0
-        for _ in range(REPLY_LINES):
-            text = yield from self._line()
+        lines = octets = 0
+        while (text := (yield from self._line())).startswith(b"* "):
             octets += len(text)
-            if not text.startswith(b"* ") or octets > REPLY_OCTETS:
-                break
+            within_bounds(lines, octets)
+            lines += 1
             self._bye = self._bye or is_bye(text)
             yield Send(CLIENT, text + b"\r\n")
         status = self._status(tag, text)
         self._owed = False
         if status == b"OK":
             self.bad = 0
-        yield from self._tell(text, counts=status != b"OK")
+        yield from self._answer(text, counts=status != b"OK")
         return status == b"OK"
 
     def _status(self, tag: bytes, text: bytes) -> bytes:
@@ -318,76 +275,11 @@ class ACAP(ServerFirst):
 
     def _line(self) -> Hearing[bytes]:
         """The backend's next line, with its literals."""
-        heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
-        text: bytes = heard.text
-        return (yield from _whole(lambda: Await((BACKEND,), Patience.REPLY, REPLIES), text))
-
-    def _tell(self, text: bytes, *, counts: bool) -> Script:
-        yield Send(CLIENT, text + b"\r\n")
-        if counts:
-            self.count()
+        return (yield from whole_line(self._listen))
 
     def _refuse(self, tag: bytes, words: bytes) -> Handled:
-        yield from self._tell(tag + b" " + words, counts=True)
+        yield from self._answer(tag + b" " + words, counts=True)
         return False
-
-    # --- the end ---
-
-    def goodbye(self, trouble: Trouble) -> bytes:
-        """BYE may come at any time (RFC 2244 6.2.8)."""
-        if self._bye:
-            return b""
-        match trouble:
-            case Lost(side=Side.BACKEND) | Expired(side=Side.BACKEND):
-                return LOST if self.welcomed else UNAVAILABLE
-            case Unavailable() | Violation(side=Side.BACKEND) | TLSFailed(side=Side.BACKEND):
-                return UNAVAILABLE
-            case Expired():
-                return b'* BYE "Disconnected for inactivity"\r\n'
-            case Stopped():
-                return b'* BYE (TRYLATER) "Server shutting down"\r\n'
-        return LAST_WORDS.get(trouble.key, b'* BYE "Invalid command"\r\n')
-
-    def farewell(self) -> bytes:
-        return b"sgw0 LOGOUT\r\n" if self.reached and not (self._owed or self._bye or self.midway) else b""
-
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        return b'* BYE (TRYLATER) "Too many connections"\r\n'
-
-
-LAST_WORDS: Final = {
-    "client-line-too-long": b'* BYE "Command too long"\r\n',
-    "http-client": b'* BYE "Invalid protocol"\r\n',
-    "too-many-bad-commands": b'* BYE "Too many invalid commands"\r\n',
-    "too-many-failed-logins": b'* BYE "Too many failed logins"\r\n',
-}
-
-
-def _whole(wait: Callable[[], Await], text: bytes | None = None) -> Hearing[bytes]:
-    """The backend's next line, or the rest of the one that begins so, with its literals."""
-    line = text
-    if line is None:
-        text = line = yield from _text(wait)
-    assert text is not None
-    while (octets := announced(line)) is not None:
-        if len(text) + octets > REPLY_OCTETS:
-            raise broken("a literal without end")
-        text += b"\r\n" + (yield Take(BACKEND, octets))
-        line = yield from _text(wait)
-        text += line
-    return text
-
-
-def _text(wait: Callable[[], Await]) -> Hearing[bytes]:
-    heard = yield wait()
-    if not isinstance(heard, Line):
-        raise broken("a line without end")
-    return heard.text
 
 
 COMMANDS: Final[Mapping[bytes, Callable[[ACAP, bytes, list[bytes]], Handled]]] = {
@@ -405,17 +297,15 @@ DIALECT = Dialect(
     script=lambda terms: converse(ACAP(terms)),
     unavailable=ACAP.unavailable,
     busy=ACAP.busy,
-    patience={
-        # RFC 2244 3.2: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
-        Patience.COMMAND: 1860.0,
-        Patience.REPLY: 330.0,
-        Patience.DATA: 300.0,
-        Patience.SPLICE: 1860.0,
-    },
+    # RFC 2244 3.2: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
+    patience=patience(1860.0),
     policies={},
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     question=Question(lambda hostname: b"c1 NOOP", b"c2 LOGOUT", listed, of_acap, listed_in=0),
+    shown=Verbs(
+        whole=frozenset({b"NOOP", b"LANG", b"LOGOUT", b"STARTTLS"}), first=frozenset({b"AUTHENTICATE"}), tagged=True
+    ),
     experimental="no server and no client of ACAP is left to try it with",
     probing=Probing(
         port=674,

@@ -7,7 +7,7 @@ from typing import Final
 
 from ... import access, sasl
 from ...conversation import Stage
-from ..managesieve.syntax import QUOTABLE, is_text, string, units
+from ..strings import QUOTABLE, is_text, string, units
 
 TAG: Final = rb"[A-Za-z0-9.:_-]{1,32}"
 COMMAND: Final = re.compile(rb"(%s) ([A-Za-z]+)(?: (.*))?\Z" % TAG, re.DOTALL)

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
-from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, TooLong
+from ....protocol.vocabulary import (
+    Close,
+    Line,
+    Lost,
+    Note,
+    Request,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    TooLong,
+)
 from ... import access, sasl, users
-from ...base import Dialect, Policy, Question
+from ...base import Dialect, Policy, Question, patience
 from ...conversation import CLIENT, Stage, converse
 from ...masking import Verbs
 from ...probing import Attempt, Probing
@@ -50,7 +61,7 @@ class IMAP(Exchange):
                 case TooLong():
                     yield from self._too_long(heard)
                 case _:
-                    yield from self._refuse_stranger(b"*", b"Invalid characters")
+                    yield from self._refuse_stranger(b"*", b"Invalid characters", announced(heard.end))
 
     def _too_long(self, heard: TooLong) -> Script:
         yield Note("client-line-too-long")
@@ -229,13 +240,8 @@ DIALECT = Dialect(
     script=lambda terms: converse(IMAP(terms)),
     unavailable=IMAP.unavailable,
     busy=IMAP.busy,
-    patience={
-        # RFC 9051 5.4: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
-        Patience.COMMAND: 1860.0,
-        Patience.REPLY: 330.0,
-        Patience.DATA: 300.0,
-        Patience.SPLICE: 1860.0,
-    },
+    # RFC 9051 5.4: at least 30 minutes, and a little more, so that the backend's own goodbye wins.
+    patience=patience(1860.0),
     policies={},
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2", "id"}),

@@ -11,8 +11,8 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import Line, Note, Pass, Patience, Proven, Request, Script, Send, Side, TooLong, Unclean
 from ... import sasl, users
 from ...base import Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES
-from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, login_note
+from ...bounds import REPLIES, RESPONSES
+from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, login_note, within_bounds
 from .capabilities import STATUS, edit_line
 from .greeting import UNTAGGED_BAD
 from .literals import Literals
@@ -245,8 +245,7 @@ class Exchange(Literals):
         """One line of the backend's while a command is under way; None if there is nothing to do but to relay it."""
         self._lines += 1
         self._octets += len(text)
-        if self._lines > REPLY_LINES or self._octets > REPLY_OCTETS:
-            raise broken(b"a reply without end")
+        within_bounds(self._lines - 1, self._octets)
         if text.startswith(b"+"):
             return Continuation(text)
         if text.startswith(self._wire + b" "):

@@ -147,7 +147,7 @@ class Greeting(ServerFirst):
             if UNTAGGED_BAD.match(text):
                 return text[2:], untagged
             untagged.append(text)
-        raise broken(b"a reply without end")
+        raise broken("a reply without end")
 
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""

@@ -19,45 +19,36 @@ from ....protocol.vocabulary import (
     Lost,
     Note,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
     Side,
     StartTLS,
-    Take,
     TooLong,
-    Violation,
 )
-from ... import access, sasl, users
-from ...base import Dialect, Policy, Question
+from ... import sasl, users
+from ...base import Dialect, Policy, Question, patience
 from ...bounds import RESPONSES
-from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
+from ...conversation import BOTH, CLIENT, Stage, broken, converse
 from ...masking import Verbs
 from ...probing import Attempt, Probing
 from .. import FOREIGN
+from ..strings import Handled, Malformed, arguments, is_text, string
 from .exchange import Exchange
 from .syntax import (
     COMMAND,
     LATER,
-    Malformed,
     Reply,
     agrees,
-    announced,
-    arguments,
     complete,
     is_challenge,
-    is_text,
     listed,
     of_managesieve,
     status_of,
-    string,
 )
 
 COMMAND_LINE: Final = 4096
 """Octets of a line.  RFC 5804 4: a quoted string has 1024 octets at most."""
-LITERALS: Final = 65536
-"""Octets of a whole command, its literals included, before the login."""
 LINES: Final = Lines(
     COMMAND_LINE, Longer(re.compile(rb'AUTHENTICATE "', re.IGNORECASE), sasl.REQUEST_LINE), commands=True
 )
@@ -67,12 +58,13 @@ UNKNOWN: Final = b'NO "Unknown command"'
 INVALID: Final = b'NO "Invalid arguments"'
 MUST_STARTTLS: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
 
-Handled = Generator[Request, Any, bool]
-"""One command; returns whether it was a login that succeeded."""
-
 
 class ManageSieve(Exchange):
     """The client's commands."""
+
+    protocol = "managesieve"
+    lines = LINES
+    later = LATER
 
     def talk(self) -> Script:
         while True:
@@ -85,13 +77,14 @@ class ManageSieve(Exchange):
                         return
                 case TooLong(end=end):
                     yield Note("client-line-too-long")
-                    yield from self._collect(b"", announced(end))
+                    yield from self._collect(b"", end)
                     yield from self._refuse(b'NO "Command too long"')
                 case _:
+                    yield from self._collect(b"", heard.end)
                     yield from self._refuse(b'NO "Invalid characters"')
 
     def _command(self, line: bytes) -> Handled:
-        text = yield from self._collect(line, announced(line))
+        text = yield from self._collect(line, line)
         match = COMMAND.match(text)
         handler = COMMANDS.get(match[1].upper()) if match else None
         if match is None or handler is None:
@@ -102,20 +95,9 @@ class ManageSieve(Exchange):
             return (yield from self._refuse(INVALID))
         return (yield from handler(self, told))
 
-    def _collect(self, line: bytes, octets: int | None, framing: Lines = LINES) -> Generator[Request, Any, bytes]:
-        """The whole command or response that begins with this line, its literals where they stand."""
-        text = line
-        while octets is not None:
-            if len(text) + octets > LITERALS:
-                raise Violation(CLIENT, "client-line-too-long", "literals")
-            text += b"\r\n" + (yield Take(CLIENT, octets))
-            heard = yield from self.hear((CLIENT,), Patience.DATA, framing)
-            if not isinstance(heard, Line):
-                key = "client-line-too-long" if isinstance(heard, TooLong) else "client-bad-command"
-                raise Violation(CLIENT, key)
-            text += heard.text
-            octets = announced(heard.text)
-        return text
+    def _invite(self, end: bytes) -> Script:
+        """No client waits (RFC 5804 4)."""
+        yield from ()
 
     # --- commands ---
 
@@ -198,7 +180,8 @@ class ManageSieve(Exchange):
             text, said = yield from self._response()
             claim.hear(said or b"")
             given = said is not None and not sasl.cancels(said) and (given or sasl.proves(mechanism, said))
-        return (yield from self._verdict(Reply(status, text), mechanism.upper(), claim.user, given))
+        self._bye = self._bye or status == b"BYE"
+        return (yield from self._verdict(status, text, mechanism.upper(), claim.user, given))
 
     def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
         """One string of the client's as data: the line that answers it, and what the backend was told; None where the
@@ -210,7 +193,7 @@ class ManageSieve(Exchange):
             return heard.text, None
         said = sasl.CANCEL  # the verdict is the backend's
         if isinstance(heard, Line):
-            text = yield from self._collect(heard.text, announced(heard.text), RESPONSES)
+            text = yield from self._collect(heard.text, heard.text, RESPONSES)
             try:
                 told = arguments(text)
             except Malformed:
@@ -219,26 +202,8 @@ class ManageSieve(Exchange):
                 (said,) = told
         return (yield from self._ask_line(string(said))), said
 
-    def _verdict(self, reply: Reply, mechanism: bytes, user: bytes, given: bool) -> Handled:
-        """The end of a login, which succeeds with OK and nothing else."""
-        self._heed(reply)
-        if reply.status == b"OK" and not given:
-            raise broken(f"a success without credentials: {reply.text[:80]!r}")
-        yield login_note(mechanism, "ok" if reply.status == b"OK" else "failed", user)
-        if reply.status == b"OK":
-            yield Proven()
-            yield Send(CLIENT, reply.text + b"\r\n")
-            return True
-        if access.demands_tls(reply.text):
-            yield access.note(access.NO_LOGIN, "managesieve", self.terms, reply.text)
-        later = LATER.match(reply.text) is not None
-        answer = self._tell(reply, counts=not given and not later)
-        yield from self.rejected(answer) if given and not later and reply.status == b"NO" else answer
-        return False
-
     def _refuse(self, reply: bytes) -> Handled:
-        yield Send(CLIENT, reply + b"\r\n")
-        self.count()
+        yield from self._answer(reply, counts=True)
         return False
 
 
@@ -261,13 +226,8 @@ DIALECT = Dialect(
     script=lambda terms: converse(ManageSieve(terms)),
     unavailable=ManageSieve.unavailable,
     busy=ManageSieve.busy,
-    patience={
-        # RFC 5804: at least 30 minutes after a login, and a little more, so that the backend's own goodbye wins.
-        Patience.COMMAND: 1860.0,
-        Patience.REPLY: 330.0,
-        Patience.DATA: 300.0,
-        Patience.SPLICE: 1860.0,
-    },
+    # RFC 5804: at least 30 minutes after a login, and a little more, so that the backend's own goodbye wins.
+    patience=patience(1860.0),
     policies={},
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),

@@ -9,6 +9,7 @@ from typing import Final
 
 from ... import access, sasl
 from ...conversation import Stage
+from ..strings import Malformed, strings, units
 
 COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?: (.*))?\Z", re.DOTALL)
 STATUS: Final = re.compile(rb"(OK|NO|BYE)(?= |\Z)", re.IGNORECASE)
@@ -16,16 +17,6 @@ LATER: Final = re.compile(
     rb"NO +\((?:TRYLATER|ENCRYPT-NEEDED|TRANSITION-NEEDED|REFERRAL|AUTH-TOO-WEAK)\b", re.IGNORECASE
 )
 """A refusal that says nothing of the password (RFC 5804 1.3)."""
-QUOTABLE: Final = 1024
-"""Octets of the longest quoted string (RFC 5804 4)."""
-
-_ANNOUNCED: Final = re.compile(rb"\{([0-9]{1,9})\+?\}\Z")
-_QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_LITERAL: Final = re.compile(rb"\{([0-9]{1,9})\+?\}\r\n")
-
-
-class Malformed(Exception):
-    """Something that is no list of strings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +27,6 @@ class Reply:
     """OK, NO or BYE."""
     text: bytes
     lines: tuple[bytes, ...] = ()
-
-
-def announced(line: bytes) -> int | None:
-    """Octets of the literal that follows this line; None if none does.
-
-    Clients need not wait before they send one (RFC 5804 4), with or without the plus.
-    """
-    match = _ANNOUNCED.search(line)
-    return None if match is None else int(match[1])
-
-
-def strings(text: bytes) -> list[bytes]:
-    """The values of strings, divided by blanks: quoted, or literals with their octets.  Raises Malformed."""
-    found: list[bytes] = []
-    at = 0
-    while True:
-        if match := _QUOTED.match(text, at):
-            found.append(re.sub(rb"\\(.)", rb"\1", match[1], flags=re.DOTALL))
-            at = match.end()
-        elif match := _LITERAL.match(text, at):
-            at = match.end() + int(match[1])
-            found.append(text[match.end() : at])
-        else:
-            raise Malformed
-        if at >= len(text):
-            break
-        if text[at] not in sasl.BLANKS:
-            raise Malformed
-        at += 1
-    if at > len(text):
-        raise Malformed
-    return found
-
-
-def arguments(text: bytes | None) -> list[bytes]:
-    """A command's arguments, all of which must be strings.  Raises Malformed."""
-    rest = (text or b"").rstrip(sasl.BLANKS)
-    return strings(rest) if rest else []
-
-
-def string(value: bytes) -> bytes:
-    """The value as a string for the wire.  Clients' values come here only where they hold no CR, LF or NUL."""
-    if len(value) > QUOTABLE:
-        return b"{%d+}\r\n%s" % (len(value), value)
-    return b'"%s"' % re.sub(rb'(["\\])', rb"\\\1", value)
-
-
-def is_text(value: bytes) -> bool:
-    """Whether no server can find the end of a line in it."""
-    return not {*value} & {*b"\r\n\0"}
 
 
 def status_of(text: bytes) -> bytes | None:
@@ -146,22 +87,6 @@ def mechanisms(lines: Iterable[bytes]) -> list[bytes]:
 
 
 # --- whole replies, for a look from outside ----------------------------------------------------------
-
-
-def units(reply: bytes) -> list[bytes]:
-    """The lines of what a server has said, each with its literals and without its CRLF.
-
-    A last one whose end has not come is left out.
-    """
-    found: list[bytes] = []
-    begin = at = 0
-    while (end := reply.find(b"\r\n", at)) >= 0:
-        octets = announced(reply[at:end])
-        at = end + 2 + (octets or 0)
-        if octets is None:
-            found.append(reply[begin:end])
-            begin = at
-    return found
 
 
 def complete(command: bytes, heard: bytes) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, Unclean
 from ... import access, sasl, users
-from ...base import Dialect, Identity, Policy, Question, Terms
+from ...base import Dialect, Identity, Policy, Question, Terms, patience
 from ...bounds import RESPONSES
 from ...conversation import BOTH, CLIENT, Stage, broken, converse, login_note
 from ...masking import Verbs
@@ -104,7 +104,7 @@ class POP3(Exchange):
         status, reply = yield from self._ask(line)
         if status is Status.OK:
             stage = self.stage
-            lines = yield from self._list(reply, lambda lines: edit_capabilities(lines, stage), ADDED[stage])
+            lines = yield from self.hear_list(reply, lambda lines: edit_capabilities(lines, stage), ADDED[stage])
             if stage is Stage.SECURE and not access.pop3_logins(edit_capabilities(lines, stage), self._greeting):
                 yield access.note(access.NO_LOGIN, "pop3", self.terms, access.NEITHER, b"STLS" in lines)
         elif self.secured is None:
@@ -176,7 +176,7 @@ class POP3(Exchange):
         if not arguments:
             status, reply = yield from self._ask(line)
             if status is Status.OK:
-                yield from self._list(reply, edit_mechanisms)
+                yield from self.hear_list(reply, edit_mechanisms)
             else:
                 yield from self._conclude(status, reply)
             return False
@@ -233,7 +233,7 @@ class POP3(Exchange):
     def _lang(self, line: bytes, arguments: bytes) -> Generator[Request, Any, bool]:
         status, reply = yield from self._ask(line)
         if status is Status.OK and not arguments.strip():  # RFC 6856 3.2
-            yield from self._list(reply, list)
+            yield from self.hear_list(reply, list)
             return False
         return (yield from self._conclude(status, reply))
 
@@ -271,13 +271,8 @@ DIALECT = Dialect(
     script=lambda terms: converse(POP3(terms)),
     unavailable=POP3.unavailable,
     busy=POP3.busy,
-    patience={
-        # RFC 1939 3: at least 10 minutes, and a little more, so that the backend closes first.
-        Patience.COMMAND: 660.0,
-        Patience.REPLY: 330.0,
-        Patience.DATA: 300.0,
-        Patience.SPLICE: 660.0,
-    },
+    # RFC 1939 3: at least 10 minutes, and a little more, so that the backend closes first.
+    patience=patience(660.0),
     policies={},
     foreign=FOREIGN,
     identities=frozenset({"proxy-v1", "proxy-v2", "xclient"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator
 from typing import Any, Final
 
 from ....protocol.framing import Lines
@@ -23,11 +23,11 @@ from ....protocol.vocabulary import (
 )
 from ... import access
 from ...base import BackendTLS, Identity, Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken, login_note
+from ...bounds import REPLIES
+from ...conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
 from ...reach import Hearing, first_line, refused, ungreeted, untrusted
 from .. import xclient
-from .words import LATER, XCLIENT, Status, bindings, blames_command, edit_greeting, is_later, is_ok
+from .words import LATER, XCLIENT, Status, blames_command, edit_greeting, is_later, is_ok
 
 LOST: Final = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
 UNAVAILABLE: Final = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
@@ -173,40 +173,7 @@ class Exchange(ServerFirst):
         answer = self._conclude(status, reply, login=True)
         return (yield from answer if is_later(reply) else self.rejected(answer))
 
-    def _list(
-        self, first: bytes, edit: Callable[[list[bytes]], list[bytes]], added: tuple[bytes, ...] = ()
-    ) -> Generator[Request, Any, list[bytes]]:
-        """A reply of many lines, up to the dot, edited as a whole.  If it breaks off, the client gets
-        what came and then nothing: words of ours would seem to be a part of it.  Returns the lines as they came."""
-        self.bad = 0
-        lines: list[bytes] = []
-        octets = 0
-        self.midway = True
-        yield Send(CLIENT, first + b"\r\n")
-        try:
-            while True:
-                heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
-                if heard.text == b".":
-                    break
-                octets += len(heard.text)
-                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
-                    raise broken(b"a reply without end")
-                lines.append(heard.text)
-        except Trouble:
-            yield Send(CLIENT, _joined(edit(lines)))
-            raise
-        told = edit(lines)
-        if bindings(lines) - bindings(told):
-            yield CHANNEL_BINDING
-        yield Send(CLIENT, _joined([*told, *added, b"."]))
-        self.midway = False
-        return lines
-
     def _refuse(self, reply: bytes) -> Generator[Request, Any, bool]:
         yield Send(CLIENT, reply + b"\r\n")
         self.count()
         return False
-
-
-def _joined(lines: Iterable[bytes]) -> bytes:
-    return b"".join(line + b"\r\n" for line in lines)

@@ -77,11 +77,6 @@ def edit_mechanisms(names: Iterable[bytes]) -> list[bytes]:
     return [name for name in names if name.strip().upper() not in hidden]
 
 
-def bindings(lines: Iterable[bytes]) -> set[bytes]:
-    """What looks like a mechanism with channel binding in a list."""
-    return {word for line in lines for word in line.upper().split() if word.endswith(sasl.PLUS)}
-
-
 def blames_command(reply: bytes) -> bool:
     """Whether a refusal is one of the command or the mechanism, which would be the same for anybody."""
     return _UNKNOWN.match(_CODE.sub(b"", reply)) is not None

@@ -24,6 +24,7 @@ from ....protocol.vocabulary import (
     Side,
     StartTLS,
     TooLong,
+    Unclean,
     Violation,
 )
 from ... import access, sasl, users
@@ -35,7 +36,7 @@ from ...probing import Attempt, Probing
 from ...reach import GREETS_ONCE
 from .. import ehlo, extensions
 from .exchange import FINAL, GO_AHEAD
-from .messages import MUST_STARTTLS, Messages
+from .messages import MUST_STARTTLS, Messages, begins_chunk
 from .replies import LAST_LINE, MASKED, NO_EHLO, Reply, listed
 
 _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.DOTALL)
@@ -64,10 +65,12 @@ class SMTP(Messages):
                     yield from self._command(text)
                 case Line(text=text):
                     yield from self._unasked(text)
-                case TooLong(side=Side.CLIENT):
-                    yield from self._too_long()
+                case TooLong(side=Side.BACKEND):
+                    raise broken("a line without end")
+                case TooLong(begin=begin) | Unclean(begin=begin) if begins_chunk(begin):
+                    yield from self._bad_chunk()
                 case TooLong():
-                    raise broken(b"a line without end")
+                    yield from self._too_long()
                 case Opaque():
                     if self._authority:
                         # Inside the layer the client could use what the backend grants to our address.
@@ -81,14 +84,16 @@ class SMTP(Messages):
         text = text.rstrip(sasl.BLANKS)  # tolerated (RFC 5321 4.1.1), and not sent on
         match = _COMMAND.match(text)
         if match is None:
-            if text or self.closed or self._must_greet:
+            if begins_chunk(text):
+                yield from self._bad_chunk()
+            elif text or self.closed or self._must_greet:
                 yield from self._refuse(b"500 5.5.2 Syntax error")
             else:
                 yield from self._relay(b"", text)
             return
         verb, argument = match[1].upper(), match[2] or b""
         if len(text) > self._longest(verb):
-            yield from self._too_long()
+            yield from self._bad_chunk() if verb == b"BDAT" else self._too_long()
         elif unknown := self._unknown(verb):
             yield from self._refuse(unknown)
         elif verb == b"BDAT":
@@ -271,7 +276,7 @@ class SMTP(Messages):
                 case Line(text=words):
                     yield from self._unasked(words)
                 case TooLong(side=Side.BACKEND):
-                    raise broken(b"a line without end")
+                    raise broken("a line without end")
                 case _:
                     yield from self._cancel(verb, b"500 5.5.6 Authentication exchange line is too long")
                     return None

@@ -8,8 +8,8 @@ from typing import Final
 from ....protocol.vocabulary import Await, Close, Line, Note, Patience, Script, Send, Trouble
 from ... import access
 from ...base import Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS, RESPONSES
-from ...conversation import BACKEND, CLIENT, ServerFirst, broken
+from ...bounds import REPLIES, REPLY_OCTETS, RESPONSES
+from ...conversation import BACKEND, CLIENT, ServerFirst, broken, within_bounds
 from .. import ehlo
 from .replies import ASIDE, BAD_COMMAND, REPLY, Reply, Replying
 
@@ -88,8 +88,7 @@ class Exchange(ServerFirst):
                     lines, octets = [], len(text)
                 if not REPLY.match(text) or (lines and text[:3] != lines[0][:3]):
                     raise broken(text)
-                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
-                    raise broken(b"a reply without end")
+                within_bounds(len(lines), octets)
                 lines.append(text)
                 if text[3:4] != b"-":
                     break

@@ -119,7 +119,7 @@ class Greeting(Exchange):
                 case Line(side=Side.BACKEND, text=text):
                     yield from self._unasked(text)
                 case TooLong(side=Side.BACKEND):
-                    raise broken(b"a line without end")
+                    raise broken("a line without end")
                 case Line(text=text) if text.upper().rstrip(sasl.BLANKS) == b"QUIT":
                     yield from self._quit(text.rstrip(sasl.BLANKS))
                 case _:

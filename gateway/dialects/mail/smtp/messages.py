@@ -12,8 +12,8 @@ from ....protocol.vocabulary import Abort, Await, Close, Line, Note, Pass, Peek,
 from ....telemetry.catalogue import PROTOCOL_ERROR
 from ... import sasl
 from ...base import Terms
-from ...bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, CLIENT, broken
+from ...bounds import REPLY_LINE, REPLY_OCTETS
+from ...conversation import BACKEND, CLIENT, within_bounds
 from .. import ehlo, extensions
 from ..message import Message, Newlines
 from ..received import declared, protocol_keyword, received
@@ -25,6 +25,7 @@ SWALLOWED_CHUNK: Final = 1024 * 1024
 """Octets of a refused BDAT chunk that we read on; with more the session ends."""
 LARGEST_CHUNK: Final = 2**31 - 65536
 """A backend that counts in 32 bits would take the rest of a larger chunk, and our header, for commands."""
+_CHUNK: Final = re.compile(rb"[\0\s]*BDAT(?![A-Za-z0-9_-])", re.IGNORECASE)
 _BDAT: Final = re.compile(rb"([0-9]{1,19})(?: +(LAST))?\Z", re.IGNORECASE)
 MUST_STARTTLS: Final = b"530 5.7.0 Must issue a STARTTLS command first"
 EXTENDED_LINE: Final = 2048
@@ -202,8 +203,7 @@ class Messages(Greeting):
             octets += len(text)
             if mark != b"-":
                 return None
-            if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
-                raise broken(b"a reply without end")
+            within_bounds(len(lines), octets)
 
     def _delivered(self) -> Script:
         self._messages += 1
@@ -212,11 +212,15 @@ class Messages(Greeting):
 
     def _bdat(self, argument: bytes) -> Script:
         match _BDAT.match(argument):
-            case None:  # the octets that follow cannot be told from commands
-                yield Send(CLIENT, b"501 5.5.4 Syntax: BDAT count [LAST]\r\n")
-                yield Close("client-bad-bdat")
+            case None:
+                yield from self._bad_chunk()
             case found:
                 yield from self._take_chunk(int(found[1]), last=found[2] is not None)
+
+    def _bad_chunk(self) -> Script:
+        """The octets that follow cannot be told from commands."""
+        yield Send(CLIENT, b"501 5.5.4 Syntax: BDAT count [LAST]\r\n")
+        yield Close("client-bad-bdat")
 
     def _take_chunk(self, octets: int, *, last: bool) -> Script:
         refusal = self._bdat_refusal()
@@ -285,3 +289,8 @@ class Messages(Greeting):
         if not reply.positive:
             self._spoil()  # the backend may have dropped the transaction: further chunks are swallowed
         yield from self._pass_on(reply)
+
+
+def begins_chunk(line: bytes) -> bool:
+    """Whether the client sends the octets of a chunk behind this line, however bad it is."""
+    return _CHUNK.match(line) is not None

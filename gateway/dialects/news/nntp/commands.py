@@ -1,7 +1,7 @@
 """NNTP (RFC 3977, RFC 4642, RFC 4643, RFC 8054), inspected from the greeting on.
 
-Before TLS everything is inspected, for STARTTLS may come at any time.  Inside TLS the session is spliced by the first
-command that reads or feeds, since most readers and all feeds never log in; by a login; and by COMPRESS.
+Everything is inspected: before TLS, since STARTTLS may come at any time; inside, since a login may.  That ends with a
+login, with a feed that the server takes, or with COMPRESS.
 """
 
 from __future__ import annotations
@@ -10,29 +10,45 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ....protocol.framing import Lines
-from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Proven, Script, Send, Side, StartTLS, Unclean
+from ....protocol.vocabulary import (
+    Close,
+    Line,
+    Lost,
+    Note,
+    Patience,
+    Proven,
+    Script,
+    Send,
+    Side,
+    StartTLS,
+    TooLong,
+    Unclean,
+)
 from ... import access, sasl, users
-from ...base import Dialect, Policy, Question, Terms
+from ...base import Dialect, Policy, Question, Terms, patience
 from ...bounds import RESPONSES
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, foreign, login_note
+from ...masking import Verbs
 from ...probing import Attempt, Probing
-from .exchange import Asking, Ending, Exchange
-from .words import ADDED, COMMAND, LEAVES, NO_WAY, edit_capabilities, listed, logins, of_nntp, too_long
+from .exchange import WANTS_ARTICLE, Asking, Ending, Exchange
+from .words import ADDED, COMMAND, LEAVES, NO_WAY, brings_article, edit_capabilities, listed, logins, of_nntp, too_long
 
 MUST_STARTTLS: Final = b"483 Encryption required, use STARTTLS"
 SYNTAX: Final = b"501 Syntax error"
+TOO_LONG: Final = b"501 Line too long"
 
 ALWAYS_OPEN: Final = frozenset({b"CAPABILITIES", b"STARTTLS", b"QUIT"})
 HARMLESS: Final = frozenset({b"DATE", b"HELP"})
 """Open before TLS, too, where the backend is there to answer."""
-SPLICING: Final = frozenset({
-    b"ARTICLE", b"BODY", b"CHECK", b"GROUP", b"HDR", b"HEAD", b"IHAVE", b"LAST", b"LIST", b"LISTGROUP", b"MODE",
-    b"NEWGROUPS", b"NEWNEWS", b"NEXT", b"OVER", b"POST", b"STAT", b"TAKETHIS", b"XGTITLE", b"XHDR", b"XINDEX",
-    b"XOVER", b"XPAT", b"XPATH", b"XROVER",
+FEEDING: Final = frozenset({b"CHECK", b"IHAVE", b"MODE", b"TAKETHIS"})
+"""MODE is MODE STREAM here (RFC 4644 2.3)."""
+SERVING: Final = FEEDING | frozenset({
+    b"ARTICLE", b"BODY", b"GROUP", b"HDR", b"HEAD", b"LAST", b"LIST", b"LISTGROUP", b"NEWGROUPS", b"NEWNEWS", b"NEXT",
+    b"OVER", b"POST", b"STAT", b"XGTITLE", b"XHDR", b"XINDEX", b"XOVER", b"XPAT", b"XPATH", b"XROVER",
 })  # fmt: skip
-"""Commands that read or feed.  MODE is MODE STREAM here."""
+"""Commands that read, post or feed."""
 
-LINES: Final = Lines(sasl.REQUEST_LINE + len(b"AUTHINFO "))
+LINES: Final = Lines(sasl.REQUEST_LINE + len(b"AUTHINFO "), commands=True)
 
 
 class NNTP(Exchange):
@@ -52,10 +68,11 @@ class NNTP(Exchange):
                 case Line(text=text):
                     if (yield from self._command(text)):
                         return
-                case Unclean():
-                    yield from self._refuse(b"501 Invalid characters")
-                case _:
-                    yield from self._too_long()
+                case Unclean(begin=begin):
+                    yield from self._unreadable(begin, b"501 Invalid characters")
+                case TooLong(begin=begin):
+                    yield Note("client-line-too-long")
+                    yield from self._unreadable(begin, TOO_LONG)
 
     def _unasked(self, text: bytes) -> Script:
         """400 may come at any time.  Other lines are the rest of a reply, if this is one of which we do not know that
@@ -68,22 +85,22 @@ class NNTP(Exchange):
 
     def _command(self, line: bytes) -> Ending:
         """One command of the client.  Returns whether the session is to be spliced."""
-        match = COMMAND.match(line)
-        verb, arguments = (match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)) if match else (b"", b"")
-        refused = too_long(line) or self._waits_for_tls(verb, arguments)
-        if verb == b"TAKETHIS" and refused:
-            yield from self._hand_in(forward=False)  # RFC 4644 2.5: it comes at once
         if too_long(line):
-            return (yield from self._too_long())
-        if refused:
-            return (yield from self._refuse((yield from self.first(MUST_STARTTLS))))
-        if not match:
-            return (yield from self._refuse(b"500 Unknown command"))
+            yield Note("client-line-too-long")
+            return (yield from self._unreadable(line, TOO_LONG))
+        match = COMMAND.match(line)
+        if match is None:
+            return (yield from self._unreadable(line, b"500 Unknown command"))
+        verb, arguments = match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)
+        if self._waits_for_tls(verb, arguments):
+            return (yield from self._unreadable(line, (yield from self.first(MUST_STARTTLS))))
         return (yield from COMMANDS.get(verb, NNTP._other)(self, verb, line, arguments))
 
-    def _too_long(self) -> Ending:
-        yield Note("client-line-too-long")
-        return (yield from self._refuse(b"501 Line too long"))
+    def _unreadable(self, line: bytes, words: bytes) -> Ending:
+        """Refuse a line of the client's, with the article that it sends behind it: no line of that is a command."""
+        if brings_article(line):
+            yield from self._hand_in(forward=False)
+        return (yield from self._refuse(words))
 
     def _waits_for_tls(self, verb: bytes, arguments: bytes) -> bool:
         if self.stage is not Stage.CLOSED:
@@ -97,8 +114,9 @@ class NNTP(Exchange):
     def _capabilities(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
         reply = (yield from self._ask(line)) if self.reached or self.secured else b""
         if reply[:3] == b"101":
-            lines = yield from self._capability_list(reply)
-            if self.secured is not None and logins(edit_capabilities(lines, Stage.SECURE)) == ():
+            stage = self.stage
+            lines = yield from self.hear_list(reply, lambda lines: edit_capabilities(lines, stage), ADDED[stage])
+            if stage is Stage.SECURE and logins(edit_capabilities(lines, stage)) == ():
                 yield access.note(access.NO_LOGIN, "nntp", self.terms, NO_WAY, b"STARTTLS" in lines)
         elif self.secured is None and reply[:3] != LEAVES:
             # RFC 4642 2.1: a server with STARTTLS has CAPABILITIES, although one from before RFC 3977 has not.
@@ -148,22 +166,25 @@ class NNTP(Exchange):
 
     def _takethis(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
         """The article follows at once (RFC 4644 2.5)."""
-        if self.secured is not None:
-            return (yield from self._other(verb, line, arguments))
         yield from self._reach()
         self._asked = True
         yield Send(BACKEND, line + b"\r\n")
-        return (yield from self._conclude(verb, (yield from self._hand_in())))
+        return (yield from self._served(verb, arguments, (yield from self._hand_in())))
 
     def _other(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
-        if self.secured is not None and verb in SPLICING and not _reads(verb, arguments):
-            yield from self._reach()
+        return (yield from self._served(verb, arguments, (yield from self._ask(line))))
+
+    def _served(self, verb: bytes, arguments: bytes, reply: bytes) -> Ending:
+        """A command that reads, posts or feeds.  If the backend takes it, this is a client that it serves.
+
+        Only feeds are spliced by that: they never log in, and whoever may read could guess passwords behind it.
+        """
+        taken = reply[:1] == b"2" or reply[:3] == WANTS_ARTICLE.get(verb)
+        if taken and verb in SERVING and not _reads(verb, arguments):
             yield Proven()
-            yield Send(BACKEND, line + b"\r\n")
-            return True
-        reply = yield from self._ask(line)
-        if reply[:1] == b"2" and verb in SPLICING:
-            yield Proven()
+            if self.secured is not None and verb in FEEDING:
+                yield Send(CLIENT, reply + b"\r\n")
+                return True
         return (yield from self._conclude(verb, reply))
 
     # --- logins ---
@@ -256,23 +277,24 @@ def _complete(command: bytes, heard: bytes) -> bool:
     return not heard.startswith(b"101") or heard.endswith(b"\r\n.\r\n")
 
 
+SHOWN: Final = Verbs(
+    whole=SERVING | HARMLESS | ALWAYS_OPEN | {b"COMPRESS"},
+    first=frozenset({b"AUTHINFO"}),
+)
+
 DIALECT = Dialect(
     name="nntp",
     script=lambda terms: converse(NNTP(terms)),
     unavailable=NNTP.unavailable,
     busy=NNTP.busy,
-    patience={
-        # RFC 3977 3.1: at least 3 minutes; INN closes after 10, and is to close first.
-        Patience.COMMAND: 660.0,
-        Patience.REPLY: 330.0,
-        Patience.DATA: 300.0,
-        Patience.SPLICE: 660.0,
-    },
+    # RFC 3977 3.1: at least 3 minutes; INN closes after 10, and is to close first.
+    patience=patience(660.0),
     policies={119: Policy.AUTH_ONLY},
     foreign=foreign("http-client"),
     identities=frozenset({"proxy-v1", "proxy-v2"}),
     alpn=(b"nntp",),
     question=Question(lambda hostname: b"CAPABILITIES", b"QUIT", listed, of_nntp),
+    shown=SHOWN,
     probing=Probing(
         port=119,
         implicit=frozenset({563}),

@@ -25,20 +25,17 @@ from ....protocol.vocabulary import (
 )
 from ... import access
 from ...base import BackendTLS, Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken, login_note
+from ...bounds import REPLIES
+from ...conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
 from ...mail.message import Message, Newlines
 from ...reach import Hearing, first_line, ungreeted, untrusted
 from .words import (
-    ADDED,
     BAD_COMMAND,
     LEAVES,
     REJECTS,
     REPLY,
     TURNS_AWAY,
     WELCOMES,
-    edit_capabilities,
-    is_bound,
     is_list,
 )
 
@@ -172,33 +169,6 @@ class Exchange(ServerFirst):
         yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward)
         return (yield from self._reply()) if forward else b""
 
-    def _capability_list(self, first: bytes) -> Generator[Request, Any, list[bytes]]:
-        """The backend's list, edited as a whole.  If it breaks off, the client gets what came and then nothing.
-
-        Returns the lines as they came."""
-        self.bad = 0
-        lines: list[bytes] = []
-        octets = 0
-        self.midway = True
-        yield Send(CLIENT, first + b"\r\n")
-        try:
-            while True:
-                heard = yield from self.hear((BACKEND,), Patience.REPLY, REPLIES)
-                if heard.text == b".":
-                    break
-                octets += len(heard.text)
-                if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
-                    raise broken(b"a reply without end")
-                lines.append(heard.text)
-        except Trouble:
-            yield Send(CLIENT, _joined(edit_capabilities(lines, self.stage)))
-            raise
-        if is_bound(lines):
-            yield CHANNEL_BINDING
-        yield Send(CLIENT, _joined([*edit_capabilities(lines, self.stage), *ADDED[self.stage], b"."]))
-        self.midway = False
-        return lines
-
     # --- logins ---
 
     def _logged_in(self, reply: bytes, mechanism: bytes) -> Ending:
@@ -217,7 +187,3 @@ class Exchange(ServerFirst):
         yield Send(CLIENT, reply + b"\r\n")
         self.count()
         return False
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    return b"".join(line + b"\r\n" for line in lines)

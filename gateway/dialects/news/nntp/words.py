@@ -12,6 +12,7 @@ from ...conversation import Stage
 COMMAND_LINE: Final = 510
 """RFC 3977 3.1: 512 with CRLF.  A backend that splits longer lines would take the tail for a command."""
 COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?:[ \t]+(.*))?\Z", re.DOTALL)
+_TAKETHIS: Final = re.compile(rb"[\0\s]*TAKETHIS(?![A-Za-z0-9_.-])", re.IGNORECASE)
 REPLY: Final = re.compile(rb"[1-5][0-9][0-9](?: .*)?\Z", re.DOTALL)
 
 WELCOMES: Final = frozenset({b"200", b"201"})
@@ -31,6 +32,11 @@ _LISTS: Final = frozenset({
 def is_list(verb: bytes, reply: bytes) -> bool:
     """Whether lines follow this one, up to a dot (RFC 3977 3.2.1): the code tells, but for 211."""
     return reply[:3] in _LISTS or (reply[:3] == b"211" and verb == b"LISTGROUP")
+
+
+def brings_article(line: bytes) -> bool:
+    """Whether the client sends an article behind this line, however bad it is (RFC 4644 2.5)."""
+    return _TAKETHIS.match(line) is not None
 
 
 def too_long(line: bytes) -> bool:
@@ -82,11 +88,6 @@ def edit_capabilities(lines: Iterable[bytes], stage: Stage) -> list[bytes]:
 
 def _label(line: bytes) -> bytes:
     return (line.split() or [b""])[0].upper()
-
-
-def is_bound(lines: Iterable[bytes]) -> bool:
-    """Whether mechanisms with channel binding are offered."""
-    return any(word.endswith(sasl.PLUS) for line in lines if _label(line) == b"SASL" for word in line.upper().split())
 
 
 def logins(lines: Iterable[bytes]) -> tuple[str, ...] | None:
