@@ -14,7 +14,7 @@ from ..config.errors import StartError
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
-from ..sessions.agreed import backend_alpn
+from ..sessions.agreed import backend_alpn, channel_terms
 from ..sessions.context import SessionContext
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
@@ -287,6 +287,7 @@ class Assembler:
             said=backend.said,
             refusal=backend.refusal,
             users=users,
+            channels=channel_terms(configuration, service),
         )
 
     def _doors(

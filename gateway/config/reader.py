@@ -42,6 +42,7 @@ from .values import (
     Backend,
     Configuration,
     Control,
+    Free,
     Limits,
     Report,
     Service,
@@ -63,6 +64,7 @@ OPTIONS = frozenset({
     "certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca",
     "listen", "token_file", "names",
     "protocol", "starttls", "implicit", "policy", "backend", "received", "newlines", "accept_proxy", "downgrade",
+    "passive_ports", "passive_address", "active", "protection", "data_session_reuse", "strict_close", "log_files",
     "address", "connect", "tls", "verify", "name", "ca", "identity", "allow_relay",
     "webirc_password_file",
     "file", "keep", "networks",
@@ -304,7 +306,7 @@ class _Reader:
             section.take(option, str, "")
             if option in section.options and traits is not None:
                 section.wrong(option, f"{protocol} does not have this option, only {any_of(others)}; remove it")
-        return tuple((option, section.take(option, choice(*words), words[0])) for option, words in own.items())
+        return tuple((option, _own(section, option, values)) for option, values in own.items())
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
         """Some options of a backend depend on the protocols of its services."""
@@ -362,6 +364,18 @@ class _Reader:
 
     def _is_local(self, host: str) -> bool:
         return host == self._own_name.lower() or self._machine.is_local(host)
+
+
+def _own(section: Section, option: str, values: tuple[str, ...] | Free) -> str:
+    """The text of an option that only this protocol has."""
+    if isinstance(values, tuple):
+        return section.take(option, choice(*values), values[0])
+
+    def checked(text: str) -> str:
+        values.grammar(text)
+        return text
+
+    return section.take(option, checked, values.default)
 
 
 def _control(gateway: Section) -> Control:

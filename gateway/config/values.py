@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -46,12 +46,24 @@ IPAddress = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
+class Free(Protocol):
+    """An option whose value is no word of a list."""
+
+    @property
+    def default(self) -> str: ...
+
+    @property
+    def grammar(self) -> Callable[[str], object]:
+        """Raises ValueError for a wrong value; the text says what to write."""
+
+
 class Traits(Protocol):
     """What the reader of the file must know of a protocol.  `Dialect` has these."""
 
     @property
-    def options(self) -> Mapping[str, tuple[str, ...]]:
-        """Options of `[service:NAME]` that only some protocols have -> their values; the first is the default."""
+    def options(self) -> Mapping[str, tuple[str, ...] | Free]:
+        """Options of `[service:NAME]` that only some protocols have -> their values, of which the first is the default;
+        or a grammar."""
 
     @property
     def policies(self) -> Mapping[int, Enum]:
@@ -173,6 +185,10 @@ class Timeouts:
     message_rate: int = 100
     """Octets per second."""
     linger: float = 3.0
+    data_connect: float = 60.0
+    """From the port that is opened for a data connection to the connection, its TLS included."""
+    data_stall: float = 300.0
+    """Without an octet on a data connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +207,8 @@ class Limits:
     """Logins that the backend rejects; then the session ends."""
     bad_commands: int = 10
     """Refused commands in a row; then the session ends."""
+    data_connections: int = 2
+    """Data connections of one session at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from .chat.xmpp import SERVERS as XMPP_SERVERS
 from .database.mysql import DIALECT as MYSQL
 from .database.postgresql import DIALECT as POSTGRESQL
 from .directory.ldap import DIALECT as LDAP
+from .files.ftp import DIALECT as FTP
 from .mail.acap import DIALECT as ACAP
 from .mail.imap import DIALECT as IMAP
 from .mail.lmtp import DIALECT as LMTP
@@ -37,6 +38,7 @@ _ALL = (
     ACAP,
     XMPP,
     XMPP_SERVERS,
+    FTP,
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})

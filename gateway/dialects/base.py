@@ -6,6 +6,8 @@ registry; its script is a `Conversation` (conversation.py).
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -129,6 +131,26 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Free:
+    """An option of `[service:...]` whose value is no word of a list."""
+
+    default: str
+    grammar: Callable[[str], object]
+    """Raises ValueError for a wrong value; the text says what to write."""
+
+
+_RANGE = re.compile(r"([0-9]{4,5})-([0-9]{4,5})")
+
+
+def port_range(text: str) -> range:
+    """`50000-50999`: unprivileged ports, both ends included."""
+    match = _RANGE.fullmatch(text)
+    if match is None or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:
+        raise ValueError(f"{json.dumps(text[:60])} is not a range of ports from 1024 to 65535; write 50000-50999")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """A protocol, chosen once per service."""
 
@@ -146,7 +168,7 @@ class Dialect:
     """Ports at which it must not be served, and why."""
     offers: frozenset[Policy] = frozenset(Policy)
     """The policies that a service may choose."""
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...] | Free] = field(default_factory=dict)
     """Options of `[service:...]` that only this protocol has, and their words.  The first is the default."""
     identities: frozenset[str] = frozenset()
     """The ways, apart from `none`, in which a backend can be told who the client is."""
@@ -168,5 +190,7 @@ class Dialect:
     """Takes mail for others: a server that trusts the gateway's address would do so for anybody."""
     shown: Shown | None = None
     """A client's command -> the part that an administrator may read, and the rest; None: only numbers of octets are."""
+    channels: bool = False
+    """Its data goes through connections of their own (`Open`), and it has the options for these."""
     probing: Probing | None = None
     """How to probe a server from outside; needs a `question`, too."""

@@ -28,13 +28,16 @@ from .vocabulary import (
     AlwaysSecured,
     Await,
     Close,
+    Cut,
     Dial,
     Forward,
     Greeted,
     Identified,
+    Label,
     Lost,
     MayLogIn,
     Note,
+    Open,
     Pass,
     Patience,
     Peek,
@@ -317,6 +320,7 @@ class Negotiation(_Sides):
                     | Identified()
                     | MayLogIn()
                     | AlwaysSecured()
+                    | Open()
                 ):
                     self.waiting = request
                     try:
@@ -327,7 +331,7 @@ class Negotiation(_Sides):
                         continue
                     if answer is _PENDING:
                         break
-                case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved():
+                case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved() | Label() | Cut():
                     self._actions.append(request)
                 case Abort(side=side):
                     self._ends[side] = False
@@ -363,7 +367,7 @@ class Negotiation(_Sides):
             case Dial():
                 self._forget(Side.BACKEND)
                 self._actions.append(wait)
-            case Identified() | MayLogIn() | AlwaysSecured():
+            case Identified() | MayLogIn() | AlwaysSecured() | Open():
                 self._actions.append(wait)
             case StartTLS():
                 self._switch(wait)

@@ -103,6 +103,8 @@ class Secured:
     """The protocol that was agreed on (RFC 7301), if the other end asked for one."""
     certificate: ClientCertificate | None = None
     """The client's, where one was asked for and presented."""
+    resumed: bool = False
+    """It goes on with the TLS session of an earlier connection (RFC 8446 2.2)."""
 
 
 # --- what a wait is resumed with -----------------------------------------------------------------
@@ -225,6 +227,18 @@ class Abort:
 
 
 @value
+class Label:
+    """What the newest channel is for, as fields of its event."""
+
+    fields: tuple[tuple[str, object], ...]
+
+
+@value
+class Cut:
+    """Drop the newest channel, so that neither side can take what it got for complete."""
+
+
+@value
 class Close:
     """End the session: what was sent is flushed, both legs are closed in an orderly way."""
 
@@ -282,6 +296,30 @@ class AlwaysSecured:
     """Resumed with dates for the log if this client always used TLS; else with None."""
 
     patience: ClassVar = Patience.COMMAND
+
+
+@value
+class Open:
+    """Open a channel: a second pair of connections, which copy to each other.
+
+    `first` is listened for.  When it has connected, the other side is dialled at `port` of the address that it has in
+    the session.  Resumed with the Place that is listened at, or with None where no port is free.
+    """
+
+    first: Side
+    port: int
+    protected: bool
+    """TLS with the client.  The backend gets what it has in the session."""
+    patience: ClassVar = Patience.COMMAND
+
+
+@value
+class Place:
+    """Where a channel is listened for."""
+
+    host: str
+    """IPv4 or IPv6 text."""
+    port: int
 
 
 class Framing(Protocol):
@@ -360,8 +398,8 @@ class Splice:
     """The negotiation is over: from here on the legs copy to each other.  Made by the driver."""
 
 
-Act = Send | Note | Proven | Rejected | Tally | Greeted | Unserved | Abort | Close
-Question = Identified | MayLogIn | AlwaysSecured
+Act = Send | Note | Proven | Rejected | Tally | Greeted | Unserved | Abort | Label | Cut | Close
+Question = Identified | MayLogIn | AlwaysSecured | Open
 """Requests that the session answers at once."""
 Wait = Dial | StartTLS | Await | Take | Peek | Pass | Forward | Question
 Request = Act | Wait

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ..config.values import Backend, Configuration, Service, TCPAddress
 from ..dialects import DIALECTS
 from ..dialects.access import is_submission
-from ..dialects.base import BackendTLS, Identity, Policy, Terms
+from ..dialects.base import BackendTLS, Identity, Policy, Terms, port_range
 
 
 def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
@@ -39,6 +40,39 @@ def backend_alpn(configuration: Configuration, backend: Backend) -> tuple[bytes,
         return ()
     protocols = dict.fromkeys(service.protocol for service in configuration.services if service.backend == backend)
     return tuple(name for protocol in protocols for name in DIALECTS[protocol].backend_alpn)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What holds for all channels of a service."""
+
+    ports: range
+    """Where clients are listened for."""
+    connect: float
+    """Seconds until both sides have connected, and TLS is there."""
+    stall: float
+    """Seconds without an octet after which a channel is over."""
+    most: int
+    """Channels of one session at the same time."""
+    strict: bool = True
+    """Inside TLS, an end without close_notify counts as incomplete."""
+    resumed: bool = False
+    """The client must resume the TLS session of its session."""
+
+
+def channel_terms(configuration: Configuration, service: Service) -> ChannelTerms | None:
+    """None for a protocol without channels."""
+    if not DIALECTS[service.protocol].channels:
+        return None
+    options = dict(service.options)
+    return ChannelTerms(
+        ports=port_range(options["passive_ports"]),
+        connect=configuration.timeouts.data_connect,
+        stall=configuration.timeouts.data_stall,
+        most=configuration.limits.data_connections,
+        strict=options["strict_close"] == "yes",
+        resumed=options["data_session_reuse"] == "required",
+    )
 
 
 def hands_in(service: Service) -> bool:

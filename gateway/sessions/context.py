@@ -15,6 +15,7 @@ from ..telemetry.summary import Teller
 from ..telemetry.users import Users
 from ..wire.dialer import Dialer
 from ..wire.tls.half import TLSHalf
+from .agreed import ChannelTerms
 from .deadline import allowances
 from .performer import ConnectTLS
 
@@ -45,6 +46,8 @@ class SessionContext:
     """What runs the script; another one for a session that is recorded."""
     refusal: Callable[[], str] = lambda: ""
     """Why nobody is served here now, as the `session` event tells it; nothing if everybody is."""
+    channels: ChannelTerms | None = None
+    """None for a protocol that has none."""
     allowances: Mapping[Patience, float] = field(init=False)
     """Seconds for each kind of wait."""
 

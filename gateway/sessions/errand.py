@@ -26,9 +26,9 @@ from ..protocol.vocabulary import (
 from ..protocol.waiting import lateness
 from ..telemetry.kinds import Blame
 from ..wire.dialer import Dialer
-from ..wire.leg import Leg
+from ..wire.leg import Leg, ends
 from .deadline import allowances
-from .performer import ConnectTLS, Performer, ends
+from .performer import ConnectTLS, Performer
 
 _log = Logger()
 

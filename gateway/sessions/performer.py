@@ -5,8 +5,7 @@ A session and an errand are performers: what differs is who listens on the clien
 
 from __future__ import annotations
 
-import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -17,11 +16,14 @@ from ..protocol.vocabulary import (
     Action,
     AlwaysSecured,
     Close,
+    Cut,
     Dial,
     Greeted,
     Identified,
+    Label,
     MayLogIn,
     Note,
+    Open,
     Proven,
     Question,
     Rejected,
@@ -39,7 +41,7 @@ from ..telemetry.kinds import Blame
 from ..wire.dialer import Attempt, Dialer
 from ..wire.leg import End, Leg
 from ..wire.tls.half import TLSHalf
-from .deadline import Deadline
+from .pair import Pair
 
 ConnectTLS = Callable[[str], TLSHalf]
 """host -> the connecting half of TLS towards it."""
@@ -54,16 +56,6 @@ SPENT = Negotiation(_nothing())
 SPENT.start()
 
 
-def ends(sock: Any) -> tuple[tuple[str, int], tuple[str, int]] | None:
-    """The connection's own address and port, and the other end's; None for a UNIX socket, or after a reset."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    try:
-        return sock.getsockname()[:2], sock.getpeername()[:2]
-    except OSError:
-        return None  # the leg will learn of it
-
-
 def _unknown(action: NoReturn) -> NoReturn:
     """mypy proves that this is never called; typing.assert_never came with Python 3.11."""
     raise AssertionError(f"nobody performs {action!r}")
@@ -75,42 +67,28 @@ REJECTED: Final = "plaintext inside TLS: the client probably rejected the certif
 """Some clients look at the certificate after the handshake and say goodbye in the clear (libldap)."""
 
 
-class Performer(ABC):
-    """Owns the negotiation, the legs, the attempt to reach the backend, and the deadline."""
+class Performer(Pair):
+    """Owns the negotiation, too, and the attempt to reach the backend."""
 
     __slots__ = (
         "_attempt",
         "_awaited",
         "_connect_tls",
-        "_deadline",
         "_dialer",
         "_dialling",
-        "_ends",
-        "_legs",
-        "_linger",
         "_negotiation",
-        "_over",
-        "_reactor",
     )
 
     def __init__(
         self, reactor: Any, negotiation: Negotiation, dialer: Dialer, connect_tls: ConnectTLS | None, linger: float
     ) -> None:
-        """`linger`: seconds that a leg waits for the other end to close."""
-        self._reactor = reactor
+        super().__init__(reactor, linger)
         self._negotiation = negotiation
         self._dialer = dialer
         self._connect_tls = connect_tls
-        self._linger = linger
-        self._legs: dict[Side, Leg] = {}
-        self._ends: dict[Side, End] = {}
-        """How the legs ended that say no more."""
         self._attempt: Attempt | None = None
         self._dialling = False
         self._awaited: Wait | None = None
-        self._over = False
-        """The end was decided; nothing is reported any more."""
-        self._deadline = Deadline(reactor, self._expired)
 
     # --- what a session or an errand adds ----------------------------------------------------
 
@@ -135,10 +113,6 @@ class Performer(ABC):
         """`_awaited` is a new wait: set its deadline."""
 
     @abstractmethod
-    def _expired(self) -> None:
-        """The deadline has come."""
-
-    @abstractmethod
     def _gone(self, side: Side) -> None:
         """That leg is closed."""
 
@@ -158,6 +132,10 @@ class Performer(ABC):
         """The accepting half of TLS, for the client, which has asked for this name (perhaps empty) before."""
         raise AssertionError("there is no client")
 
+    def _steer(self, action: Label | Cut) -> None:
+        """The newest channel is meant."""
+        raise AssertionError("an errand has no channels")
+
     @abstractmethod
     def _performed(self) -> None:
         """A list of actions is done, and the negotiation goes on."""
@@ -176,13 +154,6 @@ class Performer(ABC):
 
     def _received(self, side: Side, octets: bytes) -> None:
         self._report(self._negotiation.receive, side, octets)
-
-    def _side(self, leg: Leg) -> Side | None:
-        """None for a backend's leg that was left behind."""
-        for side, current in self._legs.items():
-            if current is leg:
-                return side
-        return None
 
     def leg_secured(self, leg: Leg, facts: Secured) -> None:
         if (side := self._side(leg)) is not None:
@@ -250,10 +221,12 @@ class Performer(ABC):
                     self._note(action)
                 case Proven() | Rejected() | Tally():
                     self._tell(action)
-                case Identified() | MayLogIn() | AlwaysSecured():
+                case Identified() | MayLogIn() | AlwaysSecured() | Open():
                     answer = self._answer(action)
                     if self._negotiation.waiting is action:
                         self._report(self._negotiation.answered, answer)
+                case Label() | Cut():
+                    self._steer(action)
                 case Abort(side=side):
                     if side in self._legs:
                         self._legs[side].abort()
@@ -293,7 +266,3 @@ class Performer(ABC):
         if self._attempt is not None:
             self._attempt.cancel()
         self._dialling = False
-
-    def _end_legs(self, reset: bool = False) -> None:
-        for leg in list(self._legs.values()):
-            (leg.abort if reset else leg.close)()

@@ -10,16 +10,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..dialects.base import Identity, Policy, Terms
+from ..dialects.base import Identity, Terms
 from ..dialects.conversation import turned_away
 from ..guard.limits import Admission
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
-    Expired,
     Identified,
     MayLogIn,
     Note,
-    Patience,
+    Open,
+    Place,
     Proven,
     Question,
     Rejected,
@@ -27,17 +27,16 @@ from ..protocol.vocabulary import (
     Secured,
     Side,
     Tally,
-    Trouble,
 )
-from ..protocol.waiting import lateness, phase_of
+from ..protocol.waiting import phase_of
 from ..telemetry.catalogue import blame
 from ..telemetry.kinds import Blame
 from ..telemetry.observation import SessionView
-from ..wire.leg import Leg
+from ..wire.leg import Leg, ends
 from ..wire.tls.half import TLSHalf
+from .channels import Channels, Surroundings
 from .context import SessionContext
-from .performer import ends
-from .splicing import BULK, NEGOTIATING, Splicing
+from .waits import Waits
 
 
 def _identity() -> str:
@@ -58,25 +57,16 @@ def _script(context: SessionContext, terms: Terms) -> Script:
     return context.dialect.script(terms)
 
 
-class Session(Splicing):
+class Session(Waits):
     """`closed` is called once, when both legs are gone."""
 
     __slots__ = (
         "__weakref__",
         "_address",
-        "_arrived",
-        "_awaited_since",
         "_backend_address",
-        "_began",
-        "_client",
         "_closed",
-        "_closed_until",
-        "_context",
         "_detail",
         "_events",
-        "_limit",
-        "_patience",
-        "_proven",
         "_reason",
         "_stay",
         "_tallies",
@@ -94,7 +84,6 @@ class Session(Splicing):
         stay: Admission | None = None,
     ) -> None:
         """Without a `stay` there are no limits; it is the caller's to end."""
-        self._context = context
         self._closed = closed
         self.identity = _identity()
         self._address = client
@@ -108,26 +97,14 @@ class Session(Splicing):
             frozenset(context.said),
         )
         negotiation = context.negotiate(_script(context, terms), context.dialect.foreign)
-        idle = context.allowances[Patience.SPLICE]
-        super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
-        self._client = self._leg(Side.CLIENT, sock)
+        super().__init__(reactor, context, negotiation, sock)
         self._stay = stay
         self._reason = self._detail = ""
-        self._proven = False
         self._tallies: dict[str, int] = {}
         self._user: str | None = None
         """Who logged in, in the form in which users are told."""
-        self._began = float(reactor.seconds())
-        self._limit = self._began + context.timeouts.preauth
-        """When a session that has proven nothing ends, whatever trickles in."""
-        self._closed_until = self._began + min(context.timeouts.preauth, context.timeouts.plaintext)
-        """The same before TLS, where that is required."""
-        self._awaited_since = self._began
         self._backend_address: str | None = None
         """What was reached last."""
-        self._patience = Patience.CONNECT
-        self._arrived = 0
-        """Octets of a message since then."""
 
     def start(self) -> None:
         self._events.emit("connected")
@@ -151,13 +128,18 @@ class Session(Splicing):
 
     @property
     def octets(self) -> tuple[int, int]:
-        """From the client and to it."""
-        return self._client.received, self._client.sent
+        """From the client and to it, channels included."""
+        received, sent = self._client.received, self._client.sent
+        if self._channels is None:
+            return received, sent
+        more = self._channels.octets
+        return received + more[0], sent + more[1]
 
     def view(self, worker: int = 0) -> SessionView:
         """What an administrator may know of it."""
         facts = self._client.secured
         idle = [leg.idle for leg in self._legs.values()]
+        received, sent = self.octets
         return SessionView(
             id=self.identity,
             service=self._context.service,
@@ -169,8 +151,8 @@ class Session(Splicing):
             sni=facts.sni if facts else None,
             backend=self._backend_address,
             age=round(float(self._reactor.seconds()) - self._began, 3),
-            received=self._client.received,
-            sent=self._client.sent,
+            received=received,
+            sent=sent,
             messages=self._tallies.get("messages", 0),
             idle=min((seconds for seconds in idle if seconds is not None), default=None),
             counts=dict(self._tallies),
@@ -179,14 +161,6 @@ class Session(Splicing):
         )
 
     # --- what happens ------------------------------------------------------------------------
-
-    def _received(self, side: Side, octets: bytes) -> None:
-        if not self._negotiation.over:
-            waiting = self._awaited
-            self._report(self._negotiation.receive, side, octets)
-            if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
-                self._arrived += len(octets)
-                self._renew(self._reactor.seconds())
 
     def _dialled(self, sock: Any) -> None:
         assert self._attempt is not None
@@ -235,12 +209,45 @@ class Session(Splicing):
                 return "" if self._stay is None else self._stay.moved(client)
             case MayLogIn():
                 return self._stay is None or self._stay.may_log_in()
+            case Open():
+                return self._open(question)
         watch = self._context.watch
         return None if watch is None else watch.always(self._context.service, self._address)
 
     def _failed(self, error: Exception) -> None:
         self.abort()
         raise error
+
+    def _open(self, order: Open) -> Place | None:
+        if self._context.channels is None:
+            return None
+        if self._channels is None:
+            self._channels = Channels(
+                Surroundings(
+                    self._reactor,
+                    self._context.channels,
+                    self._linger,
+                    accept=lambda: self._accept(b""),
+                    connect=self._connect_again,
+                    leg=self._legs.get,
+                    client=lambda: self._address,
+                    emit=self._emit_of_channel,
+                    gone=self._channel_gone,
+                )
+            )
+        return self._channels.open(order)
+
+    def _connect_again(self) -> TLSHalf:
+        """TLS for another connection to the backend, which resumes that of the session."""
+        half, first = self._connect(), self._legs[Side.BACKEND].half
+        if first is not None and first.session is not None:
+            half.resume(first.session)
+        return half
+
+    def _emit_of_channel(self, event: str, **fields: object) -> None:
+        if event == "transfer":
+            self._tell(Tally("transfers"))
+        self._events.emit(event, phase=self.phase(), **fields)
 
     def _identify(self, client: str) -> None:
         """A load balancer told who this is: the log goes by that."""
@@ -257,58 +264,9 @@ class Session(Splicing):
             self._user = self._context.complete(fields, self._client.secured) or self._user
         self._events.emit(note.event, phase=self.phase(), **fields)
 
-    def _waited(self) -> float:
-        """Seconds since the wait that is under way began."""
-        return round(float(self._reactor.seconds()) - self._awaited_since, 3)
-
     def phase(self) -> str:
         """Where it is, in one of the words of docs/events.md."""
         return "relaying" if self._spliced else phase_of(self._awaited, self._client.secured is not None)
-
-    # --- deadlines ---------------------------------------------------------------------------
-
-    def _wait(self) -> None:
-        waiting = self._awaited
-        assert waiting is not None
-        self._awaited_since = now = float(self._reactor.seconds())
-        self._arrived = 0
-        if waiting.patience is not self._patience:
-            self._patience = waiting.patience
-            self._client.read_size = BULK if waiting.patience is Patience.DATA else NEGOTIATING
-        self._renew(now)
-
-    def _renew(self, now: float) -> None:
-        """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
-        due = now + self._context.allowances[self._patience]
-        if self._patience is Patience.DATA:
-            # Otherwise an octet a minute would keep a session, and the backend's, for ever.
-            timeouts = self._context.timeouts
-            due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
-        self._deadline.set(min(due, self._last_moment()))
-
-    def _last_moment(self) -> float:
-        if self._proven:
-            return float("inf")
-        if self._context.terms.policy is Policy.REQUIRED and self._client.secured is None:
-            return self._closed_until
-        return self._limit
-
-    def _expired(self) -> None:
-        try:
-            if self._spliced:
-                self._relay_expired()
-            else:
-                self._report(self._negotiation.expire, self._lateness())
-        except Exception:
-            # After a bug of ours this is the last that would ever happen here.
-            self.abort()
-            raise
-
-    def _lateness(self) -> Trouble:
-        """What the negotiation is told: who kept us waiting, and for what."""
-        if self._last_moment() <= self._reactor.seconds():
-            return Expired(Side.CLIENT, Patience.COMMAND)
-        return lateness(self._negotiation.waiting)
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -330,6 +288,7 @@ class Session(Splicing):
     def _account(self) -> None:
         client = self._client
         facts = client.secured
+        received, sent = self.octets
         try:
             self._note_habit(secured=facts is not None)
             self._events.emit(
@@ -347,8 +306,8 @@ class Session(Splicing):
                 phase=self.phase(),
                 reason=self._reason,
                 detail=self._detail or None,
-                received=client.received,
-                sent=client.sent,
+                received=received,
+                sent=sent,
                 **self._tallies,
                 proven=self._proven or None,
                 seconds=round(self._reactor.seconds() - self._began, 3),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .data import DATA
 from .entries import (
     AWAITED,
     BACKEND_REACHED,
@@ -174,6 +175,7 @@ _TABLE = (
     ),
     of_client("sasl-layer-unsupported", "a SASL security layer began where the gateway must keep inspecting", WHY,
             cure="the client must not ask for a SASL security layer; TLS already protects it"),
+    *DATA,
     # --- backends --------------------------------------------------------------------------------
     of_backend(
         "backend-connect-failed", "no address of the backend could be reached", detail("address and error"),

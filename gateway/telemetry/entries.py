@@ -26,6 +26,10 @@ def of_a_login(fields: Fields) -> Budget | None:
     return None if fields.get("result") == "ok" else FAILED_LOGIN
 
 
+def of_a_transfer(fields: Fields) -> Budget | None:
+    return None if fields.get("received") or fields.get("sent") else COSTS_A_DIALOGUE
+
+
 def of_client(name: str, meaning: str, *fields: Field, ends: Outcome | None = Outcome.CLIENT, **more: Any) -> Event:
     """What anybody who connects can cause."""
     severity = Severity.WARNING if ends is Outcome.ATTACK else Severity.NOTICE

@@ -65,11 +65,15 @@ class Listener:
         sock: socket.socket,
         accepted: Callable[[socket.socket, Any], object],
         complaint: Callable[[str], object] = complain,
+        *,
+        reserve: bool = True,
     ) -> None:
+        """Without a `reserve`, connections that cannot be accepted stay in the kernel's queue."""
         self._reactor = reactor
         self._socket = sock
         self._accepted = accepted
         self._complaint = complaint
+        self._has_reserve = reserve
         self._reserve: int | None = None
         """A spare descriptor, to accept and close connections when there is no other."""
         self._need = False
@@ -181,8 +185,9 @@ class Listener:
         self._pause = self._reactor.callLater(PAUSE, self._listen)
 
     def _replenish(self) -> None:
-        with suppress(OSError):
-            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        if self._has_reserve:
+            with suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 # --- binding -------------------------------------------------------------------------------------

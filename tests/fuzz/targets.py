@@ -31,13 +31,15 @@ from gateway.protocol.vocabulary import (
     Close,
     Dial,
     Expired,
+    MayLogIn,
+    Open,
     Patience,
     Send,
     Side,
     Splice,
     StartTLS,
 )
-from tests.pure.playbook import TLS13, terms
+from tests.pure.playbook import LISTENING, TLS13, terms
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
@@ -102,6 +104,10 @@ class Session:
                     self._mute.discard(BACKEND)
                     if self._switching is BACKEND:
                         self._switching = None
+                case MayLogIn():
+                    self.take(self.negotiation.answered(True))
+                case Open():
+                    self.take(self.negotiation.answered(LISTENING))
                 case Close() | Splice():
                     self.closed = True
                     assert not (isinstance(action, Splice) and self._guarded), "a splice in the clear"

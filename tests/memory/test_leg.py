@@ -948,7 +948,7 @@ def test_a_client_side_that_cannot_even_begin_fails_in_the_next_turn(
 
 
 def test_an_encryption_that_fails_is_a_reset(tls: TLSLine, reactor: SteppedReactor) -> None:
-    tls.line.leg._half = Sick(tls.half)
+    tls.line.leg.half = Sick(tls.half)
     tls.line.do(tls.line.leg.write, b"250 ok\r\n")
     reactor.settle()
     assert tls.line.owner.said == ["secured", ("ended", End.RESET), "closed"]

@@ -19,7 +19,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
 from gateway.dialects.mail.smtp import exchange
 from gateway.protocol.vocabulary import Patience
-from gateway.sessions.splicing import HALF_CLOSED
+from gateway.sessions.pair import HALF_CLOSED
 from tests.memory.meeting import Meeting
 from tests.memory.stepping import SteppedReactor, unix_pair
 from tests.memory.tls_peer import Authority

@@ -41,7 +41,9 @@ from gateway.protocol.vocabulary import (
     Identified,
     MayLogIn,
     Note,
+    Open,
     Patience,
+    Place,
     Proven,
     Rejected,
     Secured,
@@ -167,6 +169,10 @@ def tidy(actions: Iterable[object]) -> list[object]:
 # --- a negotiation with somebody who performs its actions ------------------------------------------
 
 
+LISTENING = Place("198.51.100.1", 50001)
+"""Where a channel is listened for."""
+
+
 class Stage:
     """One negotiation, fed as a session would feed it; everything that it did is in `deeds`."""
 
@@ -179,11 +185,13 @@ class Stage:
         may_log_in: Callable[[], bool] = lambda: True,
         moved: Callable[[str], str] = lambda client: "",
         always: Mapping[str, object] | None = None,
+        place: Place | None = LISTENING,
     ) -> None:
         self.others = others
         self._may_log_in = may_log_in
         self._moved = moved
         self._always = always
+        self._place = place
         self.negotiation = Negotiation(dialect.script(agreed), dialect.foreign)
         self.cut = cut
         self.deeds: list[object] = []
@@ -211,6 +219,10 @@ class Stage:
                 case Identified(client):
                     self.deeds.append(action)
                     self.take(self.negotiation.answered(self._moved(client)))
+                    continue
+                case Open():
+                    self.deeds.append(action)
+                    self.take(self.negotiation.answered(self._place))
                     continue
                 case Dial(failed) if failed and not self.others:
                     self.take(self.negotiation.undialled("no address is left"))

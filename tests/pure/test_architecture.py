@@ -33,6 +33,7 @@ PURE = (
     "gateway.guard.limits",
     "gateway.guard.shared",
     "gateway.telemetry.catalogue",
+    "gateway.telemetry.data",
     "gateway.telemetry.entries",
     "gateway.telemetry.kinds",
     "gateway.telemetry.explaining",

@@ -32,7 +32,11 @@ GIVEN: dict[tuple[str, str], set[str]] = {
     ("gateway.dialects.access", "event"): {"backend-refuses-plaintext-auth", "backend-requires-tls"},
     ("gateway.sessions.errand", "reason"): {BORNE},
     ("gateway.wire.tls.renewal", "event"): {BORNE},
-    ("gateway.sessions.splicing", "next(iter(self._ends)).value"): set(SIDES),
+    ("gateway.sessions.pair", "next(iter(self._ends)).value"): set(SIDES),
+    ("gateway.sessions.channels", "event"): {
+        "data-connect-failed", "data-tls-failed", "backend-data-tls-failed", "data-session-not-resumed", "data-timeout",
+    },
+    ("gateway.sessions.session", "event"): {BORNE},
     # No client greets.
     ("gateway.protocol.vocabulary", "f'{side.value}{greeting}-timeout'"): {
         "client-timeout", "backend-timeout", "backend-greeting-timeout",
@@ -150,7 +154,7 @@ def telling(module: str, reader: Reader, call: ast.Call) -> Iterator[Told]:
         case "__init__", [first, *_] if module == "gateway.protocol.vocabulary" and not isinstance(first, ast.Name):
             yield Told(module, name, reader.strings(first), {"detail"})
         case "_finish", [first, *_] if within(
-            module, "gateway.sessions.session", "gateway.sessions.splicing"
+            module, "gateway.sessions.session", "gateway.sessions.splicing", "gateway.sessions.pair"
         ) and not isinstance(first, ast.Name):
             yield Told(module, name, reader.strings(first))
         case "abort", [first, *_]:

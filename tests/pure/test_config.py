@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -335,7 +336,8 @@ def test_the_shipped_file_shows_the_defaults() -> None:
     state = Path("/var/lib/starttls-gateway")
     machine = Machine(Path("/etc"), lambda: "mail.example.org", state=state, content=lambda path: "secret")
     assert shown.count("\n") == text.count("\n")
-    assert read(shown, machine) == read(text, machine)
+    protocols: dict[str, Any] = {**PROTOCOLS, "ftp": DIALECTS["ftp"]}
+    assert parse(shown, "gw.ini", protocols, machine) == parse(text, "gw.ini", protocols, machine)
     assert set(re.findall(r"(?m)^(\w+) = ", shown)) >= {
         *("hostname", "drain", "log", "workers", "old_sessions"),
         *("certificate", "key", "profile", "legacy_clients", "client_certificate", "client_ca"),
@@ -346,7 +348,26 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         *("handshake", "preauth", "plaintext", "proxy_header", "connect", "greeting"),
         *("message", "message_rate", "linger"),
         *("file", "keep", "networks", "downgrade"),
+        *DIALECTS["ftp"].options,
     }
+
+
+def test_an_option_may_have_a_grammar_of_its_own() -> None:
+    text = "[tls]\ncertificate = a.pem\n[service:ftp]\nstarttls = 21\nbackend = 10.0.0.8:21\n"
+    protocols = {"ftp": DIALECTS["ftp"]}
+    (service,) = parse(text, "gw.ini", protocols, MACHINE).services
+    assert dict(service.options)["passive_ports"] == "50000-50999"
+    (service,) = parse(text + "passive_ports = 2000-2009\n", "gw.ini", protocols, MACHINE).services
+    assert dict(service.options)["passive_ports"] == "2000-2009"
+    for wrong in ("2000", "2009-2000", "20-30", "60000-65536", "a-b"):
+        with pytest.raises(ConfigurationError) as caught:
+            parse(text + f"passive_ports = {wrong}\n", "gw.ini", protocols, MACHINE)
+        assert str(caught.value) == (
+            f'gw.ini, line 6: [service:ftp] passive_ports: "{wrong}" is not a range of ports from 1024 to 65535; '
+            "write 50000-50999"
+        )
+    with pytest.raises(ConfigurationError, match="'gw' is not an IPv4 address; write the one that clients connect to"):
+        parse(text + "passive_address = gw\n", "gw.ini", protocols, MACHINE)
 
 
 @pytest.mark.parametrize(

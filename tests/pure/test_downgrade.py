@@ -39,6 +39,7 @@ TALK = {
         b"MAIL FROM:<a@example.com>\r\n",
         b"530 5.7.0 Must issue a STARTTLS command first\r\n",
     ),
+    "ftp": (b"220 ready\r\n", b"USER joe\r\n", b"530 Must issue AUTH TLS first\r\n"),
     "nntp": (b"200 ready\r\n", b"AUTHINFO USER joe\r\n", b"483 Encryption required, use STARTTLS\r\n"),
     "pop3": (b"+OK ready\r\n", b"USER joe\r\n", b"-ERR [SYS/PERM] Must issue a STLS command first\r\n"),
 }

@@ -6,6 +6,7 @@ read?), `Writing` (what is still to be sent?) and `Ending` (how long does a clos
 
 from __future__ import annotations
 
+from .descriptor import ends
 from .ending import FLUSH_PATIENCE
 from .interfaces import End, Owner
 from .leg import MOST_ANSWERS, READ_SIZE, Leg, nobody, prepare
@@ -20,6 +21,7 @@ __all__ = [
     "End",
     "Leg",
     "Owner",
+    "ends",
     "nobody",
     "prepare",
 ]

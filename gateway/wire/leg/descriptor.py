@@ -31,6 +31,16 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _OPEN, _GONE, _CLOSED = EndState.OPEN, EndState.GONE, WriteState.GONE
 
 
+def ends(sock: Any) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """The connection's own address and port, and the other end's; None for a UNIX socket, or after a reset."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        return sock.getsockname()[:2], sock.getpeername()[:2]
+    except OSError:
+        return None  # the leg will learn of it
+
+
 @implementer(IReadWriteDescriptor)
 class Descriptor(ABC):
     """Composed of three state machines. It performs what `Writing` and `Ending` decide; a leg adds the input."""
@@ -62,6 +72,11 @@ class Descriptor(ABC):
         sent, received = _LAST_DATA.unpack(told)
         milliseconds: int = min(sent, received)
         return milliseconds / 1000
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """Its own address and port, and the other end's; None for a UNIX socket, or after a reset."""
+        return ends(self._socket)
 
     # --- what a leg adds -------------------------------------------------------------------------
 

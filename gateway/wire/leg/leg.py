@@ -49,7 +49,7 @@ class Leg(Descriptor):
     exception, this leg ends, and no other.
     """
 
-    __slots__ = ("_half", "_owner", "deliver", "read_size", "received", "secured", "sent")
+    __slots__ = ("_owner", "deliver", "half", "read_size", "received", "secured", "sent")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, linger: float = 3.0) -> None:
         """`sock` is connected and does not block; from here on it belongs to the leg. `linger` is in seconds."""
@@ -66,7 +66,8 @@ class Leg(Descriptor):
         self.secured: Secured | None = None
         """What the TLS handshake agreed on."""
         self._owner = owner
-        self._half: TLSHalf | None = None
+        self.half: TLSHalf | None = None
+        """TLS, once it has begun."""
 
     # --- what the owner does ---------------------------------------------------------------------
 
@@ -86,7 +87,7 @@ class Leg(Descriptor):
         if writing.state is not _WRITABLE or not data:
             return
         self.sent += len(data)
-        half = self._half
+        half = self.half
         if half is not None:
             if self.secured is None:
                 writing.wait(data)
@@ -105,10 +106,10 @@ class Leg(Descriptor):
 
         `early` is ciphertext that was read together with the last plaintext.
         """
-        assert self._half is None, "TLS inside TLS"
+        assert self.half is None, "TLS inside TLS"
         if self._ending.state is not EndState.OPEN:
             return
-        self._half = half
+        self.half = half
         self._reading.early = early
         if not early:
             try:
@@ -172,7 +173,7 @@ class Leg(Descriptor):
 
     def _finish(self) -> None:
         """Say the end: close_notify, then FIN."""
-        if self._writing.finish(b"" if self._half is None else self._half.close_notify()):
+        if self._writing.finish(b"" if self.half is None else self.half.close_notify()):
             self._look()
 
     def _pressed(self, full: bool) -> None:
@@ -180,7 +181,7 @@ class Leg(Descriptor):
 
     def _closed(self) -> None:
         self.deliver = nobody
-        self._half = None
+        self.half = None
         try:
             self._owner.leg_closed(self)
         finally:
@@ -192,11 +193,11 @@ class Leg(Descriptor):
     @property
     def _shaking(self) -> bool:
         """A TLS handshake is under way."""
-        return self._half is not None and self.secured is None
+        return self.half is not None and self.secured is None
 
     def _heed(self) -> None:
         """Let the reactor read the socket exactly while that is wanted."""
-        wanted = self._reading.wanted(self._half is not None and self.secured is None)
+        wanted = self._reading.wanted(self.half is not None and self.secured is None)
         if wanted is not self._reads:
             self._reads = wanted
             (self._reactor.addReader if wanted else self._reactor.removeReader)(self)
@@ -213,7 +214,7 @@ class Leg(Descriptor):
             return
         if not octets:
             self._meet_fin()
-        elif self._half is not None:
+        elif self.half is not None:
             if self._reading.state is not _DROPPING:
                 self._decrypt(octets)
         elif self._reading.state is _READABLE:
@@ -221,7 +222,7 @@ class Leg(Descriptor):
             self.deliver(octets)
 
     def _decrypt(self, ciphertext: bytes) -> None:
-        half, reading, writing = self._half, self._reading, self._writing
+        half, reading, writing = self.half, self._reading, self._writing
         assert half is not None
         if reading.early:
             ciphertext, reading.early = reading.early + ciphertext, b""
@@ -295,7 +296,7 @@ class Leg(Descriptor):
         elif self._shaking:
             self._fail_tls(_CUT_SHORT)
         else:
-            self._owner.leg_ended(self, End.ORDERLY if self._half is None else End.TRUNCATED)
+            self._owner.leg_ended(self, End.ORDERLY if self.half is None else End.TRUNCATED)
 
     def _end(self, end: End) -> None:
         if self._reading.end(end):
@@ -308,8 +309,8 @@ class Leg(Descriptor):
             return
         shaking, told = self._shaking, self._reading.over
         self.cause = reason if shaking else "TLS: " + reason
-        if self._half is not None:
-            self._send(self._half.outgoing())
+        if self.half is not None:
+            self._send(self.half.outgoing())
         self.close()
         if shaking:
             self._owner.leg_tls_failed(self, reason)

@@ -21,6 +21,7 @@ from .private import (
     raise_error,
     ssl_error,
     ssl_read,
+    ssl_resumed,
     ssl_shake,
     ssl_write,
 )
@@ -78,6 +79,15 @@ class TLSHalf:
     def start(self) -> None:
         """Make the ClientHello. An accepting end has nothing to say yet, and starting it changes nothing."""
         self._shake()
+
+    @property
+    def session(self) -> SSL.Session | None:
+        """By which another half with the same server may go on with this TLS session (RFC 8446 2.2)."""
+        return self._connection.get_session()
+
+    def resume(self, session: SSL.Session) -> None:
+        """Before `start`: offer the server to go on with that TLS session."""
+        self._connection.set_session(session)
 
     def feed(self, ciphertext: bytes | memoryview) -> bytes:
         """The plaintext in these octets of the other end, in one piece. Raises TLSError.
@@ -180,6 +190,7 @@ class TLSHalf:
             sni=None if name is None else name.decode("ascii", "backslashreplace"),
             alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
             certificate=presented(connection),
+            resumed=bool(ssl_resumed(self._ssl)),
         )
         return True
 

@@ -66,6 +66,8 @@ class Named:
     """Ports whose default is not `required`."""
     offers: frozenset[Policy] = frozenset(Policy)
     """The policies that can be configured."""
+    proxied: bool = True
+    """A PROXY header can come before everything else that is said to a backend."""
     options: frozenset[str] = frozenset()
     """Options of `[service:...]` that only this protocol has."""
     idle: float

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from typing import Any, Final
+from typing import Final
 
-from ....protocol.vocabulary import Request, value
+from ...replies import Reply as Reply
+from ...replies import Replying as Replying
 
 REPLY: Final = re.compile(rb"[2-5][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
 ASIDE: Final = re.compile(rb"[01][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
@@ -21,33 +21,6 @@ NO_EHLO: Final = frozenset({b"500", b"501", b"502", b"504", b"550"})
 NO_TLS: Final = frozenset({b"454", b"500", b"501", b"502", b"503", b"504", b"530"})
 """Refusals of STARTTLS itself (RFC 3207 4); others are of the client."""
 BAD_COMMAND: Final = frozenset({b"500", b"501", b"502", b"503", b"504"})
-
-
-@value
-class Reply:
-    """A whole reply of the backend, its lines without terminators."""
-
-    lines: tuple[bytes, ...]
-
-    @property
-    def code(self) -> bytes:
-        return self.lines[0][:3]
-
-    @property
-    def positive(self) -> bool:
-        return self.lines[0][:1] == b"2"
-
-    @property
-    def refuses(self) -> bool:
-        """4yz or 5yz (RFC 5321 4.2.1)."""
-        return self.lines[0][:1] in (b"4", b"5")
-
-    @property
-    def octets(self) -> bytes:
-        return b"\r\n".join(self.lines) + b"\r\n"
-
-
-Replying = Generator[Request, Any, Reply]
 
 
 def listed(reply: bytes) -> list[bytes] | None:

@@ -1,0 +1,320 @@
+"""Channels: connections for data beside those of a session, two legs each and a copy between them.
+
+One side is listened for, and has to come from the address that it has in the session.  At that moment the other side
+is dialled, and TLS with the client begins: some clients begin their handshake only when the server has said that it has
+a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..config.values import TCPAddress
+from ..protocol.proxyprotocol import canonical
+from ..protocol.vocabulary import Cut, Label, Open, Place, Secured, Side
+from ..wire.beside import listen_beside
+from ..wire.dialer import Dialer
+from ..wire.leg import End, Leg
+from ..wire.listener import Listener
+from ..wire.tls.half import TLSHalf
+from .agreed import ChannelTerms
+from .pair import Copying
+
+CLIENT: Final = Side.CLIENT
+BACKEND: Final = Side.BACKEND
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the channels of a session have of it."""
+
+    reactor: Any
+    terms: ChannelTerms
+    linger: float
+    accept: Callable[[], TLSHalf]
+    """TLS with the client."""
+    connect: Callable[[], TLSHalf]
+    """TLS with the backend, which resumes that of the session."""
+    leg: Callable[[Side], Leg | None]
+    """Of the session."""
+    client: Callable[[], str]
+    """The client's canonical address, which a load balancer may have told."""
+    emit: Callable[..., object]
+    """Tells an event and its fields."""
+    gone: Callable[[], None]
+    """A channel is gone."""
+
+
+class Channels:
+    """All channels of one session."""
+
+    __slots__ = ("_around", "_newest", "_open", "received", "sent")
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._open: list[Channel] = []
+        self._newest: Channel | None = None
+        self.received = 0
+        """Octets from the client, of channels that are gone."""
+        self.sent = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def octets(self) -> tuple[int, int]:
+        """From the client and to it."""
+        received = self.received + sum(channel.received for channel in self._open)
+        return received, self.sent + sum(channel.sent for channel in self._open)
+
+    @property
+    def busy(self) -> bool:
+        """Whether data flows, or is about to."""
+        return any(channel.busy for channel in self._open)
+
+    def open(self, order: Open) -> Place | None:
+        around = self._around
+        near, far = self._ends(order.first), self._ends(order.first.other)
+        if near is None or far is None:
+            return None
+        if len(self._open) >= around.terms.most:
+            around.emit("data-refused", limit="data-connections")
+            return None
+        sock = listen_beside(near[0], around.terms.ports if order.first is CLIENT else None)
+        if sock is None:
+            around.emit("data-refused", limit="passive-ports")
+            return None
+        place = Place(*sock.getsockname()[:2])
+        target = TCPAddress(far[1], order.port)
+        self._newest = Channel(around, order, sock, canonical(near[1]), target, self._gone)
+        self._open.append(self._newest)
+        return place
+
+    def steer(self, action: Label | Cut) -> None:
+        """Does nothing if the newest is gone already."""
+        match self._newest, action:
+            case None, _:
+                pass
+            case channel, Label(fields=fields):
+                channel.label.update(fields)
+            case channel, Cut():
+                channel.cut("aborted")
+
+    def retire(self) -> None:
+        """The session is over: what flows may flow to its end."""
+        for channel in list(self._open):
+            if not channel.busy:
+                channel.cut("unused")
+
+    def abort(self) -> None:
+        """Nothing may go on."""
+        for channel in list(self._open):
+            channel.cut("aborted")
+
+    def _ends(self, side: Side) -> tuple[str, str] | None:
+        """Our host and that side's; None for a UNIX socket, and for whoever is gone."""
+        leg = self._around.leg(side)
+        ends = None if leg is None else leg.ends
+        if ends is None:
+            return None
+        own, theirs = ends[0][0], ends[1][0]
+        client = self._around.client()
+        return own, client if side is CLIENT and canonical(theirs) != client else theirs
+
+    def _gone(self, channel: Channel) -> None:
+        self._open.remove(channel)
+        if self._newest is channel:
+            self._newest = None
+        self.received += channel.received
+        self.sent += channel.sent
+        self._around.gone()
+
+
+class Channel(Copying):
+    """One of them.  `gone` is called once, in a turn of the reactor of its own."""
+
+    __slots__ = (
+        "_around",
+        "_attempt",
+        "_began",
+        "_done",
+        "_expected",
+        "_joined",
+        "_listener",
+        "_order",
+        "_reason",
+        "_secured",
+        "_target",
+        "label",
+        "received",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        around: Surroundings,
+        order: Open,
+        sock: Any,
+        expected: str,
+        target: TCPAddress,
+        gone: Callable[[Channel], None],
+    ) -> None:
+        super().__init__(around.reactor, around.linger)
+        self._around = around
+        self._order = order
+        self._expected = expected
+        self._target = target
+        self._done: Callable[[Channel], None] = gone
+        self._attempt: Any = None
+        self._joined = False
+        self._secured: Secured | None = None
+        self._began: float | None = None
+        """When both sides were there."""
+        self._reason = ""
+        self.label: dict[str, object] = {}
+        """More fields of its event."""
+        self.received = 0
+        """Octets from the client."""
+        self.sent = 0
+        self._listener = Listener(around.reactor, sock, self._accepted, reserve=False)
+        self._listener.start()
+        self._extend(around.terms.connect)
+
+    @property
+    def busy(self) -> bool:
+        """Somebody has connected."""
+        return self._began is not None and not self._over
+
+    # --- it comes into being -----------------------------------------------------------------
+
+    def _accepted(self, sock: Any, address: Any) -> None:
+        came = canonical(address[0])
+        if came != self._expected:
+            sock.close()
+            self._around.emit("data-stranger", came_from=came)
+            return
+        self._listener.stop()
+        self._began = float(self._reactor.seconds())
+        self._add(self._order.first, sock)
+        dialer = Dialer(self._reactor, (self._target,), self._around.terms.connect)
+        self._attempt = dialer.dial(self._dialled, self._undialled)
+
+    def _dialled(self, sock: Any) -> None:
+        self._add(self._order.first.other, sock)
+        self._join()
+
+    def _undialled(self, detail: str) -> None:
+        self._fail("data-connect-failed", detail)
+
+    def _add(self, side: Side, sock: Any) -> None:
+        leg = self._legs[side] = Leg(self._reactor, sock, self, self._linger)
+        if side is CLIENT and self._order.protected:
+            leg.start_tls(self._around.accept())
+        elif side is BACKEND and (control := self._around.leg(BACKEND)) is not None and control.secured is not None:
+            leg.start_tls(self._around.connect())
+
+    def _join(self) -> None:
+        """What waits for TLS waits in the leg.  Only a client that must resume its session has to have done so."""
+        waits = self._around.terms.resumed and self._order.protected and self._secured is None
+        if not self._joined and not self._over and len(self._legs) == 2 and not waits:
+            self._joined = True
+            self._copy(self._around.terms.stall)
+            if not self._over:
+                self._flow()
+
+    # --- what its legs tell ------------------------------------------------------------------
+
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        if self._side(leg) is CLIENT:
+            self._secured = facts
+            if self._around.terms.resumed and not facts.resumed:
+                self._fail("data-session-not-resumed", "")
+                return
+            self._join()
+
+    def leg_tls_failed(self, leg: Leg, reason: str) -> None:
+        side = self._side(leg)
+        assert side is not None
+        self._fail("data-tls-failed" if side is CLIENT else "backend-data-tls-failed", reason)
+
+    def leg_ended(self, leg: Leg, end: End) -> None:
+        side = self._side(leg)
+        if side is None or self._over:
+            return
+        self._ends[side] = end
+        if self._joined:
+            self._half_ended(side)
+        elif end is End.RESET:
+            self._finish(f"{side.value}-lost")
+            self._end_legs(reset=True)
+
+    def leg_pressed(self, leg: Leg, full: bool) -> None:
+        if self._joined and not self._over:
+            self._flow()
+
+    def leg_closed(self, leg: Leg) -> None:
+        side = self._side(leg)
+        assert side is not None
+        del self._legs[side]
+        if side is CLIENT:
+            self.received, self.sent = leg.received, leg.sent
+        if not self._over:
+            self._finish(f"{side.value}-lost")
+            self._end_legs(reset=True)
+        if not self._legs:
+            self._account()
+
+    def _cuts_short(self, side: Side) -> bool:
+        """Whoever cuts the connection makes an end without close_notify.  It is the end of nothing if the other side
+        has said all before: then it is the answer to that."""
+        end = self._ends[side]
+        lax = not self._around.terms.strict or side.other in self._ends
+        return end is End.RESET or (end is End.TRUNCATED and not lax)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _expired(self) -> None:
+        if not self._joined:
+            self._fail("data-timeout", "")
+        elif self._stalled(self._around.terms.stall):
+            self._finish("stalled")
+            # After the end of one side all of it has been said; else nothing may look complete.
+            self._end_legs(reset=not self._ends)
+
+    def _fail(self, event: str, detail: str) -> None:
+        if not self._over:
+            self._around.emit(event, detail=detail or None)
+            self.cut(event)
+
+    def cut(self, reason: str) -> None:
+        """At once."""
+        if not self._over and not self._legs:
+            self._reactor.callLater(0, self._account)
+        self._finish(reason)
+        self._end_legs(reset=True)
+
+    def _finish(self, reason: str, detail: str = "") -> None:
+        if not self._over:
+            self._over = True
+            self._reason = reason
+        self._deadline.cancel()
+        self._listener.stop()
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def _account(self) -> None:
+        if self._began is not None:
+            self._around.emit(
+                "transfer",
+                **self.label,
+                received=self.received,
+                sent=self.sent,
+                protection=self._secured.version if self._secured is not None else "none",
+                reason=self._reason,
+                seconds=round(float(self._reactor.seconds()) - self._began, 3),
+            )
+        self._done(self)
+        # As in a session: no circle is left for the garbage collector.
+        del self._deadline, self._listener, self._attempt

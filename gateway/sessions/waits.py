@@ -1,0 +1,110 @@
+"""The deadlines of a session: of what it waits for, and of a client that has proven nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..dialects.base import Policy
+from ..protocol.driver import Negotiation
+from ..protocol.vocabulary import Expired, Patience, Side, Trouble
+from ..protocol.waiting import lateness
+from ..wire.leg import Leg
+from .context import SessionContext
+from .pair import BULK
+from .splicing import NEGOTIATING, Splicing
+
+
+class Waits(Splicing):
+    """A performer with a client that may not wait for ever."""
+
+    __slots__ = (
+        "_arrived",
+        "_awaited_since",
+        "_began",
+        "_client",
+        "_closed_until",
+        "_context",
+        "_limit",
+        "_patience",
+        "_proven",
+    )
+
+    def __init__(self, reactor: Any, context: SessionContext, negotiation: Negotiation, sock: Any) -> None:
+        idle = context.allowances[Patience.SPLICE]
+        super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
+        self._context = context
+        self._client: Leg = self._leg(Side.CLIENT, sock)
+        self._proven = False
+        self._began = float(reactor.seconds())
+        self._limit = self._began + context.timeouts.preauth
+        """When a session that has proven nothing ends, whatever trickles in."""
+        self._closed_until = self._began + min(context.timeouts.preauth, context.timeouts.plaintext)
+        """The same before TLS, where that is required."""
+        self._awaited_since = self._began
+        self._patience = Patience.CONNECT
+        self._arrived = 0
+        """Octets of a message since then."""
+
+    def _waited(self) -> float:
+        """Seconds since the wait that is under way began."""
+        return round(float(self._reactor.seconds()) - self._awaited_since, 3)
+
+    def _wait(self) -> None:
+        waiting = self._awaited
+        assert waiting is not None
+        self._awaited_since = now = float(self._reactor.seconds())
+        self._arrived = 0
+        if waiting.patience is not self._patience:
+            self._patience = waiting.patience
+            self._client.read_size = BULK if waiting.patience is Patience.DATA else NEGOTIATING
+        self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
+        due = now + self._context.allowances[self._patience]
+        if self._patience is Patience.DATA:
+            # Otherwise an octet a minute would keep a session, and the backend's, for ever.
+            timeouts = self._context.timeouts
+            due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
+        self._deadline.set(min(due, self._last_moment()))
+
+    def _last_moment(self) -> float:
+        if self._proven:
+            return float("inf")
+        if self._context.terms.policy is Policy.REQUIRED and self._client.secured is None:
+            return self._closed_until
+        return self._limit
+
+    def _received(self, side: Side, octets: bytes) -> None:
+        if not self._negotiation.over:
+            waiting = self._awaited
+            self._report(self._negotiation.receive, side, octets)
+            if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
+                self._arrived += len(octets)
+                self._renew(self._reactor.seconds())
+
+    def _expired(self) -> None:
+        try:
+            if self._spliced:
+                self._relay_expired()
+            elif self._proven and self._channels is not None and self._channels.busy:
+                # Data flows, or has to under a deadline of its own.  The session waits anew when it is over.
+                self._renew(self._reactor.seconds())
+            else:
+                self._report(self._negotiation.expire, self._lateness())
+        except Exception:
+            # After a bug of ours this is the last that would ever happen here.
+            self.abort()
+            raise
+
+    def _channel_gone(self) -> None:
+        if self._over:
+            self._part()
+        elif self._awaited is not None:
+            self._renew(self._reactor.seconds())
+
+    def _lateness(self) -> Trouble:
+        """What the negotiation is told: who kept us waiting, and for what."""
+        if self._last_moment() <= self._reactor.seconds():
+            return Expired(Side.CLIENT, Patience.COMMAND)
+        return lateness(self._negotiation.waiting)

@@ -1,0 +1,46 @@
+"""Listening for one connection that belongs to another: at the address of that one, and at a port of a range."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+BACKLOG: Final = 8
+"""Connections that wait in the kernel's queue.  One is expected; the others are closed."""
+
+_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
+
+_chance: Final = random.SystemRandom()
+
+
+def listen_beside(host: str, ports: range | None) -> socket.socket | None:
+    """A socket that listens at this address and at one of these ports, chosen at random; None where all are in use.
+
+    Whoever could guess the port could be there before the one that is expected.  Without `ports` the kernel chooses.
+    Raises OSError.
+    """
+    for port in [0] if ports is None else _shuffled(ports):
+        family, kind, _, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        sock = socket.socket(family, kind)
+        try:
+            sock.setblocking(False)
+            # A port whose last connection is in TIME_WAIT is free; one that is listened at is not.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            return sock
+    return None
+
+
+def _shuffled(ports: range) -> Iterable[int]:
+    return _chance.sample(ports, len(ports))
