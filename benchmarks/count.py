@@ -40,9 +40,11 @@ except ImportError:  # an earlier gateway
 else:
     loop.LINGER *= {SLOWER}
     loop.STAY *= {SLOWER}
+    from gateway.telemetry.report import keeper
+    keeper.FLUSH *= {SLOWER}
 """
 """The event loop waits for client and backend in milliseconds, and uses up few of them; under callgrind these pass
-faster than its work is done."""
+faster than its work is done. So does the minute after which the report is written."""
 
 Counts = Mapping[str, float]
 """Library -> thousands of instructions per unit."""
@@ -205,11 +207,11 @@ class Counter:
             raise Unavailable(f"callgrind does not obey: {done.stderr.strip() or self._running.obituary()}")
 
 
-def count(root: Path, python: str, units: Sequence[Unit] = UNITS) -> dict[str, Counts]:
-    """The gateway of this checkout under this Python. Raises Unavailable."""
+def count(root: Path, python: str, units: Sequence[Unit] = UNITS, more: str = "") -> dict[str, Counts]:
+    """The gateway of this checkout under this Python. `more`: for its configuration. Raises Unavailable."""
     with TemporaryDirectory(prefix="gateway-count-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        peer = under_callgrind(peers.gateway(root, python=python), directory)
+        peer = under_callgrind(replace(peers.gateway(root, python=python), more=more), directory)
         with ExitStack() as stack:
             stage = stack.enter_context(peers.stage(directory, processes.raise_descriptor_limit(1024)))
             stage.compiled.add(peer.name)  # memory is not counted here
@@ -276,12 +278,13 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", metavar="UNIT", choices=names, default=names, help=f"of {names}")
     parser.add_argument("--python", type=peers.program, default=sys.executable, metavar="PATH", help="runs the gateway")
     parser.add_argument("--root", type=Path, default=peers.ROOT, metavar="DIR", help="another checkout of the gateway")
+    parser.add_argument("--report", action="store_true", help="with [report] file")
     parser.add_argument("--write", action="store_true", help="record the figures in the repository")
     options = parser.parse_args(given)
     units = [unit for unit in UNITS if unit.name in options.only]
     try:
         version = peers.gateway(options.root.resolve(), python=options.python).version()
-        counted = count(options.root.resolve(), options.python, units)
+        counted = count(options.root.resolve(), options.python, units, peers.REPORT if options.report else "")
     except Unavailable as why:
         print(f"count: {why}", file=sys.stderr)
         return 2

@@ -37,6 +37,8 @@ PATIENCE = 20.0
 # Debian keeps servers where the path of an ordinary user does not lead.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _NUMBERS = itertools.count(1)
+REPORT = "[report]\nfile = $directory/report.db\n"
+"""For the gateway's configuration."""
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 
 IMAP_STARTTLS, IMAP_IMPLICIT, SMTP_STARTTLS = "imap_starttls", "imap_implicit", "smtp_starttls"
@@ -81,6 +83,8 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
     yardstick: bool = False
     """Not somebody whom anybody would use instead, but something to compare with."""
+    more: str = ""
+    """What its configuration has besides the file in `configs`."""
 
 
 @dataclass
@@ -313,7 +317,7 @@ def _launch(peer: Peer, stage: Stage, directory: Path, ports: Mapping[str, int],
     settings = {**_settings(stage, directory), **ports}
     config = directory / (peer.config or "none")
     if peer.config:
-        config.write_text(Template((CONFIGS / peer.config).read_text()).substitute(settings))
+        config.write_text(Template((CONFIGS / peer.config).read_text() + peer.more).substitute(settings))
     command = peer.command(config, settings)
     log = directory / "output.log"
     environment = {

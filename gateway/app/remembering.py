@@ -9,8 +9,8 @@ from typing import Any
 
 from ..config.values import Report
 from ..telemetry.catalogue import event
-from ..telemetry.report.facts import CLEAR, SECURED, Networks, Pending
-from ..telemetry.report.keeper import FLUSH, HEARD, Keeper
+from ..telemetry.report.facts import CLEAR, HEARD, SECURED, Networks, Pending
+from ..telemetry.report.keeper import FLUSH, Keeper
 from ..telemetry.report.store import Store, StoreError
 from ..telemetry.report.watch import Habits, Watch, habits
 from ..telemetry.summary import Summary, Teller
@@ -59,8 +59,9 @@ class Remembering:
         if not self._keeps:
             self._duty = Every(self._reactor, FLUSH, partial(self._recall_again, store, report))
             return
-        self._keeper = Keeper(self._reactor, store, Pending(networks), report.keep, time.time, self._complain)
-        self._summary.remember = dict.fromkeys(HEARD, self._keeper.hear)
+        pending = Pending(networks)
+        self._keeper = Keeper(self._reactor, store, pending, report.keep, time.time, self._complain)
+        self._summary.remember = dict.fromkeys(HEARD, pending.hear)
         self._duty = Every(self._reactor, FLUSH, self._keeper.tick)
 
     def stop(self) -> None:

@@ -278,11 +278,10 @@ class Session(Waits):
 
     def _note_habit(self, *, secured: bool) -> None:
         """Whoever always used TLS, and did something without it now, is told of."""
-        watch, service = self._context.watch, self._context.service
+        watch = self._context.watch
         if watch is None or not (secured or self._proven or self._spliced or self._tallies):
             return
-        now = int(self._context.terms.now().timestamp())
-        if dates := watch.over(service, self._address, now, secured=secured, user=self._user):
+        if dates := watch.over(self._context.service, self._address, secured=secured, user=self._user):
             self._events.emit("downgrade", phase=self.phase(), action="logged", **dates)
 
     def _account(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks import count, peers
 from tests.process.programs import missing, need
@@ -20,3 +23,57 @@ def test_no_unit_needs_more_instructions_than_before() -> None:
     counted = count.count(peers.ROOT, python)
     sys.stdout.write(count.table(counted, before.units))
     assert count.grown(counted, before.units) == []
+
+
+SHARE = 0.02
+"""Of a full session's instructions, what the report may add."""
+REPORT = """
+import sys
+from pathlib import Path
+from gateway.telemetry.report.facts import Networks, Pending, facts
+from gateway.telemetry.report.store import Store
+from gateway.telemetry.report.watch import Watch
+
+networks = Networks()
+pending, watch, store = Pending(networks), Watch(), Store(Path(sys.argv[1]))
+watch.use(networks)
+auth = {"result": "ok", "mechanism": "PLAIN", "tls": "TLSv1.3"}
+session = {
+    "policy": "required", "tls": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "group": "X25519MLKEM768",
+    "sni": "mail.example.org", "user": None, "phase": "relaying", "proven": True,
+}
+for number in range(int(sys.argv[2])):
+    client = f"192.0.{number % 50}.1"
+    pending.hear("auth", "imap", client, auth)
+    watch.over("imap", client, secured=True)
+    pending.hear("session", "imap", client, session)
+    if number % 300 == 299:
+        store.add(facts(pending.take()), 0)
+"""
+"""What the report does for sessions of 50 networks, 300 a minute: each minute's batch is written, too."""
+
+
+def test_the_report_adds_two_percent_to_a_session_at_most(tmp_path: Path) -> None:
+    """Counted by itself: two equal runs of the whole gateway differ by one percent."""
+    need("valgrind", debian="valgrind")
+    python = need(str(PYTHON), debian="python3-venv; make .venv-count/installed")
+    few, many = (_instructions(python, tmp_path / "report.db", sessions) for sessions in (300, 1500))
+    added = (many - few) / 1200 / 1000
+    sys.stdout.write(f"the report: {added:.1f} thousand instructions a session")
+    assert added <= SHARE * sum(count.recorded().units["imap-full"].values())
+
+
+def _instructions(python: str, report: Path, sessions: int) -> int:
+    callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    done = subprocess.run(
+        [*callgrind, python, "-c", REPORT, str(report), str(sessions)],
+        cwd=peers.ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "PYTHONPATH": str(peers.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=count.PATIENCE,
+        check=True,
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    assert found is not None, done.stderr
+    return int(found[1])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gateway.telemetry.report import store as stores
 from gateway.telemetry.report.advice import DAY, Setup, advice, is_post_quantum, lines, strength
 from gateway.telemetry.report.alerts import ALERTS, CERTIFICATE, alert_of
-from gateway.telemetry.report.facts import Fact, Key, Networks, Pending, Times, merged, of_user
+from gateway.telemetry.report.facts import HEARD, Fact, Heard, Key, Networks, Pending, Times, facts, merged, of_user
 from gateway.telemetry.report.keeper import Keeper
 from gateway.telemetry.report.store import Store, StoreError
 from gateway.telemetry.report.telling import told as written
@@ -50,40 +50,50 @@ CLEAR = {"policy": "optional", "proven": True}
 )
 def test_clients_are_counted_by_network(client: str, network: str) -> None:
     networks = Networks()
-    assert networks(client) == networks(client) == network
+    assert networks[client] == networks[client] == network
 
 
 def test_the_lengths_of_prefixes_are_free() -> None:
     networks = Networks(32, 48)
-    assert networks("192.0.2.77") == "192.0.2.77/32"
-    assert networks("2001:db8:1:2::4") == "2001:db8:1::/48"
+    assert networks["192.0.2.77"] == "192.0.2.77/32"
+    assert networks["2001:db8:1:2::4"] == "2001:db8:1::/48"
 
 
 def test_the_memory_of_networks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     networks = Networks()
     monkeypatch.setattr(Networks, "MOST", 10)
     for number in range(100):
-        networks(f"192.0.2.{number}")
-    assert len(networks._known) <= 10
+        networks[f"192.0.2.{number}"]
+    assert len(networks) <= 10
 
 
 # --- facts ---------------------------------------------------------------------------------------
 
 
-def pending() -> Pending:
-    return Pending(Networks())
+@dataclass
+class Clock:
+    """The time of day, as a test sets it."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pending(now: Callable[[], float] = lambda: START) -> Pending:
+    return Pending(Networks(), now)
 
 
 def heard(event: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    facts = pending()
-    facts.hear(event, "smtp", "192.0.2.1", fields, START)
-    taken = facts.take()
+    waiting = pending()
+    waiting.hear(event, "smtp", "192.0.2.1", fields)
+    taken = facts(waiting.take())
     assert all(key[:2] == ("smtp", "192.0.2.0/24") for key in taken)
     return {key[2:]: times.count for key, times in taken.items()}
 
 
 @pytest.mark.parametrize(
-    ("event", "fields", "facts"),
+    ("event", "fields", "meant"),
     [
         (
             "session",
@@ -104,7 +114,7 @@ def heard(event: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], int]:
         ("tls-failed", {"detail": "alert: =cmd()"}, set()),
         ("tls-failed", {}, set()),
         ("downgrade", {"action": "logged"}, {("downgrade", "logged")}),
-        ("listening", {}, set()),
+        ("tls-required", {}, {("tls-required", "")}),
         (
             "session",
             {**TLS13, "cipher": '=HYPERLINK("x")', "group": "a\nb"},
@@ -112,35 +122,55 @@ def heard(event: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], int]:
         ),
     ],
 )
-def test_what_an_event_says_of_a_client(event: str, fields: Mapping[str, Any], facts: set[tuple[str, str]]) -> None:
-    assert set(heard(event, fields)) == facts
+def test_what_an_event_says_of_a_client(event: str, fields: Mapping[str, Any], meant: set[tuple[str, str]]) -> None:
+    assert set(heard(event, fields)) == meant
+
+
+def test_every_event_that_is_heard_is_tested() -> None:
+    marks = test_what_an_event_says_of_a_client.pytestmark
+    assert {case[0] for mark in marks for case in mark.args[1]} == HEARD
 
 
 def test_who_comes_by_a_unix_socket_is_not_remembered() -> None:
-    facts = pending()
-    facts.hear("session", "smtp", "", TLS13, START)
-    assert len(facts) == 0
+    waiting = pending()
+    waiting.hear("session", "smtp", "", TLS13)
+    assert facts(waiting.take()) == {}
 
 
-def test_pending_facts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_sessions_of_a_network_are_one_entry_with_both_times() -> None:
+    clock = Clock()
+    waiting = pending(clock)
+    for clock.now in (START + 0.9, START + 60.0):
+        waiting.hear("session", "smtp", f"192.0.2.{clock.now:.0f}"[:10], TLS13)
+    assert len(waiting) == 1
+    assert set(map(str, facts(waiting.take()).values())) == {str(Times(START, START + 60, 2))}
+
+
+def test_pending_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pending, "MOST", 2)
-    facts = pending()
+    clock = Clock()
+    waiting = pending(clock)
+
+    def hear(number: int, now: int) -> None:
+        clock.now = now
+        waiting.hear("session", "smtp", f"10.0.{number}.1", CLEAR)
+
     for number in range(4):
-        facts.note("smtp", f"10.0.{number}.0/24", "clear", "", START + number)
-    assert (len(facts), facts.lost) == (2, 2)
-    taken = facts.take()
-    facts.note("smtp", "10.0.0.0/24", "clear", "", START + 9)
-    facts.note("smtp", "10.0.9.0/24", "clear", "", START + 9)
-    facts.put_back(taken)
-    assert (len(facts), facts.lost) == (2, 3)
-    assert facts.take()["smtp", "10.0.0.0/24", "clear", ""] == Times(START, START + 9, 2)
+        hear(number, START + number)
+    assert (len(waiting), waiting.lost) == (2, 2)
+    taken = waiting.take()
+    hear(0, START + 9)
+    hear(9, START + 9)
+    waiting.put_back(taken)
+    assert (len(waiting), waiting.lost) == (2, 3)
+    assert facts(waiting.take())["smtp", "10.0.0.0/24", "clear", "optional"] == Times(START, START + 9, 2)
 
 
 def test_what_clients_make_up_is_one_fact() -> None:
-    facts = pending()
+    waiting = pending()
     for made_up in ("<script>", "\x1b[2J"):
-        facts.note("smtp", "10.0.0.0/24", "tls", made_up, START)
-    assert facts.take() == {("smtp", "10.0.0.0/24", "tls", "other"): Times(START, START, 2)}
+        waiting.hear("session", "smtp", "10.0.0.1", {"policy": made_up, "proven": True})
+    assert facts(waiting.take()) == {("smtp", "10.0.0.0/24", "clear", "other"): Times(START, START, 2)}
 
 
 def test_a_report_without_clients_has_no_table() -> None:
@@ -150,9 +180,10 @@ def test_a_report_without_clients_has_no_table() -> None:
 
 
 def test_what_is_put_back_takes_a_free_place() -> None:
-    facts = pending()
-    facts.put_back({("smtp", "10.0.0.0/24", "clear", ""): Times(1, 2, 3)})
-    assert len(facts) == 1
+    waiting = pending()
+    key: Heard = ("session", "smtp", "10.0.0.0/24", None, ("optional",))
+    waiting.put_back({key: Times(1, 2, 3)})
+    assert facts(waiting.take()) == {("smtp", "10.0.0.0/24", "clear", "optional"): Times(1, 2, 3)}
 
 
 rows = st.lists(
@@ -285,21 +316,21 @@ class Threads:
 
 
 def test_the_keeper_writes_in_batches_and_tells_once_that_it_cannot(tmp_path: Path) -> None:
-    threads, now = Threads(), [float(START)]
+    threads, now = Threads(), Clock()
     said: list[str] = []
     directory = tmp_path / "later"
-    keeper = Keeper(threads, Store(directory / "r.db"), pending(), 90.0 * DAY, lambda: now[0], said.append)
+    waiting = pending(now)
+    keeper = Keeper(threads, Store(directory / "r.db"), waiting, 90.0 * DAY, now, said.append)
     keeper.tick()
     assert threads.work == []
-    keeper.hear("listening", "smtp", "192.0.2.1", {})
-    keeper.hear("session", "smtp", "192.0.2.1", TLS13)
+    waiting.hear("session", "smtp", "192.0.2.1", TLS13)
     keeper.tick()
     keeper.tick()
     assert len(threads.work) == 1
     threads.run()
     assert len(said) == 1
     assert "No such file" in said[0]
-    keeper.hear("session", "smtp", "192.0.2.1", TLS13)
+    waiting.hear("session", "smtp", "192.0.2.1", TLS13)
     keeper.tick()
     threads.run()
     assert len(said) == 1
@@ -307,8 +338,8 @@ def test_the_keeper_writes_in_batches_and_tells_once_that_it_cannot(tmp_path: Pa
     keeper.finish()
     keeper.finish()
     assert {fact.count for fact in Store(directory / "r.db").facts()} == {2}
-    now[0] += 91 * DAY
-    keeper.hear("session", "smtp", "198.51.100.1", TLS13)
+    now.now += 91 * DAY
+    waiting.hear("session", "smtp", "198.51.100.1", TLS13)
     keeper.tick()
     threads.run()
     assert {fact.network for fact in Store(directory / "r.db").facts()} == {"198.51.100.0/24"}
@@ -320,13 +351,24 @@ def test_the_keeper_writes_in_batches_and_tells_once_that_it_cannot(tmp_path: Pa
 DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
 
 
+CLOCK = Clock()
+"""Of every watch."""
+
+
 def watch(*secured: int) -> Watch:
     """One that has seen sessions inside TLS at these times."""
-    one = Watch()
+    one = Watch(CLOCK)
     one.use(Networks())
     for now in secured:
-        one.over("imap", "192.0.2.1", now, secured=True)
+        over(one, now)
     return one
+
+
+def over(
+    one: Watch, now: int, client: str = "192.0.2.1", user: str | None = None, *, secured: bool = True
+) -> Mapping[str, object] | None:
+    CLOCK.now = now
+    return one.over("imap", client, secured=secured, user=user)
 
 
 def test_who_always_used_tls_is_known_by_its_network_and_dates() -> None:
@@ -334,13 +376,13 @@ def test_who_always_used_tls_is_known_by_its_network_and_dates() -> None:
     assert one.always("imap", "192.0.2.200") == DATES
     assert one.always("smtp", "192.0.2.1") is None
     assert one.always("imap", "198.51.100.1") is None
-    assert one.always("imap", "") is None
+    assert over(one, START, "") is one.always("imap", "") is None
     assert watch(START, START).always("imap", "192.0.2.1") is None
 
 
 def test_who_has_come_without_tls_does_not_always_use_it() -> None:
     one = watch(*range(START, START + 9))
-    one.over("imap", "192.0.2.1", START + 99, secured=False)
+    over(one, START + 99, secured=False)
     assert one.always("imap", "192.0.2.1") is None
 
 
@@ -360,7 +402,7 @@ def test_what_is_told_again_does_not_count_again() -> None:
     for _ in range(9):
         one.load(known)
     assert one.always("imap", "192.0.2.1") is None
-    one.over("imap", "192.0.2.1", START + 60, secured=True)
+    over(one, START + 60)
     assert one.always("imap", "192.0.2.1") == DATES
 
 
@@ -368,7 +410,7 @@ def test_without_networks_the_watch_knows_nobody() -> None:
     one = watch(*range(START, START + 9))
     one.use(None)
     one.load(habits([Fact("imap", "192.0.2.0/24", "tls", "TLSv1.3", START, START, 9)]))
-    one.over("imap", "192.0.2.1", START, secured=True)
+    over(one, START)
     assert one.always("imap", "192.0.2.1") is None
 
 
@@ -377,7 +419,7 @@ def test_the_memory_of_the_watch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     one = watch()
     for number in range(30):
         for _ in range(ALWAYS):
-            one.over("imap", f"10.0.{number}.1", START, secured=True)
+            over(one, START, f"10.0.{number}.1")
     known = [number for number in range(30) if one.always("imap", f"10.0.{number}.1")]
     assert known == list(range(20, 30))
 
@@ -385,11 +427,11 @@ def test_the_memory_of_the_watch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_user_is_known_where_the_network_is_not() -> None:
     one = watch()
     for number in range(3):
-        one.over("imap", f"10.0.{number}.1", START + number * DAY, secured=True, user="grete")
+        over(one, START + number * DAY, f"10.0.{number}.1", "grete")
     assert one.always("imap", "10.9.9.9", "hans") is None
     dates = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-16T22:13:20Z", "user": "grete"}
     assert one.always("imap", "10.9.9.9", "grete") == dates
-    assert one.over("imap", "10.9.9.9", START + 3 * DAY, secured=False, user="grete") == dates
+    assert over(one, START + 3 * DAY, "10.9.9.9", "grete", secured=False) == dates
     assert one.always("imap", "10.9.9.9", "grete") is None
     one.use(None)
     assert one.always("imap", "10.0.0.1", "grete") is None
@@ -477,6 +519,15 @@ def test_a_policy_that_hurts_nobody_can_be_set_after_a_month() -> None:
     assert not [text for text in said(fact("tls", "TLSv1.3", service="imap"), setup=setup) if text.startswith("policy")]
 
 
+def test_who_was_refused_for_want_of_tls() -> None:
+    refused = [fact("tls-required", network=f"10.0.{number}.0/24") for number in range(3)]
+    assert one("1 network was", said(refused[0], fact("tls", "TLSv1.3"))) == (
+        "1 network was refused on smtp for want of TLS in 30 days: 10.0.0.0/24; it used TLS there, too"
+    )
+    assert one("3 networks were", said(*refused, fact("tls", "TLSv1.3"))).endswith("; 2 of them never used TLS there")
+    assert one("3 networks were", said(*refused)).endswith("; 3 of them never used TLS there")
+
+
 def test_when_legacy_clients_can_go() -> None:
     old = fact("tls", "TLSv1", ago=61)
     assert one("TLS 1.0", said(old, BEGINNING)) == "TLS 1.0 was last used 61 days ago: legacy_clients can go"
@@ -558,28 +609,28 @@ def test_users_are_named_beside_networks() -> None:
 
 
 def test_facts_of_an_event_are_of_its_network_and_of_its_user() -> None:
-    facts = pending()
-    facts.hear("session", "smtp", "192.0.2.7", {**CLEAR, "user": "grete"}, START)
-    facts.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged", "user": "grete"}, START)
-    facts.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged"}, START)
-    assert {(network, kind) for _, network, kind, _ in facts.take()} == {
+    waiting = pending()
+    waiting.hear("session", "smtp", "192.0.2.7", {**CLEAR, "user": "grete"})
+    waiting.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged", "user": "grete"})
+    waiting.hear("downgrade", "smtp", "192.0.2.7", {"action": "logged"})
+    assert {(network, kind) for _, network, kind, _ in facts(waiting.take())} == {
         ("192.0.2.0/24", "clear"), ("user:grete", "clear"), ("user:grete", "downgrade"), ("192.0.2.0/24", "downgrade")
     }  # fmt: skip
 
 
 def test_the_report_as_text_json_and_csv() -> None:
-    facts = [
+    known = [
         fact("tls", "TLSv1.2"), fact("cipher", "AES128-SHA"), fact("group", "x25519"), fact("no-sni"),
         fact("clear", "optional", network=of_user("=HYPERLINK(1)\x1b[31m")),
     ]  # fmt: skip
-    text = "\n".join(written(facts, START, 30, None, "text"))
+    text = "\n".join(written(known, START, 30, None, "text"))
     assert "smtp     10.0.0.0/24" in text
     assert "=HYPERLINK(1)\ufffd[31m" in text
     assert "\x1b" not in text
-    whole = json.loads("".join(written(facts, START, 30, None, "json")))
+    whole = json.loads("".join(written(known, START, 30, None, "json")))
     assert [one["network"] for one in whole["networks"]] == ["10.0.0.0/24"]
     assert [one["user"] for one in whole["users"]] == ["=HYPERLINK(1)\x1b[31m"]
-    rows = list(csv.DictReader(io.StringIO("".join(written(facts, START, 30, None, "csv")))))
+    rows = list(csv.DictReader(io.StringIO("".join(written(known, START, 30, None, "csv")))))
     assert [(row["network"], row["user"]) for row in rows] == [("10.0.0.0/24", ""), ("", "'=HYPERLINK(1)\ufffd[31m")]
     assert next(iter(written([], START, 30, None, "text"))) == "the last 30 days; facts are kept since 2023-11-14"
     assert json.loads("".join(written([], START, 30, None, "json")))["since"] is None
@@ -619,12 +670,12 @@ def test_a_simulated_month(tmp_path: Path) -> None:
     told: list[tuple[int, Mapping[str, object]]] = []
     began = START - DAYS * DAY
     for day in range(DAYS):
-        threads, now = Threads(), [0.0]
+        threads, waiting = Threads(), pending(CLOCK)
         watching = watch()
         watching.load(habits(Store(tmp_path / "r.db").facts()))
-        keeper = Keeper(threads, Store(tmp_path / "r.db"), pending(), 90.0 * DAY, lambda now=now: now[0], pytest.fail)  # type: ignore[misc]
+        keeper = Keeper(threads, Store(tmp_path / "r.db"), waiting, 90.0 * DAY, CLOCK, pytest.fail)
         for hour in range(SESSIONS):
-            now[0] = began + day * DAY + hour * 3600.0
+            CLOCK.now = began + day * DAY + hour * 3600.0
             for number in range(200):
                 if (fields := behaviour(number, day)) is None:
                     continue
@@ -632,25 +683,29 @@ def test_a_simulated_month(tmp_path: Path) -> None:
                 secured = bool(fields.get("tls"))
                 if not secured and (dates := watching.always("submission", client)):
                     told.append((number, dates))
-                    keeper.hear("downgrade", "submission", client, {"action": "logged", **dates})
-                watching.over("submission", client, int(now[0]), secured=secured)
-                keeper.hear("session", "submission", client, fields)
+                    waiting.hear("downgrade", "submission", client, {"action": "logged", **dates})
+                watching.over("submission", client, secured=secured)
+                waiting.hear("session", "submission", client, fields)
                 if number == 2:
-                    keeper.hear("auth", "submission", f"10.1.{number}.7", {"result": "ok", "mechanism": "PLAIN"})
+                    waiting.hear("auth", "submission", f"10.1.{number}.7", {"result": "ok", "mechanism": "PLAIN"})
+                if number in (2, 51):
+                    waiting.hear("tls-required", "submission", client, {})
                 if number == 50:
-                    keeper.hear("tls-failed", "submission", "10.1.50.9", {"detail": "alert: certificate_expired"})
+                    waiting.hear("tls-failed", "submission", "10.1.50.9", {"detail": "alert: certificate_expired"})
                 counted[network(number), str(fields.get("tls") or "clear")] += 1
             keeper.tick()
             threads.run()
         keeper.finish()
-    facts = Store(tmp_path / "r.db").facts()
+    known = Store(tmp_path / "r.db").facts()
     setup = Setup(legacy_clients=True, policies={"submission": ("optional",)})
-    assert advice(facts, START, 30, setup) == [
+    assert advice(known, START, 30, setup) == [
         "policy required on submission would have refused 4 networks in 30 days: 10.1.0.0/24, 10.1.1.0/24, "
         "10.1.2.0/24, "
         "10.1.18.0/24",
         "passwords came in the clear on submission from 1 network in 30 days: 10.1.2.0/24; policy auth-only would have "
         "refused these",
+        "2 networks were refused on submission for want of TLS in 30 days: 10.1.2.0/24, 10.1.51.0/24; 1 of them never "
+        "used TLS there",
         "TLS 1.0 was last used 61 days ago: legacy_clients can go",
         "profile modern (TLS 1.3 only) would have refused 15 networks in 30 days: 10.1.3.0/24, 10.1.4.0/24, "
         "10.1.5.0/24, "
@@ -666,7 +721,7 @@ def test_a_simulated_month(tmp_path: Path) -> None:
     ]
     first, last = _date(began), _date(began + (DAYS - 6) * DAY + 2 * 3600)
     assert told == [(18, {"first_tls": first, "last_tls": last})]
-    found = {line.network: line for line in lines(facts, START - 30 * DAY)}
+    found = {line.network: line for line in lines(known, START - 30 * DAY)}
     assert set(found) == {network(number) for number in range(200) if number != 19}
     for number in range(200):
         if number == 19:
@@ -677,11 +732,12 @@ def test_a_simulated_month(tmp_path: Path) -> None:
         assert (line.first, line.last) == (_first(number, began), began + (DAYS - 1) * DAY + (SESSIONS - 1) * 3600)
         assert line.sessions == sum(counted[network(number), value] for value in seen & now_seen)
         assert line.clear == (counted[network(number), "clear"] if "clear" in now_seen else 0)
+        assert line.tls_required == (line.sessions if number in (2, 51) else 0)
         assert line.lowest == min(now_seen - {"clear"}, default="")
     assert (tmp_path / "r.db").stat().st_size < 1_000_000
     # 90 days are kept, and nothing older.
-    assert min(fact.last for fact in facts) >= START - 91 * DAY
-    assert advice(merged(facts, []), START, 30, setup) == advice(Store(tmp_path / "r.db").facts(), START, 30, setup)
+    assert min(fact.last for fact in known) >= START - 91 * DAY
+    assert advice(merged(known, []), START, 30, setup) == advice(Store(tmp_path / "r.db").facts(), START, 30, setup)
 
 
 def _date(seconds: int) -> str:
@@ -698,8 +754,9 @@ def _first(number: int, began: int) -> int:
 
 
 def test_no_secret_and_no_address_is_kept(tmp_path: Path) -> None:
-    keeper = Keeper(Threads(), Store(tmp_path / "r.db"), pending(), 90.0 * DAY, lambda: START, pytest.fail)
-    keeper.hear("session", "smtp", "192.0.2.77", {**TLS13, "sni": "secret.example.org", "detail": "secret"})
+    waiting = pending()
+    keeper = Keeper(Threads(), Store(tmp_path / "r.db"), waiting, 90.0 * DAY, Clock(), pytest.fail)
+    waiting.hear("session", "smtp", "192.0.2.77", {**TLS13, "sni": "secret.example.org", "detail": "secret"})
     keeper.finish()
     octets = (tmp_path / "r.db").read_bytes()
     assert b"192.0.2.0/24" in octets

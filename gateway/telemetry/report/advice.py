@@ -9,7 +9,7 @@ from typing import Final
 
 from ..words import printable
 from .alerts import ALERTS, CERTIFICATE
-from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, Fact, user_in
+from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, TLS_REQUIRED, Fact, user_in
 
 DAY: Final = 86400
 OLD: Final = ("TLSv1", "TLSv1.1")
@@ -58,6 +58,8 @@ class Line:
     refusals: tuple[str, ...]
     """Alerts."""
     downgrades: int
+    tls_required: int
+    """Sessions in which a command was refused for want of TLS."""
 
 
 def lines(facts: Iterable[Fact], since: int = 0) -> list[Line]:
@@ -98,6 +100,7 @@ def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
         _count(of(NO_NAME)),
         tuple(sorted(fact.value for fact in of(REFUSAL))),
         _count(of(DOWNGRADE)),
+        _count(of(TLS_REQUIRED)),
     )
 
 
@@ -140,6 +143,7 @@ def advice(facts: Sequence[Fact], now: int, days: int, setup: Setup | None = Non
     known = (now - min(fact.first for fact in facts)) // DAY
     return [
         *_policy(facts, recent, days, known, setup),
+        *_required(recent, days),
         *_old(facts, recent, now, days, known, setup),
         *_modern(recent, days),
         *_ciphers(recent, days),
@@ -176,6 +180,19 @@ def _policy(facts: Sequence[Fact], recent: Sequence[Fact], days: int, known: int
                 f"policy required on {service} would have refused nobody so far; the facts are of {_days(known)}, "
                 f"wait until they are of {_days(SETTLED)}"
             )
+
+
+def _required(recent: Sequence[Fact], days: int) -> Iterator[str]:
+    secured = {(fact.service, fact.network) for fact in recent if fact.kind == SECURED}
+    refused = [fact for fact in recent if fact.kind == TLS_REQUIRED]
+    for service in sorted({fact.service for fact in refused}):
+        those = [fact for fact in refused if fact.service == service]
+        never = len({fact.network for fact in those if (service, fact.network) not in secured})
+        who, did = ("it", "was") if len(those) == 1 else (f"{never or 'all'} of them", "were")
+        yield (
+            f"{_networks(those)} {did} refused on {service} for want of TLS in {_days(days)}: {_list(those)}; "
+            f"{who} {'never used TLS there' if never else 'used TLS there, too'}"
+        )
 
 
 def _old(facts: Sequence[Fact], recent: Sequence[Fact], now: int, days: int, known: int, setup: Setup) -> Iterator[str]:

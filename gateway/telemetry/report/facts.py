@@ -7,11 +7,13 @@ so several processes may each have their own.  Everything here is pure; times ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Any, Final
 
+from ..kinds import Fields
 from .alerts import ALERTS, alert_of
 
 SECURED: Final = "tls"
@@ -29,7 +31,10 @@ REFUSAL: Final = "alert"
 DOWNGRADE: Final = "downgrade"
 """Value: `logged` or `refused`.  A client of a network that always used TLS came without."""
 
-KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE)
+TLS_REQUIRED: Final = "tls-required"
+"""Sessions in which a command was refused for want of TLS."""
+
+KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE, TLS_REQUIRED)
 
 USER: Final = "user:"
 """What stands in a network's place for a user begins so."""
@@ -76,26 +81,25 @@ class Fact:
     count: int
 
 
-class Networks:
+class Networks(dict[str, str]):
     """address -> the network that it is counted with, as text: `192.0.2.0/24`.
 
-    `bits4`, `bits6`: lengths of the prefix.  Nothing for nothing (a UNIX socket) and for what is no address.
+    `bits4`, `bits6`: lengths of the prefix.  Nothing for nothing (a UNIX socket) and for what is no address.  What was
+    asked for once is there: a look costs a session next to nothing.
     """
 
     MOST: Final = 4096
     """Addresses whose network is remembered."""
 
     def __init__(self, bits4: int = 24, bits6: int = 64) -> None:
+        super().__init__()
         self._bits4 = bits4
         self._bits6 = bits6
-        self._known: dict[str, str] = {}
 
-    def __call__(self, client: str) -> str:
-        found = self._known.get(client)
-        if found is None:
-            if len(self._known) >= self.MOST:
-                self._known.clear()
-            found = self._known[client] = self._of(client)
+    def __missing__(self, client: str) -> str:
+        if len(self) >= self.MOST:
+            self.clear()
+        found = self[client] = self._of(client)
         return found
 
     def _of(self, client: str) -> str:
@@ -110,88 +114,125 @@ class Networks:
         return str(IPv4Network((address, self._bits4), strict=False))
 
 
+Heard = tuple[str, str, str, object, tuple[Any, ...]]
+"""Event, service, network, user or None, and what else of the event makes facts."""
+
+
 class Pending:
-    """Facts that are not in the store yet; so many at most, for clients decide how many there are."""
+    """Events that are not in the store yet; so many different ones at most, for clients decide how many there are.
+
+    A session waits for `hear`.  So that only counts equal events, and `facts` makes facts of them later.
+    """
 
     MOST: Final = 50_000
-    _VALUE: Final = re.compile(r"[A-Za-z0-9_.+-]{1,48}")
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, now: Callable[[], float] = time.time) -> None:
+        """`now` is the time of day, for the report outlives the process."""
         self.lost = 0
-        """Facts for which there was no room."""
+        """Events for which there was no room."""
         self._networks = networks
-        self._facts: dict[Key, Times] = {}
+        self._now = now
+        self._heard: dict[Heard, Times] = {}
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._heard)
 
-    def hear(self, event: str, service: str, client: str, fields: Mapping[str, object], now: int) -> None:
-        """An event of the gateway, whether it is told or not."""
-        found = _meant(event, fields)
-        if not found:
+    def hear(self, event: str, service: str, client: str, fields: Fields) -> None:
+        """One of HEARD, whether it is told or not."""
+        said = _SAID[event](fields)
+        if said is None:
             return
         # A user is whom the backend let in: nobody can make up others.
-        user = of_user(str(fields["user"])) if fields.get("user") else ""
-        network = "" if user and event == "downgrade" else self._networks(client)
-        for who in (network, user):
-            if who:
-                for kind, value in found:
-                    self.note(service, who, kind, value, now)
+        key = event, service, self._networks[client], fields.get("user"), said
+        known, now = self._heard.get(key), int(self._now())
+        if known is not None:
+            known.last = now
+            known.count += 1
+        elif len(self._heard) < self.MOST:
+            self._heard[key] = Times(now, now)
+        else:
+            self.lost += 1
 
-    def note(self, service: str, network: str, kind: str, value: str, now: int) -> None:
-        """One more."""
-        known = self._facts.get((service, network, kind, value))
-        if known is None:
-            # Looked at once: what is there already is sound.
-            if value and not self._VALUE.fullmatch(value):
-                value = "other"
-            key = service, network, kind, value
-            known = self._facts.get(key)
-            if known is None:
-                if len(self._facts) < self.MOST:
-                    self._facts[key] = Times(now, now)
-                else:
-                    self.lost += 1
-                return
-        known.last = now
-        known.count += 1
-
-    def take(self) -> dict[Key, Times]:
+    def take(self) -> dict[Heard, Times]:
         """All of them; nothing is pending afterwards."""
-        taken, self._facts = self._facts, {}
+        taken, self._heard = self._heard, {}
         return taken
 
-    def put_back(self, facts: Mapping[Key, Times]) -> None:
+    def put_back(self, heard: Mapping[Heard, Times]) -> None:
         """What could not be written."""
-        for key, times in facts.items():
-            if key in self._facts:
-                self._facts[key].add(times)
-            elif len(self._facts) < self.MOST:
-                self._facts[key] = times
+        for key, times in heard.items():
+            if key in self._heard:
+                self._heard[key].add(times)
+            elif len(self._heard) < self.MOST:
+                self._heard[key] = times
             else:
                 self.lost += 1
 
 
-def _meant(event: str, fields: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Kinds and values of the facts in an event."""
-    found: list[tuple[str, str]] = []
-    if event == "session":
-        if version := fields.get("tls"):
-            found = [(SECURED, str(version)), (CIPHER, str(fields.get("cipher") or ""))]
-            if group := fields.get("group"):
-                found.append((GROUP, str(group)))
-            if not fields.get("sni"):
-                found.append((NO_NAME, ""))
-        elif has_done_something(fields):
-            found = [(CLEAR, str(fields.get("policy") or ""))]
-    elif event == "auth":
-        if fields.get("result") == "ok" and not fields.get("tls"):
-            found = [(CLEAR_LOGIN, str(fields.get("mechanism") or ""))]
-    elif event == "downgrade":
-        found = [(DOWNGRADE, str(fields.get("action") or ""))]
-    elif event == "tls-failed" and (alert := alert_of(str(fields.get("detail") or ""))) in ALERTS:
-        found = [(REFUSAL, alert)]
+def _session(fields: Fields) -> tuple[Any, ...] | None:
+    if version := fields.get("tls"):
+        return version, fields.get("cipher"), fields.get("group"), not fields.get("sni")
+    return (fields.get("policy"),) if has_done_something(fields) else None
+
+
+def _auth(fields: Fields) -> tuple[Any, ...] | None:
+    if fields.get("tls") or fields.get("result") != "ok":
+        return None
+    return (fields.get("mechanism"),)
+
+
+def _tls_failed(fields: Fields) -> tuple[Any, ...] | None:
+    alert = alert_of(str(fields.get("detail") or ""))
+    return (alert,) if alert in ALERTS else None
+
+
+_SAID: Final[Mapping[str, Callable[[Fields], tuple[Any, ...] | None]]] = {
+    "session": _session,
+    "auth": _auth,
+    "tls-failed": _tls_failed,
+    "tls-required": lambda fields: (),
+    "downgrade": lambda fields: (fields.get("action"),),
+}
+"""By event: what makes facts of it.  None where it makes none."""
+HEARD: Final = frozenset(_SAID)
+_KIND: Final = {"auth": CLEAR_LOGIN, "tls-failed": REFUSAL, "tls-required": TLS_REQUIRED, "downgrade": DOWNGRADE}
+_VALUE: Final = re.compile(r"[A-Za-z0-9_.+-]{0,48}")
+
+
+def facts(heard: Mapping[Heard, Times]) -> dict[Key, Times]:
+    """What was heard means this."""
+    found: dict[Key, Times] = {}
+    for (event, service, network, user, said), times in heard.items():
+        whom = [of_user(str(user))] if user else []
+        if not (user and event == "downgrade"):
+            whom.append(network)
+        for who in filter(None, whom):
+            for kind, value in _meant(event, said):
+                key = service, who, kind, value
+                if key in found:
+                    found[key].add(times)
+                else:
+                    found[key] = Times(times.first, times.last, times.count)
     return found
+
+
+def _meant(event: str, said: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
+    """Kinds and values of the facts in an event."""
+    pairs: Iterable[tuple[str, object]]
+    match said:
+        case (version, cipher, group, nameless):
+            pairs = [(SECURED, version), (CIPHER, cipher)]
+            pairs += [(GROUP, group)] if group else []
+            pairs += [(NO_NAME, "")] if nameless else []
+        case _:
+            pairs = [(_KIND.get(event, CLEAR), "".join(map(_text, said)))]
+    for kind, value in pairs:
+        word = _text(value)
+        yield kind, word if _VALUE.fullmatch(word) else "other"
+
+
+def _text(value: object) -> str:
+    return str(value or "")
 
 
 def has_done_something(fields: Mapping[str, object]) -> bool:

@@ -20,6 +20,7 @@ WIDTH: Final = 100
 COLUMNS: Final = (
     "service", "network", "user", "first", "last", "sessions", "clear", "last_clear", "clear_logins", "last_tls",
     "lowest", "weakest", "classical", "nameless", "refusals", "downgrades",
+    "tls_required",
 )  # fmt: skip
 """Of the CSV; docs/report.md tells what they mean."""
 

@@ -5,7 +5,8 @@ In 2008 a mobile operator did that to its customers' mail.  Pure: told of the en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -53,7 +54,8 @@ def habits(facts: Iterable[Fact]) -> Habits:
 class Watch:
     """Knows nothing, and has nothing against anybody, until `use` is called with networks."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._networks: Networks | None = None
         self._habits: dict[tuple[str, str], Habit] = {}
 
@@ -67,23 +69,27 @@ class Watch:
         if self._networks is None:
             return
         for key, habit in known:
-            mine = self._habit(key, habit.first)
+            mine = self._habits.get(key) or self._new(key, habit.first)
             mine.first, mine.last = min(mine.first, habit.first), max(mine.last, habit.last)
             mine.count = max(mine.count, habit.count)
             mine.clear = mine.clear or habit.clear
 
-    def over(
-        self, service: str, client: str, now: int, *, secured: bool, user: str | None = None
-    ) -> Mapping[str, object] | None:
+    def over(self, service: str, client: str, *, secured: bool, user: str | None = None) -> Mapping[str, object] | None:
         """A session that did something is over.  `user`: who logged in, if that is known.  What `always` says of it if
         it was without TLS."""
-        if self._networks is None:
+        networks = self._networks
+        if networks is None:
             return None
-        dates = None if secured else self.always(service, client, user)
-        for who in filter(None, (self._network(client), user and of_user(user))):
-            habit = self._habit((service, who), now)
+        now, dates = int(self._now()), None if secured else self.always(service, client, user)
+        for who in (networks[client], of_user(user)) if user else (networks[client],):
+            habit = self._habits.get((service, who))
+            if habit is None:
+                if not who:
+                    continue
+                habit = self._new((service, who), now)
             if secured:
-                habit.last = max(habit.last, now)
+                if now > habit.last:
+                    habit.last = now
                 habit.count += 1
             else:
                 habit.clear = True
@@ -92,8 +98,10 @@ class Watch:
     def always(self, service: str, client: str, user: str | None = None) -> Mapping[str, object] | None:
         """The dates, as fields of the event, if this client's network always used TLS here, or this user did; else
         None."""
-        dates = self._dates(service, self._network(client))
-        if dates is None and user and self._networks is not None:
+        if self._networks is None:
+            return None
+        dates = self._dates(service, self._networks[client])
+        if dates is None and user:
             dates = self._dates(service, of_user(user))
             return None if dates is None else {**dates, "user": user}
         return dates
@@ -104,15 +112,11 @@ class Watch:
             return None
         return {"first_tls": _date(habit.first), "last_tls": _date(habit.last)}
 
-    def _network(self, client: str) -> str:
-        return "" if self._networks is None else self._networks(client)
-
-    def _habit(self, key: tuple[str, str], now: int) -> Habit:
-        if key not in self._habits:
-            if len(self._habits) >= MOST:
-                del self._habits[next(iter(self._habits))]
-            self._habits[key] = Habit(now, now)
-        return self._habits[key]
+    def _new(self, key: tuple[str, str], now: int) -> Habit:
+        if len(self._habits) >= MOST:
+            del self._habits[next(iter(self._habits))]
+        habit = self._habits[key] = Habit(now, now)
+        return habit
 
 
 def _date(seconds: int) -> str:
