@@ -180,6 +180,7 @@ def _named(extension: Extension) -> bytes:
 
 _EXACT: Final = {_named(extension): extension for extension in TABLE if not extension.wild}
 _WILD: Final = {_named(extension): extension for extension in TABLE if extension.wild}
+_BEGINNINGS: Final = tuple(_WILD)
 _VERBS: Final = {verb.encode("ascii"): row for row in TABLE for verb in row.verbs}
 _PARAMETERS: Final = {name.encode("ascii"): row for row in TABLE for name in row.parameters}
 
@@ -189,8 +190,8 @@ NOTHING: Final[frozenset[bytes]] = frozenset()
 def known(keyword: bytes) -> Extension | None:
     """The row of this EHLO keyword (in upper case)."""
     found = _EXACT.get(keyword)
-    if found is None:
-        found = next((row for start, row in _WILD.items() if keyword.startswith(start)), None)
+    if found is None and keyword.startswith(_BEGINNINGS):
+        found = next(row for start, row in _WILD.items() if keyword.startswith(start))
     return found
 
 
@@ -230,4 +231,4 @@ def refused_parameter(argument: bytes, withheld: frozenset[bytes] = NOTHING) -> 
 
 
 def _hides(row: Extension | None, withheld: frozenset[bytes]) -> bool:
-    return row is not None and (row.treatment is HIDDEN or _named(row) in withheld)
+    return row is not None and (row.treatment is HIDDEN or (bool(withheld) and _named(row) in withheld))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from ...protocol.vocabulary import Script
 from .. import access
 from ..base import Question, Terms
 from ..conversation import converse
 from .smtp.commands import DIALECT as OF_SMTP
-from .smtp.commands import PROBING, SMTP, TRIES
+from .smtp.commands import PROBING, SMTP, TRIES, Acting
 from .smtp.replies import listed
 
 NOBODY: Final = b"503 5.5.1 No valid recipients"
@@ -40,14 +39,13 @@ class LMTP(SMTP):
             return b"500 5.5.1 This is LMTP, send LHLO"
         return super()._unknown(verb)
 
-    def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+    def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Acting:
         if verb in OF_RECIPIENTS and not self._recipients:
-            yield from self._refuse(NOBODY)
-        elif verb == b"RCPT" and self._spoilt:
+            return self._refuse(NOBODY)
+        if verb == b"RCPT" and self._spoilt:
             # The backend may know of recipients that we have forgotten, and would answer for them, too.
-            yield from self._refuse(b"503 5.5.1 Send RSET first")
-        else:
-            yield from super()._perform(verb, text, argument)
+            return self._refuse(b"503 5.5.1 Send RSET first")
+        return super()._perform(verb, text, argument)
 
     def _bdat_refusal(self) -> bytes:
         refusal = super()._bdat_refusal()

@@ -8,7 +8,7 @@ of each message must be the same for us and for the backend.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from ....protocol.framing import Lines
@@ -35,7 +35,7 @@ from ...masking import Verbs
 from ...probing import Attempt, Probing
 from ...reach import GREETS_ONCE
 from .. import ehlo, extensions
-from .exchange import FINAL, GO_AHEAD
+from .exchange import COMMAND_LINE, FINAL, GO_AHEAD
 from .messages import MUST_STARTTLS, Messages, begins_chunk
 from .replies import LAST_LINE, MASKED, NO_EHLO, Reply, listed
 
@@ -43,6 +43,7 @@ _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?:[ \t]+(.*))?\Z", re.D
 OPEN_BEFORE_TLS: Final = frozenset({b"NOOP", b"QUIT", b"STARTTLS"})
 """RFC 3207 4: exactly these, and EHLO, are not answered 530 where TLS is required."""
 OPEN_BEFORE_HELLO: Final = frozenset({b"NOOP", b"RSET", b"QUIT", b"STARTTLS"})
+Acting = Generator[Request, Any, object]
 LINES: Final = Lines(sasl.REQUEST_LINE, commands=True)
 LAYERED: Final = Lines(sasl.REQUEST_LINE, layered=True, commands=True)
 
@@ -80,89 +81,97 @@ class SMTP(Messages):
                 case _:
                     yield from self._refuse(b"500 5.5.2 Syntax error")
 
-    def _command(self, text: bytes) -> Script:
+    def _command(self, text: bytes) -> Acting:
         text = text.rstrip(sasl.BLANKS)  # tolerated (RFC 5321 4.1.1), and not sent on
         match = _COMMAND.match(text)
         if match is None:
             if begins_chunk(text):
-                yield from self._bad_chunk()
-            elif text or self.closed or self._must_greet:
-                yield from self._refuse(b"500 5.5.2 Syntax error")
-            else:
-                yield from self._relay(b"", text)
-            return
+                return self._bad_chunk()
+            if text or self.closed or self._must_greet:
+                return self._refuse(b"500 5.5.2 Syntax error")
+            return self._relay(b"", text)
         verb, argument = match[1].upper(), match[2] or b""
-        if len(text) > self._longest(verb):
-            yield from self._bad_chunk() if verb == b"BDAT" else self._too_long()
-        elif unknown := self._unknown(verb):
-            yield from self._refuse(unknown)
-        elif verb == b"BDAT":
-            yield from self._bdat(argument)
-        elif self._waits_for_tls(verb):
-            yield from self._refuse((yield from self.first(MUST_STARTTLS)))
-        elif self._must_greet and verb not in (self.hello, self.older) and verb not in OPEN_BEFORE_HELLO:
-            yield from self._refuse(self.greet_first)
-        else:
-            yield from self._perform(verb, text, argument)
+        if len(text) > COMMAND_LINE and len(text) > self._longest(verb):
+            return self._bad_chunk() if verb == b"BDAT" else self._too_long()
+        if unknown := self._unknown(verb):
+            return self._refuse(unknown)
+        if verb == b"BDAT":
+            return self._bdat(argument)
+        if self.secured is None and self._waits_for_tls(verb):
+            return self._refuse_until_tls()
+        if self._must_greet and verb not in (self.hello, self.older) and verb not in OPEN_BEFORE_HELLO:
+            return self._refuse(self.greet_first)
+        return self._perform(verb, text, argument)
 
     def _unknown(self, verb: bytes) -> bytes:
         """The refusal of a command that there is not; empty for others."""
         return b"502 5.5.1 Command not implemented" if extensions.refuses_command(verb) else b""
 
-    def _refused(self, argument: bytes) -> bytes | None:
-        return extensions.refused_parameter(argument, self._withheld)
-
     def _waits_for_tls(self, verb: bytes) -> bool:
+        """Of a session that is not inside TLS."""
         if self.closed:
             return verb != self.hello and verb not in OPEN_BEFORE_TLS
-        return self.secured is None and self.terms.policy is Policy.AUTH_ONLY and verb in ehlo.AUTH
+        return self.terms.policy is Policy.AUTH_ONLY and verb in ehlo.AUTH
 
-    def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Script:
-        match verb:
-            case b"STARTTLS":
-                yield from self._starttls(argument)
-            case b"NOOP" if self.closed or not self.reached:
-                yield Send(CLIENT, b"250 2.0.0 OK\r\n")
-            case b"RSET" if not self.reached:
-                yield Send(CLIENT, b"250 2.0.0 OK\r\n")
-            case b"QUIT":
-                yield from self._quit(text)
-            case self.hello if not self.reached and self.secured is None:
-                self._greet(argument, extended=True)
-                lines = (self.terms.hostname, *self.own_extensions)
-                yield Send(CLIENT, Reply((*(b"250-" + line for line in lines), b"250 STARTTLS")).octets)
-            case self.hello:
-                yield from self._ehlo(text, argument)
-            case self.older:
-                reply = yield from self._introduce(verb, text)
-                yield from self._pass_on(reply)
-                if reply.code == b"250":
-                    self._greet(argument, extended=False)
-            case b"AUTH" | b"X-EXPS":
-                yield from self._auth(verb, text, argument)
-            case b"MAIL" | b"RCPT" | b"SEND" | b"SOML" | b"SAML" if name := self._refused(argument):
-                yield from self._refuse(b"555 5.5.4 Parameter %s is not supported" % name)
-            case b"MAIL" | b"SEND" | b"SOML" | b"SAML":
-                yield from self._mail_from(verb, text, argument)
-            case b"RCPT":
-                reply = yield from self._relay(verb, text)
-                if reply.positive:
-                    self._recipients += 1
-                    if self._recipients == 1:
-                        yield Proven()
-            case b"DATA":
-                yield from self._data(text)
-            case b"BURL":
-                yield from self._burl(text, argument)
-            case b"RSET":
-                reply = yield from self._relay(verb, text)
-                if reply.code == b"250":
-                    self._end_transaction()
-            case b"VERB":
-                reply = yield from self._relay(verb, text)
-                self._verbose = self._verbose or reply.positive
-            case _:
-                yield from self._relay(verb, text)
+    def _refuse_until_tls(self) -> Script:
+        yield from self._refuse((yield from self.first(MUST_STARTTLS)))
+
+    def _perform(self, verb: bytes, text: bytes, argument: bytes) -> Acting:
+        if verb == self.hello:
+            return self._hello(text, argument)
+        if verb == self.older:
+            return self._helo(verb, text, argument)
+        act = _ACTS.get(verb)
+        return self._relay(verb, text) if act is None else act(self, verb, text, argument)
+
+    def _hello(self, text: bytes, argument: bytes) -> Script:
+        if self.reached or self.secured is not None:
+            yield from self._ehlo(text, argument)
+            return
+        self._greet(argument, extended=True)
+        lines = (self.terms.hostname, *self.own_extensions)
+        yield Send(CLIENT, Reply((*(b"250-" + line for line in lines), b"250 STARTTLS")).octets)
+
+    def _helo(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        reply = yield from self._introduce(verb, text)
+        yield from self._pass_on(reply)
+        if reply.code == b"250":
+            self._greet(argument, extended=False)
+
+    def _noop(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        if self.closed or not self.reached:
+            yield Send(CLIENT, b"250 2.0.0 OK\r\n")
+        else:
+            yield from self._relay(verb, text)
+
+    def _rset(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        if not self.reached:
+            yield Send(CLIENT, b"250 2.0.0 OK\r\n")
+            return
+        reply = yield from self._relay(verb, text)
+        if reply.code == b"250":
+            self._end_transaction()
+
+    def _begin_mail(self, verb: bytes, text: bytes, argument: bytes) -> Acting:
+        name = extensions.refused_parameter(argument, self._withheld)
+        return self._refuse_parameter(name) if name else self._mail_from(verb, text, argument)
+
+    def _rcpt(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        if name := extensions.refused_parameter(argument, self._withheld):
+            yield from self._refuse_parameter(name)
+            return
+        reply = yield from self._relay(verb, text)
+        if reply.positive:
+            self._recipients += 1
+            if self._recipients == 1:
+                yield Proven()
+
+    def _refuse_parameter(self, name: bytes) -> Script:
+        return self._refuse(b"555 5.5.4 Parameter %s is not supported" % name)
+
+    def _verb(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        reply = yield from self._relay(verb, text)
+        self._verbose = self._verbose or reply.positive
 
     def _ehlo(self, text: bytes, name: bytes) -> Script:
         reply = yield from self._introduce(self.hello, text)
@@ -177,28 +186,29 @@ class SMTP(Messages):
             return
         self.bad = 0
         self._greet(name, extended=True)
-        lines = [line[4:] for line in reply.lines]
-        offered = {ehlo.keyword(line) for line in lines[1:]}
-        self._chunking = b"CHUNKING" in offered
-        self._lengthened = any(map(extensions.lengthens, offered))
-        self._authority = not complete or any(map(extensions.is_authority, offered))
-        if any(name.endswith(sasl.PLUS) for name in ehlo.mechanisms(lines[1:])):
+        lines = tuple(line[4:] for line in reply.lines[1:])
+        offer = ehlo.offer(lines)
+        self._chunking = b"CHUNKING" in offer.keywords
+        self._lengthened = offer.lengthens
+        self._authority = not complete or offer.authority
+        if offer.binds:
             yield CHANNEL_BINDING
         stage = Stage.SECURE
         if self.secured is None:
             stage = Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
-        told = ehlo.edit(lines, stage, self._withheld)
+        told = ehlo.edited(lines, stage, self._withheld)
         if self._lacks_login(told):
-            starttls = b"STARTTLS" in offered
+            starttls = b"STARTTLS" in offer.keywords
             yield access.note(access.NO_LOGIN, self.protocol, self.terms, access.no_auth(starttls), starttls)
         if told != lines:
+            told = (reply.lines[0][4:], *told)
             reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
 
-    def _lacks_login(self, told: list[bytes]) -> bool:
+    def _lacks_login(self, told: tuple[bytes, ...]) -> bool:
         """Whether a client that has to log in is offered nothing to do so."""
         waits = self.terms.submission and self.secured is not None and not self._authenticated
-        return waits and not access.smtp_logins(told[1:])
+        return waits and not access.smtp_logins(told)
 
     def _greet(self, name: bytes, *, extended: bool) -> None:
         self._name = name.split(b" ")[0]
@@ -207,7 +217,7 @@ class SMTP(Messages):
         self._chunking = self._lengthened = False
         self._end_transaction()
 
-    def _starttls(self, argument: bytes) -> Script:
+    def _starttls(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         if argument:
             yield from self._refuse(b"501 5.5.4 Syntax: STARTTLS takes no parameters")
         elif self.secured is not None:
@@ -291,6 +301,24 @@ class SMTP(Messages):
             yield from self._pass_on(reply)
         yield from self._refuse(refusal)
 
+
+_ACTS: Final[Mapping[bytes, Callable[[SMTP, bytes, bytes, bytes], Acting]]] = {
+    b"STARTTLS": SMTP._starttls,
+    b"NOOP": SMTP._noop,
+    b"RSET": SMTP._rset,
+    b"QUIT": lambda smtp, verb, text, argument: smtp._quit(text),
+    b"AUTH": SMTP._auth,
+    b"X-EXPS": SMTP._auth,
+    b"MAIL": SMTP._begin_mail,
+    b"SEND": SMTP._begin_mail,
+    b"SOML": SMTP._begin_mail,
+    b"SAML": SMTP._begin_mail,
+    b"RCPT": SMTP._rcpt,
+    b"DATA": lambda smtp, verb, text, argument: smtp._data(text),
+    b"BURL": lambda smtp, verb, text, argument: smtp._burl(text, argument),
+    b"VERB": SMTP._verb,
+}
+"""What is done for a command beside EHLO, HELO and BDAT.  Others are passed on, and so is the reply."""
 
 PROBING: Final = Probing(
     port=25,

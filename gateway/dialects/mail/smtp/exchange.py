@@ -49,16 +49,19 @@ class Exchange(ServerFirst):
         """Send a line to the backend, which may have to be dialled, and read its whole reply."""
         if not self.reached:
             yield from self._reach(verb)
-        reply = yield from self._say(verb, text, patience, relayed=relayed)
+        self._outstanding = verb or b"?"
+        yield Send(BACKEND, text + b"\r\n")
+        reply = yield from self._reply(patience, relayed=relayed)
         if reply.refuses and access.demands_tls(reply.octets, text):
             event = access.NO_LOGIN if verb in ehlo.AUTH else access.TLS_FIRST
             yield access.note(event, self.protocol, self.terms, reply.octets.rstrip())
         return reply
 
-    def _say(self, verb: bytes, text: bytes, patience: Patience = Patience.REPLY, *, relayed: bool = True) -> Replying:
-        self._outstanding = verb or b"?"
+    def _say(self, verb: bytes, text: bytes) -> Replying:
+        """The same on our own behalf, while the backend is being reached."""
+        self._outstanding = verb
         yield Send(BACKEND, text + b"\r\n")
-        return (yield from self._reply(patience, relayed=relayed))
+        return (yield from self._reply(relayed=False))
 
     def _relay(self, verb: bytes, text: bytes) -> Replying:
         reply = yield from self._ask(verb, text)
@@ -81,13 +84,15 @@ class Exchange(ServerFirst):
                 else:
                     text, first = first, None
                 octets += len(text)
-                if self.reached and ASIDE.match(text) and octets <= REPLY_OCTETS:
+                if not REPLY.match(text):
+                    if not self.reached or not ASIDE.match(text) or octets > REPLY_OCTETS:
+                        raise broken(text)
                     yield from self._aside(text, shown=relayed and not lines)
                     continue
-                if self._replaces(text, lines):
+                if lines and text[:3] != lines[0][:3]:
+                    if not self._replaces(text):
+                        raise broken(text)
                     lines, octets = [], len(text)
-                if not REPLY.match(text) or (lines and text[:3] != lines[0][:3]):
-                    raise broken(text)
                 within_bounds(len(lines), octets)
                 lines.append(text)
                 if text[3:4] != b"-":
@@ -105,26 +110,25 @@ class Exchange(ServerFirst):
         if shown and self._verbose:
             yield Send(CLIENT, text + b"\r\n")
 
-    def _replaces(self, text: bytes, lines: list[bytes]) -> bool:
-        """Whether this line begins a refusal that stands for the whole reply.
+    def _replaces(self, text: bytes) -> bool:
+        """Whether this line, with another code than those before it, begins a refusal that stands for the whole reply.
 
         postscreen says `220-` at once, and 5yz to whom it turns away then.  421 may come at any time (RFC 5321 3.8).
         """
-        if not lines or text[:3] == lines[0][:3]:
-            return False
         return text.startswith(b"421") or (self._outstanding == GREETING and text[:1] in (b"4", b"5"))
 
     def _pass_on(self, reply: Reply) -> Script:
         """The last reply to a command.  A go-ahead that was not asked for would have the backend read
         as data what we read as commands."""
-        if reply.code[:1] == b"3":
+        code = reply.code
+        if code[:1] == b"3":
             raise broken(f"unasked: {reply.lines[0][:80]!r}")
         yield Send(CLIENT, reply.octets)
-        if reply.code == b"421":
+        if code == b"421":
             yield Close("backend-closed", "421")
-        if reply.code in BAD_COMMAND:
+        if code in BAD_COMMAND:
             self.count()
-        elif reply.positive:
+        elif code[:1] == b"2":
             self.bad = 0
 
     def _unasked(self, text: bytes) -> Script:

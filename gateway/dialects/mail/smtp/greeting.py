@@ -76,7 +76,7 @@ class Greeting(Exchange):
         offered = yield from self._offered()
         if b"STARTTLS" not in offered:
             untrusted("the backend does not offer STARTTLS")
-        reply = yield from self._say(b"STARTTLS", b"STARTTLS", relayed=False)
+        reply = yield from self._say(b"STARTTLS", b"STARTTLS")
         if reply.refuses and reply.code not in NO_TLS:
             raise RefusedByBackend(reply)
         if reply.code != b"220" or len(reply.lines) > 1:
@@ -86,7 +86,7 @@ class Greeting(Exchange):
 
     def _offered(self) -> Generator[Request, Any, dict[bytes, bytes]]:
         """The backend's list of extensions, asked for by ourselves: keyword -> parameters.  Raises RefusedByBackend."""
-        reply = yield from self._say(self.hello, self.hello + b" " + self.terms.hostname, relayed=False)
+        reply = yield from self._say(self.hello, self.hello + b" " + self.terms.hostname)
         # 550 may mean both; 5.7.X is about who asks (RFC 3463 3.8).
         if reply.refuses and (reply.code not in NO_EHLO or b" 5.7." in reply.lines[0]):
             raise RefusedByBackend(reply)
@@ -101,7 +101,7 @@ class Greeting(Exchange):
         if b"XCLIENT" not in offered:
             refused("the backend does not offer XCLIENT to the gateway's address")
         for command in xclient.commands(self.terms, offered[b"XCLIENT"].upper().split()):
-            greeting = yield from self._say(b"XCLIENT", command, relayed=False)
+            greeting = yield from self._say(b"XCLIENT", command)
             if greeting.code == b"550":
                 refused(f"the backend answers XCLIENT: {greeting.octets[:80]!r}")
             if greeting.code != b"220":

@@ -30,6 +30,11 @@ _BDAT: Final = re.compile(rb"([0-9]{1,19})(?: +(LAST))?\Z", re.IGNORECASE)
 MUST_STARTTLS: Final = b"530 5.7.0 Must issue a STARTTLS command first"
 EXTENDED_LINE: Final = 2048
 """MAIL and RCPT, where the backend offers an extension that lengthens them (RFC 1870, 3461, 4954 ...)."""
+_WITHHELD: Final = {
+    (burl, requiretls): frozenset([b"BURL"] * burl + [b"REQUIRETLS"] * requiretls)
+    for burl in (False, True)
+    for requiretls in (False, True)
+}
 VERDICTS: Final = Lines(REPLY_OCTETS)
 
 
@@ -53,12 +58,12 @@ class Messages(Greeting):
     @property
     def _withheld(self) -> frozenset[bytes]:
         """Extensions that do not work in this session, as things are."""
-        withheld = set()
-        if self._traces and not self._chunking:
-            withheld.add(b"BURL")  # our trace field could not come before what the backend fetches
-        if not (self.terms.backend_verified and self.secured is not None):
-            withheld.add(b"REQUIRETLS")  # the promise would not hold on both legs (RFC 8689)
-        return frozenset(withheld)
+        return _WITHHELD[
+            # Our trace field could not come before what the backend fetches.
+            self._traces and not self._chunking,
+            # The promise would not hold on both legs (RFC 8689).
+            not (self.terms.backend_verified and self.secured is not None),
+        ]
 
     def _longest(self, verb: bytes) -> int:
         if verb in ehlo.AUTH:
