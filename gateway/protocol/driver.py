@@ -114,15 +114,16 @@ class _Sides:
         client, backend = self._inboxes.values()
         return len(client.octets) >= CROWDED or len(backend.octets) >= CROWDED
 
-    def _say(self, side: Side, octets: bytes) -> None:
+    def _say(self, said: Send) -> None:
         """The only way out: what is said together becomes one write, and a muted side hears nothing."""
-        if side in self._mute or not octets:
+        if said.side in self._mute or not said.data:
             return
-        last = self._actions[-1] if self._actions else None
-        if isinstance(last, Send) and last.side is side:
-            self._actions[-1] = Send(side, last.data + octets)
+        actions = self._actions
+        last = actions[-1] if actions else None
+        if isinstance(last, Send) and last.side is said.side:
+            actions[-1] = Send(said.side, last.data + said.data)
         else:
-            self._actions.append(Send(side, octets))
+            actions.append(said)
 
     def _forget(self, side: Side) -> None:
         """Whoever was there is gone, and what it said is not the next one's."""
@@ -140,7 +141,7 @@ class _Sides:
             # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.
             key = "starttls-injection" if wait.side is Side.CLIENT else "backend-starttls-injection"
             if wait.side is Side.CLIENT:
-                self._say(wait.side, wait.last_words)
+                self._say(Send(wait.side, wait.last_words))
             self._mute.add(wait.side)
             shown = early[:BEGIN] if wait.side is Side.CLIENT else early[:32]
             raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {shown!r}")
@@ -184,7 +185,7 @@ class _Sides:
                 self._passing[side] -= step
                 end += step
         finally:
-            self._say(side.other, inbox.take(end) or b"")
+            self._say(Send(side.other, inbox.take(end) or b""))
         return wait.units.unit(inbox) if wanted and not self._passing[side.other] else None
 
 
@@ -284,7 +285,7 @@ class Negotiation(_Sides):
     def _proceed(self) -> list[Action]:
         """Resume the script if what it waits for is there."""
         try:
-            answer = self._satisfy()
+            answer = self._satisfy(self.waiting)
         except Trouble as trouble:
             return self._throw(trouble)
         if answer is _PENDING:
@@ -298,34 +299,25 @@ class Negotiation(_Sides):
         return self._resume(None, trouble)
 
     def _resume(self, answer: Any, trouble: Trouble | None = None) -> list[Action]:
+        script = self._script
         while True:
             self.waiting = None
             try:
-                request = self._script.send(answer) if trouble is None else self._script.throw(trouble)
+                request = script.send(answer) if trouble is None else script.throw(trouble)
             except StopIteration:
                 self._splice()
                 break
             answer = trouble = None
+            # The most frequent ones first.
             match request:
-                case Send(side=side, data=octets):
-                    self._say(side, octets)
-                case (
-                    Await()
-                    | Pass()
-                    | Take()
-                    | Peek()
-                    | Forward()
-                    | Dial()
-                    | StartTLS()
-                    | Identified()
-                    | MayLogIn()
-                    | AlwaysSecured()
-                    | Open()
-                ):
+                case Send():
+                    self._say(request)
+                case Await() | Pass() | Take() | Peek() | Forward() | StartTLS():
                     self.waiting = request
                     try:
-                        self._begin(request)
-                        answer = self._satisfy()
+                        if isinstance(request, StartTLS):
+                            self._switch(request)
+                        answer = self._satisfy(request)
                     except Trouble as caught:
                         trouble = caught
                         continue
@@ -333,6 +325,12 @@ class Negotiation(_Sides):
                         break
                 case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved() | Label() | Cut():
                     self._actions.append(request)
+                case Dial() | Identified() | MayLogIn() | AlwaysSecured() | Open():
+                    self.waiting = request
+                    if isinstance(request, Dial):
+                        self._forget(Side.BACKEND)
+                    self._actions.append(request)
+                    break
                 case Abort(side=side):
                     self._ends[side] = False
                     self._mute.add(side)
@@ -358,30 +356,20 @@ class Negotiation(_Sides):
         for side in Side:
             rest = self._inboxes[side].drain()
             if rest:
-                self._say(side.other, rest)
+                self._say(Send(side.other, rest))
         self._actions.append(Splice())
         self._finish()
 
-    def _begin(self, wait: Wait) -> None:
-        match wait:
-            case Dial():
-                self._forget(Side.BACKEND)
-                self._actions.append(wait)
-            case Identified() | MayLogIn() | AlwaysSecured() | Open():
-                self._actions.append(wait)
-            case StartTLS():
-                self._switch(wait)
-
     # --- waiting -----------------------------------------------------------------------------
 
-    def _satisfy(self) -> Any:
+    def _satisfy(self, wait: Wait | None) -> Any:
         """What the script waits for, or _PENDING.  Raises what is to be thrown into it instead."""
-        match self.waiting:
-            case Await() as wait:
+        match wait:
+            case Await():
                 return self._hear(wait)
-            case Pass() as wait:
+            case Pass():
                 return self._let_pass(wait)
-            case Forward() as wait:
+            case Forward():
                 return self._forward(wait)
             case Take(side=side, octets=octets):
                 taken = self._inboxes[side].take(octets)
@@ -415,7 +403,7 @@ class Negotiation(_Sides):
         forwarded, rest = wait.filter.feed(self._inboxes[wait.source].drain())
         target = wait.source.other
         if wait.forward and target not in self._ends:
-            self._say(target, forwarded)
+            self._say(Send(target, forwarded))
         elif wait.forward:
             self._swallowed += len(forwarded)
             if self._swallowed > SWALLOWED_FOR_THE_LOST:

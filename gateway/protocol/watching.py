@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .driver import Foreign, Negotiation
-from .vocabulary import Await, Forward, Heard, Line, Pass, Patience, Script, Side, TooLong, Unit
+from .vocabulary import Await, Forward, Heard, Line, Pass, Patience, Script, Send, Side, TooLong, Unit
 
 Tell = Callable[[str, bytes], None]
 """`C` for the client's words, `S` for those that it hears; one line of them."""
@@ -45,9 +45,10 @@ class Watched(Negotiation):
 
     # --- what the client hears -------------------------------------------------------------------
 
-    def _say(self, side: Side, octets: bytes) -> None:
-        super()._say(side, octets)
-        if side is not CLIENT or side in self._mute or not octets:
+    def _say(self, said: Send) -> None:
+        super()._say(said)
+        octets = said.data
+        if said.side is not CLIENT or CLIENT in self._mute or not octets:
             return
         if self._content or self._shown is None:
             self._octets["S"] += len(octets)

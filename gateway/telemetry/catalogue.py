@@ -30,7 +30,7 @@ from .entries import (
     reason,
     word,
 )
-from .kinds import Blame, Budget, Event, Field, Fields, Outcome, Scope, Severity, Type
+from .kinds import Blame, Event, Field, Outcome, Scope, Severity, Type
 
 PROTOCOL_ERROR = "backend-protocol-error"
 """Several dialects tell it."""
@@ -480,12 +480,6 @@ UNKNOWN = Event("", Severity.NOTICE, "an event that is not in the table", budget
 
 def event(name: str) -> Event:
     return EVENTS.get(name, UNKNOWN)
-
-
-def budget_of(name: str, fields: Fields) -> Budget | None:
-    """None for what is always told."""
-    budget = event(name).budget
-    return budget(fields) if callable(budget) else budget
 
 
 def blame(failed: str, told: bool) -> Blame:

@@ -52,6 +52,9 @@ class _Logfmt(Format):
             return "".join([f" {name}={value}" for name, value in told.items()])
         return super().fields(told, limit)
 
+    def line(self, moment: str, event: str, rest: str) -> str:
+        return f"time={moment} {self.field('event', event, LIMIT)}{rest}"
+
 
 def _text(value: Any) -> str:
     match value:
@@ -146,7 +149,7 @@ class Events:
     Field names are ours and go into the line as they are; values are anybody's.
     """
 
-    __slots__ = ("_constant", "_limit", "_output")
+    __slots__ = ("_begin", "_constant", "_form", "_limit", "_output")
 
     def __init__(
         self,
@@ -158,6 +161,9 @@ class Events:
         self._output = _Output(sink, form, clock)
         self._constant: Fields = {}
         self._limit = limit
+        self._begin = ""
+        """The fields of `_constant`, written in `_form`: once, and not for each event of a session."""
+        self._form: Format | None = None
 
     @property
     def form(self) -> Format:
@@ -170,8 +176,14 @@ class Events:
 
     def emit(self, event: str, **fields: object) -> None:
         output = self._output
-        rest = output.form.fields({**self._constant, **fields}, self._limit)
-        output.sink(output.form.line(_moment(output.clock()), event, rest))
+        form = output.form
+        if self._constant.keys().isdisjoint(fields):
+            if self._form is not form:
+                self._form, self._begin = form, form.fields(self._constant, self._limit)
+            rest = self._begin + form.fields(fields, self._limit)
+        else:
+            rest = form.fields({**self._constant, **fields}, self._limit)
+        output.sink(form.line(_moment(output.clock()), event, rest))
 
     def bound(self, **fields: object) -> Events:
         """The same, with these fields first in every event."""
@@ -184,6 +196,7 @@ class Events:
     def _like(self, constant: Fields, limit: int) -> Events:
         events = Events.__new__(Events)
         events._output, events._constant, events._limit = self._output, constant, limit
+        events._begin, events._form = "", None
         return events
 
 

@@ -137,6 +137,11 @@ class Event:
     garbled: bool = False
     """The backend's words make no sense: in place of a greeting, it speaks another protocol."""
 
+    def allows(self, fields: Fields) -> Budget | None:
+        """How often it is told; None: always."""
+        budget = self.budget
+        return budget(fields) if callable(budget) else budget
+
     @property
     def attack(self) -> bool:
         return self.ends is Outcome.ATTACK

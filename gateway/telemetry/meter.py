@@ -17,6 +17,8 @@ def _counted(found: Event) -> tuple[Labels, tuple[str, ...]]:
 _COUNTED = {name: _counted(found) for name, found in EVENTS.items()}
 _OUTCOMES = {name: found.ends.value for name, found in EVENTS.items() if found.ends is not None}
 """By the reason of a session."""
+_NUMBERS = (int, float)
+"""`int | float` would make a new object each time."""
 
 
 class Meter:
@@ -107,4 +109,4 @@ def _mode(fields: Fields) -> str:
 
 def _number(fields: Fields, name: str) -> float:
     value = fields.get(name)
-    return value if isinstance(value, int | float) else 0
+    return value if isinstance(value, _NUMBERS) else 0

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..guard.limits import Client, client_key
-from .catalogue import budget_of
 from .catalogue import event as row
 from .failures import Failures
 from .kinds import Budget, Fields, Severity
@@ -94,17 +93,18 @@ class Summary:
             self.remember[event](event, service, client, fields)
         self.failures.hear(event, service, client, fields)
         self.tick()
-        if row(event).optional and not self.optional:
+        found = row(event)
+        if found.optional and not self.optional:
             return False
-        budget = budget_of(event, fields)
+        budget = found.allows(fields)
         if budget is None:
-            self._remember(event, service, client, fields)
+            self._remember(found.severity, event, service, client, fields)
             return True
         kind = (event, service, str(fields.get("reason") or fields.get("limit") or ""))
         key = client_key(client)
         if self._is_within(budget, kind, key):
             self._tell(budget, kind, key)
-            self._remember(event, service, client, fields)
+            self._remember(found.severity, event, service, client, fields)
             return True
         self._suppress(kind, key)
         return False
@@ -154,8 +154,7 @@ class Summary:
         if client and ((kind, client) in self._clients or len(self._clients) < FAILING):
             self._clients[kind, client] = self._clients.get((kind, client), 0) + 1
 
-    def _remember(self, event: str, service: str, client: str, fields: Fields) -> None:
-        severity = row(event).severity
+    def _remember(self, severity: Severity, event: str, service: str, client: str, fields: Fields) -> None:
         if severity is not Severity.INFO:
             told = next((fields[name] for name in _TELLING if fields.get(name)), "")
             text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)

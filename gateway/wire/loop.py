@@ -97,6 +97,8 @@ class Loop:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        """The reactor's clock itself: it is read fifty times in a session."""
         self._epoll: Any = None
         """Made when it is first needed: after twistd's forks, which would share it."""
         self._number = -1
@@ -120,10 +122,6 @@ class Loop:
     def nameResolver(self) -> IHostnameResolver:
         resolver: IHostnameResolver = self._reactor.nameResolver
         return resolver
-
-    def seconds(self) -> float:
-        now: float = self._reactor.seconds()
-        return now
 
     # --- sockets ---------------------------------------------------------------------------------
 
@@ -173,7 +171,7 @@ class Loop:
 
     def callLater(self, delay: float, act: Callable[..., object], /, *args: Any) -> Call:
         """`delay` in seconds."""
-        due = self._reactor.seconds() + delay if delay > 0 else 0.0
+        due = self.seconds() + delay if delay > 0 else 0.0
         call = Call(self, due, act, args)
         self._made += 1
         heapq.heappush(self._calls, (due, self._made, call))
@@ -193,7 +191,7 @@ class Loop:
 
     def _perform(self) -> None:
         """What is due now. What these calls ask for in turn comes the next time."""
-        now, last = self._reactor.seconds(), self._made
+        now, last = self.seconds(), self._made
         while self._calls and self._calls[0][0] <= now and self._calls[0][1] <= last:
             call = heapq.heappop(self._calls)[2]
             if call.active():
@@ -215,7 +213,7 @@ class Loop:
             self._alarm = None
         if due is not None:
             self._alarm_due = due
-            self._alarm = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._ring)
+            self._alarm = self._reactor.callLater(max(0.0, due - self.seconds()), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -239,7 +237,7 @@ class Loop:
 
     def doRead(self) -> None:
         """Handle events of our sockets, and those that follow soon."""
-        seconds = self._reactor.seconds
+        seconds = self.seconds
         until = seconds() + STAY
         wait = 0.0
         self._turning = True

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.telemetry.catalogue import EVENTS, UNKNOWN, budget_of, event
+from gateway.telemetry.catalogue import EVENTS, UNKNOWN, event
 from gateway.telemetry.entries import COMMON
 from gateway.telemetry.kinds import Outcome, Scope, Severity, Type
 from tests import events as document
@@ -243,7 +243,7 @@ def test_a_row_is_complete(name: str) -> None:
 
 def test_an_event_of_a_mistaken_name_costs_no_session_and_has_a_budget() -> None:
     assert event("client-no-such-thing") is UNKNOWN
-    assert budget_of("client-no-such-thing", {}) is UNKNOWN.budget is not None
+    assert event("client-no-such-thing").allows({}) is UNKNOWN.budget is not None
 
 
 def test_attacks_are_told_apart() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry import summary
-from gateway.telemetry.catalogue import budget_of
+from gateway.telemetry.catalogue import event as row
 from gateway.telemetry.entries import COSTS_A_DIALOGUE, COSTS_NOTHING, FAILED_LOGIN
 from gateway.telemetry.events import Events
 from gateway.telemetry.kinds import Budget
@@ -108,7 +108,7 @@ def addresses(count: int) -> Iterator[str]:
     ("log", {}, None),
 ])  # fmt: skip
 def test_what_anybody_can_cause_has_a_budget(event: str, fields: Told, budget: Budget | None) -> None:
-    assert budget_of(event, fields) is budget
+    assert row(event).allows(fields) is budget
 
 
 @pytest.mark.parametrize("number", [1, 100_000])
@@ -478,7 +478,7 @@ def test_within_one_minute_every_budget_holds(
     by_client: Counter[tuple[tuple[object, ...], object]] = Counter()
     budgets: dict[tuple[object, ...], Budget] = {}
     for line in log.take():
-        budget = budget_of(str(line["event"]), line)
+        budget = row(str(line["event"])).allows(line)
         if budget is not None:
             kind: tuple[object, ...] = (line["event"], line["service"], line.get("reason"), line.get("limit"))
             budgets[kind] = budget
