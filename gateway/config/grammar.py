@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import re
@@ -42,6 +41,8 @@ def any_of(names: Collection[str]) -> str:
 
 def meant(name: str, known: Collection[str]) -> str | None:
     """The known name that is most similar to `name`, or None."""
+    import difflib  # needed for a mistake only
+
     return next(iter(difflib.get_close_matches(name, known, 1, 0.6)), None)
 
 

@@ -282,6 +282,8 @@ class _Reader:
         tls = read_tls(section, self._tls).values
         policies = tuple(policy or _default_policy(address, defaults) for address in starttls)
         downgrade = self._downgrade(section, policies)
+        if section.options.keys() - section.known.keys():
+            self._options_of_others(section, protocol, traits)
         section.finish()
         return Service(title, protocol, starttls, implicit, policies, backend, tls, accept_proxy, options, downgrade)
 
@@ -296,17 +298,20 @@ class _Reader:
         return downgrade
 
     def _own_options(self, section: Section, protocol: str, traits: Traits | None) -> tuple[tuple[str, str], ...]:
-        """The options that only some protocols have."""
+        """The options that only this protocol has."""
         own = {} if traits is None else traits.options
+        return tuple((option, _own(section, option, values)) for option, values in own.items())
+
+    def _options_of_others(self, section: Section, protocol: str, traits: Traits | None) -> None:
+        """An option is left: it may be another protocol's."""
         owners: dict[str, list[str]] = {}
         for other, theirs in self._protocols.items():
-            for option in theirs.options.keys() - own.keys():
+            for option in theirs.options.keys() - section.known.keys():
                 owners.setdefault(option, []).append(other)
         for option, others in owners.items():
             section.take(option, str, "")
             if option in section.options and traits is not None:
                 section.wrong(option, f"{protocol} does not have this option, only {any_of(others)}; remove it")
-        return tuple((option, _own(section, option, values)) for option, values in own.items())
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
         """Some options of a backend depend on the protocols of its services."""

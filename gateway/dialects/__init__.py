@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Final
 
 from .base import Dialect
-from .chat.irc import DIALECT as IRC
-from .chat.xmpp import DIALECT as XMPP
-from .chat.xmpp import SERVERS as XMPP_SERVERS
-from .database.mysql import DIALECT as MYSQL
-from .database.postgresql import DIALECT as POSTGRESQL
-from .directory.ldap import DIALECT as LDAP
-from .files.ftp import DIALECT as FTP
-from .mail.acap import DIALECT as ACAP
-from .mail.imap import DIALECT as IMAP
-from .mail.lmtp import DIALECT as LMTP
-from .mail.managesieve import DIALECT as MANAGESIEVE
-from .mail.pop3 import DIALECT as POP3
-from .mail.smtp import DIALECT as SMTP
-from .news.nntp import DIALECT as NNTP
-from .web.http import HTTP, IPP
 
-_ALL = (
-    SMTP,
-    IMAP,
-    POP3,
-    LMTP,
-    MANAGESIEVE,
-    NNTP,
-    POSTGRESQL,
-    IRC,
-    LDAP,
-    MYSQL,
-    HTTP,
-    IPP,
-    ACAP,
-    XMPP,
-    XMPP_SERVERS,
-    FTP,
-)
+_PLACES: Final = {
+    "smtp": "mail.smtp:DIALECT",
+    "imap": "mail.imap:DIALECT",
+    "pop3": "mail.pop3:DIALECT",
+    "lmtp": "mail.lmtp:DIALECT",
+    "managesieve": "mail.managesieve:DIALECT",
+    "nntp": "news.nntp:DIALECT",
+    "postgresql": "database.postgresql:DIALECT",
+    "irc": "chat.irc:DIALECT",
+    "ldap": "directory.ldap:DIALECT",
+    "mysql": "database.mysql:DIALECT",
+    "http": "web.http:HTTP",
+    "ipp": "web.http:IPP",
+    "acap": "mail.acap:DIALECT",
+    "xmpp": "chat.xmpp:DIALECT",
+    "xmpp-server": "chat.xmpp:SERVERS",
+    "ftp": "files.ftp:DIALECT",
+}
+"""Name -> module and the name of the value in it."""
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
+
+class _Registry(Mapping[str, Dialect]):
+    """Imports a dialect when it is asked for: a gateway for one protocol does not keep 14 others in memory."""
+
+    def __init__(self) -> None:
+        self._imported: dict[str, Dialect] = {}
+
+    def __getitem__(self, name: str) -> Dialect:
+        if name not in self._imported:
+            module, _, value = _PLACES[name].partition(":")
+            found = getattr(import_module(f".{module}", __name__), value)
+            assert isinstance(found, Dialect) and found.name == name
+            self._imported[name] = found
+        return self._imported[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in _PLACES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+DIALECTS: Mapping[str, Dialect] = _Registry()

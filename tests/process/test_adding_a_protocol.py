@@ -30,15 +30,12 @@ def block(before: str, language: str) -> str:
 
 
 def changed(text: str, diff: str) -> str:
-    """`-` lines become the `+` lines behind them; a `+` line without one goes behind the last import."""
+    """`-` lines become the `+` lines behind them."""
     lines = diff.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith("-"):
             assert line[1:] in text, line
             text = text.replace(line[1:], following[1:])
-    if lines[0].startswith("+"):
-        *_, last = re.finditer(r"^from .*\n", text, re.MULTILINE)
-        text = text[: last.end()] + lines[0][1:] + "\n" + text[last.end() :]
     return text
 
 

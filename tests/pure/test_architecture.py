@@ -95,7 +95,7 @@ def modules(*packages: str) -> list[str]:
 def test_relative_imports_are_resolved() -> None:
     assert "gateway.protocol.vocabulary" in ours("gateway.protocol.driver")
     assert {"gateway.dialects.mail.ehlo", "gateway.dialects.sasl"} <= ours("gateway.dialects.mail.smtp.commands")
-    assert "gateway.dialects.mail.smtp" in ours("gateway.dialects")
+    assert "gateway.dialects.mail.smtp.commands" in ours("gateway.dialects.mail.smtp")
     assert "twisted.logger" in imports("gateway.wire.leg.descriptor")
 
 

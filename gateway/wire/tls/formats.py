@@ -16,7 +16,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key, pkcs7
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
 from .chain import in_order
 
@@ -165,9 +165,16 @@ _PARSERS: Final[tuple[tuple[Callable[[bytes], object], str], ...]] = (
     (x509.load_der_x509_csr, _REQUEST),
     (x509.load_der_x509_crl, _REVOKED),
     (load_der_public_key, _PUBLIC),
-    (pkcs7.load_der_pkcs7_certificates, "PKCS#7"),
+    (lambda octets: _certificates_of_pkcs7(octets, "DER"), "PKCS#7"),
 )
 """Parser for DER -> name of the format."""
+
+
+def _certificates_of_pkcs7(octets: bytes, form: str) -> list[x509.Certificate]:
+    # It imports the package for mail, 1 MB of memory for a file that nobody should have.
+    from cryptography.hazmat.primitives.serialization import pkcs7
+
+    return (pkcs7.load_pem_pkcs7_certificates if form == "PEM" else pkcs7.load_der_pkcs7_certificates)(octets)
 
 
 def _parsed(octets: bytes) -> str:
@@ -220,8 +227,7 @@ def _pkcs7(path: Path, octets: bytes, form: str) -> str:
     reading = f"openssl pkcs7 -inform {form} -print_certs -in {old}"
     with suppress(ValueError, UnsupportedAlgorithm), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        parse = pkcs7.load_pem_pkcs7_certificates if form == "PEM" else pkcs7.load_der_pkcs7_certificates
-        found = parse(octets)
+        found = _certificates_of_pkcs7(octets, form)
         numbers = in_order(found)
         if numbers and numbers != list(range(1, len(found) + 1)):
             return f"(for n in {' '.join(map(str, numbers))}; do {reading} | {_pick('')}; done) > {new}"
