@@ -18,7 +18,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 
-.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count fuzz soak reloads upgrades slow octets cuts clean interop acceptance release-check
+.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count files fuzz soak reloads upgrades slow octets cuts channels clean interop acceptance release-check
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -39,6 +39,10 @@ bench: $(VENV)/installed
 # Instructions per session, mail and round trip, with the system's own Python; needs valgrind.
 count: $(VENV)/installed $(COUNT)/installed
 	$(VENV)/bin/python -m benchmarks.count --python $(COUNT)/bin/python $(COUNT_ARGS)
+
+# The same for a file by FTP and by IMAP; three minutes.
+files: $(VENV)/installed $(COUNT)/installed
+	$(VENV)/bin/python -m benchmarks.files --python $(COUNT)/bin/python
 
 # Each parser for so many minutes; atheris has wheels for some Pythons only, for others say PYTHON=python3.12.
 fuzz: $(FUZZER)/installed
@@ -68,6 +72,10 @@ octets: $(VENV)/installed
 # Ten thousand sessions, cut at random.
 cuts: $(VENV)/installed
 	$(VENV)/bin/python -m soak.cuts
+
+# Ten thousand FTP sessions, each of which opens a data port.
+channels: $(VENV)/installed
+	$(VENV)/bin/python -m soak.channels
 
 # The shells' completion, from the command line's parser.
 completion: $(VENV)/installed
@@ -127,9 +135,9 @@ interop: $(VENV)/installed
 # Everything that takes long, one after the other; some three hours.
 acceptance: test packages interop
 	$(MAKE) soak MINUTES=30
-	$(MAKE) reloads upgrades slow octets cuts
+	$(MAKE) reloads upgrades slow octets cuts channels
 	$(MAKE) fuzz MINUTES=30
-	$(MAKE) bench
+	$(MAKE) files bench
 
 # The gateway alone, and what the tests need besides.
 $(VENV)/gateway: setup.cfg pyproject.toml

@@ -1,4 +1,4 @@
-"""The plaintext server behind all of them: IMAP, SMTP, POP3 and nginx's question who may log in, in one tight loop.
+"""The plaintext server behind all of them: IMAP, SMTP, POP3, FTP and nginx's question who may log in, in one loop.
 
 Any login will do.  Message N of any mailbox has N octets; what is appended or mailed is read and forgotten.
 It is a process of its own and is not measured.  On standard output it tells its ports, as JSON.
@@ -10,6 +10,7 @@ import json
 import re
 import select
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -174,6 +175,44 @@ class POP3(Connection):
                 self.say(b"+OK\r\n")
 
 
+class FTP(Connection):
+    """File N has N octets.  Whoever logs in is asked nothing further.  A thread serves each data connection."""
+
+    greeting = b"220 old\r\n"
+    _data: socket.socket | None = None
+
+    def line(self, line: bytes) -> None:
+        verb, _, argument = line.upper().partition(b" ")
+        match verb:
+            case b"USER":
+                self.say(b"331 go on\r\n")
+            case b"PASS":
+                self.say(b"230 logged in\r\n")
+            case b"EPSV":
+                self._data = socket.create_server(("127.0.0.1", 0))
+                self.say(b"229 Entering Extended Passive Mode (|||%d|)\r\n" % self._data.getsockname()[1])
+            case b"RETR" | b"STOR" if self._data is not None:
+                arguments = (self._data, int(argument) if verb == b"RETR" else 0)
+                threading.Thread(target=self._transfer, args=arguments, daemon=True).start()
+            case b"QUIT":
+                self.say(b"221 bye\r\n", leave=True)
+            case _:
+                self.say(b"200 fine\r\n")
+
+    def _transfer(self, listener: socket.socket, octets: int) -> None:
+        with listener:
+            data, _ = listener.accept()
+        with data:
+            self.sock.send(b"150 here it comes\r\n")
+            if octets:
+                while octets:
+                    octets -= data.send(_FILLER[:octets])
+            else:
+                while data.recv_into(_SINK):
+                    pass
+        self.sock.send(b"226 done\r\n")
+
+
 class Permission(Connection):
     """nginx asks by HTTP where a user's server is."""
 
@@ -234,7 +273,7 @@ def serve(listeners: Mapping[int, tuple[socket.socket, Protocol]]) -> None:
 def main() -> None:
     listeners: dict[int, tuple[socket.socket, Protocol]] = {}
     ports: dict[str, int] = {}
-    protocols: dict[str, Protocol] = {"imap": IMAP, "smtp": SMTP, "pop3": POP3, "permission": Permission}
+    protocols: dict[str, Protocol] = {"imap": IMAP, "smtp": SMTP, "pop3": POP3, "ftp": FTP, "permission": Permission}
     for name, protocol in protocols.items():
         listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         listener.setblocking(False)

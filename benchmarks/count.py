@@ -207,11 +207,11 @@ class Counter:
             raise Unavailable(f"callgrind does not obey: {done.stderr.strip() or self._running.obituary()}")
 
 
-def count(root: Path, python: str, units: Sequence[Unit] = UNITS, more: str = "") -> dict[str, Counts]:
-    """The gateway of this checkout under this Python. `more`: for its configuration. Raises Unavailable."""
+def count(gateway: Peer, units: Sequence[Unit] = UNITS) -> dict[str, Counts]:
+    """Raises Unavailable."""
     with TemporaryDirectory(prefix="gateway-count-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        peer = under_callgrind(replace(peers.gateway(root, python=python), more=more), directory)
+        peer = under_callgrind(gateway, directory)
         with ExitStack() as stack:
             stage = stack.enter_context(peers.stage(directory, processes.raise_descriptor_limit(1024)))
             stage.compiled.add(peer.name)  # memory is not counted here
@@ -235,16 +235,19 @@ def grown(counted: Mapping[str, Counts], recorded: Mapping[str, Counts]) -> list
     ]
 
 
-def table(counted: Mapping[str, Counts], recorded: Mapping[str, Counts]) -> str:
-    """Thousands of instructions per unit; below each row, the recorded ones."""
+def table(
+    counted: Mapping[str, Counts], recorded: Mapping[str, Counts] | None = None, units: Sequence[Unit] = UNITS
+) -> str:
+    """Thousands of instructions per unit; below each row, the recorded ones if there are any."""
     lines = [f"{'thousands of instructions':<42}{'all':>9}" + "".join(f"{name:>9}" for name in LIBRARIES)]
-    for unit in UNITS:
+    sources = [("{}", counted)] + ([] if recorded is None else [("  in the repository", recorded)])
+    for unit in units:
         if unit.name not in counted:
             continue
-        for title, source in ((unit.title, counted), ("  in the repository", recorded)):
+        for title, source in sources:
             counts = source.get(unit.name, dict.fromkeys(LIBRARIES, 0.0))
             numbers = [sum(counts.values()), *(counts[name] for name in LIBRARIES)]
-            lines.append(f"{title:<42}" + "".join(f"{number:>9,.1f}" for number in numbers))
+            lines.append(f"{title.format(unit.title):<42}" + "".join(f"{number:>9,.1f}" for number in numbers))
     return "\n".join(lines)
 
 
@@ -282,9 +285,11 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="record the figures in the repository")
     options = parser.parse_args(given)
     units = [unit for unit in UNITS if unit.name in options.only]
+    gateway = peers.gateway(options.root.resolve(), python=options.python)
+    gateway = replace(gateway, more=peers.REPORT if options.report else "")
     try:
-        version = peers.gateway(options.root.resolve(), python=options.python).version()
-        counted = count(options.root.resolve(), options.python, units, peers.REPORT if options.report else "")
+        version = gateway.version()
+        counted = count(gateway, units)
     except Unavailable as why:
         print(f"count: {why}", file=sys.stderr)
         return 2

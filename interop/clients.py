@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from interop import files
 from interop.jobs import CONTROLS, HOST, MODES, SENDER, WRONG_NAME, Command, Job, Mode, found_in
 from interop.places import Environment, House, Modules, Place
 from interop.servers import EXIM_HOUSE, EXIM_PACKAGES, EXIM_START, POSTFIX_HOUSE, POSTFIX_PACKAGES
@@ -33,6 +34,8 @@ class Client:
     """Ways to start TLS that it does not know, and how that is known.  They are tried all the same."""
     faults: Mapping[tuple[Mode, str], str] = field(default_factory=dict)
     """Way to start TLS, and server or control -> why it fails there, where that is the client's own fault."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Options of the gateway's service without which it does not work."""
     stalls: str = ""
     """Why it stops for ever now and then, where that is its own fault.  Such a run says nothing and is repeated."""
 
@@ -45,9 +48,25 @@ def _debian(
     *,
     lacks: Mapping[Mode, str] | None = None,
     faults: Mapping[tuple[Mode, str], str] | None = None,
+    needs: Mapping[str, str] | None = None,
     stalls: str = "",
 ) -> Client:
-    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, faults or {}, stalls)
+    return Client(name, protocol, DEBIAN, tuple(packages.split()), how, lacks or {}, faults or {}, needs or {}, stalls)
+
+
+def _ftp(
+    name: str,
+    package: str,
+    how: files.How,
+    lacks: Mapping[Mode, str] | None = None,
+    needs: Mapping[str, str] | None = None,
+) -> tuple[Client, Client]:
+    """In passive and in active mode."""
+    active = {**(needs or {}), "active": "yes"}
+    return (
+        _debian(name, "ftp", package, lambda job: how(job, False), lacks=lacks, needs=needs),
+        _debian(f"{name}, active", "ftp", package, lambda job: how(job, True), lacks=lacks, needs=active),
+    )
 
 
 def _implicit(job: Job) -> bool:
@@ -630,7 +649,6 @@ delivery maildir {mail}
 
 
 _GETMAIL_LACKS: Mapping[Mode, str] = {"starttls": "getmail6 6.18 has retrievers in the clear and for implicit TLS only"}
-
 CLIENTS: tuple[Client, ...] = (
     # SMTP
     Client("aiosmtplib", "smtp", PYTHON, ("aiosmtplib",), _aiosmtplib),
@@ -707,4 +725,9 @@ CLIENTS: tuple[Client, ...] = (
         "Ruby net-pop", "pop3", "ruby", _script("ruby", "-e", _RUBY_POP3), lacks={"starttls": "net-pop has no STLS"}
     ),
     _debian("s-nail", "pop3", "s-nail", _s_nail_reads),
+    # FTP
+    *_ftp("curl", "curl", files.curl),
+    *_ftp("ftp-ssl", "ftp-ssl", files.ftp_ssl, {"implicit": "ftp-ssl has no implicit TLS"}, {"strict_close": "no"}),
+    *_ftp("lftp", "lftp", files.lftp),
+    *_ftp("Python ftplib", "python3", files.ftplib),
 )

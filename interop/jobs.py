@@ -81,7 +81,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Job:
-    """Send this letter, or fetch the one that is there."""
+    """Send this letter, or fetch the one that is there; with FTP, what `files` tells."""
 
     protocol: str
     mode: Mode
@@ -95,6 +95,10 @@ class Job:
     user: str = ""
     """Nothing where the server knows no login."""
     password: str = ""
+    octets: int = 100_000_000
+    """Of the large file."""
+    files: int = 1000
+    """How many small ones."""
 
     def write(self, name: str, text: str | bytes) -> Path:
         """A file with secrets in it: many a client insists that it is nobody else's."""

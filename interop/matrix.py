@@ -1,9 +1,10 @@
 """Every client through the gateway to every server, and each proof.
 
 A client has proven that it works when the letter that it was given came out at the server, or the server's letter came
-out at the client, and the gateway says that it was inside TLS.  It has proven that it verifies the certificate when
-the same client, with the same settings, gets nothing through at two ports whose certificates are wrong: one is from an
-issuer that it does not know, one is for another name.
+out at the client, and the gateway says that it was inside TLS.  An FTP client must have done all that `files` tells.
+
+It has proven that it verifies the certificate when the same client, with the same settings, gets nothing through at two
+ports whose certificates are wrong: one is from an issuer that it does not know, one is for another name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +24,7 @@ import trustme
 
 from interop import servers
 from interop.clients import CLIENTS, Client
+from interop.files import Parcel
 from interop.jobs import CONTROLS, MODES, USER, WRONG_ISSUER, WRONG_NAME, Job, Letter, Mode
 from interop.places import PATIENCE, Ended, Place, run
 from interop.servers import Running, Server
@@ -32,6 +34,8 @@ from tests.process.servers import Mailbox
 
 ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
+FILES = 300.0
+"""Seconds that an FTP client may take."""
 STALLED, AGAIN = 10.0, 5
 """Seconds after which a client that stops now and then has stopped, and how often it is given another chance."""
 LIFE = 3600
@@ -110,9 +114,12 @@ class World:
         control = against in CONTROLS
         behind = self.speakers(client.protocol)
         server = behind[0] if control else next(each for each in behind if each.server.name == against)
-        service = service_name(client.protocol, against)
+        service = service_name(client.protocol, against, client.needs)
         job = self.job(client.protocol, mode, service, server.server.login)
-        if client.protocol != "smtp":
+        parcel = Parcel(job, server.home)
+        if client.protocol == "ftp":
+            parcel.lay_out()
+        elif client.protocol != "smtp":
             server.place(job.letter)
         since = self.gateway.log.mark()
         begun = time.monotonic()
@@ -123,14 +130,22 @@ class World:
             shared=job.directory,
             stdin=command.stdin,
             environment={"HOME": str(job.directory), **command.environment},
-            patience=STALLED if client.stalls else PATIENCE,
+            patience=STALLED if client.stalls else FILES if client.protocol == "ftp" else PATIENCE,
         )
         seconds = time.monotonic() - begun
         sessions, proven = self._seen(service, since)
-        came = self._came(job, ended, command.fetched(ended), proven)
+        if client.protocol == "ftp":
+            came, difference = parcel.came, parcel.difference()
+        else:
+            mail = self._came(job, ended, command.fetched(ended), proven)
+            came, difference = bool(mail.strip()), job.letter.difference(mail)
         shutil.rmtree(job.directory, ignore_errors=True)
         tls = next((session for session in sessions if session), "")
-        said = self._refused(came, bool(sessions), proven, ended) if control else self._worked(job, came, tls, ended)
+        said = (
+            self._refused(came, bool(sessions), proven, ended)
+            if control
+            else self._worked(came, difference, tls, ended)
+        )
         why = client.faults.get((mode, against)) or ("" if control else client.lacks.get(mode, ""))
         known = bool(said and why)
         detail = f"{why}: {said}" if known else said
@@ -156,11 +171,11 @@ class World:
         except AssertionError:
             return b""
 
-    def _worked(self, job: Job, came: bytes, tls: str, ended: Ended) -> str:
+    def _worked(self, came: bool, difference: str, tls: str, ended: Ended) -> str:
         """Nothing if it did; else why not."""
-        if not came.strip():
+        if not came:
             return reason(ended)
-        if difference := job.letter.difference(came):
+        if difference:
             return difference
         if not tls:
             return "it came through in the clear"
@@ -168,12 +183,12 @@ class World:
             return f"it came through, but the client ended with status {ended.status}: {reason(ended)}"
         return ""
 
-    def _refused(self, came: bytes, connected: bool, proven: bool, ended: Ended) -> str:
+    def _refused(self, came: bool, connected: bool, proven: bool, ended: Ended) -> str:
         """Nothing if it did; else why not."""
-        if came.strip():
-            return "the mail came through"
+        if came:
+            return "it came through"
         if proven:
-            return "it went on, although the mail did not come through"
+            return "it went on, although nothing came through"
         if ended.broken_off:
             return "it did not come to an end"
         if not connected:
@@ -194,8 +209,8 @@ def reason(ended: Ended) -> str:
     return (telling or lines)[-1][:200].replace("|", "/")
 
 
-def service_name(protocol: str, against: str) -> str:
-    return f"{protocol}-{slug(against)}"
+def service_name(protocol: str, against: str, needs: Mapping[str, str]) -> str:
+    return "-".join([protocol, slug(against), *(slug(f"{name} {value}") for name, value in needs.items())])
 
 
 def certificates(directory: Path) -> tuple[Identity, Path, Path]:
@@ -231,10 +246,12 @@ def world(which: Sequence[Server]) -> Iterator[World]:
             speakers = [each for each in behind if protocol in each.server.protocols]
             ports = {each.server.name: each.ports[protocol] for each in speakers}
             wrong = {WRONG_ISSUER: other_issuer, WRONG_NAME: other_name}
+            needs = {service_name(protocol, "", one.needs): one.needs for one in CLIENTS if one.protocol == protocol}
             for name, port in (*ports.items(), *((name, next(iter(ports.values()))) for name in wrong)):
-                options = {"certificate": str(wrong[name])} if name in wrong else {}
-                service = Service(service_name(protocol, name), f"127.0.0.1:{port}", protocol, options=options)
-                services.append(service)
+                for needed in needs.values():
+                    options = {**needed, **({"certificate": str(wrong[name])} if name in wrong else {})}
+                    title = service_name(protocol, name, needed)
+                    services.append(Service(title, f"127.0.0.1:{port}", protocol, options=options))
         before, running.LIFE = running.LIFE, LIFE
         stack.callback(setattr, running, "LIFE", before)
         home = directory / "gateway"

@@ -19,6 +19,8 @@ from pathlib import Path
 from interop.jobs import USER, Letter
 from interop.places import House, Missing
 from tests.ports import free_ports
+from tests.process import ftpd
+from tests.process.ftpd import filled
 from tests.process.running import CANARY
 from tests.process.servers import ATTEMPTS, POSTFIX_SERVICES, Mailbox
 
@@ -51,6 +53,11 @@ class Running:
     log: Path
     """What it said."""
 
+    @property
+    def home(self) -> Path:
+        """Where the files of an FTP server's user are."""
+        return self.log.with_name("home")
+
     def place(self, letter: Letter) -> None:
         """Make this the only mail of USER.  That is done behind the gateway's back."""
         with imaplib.IMAP4("127.0.0.1", self.ports["imap"], timeout=START) as session:
@@ -82,8 +89,8 @@ def running(
             **(more or {}),
         }
         for name, text in server.files.items():
-            (directory / name).write_text(_filled(text, values))
-        script = _filled(server.script, values)
+            (directory / name).write_text(filled(text, values))
+        script = filled(server.script, values)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 server.house.command(["/bin/sh", "-ec", script], directory.parent),
@@ -103,12 +110,6 @@ def running(
         if "in use" not in said:
             break
     raise Missing(f"{server.name} does not start:\n{said[-3000:]}")
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
 
 
 def _listening(process: subprocess.Popen[bytes], ports: Sequence[int]) -> bool:
@@ -437,4 +438,17 @@ exec sleep infinity
 """,
 )
 
-SERVERS: tuple[Server, ...] = (COURIER, CYRUS, DOVECOT, EXIM, OPENSMTPD, POSTFIX)
+# --- FTP ----------------------------------------------------------------------------------------
+
+
+def _ftp(kind: ftpd.Kind) -> Server:
+    """As the tests have it, but installed."""
+    here = {**ftpd.listening_at("127.0.0.1"), "MODULES": ""}
+    files = {name: filled(text, here) for name, text in kind.files.items()}
+    packages = (*kind.packages, "openssl")
+    return Server(kind.name, House(kind.name.lower()), packages, ("ftp",), filled(kind.script, here), files)
+
+
+PROFTPD, PURE_FTPD, VSFTPD = map(_ftp, (ftpd.PROFTPD, ftpd.PURE_FTPD, ftpd.VSFTPD))
+
+SERVERS: tuple[Server, ...] = (COURIER, CYRUS, DOVECOT, EXIM, OPENSMTPD, POSTFIX, PROFTPD, PURE_FTPD, VSFTPD)

@@ -16,7 +16,7 @@ HEAD = """# Compatibility
 `make interop` wrote this page on {day}. It ran each client through the gateway against each server, with the client's
 check of the certificate on. It needs root and ten minutes.
 
-* **ok**: the client got a mail through, word for word, inside TLS.
+* **ok**: the client got a mail through, word for word, inside TLS. An FTP client: see there.
 * **no**: it did not. The reason stands below the table.
 * **-**: the client does not know this way to start TLS.
 * **refuses wrong certificates**: the same client was sent to a port with a certificate of an unknown issuer, and to
@@ -28,8 +28,21 @@ The servers speak in the clear. Each of them runs as Debian packs it.
 |---|---|---|
 """
 
-NAMES = {"smtp": "SMTP", "imap": "IMAP", "pop3": "POP3"}
+NAMES = {"smtp": "SMTP", "imap": "IMAP", "pop3": "POP3", "ftp": "FTP"}
 WAYS: Mapping[Mode, str] = {"starttls": "STARTTLS", "implicit": "implicit TLS"}
+ABOUT = {
+    "ftp": """
+*ok*: the client did all of this, control and data inside TLS, and each file was the same on both sides:
+
+* a listing;
+* a file of 100 MB, stored and fetched;
+* half a file of 100 MB, completed at the server and at the client;
+* 1,000 small files, stored and fetched;
+* a transfer of 1 GB that it aborted, and a listing after it.
+
+STARTTLS is `AUTH TLS` here.
+"""
+}
 
 
 def page(
@@ -56,7 +69,7 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
         return
     against = list(dict.fromkeys(one.against for one in outcomes if one.against not in CONTROLS))
     columns = [(mode, server) for mode in MODES for server in against]
-    yield f"\n## {name}\n\n| client | version | "
+    yield f"\n## {name}\n{ABOUT.get(outcomes[0].protocol, '')}\n| client | version | "
     yield " | ".join(f"{server}, {WAYS[mode]}" for mode, server in columns) + " | refuses wrong certificates |\n"
     yield "|---" * (len(columns) + 3) + "|\n"
     notes: list[str] = []
@@ -67,6 +80,9 @@ def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) 
         verified = "-" if not controls else "yes" if all(one.ok for one in controls) else "no"
         version = f"{client.place.version(client.packages[0])} ({client.place.origin})"
         yield f"| {client.name} | {version} | {' | '.join(cells)} | {verified} |\n"
+        if client.needs and mine:
+            options = ", ".join(f"`{option} = {value}`" for option, value in client.needs.items())
+            notes.append(f"* {client.name}: with {options}")
         if client.stalls and mine:
             notes.append(f"* {client.name}: {client.stalls}")
         alike: dict[tuple[Mode, str], list[str]] = {}

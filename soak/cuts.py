@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,8 @@ class Crew:
     trusting: ssl.SSLContext
     sessions: int
     seed: int
+    session: Callable[[World], None] = session
+    """Raises if something is wrong."""
     begun: int = 0
     failures: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -125,7 +127,7 @@ class Crew:
                 self.begun += 1
             dice = random.Random(f"{self.seed} {number}")
             try:
-                session(World(self.gateway, self.trusting, self.trusting, dice))
+                self.session(World(self.gateway, self.trusting, self.trusting, dice))
             except Exception:
                 with self.lock:
                     self.failures.append(f"session {number} of seed {self.seed}\n{traceback.format_exc(limit=-4)}")

@@ -203,6 +203,8 @@ class Service:
     options: Mapping[str, str] = field(default_factory=dict)
     watched: bool = False
     """An SMTP backend at an address is first asked whether it relays; those that tests script would."""
+    addresses: Sequence[str] = ("127.0.0.1:0",)
+    """Where each mode listens."""
 
     @property
     def section(self) -> str:
@@ -212,7 +214,7 @@ class Service:
             backend = f"{self.name}-server"
             meant = [f"[backend:{backend}]", f"address = {self.backend}", "allow_relay = yes"]
         lines = [f"[service:{self.name}]", f"protocol = {protocol}", f"backend = {backend}"]
-        lines += [f"{mode} = 127.0.0.1:0" for mode in self.modes]
+        lines += [f"{mode} = {' '.join(self.addresses)}" for mode in self.modes]
         lines += [f"{name} = {value}" for name, value in self.options.items()]
         return "\n".join([*lines, *meant])
 
@@ -375,7 +377,7 @@ def launch(
         cwd=directory,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source), "HOME": str(directory)},
     )
-    gateway = Gateway(process, sum(len(service.modes) for service in services))
+    gateway = Gateway(process, sum(len(service.modes) * len(service.addresses) for service in services))
     try:
         gateway.await_listening()
     except BaseException:

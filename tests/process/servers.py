@@ -719,7 +719,7 @@ def _reading(command: list[str], root: Path, more: list[str]) -> Iterator[int]:
         (port,) = free_ports(1)
         words = ["-D", "-f", "-p", str(port), "-b", "127.0.0.1", "-c", str(root / "readers.conf")]
         with speaking([*command, *words, *more], "stderr") as (process, log):
-            if _listens(process, port):
+            if listens(process, port):
                 yield port
                 return
             if process.poll() is None:
@@ -727,10 +727,11 @@ def _reading(command: list[str], root: Path, more: list[str]) -> Iterator[int]:
     pytest.fail("nnrpd does not start, or there is no free port for it; its own words are in syslog")
 
 
-def _listens(process: subprocess.Popen[str], port: int) -> bool:
+def listens(process: subprocess.Popen[str], port: int, host: str = "127.0.0.1") -> bool:
+    """Whether this server takes connections before the time is up."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until and process.poll() is None:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        with suppress(ConnectionRefusedError), socket.create_connection((host, port)):
             return True
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.02)

@@ -20,7 +20,7 @@ def test_no_unit_needs_more_instructions_than_before() -> None:
     before = count.recorded()
     if not before.is_comparable(python):
         missing(f"this test needs {before.python} as /usr/bin/python3: run it on Debian 12")
-    counted = count.count(peers.ROOT, python)
+    counted = count.count(peers.gateway(python=python))
     sys.stdout.write(count.table(counted, before.units))
     assert count.grown(counted, before.units) == []
 

@@ -1,0 +1,103 @@
+"""Real FTP clients through the gateway to vsftpd, ProFTPD and Pure-FTPd: a small slice of what `make interop` does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from interop.clients import CLIENTS, Client
+from interop.files import Parcel
+from interop.jobs import MODES, USER, Job, Letter, Mode
+from interop.places import Here, run
+from tests.process import ftpd, programs
+from tests.process.conftest import directory_for_servers
+from tests.process.running import CANARY, Gateway, Identity, Service, running
+
+OCTETS, FILES = 1_000_000, 5
+FTP = [client for client in CLIENTS if client.protocol == "ftp" and client.name != "curl, active"]
+"""curl 7.88 waits for ever in active mode with TLS, in front of every server."""
+KINDS = {kind.name: kind for kind in ftpd.KINDS}
+VISITS = [
+    (client, kind, MODES[(row + column) % 2] if not client.lacks else "starttls")
+    for row, client in enumerate(FTP)
+    for column, kind in enumerate(KINDS)
+]
+"""Each client to each server, every second time with implicit TLS."""
+TLS = {"vsftpd": "starttls", "ProFTPD": "starttls"}
+"""Both want that a data connection resumes the TLS session of its control connection."""
+
+
+def name(kind: str, client: Client) -> str:
+    return f"{kind}-{'-'.join(client.needs)}"
+
+
+@pytest.fixture(scope="module")
+def servers(identity: Identity) -> Iterator[dict[str, ftpd.Server]]:
+    with ExitStack() as stack:
+        directory = stack.enter_context(directory_for_servers())
+        yield {name: stack.enter_context(ftpd.running(kind, directory)) for name, kind in KINDS.items()}
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, identity: Identity, servers: dict[str, ftpd.Server]
+) -> Iterator[Gateway]:
+    """For each server a service for each set of options that a client needs."""
+    needs = {name(kind, client): (server, client.needs) for kind, server in servers.items() for client in FTP}
+    services = [
+        Service(service, server.address, "ftp", options=options) for service, (server, options) in needs.items()
+    ]
+    with running(tmp_path_factory.mktemp("gateway"), identity, services) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(("client", "kind", "mode"), VISITS, ids=lambda value: getattr(value, "name", value))
+def test_a_client_carries_files(
+    gateway: Gateway,
+    servers: dict[str, ftpd.Server],
+    identity: Identity,
+    tmp_path: Path,
+    client: Client,
+    kind: str,
+    mode: Mode,
+) -> None:
+    since = gateway.log.mark()
+    service = name(kind, client)
+    said, difference = visit(client, mode, gateway.address(service, mode)[1], identity, tmp_path, servers[kind].home)
+    assert not difference, said
+    # Two lists, two files and two halves of them, one that is aborted, and the small ones.
+    gateway.log.wait("transfer", since, count=7 + 2 * FILES)
+    transfers = gateway.log.events("transfer", since)
+    assert {transfer["protection"] for transfer in transfers} == {"TLSv1.3"}
+
+
+def visit(client: Client, mode: Mode, port: int, identity: Identity, directory: Path, home: Path) -> tuple[str, str]:
+    """What the client said, and what it did not do."""
+    programs.need({"Python ftplib": "python3"}.get(client.name.partition(",")[0], client.packages[0]), debian="lftp")
+    authority = Path(shutil.copy(identity.authority, directory / "authority.pem"))
+    job = Job("ftp", mode, port, authority, directory, "", Letter.new(), USER, CANARY, OCTETS, FILES)
+    parcel = Parcel(job, home)
+    parcel.lay_out()
+    command = client.how(job)
+    argv = [str(word) for word in command.argv]
+    ended = run(Here(), argv, shared=directory, environment={"HOME": str(directory), **command.environment})
+    return ended.said, parcel.difference()
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_a_server_with_TLS_gets_its_session_resumed(identity: Identity, tmp_path: Path, kind: str) -> None:
+    with directory_for_servers() as directory:
+        certificate = Path(shutil.copy(identity.certificate, directory / "certificate.pem"))
+        with ftpd.running(KINDS[kind], directory, certificate=certificate) as server:
+            backend = {"address": f"localhost:{server.port}", "tls": TLS[kind], "ca": str(identity.authority)}
+            (tmp_path / "gateway").mkdir()
+            (tmp_path / "client").mkdir()
+            with running(tmp_path / "gateway", identity, [Service("ftp", "old")], {"backend:old": backend}) as gateway:
+                lftp = next(client for client in FTP if client.name == "lftp")
+                port = gateway.address("ftp")[1]
+                said, difference = visit(lftp, "starttls", port, identity, tmp_path / "client", server.home)
+                assert not difference, said
