@@ -1,4 +1,4 @@
-"""`twistd -n starttls-gateway --demo`: the gateway with three test servers behind it."""
+"""`twistd -n starttls-gateway --demo`: the gateway with eight test servers behind it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ PORTS: Mapping[str, int] = {
     "imaps": 2993,
     "pop3": 2110,
     "pop3s": 2995,
+    "lmtp": 2024,
+    "sieve": 4190,
+    "nntp": 2119,
+    "nntps": 2563,
+    "irc": 6667,
+    "ircs": 6697,
+    "http": 2080,
+    "https": 2443,
 }
 
 

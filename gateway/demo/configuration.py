@@ -58,6 +58,11 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         Service("submission", "smtp", at("submission"), at("submissions"), ("required",), behind["smtp"], tls),
         Service("imap", "imap", at("imap"), at("imaps"), ("required",), behind["imap"], tls),
         Service("pop3", "pop3", at("pop3"), at("pop3s"), ("required",), behind["pop3"], tls),
+        Service("lmtp", "lmtp", at("lmtp"), (), ("required",), behind["lmtp"], tls),
+        Service("sieve", "managesieve", at("sieve"), (), ("required",), behind["managesieve"], tls),
+        Service("nntp", "nntp", at("nntp"), at("nntps"), ("required",), behind["nntp"], tls),
+        Service("irc", "irc", at("irc"), at("ircs"), ("required",), behind["irc"], tls),
+        Service("http", "http", at("http"), at("https"), ("required",), behind["http"], tls),
     )
     return Configuration(
         hostname="localhost",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 TEXT = """\
 
-Three mail servers without TLS run in this process, and the gateway in front of them.
+Eight servers without TLS run in this process, and the gateway in front of them.
 One account: demo, password demo. The certificate: {ca}
 SMTP {smtp} and {submission} (STARTTLS), {submissions} (TLS); IMAP {imap} (STARTTLS), {imaps} (TLS); \
-POP3 {pop3} (STLS), {pop3s} (TLS). Ctrl-C stops everything.
+POP3 {pop3} (STLS), {pop3s} (TLS).
+LMTP {lmtp}, ManageSieve {sieve}, NNTP {nntp}, IRC {irc} (STARTTLS), HTTP {http} (Upgrade); \
+NNTP {nntps}, IRC {ircs}, HTTP {https} (TLS). Ctrl-C stops everything.
 
 In another terminal, connect with STARTTLS:
   openssl s_client -starttls smtp -connect localhost:{smtp} -CAfile {ca} -verify_return_error -brief </dev/null
@@ -22,6 +24,12 @@ Read the mail by IMAP, then by POP3.  Its second Received: line has the TLS vers
   curl -sS --cacert {ca} -u demo:demo 'imaps://localhost:{imaps}/INBOX;MAILINDEX=*'
   curl -sS --cacert {ca} -u demo:demo pop3s://localhost:{pop3s}/2
   curl -sS --ssl-reqd --cacert {ca} -u demo:demo pop3://localhost:{pop3}/2
+Read an article over TLS, see a list of Sieve scripts, and a web page:
+  printf '%s\\r\\n' 'GROUP demo.gateway' 'ARTICLE 1' QUIT | openssl s_client -connect localhost:{nntps} -CAfile {ca} \
+-verify_return_error -quiet
+  printf '%s\\r\\n' 'AUTHENTICATE "PLAIN" "AGRlbW8AZGVtbw=="' LISTSCRIPTS LOGOUT | openssl s_client -starttls sieve \
+-connect localhost:{sieve} -CAfile {ca} -verify_return_error -quiet
+  curl -sS --cacert {ca} https://localhost:{https}/
 """
 
 

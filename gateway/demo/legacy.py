@@ -1,4 +1,4 @@
-"""Three mail servers without TLS, with one account: demo, password demo."""
+"""Eight servers without TLS, with one account: demo, password demo."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.mail.imap4 import IAccount
 from twisted.mail.interfaces import IMailboxPOP3, IMessageDelivery
+from twisted.web.server import Site
+from twisted.web.static import Data
 from zope.interface import Interface, implementer
 
 from .imap import Account, IMAPServer
+from .lines import ChatServer, NewsServer, Scripts, SieveServer
 from .mailbox import Folder
 from .pop3 import Maildrop, POP3Server
-from .smtp import Delivery, SMTPServer
+from .smtp import Delivery, LMTPServer, SMTPServer
 
 WELCOME = """\
 From: The gateway's demo <postmaster@legacy.demo>
@@ -67,12 +70,20 @@ def listen(reactor: IReactorTCP) -> dict[str, IListeningPort]:
     inbox = Folder()
     inbox.deliver(WELCOME.format(date=formatdate(localtime=True)).replace("\n", "\r\n").encode("ascii"))
     portal = Portal(Realm(inbox), [InMemoryUsernamePasswordDatabaseDontUse(demo=b"demo")])
+    scripts, everybody = Scripts(), set[ChatServer]()
+    articles = [b"Subject: Welcome\r\nNewsgroups: demo.gateway\r\n\r\nThis server has never heard of TLS."]
     builds: dict[str, Callable[[], Any]] = {
         "smtp": lambda: SMTPServer(Delivery(inbox)),
         "imap": IMAPServer,
         "pop3": POP3Server,
+        "lmtp": lambda: LMTPServer(Delivery(inbox)),
+        "managesieve": lambda: SieveServer(scripts),
+        "nntp": lambda: NewsServer(articles),
+        "irc": lambda: ChatServer(everybody),
     }
-    return {
-        protocol: reactor.listenTCP(0, Servers(build, portal), interface="127.0.0.1")
-        for protocol, build in builds.items()
-    }
+    factories: dict[str, Any] = {protocol: Servers(build, portal) for protocol, build in builds.items()}
+    page = Data(b"This server has never heard of TLS.\n", "text/plain")
+    page.isLeaf = True
+    factories["http"] = Site(page)
+    factories["http"].noisy = False
+    return {protocol: reactor.listenTCP(0, factory, interface="127.0.0.1") for protocol, factory in factories.items()}

@@ -70,3 +70,28 @@ class SMTPServer(smtp.ESMTP):
     def do_DATA(self, rest: bytes) -> None:
         self._to = self._to[:1]  # one copy is enough: all share the folder
         super().do_DATA(rest)
+
+
+class LMTPServer(SMTPServer):
+    """RFC 2033: LHLO, and a reply for each recipient."""
+
+    _verdicts = 0
+
+    def greeting(self) -> bytes:
+        return b"legacy.demo LMTP, plaintext only"
+
+    def do_LHLO(self, rest: bytes) -> None:
+        super().do_EHLO(rest)
+
+    def do_EHLO(self, rest: bytes) -> None:
+        self.sendCode(500, b"This is LMTP, send LHLO")
+
+    do_HELO = do_EHLO
+
+    def do_DATA(self, rest: bytes) -> None:
+        self._verdicts = len(self._to)
+        super().do_DATA(rest)
+
+    def _messageHandled(self, results: object) -> None:
+        for _ in range(self._verdicts):
+            super()._messageHandled(results)

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -18,6 +19,7 @@ import pytest
 
 from gateway.demo import PORTS
 from gateway.demo.instructions import instructions
+from tests.process.wire import Client
 
 # As twistd would start it, but on ports that the system chooses.
 RUN_DEMO = """
@@ -93,13 +95,26 @@ def demo() -> Iterator[Run]:
 
 @pytest.fixture
 def legacy() -> Iterator[Run]:
+    with legacy_servers() as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def others() -> Iterator[Run]:
+    """For tests of which each has a server of its own."""
+    with legacy_servers() as run:
+        yield run
+
+
+@contextmanager
+def legacy_servers() -> Iterator[Run]:
     process = start(RUN_LEGACY)
     try:
         ports: dict[str, int] = {}
         for line in lines(process):
             protocol, port = line.split()
             ports[protocol] = int(port)
-            if len(ports) == 3:
+            if len(ports) == 8:
                 break
         yield Run(process, ports)
     finally:
@@ -157,14 +172,19 @@ def test_submission_takes_the_password_over_starttls_and_over_tls(demo: Run) -> 
 
 def test_every_command_that_it_prints_works_as_it_stands(demo: Run) -> None:
     commands = re.findall(r"^  (.*)$", instructions(demo.certificate, demo.ports), re.MULTILINE)
-    assert [re.split(r"[ ]", command)[0] for command in commands] == ["openssl", "printf", "curl", "curl", "curl"]
+    assert [re.split(r"[ ]", command)[0] for command in commands] == [
+        *("openssl", "printf", "curl", "curl", "curl", "printf", "printf", "curl")
+    ]
     shown = []
     for command in commands:
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
         assert done.returncode == 0, f"{command}\n{done.stderr}(Debian packages: curl, openssl)"
         shown.append(done.stdout + done.stderr)
     assert "Verification: OK" in shown[0]
-    assert all("Over STARTTLS." in output for output in shown[2:])
+    assert all("Over STARTTLS." in output for output in shown[2:5])
+    assert "This server has never heard of TLS." in shown[5]
+    assert '"welcome"' in shown[6]
+    assert shown[7] == "This server has never heard of TLS.\n"
 
 
 def test_it_takes_its_certificate_along_when_it_ends(demo: Run) -> None:
@@ -228,3 +248,42 @@ def test_the_legacy_imap_server_keeps_flags_and_fetches_in_parts(legacy: Run) ->
     )
     assert session.expunge()[1] == [b"1"]
     session.logout()
+
+
+def test_the_legacy_sieve_server_keeps_scripts_whatever_is_in_them(others: Run) -> None:
+    with Client(("127.0.0.1", others.ports["managesieve"])) as client:
+        client.hear(rb"^OK [^\n]*\n")
+        client.say(b'LISTSCRIPTS\r\nAUTHENTICATE "PLAIN" "AGRlbW8AZGVtbw=="\r\n')
+        assert client.line() + client.line() == b'NO "Unknown command"\r\nOK "Logged in"\r\n'
+        client.say(b'PUTSCRIPT "a\\"b" {8+}\r\nLOGOUT\r\n\r\nSETACTIVE "a\\"b"\r\nGETSCRIPT {3}\r\na"b\r\nLOGOUT\r\n')
+        assert client.rest() == b'OK\r\nOK\r\n{8}\r\nLOGOUT\r\n\r\nOK\r\nOK "Bye"\r\n'
+
+
+def test_the_legacy_news_server_takes_posts_after_a_login(others: Run) -> None:
+    with Client(("127.0.0.1", others.ports["nntp"])) as client:
+        client.say(b"POST\r\nAUTHINFO USER demo\r\nAUTHINFO PASS demo\r\nPOST\r\nSubject: x\r\n\r\n..\r\n.\r\n")
+        client.say(b"GROUP demo.gateway\r\nARTICLE 2\r\nQUIT\r\n")
+        lines = client.rest().split(b"\r\n")
+        assert [line[:3] for line in lines[:7]] == [b"200", b"480", b"381", b"281", b"340", b"240", b"211"]
+        assert lines[8:] == [b"Newsgroups: demo.gateway", b"Subject: x", b"", b"..", b".", b"205 Bye", b""]
+
+
+def test_the_legacy_chat_server_brings_words_to_others(others: Run) -> None:
+    address = ("127.0.0.1", others.ports["irc"])
+    with Client(address) as grete, Client(address) as hansel:
+        for client, name in ((grete, b"grete"), (hansel, b"hansel")):
+            client.say(b"NICK %s\r\nUSER %s 0 * :x\r\nJOIN #demo\r\n" % (name, name))
+            client.hear(rb"JOIN #demo\r\n")
+        grete.say(b"PRIVMSG #demo :hello\r\nQUIT\r\n")
+        assert hansel.hear(rb"hello\r\n").endswith(b":grete!grete@legacy.demo PRIVMSG #demo :hello\r\n")
+
+
+def test_the_legacy_lmtp_server_answers_for_each_recipient(others: Run) -> None:
+    with Client(("127.0.0.1", others.ports["lmtp"])) as client:
+        client.say(
+            b"EHLO x\r\nLHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\n"
+        )
+        client.say(b"DATA\r\n")
+        assert b"500 This is LMTP" in client.hear(rb"^354 [^\n]*\n")
+        client.say(b"Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n")
+        assert re.fullmatch(rb"250 [^\n]*\n250 [^\n]*\n221 [^\n]*\n", client.rest())

@@ -42,7 +42,7 @@ class Words:
     dialogue: bytes
     """Begins a login whose response is asked for."""
     authority: bytes
-    """A command by which the gateway's address could speak for others."""
+    """A command by which the gateway's address could speak for others; empty where there is none."""
 
 
 WORDS: dict[str, Words] = {
@@ -168,7 +168,7 @@ GREETING: Mapping[str, Words] = {
         step=b"DATE\r\n",
         step_=rb"111 [^\n]*\n",
         dialogue=b"AUTHINFO SASL PLAIN\r\n",
-        authority=b"XCLIENT ADDR=192.0.2.1\r\n",
+        authority=b"",
     ),
 }
 """All protocols of lines whose server greets."""
