@@ -16,12 +16,14 @@ from tests.process.legacy import SERVERS
 from tests.process.recording import Backend, Connection, greet, silent
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Client, Ending
-from tests.process.words import GREETING
+from tests.process.words import GREETING, LINES
 
 PROTOCOLS = tuple(GREETING)
 MODES = ("starttls", "implicit")
 
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+each_speaker = pytest.mark.parametrize("protocol", LINES)
+"""Also where the client speaks first."""
 each_mode = pytest.mark.parametrize("mode", MODES)
 
 
@@ -61,7 +63,7 @@ def test_G01_a_backend_that_is_not_there_is_told_as_unavailable(
     with Client(closed.address(protocol + suffix, mode)) as client:
         if mode == "implicit":
             client.shake_hands(trusting)
-        assert client.rest() == GREETING[protocol].unavailable
+        assert client.rest() == LINES[protocol].unavailable
         assert client.ending is (Ending.FIN if mode == "starttls" else Ending.CLOSE_NOTIFY)
     # A backend that has just failed is not asked again at once.
     detail = closed.log.wait("backend-connect-failed", since, service=protocol + suffix)["detail"]
@@ -99,7 +101,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusti
 
 
 def check_unavailable(failing: Front, name: str, client: Client, event: str) -> None:
-    assert client.rest() == GREETING[name.split("-")[0]].unavailable
+    assert client.rest() == LINES[name.split("-")[0]].unavailable
     failing.wait(event, service=name)
     backend = failing.backends[name].connection()
     backend.wait_until_ended()
@@ -180,19 +182,19 @@ each_end = pytest.mark.parametrize("end", ENDS)
 
 
 @each_end
-@each_protocol
+@each_speaker
 def test_G17_a_backend_that_goes_while_it_owes_nothing(front: Front, protocol: str, end: str) -> None:
     service = f"{protocol}-required"
     client = front.secure(service)
     ENDS[end](front.backends[service].connection())
-    assert client.rest() == GREETING[protocol].lost_idle
+    assert client.rest() == LINES[protocol].lost_idle
     assert front.wait("session", service=service)["reason"] == "backend-closed"
 
 
 @each_end
-@each_protocol
+@each_speaker
 def test_G17_a_backend_that_goes_with_a_command_outstanding(front: Front, protocol: str, end: str) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     verb = words.hello.split()[0 if protocol != "imap" else 1]
     asked = threading.Event()
 
@@ -237,8 +239,8 @@ def test_G17_a_backend_that_goes_in_the_middle_of_a_reply_leaves_it_at_that(fron
     front.backends[service].play(SERVERS[protocol]({verb: break_off}))
     client = front.connect(service, "implicit")
     if protocol in ("smtp", "lmtp"):
-        client.say(GREETING[protocol].hello)
-        client.hear(GREETING[protocol].hello_)
+        client.say(LINES[protocol].hello)
+        client.hear(LINES[protocol].hello_)
     client.say(command)
     rest = client.rest()
     assert rest in (told, half), rest
@@ -250,7 +252,7 @@ def test_G17_a_backend_that_goes_in_the_middle_of_a_reply_leaves_it_at_that(fron
 def test_G17_a_backend_that_closes_in_the_splice_closes_it_without_a_word(
     front: Front, protocol: str, mode: str
 ) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     client = front.enter(service, mode)
     backend = front.backends[service].connection()
     backend.say(b"* 1 FETCH (BODY[] {100}\r\nhalf of it")
@@ -293,7 +295,7 @@ def test_G17_a_client_whose_backend_goes_within_its_message_hears_so_at_the_end(
     client.say(b"Subject: half\r\n\r\n")
     assert gone.wait(DEADLINE)
     client.say(b"the other one\r\n.\r\n")
-    assert client.rest() == GREETING["smtp"].lost_busy
+    assert client.rest() == LINES["smtp"].lost_busy
     assert front.wait("session", service=service)["reason"] == "backend-lost"
 
 
@@ -319,7 +321,7 @@ def test_G18_a_client_that_resets_at_a_boundary(front: Front, protocol: str) -> 
     assert backend.heard == before
 
 
-@each_protocol
+@each_speaker
 def test_a_client_that_closes_at_a_boundary_is_left_for_with_a_word(front: Front, protocol: str) -> None:
     service = f"{protocol}-required"
     client = front.secure(service)
@@ -327,7 +329,7 @@ def test_a_client_that_closes_at_a_boundary_is_left_for_with_a_word(front: Front
     client.close_notify()
     client.finish()
     assert backend.wait_until_ended() == "fin"
-    assert backend.heard.endswith(GREETING[protocol].polite)
+    assert backend.heard.endswith(LINES[protocol].polite)
     assert front.wait("session", service=service)["reason"] == "client-closed"
 
 
@@ -417,14 +419,14 @@ def test_G20_a_line_without_end_is_refused_and_reaches_nobody(front: Front, prot
         client.finish()
     except OSError:
         pass  # it was cut off before the end
-    assert re.match(GREETING[protocol].too_long_, client.rest())
+    assert re.match(LINES[protocol].too_long_, client.rest())
     backend.wait_until_ended()
     assert b"xxx" not in backend.heard
 
 
 @each_protocol
 def test_G20_T09_a_line_that_is_too_long_is_refused_and_the_next_one_heard(front: Front, protocol: str) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     client = front.connect(service)
     client.say(b"x" * 15_000 + b"\r\n")
     client.say(words.hello)
@@ -435,20 +437,20 @@ def test_G20_T09_a_line_that_is_too_long_is_refused_and_the_next_one_heard(front
 
 @pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\nQUIT\r\n"])
 @each_mode
-@each_protocol
+@each_speaker
 def test_G21_browsers_are_turned_away(front: Front, protocol: str, mode: str, request_: bytes) -> None:
     service = f"{protocol}-required"
     client = begin(front, service, mode)
     client.say(request_)
     rest = client.rest()
     assert b"QUIT" not in rest
-    greeting = re.compile(GREETING[protocol].greeting_, re.DOTALL | re.MULTILINE)
+    greeting = re.compile(LINES[protocol].greeting_, re.DOTALL | re.MULTILINE)
     assert greeting.sub(b"", rest, count=1).count(b"\r\n") <= 1
     front.wait("http-client", service=service)
     assert front.wait("session", service=service)["reason"] == "http-client"
 
 
-@each_protocol
+@each_speaker
 def test_G21_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: str) -> None:
     service = f"{protocol}-required"
     client = front.connect(service, greeted=False)
@@ -458,18 +460,18 @@ def test_G21_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: str) 
     assert front.wait("session", service=service)["reason"] == "tls-on-plaintext-port"
 
 
-@each_protocol
+@each_speaker
 def test_G21_plaintext_on_an_implicit_port_is_told_apart(front: Front, protocol: str) -> None:
     service = f"{protocol}-required"
     client = front.connect(service, "implicit", greeted=False)
-    client.say(GREETING[protocol].hello)
+    client.say(LINES[protocol].hello)
     rest = client.rest()
     assert rest == b"" or rest.startswith(b"\x15\x03")
     assert front.wait("tls-failed", service=service)["key"] == "client-tls-failed"
 
 
 @each_mode
-@each_protocol
+@each_speaker
 def test_G26_application_protocols_never_stand_in_the_way_of_mail(
     front: Front, identity: Identity, protocol: str, mode: str
 ) -> None:
@@ -477,12 +479,12 @@ def test_G26_application_protocols_never_stand_in_the_way_of_mail(
     context.set_alpn_protocols(["foo"])
     client = front.connect(f"{protocol}-required", mode, greeted=False)
     if mode == "starttls":
-        client.hear(GREETING[protocol].greeting_)
-        client.say(GREETING[protocol].starttls)
-        assert client.line() == GREETING[protocol].go_ahead
+        client.hear(LINES[protocol].greeting_)
+        client.say(LINES[protocol].starttls)
+        assert client.line() == LINES[protocol].go_ahead
     client.shake_hands(context)
-    client.say(GREETING[protocol].hello)
-    client.hear(GREETING[protocol].hello_)
+    client.say(LINES[protocol].hello)
+    client.hear(LINES[protocol].hello_)
 
 
 # --- ends that are none ---------------------------------------------------------------------------
@@ -490,9 +492,9 @@ def test_G26_application_protocols_never_stand_in_the_way_of_mail(
 
 @pytest.mark.parametrize("how", ["close_notify", "finish", "both"])
 @each_mode
-@each_protocol
+@each_speaker
 def test_G27_after_quit_all_ends_are_good_ends(front: Front, protocol: str, mode: str, how: str) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     client = front.secure(service, mode)
     client.say(words.quit)
     if how != "finish":
@@ -511,7 +513,7 @@ def test_G27_after_quit_all_ends_are_good_ends(front: Front, protocol: str, mode
 
 @each_protocol
 def test_G27_in_the_clear_too(front: Front, protocol: str) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     client = front.connect(service)
     client.say(words.quit)
     client.finish()
@@ -522,7 +524,7 @@ def test_G27_in_the_clear_too(front: Front, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
 def test_a_splice_whose_client_has_said_all_still_gets_all_answers(front: Front, protocol: str) -> None:
-    service, words = f"{protocol}-required", GREETING[protocol]
+    service, words = f"{protocol}-required", LINES[protocol]
     verb = words.login.split()[1 if protocol == "imap" else 0]
 
     def answer_late(connection: Connection) -> None:

@@ -16,7 +16,7 @@ from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, Ending
-from tests.process.words import WORDS
+from tests.process.words import LINES, WORDS
 
 PROTOCOLS = tuple(WORDS)
 BUSY = {
@@ -50,7 +50,7 @@ def _many_descriptors() -> Iterator[None]:
 def serving(
     directory: Path, identity: Identity, limits: Limits, descriptors: int | None = None, **timeouts: str
 ) -> Iterator[tuple[Gateway, dict[str, Backend]]]:
-    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in PROTOCOLS}
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in LINES}
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
     options = {"limits": limits, "timeouts": {"linger": "500 ms", **timeouts}}
     try:
@@ -63,7 +63,7 @@ def serving(
 
 def enter(gateway: Gateway, trusting: ssl.SSLContext, protocol: str, source: str = HONEST) -> Client:
     """Greeted, inside TLS."""
-    words = WORDS[protocol]
+    words = LINES[protocol]
     client = Caller(source, gateway.address(protocol))
     client.hear(words.greeting_)
     client.say(words.starttls)
@@ -188,20 +188,26 @@ FAILING = {
     "smtp": ({b"AUTH": b"535 5.7.8 Bad credentials\r\n"}, b"535 5.7.8 Bad credentials\r\n"),
     "imap": ({b"LOGIN": b"TAG NO [AUTHENTICATIONFAILED] no\r\n"}, b"l NO [AUTHENTICATIONFAILED] no\r\n"),
     "pop3": ({b"PASS": b"-ERR [AUTH] no\r\n"}, b"-ERR [AUTH] no\r\n"),
+    "lmtp": ({b"AUTH": b"535 5.7.8 Bad credentials\r\n"}, b"535 5.7.8 Bad credentials\r\n"),
+    "managesieve": ({b"AUTHENTICATE": b'NO "no"\r\n'}, b'NO "no"\r\n'),
+    "nntp": ({b"AUTHINFO": b"481 no\r\n"}, b"481 no\r\n"),
 }
 TEMPORARY = {
     "smtp": b"454 4.7.0 Temporary authentication failure\r\n",
     "imap": b"l NO [UNAVAILABLE] Temporary authentication failure\r\n",
     "pop3": b"-ERR [SYS/TEMP] Temporary authentication failure\r\n",
+    "lmtp": b"454 4.7.0 Temporary authentication failure\r\n",
+    "managesieve": b'NO (TRYLATER) "Temporary authentication failure"\r\n',
+    "nntp": b"403 Temporary authentication failure\r\n",
 }
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", FAILING)
 def test_E12_failed_logins_are_counted_over_sessions(
     tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, protocol: str
 ) -> None:
     answers, failure = FAILING[protocol]
-    words = WORDS[protocol]
+    words = LINES[protocol]
 
     def guess(source: str) -> bytes:
         with enter(gateway, trusting, protocol, source) as client:

@@ -273,6 +273,8 @@ def test_a_client_that_leaves() -> None:
     error = b"ERROR :Closing link\r\n"
     registering().client(said, to_backend(said)).backend(error, to_client(error), close("quit")).run()
     registering().client(said, to_backend(said)).ended(BACKEND, True, close("quit")).run()
+    play = registering().client(said, to_backend(said)).ended(CLIENT, True)  # it may close at once
+    play.backend(error, to_client(error), close("quit")).run()
     heard = b":i 433 * joe :Nickname is already in use\r\n"
     play = registering().backend(heard, to_client(heard))
     play.ended(CLIENT, True, to_backend(b"QUIT\r\n"), close("client-closed")).run()

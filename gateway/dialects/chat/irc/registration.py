@@ -98,7 +98,10 @@ class IRC(Conversation):
     def talk(self) -> Script:
         while True:
             try:
-                heard = yield Await(BOTH if self.reached else (CLIENT,), Patience.COMMAND, LINES)
+                if self._quit:  # a client that closes at once still left in order
+                    heard = yield Await((BACKEND,), Patience.REPLY, LINES)
+                else:
+                    heard = yield Await(BOTH if self.reached else (CLIENT,), Patience.COMMAND, LINES)
             except Lost as lost:
                 if self._quit and lost.side is BACKEND:
                     yield Close("quit")
@@ -366,7 +369,7 @@ DIALECT = Dialect(
     busy=IRC.busy,
     patience={
         Patience.COMMAND: 60.0,
-        Patience.REPLY: 15.0,  # for looks: a session waits for nothing
+        Patience.REPLY: 15.0,  # for looks, and for the answer to QUIT: a session waits for nothing else
         Patience.DATA: 60.0,
         Patience.SPLICE: 660.0,  # servers ask by PING whether a client is there, at least every five minutes
     },
