@@ -272,7 +272,7 @@ def test_T22_a_key_that_the_user_cannot_read(place: Path) -> None:
     assert unreadable(file, NOBODY.pw_uid) == []
     place.chmod(0o700)
     (told,) = unreadable(file, NOBODY.pw_uid)
-    assert f"the directory {place} is in the way" in told
+    assert f"The directory {place} is in the way" in told
     assert os.geteuid() == 0
 
 
