@@ -289,7 +289,7 @@ class _Looking:
     def _misunderstood(self) -> bool:
         """Whether the backend takes the PROXY header for a command: it sends a greeting, but no capabilities."""
         told = self._terms.identity in (Identity.PROXY_V1, Identity.PROXY_V2)
-        asked = self._dialect.question is not None
+        asked = self._dialect.question is not None and self._dialect.question.lists
         return told and asked and self._survey.greeted and self._survey.offered is None
 
     def _problems(self, relay: Relay | None, access: Access) -> Iterable[Problem]:

@@ -121,6 +121,8 @@ class Question:
     """What a look has seen -> whether clients can log in and send mail."""
     tries: tuple[bytes, ...] = ()
     """What a client says next, to learn whether it is served: commands that change nothing, without CRLF."""
+    lists: bool = True
+    """Whether a server that understands us answers with a list."""
     listed_in: int = 1
     """Where the capabilities stand: in the answer to `ask`, or (0) in the greeting."""
     answered: Callable[[bytes, bytes], bool] = lambda said, heard: True

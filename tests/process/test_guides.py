@@ -1,41 +1,302 @@
-"""What the guides tell administrators to write is what the servers understand."""
+"""What the guides tell administrators to write works: a server with Debian's own settings and those of its guide, a
+gateway with the guide's file, a client that logs in, and a firewall that lets nobody pass by the gateway.
+
+The addresses are those of the guides, in networks that the test makes."""
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
-from tests.process import programs
+from tests.process.programs import need
+from tests.process.running import CANARY, DEADLINE, ROOT, Speaker, speaking
+from tests.process.villages import CLIENT, OUTSIDE, SERVER, Machine, village
 
-GUIDES = Path(__file__).parents[2] / "docs" / "guides"
-
-
-def blocks(guide: str) -> list[str]:
-    """The settings of the server that a guide shows."""
-    text = (GUIDES / f"{guide}.md").read_text("utf-8")
-    found = re.findall(r"(?ms)^```text\n(.*?)^```$", text)
-    assert found
-    return found
+GUIDES = ROOT / "docs" / "guides"
+PLAIN = base64.b64encode(f"\0joe\0{CANARY}".encode()).decode()
 
 
-def test_dovecot_understands_its_guide(tmp_path: Path) -> None:
-    doveconf = programs.need("doveconf", debian="dovecot-core")
-    file = tmp_path / "dovecot.conf"
-    file.write_text("protocols = imap pop3\n" + "".join(blocks("dovecot")))
-    done = subprocess.run([doveconf, "-n", "-c", str(file)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for name in ("disable_plaintext_auth = no", "login_trusted_networks = 10.0.0.2", "haproxy = yes"):
-        assert name in done.stdout
+# Debian's settings name a certificate, which Debian makes only if ssl-cert is there.
+_DOVECOT_SERVES_JOE = f"""
+useradd --create-home joe
+echo joe:{CANARY} | chpasswd
+install -d -o joe /home/joe/mail
+cd /etc/dovecot/private
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=old -keyout dovecot.key -out dovecot.pem 2>&1
+"""
+_DOVECOT = """
+echo 'log_path = /dev/stderr' >>/etc/dovecot/local.conf
+exec dovecot -F 2>&1
+"""
+_READS_MAIL = """
+user=joe:@PASSWORD@
+curl -sS --cacert @CA@ -u $user imaps://mail.example.org/
+curl -sS --cacert @CA@ -u $user --ssl-reqd imap://mail.example.org/ -X 'STATUS INBOX (MESSAGES)'
+curl -sS --cacert @CA@ -u $user pop3s://mail.example.org/
+echo in
+"""
+_EDITS_SIEVE = """
+echo 'keep;' >/tmp/mine.sieve
+for action in '--upload --localsieve /tmp/mine.sieve' --list; do
+    echo @PASSWORD@ | sieve-connect --nosrv --server mail.example.org --user joe --passwordfd 0 --tlscafile @CA@ \\
+        --authmech PLAIN $action
+done
+"""
+# Its logins are checked by Dovecot, as Debian's documentation has it.
+_POSTFIX = """
+cat >>/etc/dovecot/local.conf <<END
+log_path = /dev/stderr
+service auth {
+  unix_listener /var/spool/postfix/private/auth {
+    mode = 0660
+    user = postfix
+  }
+}
+END
+dovecot
+postconf smtpd_sasl_type=dovecot smtpd_sasl_path=private/auth maillog_file=/dev/stdout mydestination=example.org
+postconf -M submission/inet='submission inet n - y - - smtpd'
+newaliases
+exec postfix start-fg
+"""
+_SENDS = """
+swaks --server mail.example.org --port 587 --tls --tls-verify --tls-ca-path @CA@ --auth PLAIN --auth-user joe \\
+    --auth-password @PASSWORD@ --from joe@example.org --to joe@example.org
+"""
+_NEWS_USER = f"""
+printf 'joe:%s\\n' "$(openssl passwd -1 {CANARY})" >/etc/news/passwords
+chown news /etc/news/passwords
+install -d -o news -g news /run/news
+# It turns readers away from a busy machine.
+sed -i '/^nnrpdloadlimit:/d' /etc/news/inn.conf
+echo 'nnrpdloadlimit: 0' >>/etc/news/inn.conf
+"""
+_READS_NEWS = """
+cat >/tmp/reader.py <<END
+import nntplib, ssl
+trusted = ssl.create_default_context(cafile="@CA@")
+plain = nntplib.NNTP("news.example.org")
+plain.starttls(trusted)
+for reader in plain, nntplib.NNTP_SSL("news.example.org", ssl_context=trusted):
+    reader.login("joe", "@PASSWORD@")
+    print(reader.list()[0])
+END
+python3 -W ignore /tmp/reader.py
+"""
+_SLAPD = """
+. /etc/default/slapd
+install -d -o openldap /run/slapd
+exec slapd -h "$SLAPD_SERVICES" -F /etc/ldap/slapd.d -u openldap -g openldap -d 256 2>&1
+"""
+_DIRECTORY = """
+of() { ldapsearch -Q -Y EXTERNAL -H ldapi:/// -b cn=config -LLL '(olcDatabase=mdb)' $1 | sed -n "s/^$1: //p"; }
+ldapmodify -Q -Y EXTERNAL -H ldapi:/// <<END
+dn: $(of dn)
+changetype: modify
+replace: olcSuffix
+olcSuffix: dc=example,dc=org
+-
+replace: olcRootDN
+olcRootDN: uid=joe,dc=example,dc=org
+-
+replace: olcRootPW
+olcRootPW: @PASSWORD@
+END
+"""
+_BINDS = """
+export LDAPTLS_CACERT=@CA@
+ldapwhoami -x -ZZ -H ldap://ldap.example.org -D uid=joe,dc=example,dc=org -w @PASSWORD@
+ldapwhoami -x -H ldaps://ldap.example.org -D uid=joe,dc=example,dc=org -w @PASSWORD@
+"""
+_PROSODY = """
+install -d -o prosody /run/prosody
+exec setpriv --reuid=prosody --regid=prosody --clear-groups prosody -F
+"""
+# The end of the stream comes too early, and ends the connection.
+_CHATS = f"""
+openssl s_client -quiet -starttls xmpp -xmpphost example.org -verify_return_error -CAfile @CA@ \\
+    -connect example.org:5222 <<END
+<stream:stream to='example.org' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>
+<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{PLAIN}</auth></stream:stream>
+END
+"""
+_SHOP = """
+cd /
+setpriv --reuid=postgres --regid=postgres --clear-groups psql -c "create user joe password '@PASSWORD@'" \\
+    -c 'create database shop'
+"""
+_ASKS = """
+export PGPASSWORD=@PASSWORD@
+psql "host=db.example.org user=joe dbname=shop sslmode=verify-full sslrootcert=@CA@" -c 'select 6 * 7'
+"""
+_MARIADB_USERS = """
+mariadb -e "create user 'shop'@'192.0.2.%' identified by '@PASSWORD@'"
+mariadb -e "create user 'starttls-gateway-check'@'10.0.0.2' account lock"
+"""
+_ASKS_MARIADB = """
+mariadb --host=db.example.org --user=shop --password=@PASSWORD@ --ssl-ca=@CA@ --ssl-verify-server-cert \\
+    -e 'select user()'
+"""
 
 
-@pytest.mark.parametrize("block", [0, 1])
-def test_postfix_understands_its_guide(tmp_path: Path, block: int) -> None:
-    postconf = programs.need("postconf", debian="postfix")
-    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n" + blocks("postfix")[block])
-    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n")
-    done = subprocess.run([postconf, "-c", str(tmp_path), "-n"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
+@dataclass(frozen=True)
+class Trial:
+    guide: str
+    program: str
+    """What must be installed, ..."""
+    package: str
+    """... and with which package."""
+    start: str
+    """Becomes the server.  Everything here is for sh."""
+    client: str
+    """Logs in at the gateway; @CA@ is the file with the certificate's issuer, @PASSWORD@ that of joe."""
+    hears: str
+    """What the client then says."""
+    prepare: str = _DOVECOT_SERVES_JOE
+    """What the administrator of the server had done long ago."""
+    fill: str = ""
+    """What he does once the server runs."""
+    sees: str = ""
+    """What the server's own words have of the client's address, if it can be told."""
+
+
+TRIALS = [
+    Trial(
+        *("dovecot", "dovecot", "dovecot-imapd dovecot-pop3d", _DOVECOT, _READS_MAIL),
+        hears=r"INBOX(?s:.*)STATUS(?s:.*)in$",
+        sees=rf"imap-login: Info: Login: user=<joe>.* rip={CLIENT}",
+    ),
+    Trial(
+        *("pigeonhole", "sieve-connect", "dovecot-managesieved sieve-connect", _DOVECOT, _EDITS_SIEVE),
+        hears=r'"mine\.sieve"',
+        sees=rf"managesieve-login: Info: Login: user=<joe>.* rip={CLIENT}",
+    ),
+    Trial(
+        *("postfix", "postfix", "postfix swaks", _POSTFIX, _SENDS),
+        hears="250 2.0.0 Ok: queued",
+        sees=rf"client=\S+\[{CLIENT}\], sasl_method=PLAIN",
+    ),
+    Trial(
+        *("inn", "/usr/lib/news/bin/innd", "inn2"),
+        "exec setpriv --reuid=news --regid=news --clear-groups /usr/lib/news/bin/innd -f",
+        _READS_NEWS,
+        hears=r"(215 .*\s*){2}",
+        prepare=_NEWS_USER,
+    ),
+    Trial(
+        *("slapd", "slapd", "slapd ldap-utils", _SLAPD, _BINDS),
+        hears=r"(dn:uid=joe,dc=example,dc=org\s*){2}",
+        prepare="",
+        fill=_DIRECTORY,
+        sees=rf"IP={CLIENT}:",
+    ),
+    Trial(
+        *("prosody", "prosody", "prosody", _PROSODY, _CHATS),
+        hears="<success",
+        prepare="",
+        fill="printf '%s\\n' @PASSWORD@ @PASSWORD@ | prosodyctl adduser joe@example.org",
+    ),
+    Trial(
+        *("postgresql", "pg_ctlcluster", "postgresql", "exec pg_ctlcluster 15 main start --foreground", _ASKS),
+        hears=r"\b42\b",
+        prepare="install -d -o postgres /run/postgresql",
+        fill=_SHOP,
+    ),
+    Trial(
+        *("mariadb", "mariadbd", "mariadb-server mariadb-client"),
+        "install -d -o mysql /run/mysqld; exec mariadbd --user=mysql 2>&1",
+        _ASKS_MARIADB,
+        hears=rf"shop@{CLIENT}",
+        prepare="",
+        fill=_MARIADB_USERS,
+    ),
+    Trial(
+        *("cups", "cupsd", "cups-daemon cups-client", "install -d /run/cups; exec cupsd -f"),
+        "lpstat -E -h print.example.org:631 -r",
+        hears="scheduler is running",
+        prepare="",
+    ),
+]
+
+
+def settings(text: str) -> list[tuple[str, str]]:
+    """The files of the server that the guide names, each with what is to be added to it."""
+    return re.findall(r"(?ms)^In `(/etc/[^`]+)`[^\n]*:(?:[^\n]*\n)(?:[^\n`]+\n)*\n```text\n(.*?)^```$", text)
+
+
+def configuration(text: str, certificate: Path) -> str:
+    (found,) = re.findall(r"(?ms)^## On the gateway\n.*?^```ini\n(.*?)^```$", text)
+    found = re.sub(r"(?m)^certificate = .*", f"certificate = {certificate}", found)
+    head = "" if "[gateway]" in found else "[gateway]\n"
+    return (head + found).replace("[gateway]\n", "[gateway]\ncontrol = off\n")
+
+
+def firewall(text: str) -> str:
+    """The rules of the start page for the ports of the guide."""
+    said = re.search(r"reach (?:the )?ports? ([\d, and]+) of the server", text)
+    assert said
+    rules = (ROOT / "docs" / "start.md").read_text("utf-8")
+    (rules,) = re.findall(r"(?ms)^```text\n(table inet .*?)^```$", rules)
+    return re.sub(r"dport \{[^}]*\}", f"dport {{ {', '.join(re.findall('[0-9]+', said[1]))} }}", rules)
+
+
+def await_port(machine: Machine, address: str, server: Speaker) -> None:
+    """Until the server listens."""
+    port = address.rpartition(":")[2]
+    until = time.monotonic() + DEADLINE
+    while machine.attempt(f"ss -Hltn 'sport = :{port}' | grep -q .").returncode:
+        assert time.monotonic() < until, f"nobody listens at {address}:\n{server.text}"
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.guide)
+def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
+    need(trial.program, debian=trial.package)
+    text = (GUIDES / f"{trial.guide}.md").read_text("utf-8")
+    names = sorted({*re.findall(r"\b(?:[a-z]+\.)?example\.org\b", text)})
+    authority, certificate, file = trustme.CA(), tmp_path / "certificate.pem", tmp_path / "gateway.ini"
+    authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    file.write_text(configuration(text, certificate))
+    with village(tmp_path, dict.fromkeys(names, OUTSIDE)) as place, ExitStack() as stack:
+        place.client.path("/authority.pem").write_bytes(authority.cert_pem.bytes())
+        place.server.run(trial.prepare)
+        for name, more in settings(text):
+            with place.server.path(name).open("a") as settled:
+                settled.write(f"\n{more}")
+        _, server = stack.enter_context(speaking(place.server.command("sh", "-ec", trial.start)))
+        stack.callback(place.server.end)
+        backends = re.findall(rf"(?m)^(?:backend|address)\s*= ({re.escape(SERVER)}:\d+)$", file.read_text())
+        for address in backends:
+            await_port(place.server, address, server)
+        place.server.run(trial.fill.replace("@PASSWORD@", CANARY))
+
+        program = ["nsenter", f"--target={place.gateway.leader}", "--net", sys.executable, "-m", "gateway.cli"]
+        found = subprocess.run(
+            [*program, "check", str(file), "--live"], capture_output=True, text=True, timeout=DEADLINE
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert "all good" in found.stdout
+        _, gateway = stack.enter_context(speaking([*program, "run", str(file)]))
+        gateway.hear("event=listening .*experimental")
+        said = place.client.run(trial.client.replace("@CA@", "/authority.pem").replace("@PASSWORD@", CANARY))
+        assert re.search(trial.hears, said), f"{said}\n{gateway.text}\n{server.text}"
+        if trial.sees:
+            server.hear(trial.sees)
+
+        direct = "".join(
+            f"! timeout 1 bash -c '</dev/tcp/{address.replace(':', '/')}' || echo {address}\n" for address in backends
+        )
+        assert place.client.run(direct).split() == backends, "the test cannot see a firewall"
+        place.server.path("/rules").write_text(firewall(text))
+        place.server.run("nft -f /rules")
+        assert place.client.run(direct) == "", "the firewall lets clients pass by the gateway"
+        said = place.client.run(trial.client.replace("@CA@", "/authority.pem").replace("@PASSWORD@", CANARY))
+        assert re.search(trial.hears, said), f"behind the firewall: {said}"

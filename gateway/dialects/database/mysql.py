@@ -419,6 +419,7 @@ DIALECT = Dialect(
         ask=stranger,
         leave=QUIT,
         listed=lambda answer: None,
+        lists=False,
         access=access,
         answered=lambda said, heard: bool(heard),
         readable=readable,
