@@ -33,6 +33,7 @@ from .vocabulary import (
     Forward,
     Greeted,
     Identified,
+    IsBroken,
     Label,
     Lost,
     MayLogIn,
@@ -325,7 +326,7 @@ class Negotiation(_Sides):
                         break
                 case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved() | Label() | Cut():
                     self._actions.append(request)
-                case Dial() | Identified() | MayLogIn() | AlwaysSecured() | Open():
+                case Dial() | Identified() | MayLogIn() | AlwaysSecured() | Open() | IsBroken():
                     self.waiting = request
                     if isinstance(request, Dial):
                         self._forget(Side.BACKEND)

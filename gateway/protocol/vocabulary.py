@@ -314,6 +314,13 @@ class Open:
 
 
 @value
+class IsBroken:
+    """Resumed with whether the newest channel has ended before all was said."""
+
+    patience: ClassVar = Patience.COMMAND
+
+
+@value
 class Place:
     """Where a channel is listened for."""
 
@@ -399,7 +406,7 @@ class Splice:
 
 
 Act = Send | Note | Proven | Rejected | Tally | Greeted | Unserved | Abort | Label | Cut | Close
-Question = Identified | MayLogIn | AlwaysSecured | Open
+Question = Identified | MayLogIn | AlwaysSecured | Open | IsBroken
 """Requests that the session answers at once."""
 Wait = Dial | StartTLS | Await | Take | Peek | Pass | Forward | Question
 Request = Act | Wait

@@ -50,12 +50,14 @@ class Surroundings:
 class Channels:
     """All channels of one session."""
 
-    __slots__ = ("_around", "_newest", "_open", "received", "sent")
+    __slots__ = ("_around", "_last", "_newest", "_open", "received", "sent")
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._open: list[Channel] = []
         self._newest: Channel | None = None
+        self._last = ""
+        """Why the newest ended."""
         self.received = 0
         """Octets from the client, of channels that are gone."""
         self.sent = 0
@@ -74,6 +76,12 @@ class Channels:
         """Whether data flows, or is about to."""
         return any(channel.busy for channel in self._open)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the newest has ended before all was said."""
+        reason = self._last if self._newest is None else self._newest.reason
+        return reason not in ("", "client-closed", "backend-closed")
+
     def open(self, order: Open) -> Place | None:
         around = self._around
         near, far = self._ends(order.first), self._ends(order.first.other)
@@ -88,6 +96,7 @@ class Channels:
             return None
         place = Place(*sock.getsockname()[:2])
         target = TCPAddress(far[1], order.port)
+        self._last = ""
         self._newest = Channel(around, order, sock, canonical(near[1]), target, self._gone)
         self._open.append(self._newest)
         return place
@@ -127,6 +136,7 @@ class Channels:
         self._open.remove(channel)
         if self._newest is channel:
             self._newest = None
+            self._last = channel.reason
         self.received += channel.received
         self.sent += channel.sent
         self._around.gone()
@@ -144,10 +154,10 @@ class Channel(Copying):
         "_joined",
         "_listener",
         "_order",
-        "_reason",
         "_secured",
         "_target",
         "label",
+        "reason",
         "received",
         "sent",
     )
@@ -172,7 +182,8 @@ class Channel(Copying):
         self._secured: Secured | None = None
         self._began: float | None = None
         """When both sides were there."""
-        self._reason = ""
+        self.reason = ""
+        """Why it ended."""
         self.label: dict[str, object] = {}
         """More fields of its event."""
         self.received = 0
@@ -211,7 +222,9 @@ class Channel(Copying):
     def _add(self, side: Side, sock: Any) -> None:
         leg = self._legs[side] = Leg(self._reactor, sock, self, self._linger)
         if side is CLIENT and self._order.protected:
-            leg.start_tls(self._around.accept())
+            half = self._around.accept()
+            half.holds_tickets = True
+            leg.start_tls(half)
         elif side is BACKEND and (control := self._around.leg(BACKEND)) is not None and control.secured is not None:
             leg.start_tls(self._around.connect())
 
@@ -298,7 +311,7 @@ class Channel(Copying):
     def _finish(self, reason: str, detail: str = "") -> None:
         if not self._over:
             self._over = True
-            self._reason = reason
+            self.reason = reason
         self._deadline.cancel()
         self._listener.stop()
         if self._attempt is not None:
@@ -312,7 +325,7 @@ class Channel(Copying):
                 received=self.received,
                 sent=self.sent,
                 protection=self._secured.version if self._secured is not None else "none",
-                reason=self._reason,
+                reason=self.reason,
                 seconds=round(float(self._reactor.seconds()) - self._began, 3),
             )
         self._done(self)

@@ -31,8 +31,8 @@ class SessionContext:
     accept_proxy: tuple[Network, ...]
     timeouts: Timeouts
     dialer: Dialer
-    accept_tls: Callable[[str, bytes], TLSHalf]
-    """TLS with the client of this address."""
+    accept_tls: Callable[..., TLSHalf]
+    """TLS with the client of this address; see `ServerTLS.accept`."""
     events: Teller
     connect_tls: ConnectTLS | None = None
     """TLS towards the backend's host of this name."""

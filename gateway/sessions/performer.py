@@ -20,6 +20,7 @@ from ..protocol.vocabulary import (
     Dial,
     Greeted,
     Identified,
+    IsBroken,
     Label,
     MayLogIn,
     Note,
@@ -221,7 +222,7 @@ class Performer(Pair):
                     self._note(action)
                 case Proven() | Rejected() | Tally():
                     self._tell(action)
-                case Identified() | MayLogIn() | AlwaysSecured() | Open():
+                case Identified() | MayLogIn() | AlwaysSecured() | Open() | IsBroken():
                     answer = self._answer(action)
                     if self._negotiation.waiting is action:
                         self._report(self._negotiation.answered, answer)

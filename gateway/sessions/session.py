@@ -16,6 +16,7 @@ from ..guard.limits import Admission
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
     Identified,
+    IsBroken,
     MayLogIn,
     Note,
     Open,
@@ -187,7 +188,9 @@ class Session(Waits):
     # --- what is done ------------------------------------------------------------------------
 
     def _accept(self, name: bytes) -> TLSHalf:
-        return self._context.accept_tls(self._address, name)
+        channels = self._context.channels
+        scope = (self.identity.encode("ascii"),) if channels is not None and channels.resumed else ()
+        return self._context.accept_tls(self._address, name, *scope)
 
     def _blame(self, failed: str) -> tuple[Blame, str]:
         return blame(failed, self._context.terms.identity is not Identity.NONE), self._address
@@ -211,6 +214,8 @@ class Session(Waits):
                 return self._stay is None or self._stay.may_log_in()
             case Open():
                 return self._open(question)
+            case IsBroken():
+                return self._channels is not None and self._channels.broken
         watch = self._context.watch
         return None if watch is None else watch.always(self._context.service, self._address)
 

@@ -77,6 +77,7 @@ _TABLE = (
             Field("received", Type.OCTETS, "from the client"),
             Field("sent", Type.OCTETS, "to the client"),
             Field("messages", Type.INTEGER, "that the backend accepted; absent: none"),
+            Field("transfers", Type.INTEGER, "data connections (`transfer`); absent: none"),
             Field("proven", Type.YES, "the client logged in or had a recipient accepted"),
             Field("seconds", Type.SECONDS, "how long it lasted"),
         ),

@@ -31,6 +31,7 @@ from gateway.protocol.vocabulary import (
     Close,
     Dial,
     Expired,
+    IsBroken,
     MayLogIn,
     Open,
     Patience,
@@ -105,6 +106,8 @@ class Session:
                     if self._switching is BACKEND:
                         self._switching = None
                 case MayLogIn():
+                    self.take(self.negotiation.answered(True))
+                case IsBroken():
                     self.take(self.negotiation.answered(True))
                 case Open():
                     self.take(self.negotiation.answered(LISTENING))

@@ -39,6 +39,7 @@ from gateway.protocol.vocabulary import (
     Dial,
     Greeted,
     Identified,
+    IsBroken,
     MayLogIn,
     Note,
     Open,
@@ -186,12 +187,14 @@ class Stage:
         moved: Callable[[str], str] = lambda client: "",
         always: Mapping[str, object] | None = None,
         place: Place | None = LISTENING,
+        broken: bool = False,
     ) -> None:
         self.others = others
         self._may_log_in = may_log_in
         self._moved = moved
         self._always = always
         self._place = place
+        self._broken = broken
         self.negotiation = Negotiation(dialect.script(agreed), dialect.foreign)
         self.cut = cut
         self.deeds: list[object] = []
@@ -219,6 +222,9 @@ class Stage:
                 case Identified(client):
                     self.deeds.append(action)
                     self.take(self.negotiation.answered(self._moved(client)))
+                    continue
+                case IsBroken():
+                    self.take(self.negotiation.answered(self._broken))
                     continue
                 case Open():
                     self.deeds.append(action)

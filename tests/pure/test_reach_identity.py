@@ -252,6 +252,7 @@ def test_B24_what_the_backend_calls_itself_is_never_said_to_it(party: Party) -> 
         "smtp": b"220 x.example\rSTARTTLS\0\x1b[2J\r\n",
         "lmtp": b"220 x.example\rSTARTTLS\0\x1b[2J\r\n",
         "nntp": b"200 x.example\rSTARTTLS\0\x1b[2J\r\n",
+        "ftp": b"220 x.example\rAUTH TLS\0\x1b[2J\r\n",
         "imap": b"* OK [CAPABILITY IMAP4rev1 STARTTLS] \rsgw9\0\x1b[2J\r\n",
         "pop3": b"+OK <1@evil\rQUIT>\r\n",
         "acap": b'* ACAP (IMPLEMENTATION "\rx LOGOUT\0") (STARTTLS)\r\n',

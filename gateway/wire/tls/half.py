@@ -65,13 +65,16 @@ class TLSHalf:
     have SSL_MODE_ENABLE_PARTIAL_WRITE, so it encrypts all or nothing.
     """
 
-    __slots__ = ("_connection", "_failed", "_from_ssl", "_into_ssl", "_ssl", "ended", "secured")
+    __slots__ = ("_connection", "_failed", "_from_ssl", "_into_ssl", "_ssl", "ended", "holds_tickets", "secured")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.secured: Secured | None = None
         """What the handshake agreed on, once it is complete."""
         self.ended = False
         """The other end sent close_notify. Nothing after it is input."""
+        self.holds_tickets = False
+        """What TLS 1.3 says by itself behind the handshake goes out with what is encrypted next.  A client that only
+        sends may close while these octets are unread, and its kernel then drops what it has not sent yet."""
         self._connection = connection
         self._ssl, self._into_ssl, self._from_ssl = handles(connection)
         self._failed = False
@@ -132,6 +135,11 @@ class TLSHalf:
 
         The answer to a KeyUpdate is not among it; `encrypt` returns that.
         """
+        if self.holds_tickets and not self._failed and self.secured is not None and self.secured.version == "TLSv1.3":
+            return b""
+        return self._spoken()
+
+    def _spoken(self) -> bytes:
         said = b""
         while (count := bio_read(self._from_ssl, _room, ROOM)) > 0:
             said += octets_of(_room, count)[:]
@@ -155,7 +163,7 @@ class TLSHalf:
             raise self._failure(count)
         count = bio_read(self._from_ssl, _room, ROOM)
         wire: bytes = octets_of(_room, count)[:]
-        return wire if count < ROOM else wire + self.outgoing()
+        return wire if count < ROOM else wire + self._spoken()
 
     def close_notify(self) -> bytes:
         """The ciphertext of an orderly end (RFC 8446 6.1). Nothing can be encrypted after it.
@@ -169,7 +177,7 @@ class TLSHalf:
         except SSL.Error:
             # OpenSSL has given up this half. There is nobody to say goodbye to.
             self._failed = True
-        return self.outgoing()
+        return self._spoken()
 
     def _shake(self) -> bool:
         """Go on with the handshake. True if it is complete."""

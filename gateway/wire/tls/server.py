@@ -88,18 +88,24 @@ class ServerTLS:
     def wear(self, prepared: Prepared) -> None:
         self._worn = prepared
 
-    def accept(self, client: str, name: bytes = b"") -> TLSHalf:
+    def accept(self, client: str, name: bytes = b"", scope: bytes = b"") -> TLSHalf:
         """`client`: a canonical address, or empty for a UNIX socket.  `name`: whom it has asked for before TLS; its SNI
-        counts more (RFC 6120 13.7.2.2)."""
-        return TLSHalf(self.connection(client, name))
+        counts more (RFC 6120 13.7.2.2).  `scope`: up to 32 octets; the TLS session resumes only where these are the
+        same."""
+        return TLSHalf(self.connection(client, name, scope))
 
-    def connection(self, client: str, name: bytes = b"") -> SSL.Connection:
+    def connection(self, client: str, name: bytes = b"", scope: bytes = b"") -> SSL.Connection:
         """What the half is made of, for those who bring their own transport."""
         assert self._worn is not None, "nothing was loaded"
         contexts = self._worn.ordinary
         if self._worn.legacy is not None and client and self._admits(client):
             contexts = self._worn.legacy
+        if scope:
+            # A connection takes over the context's id when it is made, and keeps it.
+            contexts.first.set_session_id(scope)
         connection = accepting(contexts.first)
+        if scope:
+            contexts.first.set_session_id(self._identity)
         connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require", name))
         return connection
 

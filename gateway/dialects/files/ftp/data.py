@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ....protocol.vocabulary import Cut, Heard, Label, Line, Open, Patience, Place, Script, Send, Side
+from ....protocol.vocabulary import Cut, Heard, IsBroken, Label, Line, Open, Patience, Place, Script, Send, Side
 from ...base import Terms
 from ...bounds import REPLIES
 from ...conversation import BACKEND, BOTH, CLIENT, broken
@@ -19,6 +19,7 @@ from .words import (
     MEANWHILE,
     NAMED,
     NO_SUCH_WAY,
+    PRELIMINARY,
     TRANSFERS,
     UNPRIVILEGED,
     active_place,
@@ -211,8 +212,10 @@ class Data(Exchange):
                 self._held = heard
 
     def _replied(self, text: bytes) -> Script:
-        first = yield from self._relayed(text)
-        code = first[:3]
+        if PRELIMINARY.match(text) and self._begun and (yield IsBroken()):
+            # pure-ftpd ends a transfer that was cut with another 150; no client takes that for an end.
+            text = b"426" + text[3:]
+        code = (yield from self._relayed(text))[:3]
         if code[:1] == b"1":
             self._begun = True
             return

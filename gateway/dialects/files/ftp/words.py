@@ -19,6 +19,8 @@ COMMAND: Final = re.compile(rb"([A-Za-z]{3,8})(?: +(.*))?\Z", re.DOTALL)
 _TELNET: Final = re.compile(rb"(?:\xff(?:[\xfb-\xfe].|[\xf0-\xfa]))+", re.DOTALL)
 """Telnet commands and options (RFC 854): many clients send IP and SYNCH before ABOR."""
 REPLY: Final = re.compile(rb"[1-6][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
+PRELIMINARY: Final = re.compile(rb"1[0-9][0-9](?: |\Z)")
+"""A reply of one line that is not the last to its command (RFC 959 4.2.1)."""
 LEAVES: Final = b"421"
 """The server closes the connection.  It may come at any time."""
 BAD_COMMAND: Final = frozenset({b"500", b"501", b"502", b"503", b"504"})
