@@ -36,10 +36,12 @@ from gateway.protocol.vocabulary import (
     Action,
     AlwaysSecured,
     Close,
+    Cut,
     Dial,
     Greeted,
     Identified,
     IsBroken,
+    Label,
     MayLogIn,
     Note,
     Open,
@@ -81,7 +83,8 @@ def terms(**changes: Any) -> Terms:
         session="gw1-0001",
         now=lambda: datetime(2026, 11, 21, 10, 30, 0, tzinfo=timezone.utc),
     )
-    options: dict[str, str] = {name: _word(changes.pop(name)) for name in ("received", "newlines") if name in changes}
+    options: dict[str, str] = dict(changes.pop("options", {}))
+    options |= {name: _word(changes.pop(name)) for name in ("received", "newlines") if name in changes}
     return replace(usual, options=options, **changes)
 
 
@@ -114,7 +117,22 @@ class Noted:
 
 
 Expected = (
-    Send | Switch | Noted | Close | Abort | Dial | Splice | Proven | Rejected | Tally | Identified | Greeted | Unserved
+    Send
+    | Switch
+    | Noted
+    | Close
+    | Abort
+    | Dial
+    | Splice
+    | Proven
+    | Rejected
+    | Tally
+    | Identified
+    | Greeted
+    | Unserved
+    | Open
+    | Label
+    | Cut
 )
 SILENT = (Note, Noted, Proven, Rejected, Tally, Identified, Greeted, Unserved)
 
@@ -301,14 +319,16 @@ class Playbook:
         may_log_in: Callable[[], bool] = lambda: True,
         moved: Callable[[str], str] = lambda client: "",
         always: Mapping[str, object] | None = None,
+        place: Place | None = LISTENING,
+        broken: bool = False,
     ) -> None:
         """With `others` the backend has more addresses: what follows a failed one is the script's matter.
 
         `may_log_in` and `moved` are the limits' answers to MayLogIn and Identified, `always` is the one to
-        AlwaysSecured.
+        AlwaysSecured, `place` and `broken` are those to Open and IsBroken.
         """
         self._others = others
-        self._limits = may_log_in, moved, always
+        self._limits = may_log_in, moved, always, place, broken
         self._dialect = dialect
         self._terms = agreed or terms()
         self._steps: list[Step] = []
