@@ -72,6 +72,11 @@ class Channels:
         return received, self.sent + sum(channel.sent for channel in self._open)
 
     @property
+    def idle(self) -> list[float]:
+        """Of each connection, the seconds since its last octet."""
+        return [seconds for channel in self._open for seconds in channel.idle]
+
+    @property
     def busy(self) -> bool:
         """Whether data flows, or is about to."""
         return any(channel.busy for channel in self._open)
@@ -90,7 +95,11 @@ class Channels:
         if len(self._open) >= around.terms.most:
             around.emit("data-refused", limit="data-connections")
             return None
-        sock = listen_beside(near[0], around.terms.ports if order.first is CLIENT else None)
+        try:
+            sock = listen_beside(near[0], around.terms.ports if order.first is CLIENT else None)
+        except OSError as error:
+            around.emit("data-refused", limit="system", detail=error.strerror)
+            return None
         if sock is None:
             around.emit("data-refused", limit="passive-ports")
             return None
@@ -192,6 +201,10 @@ class Channel(Copying):
         self._listener = Listener(around.reactor, sock, self._accepted, reserve=False)
         self._listener.start()
         self._extend(around.terms.connect)
+
+    @property
+    def idle(self) -> list[float]:
+        return [seconds for leg in self._legs.values() if (seconds := leg.idle) is not None]
 
     @property
     def busy(self) -> bool:

@@ -139,7 +139,7 @@ class Session(Waits):
     def view(self, worker: int = 0) -> SessionView:
         """What an administrator may know of it."""
         facts = self._client.secured
-        idle = [leg.idle for leg in self._legs.values()]
+        idle = [leg.idle for leg in self._legs.values()] + (self._channels.idle if self._channels is not None else [])
         received, sent = self.octets
         return SessionView(
             id=self.identity,

@@ -30,7 +30,11 @@ DATA = (
     ),
     of_client(
         "data-refused", "a data connection was refused; the client was answered 425",
-        word("limit", "`passive-ports`: all ports are in use; `data-connections`: of `[limits]`"), ends=None,
+        word(
+            "limit",
+            "`passive-ports`: all ports are in use; `data-connections`: of `[limits]`; `system`: see `detail`",
+        ),
+        detail("what the system lacks"), ends=None,
         cure="passive_ports: write a larger range, in the firewall as well",
     ),
     of_client(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Final
 
 BACKLOG: Final = 8
 """Connections that wait in the kernel's queue.  One is expected; the others are closed."""
+
+FEW: Final = 16
+"""Ports that are tried before all of them are."""
 
 _TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
 
@@ -42,5 +45,7 @@ def listen_beside(host: str, ports: range | None) -> socket.socket | None:
     return None
 
 
-def _shuffled(ports: range) -> Iterable[int]:
-    return _chance.sample(ports, len(ports))
+def _shuffled(ports: range) -> Iterator[int]:
+    """In most cases the first is free: all of them are put in order only if a few are not."""
+    yield from _chance.sample(ports, min(len(ports), FEW))
+    yield from _chance.sample(ports, len(ports))

@@ -24,7 +24,7 @@ from ..config.values import Address, TCPAddress, UnixAddress
 from ..guard.limits import client_key
 from ..telemetry.kinds import Blame
 from .health import Health
-from .leg import prepare
+from .leg import prepare, reset_on_close
 from .reactor import Delayed, Dialling
 
 _log = Logger()
@@ -116,6 +116,8 @@ class PendingConnect:
         if self._answered is not None:
             self._answered = None
             self._reactor.removeWriter(self)
+            # It may have been made meanwhile.  Nothing was said on it, and that must not look like all.
+            reset_on_close(self._socket)
             self._close_later()
 
     def fileno(self) -> int:

@@ -6,7 +6,7 @@ read?), `Writing` (what is still to be sent?) and `Ending` (how long does a clos
 
 from __future__ import annotations
 
-from .descriptor import ends
+from .descriptor import ends, reset_on_close
 from .ending import FLUSH_PATIENCE
 from .interfaces import End, Owner
 from .leg import MOST_ANSWERS, READ_SIZE, Leg, nobody, prepare
@@ -24,4 +24,5 @@ __all__ = [
     "ends",
     "nobody",
     "prepare",
+    "reset_on_close",
 ]

@@ -41,6 +41,12 @@ def ends(sock: Any) -> tuple[tuple[str, int], tuple[str, int]] | None:
         return None  # the leg will learn of it
 
 
+def reset_on_close(sock: socket.socket) -> None:
+    """Closing it sends RST."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
 @implementer(IReadWriteDescriptor)
 class Descriptor(ABC):
     """Composed of three state machines. It performs what `Writing` and `Ending` decide; a leg adds the input."""
@@ -243,8 +249,7 @@ class Descriptor(ABC):
             self._writes = False
             self._reactor.removeWriter(self)
         if reset:
-            with suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self._socket)
         self._reactor.callLater(0, self._dispose)
 
     def _dispose(self) -> None:

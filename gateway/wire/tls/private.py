@@ -11,12 +11,14 @@
 * `new`, `buffer` and `from_buffer` make the memory that these functions use.
 * `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
   the error that an unknown group leaves behind.
+* `SSL_CTX_set_session_id_context` sets what a TLS session must have in common with a connection to be resumed there.
+  pyOpenSSL's method refuses to set it once a connection was made.
 
 Of pyOpenSSL's objects:
 
 * `Connection`: `_ssl`, `_into_ssl` and `_from_ssl` are the C objects that these functions take, and `_raise_ssl_error`
   raises the SSL.Error for what they return.
-* `Context`: `_context` is the C object with the list of groups.
+* `Context`: `_context` is the C object with the list of groups and the session id context.
 
 None of these names has changed in ten years. If one is gone, every test of TLS fails at once; use pyOpenSSL's own
 methods then. Only `SSL_CTX_set1_curves_list` may be missing: OpenSSL's own list of groups stays, which is good, only
@@ -62,6 +64,13 @@ def raise_error(connection: SSL.Connection, result: int) -> None:
     """
     inside: Any = connection
     inside._raise_ssl_error(inside._ssl, result)
+
+
+def set_scope(context: SSL.Context, scope: bytes) -> None:
+    """Connections that are made from now on resume only TLS sessions of this scope: up to 32 octets."""
+    inside: Any = context
+    if _lib.SSL_CTX_set_session_id_context(inside._context, scope, len(scope)) != 1:
+        raise MemoryError
 
 
 def set_groups(context: SSL.Context, groups: bytes) -> bool:

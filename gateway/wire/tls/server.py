@@ -19,6 +19,7 @@ from .chain import plain
 from .clients import MODES, ClientVerification, asked_for, judge
 from .context import INTERMEDIATE, LEGACY, MODERN, OFFERED, Accepted, accepting, bare_context
 from .half import TLSHalf
+from .private import set_scope
 
 Group = tuple[Certified, ...]
 """The certificates of one context, one for each type of key.  OpenSSL takes the one that the client supports."""
@@ -101,11 +102,11 @@ class ServerTLS:
         if self._worn.legacy is not None and client and self._admits(client):
             contexts = self._worn.legacy
         if scope:
-            # A connection takes over the context's id when it is made, and keeps it.
-            contexts.first.set_session_id(scope)
+            # A connection takes over the context's scope when it is made, and keeps it.
+            set_scope(contexts.first, scope)
         connection = accepting(contexts.first)
         if scope:
-            contexts.first.set_session_id(self._identity)
+            set_scope(contexts.first, self._identity)
         connection.set_app_data(ClientVerification(contexts, self.values.client_certificate != "require", name))
         return connection
 
