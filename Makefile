@@ -4,6 +4,8 @@ VENV = .venv
 TOOLS = .venv-tools
 COUNT = .venv-count
 FUZZER = build/venv-fuzz
+# Processes that run tests: one more than processors, since many tests wait.
+TESTERS = $(shell expr `nproc` + 1)
 PYTEST_ARGS =
 ROUNDS = 5
 BENCH_ARGS =
@@ -25,7 +27,7 @@ demo: $(VENV)/gateway
 
 test: lint man-check $(TOOLS)/installed $(COUNT)/installed
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
-	    $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
+	    -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from gateway.dialects import DIALECTS
+from tests.process.programs import missing
 
 # A busy machine is no failure of what is tested.
 settings.register_profile("gateway", deadline=None)
@@ -80,6 +82,13 @@ def _name(kind: str, index: int, entry: Entry) -> str:
         told = f"{entry[kind]} {entry['version']} {entry['protocol']}"
         told += f" {entry['scenario']}" if kind == "client" else ""
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{index} {told}").strip("-")
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that become another user or give files away."""
+    if os.geteuid() != 0:
+        missing("this test needs root")
 
 
 @pytest.fixture(scope="session")

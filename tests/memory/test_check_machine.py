@@ -251,7 +251,6 @@ def test_T22_units_are_read_as_systemd_reads_them(tmp_path: Path) -> None:
 
 # --- another user ------------------------------------------------------------------------------------
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 NOBODY = pwd.getpwnam("nobody")
 
 
@@ -259,7 +258,7 @@ def unreadable(file: Path, uid: int, gid: int | None = None) -> list[str]:
     return [one.text for one in machine.as_user(uid, gid, load(file, DIALECTS))]
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T22_a_key_that_the_user_cannot_read(place: Path) -> None:
     file, pem = written(place), place / "both.pem"
     pem.chmod(0o600)
@@ -276,7 +275,7 @@ def test_T22_a_key_that_the_user_cannot_read(place: Path) -> None:
     assert os.geteuid() == 0
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T22_a_group_makes_a_difference(place: Path) -> None:
     file, pem = written(place), place / "both.pem"
     os.chown(pem, 0, 4242)
@@ -295,7 +294,7 @@ def test_T22_who_is_not_root_cannot_tell_for_others(place: Path, monkeypatch: py
     assert unreadable(file, NOBODY.pw_uid) == ["only root can check which keys nobody can read; run this as root"]
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T22_a_user_that_the_system_knows_no_more(place: Path) -> None:
     assert unreadable(written(place), 77777) == [
         "cannot check what 77777 can read: this process cannot become that user"

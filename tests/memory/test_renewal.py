@@ -454,7 +454,7 @@ def test_what_can_be_read_is_not_spoken_of(house: House) -> None:
     assert house.renewal.still_readable() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("locked", ["key", "directory", "archive"])
 def test_what_cannot_be_read_any_more_is_told_with_its_cure(house: House, directory: Path, locked: str) -> None:
     for parent in (directory, *directory.parents):
@@ -501,7 +501,7 @@ def test_what_cannot_be_read_any_more_is_told_with_its_cure(house: House, direct
     assert [event["state"] for event in house.wait(60)] == ["renewed"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+@pytest.mark.usefixtures("root")
 def test_a_renewed_key_that_cannot_be_read_is_a_refusal(house: House, directory: Path) -> None:
     for parent in (directory, *directory.parents):
         if parent != Path("/") and not parent.stat().st_mode & 0o001:

@@ -14,6 +14,10 @@ import pytest
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
+SYSTEM = Path(__file__).resolve().parents[2] / ".venv-count"
+"""The system's Python with what the gateway needs; `make test` provides it."""
+
+
 def need(program: str, *, debian: str = "", pip: str = "") -> str:
     """The program's path; without it the test fails in CI and is skipped elsewhere, telling how to install it."""
     path = shutil.which(program, path=_PATH)

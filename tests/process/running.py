@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +146,28 @@ class Speaker(Log):
             said = "\n".join(self._lines[since:])
         assert found, f"no {pattern} in:\n{said}"
         return found[0]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """For what another process does without saying so."""
+    until = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < until, "it did not happen"
+        threading.Event().wait(0.01)
+
+
+def wait_until_gone(pid: int) -> None:
+    """Until the process has ended; somebody else's, so that it cannot be waited for."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(DEADLINE * 1000), f"process {pid} did not end"
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -334,10 +358,11 @@ def launch(
     source: Path = ROOT,
     group: str = "",
     pidfile: str = "",
+    python: str = sys.executable,
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
     `summed`, every event is told, for to the gateway the tests are a flood.  `user` and `group`: whom it becomes;
-    `source`: where the code is."""
+    `source`: where the code is, and what `python` needs besides."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {
             "hostname": "gw.example.test",
@@ -364,7 +389,7 @@ def launch(
     limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))" if descriptors else ""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
+            *(python, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
             *("-n", f"--pidfile={pidfile}", "starttls-gateway", "--config", str(file)),
             *((f"--uid={user}",) if user else ()),
             *((f"--gid={group}",) if group else ()),

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import ssl
@@ -26,8 +25,9 @@ from gateway.protocol.proxyprotocol import v2_local
 from gateway.telemetry.metrics import METRICS, PREFIX
 from gateway.telemetry.report.store import Store
 from tests.process.legacy import SERVERS
+from tests.process.programs import need
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, Gateway, Identity, Service, running, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -74,14 +74,15 @@ class Front:
 
     def fresh(self, holds: Callable[[Samples], bool], **headers: str) -> Samples:
         """Metrics for which that holds, as soon as there are some."""
-        for _ in range(200):
-            text = self.ask("/metrics", **headers)[1].decode()
-            if holds(found := samples(text)):
-                return found
-            self.gateway.log._grown.acquire()
-            self.gateway.log._grown.wait(0.1)
-            self.gateway.log._grown.release()
-        raise AssertionError(text)
+        found: Samples = {}
+
+        def asked() -> bool:
+            nonlocal found
+            found = samples(self.ask("/metrics", **headers)[1].decode())
+            return holds(found)
+
+        wait_until(asked)
+        return found
 
 
 def samples(text: str) -> Samples:
@@ -260,14 +261,14 @@ def test_two_workers_count_as_one_also_after_deaths_and_a_reload(
         backend.close()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 def test_promtool_is_content_with_the_metrics(front: Front) -> None:
+    promtool = need("promtool", debian="prometheus")
     crowd = Crowd(front)
     for deed in (crowd.login, crowd.injection, crowd.garbage):
         deed("imap")
     front.fresh(lambda found: total(found, "sessions_total") == 3)
     text = front.ask("/metrics")[1]
-    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=DEADLINE)
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=DEADLINE)
     assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
 
 

@@ -19,6 +19,7 @@ from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import servers
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap, smtp
+from tests.process.programs import missing
 from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.secured import presenting, secured
@@ -135,9 +136,10 @@ def test_the_log_of_a_real_server_shows_the_clients_address(
         land.dovecot.log.hear(rf"{protocol}-login: Info: Login: user=<grete>, .*rip={client}, lip=127\.0\.0\.1, ")
 
 
-@pytest.mark.skipif(not ipv6(), reason="this machine has no ::1")
 @pytest.mark.parametrize(("protocol", "told", "security"), ALL)
 def test_an_address_of_IPv6_is_shown_too(land: Landscape, protocol: str, told: str, security: str) -> None:
+    if not ipv6():
+        missing("this test needs ::1")
     service = f"{protocol}-{told}-{security}-six"
     host, _, port = land.gateway.log.wait("listening", service=service)["address"].rpartition(":")
     assert host == "[::1]"

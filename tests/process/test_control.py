@@ -27,7 +27,6 @@ from tests.process.running import Gateway, Identity, Service, launch, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 PROTOCOLS = ("imap", "smtp")
 
 
@@ -226,7 +225,7 @@ def test_the_control_socket_moves_with_the_file(house: House) -> None:
     assert not elsewhere.exists()
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_the_group_of_the_file_may_ask(house: House) -> None:
     assert stat.S_IMODE(house.socket.stat().st_mode) == 0o600
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
@@ -317,7 +316,7 @@ def test_a_file_or_a_socket_of_somebody_else_is_left_alone(identity: Identity) -
             assert "the socket there belongs to nobody; remove it" in refused(directory, identity, str(path))
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_a_gateway_of_another_user_removes_its_socket(identity: Identity, capsys: pytest.CaptureFixture[str]) -> None:
     with directory_for_servers() as directory:
         path = directory / "run" / "control"

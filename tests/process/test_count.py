@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 
 from benchmarks import count, peers
-from tests.process.programs import missing, need
-
-PYTHON = peers.ROOT / ".venv-count" / "bin" / "python"
-"""Debian's Python, which `make test` provides with what the gateway needs."""
+from tests.process.programs import SYSTEM, missing, need
 
 
 def test_no_unit_needs_more_instructions_than_before() -> None:
     need("valgrind", debian="valgrind")
-    python = need(str(PYTHON), debian="python3-venv; make .venv-count/installed")
+    python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
     before = count.recorded()
     if not before.is_comparable(python):
         missing(f"this test needs {before.python} as /usr/bin/python3: run it on Debian 12")
@@ -56,7 +53,7 @@ for number in range(int(sys.argv[2])):
 def test_the_report_adds_two_percent_to_a_session_at_most(tmp_path: Path) -> None:
     """Counted by itself: two equal runs of the whole gateway differ by one percent."""
     need("valgrind", debian="valgrind")
-    python = need(str(PYTHON), debian="python3-venv; make .venv-count/installed")
+    python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
     few, many = (_instructions(python, tmp_path / "report.db", sessions) for sessions in (300, 1500))
     added = (many - few) / 1200 / 1000
     sys.stdout.write(f"the report: {added:.1f} thousand instructions a session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from soak.reloads import reload_often, serving
+from tests.ports import low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import Event, Gateway, Identity, Service, launch, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
 
 @pytest.fixture
@@ -89,7 +86,7 @@ def test_reloads_under_load_refuse_and_lose_nobody() -> None:
         assert soak.done
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLContext, backend: Backend) -> None:
     with directory_for_servers() as directory:
         identity = Identity.issue(directory)
@@ -123,15 +120,3 @@ def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLCon
             gateway.end()
         finally:
             gateway.kill()
-
-
-def low_port() -> int:
-    """One below 1024 that nobody has."""
-    for port in range(1023, 600, -1):
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("all ports below 1024 are taken")

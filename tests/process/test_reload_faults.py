@@ -147,11 +147,10 @@ def test_a_template_that_ends_or_hangs_in_the_middle_of_a_reload_refuses_it(
         assert reload(tmp_path).good
 
 
+@pytest.mark.usefixtures("root")
 def test_a_control_socket_of_another_owner_refuses_the_reload(
     tmp_path: Path, identity: Identity, backend: Backend
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a socket away")
     with steered(tmp_path, identity, backend, 2):
         strange = tmp_path / "strange"
         with socket.socket(socket.AF_UNIX) as sock:

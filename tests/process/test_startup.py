@@ -452,7 +452,6 @@ def test_T21_another_runner_gives_up_no_rights(twistd: Twistd) -> None:
     assert done.stderr == "starttls-gateway: --uid and --gid need twistd as the runner\n"
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 NOBODY = pwd.getpwnam("nobody")
 
 
@@ -505,7 +504,7 @@ def dropped(twistd: Twistd, place: Path) -> Dropped:
     return Dropped(twistd, place, place / "gw.log", place / "gw.pid")
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("mode", [0o755, 0o1777], ids=["a directory of its own", "a directory like /tmp"])
 def test_T21_log_and_pidfile_work_as_another_user(
@@ -526,7 +525,7 @@ def test_T21_log_and_pidfile_work_as_another_user(
     assert not daemon.pidfile.exists()
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T21_where_the_user_may_do_nothing_it_is_said_at_the_start(twistd: Twistd, place: Path) -> None:
     place.chmod(0o755)
     daemon = dropped(twistd, place)
@@ -549,7 +548,7 @@ def test_T21_where_the_user_may_do_nothing_it_is_said_at_the_start(twistd: Twist
     daemon.stop()
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T21_root_gives_away_no_file_that_a_user_put_in_the_place_of_the_log(twistd: Twistd, place: Path) -> None:
     treasure = twistd.directory / "treasure"
     treasure.touch(0o600)
@@ -561,7 +560,7 @@ def test_T21_root_gives_away_no_file_that_a_user_put_in_the_place_of_the_log(twi
     assert treasure.stat().st_uid == 0
 
 
-@as_root
+@pytest.mark.usefixtures("root")
 def test_T21_root_follows_no_link_that_a_user_put_in_the_place_of_the_log(twistd: Twistd, place: Path) -> None:
     os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
     treasure = twistd.directory / "treasure"

@@ -216,7 +216,7 @@ def test_called_by_nobody_it_tells_how_to_call_it(place: Place) -> None:
         assert "usage: deploy-hook [NAME FULLCHAIN KEY]" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("root")
 def test_the_group_reads_the_copy_and_others_do_not(place: Place) -> None:
     chain, key = place.root / "chain", place.root / "key"
     expected = place.issue(chain, key)

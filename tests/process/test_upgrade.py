@@ -10,13 +10,13 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,12 @@ import pytest
 from gateway.app.control.messages import Request
 from gateway.cli.__main__ import main
 from gateway.cli.steer.command import ask
+from tests.ports import low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap
+from tests.process.programs import SYSTEM, need
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, Gateway, Identity, Service, launch
-from tests.process.test_reload import low_port
+from tests.process.running import DEADLINE, ROOT, Gateway, Identity, Service, launch, wait_until, wait_until_gone
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -64,6 +65,14 @@ class Line:
         self.gateway.end()
 
 
+@dataclass(frozen=True)
+class Program:
+    """What is started, and started again."""
+
+    python: str
+    source: Path
+
+
 @contextmanager
 def line(
     directory: Path,
@@ -76,18 +85,30 @@ def line(
     more: str = "",
     control: str = "",
     users_key: str = "",
-    **limits: str,
+    program: Program | None = None,
+    limits: Mapping[str, str] | None = None,
 ) -> Iterator[Line]:
     """`more`: another address to listen on; `users_key`: the file by which the log tells users."""
     common = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s"}
     common["control"] = control or f"{directory}/control"
     if users_key:
         common |= {"log_users": "hashed", "users_key": users_key}
-    options = {"gateway": common, "limits": limits}
+    options = {"gateway": common, "limits": limits or {}}
     services = [Service("imap", backend.address)]
     if more:
         services.append(Service("more", backend.address, "imap", (), {"implicit": more}))
-    gateway = launch(directory, identity, services, options, user=user, group=group, pidfile=pidfile)
+    program = program or Program(sys.executable, ROOT)
+    gateway = launch(
+        directory,
+        identity,
+        services,
+        options,
+        user=user,
+        group=group,
+        pidfile=pidfile,
+        python=program.python,
+        source=program.source,
+    )
     if workers > 1:
         gateway.log.wait("worker", count=workers, state="serving")
     made = Line(gateway)
@@ -107,17 +128,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def wait_until_gone(pid: int) -> None:
-    wait_until(lambda: not is_running(pid))
 
 
 def enter(gateway: Gateway, trusting: ssl.SSLContext) -> Client:
@@ -231,7 +241,7 @@ def test_limits_hold_over_both_programs(
     tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
 ) -> None:
     limits = {"sessions_per_client": "3", "connects_per_minute": "6"}
-    with line(tmp_path, identity, backend, workers, **limits) as gateways:
+    with line(tmp_path, identity, backend, workers, limits=limits) as gateways:
         gateway = gateways.gateway
         inside = [enter(gateway, trusting), enter(gateway, trusting)]
         gateways.upgrade()
@@ -252,32 +262,39 @@ def test_limits_hold_over_both_programs(
             client.socket.close()
 
 
-def nobody_can_start_us() -> bool:
-    if os.geteuid() != 0:
-        return False
-    try:
-        return subprocess.run([sys.executable, "-c", ""], user="nobody", cwd="/", check=False).returncode == 0
-    except PermissionError:
-        return False
+@pytest.fixture(scope="module")
+def public() -> Iterator[Program]:
+    """The system's Python and a copy of the code, for every user: the tests' own may be in somebody's home."""
+    need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
+    (packages,) = SYSTEM.glob("lib/python*/site-packages")
+    with directory_for_servers() as directory:
+        source = directory / "source"
+        shutil.copytree(packages, source, ignore=shutil.ignore_patterns("pip", "setuptools", "test"))
+        for name in ("gateway", "twisted"):
+            shutil.copytree(ROOT / name, source / name, dirs_exist_ok=True)
+        directory.chmod(0o755)
+        yield Program("/usr/bin/python3", source)
 
 
-@pytest.mark.skipif(not nobody_can_start_us(), reason="root is needed, and a Python that others may run")
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_program_that_gave_up_its_rights_hands_over_too(backend: Backend, workers: int) -> None:
+def test_a_program_that_gave_up_its_rights_hands_over_too(backend: Backend, public: Program, workers: int) -> None:
     with directory_for_servers() as directory:
         identity = Identity.issue(directory)
         identity.certificate.chmod(0o644)
         context = ssl.create_default_context(cafile=str(identity.authority))
-        with line(directory, identity, backend, workers, user="nobody") as gateways:
+        with line(directory, identity, backend, workers, user="nobody", program=public) as gateways:
             (directory / "gateway.ini").chmod(0o644)
             directory.chmod(0o755)
             gateways.upgrade()
             enter(gateways.gateway, context).socket.close()
 
 
-@pytest.mark.skipif(not nobody_can_start_us(), reason="root is needed, and a Python that others may run")
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ports_and_pidfile_of_root_are_handed_over_by_who_is_root_no_more(backend: Backend, workers: int) -> None:
+def test_ports_and_pidfile_of_root_are_handed_over_by_who_is_root_no_more(
+    backend: Backend, public: Program, workers: int
+) -> None:
     with directory_for_servers() as directory:
         identity = Identity.issue(directory)
         identity.certificate.chmod(0o644)
@@ -287,7 +304,9 @@ def test_ports_and_pidfile_of_root_are_handed_over_by_who_is_root_no_more(backen
         shutil.chown(own, "nobody", "games")
         port, pidfile = low_port(), own / "pid"
         more = f"127.0.0.1:{port}"
-        with line(directory, identity, backend, workers, "nobody", "games", str(pidfile), more) as gateways:
+        with line(
+            directory, identity, backend, workers, "nobody", "games", str(pidfile), more, program=public
+        ) as gateways:
             (directory / "gateway.ini").chmod(0o644)
             directory.chmod(0o755)
             assert pidfile.read_text() == str(gateways.pid)
@@ -410,7 +429,7 @@ def listening_inode(port: int) -> int:
 def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothing(
     tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
 ) -> None:
-    with line(tmp_path, identity, backend, workers, sessions_per_client="3") as gateways:
+    with line(tmp_path, identity, backend, workers, limits={"sessions_per_client": "3"}) as gateways:
         gateway = gateways.gateway
         inode = listening_inode(gateway.address("imap")[1])
         with enter(gateway, trusting) as client:

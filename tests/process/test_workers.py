@@ -23,7 +23,7 @@ from gateway.cli.steer.command import ask
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap, pop3
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running
+from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running, wait_until_gone
 from tests.process.wire import Caller, Client
 from tests.process.words import WORDS
 
@@ -97,13 +97,6 @@ def greeted(source: str, gateway: Gateway) -> Caller:
 def is_alive(client: Client) -> None:
     client.say(b"a CAPABILITY\r\n")
     client.hear(rb"^\* CAPABILITY [^\n]*\na OK [^\n]*\n")
-
-
-def wait_until_gone(pid: int) -> None:
-    until = time.monotonic() + DEADLINE
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not os.path.exists(f"/proc/{pid}")
 
 
 # --- a worker that dies ------------------------------------------------------------------------------
@@ -531,7 +524,7 @@ def test_a_bad_file_changes_nothing_in_any_worker(tmp_path: Path, identity: Iden
             is_alive(stack.enter_context(greeted(source, gateway)))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+@pytest.mark.usefixtures("root")
 def test_keys_that_only_root_may_read_serve_also_at_workers_that_come_later(backend: Backend) -> None:
     with directory_for_servers() as directory:
         identity = Identity.issue(directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +11,7 @@ import pytest
 
 from tests.process.legacy import MINDS, TASTES, Visit, playing
 from tests.process.recording import Backend, Script
-from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, running
+from tests.process.running import Event, Gateway, Identity, Service, running, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS, Words
 
@@ -66,10 +65,7 @@ class Attack:
     def visit(self, protocol: str, policy: str = "required") -> Visit:
         """The latest one to this backend."""
         visits = self.visits[self.service(protocol, policy)]
-        until = time.monotonic() + DEADLINE
-        while not visits:
-            assert time.monotonic() < until, "the gateway did not connect to the backend"
-            time.sleep(0.01)
+        wait_until(lambda: bool(visits))
         return visits[-1]
 
     def answered(self, client: Client, protocol: str) -> None:

@@ -17,7 +17,7 @@ from tests.process.wire import Client
 from tests.process.words import WORDS
 
 PROTOCOLS = tuple(WORDS)
-SESSIONS = 4000
+SESSIONS = 1000
 """`make cuts` has ten thousand."""
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 

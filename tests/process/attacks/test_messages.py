@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.process.attacks.conftest import Attack
@@ -151,7 +149,6 @@ def test_D7_a_message_sent_before_it_is_allowed_reaches_no_backend_that_refuses_
 
     def refuse(connection: Connection) -> None:
         heard.append(connection)
-        time.sleep(0.1)
         connection.say(b"554 no\r\n")
         while connection.line():
             connection.say(b"250 obeyed\r\n")
