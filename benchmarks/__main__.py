@@ -43,6 +43,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--octets", type=_whole, default=10**9, help="of a transfer (1e9)")
     parser.add_argument("--slices", type=int, default=4, help="into which seconds and octets of a round are cut (4)")
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the gateway that serve (1)")
     parser.add_argument(
         "--python",
         type=peers.program,
@@ -192,7 +193,7 @@ def main(given: Sequence[str]) -> int:
     shortened: dict[str, object] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))
-        stage = stack.enter_context(peers.stage(directory, descriptors))
+        stage = stack.enter_context(peers.stage(directory, descriptors, options.workers))
         tls = client.context(stage.certificate)
         # What the descriptors leave for sessions that are held, beside those that come and go.
         held = stage.sessions - 2 * options.at_once - 20
@@ -208,7 +209,9 @@ def main(given: Sequence[str]) -> int:
             shortened = {"ended": f"by the limit of {options.limit} s, in round {turn + 1}"}
             _say("time is up")
     rivals = [peer.name for peer in chosen if not peer.yardstick and peer.name != "gateway"]
-    shown = {name: getattr(options, name) for name in ("rounds", "slices", "seconds", "octets", "at_once")} | shortened
+    shown = {
+        name: getattr(options, name) for name in ("rounds", "slices", "seconds", "octets", "at_once", "workers")
+    } | shortened
     run = report.Run(machine, shown, benchmark.versions, benchmark.absent, rivals, workloads, benchmark.samples)
     if options.check:
         return _check(run)

@@ -59,6 +59,8 @@ class Stage:
     backend: Mapping[str, int]
     backend_pid: int
     descriptors: int
+    workers: int = 1
+    """Of the gateway."""
     compiled: set[str] = field(default_factory=set)
     """Peers that have run once: what is Python of them is compiled."""
 
@@ -286,6 +288,8 @@ def _settings(stage: Stage, directory: Path) -> dict[str, object]:
         "both": stage.both,
         "descriptors": stage.descriptors,
         "sessions": stage.sessions,
+        # An earlier gateway does not know the option.
+        "workers": f"workers = {stage.workers}" if stage.workers > 1 else "",
         "load_module": f"load_module {_NGINX_MAIL};" if _NGINX_MAIL.exists() else "",
         "internal_user": "dovecot" if root else me.pw_name,
         "internal_group": "dovecot" if root else grp.getgrgid(me.pw_gid).gr_name,
@@ -397,7 +401,7 @@ def _issue(directory: Path) -> tuple[Path, Path, Path]:
 
 
 @contextmanager
-def stage(directory: Path, descriptors: int) -> Iterator[Stage]:
+def stage(directory: Path, descriptors: int, workers: int = 1) -> Iterator[Stage]:
     """The backend runs for as long as the block takes."""
     directory.chmod(0o755)
     certificate, key, both = _issue(directory)
@@ -413,6 +417,6 @@ def stage(directory: Path, descriptors: int) -> Iterator[Stage]:
                 raise RuntimeError(f"the backend does not start: {log.read_text()}")
             time.sleep(0.01)
         ports: dict[str, int] = json.loads(log.read_text())
-        yield Stage(directory, certificate, key, both, ports, backend.pid, descriptors)
+        yield Stage(directory, certificate, key, both, ports, backend.pid, descriptors, workers)
     finally:
         processes.end(backend)

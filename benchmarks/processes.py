@@ -33,11 +33,12 @@ def start(
             stderr=output,
             cwd=directory,
             env=dict(environment),
-            preexec_fn=_die_with_us,
+            preexec_fn=die_with_us,
         )
 
 
-def _die_with_us() -> None:
+def die_with_us() -> None:
+    """To be called in a child: the kernel ends it when its parent has ended."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 

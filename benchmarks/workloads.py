@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import ssl
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from . import client, processes
 from .client import Broken, Conversation, Outcome, Talk
@@ -153,6 +157,132 @@ def _round_trip(running: Running, conditions: Conditions) -> Measures:
     }
 
 
+# --- an honest client beside others --------------------------------------------------------------------
+
+_FORK: Any = multiprocessing.get_context("fork")
+HANDSHAKES = 500
+"""A second."""
+_TICK = 0.02
+"""Seconds between two groups of handshakes."""
+_PART = 10_000_000
+"""Octets of one download of the fast client."""
+
+Load = Callable[[Running, Conditions], AbstractContextManager[Callable[[], float]]]
+"""Others whom the peer serves meanwhile; what it yields tells how much of theirs is done."""
+
+
+@contextmanager
+def _meanwhile(work: Callable[[Any], None]) -> Iterator[Callable[[], float]]:
+    """Another process does this, and counts what it has done.  In our process it would take our time."""
+    done = _FORK.Value("d", 0.0)
+
+    def run() -> None:
+        processes.die_with_us()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        work(done)
+
+    process = _FORK.Process(target=run)
+    process.start()
+
+    def count() -> float:
+        if not process.is_alive():
+            raise Broken("the others have ended")
+        return float(done.value)
+
+    try:
+        yield count
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _transferring(running: Running, conditions: Conditions) -> AbstractContextManager[Callable[[], float]]:
+    """A client that downloads as fast as it can; counts MB."""
+
+    def work(done: Any) -> None:
+        with client.logged_in(running.ports[IMAP_IMPLICIT], conditions.tls) as sock:
+            while True:
+                client.download(sock, _PART)
+                done.value += _PART / 1e6
+
+    return _meanwhile(work)
+
+
+def _shaking(running: Running, conditions: Conditions) -> AbstractContextManager[Callable[[], float]]:
+    """Clients that do a handshake and leave; counts them."""
+
+    def begin() -> tuple[Conversation, Talk]:
+        one = Conversation(running.ports[IMAP_IMPLICIT], conditions.tls)
+        return one, one.handshake()
+
+    def work(done: Any) -> None:
+        group = int(HANDSHAKES * _TICK)
+        due = time.monotonic()
+        while True:
+            client.converse(begin, group, lambda begun: begun < group)
+            done.value += group
+            due = max(due + _TICK, time.monotonic() - 1.0)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    return _meanwhile(work)
+
+
+def _crowd(wanted: int) -> Load:
+    @contextmanager
+    def held(running: Running, conditions: Conditions) -> Iterator[Callable[[], float]]:
+        sessions = min(wanted, conditions.held)
+        opened: list[Conversation] = []
+
+        def login() -> tuple[Conversation, Talk]:
+            one = Conversation(running.ports[IMAP_IMPLICIT], conditions.tls)
+            return one, client.imap_login(one, starttls=False)
+
+        try:
+            client.converse(login, conditions.at_once, lambda begun: begun < sessions, keep=opened)
+            running.settle()
+            yield lambda: 0.0
+        finally:
+            for one in opened:
+                one.close()
+
+    return held
+
+
+def _beside(load: Load) -> Callable[[Running, Conditions], Measures]:
+    def run(running: Running, conditions: Conditions) -> Measures:
+        port, clock = running.ports[IMAP_IMPLICIT], time.perf_counter
+        with client.logged_in(port, conditions.tls) as sock, load(running, conditions) as done:
+            list(client.round_trips(sock, clock() + min(0.3, conditions.seconds / 2)))
+            began, before = clock(), done()
+            trips = sorted(client.round_trips(sock, began + conditions.seconds))
+            wall, rate = clock() - began, done() - before
+        return {
+            "units": len(trips),
+            "median": statistics.median(trips),
+            "p99": trips[int(len(trips) * 0.99)],
+            "rate": rate / wall,
+            "pss": running.memory()["Pss"],
+        }
+
+    return run
+
+
+def _alone(workload: Workload) -> Workload:
+    """The same, one session after another."""
+
+    def run(running: Running, conditions: Conditions) -> Measures:
+        return workload.run(running, replace(conditions, at_once=1))
+
+    title, targets = f"{workload.title}, one after another", _TARGETS_ALONE.get(workload.name, ())
+    return replace(workload, name=f"{workload.name}-alone", title=title, run=run, targets=targets)
+
+
+_TARGETS_ALONE = {"imap-full": (Target(1.4, "nginx"),), "imap-resumed": (Target(1.6, "nginx"),)}
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
 def _idle(wanted: int, rest: float = 0.0) -> Callable[[Running, Conditions], Measures]:
     def run(running: Running, conditions: Conditions) -> Measures:
         sessions = min(wanted, conditions.held)
@@ -209,7 +339,7 @@ _IDLE_EXTRA = (
     ("slower", "x CPU of a new session", 1.0),
 )
 
-WORKLOADS = (
+_SESSIONS = (
     Workload(
         "imap-full", "IMAP, STARTTLS, full handshake", IMAP_STARTTLS, "ms/session", "cpu", _MS, _imap(True, False),
         targets=(Target(1.25, "nginx"), Target(1.0, "stunnel"), Target(1.0, "dovecot")),
@@ -229,6 +359,13 @@ WORKLOADS = (
         "smtp-many", "SMTP, ten mails of 4 KB in a session", SMTP_STARTTLS, "ms/mail", "cpu", _MS, _smtp(4096, 10),
         targets=(Target(2.0, "stunnel"),),
     ),
+)  # fmt: skip
+
+_LATENCY = (("p99", "us, 99th percentile", _US), ("rate", "MB or handshakes a second of the others", 1.0))
+
+WORKLOADS = (
+    *_SESSIONS,
+    *map(_alone, _SESSIONS),
     Workload(
         "download", "Download", IMAP_IMPLICIT, "s/GB", "cpu", 1.0, _transfer(client.download),
         targets=(Target(0.85, "nginx"),),
@@ -241,6 +378,22 @@ WORKLOADS = (
         "round-trip", "Round trip of a short line", IMAP_IMPLICIT, "us", "cpu", _US, _round_trip,
         targets=(Target(1.6, "nginx"),),
         extra=(("median", "us, median", _US), ("p99", "us, 99th percentile", _US)),
+    ),
+    Workload(
+        "beside-transfer", "Round trip beside a fast download", IMAP_IMPLICIT, "us", "median", _US,
+        _beside(_transferring),
+        extra=_LATENCY,
+    ),
+    Workload(
+        "beside-handshakes", "Round trip beside 500 handshakes a second", IMAP_IMPLICIT, "us", "median", _US,
+        _beside(_shaking),
+        extra=_LATENCY,
+    ),
+    Workload(
+        "idle-5000", "Round trip beside 5,000 idle sessions", IMAP_IMPLICIT, "us", "median", _US,
+        _beside(_crowd(5000)),
+        fresh=True,
+        extra=_LATENCY[:1],
     ),
     Workload(
         "idle-1000", "Memory of 1,000 idle sessions", IMAP_IMPLICIT, "KB/session", "memory", _KB, _idle(1000),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import chart, figures, interpreter, peers, report
+from benchmarks import chart, count, figures, interpreter, page, peers, report
 from benchmarks.figures import judge, ratio
 from benchmarks.report import Run
 from benchmarks.workloads import WORKLOADS, Sample, Target, Workload, together
@@ -359,3 +359,41 @@ def test_how_the_interpreter_was_built_is_told(arguments: str, prefix: str, told
 def test_a_directory_without_the_gateway_is_told() -> None:
     with pytest.raises(peers.Unavailable, match="no checkout of the gateway"):
         peers.gateway(peers.CONFIGS, "before").version()
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+
+def page_of(samples: Sequence[Sample], *names: str) -> str:
+    return page.text(json.loads(report.as_json(run_of(samples, *names))), count.recorded())
+
+
+def test_the_page_has_each_figure_and_its_ratio_to_nginx() -> None:
+    told = page_of(
+        [*rounds(gateway=[3e-3, 6e-3, 4e-3], nginx=[2e-3, 2e-3, 4e-3]), failed("dovecot", 0)],
+        "gateway",
+        "nginx",
+        "dovecot",
+    )
+    assert "| A session, ms/session | 4.00 (1.50) | 2.00 (1.00) | failed |" in told
+    assert "median of 3 rounds" in told
+    assert "* nginx: nginx 1.0\n" in told
+    assert "slowest" not in told
+
+
+def test_the_page_tells_how_late_the_slowest_round_trips_are() -> None:
+    told = page_of(
+        [took("gateway", number, 1.0, p99=late) for number, late in enumerate([3e-3, 1e-3, 2e-3])], "gateway", "nginx"
+    )
+    assert "| A session | 2,000 | - |" in told
+
+
+def test_the_page_has_the_recorded_instructions() -> None:
+    whole = sum(count.recorded().units["round-trip"].values())
+    assert f"| round trip of a short line | {whole:,.0f} |" in page_of(rounds(gateway=[1.0]), "gateway")
+
+
+@pytest.mark.parametrize(("others", "told"), [(0.0, False), (1.5, True)])
+def test_the_page_says_that_the_machine_was_busy(others: float, told: bool) -> None:
+    samples = [replace(sample, others=others) for sample in rounds(gateway=[1.0, 1.0])]
+    assert ("Other processes kept 1.5 processors busy" in page_of(samples, "gateway")) is told
