@@ -95,7 +95,7 @@ _PENDING: Final = object()
 class _Sides:
     """What both sides have said and nobody has acted on, and the rules on what they may be told."""
 
-    __slots__ = ("_actions", "_ends", "_foreign", "_inboxes", "_mute", "_passing", "_secured")
+    __slots__ = ("_actions", "_ends", "_foreign", "_inboxes", "_mute", "_passing", "_secured", "crowded")
 
     def __init__(self, foreign: Foreign | None) -> None:
         self._foreign = foreign
@@ -105,15 +105,12 @@ class _Sides:
         self._mute: set[Side] = set()
         self._passing = dict.fromkeys(Side, 0)  # octets still to come of a unit that goes through
         self._actions: list[Action] = []
+        self.crowded = False
+        """Whether there is a side that is perhaps not wanted.  It is looked at when somebody has said something."""
 
     def early(self, side: Side) -> bytes:
         """The ciphertext that was read together with the last plaintext; belongs to the TLS half."""
         return self._inboxes[side].drain()
-
-    def crowded(self) -> bool:
-        """Whether there is a side that is perhaps not wanted."""
-        client, backend = self._inboxes.values()
-        return len(client.octets) >= CROWDED or len(backend.octets) >= CROWDED
 
     def _say(self, said: Send) -> None:
         """The only way out: what is said together becomes one write, and a muted side hears nothing."""
@@ -218,12 +215,16 @@ class Negotiation(_Sides):
         return self._resume(None)
 
     def receive(self, side: Side, octets: bytes) -> list[Action]:
-        self._inboxes[side].feed(octets)
+        inbox = self._inboxes[side]
+        inbox.feed(octets)
         if side is Side.CLIENT and self._before_the_greeting():
             key = self._foreign_event()
             if key is not None:
                 return self._throw(Violation(side, key))
-        return self._proceed()
+        actions = self._proceed()
+        if self.crowded or len(inbox.octets) >= CROWDED:
+            self.crowded = any(len(each.octets) >= CROWDED for each in self._inboxes.values())
+        return actions
 
     def ended(self, side: Side, orderly: bool) -> list[Action]:
         """That side will say no more: it closed its direction in order, or the connection broke."""
@@ -382,22 +383,19 @@ class Negotiation(_Sides):
     def _hear(self, wait: Await) -> Any:
         if self._stopping and self._at_boundary():
             raise Stopped
-        for side in (Side.BACKEND, Side.CLIENT):
-            if side not in wait.sides:
-                continue
+        for side in wait.sides:
             inbox = self._inboxes[side]
-            if not inbox.octets:
+            if inbox.octets:
+                if side is Side.CLIENT:
+                    key = self._foreign_event()
+                    if key is not None:
+                        raise Violation(side, key)
+                heard = wait.framing.unit(inbox)
+                if heard is not None:
+                    self._spoken = self._spoken or side is Side.CLIENT
+                    return heard
+            if self._ends:
                 self._pending(side)
-                continue
-            if side is Side.CLIENT:
-                key = self._foreign_event()
-                if key is not None:
-                    raise Violation(side, key)
-            heard = wait.framing.unit(inbox)
-            if heard is not None:
-                self._spoken = self._spoken or side is Side.CLIENT
-                return heard
-            self._pending(side)
         return _PENDING
 
     def _let_pass(self, wait: Pass) -> Any:

@@ -338,7 +338,8 @@ class Framing(Protocol):
 
 @value
 class Await:
-    """The next unit of one of these sides (the backend's first); resumed with Heard."""
+    """The next unit of one of these sides, of the first that has said one; resumed with Heard.  The backend stands
+    first."""
 
     sides: tuple[Side, ...]
     patience: Patience

@@ -107,7 +107,7 @@ class Splicing(Copying, Performer):
         self._flow()
 
     def _performed(self) -> None:
-        if self._stopped or self._negotiation.crowded():
+        if self._stopped or self._negotiation.crowded:
             self._flow()
 
     def _leg(self, side: Side, sock: Any) -> Leg:

@@ -52,7 +52,7 @@ class Waits(Splicing):
     def _wait(self) -> None:
         waiting = self._awaited
         assert waiting is not None
-        self._awaited_since = now = float(self._reactor.seconds())
+        self._awaited_since = now = self._reactor.seconds()
         self._arrived = 0
         if waiting.patience is not self._patience:
             self._patience = waiting.patience
@@ -66,11 +66,10 @@ class Waits(Splicing):
             # Otherwise an octet a minute would keep a session, and the backend's, for ever.
             timeouts = self._context.timeouts
             due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
-        self._deadline.set(min(due, self._last_moment()))
+        self._deadline.set(due if self._proven else min(due, self._last_moment()))
 
     def _last_moment(self) -> float:
-        if self._proven:
-            return float("inf")
+        """Of a session that has proven nothing."""
         if self._context.terms.policy is Policy.REQUIRED and self._client.secured is None:
             return self._closed_until
         return self._limit
@@ -105,6 +104,6 @@ class Waits(Splicing):
 
     def _lateness(self) -> Trouble:
         """What the negotiation is told: who kept us waiting, and for what."""
-        if self._last_moment() <= self._reactor.seconds():
+        if not self._proven and self._last_moment() <= self._reactor.seconds():
             return Expired(Side.CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)

@@ -383,6 +383,8 @@ class Playbook:
         """The negotiation is in a wait with this patience."""
 
         def check(stage: Stage) -> None:
+            sides = getattr(stage.negotiation.waiting, "sides", ())
+            assert tuple(sides) in ((), (Side.BACKEND,), (Side.CLIENT,), (Side.BACKEND, Side.CLIENT)), sides
             actual = getattr(stage.negotiation.waiting, "patience", None)
             assert actual is patience, f"waits with {actual}, not {patience}"
 
@@ -393,7 +395,7 @@ class Playbook:
 
         def check(stage: Stage) -> None:
             assert stage.negotiation.wants(side) is wanted, f"wants({side.value}) is not {wanted}"
-            assert wanted or stage.negotiation.crowded(), "not wanted and not crowded: nobody would ask"
+            assert wanted or stage.negotiation.crowded, "not wanted and not crowded: nobody would ask"
 
         return self._step(f"wants {side.value} {wanted}", check, ())
 

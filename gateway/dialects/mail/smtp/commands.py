@@ -93,7 +93,7 @@ class SMTP(Messages):
         verb, argument = match[1].upper(), match[2] or b""
         if len(text) > COMMAND_LINE and len(text) > self._longest(verb):
             return self._bad_chunk() if verb == b"BDAT" else self._too_long()
-        if unknown := self._unknown(verb):
+        if verb not in _ACTS and (unknown := self._unknown(verb)):
             return self._refuse(unknown)
         if verb == b"BDAT":
             return self._bdat(argument)
