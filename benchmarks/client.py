@@ -122,6 +122,12 @@ class Conversation:
 # --- what is said -----------------------------------------------------------------------------------
 
 
+def shake(one: Conversation) -> Talk:
+    """A TLS handshake and nothing more."""
+    yield WRITE
+    yield from one.handshake()
+
+
 def imap_login(one: Conversation, starttls: bool) -> Talk:
     """Up to a session that is logged in."""
     yield WRITE
