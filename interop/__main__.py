@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from interop import others
 from interop.clients import CLIENTS, Client
 from interop.matrix import Outcome, install, play, show, world
 from interop.places import Missing, need_root
@@ -24,7 +25,10 @@ def main() -> int:
     parser.add_argument("--server", action="append", metavar="NAME", help="this server only; may be repeated")
     parser.add_argument("--page", type=Path, default=None, help=f"where to write the page; a full run writes {PAGE}")
     parser.add_argument("--trials", action="store_true", help="only the trials below the tables")
+    parser.add_argument("--others", action="store_true", help="only the other protocols; renews their part of the page")
     chosen = parser.parse_args()
+    if chosen.others:
+        return run_others(chosen.page or PAGE)
     everything = not (chosen.client or chosen.server or chosen.trials)
     clients = [client for client in CLIENTS if not chosen.client or client.name in chosen.client]
     servers = [server for server in SERVERS if not chosen.server or server.name in chosen.server]
@@ -38,6 +42,8 @@ def main() -> int:
         outcomes = [] if chosen.trials else run_all(clients, servers)
         tried = [(trial, attempt(trial)) for trial in trials]
         text = page(clients, servers, outcomes, datetime.now(timezone.utc).date(), tried)
+        seen = others.play() if everything else {}
+        text = others.renewed(text, "".join(others.section(seen)))
     except Missing as missing:
         print(missing, file=sys.stderr)
         return 2
@@ -46,8 +52,19 @@ def main() -> int:
     if written is not None:
         written.write_text(text)
     wrong = sum(not outcome.ok and not outcome.known for outcome in outcomes) + sum(bool(said) for _, said in tried)
+    wrong += sum(map(bool, seen.values()))
     print(f"{len(outcomes)} runs, {len(tried)} trials, {wrong} not as they should be", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def run_others(written: Path) -> int:
+    try:
+        found = others.play()
+    except Missing as missing:
+        print(missing, file=sys.stderr)
+        return 2
+    written.write_text(others.renewed(written.read_text(), "".join(others.section(found))))
+    return 1 if any(found.values()) else 0
 
 
 def run_all(clients: Sequence[Client], servers: Sequence[Server]) -> list[Outcome]:

@@ -136,12 +136,12 @@ def test_literals_are_bounded_and_end_in_a_line() -> None:
     inside().client(b"a X {1+}\r\nx\0\r\n", *bad, close("client-bad-command")).run()
 
 
-def test_a_long_command_is_read_with_its_literal() -> None:
+def test_G30_a_long_command_is_read_with_its_literal() -> None:
     said = b"a X " + b"x" * 5000 + b" {3+}\r\nabc\r\n"
     inside().client(said, to_client(b'* BAD "Command too long"\r\n')).run((WHOLE,))
 
 
-def test_a_bad_line_is_read_with_its_literal() -> None:
+def test_G30_a_bad_line_is_read_with_its_literal() -> None:
     said = b"a X\0 {11+}\r\nb LOGOUT\r\n\r\n"
     inside().client(said, to_client(b'* BAD "Invalid characters"\r\n')).run()
 

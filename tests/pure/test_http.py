@@ -202,7 +202,7 @@ def test_other_requests_in_the_clear_are_told_to_ask_for_tls(policy: Policy, sai
     fresh(policy=policy).client(said, *REFUSED).run()
 
 
-def test_a_request_with_a_body_is_never_upgraded() -> None:
+def test_G30_a_request_with_a_body_is_never_upgraded() -> None:
     """Else its body would be taken for the handshake, or for a request."""
     for more in (b"Content-Length: 4", b"Transfer-Encoding: chunked"):
         asks = request(b"Upgrade: TLS/1.0", b"Connection: Upgrade", more)

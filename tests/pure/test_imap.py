@@ -272,7 +272,7 @@ def test_i05_the_content_of_a_literal_is_no_command() -> None:
     ).run()
 
 
-def test_the_content_of_a_literal_is_no_command_even_behind_nonsense() -> None:
+def test_G30_the_content_of_a_literal_is_no_command_even_behind_nonsense() -> None:
     plain().client(b"{12+}\r\nb STARTTLS\r\n x\r\n", to_client(b"* BAD Invalid tag\r\n")).run()
     inside().client(b"a {12+}\r\nb STARTTLS\r\n x\r\n", to_client(b"a BAD Invalid command\r\n")).run()
     bad = to_client(b"* BAD Invalid characters\r\n")

@@ -113,7 +113,7 @@ def test_a_backend_that_is_dialled_late_hears_lhlo_and_nothing_else() -> None:
 # --- one verdict for each recipient ------------------------------------------------------------------
 
 
-def test_a_message_has_as_many_verdicts_as_recipients() -> None:
+def test_S28_a_message_has_as_many_verdicts_as_recipients() -> None:
     play = message(envelope(upgraded_and_hello(), b"1", b"", b"2", b"3"))
     play.backend(ONE, to_client(ONE), DELIVERED).backend(TWO, to_client(TWO)).backend(THREE, to_client(THREE))
     goes_on(play).run()

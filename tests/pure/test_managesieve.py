@@ -103,7 +103,7 @@ def test_inside_tls_it_is_as_in_the_clear_under_optional(row: tuple[object, ...]
     SIEVE.inside().client(said, expected).run()
 
 
-def test_a_literal_of_a_command_too_long_is_swallowed() -> None:
+def test_G30_a_literal_of_a_command_too_long_is_swallowed() -> None:
     play = SIEVE.inside().client(
         b"FOO " + b"x" * 5000 + b" {8+}\r\nLOGOUT\r\n\r\n", to_client(b'NO "Command too long"\r\n')
     )
@@ -111,7 +111,7 @@ def test_a_literal_of_a_command_too_long_is_swallowed() -> None:
 
 
 @pytest.mark.parametrize("line", [b"FOO \0", b"PUTSCRIPT \r"])
-def test_a_literal_behind_a_bad_line_is_swallowed(line: bytes) -> None:
+def test_G30_a_literal_behind_a_bad_line_is_swallowed(line: bytes) -> None:
     play = SIEVE.inside().client(line + b" {8+}\r\nLOGOUT\r\n\r\n", to_client(b'NO "Invalid characters"\r\n'))
     SIEVE.leaves(play).run()
 

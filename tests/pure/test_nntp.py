@@ -134,7 +134,7 @@ def test_starttls_is_never_answered_480_or_483() -> None:
         (b"TAKETHIS\x0b<a@b>\r\n", b"500 Unknown command\r\n"),
     ],
 )
-def test_a_refused_article_is_read_and_none_of_it_is_a_command(line: bytes, answer: bytes) -> None:
+def test_G30_a_refused_article_is_read_and_none_of_it_is_a_command(line: bytes, answer: bytes) -> None:
     play = greeted().client(line + ARTICLE + b"DATE\r\n", to_client(answer), to_backend(b"DATE\r\n"))
     play.backend(b"111 1\r\n", to_client(b"111 1\r\n")).run()
 

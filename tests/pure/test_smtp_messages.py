@@ -214,7 +214,7 @@ def test_S13_a_chunk_that_cannot_be_delimited_ends_the_session(where: str, argum
     ],
 )
 @pytest.mark.parametrize("where", ["clear", "secure", "envelope"])
-def test_a_chunk_behind_a_bad_line_ends_the_session(where: str, line: bytes) -> None:
+def test_G30_a_chunk_behind_a_bad_line_ends_the_session(where: str, line: bytes) -> None:
     """Its octets are no commands, and nobody knows how many there are."""
     play = greeted() if where == "clear" else secure() if where == "secure" else envelope(secure())
     play.client(line + b"\r\nXCLIENT ADDR=192.0.2.1\r\n", to_client(b"501 5.5.4 Syntax: BDAT count [LAST]\r\n"),
