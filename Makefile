@@ -20,7 +20,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 
-.PHONY: demo docs man man-check test lint completion deb wheels lock packages bench count files fuzz soak reloads upgrades slow octets cuts channels clean interop acceptance release-check
+.PHONY: demo docs pictures man man-check test lint completion deb wheels lock packages bench count files fuzz soak reloads upgrades slow octets cuts channels clean interop acceptance release-check
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -95,6 +95,10 @@ wheels: build/venv-deb/installed
 docs: build/venv-docs/installed
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs build/docs/html
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D today=' ' docs build/docs/man
+
+# The picture of the README, of a gateway in front of a real Dovecot.  Needs root.
+pictures: $(VENV)/installed
+	$(VENV)/bin/python -m tests.pictures
 
 # The manual pages that the packages hold; `make test` fails if they are old.
 man: docs

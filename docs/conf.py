@@ -30,9 +30,10 @@ def _lead(app, name, text):  # type: ignore[no-untyped-def]
 
 
 html_theme = "furo"
-html_title = f"starttls-gateway {installed('starttls-gateway')}"
+html_title = f"starttls-gateway {installed('starttls-gateway').partition('.dev')[0]}"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_static_path: list[str] = []
 copybutton_prompt_text = r"\$ |# "
 copybutton_prompt_is_regexp = True

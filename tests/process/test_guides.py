@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,10 @@ import trustme
 
 from tests.process.programs import need
 from tests.process.running import CANARY, DEADLINE, ROOT, Speaker, speaking
-from tests.process.villages import CLIENT, OUTSIDE, SERVER, Machine, village
+from tests.process.villages import CLIENT, OUTSIDE, SERVER, Machine, Village, village
 
+PATIENCE = 60.0
+"""Seconds that a look at a server may take on a busy machine."""
 GUIDES = ROOT / "docs" / "guides"
 PLAIN = base64.b64encode(f"\0joe\0{CANARY}".encode()).decode()
 
@@ -257,20 +261,46 @@ def await_port(machine: Machine, address: str, server: Speaker) -> None:
         assert time.monotonic() < until, f"nobody listens at {address}:\n{server.text}"
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.guide)
-def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
+@dataclass(frozen=True)
+class Work:
+    """A guide that was followed."""
+
+    trial: Trial
+    place: Village
+    server: Speaker
+    backends: list[str]
+    live: subprocess.CompletedProcess[str]
+    """What `check --live` said before the gateway ran."""
+
+    def login(self) -> None:
+        words = self.trial.client.replace("@CA@", "/authority.pem").replace("@PASSWORD@", CANARY)
+        said = self.place.client.run(words)
+        assert re.search(self.trial.hears, said), f"{said}\n{self.server.text}"
+
+    @property
+    def reached(self) -> list[str]:
+        """Addresses of the server that the client reaches without the gateway."""
+        tries = [f"! timeout 1 bash -c '</dev/tcp/{one.replace(':', '/')}' || echo {one}" for one in self.backends]
+        return self.place.client.run("\n".join(tries)).split()
+
+
+@contextmanager
+def at_work(directory: Path, trial: Trial, more: str = "") -> Iterator[Work]:
+    """The server and the gateway of a guide; `more` is for the gateway's file."""
     need(trial.program, debian=trial.package)
     text = (GUIDES / f"{trial.guide}.md").read_text("utf-8")
     names = sorted({*re.findall(r"\b(?:[a-z]+\.)?example\.org\b", text)})
-    authority, certificate, file = trustme.CA(), tmp_path / "certificate.pem", tmp_path / "gateway.ini"
-    authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    file.write_text(configuration(text, certificate))
-    with village(tmp_path, dict.fromkeys(names, OUTSIDE)) as place, ExitStack() as stack:
+    authority, certificate, file = trustme.CA(), directory / "certificate.pem", directory / "gateway.ini"
+    ending = datetime.now(timezone.utc) + timedelta(days=60)
+    issued = authority.issue_cert(*names, not_after=ending)
+    issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    file.write_text(configuration(text, certificate) + more)
+    with village(directory, dict.fromkeys(names, OUTSIDE)) as place, ExitStack() as stack:
         place.client.path("/authority.pem").write_bytes(authority.cert_pem.bytes())
         place.server.run(trial.prepare)
-        for name, more in settings(text):
-            with place.server.path(name).open("a") as settled:
-                settled.write(f"\n{more}")
+        for name, settled in settings(text):
+            with place.server.path(name).open("a") as there:
+                there.write(f"\n{settled}")
         _, server = stack.enter_context(speaking(place.server.command("sh", "-ec", trial.start)))
         stack.callback(place.server.end)
         backends = re.findall(rf"(?m)^(?:backend|address)\s*= ({re.escape(SERVER)}:\d+)$", file.read_text())
@@ -279,24 +309,24 @@ def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
         place.server.run(trial.fill.replace("@PASSWORD@", CANARY))
 
         program = ["nsenter", f"--target={place.gateway.leader}", "--net", sys.executable, "-m", "gateway.cli"]
-        found = subprocess.run(
-            [*program, "check", str(file), "--live"], capture_output=True, text=True, timeout=DEADLINE
-        )
-        assert found.returncode == 0, found.stdout + found.stderr
-        assert "all good" in found.stdout
+        words = [*program, "check", str(file), "--live"]
+        live = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
         _, gateway = stack.enter_context(speaking([*program, "run", str(file)]))
         gateway.hear("event=listening .*experimental")
-        said = place.client.run(trial.client.replace("@CA@", "/authority.pem").replace("@PASSWORD@", CANARY))
-        assert re.search(trial.hears, said), f"{said}\n{gateway.text}\n{server.text}"
-        if trial.sees:
-            server.hear(trial.sees)
+        yield Work(trial, place, server, backends, live)
 
-        direct = "".join(
-            f"! timeout 1 bash -c '</dev/tcp/{address.replace(':', '/')}' || echo {address}\n" for address in backends
-        )
-        assert place.client.run(direct).split() == backends, "the test cannot see a firewall"
-        place.server.path("/rules").write_text(firewall(text))
-        place.server.run("nft -f /rules")
-        assert place.client.run(direct) == "", "the firewall lets clients pass by the gateway"
-        said = place.client.run(trial.client.replace("@CA@", "/authority.pem").replace("@PASSWORD@", CANARY))
-        assert re.search(trial.hears, said), f"behind the firewall: {said}"
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.guide)
+def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
+    with at_work(tmp_path, trial) as work:
+        assert work.live.returncode == 0, work.live.stdout + work.live.stderr
+        assert "all good" in work.live.stdout
+        work.login()
+        if trial.sees:
+            work.server.hear(trial.sees)
+        assert work.reached == work.backends, "the test cannot see a firewall"
+        rules = firewall((GUIDES / f"{trial.guide}.md").read_text("utf-8"))
+        work.place.server.path("/rules").write_text(rules)
+        work.place.server.run("nft -f /rules")
+        assert work.reached == [], "the firewall lets clients pass by the gateway"
+        work.login()
