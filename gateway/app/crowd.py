@@ -51,9 +51,10 @@ class Crowd:
         ledger: Ledger | None = None,
         workers: int = 1,
         closed: Set[str] = frozenset(),
+        channels: int = 0,
     ) -> None:
         """`events`: what clients cause.  `notices`: what is the gateway's own.  `ledger`: that of several workers.
-        `closed`: services that take nobody any more."""
+        `closed`: services that take nobody any more.  `channels`: see `limit`."""
         self.sessions: set[Session] = set()
         self._closed = closed
         self.probes: tuple[Network, ...] = ()
@@ -67,7 +68,7 @@ class Crowd:
         self._notices = notices
         self._workers = workers
         self.limits = Limits(values, reactor.seconds, ledger)
-        self.limit(values)
+        self.limit(values, channels)
 
     def share(self) -> SharedLedger:
         """Count where other processes can, too."""
@@ -80,10 +81,12 @@ class Crowd:
         assert isinstance(ledger, SharedLedger)
         return ledger
 
-    def limit(self, values: Values) -> None:
-        """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave."""
-        self.limits.own = affordable(values.sessions, self._descriptors)
-        self.limits.values = lowered(values, self._descriptors, self._workers, self._notices)
+    def limit(self, values: Values, channels: int = 0) -> None:
+        """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave.
+
+        `channels`: how many a session may have open."""
+        self.limits.own = affordable(values.sessions, self._descriptors, channels)
+        self.limits.values = lowered(values, self._descriptors, self._workers, self._notices, channels)
 
     def accept(self, context: SessionContext, sock: socket.socket, address: Any) -> None:
         """Begin a session, or say why not and close.  `address` is what accept(2) gave."""
@@ -175,9 +178,9 @@ class Crowd:
                 _log.critical("a bug at the end of one session: {kind}", kind=type(error).__name__)
 
 
-def lowered(values: Values, descriptors: int, workers: int, notices: Teller) -> Values:
+def lowered(values: Values, descriptors: int, workers: int, notices: Teller, channels: int = 0) -> Values:
     """What so many workers can keep, each of which may open so many files."""
-    sessions = min(values.sessions, workers * affordable(values.sessions, descriptors))
+    sessions = min(values.sessions, workers * affordable(values.sessions, descriptors, channels))
     if matters(values.sessions, sessions):
         notices.emit(
             "limit-lowered",

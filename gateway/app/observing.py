@@ -80,6 +80,8 @@ class _Walk:
         self.views: list[str] = []
         self._seen: dict[Session, tuple[str, int, int]] = {}
         """Phase, octets from the client, octets to it."""
+        self.channels: dict[str, int] = {}
+        """By service."""
 
     def step(self, inside: Set[Session]) -> bool:
         """Look at some more, if they are still inside.  False where nobody was left."""
@@ -88,6 +90,8 @@ class _Walk:
         del self._left[-number:]
         for session in some:
             self._seen[session] = (session.phase(), *session.octets)
+            if number_of := session.channels:
+                self.channels[session.service] = self.channels.get(session.service, 0) + number_of
         if self._views and some:
             self.views.append(as_json([session.view(self._worker) for session in some]))
         return bool(self._left)
@@ -166,11 +170,17 @@ class Observer:
     def _metrics(self, walk: _Walk) -> Snapshot:
         """The counters of this process, and its gauges as they are now."""
         seen = self._meter.counts.snapshot()
-        services = {one.service for _, _, one in self._assembly().doors}
+        contexts = [one for _, _, one in self._assembly().doors]
+        services = {one.service for one in contexts}
+        for one in contexts:
+            if one.channels is not None:
+                seen.set("data_connections", (one.service,), walk.channels.get(one.service, 0))
         walk.add_to(seen, self._crowd.sessions, services)
         self._add_backends(seen)
-        for one in self._renewal.served:
-            seen.set("certificate_expiry_timestamp_seconds", (str(one.pair.certificate),), one.not_after.timestamp())
+        for served in self._renewal.served:
+            seen.set(
+                "certificate_expiry_timestamp_seconds", (str(served.pair.certificate),), served.not_after.timestamp()
+            )
         seen.set("sessions_limit", (), self._crowd.limits.values.sessions)
         seen.set("stopping", (), float(self._stopping()))
         seen.set("workers", (), 1)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ..config.values import Configuration
 from ..guard.limits import Ledger
+from ..sessions.agreed import channels_each
 from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
 from .handover import Bequest
@@ -61,7 +62,7 @@ class Gateway(Serving):
         for watch in watches:
             if watch not in earlier:
                 watch.start()
-        self.crowd.limit(configuration.limits)
+        self.crowd.limit(configuration.limits, channels_each(configuration))
         self.crowd.probes = configuration.probes
         self.drained.keep(configuration)
         self._keep(assembly)

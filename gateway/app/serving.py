@@ -17,6 +17,7 @@ from ..config.values import Configuration
 from ..guard.limits import Ledger
 from ..guard.memory import MemoryTrimmer
 from ..guard.relaywatch import RelayWatch
+from ..sessions.agreed import channels_each
 from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Summary, SummedEvents, Teller
@@ -210,6 +211,7 @@ class Serving(Service):
             self._ledger,
             workers,
             self.drained.services,
+            channels_each(self._configuration),
         )
         self.crowd.limits.banned = self._acting.bans.keeps_out
         self._ending = Ending(self._reactor, self.crowd, self._events)

@@ -10,28 +10,20 @@ import pwd
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from ..app.rights import group_of, user_name
 from ..config import Places
-from ..config.ini import Problem
 from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
 from ..dialects import DIALECTS
+from . import dataports
+from .finding import Finding as Finding
 from .units import SocketUnit, passed, socket_units
 
 AT_ONCE = 16
 """Names that are resolved at the same time."""
 _LOCAL_NAMES = ("localhost", "localhost.localdomain")
 _TRANSIENT = (socket.EAI_AGAIN,)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding(Problem):
-    """A problem on this machine."""
-
-    fatal: bool = True
-    """The gateway cannot start or cannot serve all clients.  Otherwise it is a warning."""
 
 
 def look(configuration: Configuration, places: Places, live: bool = False) -> list[Finding]:
@@ -44,6 +36,7 @@ def look(configuration: Configuration, places: Places, live: bool = False) -> li
         *(() if live else _backends(configuration, places)),
         *_report(configuration, places),
         *_experimental(configuration, places),
+        *dataports.look(configuration, places),
     ]
     return sorted(found, key=lambda finding: finding.line)
 

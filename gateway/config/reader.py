@@ -49,6 +49,7 @@ from .values import (
     TCPAddress,
     Timeouts,
     Traits,
+    UnixAddress,
 )
 
 WORKERS = 64
@@ -281,6 +282,8 @@ class _Reader:
             self._check_backend(section.title, protocol, traits, backend, bool(starttls))
         tls = read_tls(section, self._tls).values
         policies = tuple(policy or _default_policy(address, defaults) for address in starttls)
+        if traits is not None and traits.channels:
+            _check_channels(section, dict(options), tls.client_certificate, backend)
         downgrade = self._downgrade(section, policies)
         if section.options.keys() - section.known.keys():
             self._options_of_others(section, protocol, traits)
@@ -369,6 +372,19 @@ class _Reader:
 
     def _is_local(self, host: str) -> bool:
         return host == self._own_name.lower() or self._machine.is_local(host)
+
+
+def _check_channels(section: Section, options: Mapping[str, str], client_certificate: str, backend: Backend) -> None:
+    """What a service with connections for data cannot have."""
+    for address in backend.addresses:
+        if isinstance(address, UnixAddress):
+            section.wrong("backend", f"{address} has no ports for data connections; write host:port")
+    if options["data_session_reuse"] == "required" and client_certificate != "none":
+        why = "TLS sessions with a client certificate do not resume"
+        section.wrong(
+            "data_session_reuse",
+            f"required is not possible with client_certificate = {client_certificate}: {why}; write no",
+        )
 
 
 def _own(section: Section, option: str, values: tuple[str, ...] | Free) -> str:

@@ -82,6 +82,10 @@ class Traits(Protocol):
         """Values of `identity` for this protocol, besides `none`."""
 
     @property
+    def channels(self) -> bool:
+        """Its data goes through connections of their own."""
+
+    @property
     def relays(self) -> bool:
         """Takes mail for others, so that `allow_relay` makes sense."""
 

@@ -51,12 +51,14 @@ def client_key(address: str) -> Client:
     return Client(str(IPv6Network((address, 64), strict=False)) if ":" in address else address)
 
 
-def affordable(sessions: int, descriptors: int) -> int:
-    """The number of sessions that fit into `descriptors` (soft RLIMIT_NOFILE), up to `sessions`.  At least 1."""
+def affordable(sessions: int, descriptors: int, channels: int = 0) -> int:
+    """The number of sessions that fit into `descriptors` (soft RLIMIT_NOFILE), up to `sessions`.  At least 1.
+
+    `channels`: how many each of them may have open beside its own two connections."""
     if descriptors == resource.RLIM_INFINITY:
         return sessions
     reserve = min(RESERVE, descriptors // 2)
-    return max(1, min(sessions, (descriptors - reserve) // DESCRIPTORS))
+    return max(1, min(sessions, (descriptors - reserve) // (DESCRIPTORS * (1 + channels))))
 
 
 def matters(wanted: int, value: int) -> bool:

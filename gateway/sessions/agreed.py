@@ -75,6 +75,12 @@ def channel_terms(configuration: Configuration, service: Service) -> ChannelTerm
     )
 
 
+def channels_each(configuration: Configuration) -> int:
+    """How many channels a session may have open, where any may have one."""
+    has_any = any(channel_terms(configuration, service) is not None for service in configuration.services)
+    return configuration.limits.data_connections if has_any else 0
+
+
 def hands_in(service: Service) -> bool:
     """Whether its clients hand in mail after a login, so that a backend without one serves nobody."""
     addresses = (*service.starttls, *service.implicit, *service.backend.addresses)

@@ -136,6 +136,11 @@ class Session(Waits):
         more = self._channels.octets
         return received + more[0], sent + more[1]
 
+    @property
+    def channels(self) -> int:
+        """Open ones."""
+        return 0 if self._channels is None else len(self._channels)
+
     def view(self, worker: int = 0) -> SessionView:
         """What an administrator may know of it."""
         facts = self._client.secured

@@ -34,6 +34,7 @@ class Meter:
             "session": self._session,
             "secured": self._secured,
             "auth": self._login,
+            "transfer": self._transfer,
             "refused": self._refused,
             "tls-failed": self._client_tls_failed,
             "backend-tls-failed": self._backend_tls_failed,
@@ -71,6 +72,12 @@ class Meter:
         labels = (service, leg, *(str(fields.get(name) or "") for name in ("tls", "cipher", "group")))
         self.counts.add("handshakes_total", labels)
         self.counts.observe("handshake_seconds", (leg,), _number(fields, "seconds"))
+
+    def _transfer(self, service: str, fields: Fields) -> None:
+        direction = next((name for name in ("received", "sent") if fields.get(name)), "none")
+        tls = "no" if fields.get("protection") == "none" else "yes"
+        outcome = "complete" if fields.get("reason") in ("client-closed", "backend-closed") else "incomplete"
+        self.counts.add("transfers_total", (service, direction, tls, outcome))
 
     def _login(self, service: str, fields: Fields) -> None:
         self.counts.add("logins_total", (service, str(fields.get("result")), "yes" if fields.get("tls") else "no"))

@@ -71,6 +71,13 @@ _TABLE = (
     Metric("octets_total", _C, "Octets from clients (received) and to them (sent), without TLS. Open sessions count.",
            ("service", "direction")),
     Metric("messages_total", _C, "Messages that backends accepted.", ("service",)),
+    Metric(
+        "transfers_total", _C,
+        "Data connections that ended. direction: received, sent or none. tls: yes or no. outcome: complete or "
+        "incomplete.",
+        ("service", "direction", "tls", "outcome"),
+    ),
+    Metric("data_connections", _G, "Data connections that are open, or waited for.", ("service",)),
     Metric("logins_total", _C, "Logins that backends answered. result: ok, failed or unproven. tls: yes or no.",
            ("service", "result", "tls")),
     Metric("probes_total", _C, "Connections of [gateway] probes that said nothing and were closed.", ("service",)),

@@ -1,7 +1,7 @@
 """What is fuzzed: each parser as a function of octets that raises if anything is wrong.
 
 Whatever a stranger can send is sent here: to sessions of each protocol, on either leg and at any moment (`smtp`,
-`imap`, `pop3`, `managesieve`, `postgresql`, `irc`), to the filter of messages, the reader of PROXY headers, the
+`imap`, `pop3`, `managesieve`, `postgresql`, `irc`, `ftp`), to the filter of messages, the reader of PROXY headers, the
 editors of capability lists, and, though its author is no stranger, to the reader of the configuration.
 
 Besides exceptions and hangs they look for what may never be: see `AssertionError`s.

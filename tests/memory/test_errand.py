@@ -76,7 +76,8 @@ class Server:
         self._open: dict[socket.socket, Peer | None] = {}
 
     def pump(self) -> None:
-        with suppress(BlockingIOError):
+        # Whoever was given up while he connected is gone before he is greeted.
+        with suppress(BlockingIOError, ConnectionError):
             sock, _ = self._listening.accept()
             sock.setblocking(False)
             self.visits += 1

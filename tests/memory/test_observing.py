@@ -18,6 +18,7 @@ class Session:
         self.number = number
         self.service = "imap" if number % 2 else "smtp"
         self.octets = (number, 2 * number)
+        self.channels = number % 2
 
     def phase(self) -> str:
         return "secure" if self.number % 3 else "relaying"
@@ -51,6 +52,7 @@ def test_who_has_ended_meanwhile_is_counted_among_those_that_ended() -> None:
     walk, _ = looked(sessions, views=False)
     metrics = Snapshot({"octets_total": {("imap", "received"): 1000}})
     walk.add_to(metrics, set(sessions[:5]), {"imap", "smtp", "pop3"})
+    assert walk.channels == {"imap": 5}
     assert metrics.values["octets_total"] == {
         ("imap", "received"): 1009, ("imap", "sent"): 18, ("smtp", "received"): 6, ("smtp", "sent"): 12
     }  # fmt: skip

@@ -52,6 +52,7 @@ class Traits:
     identities: frozenset[str] = frozenset()
     backend_tls: frozenset[str] = frozenset({"none", "starttls", "implicit"})
     relays: bool = False
+    channels: bool = False
     forbidden: Mapping[int, str] = field(default_factory=dict)
     offers: frozenset[Policy] = frozenset(Policy)
 
@@ -366,6 +367,22 @@ def test_an_option_may_have_a_grammar_of_its_own() -> None:
             f'gw.ini, line 6: [service:ftp] passive_ports: "{wrong}" is not a range of ports from 1024 to 65535; '
             "write 50000-50999"
         )
+    unix = text.replace("10.0.0.8:21", "unix:/run/ftp")
+    with pytest.raises(ConfigurationError) as caught:
+        parse(unix, "gw.ini", protocols, MACHINE)
+    fault = "gw.ini, line 5: [service:ftp] backend: unix:/run/ftp has no ports for data connections; write host:port"
+    assert str(caught.value) == fault
+    with pytest.raises(ConfigurationError) as caught:
+        parse(
+            text + "data_session_reuse = required\nclient_certificate = require\nclient_ca = ca.pem\n",
+            "gw.ini",
+            protocols,
+            MACHINE,
+        )
+    assert str(caught.value) == (
+        "gw.ini, line 6: [service:ftp] data_session_reuse: required is not possible with client_certificate = require: "
+        "TLS sessions with a client certificate do not resume; write no"
+    )
     with pytest.raises(ConfigurationError, match="'gw' is not an IPv4 address; write the one that clients connect to"):
         parse(text + "passive_address = gw\n", "gw.ini", protocols, MACHINE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from gateway.dialects.base import BackendTLS, Policy, port_range
 from gateway.dialects.files.ftp import DIALECT, words
 from gateway.dialects.files.ftp.data import MOST_OWED, TRANSFER
 from gateway.protocol.vocabulary import Cut, Expired, Label, Open, Patience, Place, Side
-from gateway.sessions.agreed import ChannelTerms, channel_terms
+from gateway.sessions.agreed import ChannelTerms, channel_terms, channels_each
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -628,5 +629,7 @@ def test_what_holds_for_all_channels_of_a_service() -> None:
     configuration = parse(text, "gw.ini", DIALECTS)
     ftp, imap = configuration.services
     assert channel_terms(configuration, imap) is None
+    assert channels_each(configuration) == 2
+    assert channels_each(replace(configuration, services=(imap,))) == 0
     wanted = ChannelTerms(range(2000, 2010), connect=60.0, stall=9.0, most=2, strict=True, resumed=True)
     assert channel_terms(configuration, ftp) == wanted

@@ -136,6 +136,8 @@ def test_sessions_are_what_descriptors_are_enough_for(wanted: int, descriptors: 
 def test_the_descriptors_are_enough(wanted: int, descriptors: int) -> None:
     sessions = affordable(wanted, descriptors)
     assert 1 <= sessions <= wanted
+    with_channels = affordable(wanted, descriptors, 2)
+    assert with_channels == 1 or with_channels * 3 * DESCRIPTORS + min(RESERVE, descriptors // 2) <= descriptors
     assert sessions * DESCRIPTORS + min(RESERVE, descriptors // 2) <= descriptors
 
 

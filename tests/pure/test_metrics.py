@@ -72,7 +72,14 @@ def test_logins_refusals_attacks_and_backends_are_counted() -> None:
         ("refused", {"limit": "sessions"}), ("starttls-injection", {}), ("backend-timeout", {}),
         ("backend-connected", {"seconds": 0.002}), ("reload", {"result": "ok"}), ("suppressed", {"count": 7}),
         ("no-such-event", {}),
+        ("transfer", {"received": 7, "protection": "TLSv1.3", "reason": "client-closed"}),
+        ("transfer", {"sent": 7, "protection": "none", "reason": "stalled"}),
+        ("transfer", {"protection": "TLSv1.2", "reason": "backend-closed"}),
     )  # fmt: skip
+    assert seen.values["transfers_total"] == {
+        ("smtp", "received", "yes", "complete"): 1, ("smtp", "sent", "no", "incomplete"): 1,
+        ("smtp", "none", "yes", "complete"): 1,
+    }  # fmt: skip
     assert seen.values["logins_total"] == {("smtp", "ok", "yes"): 1, ("smtp", "failed", "no"): 1}
     assert seen.get("refusals_total", "smtp", "sessions") == 1
     assert seen.values["attacks_total"] == {("smtp", "starttls-injection"): 1}

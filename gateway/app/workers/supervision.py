@@ -18,6 +18,7 @@ from ...config.errors import StartError
 from ...config.values import Backend, Configuration
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
+from ...sessions.agreed import channels_each
 from ...telemetry.events import Events
 from ...telemetry.meter import Meter
 from ...telemetry.report.watch import Watch
@@ -206,7 +207,7 @@ class Supervision(Service):
         assert self._ledger is not None
         reactor, limits = self._reactor, self._configuration.limits
         descriptors = raise_descriptor_limit()
-        lowered(limits, descriptors, self.workers, self._events)
+        lowered(limits, descriptors, self.workers, self._events, channels_each(self._configuration))
         super().startService()
         self._nursery.attend(reactor, self._template_lost)
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
