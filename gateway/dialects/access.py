@@ -145,6 +145,15 @@ SERVERS = (
         ldap="the policy 'Domain controller: LDAP server signing requirements' is None",
     ),
     _server("INN", rb"\bINN \d|\bInterNetNews\b", nntp="no require_ssl in the auth groups of readers.conf"),
+    _server(
+        "vsftpd",
+        rb"\bvsftpd\b|\bnon-anonymous sessions must use encryption",
+        ftp="force_local_logins_ssl=NO and force_local_data_ssl=NO",
+    ),
+    _server("ProFTPD", rb"\bproftpd\b|\bSSL/TLS required on the control channel", ftp="TLSRequired off"),
+    _server(
+        "Pure-FTPd", rb"\bpure-ftpd\b|\bcleartext sessions and weak ciphers are not accepted", ftp="TLS 1 (option -Y 1)"
+    ),
     _server("Qpopper", rb"\bqpopper\b", pop3="set clear-text-password = always"),
 )
 """Recognised by their words.  The first one that fits."""
@@ -158,6 +167,7 @@ _EXAMPLES = MappingProxyType(
         "managesieve": ("Dovecot", "Cyrus"),
         "ldap": ("OpenLDAP", "Active Directory"),
         "nntp": ("INN",),
+        "ftp": ("vsftpd", "ProFTPD"),
         "xmpp": ("Prosody", "ejabberd"),
     }
 )

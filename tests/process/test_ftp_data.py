@@ -280,12 +280,20 @@ def test_a_server_that_does_not_listen_where_it_says(talk: Talk) -> None:
     talk.ask(b"NOOP", b"200 ok")
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        (ssl.TLSVersion.TLSv1_3, ssl.Options(0)),
+        (ssl.TLSVersion.TLSv1_2, ssl.Options(0)),
+        (ssl.TLSVersion.TLSv1_2, ssl.OP_NO_TICKET),  # as curl does it
+    ],
+)
 def test_a_data_connection_must_resume_the_session_of_its_own_control_connection(
-    gateway: Gateway, server: Stage, identity: Identity, version: ssl.TLSVersion
+    gateway: Gateway, server: Stage, identity: Identity, version: ssl.TLSVersion, options: ssl.Options
 ) -> None:
     context = ssl.create_default_context(cafile=str(identity.authority))
     context.maximum_version = version
+    context.options |= options
     with Talk(gateway, server, context, "resumed") as talk, Talk(gateway, server, context, "resumed") as other:
 
         def transfer(session: ssl.SSLSession | None) -> bytes:

@@ -102,6 +102,9 @@ def test_T17_other_refusals_are_about_something_else(refusal: bytes) -> None:
     (NO_LOGIN, "pop3", b"-ERR A SSL/TLS-connection is required for authentication.", "hMailServer):"),
     (NO_LOGIN, "imap", b"* OK mail Zimbra IMAP4rev1 server ready", "zimbraImapCleartextLoginEnabled TRUE"),
     (NO_LOGIN, "pop3", b"+OK Qpopper (version 4.0.5) at mail starting.", "clear-text-password"),
+    (NO_LOGIN, "ftp", b"530 Non-anonymous sessions must use encryption.", "force_local_logins_ssl=NO"),
+    (NO_LOGIN, "ftp", b"550 SSL/TLS required on the control channel", "TLSRequired off"),
+    (NO_LOGIN, "ftp", b"421 Sorry, cleartext sessions and weak ciphers are not accepted on this server.", "-Y 1"),
 ])  # fmt: skip
 def test_T17_a_known_server_gets_its_own_setting(event: str, protocol: str, words: bytes, setting: str) -> None:
     told = cure(event, protocol, NONE, words, gateway="192.0.2.7")

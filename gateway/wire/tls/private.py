@@ -11,6 +11,7 @@
 * `new`, `buffer` and `from_buffer` make the memory that these functions use.
 * `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
   the error that an unknown group leaves behind.
+* `SSL_CTX_set_session_cache_mode` and `SSL_SESS_CACHE_SERVER` make a context remember TLS sessions.
 * `SSL_CTX_set_session_id_context` sets what a TLS session must have in common with a connection to be resumed there.
   pyOpenSSL's method refuses to set it once a connection was made.
 
@@ -67,8 +68,11 @@ def raise_error(connection: SSL.Connection, result: int) -> None:
 
 
 def set_scope(context: SSL.Context, scope: bytes) -> None:
-    """Connections that are made from now on resume only TLS sessions of this scope: up to 32 octets."""
+    """Connections that are made from now on resume only TLS sessions of this scope: up to 32 octets.
+
+    The context then remembers sessions: curl takes no tickets with TLS 1.2."""
     inside: Any = context
+    _lib.SSL_CTX_set_session_cache_mode(inside._context, _lib.SSL_SESS_CACHE_SERVER)
     if _lib.SSL_CTX_set_session_id_context(inside._context, scope, len(scope)) != 1:
         raise MemoryError
 
