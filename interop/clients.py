@@ -60,12 +60,21 @@ def _ftp(
     how: files.How,
     lacks: Mapping[Mode, str] | None = None,
     needs: Mapping[str, str] | None = None,
+    active_faults: Mapping[tuple[Mode, str], str] | None = None,
 ) -> tuple[Client, Client]:
     """In passive and in active mode."""
     active = {**(needs or {}), "active": "yes"}
     return (
         _debian(name, "ftp", package, lambda job: how(job, False), lacks=lacks, needs=needs),
-        _debian(f"{name}, active", "ftp", package, lambda job: how(job, True), lacks=lacks, needs=active),
+        _debian(
+            f"{name}, active",
+            "ftp",
+            package,
+            lambda job: how(job, True),
+            lacks=lacks,
+            needs=active,
+            faults=active_faults,
+        ),
     )
 
 
@@ -726,7 +735,16 @@ CLIENTS: tuple[Client, ...] = (
     ),
     _debian("s-nail", "pop3", "s-nail", _s_nail_reads),
     # FTP
-    *_ftp("curl", "curl", files.curl),
+    *_ftp(
+        "curl",
+        "curl",
+        files.curl,
+        active_faults={
+            (mode, server): "curl 7.88 in active mode waits for ever for TLS, in front of any server"
+            for mode in MODES
+            for server in ("ProFTPD", "Pure-FTPd", "vsftpd")
+        },
+    ),
     *_ftp("ftp-ssl", "ftp-ssl", files.ftp_ssl, {"implicit": "ftp-ssl has no implicit TLS"}, {"strict_close": "no"}),
     *_ftp("lftp", "lftp", files.lftp),
     *_ftp("Python ftplib", "python3", files.ftplib),

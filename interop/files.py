@@ -225,19 +225,17 @@ _FTP_SSL = """
 cd "$0"
 mkdir got
 mkfifo aborting
-ftp() {{
-    ftp-ssl {passive} -i -n -v -z secure -z verify=1 -z cacert=authority.pem {host} {port} <$1
-}}
-ftp script
-ftp aborting &
+options='{passive} -i -n -v -z secure -z verify=1 -z cacert=authority.pem {host} {port}'
+ftp-ssl $options <script
+ftp-ssl $options <aborting &
 exec 9>aborting
 cat abort >&9
 # It creates the file when the transfer begins, and an interrupt aborts it.
 for turn in $(seq 400); do [ -s head ] && break; sleep 0.05; done
-pkill -INT -P $!
+kill -INT $!
 exec 9>&-
 wait $!
-ftp again
+ftp-ssl $options <again
 """
 _FTP_SSL_SCRIPT = """ls . listing
 put large

@@ -97,8 +97,8 @@ class Job:
     password: str = ""
     octets: int = 100_000_000
     """Of the large file."""
-    files: int = 1000
-    """How many small ones."""
+    files: int = 500
+    """How many small ones are stored, and then fetched."""
 
     def write(self, name: str, text: str | bytes) -> Path:
         """A file with secrets in it: many a client insists that it is nobody else's."""

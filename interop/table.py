@@ -37,7 +37,7 @@ ABOUT = {
 * a listing;
 * a file of 100 MB, stored and fetched;
 * half a file of 100 MB, completed at the server and at the client;
-* 1,000 small files, stored and fetched;
+* 500 small files, stored and fetched: 1,000 data connections;
 * a transfer of 1 GB that it aborted, and a listing after it.
 
 STARTTLS is `AUTH TLS` here.
