@@ -133,8 +133,8 @@ release-check: $(VENV)/installed
 packages: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m packages tests/packages $(PYTEST_ARGS)
 
-# Real clients and servers, each through the gateway; writes docs/compatibility.md.  Needs root.  Ten minutes, and as
-# much again the first time, when the packages are installed below build/.
+# Real clients and servers, each through the gateway; writes docs/compatibility.md.  Needs root.  An
+# hour; the first time, when the packages are installed below build/, ten minutes more.
 interop: $(VENV)/installed
 	$(VENV)/bin/python -m interop
 

@@ -1,10 +1,11 @@
-"""FTP through a NAT: clients know the gateway by an address that it does not have itself."""
+"""FTP through a NAT and a firewall: clients know the gateway by an address that it does not have itself."""
 
 from __future__ import annotations
 
 import ftplib
 import io
 import random
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from tests.process import ftpd, programs
 from tests.process.conftest import directory_for_servers
 from tests.process.networks import Network, network
-from tests.process.running import CANARY, DEADLINE, Gateway, Identity, Service, launch
+from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, launch
 
 CLIENT, OUTSIDE = ("203.0.113.2", "2001:db8:1::2"), ("203.0.113.1", "2001:db8:1::1")
 """The client, and the address of the NAT that it knows for the gateway's.  IPv4, IPv6."""
@@ -37,6 +38,12 @@ table inet nat {{
     }}
 }}
 """
+
+
+def firewall() -> str:
+    """The gateway's, as docs/ftp.md has it."""
+    blocks: list[str] = re.findall(r"(?ms)^```text\n(table .*?)^```$", (ROOT / "docs" / "ftp.md").read_text())
+    return next(block for block in blocks if "50000-50999" in block)
 
 
 class Trusting(ftplib.FTP_TLS):
@@ -75,6 +82,7 @@ def place() -> Iterator[Place]:
             behind.run("ip", family, "route", "add", "default", "via", address)
         nat.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         nat.run(nft, "-f", "-", said=_NAT)
+        behind.run(nft, "-f", "-", said=firewall())
         identity = Identity.issue(directory)
         with behind.inside():
             server = stack.enter_context(ftpd.running(ftpd.VSFTPD, directory))

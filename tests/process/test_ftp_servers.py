@@ -27,7 +27,8 @@ VISITS = [
     for column, kind in enumerate(KINDS)
 ]
 """Each client to each server, every second time with implicit TLS."""
-TLS = {"vsftpd": "starttls", "ProFTPD": "starttls"}
+LFTP, FTPLIB = (next(client for client in FTP if client.name == name) for name in ("lftp", "Python ftplib"))
+TLS = ("vsftpd", "ProFTPD")
 """Both want that a data connection resumes the TLS session of its control connection."""
 
 
@@ -93,11 +94,25 @@ def test_a_server_with_TLS_gets_its_session_resumed(identity: Identity, tmp_path
     with directory_for_servers() as directory:
         certificate = Path(shutil.copy(identity.certificate, directory / "certificate.pem"))
         with ftpd.running(KINDS[kind], directory, certificate=certificate) as server:
-            backend = {"address": f"localhost:{server.port}", "tls": TLS[kind], "ca": str(identity.authority)}
-            (tmp_path / "gateway").mkdir()
-            (tmp_path / "client").mkdir()
-            with running(tmp_path / "gateway", identity, [Service("ftp", "old")], {"backend:old": backend}) as gateway:
-                lftp = next(client for client in FTP if client.name == "lftp")
-                port = gateway.address("ftp")[1]
-                said, difference = visit(lftp, "starttls", port, identity, tmp_path / "client", server.home)
+            backend = {"address": f"localhost:{server.port}", "tls": "starttls", "ca": str(identity.authority)}
+            with running(tmp_path, identity, [Service("ftp", "old")], {"backend:old": backend}) as gateway:
+                said, difference = visit(LFTP, "starttls", gateway.address("ftp")[1], identity, directory, server.home)
                 assert not difference, said
+
+
+def test_data_session_reuse_serves_clients_that_resume(
+    identity: Identity, tmp_path: Path, servers: dict[str, ftpd.Server]
+) -> None:
+    """lftp does, ftplib does not."""
+    server = servers["vsftpd"]
+    options = {"data_session_reuse": "required"}
+    with running(tmp_path, identity, [Service("ftp", server.address, options=options)]) as gateway:
+        for client, serves in ((LFTP, True), (FTPLIB, False)):
+            for mode in MODES:
+                since = gateway.log.mark()
+                directory = tmp_path / f"{client.name}-{mode}"
+                directory.mkdir()
+                port = gateway.address("ftp", mode)[1]
+                said, difference = visit(client, mode, port, identity, directory, server.home)
+                assert (difference == "") is serves, said
+                assert bool(gateway.log.events("data-session-not-resumed", since)) is not serves
