@@ -16,7 +16,7 @@ from tests.process.programs import need
 from tests.process.running import DEADLINE, ROOT
 
 RULES = ROOT / "config" / "prometheus" / "starttls-gateway.rules.yml"
-TRIALS = Path(__file__).parent / "prometheus" / "rules.test.yml"
+TRIALS = sorted((Path(__file__).parent / "prometheus").glob("*.test.yml"))
 DASHBOARD = ROOT / "config" / "grafana" / "starttls-gateway.json"
 
 _SERIES = re.compile(rf"{PREFIX}(\w+)(?:\{{([^}}]*)\}})?")
@@ -72,11 +72,13 @@ def test_what_the_gateway_does_not_have_is_noticed(text: str, wrong: list[str]) 
 def test_promtool_takes_the_rules_and_each_alert_fires_when_it_should(tmp_path: Path) -> None:
     promtool("check", "rules", str(RULES), directory=tmp_path)
     shutil.copy(RULES, tmp_path)
-    shutil.copy(TRIALS, tmp_path)
-    promtool("test", "rules", TRIALS.name, directory=tmp_path)
+    for trial in TRIALS:
+        shutil.copy(trial, tmp_path)
+    promtool("test", "rules", *(trial.name for trial in TRIALS), directory=tmp_path)
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     assert len(set(alerts)) == len(alerts)
-    assert set(re.findall(r"alertname: (\w+)", TRIALS.read_text())) == set(alerts), "each one is tried"
+    tried = re.findall(r"alertname: (\w+)", "".join(trial.read_text() for trial in TRIALS))
+    assert set(tried) == set(alerts), "each one is tried"
 
 
 def test_the_rules_use_metrics_that_there_are() -> None:
