@@ -491,7 +491,7 @@ def test_what_cannot_be_read_any_more_is_told_with_its_cure(house: House, direct
         assert f"{culprit} is in the way" in line
         assert "nobody" in line
         assert "chgrp" in line
-        assert "restart" in line
+        assert "only after its next start" in line
     # Nothing was renewed: this is no refusal.
     assert told == ["expiring"]
     assert "is in the way" in house.told[0]["detail"]

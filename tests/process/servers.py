@@ -624,6 +624,7 @@ pathrun: {root}
 pathlog: {root}
 pathspool: {root}
 pathtmp: {root}
+nnrpdloadlimit: 0
 ovmethod: tradindexed
 hismethod: hisv6
 runasuser: {user}

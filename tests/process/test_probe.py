@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.cli.probe.facts import Facts
 from gateway.cli.probe.names import MISSING, ask
 from gateway.cli.probe.verdict import findings
-from gateway.dialects import DIALECTS
 from gateway.wire.tls.stranger import TLSA
 from tests.process.conftest import Front
 from tests.process.legacy import CAPA, CAPABILITY, EHLO, SERVERS, Answers
@@ -36,8 +35,6 @@ from tests.process.running import DEADLINE, ROOT, Identity
 from tests.process.secured import GO_AHEAD, VERBS, presenting, shake_hands
 
 Serve = Callable[[Script], str]
-
-every_probed = pytest.mark.parametrize("protocol", [name for name in SERVERS if DIALECTS[name].probing])
 
 
 @pytest.fixture
@@ -92,6 +89,7 @@ CLOSED: Mapping[str, Answers] = {
     },
 }
 """How a server answers before TLS that takes no password there."""
+every_probed = pytest.mark.parametrize("protocol", CLOSED)
 INSIDE: Mapping[str, Answers] = {
     "smtp": {b"EHLO": b"250-legacy.example.test\r\n250 AUTH PLAIN\r\n"},
     "imap": {b"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nTAG OK done\r\n"},

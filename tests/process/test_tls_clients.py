@@ -26,7 +26,7 @@ from tests.process.wire import RESET_ON_CLOSE
 from tests.process.words import WORDS, Words
 
 NAME, OTHER = "mail.example.test", "pop.example.test"
-KINDS = [(protocol, mode) for protocol in SERVERS for mode in ("starttls", "implicit")]
+KINDS = [(protocol, mode) for protocol in WORDS for mode in ("starttls", "implicit")]
 MODES = ("starttls", "implicit")
 KNOWN, STRANGER = "127.0.0.2", "127.0.0.3"
 """Addresses of old clients; `legacy_clients` lists the first."""
@@ -153,12 +153,12 @@ def land(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landscape]:
     office, people = Office(directory), Office(directory / "people")
     pairs = [office.pair(NAME), office.pair(NAME, file="rsa", kind=RSA), office.pair(OTHER, file="other", kind=ECDSA)]
     asks = {"client_ca": str(people.authority())}
-    backends = {protocol: Backend(script(None)) for protocol, script in SERVERS.items()}
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
     backends["told"] = Backend(behind_a_header)
     old = {"profile": "legacy", "legacy_clients": KNOWN}
     services = [
-        *(Service(protocol, backends[protocol].address) for protocol in SERVERS),
-        *(Service(f"{protocol}-old", backends[protocol].address, protocol, options=old) for protocol in SERVERS),
+        *(Service(protocol, backends[protocol].address) for protocol in WORDS),
+        *(Service(f"{protocol}-old", backends[protocol].address, protocol, options=old) for protocol in WORDS),
         Service("imap-request", "told", "imap", options={"client_certificate": "request", **asks}),
         Service("imap-require", "told", "imap", options={"client_certificate": "require", **asks}),
         Service("imap-modern", backends["imap"].address, "imap", options={"profile": "modern"}),
@@ -197,7 +197,7 @@ def past(version: int) -> SSL.Context:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("protocol", SERVERS)
+@pytest.mark.parametrize("protocol", WORDS)
 @pytest.mark.parametrize("version", [SSL.TLS1_VERSION, SSL.TLS1_1_VERSION], ids=["1.0", "1.1"])
 def test_old_clients_are_admitted_from_known_addresses_alone(
     land: Landscape, version: int, protocol: str, mode: str

@@ -34,7 +34,7 @@ RATE = 20
 """Handshakes a second."""
 PROMISED = 10.0
 """Seconds after which a renewed certificate is served."""
-KINDS = [(protocol, mode) for protocol in SERVERS for mode in ("starttls", "implicit")]
+KINDS = [(protocol, mode) for protocol in WORDS for mode in ("starttls", "implicit")]
 NOBODY = pwd.getpwnam("nobody")
 
 
@@ -176,7 +176,7 @@ def test_a_renewal_disturbs_neither_sessions_nor_handshakes(tmp_path: Path) -> N
     authority = trustme.CA()
     lineage = Lineage(tmp_path / "letsencrypt", authority)
     old = lineage.shown
-    backends = {protocol: Backend(script(None)) for protocol, script in SERVERS.items()}
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
     identity = Identity(lineage.certificate, lineage.certificate)
     visits: list[Future[Visit]] = []

@@ -19,10 +19,11 @@ from tests.process import programs
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import Gateway, Identity, Service, running
+from tests.process.words import WORDS
 
 NAME = "mail.example.test"
 DAY = timedelta(days=1)
-KINDS = [(protocol, mode) for protocol in SERVERS for mode in ("starttls", "implicit")]
+KINDS = [(protocol, mode) for protocol in WORDS for mode in ("starttls", "implicit")]
 WEAK = {"MEDIUM", "HIGH", "CRITICAL"}
 """Severities of testssl.sh that are weaknesses; WARN is about testssl.sh itself."""
 
@@ -101,7 +102,7 @@ def scanned(authority: Path) -> Iterator[Gateway]:
     authority.write_bytes(issuer.certificate.public_bytes(Encoding.PEM))
     issuer.issue(directory / "ecdsa.pem", ec.generate_private_key(ec.SECP256R1()))
     issuer.issue(directory / "rsa.pem", rsa.generate_private_key(65537, 2048))
-    backends = {protocol: Backend(script(None)) for protocol, script in SERVERS.items()}
+    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
     options = {
         "tls": {"certificate": f"{directory}/ecdsa.pem {directory}/rsa.pem"},
