@@ -326,7 +326,7 @@ def test_a_server_that_cannot_be_reached_or_turns_us_away(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("ftp", "localhost"),
+        ("gopher", "localhost"),
         ("smtp", "localhost:0"),
         ("smtp", "unix:/run/x"),
         ("smtp", "localhost", "--ca", "/nonexistent.pem"),
