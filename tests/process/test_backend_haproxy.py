@@ -232,8 +232,7 @@ def test_H6_a_balancer_that_says_nothing_is_left_after_five_seconds(site: Site) 
             assert not re.match(WORDS[protocol].greeting_, said)
             assert mode == "starttls" or not said
     for number in range(len(callers)):
-        ended = site.gateway.log.wait("session", since, number + 1)
-        assert ended["reason"] == "client-timeout"
+        ended = site.gateway.log.wait("session", since, number + 1, client=BALANCER, reason="client-timeout")
         assert 4.5 < float(ended["seconds"]) < 10
 
 

@@ -125,8 +125,7 @@ def test_a_spliced_session_ends_with_who_closes_first(
         if words:
             client.sendall(words)
             assert client.recv(100) == b""
-    seen = gateway.log.wait("session", since)
-    assert (seen["phase"], seen["reason"]) == ("relaying", reason)
+    gateway.log.wait("session", since, service="ldap", phase="relaying", reason=reason)
 
 
 def test_the_server_is_told_who_the_client_is(gateway: Gateway, identity: Identity, server: Slapd) -> None:

@@ -115,7 +115,7 @@ def test_psql_with_every_sslmode(gateway: Gateway, identity: Identity, mode: str
 def test_psql_where_tls_is_optional(gateway: Gateway, identity: Identity, mode: str) -> None:
     since = gateway.log.mark()
     assert asked(target(gateway, identity, "open", sslmode=mode)).stdout == "42\n"
-    secured = gateway.log.wait("session", since).get("tls")
+    secured = gateway.log.wait("session", since, service="open").get("tls")
     assert secured == (None if mode in ("disable", "allow") else "TLSv1.3")
 
 
