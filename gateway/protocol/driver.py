@@ -112,6 +112,11 @@ class _Sides:
         """The ciphertext that was read together with the last plaintext; belongs to the TLS half."""
         return self._inboxes[side].drain()
 
+    def _unread(self) -> bool:
+        """Whether anything lies there."""
+        client, backend = self._inboxes.values()
+        return bool(client.octets or backend.octets)
+
     def _say(self, said: Send) -> None:
         """The only way out: what is said together becomes one write, and a muted side hears nothing."""
         if said.side in self._mute or not said.data:
@@ -156,34 +161,44 @@ class _Sides:
             raise Lost(side, self._ends[side])
         return _PENDING
 
-    def _forward_from(self, side: Side, wait: Forward) -> Any:
-        """Pass on what this side has said.  Returns the unit that is wanted, if it is there.
+    def _passes(self, side: Side, octets: bytes | bytearray, wait: Forward) -> tuple[int, bool | None]:
+        """How many of these octets go to the other side, and whether the unit behind them is wanted.
 
-        That is handed out between two units of the other side: an answer to it must not land inside one.
+        Says what goes, also where a unit behind it is none (raises Violation).
         """
-        inbox = self._inboxes[side]
-        octets = inbox.octets
         wanted: bool | None = None
-        end = 0  # what lies before it goes
+        size = len(octets)
+        end = min(self._passing[side], size)
+        self._passing[side] -= end
         try:
-            while end < len(octets):
+            while end < size:
                 wanted = False
-                if not self._passing[side]:
-                    end = wait.skim(side, octets, end)
-                    if end == len(octets):
-                        break
+                end = wait.skim(side, octets, end)
+                if end < size:
                     head = bytes(octets[end : end + HEAD])
                     length = wait.units.length(side, head)
                     wanted = None if length is None else wait.wanted(side, head)
                     if wanted is not False:
                         break
                     assert length is not None
-                    self._passing[side] = length
-                step = min(self._passing[side], len(octets) - end)
-                self._passing[side] -= step
-                end += step
+                    end += length
+                if end > size:
+                    self._passing[side] = end - size
+                    end = size
         finally:
-            self._say(Send(side.other, inbox.take(end) or b""))
+            # All of a chunk is the usual case: nothing is copied.
+            passed = octets if end == size and isinstance(octets, bytes) else bytes(octets[:end])
+            self._say(Send(side.other, passed))
+        return end, wanted
+
+    def _forward_from(self, side: Side, wait: Forward) -> Any:
+        """Pass on what this side has said.  Returns the unit that is wanted, if it is there.
+
+        That is handed out between two units of the other side: an answer to it must not land inside one.
+        """
+        inbox = self._inboxes[side]
+        end, wanted = self._passes(side, inbox.octets, wait)
+        inbox.take(end)
         return wait.units.unit(inbox) if wanted and not self._passing[side.other] else None
 
 
@@ -215,6 +230,15 @@ class Negotiation(_Sides):
         return self._resume(None)
 
     def receive(self, side: Side, octets: bytes) -> list[Action]:
+        if isinstance(self.waiting, Forward) and not (self._stopping or self._unread()):
+            # Nobody waits for the end of a unit, so that a chunk goes as it is.
+            try:
+                end, _ = self._passes(side, octets, self.waiting)
+            except Trouble as trouble:
+                return self._throw(trouble)
+            if end == len(octets):
+                return self._handed_over()
+            octets = octets[end:]
         inbox = self._inboxes[side]
         inbox.feed(octets)
         if side is Side.CLIENT and self._before_the_greeting():

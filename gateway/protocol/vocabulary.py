@@ -392,8 +392,9 @@ class Forward:
     wanted: Callable[[Side, bytes], bool | None]
     """Side and first octets of a unit, 64 at most; None where more octets are needed to tell."""
     patience: Patience = Patience.COMMAND
-    skim: Callable[[Side, bytearray, int], int] = lambda side, octets, begin: begin
-    """A quick look at what begins there -> the end of the whole units that nobody wants.  It need not find them all."""
+    skim: Callable[[Side, bytes | bytearray, int], int] = lambda side, octets, begin: begin
+    """A quick look at what begins there -> the end of the units that nobody wants, which for the last of them may lie
+    behind these octets.  It need not find them all."""
     sides: ClassVar = (Side.BACKEND, Side.CLIENT)
 
     @property

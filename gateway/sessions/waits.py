@@ -6,7 +6,7 @@ from typing import Any
 
 from ..dialects.base import Policy
 from ..protocol.driver import Negotiation
-from ..protocol.vocabulary import Expired, Patience, Side, Trouble
+from ..protocol.vocabulary import Expired, Forward, Patience, Side, Trouble
 from ..protocol.waiting import lateness
 from ..wire.leg import Leg
 from .context import SessionContext
@@ -21,6 +21,7 @@ class Waits(Splicing):
         "_arrived",
         "_awaited_since",
         "_began",
+        "_bulk",
         "_client",
         "_closed_until",
         "_context",
@@ -42,6 +43,8 @@ class Waits(Splicing):
         """The same before TLS, where that is required."""
         self._awaited_since = self._began
         self._patience = Patience.CONNECT
+        self._bulk = False
+        """Much may come at once, and all that comes shows that this goes on."""
         self._arrived = 0
         """Octets of a message since then."""
 
@@ -54,9 +57,12 @@ class Waits(Splicing):
         assert waiting is not None
         self._awaited_since = now = self._reactor.seconds()
         self._arrived = 0
-        if waiting.patience is not self._patience:
-            self._patience = waiting.patience
-            self._client.read_size = BULK if waiting.patience is Patience.DATA else NEGOTIATING
+        bulk = waiting.patience is Patience.DATA or isinstance(waiting, Forward)
+        if bulk is not self._bulk:
+            self._bulk = bulk
+            for leg in self._legs.values():
+                leg.read_size = BULK if bulk else NEGOTIATING
+        self._patience = waiting.patience
         self._renew(now)
 
     def _renew(self, now: float) -> None:
@@ -78,7 +84,7 @@ class Waits(Splicing):
         if not self._negotiation.over:
             waiting = self._awaited
             self._report(self._negotiation.receive, side, octets)
-            if self._patience is Patience.DATA and waiting is self._awaited and not self._negotiation.over:
+            if self._bulk and waiting is self._awaited and not self._negotiation.over:
                 self._arrived += len(octets)
                 self._renew(self._reactor.seconds())
 

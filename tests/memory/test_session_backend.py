@@ -18,7 +18,7 @@ from gateway.wire.dialer import Dialer
 from tests.memory.meeting import End, Meeting, Reached
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
-from tests.pure.contract.answers import mysql
+from tests.pure.contract.answers import ldap, mysql
 from tests.pure.contract.party import ANSWERS
 
 Meet = Callable[..., Meeting]
@@ -680,3 +680,24 @@ def test_T02_a_second_connection_is_made_once_it_is_needed_and_at_once_from_then
     go_on(meeting, client, third)
     assert [line["event"] for line in meeting.events if line["event"].startswith("backend")] == ["backend-greets-once"]
     assert [call.verdicts for call in meeting.dialer.calls] == [["greeted"]] * 4
+
+
+def test_what_both_say_lets_a_session_go_on(meet: Meet) -> None:
+    """LDAP without a login is looked at all the time; an hour counts from the last octet, as in a splice."""
+    meeting = meet("ldap", policy=Policy.OPTIONAL)
+    client = meeting.enter()
+    anonymous = ldap.simple(1, b"", b"")
+    client.say(anonymous)
+    server = meeting.backend
+    meeting.hears(server, anonymous)
+    server.say(ldap.result(1, 0x61, 0))
+    meeting.hears(client, ldap.result(1, 0x61, 0))
+    for number in range(2, 5):
+        meeting.advance(3000)
+        client.say(ldap.search(number))
+        meeting.hears(server, ldap.search(number))
+        server.say(ldap.result(number, 0x65, 0))
+        meeting.hears(client, ldap.result(number, 0x65, 0))
+    meeting.advance(3700)
+    meeting.until(lambda: client.gone)
+    assert meeting.over()["reason"] == "client-timeout"

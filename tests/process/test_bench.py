@@ -337,3 +337,13 @@ def test_the_gateway_is_not_far_behind_a_bare_port_forward(ground: Ground) -> No
         status, printed, told = ground.run(*arguments)
     assert status == 0, printed + told
     assert len(re.findall(r"(?m)^good  .* of a bare Twisted port forward, at most ", printed)) == 4
+
+
+def test_long_answers_are_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.streams", "--rounds", "1", "--megabytes", "2", "--only", "imap", "xmpp"],
+        capture_output=True, text=True, cwd=peers.ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(?m)^IMAP, FETCH +\S+ +\S+ +\S+ +1\.00$", done.stdout), done.stdout
+    assert re.search(r"(?m)^XMPP, messages of 200 octets +\S+ +\S+ +\S+ +\d\.\d\d$", done.stdout)

@@ -1,4 +1,5 @@
-"""The instructions of a session, of a mail and of a round trip: not more than five percent above the recorded ones."""
+"""The instructions of a session, of a mail and of a round trip: not more than five percent above the recorded ones.
+Those of a long answer: what they are in IMAP."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import count, peers
+from benchmarks import count, peers, streams
 from tests.process.programs import SYSTEM, missing, need
 
 
@@ -74,3 +75,17 @@ def _instructions(python: str, report: Path, sessions: int) -> int:
     found = re.search(r"Collected : (\d+)", done.stderr)
     assert found is not None, done.stderr
     return int(found[1])
+
+
+MOST = {"imap": 1.0, "ldap": 1.05, "copy": 1.05, "ldap-anonymous": 1.4}
+"""Without a bind the gateway looks at the head of each entry."""
+
+
+def test_after_the_login_a_chunk_costs_what_it_costs_in_imap() -> None:
+    need("valgrind", debian="valgrind")
+    python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
+    wanted = [stream for stream in streams.STREAMS if stream.name in MOST]
+    counted = streams.counted(peers.ROOT, python, wanted)
+    ratios = {name: number / counted["imap"] for name, number in counted.items()}
+    assert ratios.keys() == MOST.keys()
+    assert not {name: ratio for name, ratio in ratios.items() if ratio > MOST[name]}

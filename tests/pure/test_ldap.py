@@ -70,7 +70,8 @@ REQUESTS = {
     "compare": (message(5, 0x6E, tlv(4, b"cn=joe"), tlv(0x30, tlv(4, b"cn"), tlv(4, b"joe"))), 0x6F),
     "extended": (WHO.replace(b"\2\1\x09", b"\2\1\5", 1), 0x78),
 }
-OTHERS = {name: REQUESTS[name] for name in REQUESTS if "bind" not in name}
+OTHERS = {name: REQUESTS[name] for name in ("search", "delete", "rename", "extended")}
+"""What passes under `auth-only`."""
 ABANDON = message(6, 0x50, b"\5")
 PASSWORD = simple(2, b"cn=joe", b"secret")
 WELCOME = result(2, 0x61, 0)
@@ -117,6 +118,51 @@ def test_the_octets_are_those_of_the_rfc() -> None:
 def test_every_request_waits_for_tls_in_its_own_words(name: str) -> None:
     request, tag = REQUESTS[name]
     fresh().client(request, to_client(result(5, tag, 13, b"TLS required"))).client(STARTTLS, tls(GO)).run()
+
+
+CHANGE = message(5, 0x77, tlv(0x80, b"1.3.6.1.4.1.4203.1.11.1"), tlv(0x81, tlv(0x30, tlv(0x82, b"new"))))
+"""Password Modify (RFC 3062)."""
+HELD = {
+    "password modify": (CHANGE, 0x78, 1),
+    "an unknown extended request": (message(5, 0x77, tlv(0x80, b"1.2.3"), tlv(0x81, b"x")), 0x78, 0),
+    "an extended request without a name": (message(5, 0x77, tlv(0x81, b"x")), 0x78, 0),
+    "an extended request with a bad length": (message(5, 0x77, b"\x80\x80"), 0x78, 0),
+    "an extended request with nothing": (message(5, 0x77), 0x78, 0),
+    "modify": (message(5, 0x66, tlv(4, b"cn=joe"), tlv(0x30, tlv(4, b"USERPassword"))), 0x67, 1),
+    "add": (message(5, 0x68, tlv(4, b"cn=joe"), tlv(0x30, tlv(4, b"unicodePwd"))), 0x69, 1),
+    "compare": (message(5, 0x6E, tlv(4, b"cn=joe"), tlv(0x30, tlv(4, b"userPassword"), tlv(4, b"x"))), 0x6F, 1),
+    "modify of something else": (*REQUESTS["modify"], 0),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_may_hold_a_password_waits_for_tls(name: str) -> None:
+    """Also behind what passes, and under `required`.  A password that was shown is told of."""
+    request, tag, shown = HELD[name]
+    refused = to_client(result(5, tag, 13, b"TLS required"))
+    for policy in (Policy.AUTH_ONLY, Policy.REQUIRED):
+        play = fresh(policy=policy).client(request, refused).run()
+        assert [each.event for each in play.notes].count("password-in-clear") == shown
+    bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
+    play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+    play.backend(welcome, to_client(welcome)).client(request, refused)
+    play.client(search(6), to_backend(search(6))).run()
+
+
+def test_what_holds_none_passes_before_tls() -> None:
+    for name in ("search", "delete", "rename", "extended"):
+        request, _ = REQUESTS[name]
+        fresh(policy=Policy.AUTH_ONLY).client(request, DIAL).dialled(to_backend(request)).run()
+        bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
+        play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+        play.backend(welcome, to_client(welcome)).client(request, to_backend(request)).run()
+        fresh(policy=Policy.OPTIONAL).client(CHANGE, DIAL).dialled(to_backend(CHANGE)).run()
+
+
+def test_what_may_hold_a_password_and_is_large_ends_the_session() -> None:
+    for tag in (0x68, 0x77):
+        large = b"\x30\x83\2\0\0\2\1\x08" + bytes([tag]) + b"\x83\1\xff\xf8" + bytes(100)
+        fresh(policy=Policy.AUTH_ONLY).client(large, *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
 
 
 @pytest.mark.parametrize("ident", [0, 1, 127, 128, 255, 256, 32767, 32768, 2**31 - 1])
@@ -383,27 +429,33 @@ def test_a_large_message_passes_in_pieces_and_nothing_lands_in_it() -> None:
     play.backend(photo[100:], to_client(photo[100:]), refused).run((WHOLE,))
 
 
+ONE = entry(5, b"", cn=[b"x" * 9])
 ENTRIES = {
-    "short": (b"\x30\x07\2\1\1\x64\2\4\0" + b"\x30\x06\2\1\1\x64\1\0", 9),
-    "long": (entry(300, b"x" * 200, cn=[b"y" * 300]) * 3, None),
-    "five octets": (b"\x30\x84\0\0\0\x07\2\1\1\x64\2\4\0" * 2, None),
-    "half": (entry(5, b"", cn=[b"x"])[:-1], 0),
-    "then the result": (entry(5, b"", cn=[b"x"]) + result(5, 0x65, 0), len(entry(5, b"", cn=[b"x"]))),
-    "indefinite": (b"\x30\x80\2\1\1\x64\2\4\0\0\0", 0),
-    "empty": (b"\x30\x04\2\1\1\x64\2\4\0", 0),
-    "no id": (b"\x30\x07\4\1\1\x64\2\4\0", 0),
-    "a long id": (b"\x30\x0b\2\5\0\0\0\0\1\x64\2\4\0", 0),
-    "an id to the end": (b"\x30\x07\2\4\0\0\0\1\x64\2\4\0", 0),
-    "a negative id": (b"\x30\x07\2\1\x81\x64\2\4\0", 0),
-    "no message": (b"\x31\x07\2\1\1\x64\2\4\0", 0),
+    "three": (entry(300, b"x" * 200, cn=[b"y" * 300]) * 3, None),
+    "five octets": (b"\x30\x84\0\0\0\x0a\2\1\1\x64\2\4\0\4\1x" * 2, None),
+    "two octets": (b"\x30\x81\x0b\2\1\1\x64\2\4\0\4\2xx" * 2, None),
+    "the last one is not whole": (ONE * 2 + ONE[:-1], 3 * len(ONE)),
+    "the last head is not whole": (ONE * 2 + ONE[:12], 2 * len(ONE)),
+    "16 MiB": (b"\x30\x84\1\0\0\0" + ONE[2:], 6 + 2**24),
+    "more than that": (b"\x30\x84\1\0\0\1" + ONE[2:], 0),
+    "then the result": (ONE + result(5, 0x65, 0), len(ONE)),
+    "of another search": (ONE + entry(6, b"", cn=[b"x" * 99]) + entry(700, b"", cn=[b"x" * 9]), None),
+    "short": (ONE + b"\x30\x07\2\1\5\x64\2\4\0" + bytes(9), len(ONE)),
+    "indefinite": (b"\x30\x80" + ONE[2:], 0),
+    "no length": (b"\x30\x85" + ONE[2:], 0),
+    "no id": (b"\x30\x0a\4\1\1\x64\2\4\0\4\1x" + bytes(9), 0),
+    "a long id": (b"\x30\x0b\2\5\0\0\0\0\1\x64\2\4\0" + bytes(9), 0),
+    "a negative id": (b"\x30\x0a\2\1\x81\x64\2\4\0\4\1x" + bytes(9), 0),
+    "no message": (b"\x31" + ONE[1:], 0),
 }
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray])
 @pytest.mark.parametrize("name", ENTRIES)
-def test_entries_are_skimmed(name: str) -> None:
+def test_entries_are_skimmed(name: str, kind: type[bytes | bytearray]) -> None:
     octets, end = ENTRIES[name]
-    assert ber.skim(bytearray(octets), 0, 0x64) == (len(octets) if end is None else end)
-    assert ber.skim(bytearray(b"x" + octets), 1, 0x64) == 1 + (len(octets) if end is None else end)
+    assert ber.skim(kind(octets), 0, 0x64) == (len(octets) if end is None else end)
+    assert ber.skim(kind(b"x" + octets), 1, 0x64) == 1 + (len(octets) if end is None else end)
 
 
 @given(st.lists(st.sampled_from(["entry", "done", "search"]), max_size=12), st.integers(1, 60))
@@ -429,7 +481,7 @@ def test_a_large_first_answer_passes() -> None:
 
 def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None:
     add = b"\x30\x83\2\0\0\2\1\x08\x68\x83\1\xff\xf8" + bytes(131072 - 8)
-    fresh(policy=Policy.AUTH_ONLY).client(add, DIAL).dialled(to_backend(add)).run((WHOLE,))
+    fresh(policy=Policy.OPTIONAL).client(add, DIAL).dialled(to_backend(add)).run((WHOLE,))
 
 
 def test_a_disconnection_of_the_backends_passes() -> None:

@@ -6,6 +6,7 @@ Functions raise ValueError for anything else.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -15,6 +16,10 @@ ENUMERATED: Final = 0x0A
 SEQUENCE: Final = 0x30
 LONGEST: Final = 16 * 1024 * 1024
 """Octets of a message's content."""
+HEAD: Final = 6 + 6 + 1
+"""Octets of a message up to its operation's tag, at most."""
+SHORTEST: Final = 6 + 2
+"""Octets of a message's content in which every id and an operation have room."""
 ENOUGH: Final = 4
 """Octets after which it is told that something is no message: as many as tell an HTTP request from one."""
 
@@ -93,24 +98,42 @@ def head(octets: bytes) -> Head | None:
     return Head(int.from_bytes(cut[ident.begin : ident.end], "big"), operation)
 
 
-def skim(octets: bytearray, at: int, tag: int) -> int:
-    """The end of the whole messages with this operation that begin at `at`, one behind the other."""
-    size = len(octets)
-    while size > at + 8 and octets[at] == SEQUENCE:
-        length = octets[at + 1]
-        begin = at + 2
-        if length >= 0x80:
-            if length not in (0x81, 0x82, 0x83, 0x84):
-                break
-            begin += length & 0x7F
-            length = int.from_bytes(octets[at + 2 : begin], "big")
-        end = begin + length
-        if end > size or length < 5 or octets[begin] != INTEGER:
+_WIDTHS: Final = {0x81: "B", 0x82: "H", 0x84: "I"}
+"""The first octet of a long length -> the number behind it, for `struct`."""
+_BEGINS: Final = {
+    (form, ident): struct.Struct(f">H{width}{3 + ident}s") for form, width in _WIDTHS.items() for ident in range(1, 5)
+} | {(0, ident): struct.Struct(f">BB{3 + ident}s") for ident in range(1, 5)}
+"""By that octet (0: a short length) and the octets of the id: how a message begins, up to its operation's tag."""
+
+
+def skim(octets: bytes | bytearray, at: int, tag: int) -> int:
+    """The end of the messages with this operation that begin at `at`, one behind the other.
+
+    The last one may end behind `octets`.  What is rare is left to a closer look: lengths of three octets, a content
+    shorter than SHORTEST, a head that has not come.
+    """
+    enough = len(octets) - HEAD
+    while at < enough and octets[at] == SEQUENCE:
+        first, form = at, octets[at + 1]
+        if form < 0x80:
+            form, kind, begin, most = 0, SEQUENCE, at + 2, 0x7F
+        elif form in _WIDTHS:
+            kind, begin, most = SEQUENCE << 8 | form, at + 2 + (form & 0x7F), LONGEST
+        else:
             break
         ident = octets[begin + 1]
-        if not 1 <= ident <= 4 or length < ident + 4 or octets[begin + 2] >= 0x80 or octets[begin + 2 + ident] != tag:
+        if octets[begin] != INTEGER or not 1 <= ident <= 4 or octets[begin + 2] >= 0x80:
             break
-        at = end
+        same, head = bytes(octets[begin : begin + 2 + ident]) + bytes([tag]), begin - at
+        # A million entries pass here.
+        unpack, least = _BEGINS[form, ident].unpack_from, SHORTEST
+        while at < enough:
+            begun, length, named = unpack(octets, at)
+            if begun != kind or named != same or not least <= length <= most:
+                break
+            at += head + length
+        if at == first:
+            break
     return at
 
 

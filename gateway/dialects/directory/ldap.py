@@ -45,14 +45,17 @@ from ..users import Claim, shortened
 from . import ber
 from .messages import (
     ABANDON,
+    ADD,
     BIND,
     BUSY,
+    COMPARE,
     CONFIDENTIALITY_REQUIRED,
     ENTRY,
     EXTENDED,
     EXTENDED_RESPONSE,
     INVALID_CREDENTIALS,
     METHOD_NOT_SUPPORTED,
+    MODIFY,
     MORE,
     OPERATIONS_ERROR,
     PROTOCOL_ERROR,
@@ -72,6 +75,7 @@ from .messages import (
     is_starttls,
     listed,
     logins,
+    may_hold_password,
     nobodys_bind,
     notice,
     read_bind,
@@ -79,6 +83,7 @@ from .messages import (
     result,
     result_of,
     root,
+    shows_password,
     starttls_request,
 )
 
@@ -134,7 +139,7 @@ EMPTY_VALUE: Final = b"\x81\0"
 """RFC 4511 4.14.1: the request has no value.  Some clients send an empty one, and servers take it."""
 
 
-def skim(side: Side, octets: bytearray, begin: int) -> int:
+def skim(side: Side, octets: bytes | bytearray, begin: int) -> int:
     """Entries, of which there may be a million."""
     return ber.skim(octets, begin, ENTRY) if side is BACKEND else begin
 
@@ -156,6 +161,11 @@ class LDAP(Conversation):
         """Nothing is forwarded before TLS."""
         return self.secured is None and self.terms.policy is Policy.REQUIRED
 
+    @property
+    def _guarded(self) -> bool:
+        """Nothing that may hold a password is forwarded before TLS."""
+        return self.secured is None and self.terms.policy is Policy.AUTH_ONLY
+
     def open(self) -> Script:
         yield from ()
 
@@ -169,7 +179,8 @@ class LDAP(Conversation):
                 return
 
     def _wanted(self, side: Side, begin: bytes) -> bool | None:
-        """Whether a message is for the gateway: binds, StartTLS, the end, and what begins a security layer."""
+        """Whether a message is for the gateway: binds, StartTLS, the end, what begins a security layer, and what may
+        have to wait for TLS."""
         if self._layered and begin.startswith(LAYER):
             return True
         head = head_of(side, begin)
@@ -179,12 +190,12 @@ class LDAP(Conversation):
             self._settle(head)
             return False
         tag = head.operation.tag
+        if tag == BIND or tag not in RESPONSES or (self._guarded and tag in (MODIFY, ADD, COMPARE, EXTENDED)):
+            return True
         if tag == EXTENDED:
             wanted = is_starttls(begin, head.operation)
             if wanted is not False:
                 return wanted
-        elif tag == BIND or tag not in RESPONSES:
-            return True
         self._expect(head)
         return False
 
@@ -205,7 +216,8 @@ class LDAP(Conversation):
         head, octets = read(heard)
         tag = head.operation.tag
         starts = tag == EXTENDED and is_starttls(octets, head.operation)
-        if isinstance(heard, TooLarge) and (self._closed or starts or tag in (BIND, UNBIND, ABANDON)):
+        waits = self._closed or (self._guarded and may_hold_password(octets, head.operation))
+        if isinstance(heard, TooLarge) and (waits or starts or tag in (BIND, UNBIND, ABANDON)):
             raise Violation(CLIENT, "client-protocol-error", f"a message of {heard.octets} octets")
         if tag == UNBIND:
             if self.reached:
@@ -219,8 +231,8 @@ class LDAP(Conversation):
             yield from self._start_tls(head, octets)
         elif tag == BIND:
             return (yield from self._bind(head, octets))
-        elif self._closed:
-            yield from self._wait_for_tls(head)
+        elif waits:
+            yield from self._wait_for_tls(head, shows_password(octets, head.operation))
         elif isinstance(heard, TooLarge):
             yield from self._reach(self._secure_backend)  # it waits where it is, and then goes through
         else:
@@ -234,7 +246,10 @@ class LDAP(Conversation):
         yield Send(CLIENT, result(head.ident, RESPONSES[head.operation.tag], code, text))
         self.count()
 
-    def _wait_for_tls(self, head: ber.Head) -> Script:
+    def _wait_for_tls(self, head: ber.Head, shown: bool) -> Script:
+        """`shown`: whoever listens has a password now."""
+        if shown:
+            yield Note("password-in-clear")
         yield from self._refuse(head, CONFIDENTIALITY_REQUIRED, (yield from self.first(b"TLS required")))
 
     def _abandon(self, head: ber.Head, octets: bytes) -> Script:
@@ -267,10 +282,8 @@ class LDAP(Conversation):
         except ValueError:
             yield from self._refuse(head, PROTOCOL_ERROR, b"malformed bind request")
             return False
-        if self._closed or (bind.login and self.secured is None and self.terms.policy is Policy.AUTH_ONLY):
-            if bind.secret:
-                yield Note("password-in-clear")
-            yield from self._wait_for_tls(head)
+        if self._closed or (bind.login and self._guarded):
+            yield from self._wait_for_tls(head, bind.secret)
         elif bind.mechanism == b"EXTERNAL":
             # The backend would take the gateway's certificate or user for the client's.
             yield from self._refuse(head, METHOD_NOT_SUPPORTED, b"EXTERNAL is not available here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from ..access import Access, Seen
@@ -9,18 +10,25 @@ from . import ber
 
 STARTTLS: Final = b"1.3.6.1.4.1.1466.20037"
 DISCONNECTION: Final = b"1.3.6.1.4.1.1466.20036"
-"""Names of extended operations (RFC 4511 4.14.1, 4.4.1)."""
+PASSWORD_MODIFY: Final = b"1.3.6.1.4.1.4203.1.11.1"
+HARMLESS: Final = frozenset({b"1.3.6.1.4.1.4203.1.11.3", b"1.3.6.1.1.8"})
+"""Names of extended operations (RFC 4511 4.14.1, 4.4.1, RFC 3062): Who am I (RFC 4532) and Cancel (RFC 3909) hold no
+credentials; of what nobody knows here that cannot be said."""
 
 BIND: Final = 0x60
 UNBIND: Final = 0x42
 SEARCH: Final = 0x63
+MODIFY: Final = 0x66
+ADD: Final = 0x68
+COMPARE: Final = 0x6E
 ABANDON: Final = 0x50
 EXTENDED: Final = 0x77
 EXTENDED_RESPONSE: Final = 0x78
 NAME: Final = 0x8A
 """The name of an extended response."""
 RESPONSES: Final = {
-    BIND: 0x61, SEARCH: 0x65, 0x66: 0x67, 0x68: 0x69, 0x4A: 0x6B, 0x6C: 0x6D, 0x6E: 0x6F, EXTENDED: EXTENDED_RESPONSE,
+    BIND: 0x61, SEARCH: 0x65, MODIFY: 0x67, ADD: 0x69, 0x4A: 0x6B, 0x6C: 0x6D, COMPARE: 0x6F,
+    EXTENDED: EXTENDED_RESPONSE,
 }  # fmt: skip
 """The tag of each request, and of its last response: bind, search, modify, add, delete, rename, compare, extended."""
 ENTRY: Final = 0x64
@@ -119,6 +127,32 @@ def is_starttls(begin: bytes, operation: ber.Element) -> bool | None:
         return None if len(cut) < operation.end else False
     return ber.content(cut, name) == STARTTLS
 
+
+def request_name(message: bytes, operation: ber.Element) -> bytes:
+    """Of an extended request that is there as a whole; empty for one that is malformed."""
+    try:
+        name = ber.element(message[: operation.end], operation.begin)
+    except ValueError:
+        return b""
+    return b"" if name is None or name.tag != 0x80 else ber.content(message, name)
+
+
+def may_hold_password(message: bytes, operation: ber.Element) -> bool:
+    """Whether a request other than a bind may have a password in it: whoever sends it before TLS shows that."""
+    if operation.tag == EXTENDED:
+        return request_name(message, operation) not in HARMLESS
+    return operation.tag in (MODIFY, ADD, COMPARE)
+
+
+def shows_password(message: bytes, operation: ber.Element) -> bool:
+    """Whether it has one, as far as that is known here."""
+    if operation.tag == EXTENDED:
+        return request_name(message, operation) == PASSWORD_MODIFY
+    return may_hold_password(message, operation) and _PASSWORD.search(message) is not None
+
+
+_PASSWORD: Final = re.compile(rb"(?i)\x04\x0cuserPassword|\x04\x0aunicodePwd")
+"""Names of attributes (RFC 4519 2.41; Active Directory), as LDAP writes them."""
 
 # --- looking at a server -----------------------------------------------------------------------------
 
