@@ -15,6 +15,7 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
+from ..dialects.chat.xmpp import words as xmpp
 from . import examples, migration, run
 from .importing import command as importing
 from .probe import command as probe
@@ -30,9 +31,16 @@ BROKEN_PIPE = 141
 """Exit status if standard output was closed, as in `check | head -1`: as after SIGPIPE."""
 
 
-def check(file: str, live: bool = False, as_json: bool = False, uid: int | None = None, gid: int | None = None) -> int:
+def check(
+    file: str,
+    live: bool = False,
+    as_json: bool = False,
+    uid: int | None = None,
+    gid: int | None = None,
+    domain: str = "",
+) -> int:
     """Print the mistakes of the file, or its services; with `live` also a report on its backends, with `uid` also the
-    files that this user cannot read."""
+    files that this user cannot read.  `domain`: the one that XMPP servers are asked for."""
     from .certificates import served, told
     from .machine import Finding, as_user, look
 
@@ -65,7 +73,7 @@ def check(file: str, live: bool = False, as_json: bool = False, uid: int | None 
         return 0
     from .live import look as look_at_backends
 
-    reports = look_at_backends(configuration, connectors)
+    reports = look_at_backends(configuration, connectors, domain)
     if as_json:
         _say(in_json(file, configuration.hostname, (), reports))
     else:
@@ -171,6 +179,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     checking.add_argument("--json", action="store_true", help="with --live, print the report as JSON (docs/check.md)")
     checking.add_argument(
+        "--domain", metavar="NAME", default="",
+        help="with --live, the domain for which XMPP servers are asked; default: hostname",
+    )  # fmt: skip
+    checking.add_argument(
         "--uid",
         metavar="USER",
         help="also list the keys and certificates that this user of the daemon cannot read",
@@ -203,6 +215,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _guarded(lambda: int(given.run(given, _say)))
     if given.json and not given.live:
         given.error("--json needs --live")
+    if given.domain and not given.live:
+        given.error("--domain needs --live")
+    if given.domain and xmpp.domain(given.domain) is None:
+        given.error(f"--domain: {given.domain!r} is no domain")
     if given.gid is not None and given.uid is None:
         given.error("--gid needs --uid")
     try:
@@ -212,7 +228,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             group_of(uid)
     except ValueError as wrong:
         given.error(str(wrong))
-    return _guarded(lambda: check(given.file, given.live, given.json, uid, gid))
+    return _guarded(lambda: check(given.file, given.live, given.json, uid, gid, given.domain))
 
 
 def _guarded(work: Callable[[], int]) -> int:

@@ -75,7 +75,8 @@ Look = tuple[Backend, str, Address]
 class Inspection:
     """Looks at all backends of a configuration; `done` is called once, with the reports in the file's order.
 
-    `connectors`: of the backends that have TLS.
+    `connectors`: of the backends that have TLS.  `domain`: what servers are asked for that serve domains (XMPP); the
+    gateway's own name if it is empty.
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class Inspection:
         configuration: Configuration,
         connectors: dict[Backend, TLSConnector],
         done: Callable[[list[Report]], object],
+        domain: str = "",
     ) -> None:
         self._reactor = reactor
         self._done = done
         looks = dict.fromkeys(_looks(configuration))
         self._reports: dict[Look, Report | None] = dict.fromkeys(looks)
         self._under_way = [
-            _Looking(reactor, configuration, look, connectors.get(look[0]), self._looked) for look in looks
+            _Looking(reactor, configuration, look, connectors.get(look[0]), self._looked, domain) for look in looks
         ]
 
     def start(self) -> None:
@@ -122,6 +124,7 @@ class _Looking:
         look: Look,
         connector: TLSConnector | None,
         done: Callable[[Look, Report], object],
+        domain: str,
     ) -> None:
         backend, protocol, address = look
         self._reactor = reactor
@@ -132,7 +135,9 @@ class _Looking:
             service for service in configuration.services if service.backend == backend and service.protocol == protocol
         )
         self._timeouts = configuration.timeouts
-        self._terms = terms_of_errands(configuration.hostname, backend, "check")
+        addressed = self._dialect.probing is not None and self._dialect.probing.addressed
+        hostname = domain if domain and addressed else configuration.hostname
+        self._terms = terms_of_errands(hostname, backend, "check")
         self._dialer = Dialer(reactor, (address,), configuration.timeouts.connect)
         self._connector = connector
         self._done = done
@@ -395,8 +400,8 @@ def _names(listed: Sequence[bytes] | None) -> tuple[str, ...] | None:
     return None if listed is None else tuple(map(shown, listed))
 
 
-def look(configuration: Configuration, connectors: dict[Backend, TLSConnector]) -> list[Report]:
-    """The reports of all backends.  Raises KeyboardInterrupt after Ctrl-C."""
+def look(configuration: Configuration, connectors: dict[Backend, TLSConnector], domain: str = "") -> list[Report]:
+    """The reports of all backends.  `domain`: as in `Inspection`.  Raises KeyboardInterrupt after Ctrl-C."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -408,7 +413,7 @@ def look(configuration: Configuration, connectors: dict[Backend, TLSConnector]) 
         reactor.stop()
 
     reactor.installNameResolver(Names(reactor))
-    reactor.callWhenRunning(Inspection(reactor, configuration, connectors, done).start)
+    reactor.callWhenRunning(Inspection(reactor, configuration, connectors, done, domain).start)
     reactor.run()
     if found is None:
         raise KeyboardInterrupt

@@ -137,8 +137,9 @@ class ScriptedClient:
     def _noticed(self, request: Request) -> Request:
         match request:
             case Dial():
-                self.greeting = b""
-                self.exchanges = [Exchange(each.said) for each in self.exchanges]
+                self._forget()
+            case StartTLS() if self._dialect.first is Side.CLIENT:
+                self._forget()  # it has only answered the gateway's own request for TLS
             case Greeted():
                 self.greeted = True
             case Close():
@@ -146,6 +147,11 @@ class ScriptedClient:
             case Pass():
                 return replace(request, forward=False)
         return request
+
+    def _forget(self) -> None:
+        """What the backend has said is no answer to the client."""
+        self.greeting = b""
+        self.exchanges = [Exchange(each.said) for each in self.exchanges]
 
     def _write_down(self, request: Request, answer: Any) -> None:
         if isinstance(request, Await) and isinstance(answer, Line | Unit):

@@ -139,6 +139,8 @@ class _Sides:
     def _switch(self, wait: StartTLS) -> None:
         """The one place where plaintext could cross into TLS, and does not."""
         inbox = self._inboxes[wait.side]
+        if wait.blanks:
+            inbox.skip(wait.blanks)
         early = inbox.peek()
         if early and (wait.side is Side.BACKEND or not early.startswith(TLS_HANDSHAKE)):
             # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.

@@ -104,6 +104,11 @@ class Inbox:
         self._scanned = 0
         return taken
 
+    def skip(self, blanks: bytes) -> None:
+        """Drop these octets where they come first."""
+        del self.octets[: len(self.octets) - len(self.octets.lstrip(blanks))]
+        self._scanned = 0
+
     def peek(self) -> bytes:
         """The first octets, up to HEAD, left where they are."""
         return bytes(self.octets[:HEAD])

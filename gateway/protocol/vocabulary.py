@@ -269,6 +269,8 @@ class StartTLS:
     last_words: bytes = b""
     name: bytes = b""
     """Whom the client has said it wants to talk to: it gets that certificate, if its ClientHello names nobody."""
+    blanks: bytes = b""
+    """Octets that may come before the client's TLS and mean nothing."""
     patience: ClassVar = Patience.HANDSHAKE
 
 

@@ -17,7 +17,7 @@ def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:
     `session` stands in the backend's log, where the backend is told who comes.
     """
     return Terms(
-        hostname=hostname.encode("ascii"),
+        hostname=hostname.encode("utf-8"),
         implicit=True,
         policy=Policy.REQUIRED,
         lazy=False,

@@ -204,12 +204,12 @@ class Performer(Pair):
                 case Send(side=side, data=octets):
                     if side in self._legs:
                         self._legs[side].write(octets)
-                case StartTLS(side=side, last_words=last_words, name=name):
+                case StartTLS(side=side, last_words=last_words, name=name, blanks=blanks):
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
                     half = self._accept(name) if side is Side.CLIENT else self._connect()
-                    leg.start_tls(half, self._negotiation.early(side))
+                    leg.start_tls(half, self._negotiation.early(side), blanks)
                 case Dial(failed=failed):
                     self._dial(failed)
                 case Greeted():

@@ -623,6 +623,27 @@ def test_a_client_hello_may_be_cut_between_early_and_the_socket(line: Line, auth
     line.reactor.step_until(tls.pump)
 
 
+@pytest.mark.parametrize("blanks", [(b"", b"\n"), (b"\r", b"\n \t"), (b" ", b"")])
+def test_blanks_may_come_before_the_handshake(line: Line, authority: Authority, blanks: tuple[bytes, bytes]) -> None:
+    """XMPP: some clients send a line end behind <starttls/>, and the network cuts where it likes."""
+    tls = TLSLine(line, authority)
+    first, then = blanks
+    line.do(line.leg.start_tls, tls.half, first, b" \t\r\n")
+    line.far.sendall(then)
+    line.reactor.settle()
+    line.far.sendall(b"\n" + tls.peer.hello())
+    line.reactor.step_until(tls.pump)
+
+
+def test_blanks_are_dropped_before_the_handshake_only(line: Line, authority: Authority) -> None:
+    tls = TLSLine(line, authority)
+    line.do(line.leg.start_tls, tls.half, b"", b"\n")
+    line.far.sendall(b"\n\x16\n")
+    line.far.sendall(b"\n" * 8)
+    line.reactor.step_until(lambda: line.owner.said)
+    assert line.owner.said == [("tls failed", "wrong version number")]
+
+
 def test_a_handshake_in_single_octets_works(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
     tls = TLSLine(line, authority)
     line.leg.read_size = 1

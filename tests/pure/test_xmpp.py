@@ -16,7 +16,7 @@ from gateway.dialects.chat.xmpp.exchange import LOGIN
 from gateway.dialects.chat.xmpp.xml import Stanza, Stream
 from gateway.dialects.survey import Survey
 from gateway.protocol.inbox import Inbox
-from gateway.protocol.vocabulary import Dial, Expired, Script, Side
+from gateway.protocol.vocabulary import Dial, Expired, Script, Side, StartTLS
 from tests.pure.contract.answers import xmpp, xmpp_server
 from tests.pure.contract.answers.xmpp import (
     AUTH,
@@ -84,6 +84,17 @@ def malformed(*told: Expected, key: str = "client-protocol-error") -> tuple[Expe
 # --- before TLS --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("behind", [b"\n", b" \r\n\t", b"\n\x16\3\1", b"\n<", b"\0", b"\x0b"])
+def test_nothing_but_blanks_may_come_behind_starttls(behind: bytes) -> None:
+    rest = behind.lstrip(b" \t\r\n")
+    if rest in (b"", b"\x16\3\1"):
+        fresh().client(HEADER + STARTTLS + behind, tls(FIRST + PROCEED, early=rest)).run((WHOLE,))
+    else:
+        key = "starttls-injection"
+        ending = (note(key), ABORT_BACKEND, close(key))
+        fresh().client(HEADER + STARTTLS + behind, to_client(FIRST + PROCEED), *ending).run((WHOLE,))
+
+
 @pytest.mark.parametrize("said", [
     HEADER + STARTTLS,
     b"<?xml version='1.0'?>" + HEADER + b"\n" + STARTTLS + b"\r\n",
@@ -93,17 +104,23 @@ def malformed(*told: Expected, key: str = "client-protocol-error") -> tuple[Expe
     + b"<t:starttls xmlns:t='urn:ietf:params:xml:ns:xmpp-tls'/>",
 ])  # fmt: skip
 def test_a_header_may_be_written_in_many_ways(said: bytes) -> None:
+    """What comes behind the go-ahead is the leg's, which drops blanks there."""
     fresh().client(said, tls(FIRST + PROCEED)).secured().client(HEADER, DIAL).run((WHOLE,))
-    # One octet at a time, blanks behind it would come too late.
-    said = said.rstrip()
-    fresh().client(said, tls(FIRST + PROCEED)).secured().client(HEADER, DIAL).run()
+    fresh().client(said.rstrip(), tls(FIRST + PROCEED)).secured().client(HEADER, DIAL).run()
 
 
-def test_the_name_that_was_asked_for_goes_with_the_handshake() -> None:
+@pytest.mark.parametrize(("name", "found"), [
+    ("one.example.org", b"one.example.org"),
+    ("B\u00fccher.example.org", b"xn--bcher-kva.example.org"),
+    ("\u00fc" * 70, ("\u00fc" * 70).encode()),
+])  # fmt: skip
+def test_the_name_that_was_asked_for_goes_with_the_handshake(name: str, found: bytes) -> None:
+    """As certificates have it."""
     stage = Stage(DIALECT, terms())
     stage.take(stage.negotiation.start())
-    (*_, switch) = stage.negotiation.receive(CLIENT, header(b"one.example.org") + STARTTLS)
-    assert getattr(switch, "name", None) == b"one.example.org"
+    (*_, switch) = stage.negotiation.receive(CLIENT, header(name.encode()) + STARTTLS)
+    assert isinstance(switch, StartTLS)
+    assert (switch.name, switch.blanks) == (found, b" \t\r\n")
 
 
 @pytest.mark.parametrize(("said", "condition", "domain"), [

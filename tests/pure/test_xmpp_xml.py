@@ -65,11 +65,10 @@ def test_a_stream_is_a_header_elements_and_an_end() -> None:
     assert found[-1].element is None
 
 
-def test_blanks_that_came_behind_a_clients_unit_belong_to_it() -> None:
-    found, _ = units(HEADER + b"<a/>\r\n", side=CLIENT)
-    assert found[-1].octets == b"<a/>\r\n"
-    found, _ = units(HEADER + b"<a/>\r\n", side=BACKEND)
-    assert found[-1].octets == b"<a/>"
+@pytest.mark.parametrize("side", Side)
+def test_blanks_belong_to_what_follows_them(side: Side) -> None:
+    found, _ = units(HEADER + b"<a/>\r\n<b/>\n", side=side)
+    assert [each.octets for each in found[1:]] == [b"<a/>", b"\r\n<b/>"]
 
 
 @pytest.mark.parametrize("header", [

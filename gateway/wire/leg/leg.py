@@ -101,16 +101,16 @@ class Leg(Descriptor):
         if writing.send(data):
             self._look()
 
-    def start_tls(self, half: TLSHalf, early: bytes = b"") -> None:
+    def start_tls(self, half: TLSHalf, early: bytes = b"", blanks: bytes = b"") -> None:
         """Everything after this call is TLS. What was written before is sent in the clear.
 
-        `early` is ciphertext that was read together with the last plaintext.
+        `early` is ciphertext that was read together with the last plaintext. `blanks` are dropped before the first one.
         """
         assert self.half is None, "TLS inside TLS"
         if self._ending.state is not EndState.OPEN:
             return
         self.half = half
-        self._reading.early = early
+        self._reading.early, self._reading.blanks = early, blanks
         if not early:
             try:
                 half.start()
@@ -224,8 +224,8 @@ class Leg(Descriptor):
     def _decrypt(self, ciphertext: bytes) -> None:
         half, reading, writing = self.half, self._reading, self._writing
         assert half is not None
-        if reading.early:
-            ciphertext, reading.early = reading.early + ciphertext, b""
+        if reading.early or reading.blanks:
+            ciphertext = reading.begin(ciphertext)
         failure = None
         try:
             plaintext = half.feed(ciphertext)

@@ -45,12 +45,14 @@ class Reading:
     ```
     """
 
-    __slots__ = ("_behind", "_held", "early", "state")
+    __slots__ = ("_behind", "_held", "blanks", "early", "state")
 
     def __init__(self) -> None:
         self.state = _PAUSED
         self.early = b""
         """Ciphertext that was read before TLS began on this leg."""
+        self.blanks = b""
+        """Octets that are dropped before the first ciphertext."""
         self._held = b""
         self._behind: End | None = None
         """The end of the input that came behind the held plaintext."""
@@ -64,6 +66,13 @@ class Reading:
     def over(self) -> bool:
         """Whether the owner expects no more input."""
         return self.state in (_ENDED, _DROPPING, _FINISHED)
+
+    def begin(self, ciphertext: bytes) -> bytes:
+        """The first ciphertext, with what came early, and without the blanks before it."""
+        ciphertext, self.early = (self.early + ciphertext).lstrip(self.blanks), b""
+        if ciphertext:
+            self.blanks = b""
+        return ciphertext
 
     def pause(self) -> bool:
         """False if that changes nothing: the leg is paused already, or the input is over."""

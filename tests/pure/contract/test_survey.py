@@ -11,11 +11,13 @@ from gateway.dialects.base import BackendTLS, Terms
 from gateway.dialects.survey import Survey, unreached
 from gateway.protocol.vocabulary import Close, Script, Side
 from tests.pure.contract.form import Look
-from tests.pure.contract.party import HERE, PARTIES, SWITCH, Party, every_party
-from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, note, terms, to_backend
+from tests.pure.contract.party import CALLERS, HERE, PARTIES, SWITCH, Caller, Party, every_party
+from tests.pure.playbook import ABORT_BACKEND, DIAL, TLS13, Playbook, Stage, close, note, terms, to_backend
 
 BACKEND = Side.BACKEND
 
+UNITS = ("postgresql", "ldap", "xmpp", "xmpp-server")
+"""Protocols that have no lines, where what is asked has one answer."""
 every_seen = pytest.mark.parametrize("party", [party for party in PARTIES if party.dialect.question], ids=str)
 
 
@@ -69,6 +71,29 @@ def test_a_look_goes_behind_starttls(party: Party) -> None:
 
     survey = look(party, secured, backend_tls=BackendTLS.STARTTLS)
     assert survey.greeted
+
+
+@pytest.mark.parametrize("mode", [BackendTLS.NONE, BackendTLS.STARTTLS])
+@pytest.mark.parametrize("party", [party for party in CALLERS if str(party) in UNITS], ids=str)
+def test_where_the_client_speaks_first_an_answer_to_starttls_is_no_answer_to_the_look(
+    party: Caller, mode: BackendTLS
+) -> None:
+    seen = party.answers.look
+    assert seen is not None
+    survey = Survey(party.dialect, terms(backend_tls=mode), party.dialect.question, lambda: HERE)
+    stage = Stage(replace(party.dialect, script=lambda agreed: survey.script()), terms())
+    stage.take(stage.negotiation.start())
+    stage.take(stage.negotiation.dialled())
+    if mode is BackendTLS.STARTTLS:
+        for _, answer in party.questions:
+            stage.receive(BACKEND, answer)
+        assert stage.switching is BACKEND
+        stage.secured(TLS13)
+    stage.receive(BACKEND, seen.exchanges[0].answered)
+    assert seen.exchanges[0].said in stage.heard_by(BACKEND)
+    assert survey.greeted
+    assert survey.greeting == seen.exchanges[0].answered
+    assert (survey.offered, survey.shown, survey.access.logins) == (seen.offered, seen.shown, seen.logins)
 
 
 @every_party

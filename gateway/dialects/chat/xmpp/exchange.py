@@ -35,7 +35,7 @@ from ...users import shortened
 from . import logins, words
 from .logins import Attempt
 from .words import Kind
-from .xml import POLICY, Both, Element, Malformed, Stanza, Stream
+from .xml import BLANKS, POLICY, Both, Element, Malformed, Stanza, Stream
 
 CLEAR: Final = 4096
 """Octets that a client may say before TLS."""
@@ -89,7 +89,8 @@ class XMPP(Conversation):
         while self.secured is None:
             heard = yield Await((CLIENT,), Patience.COMMAND, self._client)
             if heard.name == words.STARTTLS:
-                self.secured = yield StartTLS(CLIENT, words.PROCEEDING, self._to)
+                # RFC 6120 5.3.3 forbids blanks here; some clients send a line end, and servers take it.
+                self.secured = yield StartTLS(CLIENT, words.PROCEEDING, words.in_ascii(self._to), BLANKS)
             elif heard.element is None:
                 yield Send(CLIENT, b"</%s>" % self._tag)
                 yield Close("quit")

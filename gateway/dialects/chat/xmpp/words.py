@@ -103,6 +103,14 @@ def domain(name: str | None) -> bytes | None:
     return name.encode("utf-8") if name is not None and _DOMAIN.fullmatch(name) else None
 
 
+def in_ascii(name: bytes) -> bytes:
+    """A domain as certificates have it (RFC 5890 2.3.2.1); unchanged where it cannot be had so."""
+    try:
+        return name.decode("utf-8").encode("idna")
+    except UnicodeError:
+        return name
+
+
 def told(element: Element) -> bytes:
     """What a stream error says, in words."""
     condition, text = "undefined-condition", ""

@@ -27,6 +27,8 @@ EXPANDED: Final = 1024 * 1024
 STRANGER: Final = 4
 """Octets by which a client is known that speaks another protocol (`Dialect.foreign`)."""
 
+BLANKS: Final = b" \t\r\n"
+"""White space (RFC 6120 11.7)."""
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 _DELIMITER = re.compile(rb"[<>\"']")
 _REFERENCE = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)")
@@ -82,7 +84,7 @@ class Element:
 
 @value
 class Stanza(Unit):
-    """A unit of a stream.  Blanks before it belong to it, and those behind it that came along."""
+    """A unit of a stream.  Blanks before it belong to it."""
 
     element: Element | None
     """The header, or a first-level element; None for the stream's end tag."""
@@ -208,9 +210,6 @@ class Stream:
     def _taken(self, inbox: Inbox, end: int) -> Stanza:
         element = self._reading.last
         self._reading.opened = True
-        blanks = _BLANKS.match(inbox.octets, end, min(len(inbox.octets), self._limit))
-        if inbox.side is Side.CLIENT and blanks is not None:
-            end = blanks.end()
         octets = inbox.take(end)
         assert octets is not None
         if self._altogether:
