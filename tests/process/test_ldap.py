@@ -338,16 +338,22 @@ def test_many_searches_at_once_are_all_answered(gateway: Gateway, identity: Iden
 # --- the gateway's own tools -------------------------------------------------------------------------
 
 
-def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Slapd) -> None:
+@pytest.mark.parametrize("tls", ["none", "starttls"])
+def test_check_looks_at_a_server(
+    tmp_path: Path, identity: Identity, server: Slapd, tls_server: Slapd, tls: str
+) -> None:
+    address = (server if tls == "none" else tls_server).address
     file = tmp_path / "gateway.ini"
     file.write_text(
         f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:ldap]\nstarttls = 127.0.0.1:1389\nbackend = {server.address}\n"
+        f"[service:ldap]\nstarttls = 127.0.0.1:1389\nbackend = server\n"
+        f"[backend:server]\naddress = {address}\ntls = {tls}\n" + "verify = no\n" * (tls != "none")
     )
     command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
     assert done.returncode == 0, done.stdout
     assert re.search(r"login +with SIMPLE", done.stdout), done.stdout
+    assert ("1.3.6.1.4.1.1466.20037" in done.stdout) == (tls == "starttls")
 
 
 def probed(address: str, identity: Identity, *options: str) -> dict[str, Any]:

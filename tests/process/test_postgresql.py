@@ -356,11 +356,12 @@ def test_what_lies_behind_sslrequest_in_the_clear_ends_the_session(gateway: Gate
 # --- the gateway's own tools -------------------------------------------------------------------------
 
 
-def check(tmp_path: Path, identity: Identity, server: PostgreSQL) -> subprocess.CompletedProcess[str]:
+def check(tmp_path: Path, identity: Identity, server: PostgreSQL, more: str = "") -> subprocess.CompletedProcess[str]:
     file = tmp_path / "gateway.ini"
     file.write_text(
         f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:postgresql]\nstarttls = 127.0.0.1:5432\nbackend = {server.address}\n"
+        "[service:postgresql]\nstarttls = 127.0.0.1:5432\nbackend = server\n"
+        f"[backend:server]\naddress = {server.address}\n{more}"
     )
     command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
@@ -371,6 +372,13 @@ def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Pos
     assert done.returncode == 0, done.stdout
     assert re.search(r"greeting +Authentication: SCRAM-SHA-256\n", done.stdout)
     assert re.search(r"login +with SCRAM-SHA-256\n", done.stdout)
+
+
+def test_check_looks_into_a_server_with_tls(tmp_path: Path, identity: Identity, tls_server: PostgreSQL) -> None:
+    """The `S` that answers SSLRequest is no part of its answer."""
+    done = check(tmp_path, identity, tls_server, "tls = starttls\nverify = no\n")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"greeting +Authentication: SCRAM-SHA-256-PLUS SCRAM-SHA-256\n", done.stdout), done.stdout
 
 
 def test_check_tells_what_pg_hba_conf_lacks(tmp_path: Path, identity: Identity) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography import x509
 
 from tests.ports import free_ports
 from tests.process import messengers, programs
 from tests.process.conftest import directory_for_servers
 from tests.process.messengers import Messenger
-from tests.process.recording import Backend
+from tests.process.recording import Backend, Connection
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.pure.contract.answers.xmpp import AUTH, FAILURE, FIRST, PROCEED, REGISTER, STARTTLS, error, header
 
@@ -239,6 +241,90 @@ def test_an_unknown_domain_and_a_server_that_is_not_there(gateway: Gateway) -> N
         assert talk(client, HEADER, b"\0").endswith(error(b"remote-connection-failed"))
 
 
+def test_a_line_end_behind_starttls_changes_nothing_however_late_it_comes(gateway: Gateway) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for first, then in ((STARTTLS + b"\n", b""), (STARTTLS, b"\r\n"), (STARTTLS + b" ", b"\n")):
+        with connect(gateway) as plain:
+            talk(plain, HEADER, b"</stream:features>")
+            assert talk(plain, first, b"/>") == PROCEED
+            plain.sendall(then)
+            with context.wrap_socket(plain) as client:
+                assert b"<mechanism>PLAIN</mechanism>" in talk(client, HEADER, b"</stream:features>")
+
+
+def test_a_login_by_sasl2(tmp_path: Path, identity: Identity) -> None:
+    """XEP-0388.  A scripted server: no released one has it."""
+    sasl2 = b"<authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism>%s</authentication>"
+    shown = sasl2 % b"<inline><bind xmlns='urn:xmpp:bind:0'/></inline>"
+    hidden = b"<mechanism>SCRAM-SHA-1-PLUS</mechanism><mechanism>EXTERNAL</mechanism>"
+    offered = shown.replace(b"<inline>", hidden + b"<inline>")
+    failure = b"<failure xmlns='urn:xmpp:sasl:2'><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></failure>"
+    success = b"<success xmlns='urn:xmpp:sasl:2'><authorization-identifier>user@x</authorization-identifier></success>"
+
+    def serve(connection: Connection) -> None:
+        connection.until(b"version='1.0'>")
+        connection.say(header(DOMAIN.encode()).replace(b" to=", b" from=") + b"<stream:features>")
+        connection.say(offered + b"</stream:features>")
+        for answer in (failure, success):
+            connection.until(b"</authenticate>")
+            connection.say(answer)
+        connection.say(b"<message/>")
+        connection.until(b"<presence/>")
+
+    backend = Backend(serve)
+    login = b"<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>%s</initial-response>"
+    login = login % base64.b64encode(b"\0user\0secret") + b"</authenticate>"
+    options = {"gateway": {"log_users": "yes"}}
+    with running(tmp_path, identity, [Service("xmpp", backend.address)], options) as gateway:
+        with inside(gateway) as client:
+            told = talk(client, HEADER, b"</stream:features>")
+            assert told.endswith(b"<stream:features>" + shown + b"</stream:features>")
+            assert talk(client, login, b"</failure>") == failure
+            assert talk(client, login, b"<message/>") == success + b"<message/>"
+            client.sendall(b"<presence/>")
+            assert everything(client) == b""
+        ended = gateway.log.wait("session")
+        results = [each["result"] for each in gateway.log.events("auth")]
+    backend.close()
+    assert (results, ended["phase"], ended["user"]) == (["failed", "ok"], "relaying", "user")
+
+
+# --- certificates ------------------------------------------------------------------------------------
+
+
+def test_the_certificate_is_chosen_by_sni_and_else_by_the_streams_domain(
+    tmp_path: Path, identity: Identity, server: Messenger
+) -> None:
+    other = trustme.CA().issue_cert("chat.example.org", "xn--bcher-kva.example")
+    other.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "other.pem"))
+    options = {"tls": {"certificate": f"{identity.certificate} {tmp_path / 'other.pem'}"}}
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def shown(gateway: Gateway, domain: str, sni: str | None) -> list[str]:
+        with connect(gateway) as plain:
+            talk(plain, header(domain.encode()), b"</stream:features>")
+            talk(plain, STARTTLS, b"/>")
+            with context.wrap_socket(plain, server_hostname=sni) as client:
+                found = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.DNSName)
+
+    with running(tmp_path, identity, [Service("xmpp", server.address)], options) as gateway:
+        for domain, sni, name in (
+            ("chat.example.org", None, "chat.example.org"),
+            ("CHAT.example.org", None, "chat.example.org"),
+            ("B\u00fccher.example", None, "chat.example.org"),
+            ("xn--bcher-kva.example", None, "chat.example.org"),
+            (DOMAIN, None, DOMAIN),
+            ("elsewhere.example.org", None, DOMAIN),
+            (DOMAIN, "chat.example.org", "chat.example.org"),
+            ("chat.example.org", DOMAIN, DOMAIN),
+        ):
+            assert name in shown(gateway, domain, sni), (domain, sni)
+
+
 # --- other clients -----------------------------------------------------------------------------------
 
 
@@ -294,6 +380,39 @@ def test_two_servers_find_each_other_through_two_gateways(tmp_path: Path) -> Non
             told = gateway.log.wait("auth", service="xmpp-server")
             assert (told["result"], told["mechanism"]) == ("ok", "DIALBACK")
             assert gateway.log.wait("secured", service="xmpp-server")["tls"] == "TLSv1.3"
+
+
+# --- the gateway's own tools -------------------------------------------------------------------------
+
+
+def checked(tmp_path: Path, identity: Identity, backend: str, *options: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "gateway.ini"
+    file.write_text(
+        f"[gateway]\nhostname = gw.example.test\n[tls]\ncertificate = {identity.certificate}\n"
+        f"[service:xmpp]\nstarttls = 127.0.0.1:5222\nbackend = server\n[backend:server]\n{backend}\n"
+    )
+    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
+
+
+@pytest.mark.parametrize("tls", ["none", "starttls"])
+def test_check_asks_for_a_domain(
+    tmp_path: Path, identity: Identity, server: Messenger, tls_server: Messenger, tls: str
+) -> None:
+    address = (server if tls == "none" else tls_server).address
+    backend = f"address = {address}\ntls = {tls}\n" + "verify = no\n" * (tls != "none")
+    done = checked(tmp_path, identity, backend, "--domain", DOMAIN)
+    assert done.returncode == 0, done.stdout
+    assert "SCRAM-SHA-1" in done.stdout
+    done = checked(tmp_path, identity, backend)
+    assert done.returncode == 1
+    assert "gw.example.test" in done.stdout
+
+
+def test_check_knows_what_a_domain_is(tmp_path: Path, identity: Identity) -> None:
+    done = checked(tmp_path, identity, "address = 127.0.0.1:1", "--domain", "a'b")
+    assert done.returncode == 2
+    assert "is no domain" in done.stderr
 
 
 # --- a look from outside -----------------------------------------------------------------------------
