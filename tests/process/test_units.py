@@ -1,0 +1,290 @@
+"""What a real process does alike for the protocols that are not made of lines: LDAP, PostgreSQL, XMPP and MySQL.
+
+As `words.py` and `legacy.py` have it for the others: what is said is a row, and a scripted server plays it.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.process.recording import Backend, Connection, Script
+from tests.process.running import Gateway, Identity, Service, running
+from tests.process.wire import Caller, Client, source
+from tests.pure.contract.answers import ldap, mysql, postgresql, xmpp, xmpp_server
+from tests.pure.contract.form import Exchange
+
+OK = b"\0\0\0\2\0\0\0"
+DRAIN = 2
+NOTHING = Exchange(b"", b"")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What client, gateway and server say."""
+
+    unavailable: bytes
+    busy: bytes
+    stopped: bytes
+    """What a client before TLS hears at a stop, ..."""
+    stopped_inside: bytes
+    """... and one inside TLS that has said nothing there."""
+    starttls: Exchange
+    login: tuple[Exchange, ...]
+    """What a client inside TLS says up to its login's success, each with the server's answer."""
+    rejected: bytes
+    """The server's other answer to the last of it, ..."""
+    limited: bytes
+    """... and the gateway's to a client that had too many of these."""
+    greeting: Exchange = NOTHING
+    """Of a server that speaks first: what it says, and what a client on an implicit port gets."""
+
+
+_BIND = ldap.simple(2, b"cn=joe", b"secret")
+_NUMBERED = (mysql.login(1, ssl=False), mysql.packet(2, OK))
+ROWS: Mapping[str, Row] = {
+    "ldap": Row(
+        unavailable=ldap.OWED + ldap.DOWN,
+        busy=ldap.ANSWERS.busy,
+        stopped=ldap.ANSWERS.stop_words,
+        stopped_inside=ldap.ANSWERS.stop_words,
+        starttls=ldap.ANSWERS.starttls,
+        login=(Exchange(_BIND, ldap.result(2, 0x61, 0)),),
+        rejected=ldap.result(2, 0x61, 49),
+        limited=ldap.ANSWERS.limited,
+    ),
+    "postgresql": Row(
+        unavailable=postgresql.ANSWERS.unavailable,
+        busy=postgresql.ANSWERS.busy,
+        stopped=postgresql.ANSWERS.stop_words,
+        stopped_inside=postgresql.ANSWERS.stop_words,
+        starttls=postgresql.ANSWERS.starttls,
+        login=(
+            Exchange(postgresql.LOGIN, postgresql.PASSWORD),
+            Exchange(postgresql.ANSWERS.credentials, postgresql.ANSWERS.accepted),
+        ),
+        rejected=postgresql.ANSWERS.rejected,
+        limited=postgresql.ANSWERS.limited,
+    ),
+    "xmpp": Row(
+        unavailable=xmpp.ANSWERS.unavailable,
+        busy=xmpp.ANSWERS.busy,
+        stopped=xmpp.ANSWERS.stop_words,
+        stopped_inside=xmpp.ANSWERS.stop_words,
+        starttls=xmpp.ANSWERS.starttls,
+        login=(Exchange(xmpp.HEADER, xmpp.GREETING), Exchange(xmpp.AUTH, xmpp.SUCCESS)),
+        rejected=xmpp.DENIED,
+        limited=xmpp.ANSWERS.limited,
+    ),
+    "xmpp-server": Row(
+        unavailable=xmpp_server.ANSWERS.unavailable,
+        busy=xmpp_server.ANSWERS.busy,
+        stopped=xmpp_server.ANSWERS.stop_words,
+        stopped_inside=xmpp_server.ANSWERS.stop_words,
+        starttls=xmpp_server.ANSWERS.starttls,
+        login=(
+            Exchange(xmpp_server.ANSWERS.login, xmpp_server.ANSWERS.greeting),
+            Exchange(xmpp_server.ANSWERS.credentials, xmpp_server.ANSWERS.accepted),
+        ),
+        rejected=xmpp_server.ANSWERS.rejected,
+        limited=xmpp_server.ANSWERS.limited,
+    ),
+    "mysql": Row(
+        unavailable=mysql.ANSWERS.unavailable,
+        busy=mysql.ANSWERS.busy,
+        stopped=b"",
+        stopped_inside=b"",
+        starttls=Exchange(mysql.SSL_REQUEST, b""),
+        login=(Exchange(*_NUMBERED),),
+        rejected=mysql.DENIED,
+        limited=mysql.error(2, 1226, b"42000", b"too many failed logins, try again later"),
+        greeting=Exchange(mysql.greeting(), mysql.greeting()),
+    ),
+}
+each_row = pytest.mark.parametrize("protocol", ROWS)
+HOST = {"gateway": {"hostname": "gw.example.org", "drain": f"{DRAIN} s"}}
+
+
+def server(row: Row) -> Backend:
+    """Lets everybody in, and then says all that it hears."""
+
+    def serve(connection: Connection) -> None:
+        connection.say(row.greeting.said)
+        for said, answer in row.login:
+            if connection.take(len(said)) != said:
+                return
+            connection.say(answer)
+        while octets := connection.receive():
+            connection.say(octets)
+
+    return Backend(serve)
+
+
+def refusing(row: Row) -> Backend:
+    """The last answer is that the password is wrong."""
+    *others, (said, _) = row.login
+    return server(replace(row, login=(*others, Exchange(said, row.rejected))))
+
+
+def hear(client: Client, octets: bytes) -> None:
+    """Exactly this; an XMPP stream of the gateway has an id of its own."""
+    pattern = re.escape(octets).replace(rb"gw1\-0001", rb"[0-9a-f]+")
+    assert re.fullmatch(pattern, client.hear(pattern), re.DOTALL)
+
+
+def inside(gateway: Gateway, trusting: ssl.SSLContext, protocol: str, mode: str, client: Client) -> None:
+    """TLS, and the greeting if there is one."""
+    row = ROWS[protocol]
+    if mode == "starttls":
+        if row.greeting.said:
+            hear(client, mysql.greeting(ssl=True))
+        client.say(row.starttls.said)
+        if row.starttls.answered:
+            hear(client, row.starttls.answered)
+        client.shake_hands(trusting)
+    else:
+        client.shake_hands(trusting)
+        if row.greeting.said:
+            hear(client, row.greeting.answered)
+
+
+def log_in(client: Client, protocol: str, mode: str) -> None:
+    """MySQL counts SSLRequest, too."""
+    for said, answer in ROWS[protocol].login:
+        if protocol == "mysql" and mode == "starttls":
+            client.say(mysql.login(2))
+            hear(client, mysql.packet(3, OK))
+        else:
+            client.say(said)
+            hear(client, answer)
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    found = {protocol: server(row) for protocol, row in ROWS.items()}
+    yield found
+    for backend in found.values():
+        backend.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_clients_log_in_and_a_stop_says_goodbye(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, backends: dict[str, Backend], workers: str
+) -> None:
+    """Before TLS, inside it, and in a splice, which goes on until the drain time is over."""
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    options = {"gateway": {**HOST["gateway"], "workers": workers}}
+    with running(tmp_path, identity, services, options) as gateway, ExitStack() as stack:
+
+        def enter(protocol: str, mode: str) -> Client:
+            return stack.enter_context(Client(gateway.address(protocol, mode)))
+
+        waiting, spliced = [], []
+        for protocol, row in ROWS.items():
+            clear, secure = enter(protocol, "starttls"), enter(protocol, "implicit")
+            if row.greeting.said:
+                hear(clear, mysql.greeting(ssl=True))
+            inside(gateway, trusting, protocol, "implicit", secure)
+            waiting += [(clear, row.stopped), (secure, row.stopped_inside)]
+            for mode in ("starttls", "implicit"):
+                client = enter(protocol, mode)
+                inside(gateway, trusting, protocol, mode, client)
+                log_in(client, protocol, mode)
+                spliced.append(client)
+        gateway.log.wait("auth", count=2 * len(ROWS), result="ok")
+        gateway.terminate()
+        for client, words in waiting:
+            assert client.rest() == words
+        for client in spliced:
+            client.say(b"still here")
+            assert client.hear(b"still here") == b"still here"
+        for client in spliced:
+            assert client.rest() == b""
+        gateway.end(deadline=DRAIN + 5)
+        reasons = [event["reason"] for event in gateway.log.events("session")]
+        assert reasons == ["shutdown"] * (len(waiting) + len(spliced))
+
+
+def test_who_comes_too_often_hears_so(tmp_path: Path, identity: Identity, backends: dict[str, Backend]) -> None:
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    with running(tmp_path, identity, services, {**HOST, "limits": {"sessions_per_client": "1"}}) as gateway:
+        for protocol, row in ROWS.items():
+            whence = source()
+            with Caller(whence, gateway.address(protocol)), Caller(whence, gateway.address(protocol)) as second:
+                assert second.rest() == row.busy
+            gateway.log.wait("refused", limit="sessions-per-client", service=protocol)
+
+
+def _closing(row: Row) -> Script:
+    """Before its greeting, or without an answer."""
+
+    def serve(connection: Connection) -> None:
+        if not row.greeting.said:
+            connection.receive()
+
+    return serve
+
+
+FAULTS: Mapping[str, Callable[[Row], Script]] = {
+    "closes": _closing,
+    "resets": lambda row: lambda connection: connection.reset(),
+    "garbage": lambda row: lambda connection: connection.say(b"SSH-2.0-OpenSSH_9.2\r\n" * 40),
+}
+
+
+def test_a_server_that_cannot_be_used_is_told_of(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> None:
+    """The client hears it in its own protocol, and the log has the reason."""
+    with ExitStack() as stack:
+        services = []
+        for protocol, row in ROWS.items():
+            services.append(Service(f"{protocol}-nobody", f"127.0.0.1:{free_port()}", protocol))
+            for fault, script in FAULTS.items():
+                backend = Backend(script(row))
+                stack.callback(backend.close)
+                services.append(Service(f"{protocol}-{fault}", backend.address, protocol))
+        gateway = stack.enter_context(running(tmp_path, identity, services, HOST))
+        for service in services:
+            row = ROWS[service.protocol or service.name]
+            with Client(gateway.address(service.name, "implicit")) as client:
+                client.shake_hands(trusting)
+                if not row.greeting.said:
+                    client.say(row.login[0].said)
+                assert client.rest() == row.unavailable, service.name
+            event = "backend-bad-greeting" if service.name.endswith("garbage") else "backend-connect-failed"
+            assert gateway.log.wait("session", service=service.name)["reason"] == event
+
+
+@each_row
+def test_failed_logins_are_counted_over_sessions(
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, protocol: str
+) -> None:
+    row = ROWS[protocol]
+    backend = refusing(row)
+    options = {**HOST, "limits": {"auth_failures_per_minute": "2"}}
+    with running(tmp_path, identity, [Service(protocol, backend.address)], options) as gateway:
+
+        def guess(whence: str) -> bytes:
+            with Caller(whence, gateway.address(protocol, "implicit")) as client:
+                inside(gateway, trusting, protocol, "implicit", client)
+                for number, (said, answer) in enumerate(row.login):
+                    client.say(said)
+                    last = number == len(row.login) - 1
+                    if not last:
+                        found = client.hear(b"|".join(map(re.escape, (answer, row.limited))))
+                        if found.endswith(row.limited):
+                            return found
+                return client.hear(b"|".join(map(re.escape, (row.rejected, row.limited))))
+
+        guesser, honest = source(), source()
+        heard = [guess(guesser) for _ in range(4)]
+        assert heard == [row.rejected] * 2 + [row.limited] * 2
+        assert guess(honest) == row.rejected
+        gateway.log.wait("refused", count=2, limit="auth-failures-per-minute", client=guesser)
+    backend.close()
