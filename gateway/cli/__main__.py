@@ -15,7 +15,6 @@ from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
-from ..dialects.chat.xmpp import words as xmpp
 from . import examples, migration, run
 from .importing import command as importing
 from .probe import command as probe
@@ -217,8 +216,11 @@ def _main(arguments: Sequence[str] | None) -> int:
         given.error("--json needs --live")
     if given.domain and not given.live:
         given.error("--domain needs --live")
-    if given.domain and xmpp.domain(given.domain) is None:
-        given.error(f"--domain: {given.domain!r} is no domain")
+    if given.domain:
+        from ..dialects.chat.xmpp.words import domain
+
+        if domain(given.domain) is None:
+            given.error(f"--domain: {given.domain!r} is no domain")
     if given.gid is not None and given.uid is None:
         given.error("--gid needs --uid")
     try:

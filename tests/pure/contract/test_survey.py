@@ -75,9 +75,7 @@ def test_a_look_goes_behind_starttls(party: Party) -> None:
 
 @pytest.mark.parametrize("mode", [BackendTLS.NONE, BackendTLS.STARTTLS])
 @pytest.mark.parametrize("party", [party for party in CALLERS if str(party) in UNITS], ids=str)
-def test_where_the_client_speaks_first_an_answer_to_starttls_is_no_answer_to_the_look(
-    party: Caller, mode: BackendTLS
-) -> None:
+def test_an_answer_to_starttls_is_no_answer_to_a_look(party: Caller, mode: BackendTLS) -> None:
     seen = party.answers.look
     assert seen is not None
     survey = Survey(party.dialect, terms(backend_tls=mode), party.dialect.question, lambda: HERE)
