@@ -347,6 +347,19 @@ def test_a_server_that_fails_at_tls_is_no_longer_the_first() -> None:
     play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 
+def test_a_client_that_fails_meanwhile_speaks_against_no_server() -> None:
+    stage = Stage(DIALECT, terms(backend_tls=STARTTLS, implicit=True))
+    stage.take(stage.negotiation.start())
+    stage.secured(TLS13)
+    stage.take(stage.negotiation.dialled())
+    stage.receive(BACKEND, greeting(ssl=True))
+    stage.receive(CLIENT, login(1, ssl=False))
+    assert stage.switching is BACKEND
+    stage.take(stage.negotiation.unsecured(CLIENT, "plaintext inside TLS"))
+    assert Unserved("tls-failed") not in stage.deeds
+    assert stage.deeds[-1] == Close("tls-failed", "plaintext inside TLS")
+
+
 def test_what_a_server_says_in_the_clear_behind_its_greeting_is_an_attack() -> None:
     key = "backend-starttls-injection"
     for behind in (packet(2, OK), b"x", HELLO):
