@@ -46,6 +46,10 @@ class Acting:
     def ask(self, request: Request) -> Deferred[Answer]:
         return self._commands[request.command](request)
 
+    def begin(self) -> None:
+        """Before anybody is served."""
+        self.banning.recall()
+
     def look(self) -> None:
         """Call it every few seconds."""
         self.banning.look()

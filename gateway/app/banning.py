@@ -1,10 +1,17 @@
-"""`ban`, `unban` and `bans`, for the whole gateway: the process that answers at the control socket has all bans."""
+"""`ban`, `unban` and `bans`, for the whole gateway: the process that answers at the control socket has all bans.
+
+They are kept in a file beside the report's, for the next start.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -21,6 +28,8 @@ DEFAULT: Final = 3600.0
 LONGEST: Final = 366 * 86400.0
 WIDEST: Final = {4: 8, 6: 16}
 """By IP version, the length of the shortest prefix: whoever bans more has mistyped it, or wants `drain`."""
+NAME: Final = "bans.json"
+"""Of the file, in the directory of `[report] file`."""
 SITE: Final = 64
 """Bits of the network that one IPv6 customer has at least (RFC 6177)."""
 
@@ -50,6 +59,40 @@ class Banning:
         for one in self._bans.expire():
             self._events.emit("ban", state="over", network=written(one))
 
+    # --- the next start --------------------------------------------------------------------------
+
+    def recall(self) -> None:
+        """What holds since before the start."""
+        if (path := self._file) is None:
+            return
+        try:
+            self._bans.learn(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError) as wrong:
+            self._events.emit("ban", state="unkept", detail=f"{path}: {_why(wrong)}")
+        self._bans.expire()
+
+    def _keep(self) -> None:
+        if (path := self._file) is None:
+            return
+        fresh = path.with_name(f"{NAME}.{os.getpid()}")
+        try:
+            # Whole, or as before.
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "w") as out:
+                json.dump(self._bans.told(), out)
+            fresh.replace(path)
+        except OSError as wrong:
+            with suppress(OSError):
+                fresh.unlink()
+            self._events.emit("ban", state="unkept", detail=f"{path}: {_why(wrong)}")
+
+    @property
+    def _file(self) -> Path | None:
+        """None where nothing is kept."""
+        report = self._configuration().report.file
+        return None if report is None else report.with_name(NAME)
+
     # --- other processes -------------------------------------------------------------------------
 
     @property
@@ -75,6 +118,7 @@ class Banning:
             return _refused(wrong)
         told = {"network": written(whom), "until": moment(until), "seconds": seconds}
         self._events.emit("ban", state="began", network=written(whom), until=told["until"])
+        self._keep()
 
         def counted(answer: Answer) -> Answer | Deferred[Answer]:
             sessions = len(answer.result.get("sessions", ()))
@@ -100,6 +144,7 @@ class Banning:
             return _refused(f"{written(whom)} is not banned; {hint}")
         for one in lifted:
             self._events.emit("ban", state="lifted", network=one)
+        self._keep()
         return maybeDeferred(self._changed).addCallback(lambda _: Answer({"networks": lifted}))
 
     def shown(self, request: Request) -> Deferred[Answer]:
@@ -143,6 +188,10 @@ def banned(text: str, configuration: Configuration) -> Network:
 
 def _refused(why: object) -> Deferred[Answer]:
     return succeed(Answer({}, (str(why),)))
+
+
+def _why(wrong: Exception) -> str:
+    return (wrong.strerror if isinstance(wrong, OSError) else None) or str(wrong)
 
 
 def moment(seconds: float) -> str:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from ..config.errors import StartError
 from ..config.values import Control
 from ..telemetry.summary import Teller
+from ..telemetry.words import counted
 from .control.messages import Answer, Request
 from .control.place import ControlError, ControlSocket
 from .control.server import Ask, Server
@@ -211,5 +212,5 @@ def _told(outcome: Outcome) -> Answer:
 def words(sessions: int, left: float | None, refused: bool) -> str:
     """`left`: seconds until the last sessions are cut off, while the gateway stops.  `refused`: the last reload was."""
     if left is not None:
-        return f"draining: {sessions} sessions, {left:.0f} s left"
-    return f"serving {sessions} sessions{'; the last reload was refused' if refused else ''}"
+        return f"draining: {counted(sessions, 'session')}, {left:.0f} s left"
+    return f"serving {counted(sessions, 'session')}{'; the last reload was refused' if refused else ''}"

@@ -184,6 +184,7 @@ class Serving(Service):
                 raise
             if self._shares is None:
                 self._desk.open(self._configuration.control)
+                self._acting.begin()
             self._inherit()
 
     def _prepare_admin(self, configuration: Configuration) -> None:

@@ -10,6 +10,8 @@ from datetime import datetime
 from difflib import SequenceMatcher
 from typing import Any
 
+from ..telemetry.words import counted
+
 WIDTH = 100
 """Columns of a report."""
 LABEL = 14
@@ -274,7 +276,7 @@ def _tls(report: Report) -> str:
 def _certificate(certificate: Certificate) -> str:
     names = ", ".join(certificate.names) or "no names"
     days = certificate.days_left
-    left = f"expired {-days} days ago" if days < 0 else f"{days} day{'s' if days != 1 else ''} left"
+    left = f"expired {counted(-days, 'day')} ago" if days < 0 else f"{counted(days, 'day')} left"
     return f"{names}; {left}; {certificate.trust}"
 
 

@@ -55,11 +55,9 @@ def state_directory() -> Path | None:
 
 
 def control_of(path: str | Path) -> Control:
-    """Where the gateway of this file is steered from; the default where the file cannot be read, or does not say."""
-    try:
-        return reader.control_of(_text(path))
-    except ConfigurationError:
-        return Control()
+    """Where the gateway of this file is steered from; the default where the file does not say.  Raises
+    ConfigurationError for a file that cannot be read."""
+    return reader.control_of(_text(path))
 
 
 def locate(path: str | Path) -> Places:

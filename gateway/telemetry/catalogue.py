@@ -127,6 +127,7 @@ _TABLE = (
     of_client(
         "starttls-injection", "a client sent commands in the clear behind STARTTLS; it was cut off",
         detail("how much, and the first 32 octets"), ends=Outcome.ATTACK,
+        cure="a client that you know: update it, it must wait for TLS; else an attack, which failed",
     ),
     of_client(
         "tls-required",
@@ -140,7 +141,7 @@ _TABLE = (
         cure="set the client to STARTTLS, or to an implicit port of the gateway",
     ),
     of_client("http-client", "a client speaks HTTP; a web page may have made its browser do so", WHY,
-            ends=Outcome.ATTACK),
+              ends=Outcome.ATTACK, cure="a program that you know: correct its port; else nothing, it was refused"),
     of_client(
         "unexpected-proxy-header", "a PROXY header from an address that is not in `accept_proxy`", WHY,
         ends=Outcome.ATTACK, cure="if it is your load balancer, add its address to accept_proxy",
@@ -159,7 +160,8 @@ _TABLE = (
     of_client("client-timeout", "a client exceeded a deadline", AWAITED,
               cure="[timeouts], if honest clients need more"),
     of_client("client-bad-command", "it cannot be told where a command ends; the session ended", WHY),
-    of_client("client-bare-newline", "`newlines = reject` refused a message with a bare CR or LF", ends=Outcome.ATTACK),
+    of_client("client-bare-newline", "`newlines = reject` refused a message with a bare CR or LF", ends=Outcome.ATTACK,
+              cure="update the client; newlines = normalize serves all"),
     of_client("too-many-bad-commands", "`[limits] bad_commands` was reached", WHY),
     Event(
         "refused", Severity.WARNING,
@@ -195,6 +197,7 @@ _TABLE = (
         "backend-starttls-injection",
         "the backend, or somebody on the way, sent octets in the clear behind its go-ahead",
         detail("how much, and the first 32 octets"), severity=Severity.ERROR, ends=Outcome.ATTACK,
+        cure="update the backend; if that is done, look at the network on the way to it",
     ),
     of_backend(
              "backend-identity-refused", "the backend does not let the gateway tell it who the client is (`identity`)",
@@ -433,8 +436,9 @@ _TABLE = (
     Event(
         "ban", Severity.NOTICE, "clients are kept out, or no longer ([control.md](control.md#bans))",
         (
-            word("state", "`began`, `lifted` (by an administrator), or `over`: its time has come"),
+            word("state", "`began`, `lifted` (by an administrator), `over` (it has ended by itself), `unkept`"),
             word("network", "an address, or a network"), Field("until", Type.TIME, "when it ends"),
+            detail("which file of bans cannot be read at the start, or be written for the next one, and why"),
         ),
     ),
     Event(

@@ -74,8 +74,8 @@ def test_a_status_is_told_where_it_has_changed(systemd: Listening, place: str) -
     systemd.hear()
     notifier.status("serving 0 sessions")
     assert systemd.silent()
-    notifier.status("serving 1 sessions")
-    assert systemd.hear() == {"STATUS": "serving 1 sessions"}
+    notifier.status("serving 1 session")
+    assert systemd.hear() == {"STATUS": "serving 1 session"}
     notifier.close()
 
 

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,8 @@ def test_a_ban_holds_in_all_workers_under_load_and_in_those_that_come_later(
         for client in inside:
             client.hear(WORDS_.greeting_)
         said = admin.run("ban", FIRST[0], "--for", "10m")
-        assert said.splitlines()[1] == f"1 sessions are still open; `kick {FIRST[0]}` ends them"
-        assert admin.run("ban", SECOND[0], "--kick").splitlines()[1] == "1 sessions cut off"
+        assert said.splitlines()[1] == f"1 session still open; `kick {FIRST[0]}` ends them"
+        assert admin.run("ban", SECOND[0], "--kick").splitlines()[1] == "1 session cut off"
         assert inside[1].rest() == b""
         assert [is_served(one, gateway) for one in (FIRST[0], SECOND[0], FIRST[1], SECOND[1])] == [
             False, False, True, True
@@ -140,6 +140,43 @@ def test_a_ban_lives_over_reload_and_upgrade(
         assert not is_served(FIRST[0], gateways.gateway)
         assert is_served(FIRST[1], gateways.gateway)
         assert [one["network"] for one in admin.ask("bans")["bans"]] == [FIRST[0]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_ban_lives_over_a_restart(
+    tmp_path: Path, identity: Identity, backend: Backend, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    kept = tmp_path / "bans.json"
+    sections = {"gateway": {"workers": str(workers)}, "report": {"file": str(tmp_path / "report.db")}}
+    with office(capsys) as admin:
+        sections["gateway"]["control"] = str(admin.socket)
+
+        def start() -> AbstractContextManager[Gateway]:
+            return running(tmp_path, identity, [Service("imap", backend.address)], options=sections)
+
+        with start() as gateway:
+            for whom in (FIRST[0], FIRST[1]):
+                admin.run("ban", whom)
+            admin.run("unban", FIRST[1])
+        assert kept.stat().st_mode & 0o007 == 0
+        with start() as gateway:
+            assert [is_served(one, gateway) for one in FIRST[:2]] == [False, True]
+            assert [one["network"] for one in admin.ask("bans")["bans"]] == [FIRST[0]]
+        # A ban whose time is over, and a file that is none.
+        kept.write_text(json.dumps([[FIRST[0], time.time() - 1]]))
+        with start() as gateway:
+            assert is_served(FIRST[0], gateway)
+            assert admin.ask("bans") == {"bans": []}
+        kept.write_text("{")
+        with start() as gateway:
+            assert is_served(FIRST[0], gateway)
+            assert gateway.log.wait("ban", state="unkept")["detail"].startswith(f"{kept}: Expecting")
+            kept.unlink()
+            kept.mkdir()
+            admin.run("ban", FIRST[0])
+            assert not is_served(FIRST[0], gateway)
+            assert gateway.log.wait("ban", count=2, state="unkept")["detail"] == f"{kept}: Is a directory"
+        assert [path.name for path in tmp_path.glob("bans.json.*")] == []
 
 
 def test_a_ban_ends_by_itself_and_costs_next_to_nothing(

@@ -130,7 +130,7 @@ def test_a_form_of_the_page_cuts_off_a_session(house: House, chromium: Browser, 
     page.run("document.querySelector('form[action=\"/act/kick\"] button').click()")
     assert client.rest() == b""
     page.run("new Promise(done => setInterval(() => document.querySelector('#acted') && done(0), 50))")
-    assert page.run("document.querySelector('#acted p').textContent") == "1 sessions were cut off."
+    assert page.run("document.querySelector('#acted p').textContent") == "1 session cut off."
     inspect(page, axe, "acted")
 
 

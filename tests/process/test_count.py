@@ -41,14 +41,15 @@ session = {
     "sni": "mail.example.org", "user": None, "phase": "relaying", "proven": True,
 }
 for number in range(int(sys.argv[2])):
-    client = f"192.0.{number % 50}.1"
+    client = f"192.0.{number % 50}.{number // 50}"
     pending.hear("auth", "imap", client, auth)
     watch.over("imap", client, secured=True)
     pending.hear("session", "imap", client, session)
     if number % 300 == 299:
         store.add(facts(pending.take()), 0)
 """
-"""What the report does for sessions of 50 networks, 300 a minute: each minute's batch is written, too."""
+"""What the report does for sessions of 50 networks, each of another client, 300 a minute, with the batch of each
+minute."""
 
 
 def test_the_report_adds_two_percent_to_a_session_at_most(tmp_path: Path) -> None:

@@ -234,17 +234,17 @@ def test_only_the_page_itself_and_programs_with_the_token_can_ask(
 @pytest.mark.parametrize(
     ("action", "result", "told"),
     [
-        (Action("kick", "x"), {"sessions": 2}, ["2 sessions were cut off."]),
+        (Action("kick", "x"), {"sessions": 2}, ["2 sessions cut off."]),
         (
             Action("ban", "192.0.2.7"),
             {"network": "192.0.2.7/32", "until": "2026-01-01T00:00:00+00:00", "sessions": 1, "kicked": False},
-            ["192.0.2.7/32 is banned until 2026-01-01T00:00:00+00:00.", "1 open sessions go on."],
+            ["192.0.2.7/32 is banned until 2026-01-01T00:00:00+00:00.", "1 session still open."],
         ),
         (Action("unban", "192.0.2.7"), {"networks": ["192.0.2.7/32"]}, ["192.0.2.7/32: not banned any more."]),
         (
             Action("drain", "imap"),
             {"names": ["imap"], "draining": True, "sessions": 3},
-            ["imap: takes nobody new; 3 sessions were there, and idle ones are ended."],
+            ["imap: takes nobody new; 3 sessions there, and idle ones are ended."],
         ),
         (
             Action("undrain", "imap"),

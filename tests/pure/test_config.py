@@ -1361,7 +1361,8 @@ def test_where_a_gateway_is_steered_from(options: str, control: Control, tmp_pat
     broken = tmp_path / "gw.ini"
     broken.write_text(f"[nonsense\n[gateway]\nhostname = -\n{options}\n")
     assert config.control_of(broken) == control
-    assert config.control_of(tmp_path / "missing.ini") == Control()
+    with pytest.raises(ConfigurationError):
+        config.control_of(tmp_path / "missing.ini")
 
 
 @pytest.mark.parametrize(("options", "problem"), [

@@ -140,3 +140,9 @@ def test_where_a_line_knows_the_cure_it_is_told() -> None:
 
 def test_links_to_pages_are_left_out() -> None:
     assert explained(failure("downgrade"))[0].endswith("takes STARTTLS out")
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in EVENTS.items() if row.attack))
+def test_what_looks_like_an_attack_has_a_cure(name: str) -> None:
+    """It may be an honest program."""
+    assert explained(failure(name))[1]

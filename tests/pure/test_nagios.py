@@ -34,7 +34,7 @@ GOOD: dict[str, Any] = {
 def test_all_is_well() -> None:
     assert judged(GOOD, 14, 3) == (
         OK,
-        "GATEWAY OK - 128 sessions, 1 services, certificates for 61 days | sessions=128;9000;;0;10000 "
+        "GATEWAY OK - 128 sessions, 1 service, certificates for 61 days | sessions=128;9000;;0;10000 "
         "addresses_not_up=0;0;;0 certificate_days=61;14:;3: workers=2;;;0",
     )
     status, told = judged({**GOOD, "certificates": [], "reload": {"good": True}}, 14, 3)

@@ -53,11 +53,11 @@ file        /etc/gw.ini
 sessions    3 of 100
 reload      none since the start
 
-service  protocol  listens on  TLS       policy     sessions  backend
-imap     imap      *:143       STARTTLS  required   3         store
-imap     imap      *:993       implicit  -                    store
-mx       smtp      *:25        STARTTLS  auth-only  0         DRAINING old
-sub      smtp      *:587       STARTTLS  required   0         NOT SERVED (open-relay) old
+service  protocol  listens on  TLS       policy     state                    sessions  backend
+imap     imap      *:143       STARTTLS  required   open                     3         store
+imap     imap      *:993       implicit  -          open                               store
+mx       smtp      *:25        STARTTLS  auth-only  DRAINING                 0         old
+sub      smtp      *:587       STARTTLS  required   NOT SERVED (open-relay)  0         old
 
 backend  address  TLS   state  sessions
 store    a:143    none  up     3
@@ -105,9 +105,7 @@ def test_reload_tells_what_has_changed() -> None:
 
 def test_drain_and_undrain_tell_whom() -> None:
     told = {"what": "service", "names": ["imap"], "draining": True, "sessions": 2}
-    assert list(WORDS["drain"](told)) == [
-        "service imap: takes nobody new; 2 sessions were there, and idle ones are ended"
-    ]
+    assert list(WORDS["drain"](told)) == ["service imap: takes nobody new; 2 sessions there, and idle ones are ended"]
     told = {"what": "backend", "names": ["a:1", "b:1"], "draining": False, "sessions": 2}
     assert list(WORDS["undrain"](told)) == ["backend address a:1, b:1: takes sessions again"]
 
@@ -149,7 +147,7 @@ def test_bans_are_told() -> None:
     begun = "192.0.2.0/24: banned until 2026-01-31T12:00:00+00:00"
     assert list(WORDS["ban"](told)) == [begun]
     assert list(WORDS["ban"]({**told, "sessions": 2})) == [
-        begun, "2 sessions are still open; `kick 192.0.2.0/24` ends them"
+        begun, "2 sessions still open; `kick 192.0.2.0/24` ends them"
     ]  # fmt: skip
     assert list(WORDS["ban"]({**told, "sessions": 2, "kicked": True})) == [begun, "2 sessions cut off"]
     assert list(WORDS["unban"]({"networks": ["192.0.2.1/32"]})) == ["192.0.2.1/32: banned no more"]
@@ -161,7 +159,7 @@ def test_bans_are_told() -> None:
 def test_why_tells_bans_and_failures_with_cures() -> None:
     nothing = {"network": "192.0.2.1", "bans": [], "failures": [], "remembered": 3}
     assert list(WORDS["why"](nothing)) == [
-        "192.0.2.1: nothing went wrong that is known; 3 clients with failures are remembered"
+        "192.0.2.1: nothing went wrong that is known; failures of 3 clients are remembered"
     ]
     failure = {
         "client": "192.0.2.1", "service": "imap", "event": "auth", "words": "rejected", "cause": "PLAIN",

@@ -176,6 +176,7 @@ class Supervision(Service):
             self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
             self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
             self._inheritance.close()
+            self._acting.begin()
             self._knowledge.learn(self._inheritance.knowledge)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.

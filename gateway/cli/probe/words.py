@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from ...telemetry.words import counted
 from ..report import WIDTH, Paint, Problem, row
 from .facts import Chain, Dane, Facts, Sts, Tried
 
@@ -112,7 +113,7 @@ def _tried(those: Sequence[Tried]) -> str:
 
 def _certificate(chain: Chain) -> str:
     days = chain.days_left
-    left = f"EXPIRED {-days} days ago" if days < 0 else f"{days} day{'s' if days != 1 else ''} left"
+    left = f"EXPIRED {counted(-days, 'day')} ago" if days < 0 else f"{counted(days, 'day')} left"
     trust = "; ".join(chain.objections) or "a client accepts it"
     return f"{', '.join(chain.names) or 'no names'}; {left}; {trust}"
 

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from ...app.control.messages import Answer, Request
+from ...telemetry.words import counted
 from .words import duration
 
 EVERY: Final = 0.5
@@ -61,7 +62,7 @@ def _follow(
             return answer.problems, written
         lines = [plain(told) for told in map(_line, answer.result["lines"])]
         if answer.result["lost"]:
-            lines.append(f"... {answer.result['lost']} lines were lost")
+            lines.append(f"... lost: {counted(answer.result['lost'], 'line')}")
         for line in lines:
             print(line, file=out)
             written += len(line) + 1

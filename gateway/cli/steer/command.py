@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...app.control.messages import Answer, Misunderstood, Request, answer_of
-from ...config import DEFAULT_FILE, control_of
+from ...config import DEFAULT_FILE, ConfigurationError, control_of
+from ...config.values import Control
 from . import capturing, nagios
 from .words import WORDS, seconds
 
@@ -204,7 +205,13 @@ def place(config: str, path: str | None) -> str:
         return path
     if config != DEFAULT_FILE and not os.path.exists(config):
         raise Unreachable(f"{config}: there is no such file; name the gateway's file, or its socket with --socket")
-    found = control_of(config).path
+    try:
+        found = control_of(config).path
+    except ConfigurationError as wrong:
+        found = Control().path
+        # Nobody needs a file to ask a gateway at the usual place.
+        if os.path.exists(config):
+            print(f"starttls-gateway: {_plain(wrong.problems[0])}; asking at {found}", file=sys.stderr)
     if found is None:
         raise Unreachable(f"{config}: [gateway] control is off, so nobody can ask; name a path there, and restart")
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from ...telemetry.words import counted
+
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 """Exit statuses."""
 _NAMES: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -24,9 +26,9 @@ def judged(result: Result, warning: int, critical: int) -> tuple[int, str]:
     status = found[0][0] if found else OK
     days = min((one["days"] for one in result["certificates"]), default=None)
     down = sum(place["state"] != "up" for one in result["backends"] for place in one["addresses"])
-    good = f"{result['sessions']} sessions, {len(result['services'])} services"
+    good = f"{counted(result['sessions'], 'session')}, {counted(len(result['services']), 'service')}"
     if days is not None:
-        good += f", certificates for {days} days"
+        good += f", certificates for {counted(days, 'day')}"
     most = int(FULL * result["limit"])
     figures = [f"sessions={result['sessions']};{most};;0;{result['limit']}", f"addresses_not_up={down};0;;0"]
     figures += [] if days is None else [f"certificate_days={days};{warning}:;{critical}:"]
@@ -41,7 +43,7 @@ def line(status: int, text: str, figures: str = "") -> str:
 
 def _findings(result: Result, warning: int, critical: int) -> Iterator[Finding]:
     if (draining := result["draining"]) is not None:
-        yield WARNING, f"the gateway stops, with {draining['sessions']} sessions left"
+        yield WARNING, f"the gateway stops, with {counted(draining['sessions'], 'session')} left"
     for one in result["services"]:
         if one["draining"]:
             yield WARNING, f"service {one['name']} is drained"
@@ -55,7 +57,7 @@ def _findings(result: Result, warning: int, critical: int) -> Iterator[Finding]:
     for one in result["certificates"]:
         days = one["days"]
         if days < warning:
-            left = f"ends in {days} days" if days >= 0 else "has expired"
+            left = f"ends in {counted(days, 'day')}" if days >= 0 else "has expired"
             yield (CRITICAL if days < critical else WARNING), f"{one['file']} {left}"
     if (last := result["reload"]) is not None and not last["good"]:
         yield WARNING, "the last reload was refused"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...telemetry.words import printable
+from ...telemetry.words import counted, printable
 
 Result = Mapping[str, Any]
 Row = Sequence[str]
@@ -67,7 +67,7 @@ def status(result: Result) -> Iterator[str]:
     yield f"{'file':<12}{gateway['file'] or 'none'}"
     yield f"{'sessions':<12}{result['sessions']} of {result['limit']}"
     if (draining := result["draining"]) is not None:
-        yield f"{'draining':<12}{draining['sessions']} sessions, {draining['left']:.0f} s left"
+        yield f"{'draining':<12}{counted(draining['sessions'], 'session')}, {draining['left']:.0f} s left"
     yield f"{'reload':<12}{_last(result['reload'])}"
     for problem in (result["reload"] or {}).get("problems", ()):
         yield f"{'':<12}{problem}"
@@ -75,7 +75,7 @@ def status(result: Result) -> Iterator[str]:
         yield f"{'warning':<12}{warning}"
     yield ""
     yield from table(
-        [("service", "protocol", "listens on", "TLS", "policy", "sessions", "backend"), *_services(result)]
+        [("service", "protocol", "listens on", "TLS", "policy", "state", "sessions", "backend"), *_services(result)]
     )
     yield ""
     yield from table([("backend", "address", "TLS", "state", "sessions"), *_backends(result)])
@@ -91,12 +91,12 @@ def _last(reload: Result | None) -> str:
 
 def _services(result: Result) -> Iterator[Row]:
     for one in result["services"]:
-        remark = "DRAINING " if one["draining"] else f"NOT SERVED ({one['refusal']}) " if one["refusal"] else ""
+        state = "DRAINING" if one["draining"] else f"NOT SERVED ({one['refusal']})" if one["refusal"] else "open"
         for number, place in enumerate(one["listeners"]):
             mode = "STARTTLS" if place["mode"] == "starttls" else place["mode"]
             # They are those of the service, not of one of its listeners.
-            sessions, backend = "" if number else str(one["sessions"]), f"{remark}{one['backend']}"
-            yield one["name"], one["protocol"], place["address"], mode, place["policy"] or "-", sessions, backend
+            sessions, policy = "" if number else str(one["sessions"]), place["policy"] or "-"
+            yield one["name"], one["protocol"], place["address"], mode, policy, state, sessions, one["backend"]
 
 
 def _backends(result: Result) -> Iterator[Row]:
@@ -136,7 +136,8 @@ def drain(result: Result) -> Iterator[str]:
     what = "service" if result["what"] == "service" else "backend address"
     names = f"{what} {', '.join(result['names'])}"
     if result["draining"]:
-        yield f"{names}: takes nobody new; {result['sessions']} sessions were there, and idle ones are ended"
+        there = counted(result["sessions"], "session")
+        yield f"{names}: takes nobody new; {there} there, and idle ones are ended"
     else:
         yield f"{names}: takes sessions again"
 
@@ -160,14 +161,14 @@ def _session(row: Result, users: bool) -> Row:
 
 
 def kick(result: Result) -> Iterator[str]:
-    yield f"{result['sessions']} sessions cut off"
+    yield f"{counted(result['sessions'], 'session')} cut off"
 
 
 def ban(result: Result) -> Iterator[str]:
     yield f"{result['network']}: banned until {result['until']}"
     if result["sessions"]:
-        yield f"{result['sessions']} sessions " + (
-            "cut off" if result["kicked"] else f"are still open; `kick {result['network']}` ends them"
+        yield f"{counted(result['sessions'], 'session')} " + (
+            "cut off" if result["kicked"] else f"still open; `kick {result['network']}` ends them"
         )
 
 
@@ -185,7 +186,8 @@ def why(result: Result) -> Iterator[str]:
     for one in result["bans"]:
         yield f"{one['network']} is banned until {one['until']}; `unban {one['network']}` lets it in again"
     if not result["failures"]:
-        yield f"{whom}: nothing went wrong that is known; {result['remembered']} clients with failures are remembered"
+        known = counted(result["remembered"], "client")
+        yield f"{whom}: nothing went wrong that is known; failures of {known} are remembered"
     for one in result["failures"]:
         times = f", {one['count']} times since {one['first']}" if one["count"] > 1 else ""
         yield f"{one['last']}  {one['client']}  {one['service']}{times}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..observation import Standing
+from ..words import counted
 from .parts import document, text
 
 LONGEST: Final = 1024
@@ -111,15 +112,16 @@ def outcome(action: Action, result: Result, problems: Sequence[str]) -> list[str
         return list(problems)
     match action.command:
         case "kick":
-            return [f"{result['sessions']} sessions were cut off."]
+            return [f"{counted(result['sessions'], 'session')} cut off."]
         case "ban":
-            whose = f"{result['sessions']} open sessions " + ("were cut off." if result["kicked"] else "go on.")
+            whose = f"{counted(result['sessions'], 'session')} " + ("cut off." if result["kicked"] else "still open.")
             return [f"{result['network']} is banned until {result['until']}.", whose]
         case "unban":
             return [f"{', '.join(result['networks'])}: not banned any more."]
     names = ", ".join(result["names"])
     if result["draining"]:
-        return [f"{names}: takes nobody new; {result['sessions']} sessions were there, and idle ones are ended."]
+        there = counted(result["sessions"], "session")
+        return [f"{names}: takes nobody new; {there} there, and idle ones are ended."]
     return [f"{names}: takes sessions again."]
 
 

@@ -10,6 +10,7 @@ from ..catalogue import event as row_of
 from ..history import STEP, STEPS, Step
 from ..metrics import Snapshot
 from ..observation import Observation, Recent, Standing
+from ..words import counted
 from .acting import forms
 from .parts import document, state_of, table, text, whole
 
@@ -156,7 +157,7 @@ def _certificates(seen: Seen) -> str:
             text(", ".join(one.names)),
             text(one.key),
             text(one.not_after[:10]),
-            state_of(one.days >= WARNING_DAYS, f"{one.days} days left", f"{one.days} days left: renew it"),
+            state_of(one.days >= WARNING_DAYS, left := f"{counted(one.days, 'day')} left", f"{left}: renew it"),
         )
         for one in seen.standing.certificates
     ]

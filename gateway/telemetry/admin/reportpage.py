@@ -9,6 +9,7 @@ from typing import Final
 from ..observation import Standing
 from ..report.advice import DAY, Line, Setup, advice, lines
 from ..report.facts import Fact
+from ..words import counted
 from .parts import document, table, text, whole
 
 PERIODS: Final = (7, 30, 90, 365)
@@ -30,7 +31,7 @@ def report_page(standing: Standing, facts: Sequence[Fact], now: int, days: int, 
     sentences = "".join(f"<li>{text(sentence)}</li>" for sentence in advice(facts, now, days, setup))
     users = [line for line in found if line.user]
     sections = {
-        "period": f"<h2>Period</h2><p>The last {days} days of those since {_day(begun)}. Others: {periods}. "
+        "period": f"<h2>Period</h2><p>The last {counted(days, 'day')} of those since {_day(begun)}. Others: {periods}. "
         f"All of it for programs: {files}.</p>",
         "advice": f"<h2>Advice</h2><ul>{sentences}</ul>",
         "networks": "<h2>Networks</h2>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-from ..words import printable
+from ..words import counted, printable
 from .alerts import ALERTS, CERTIFICATE
 from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, TLS_REQUIRED, Fact, user_in
 
@@ -283,15 +283,11 @@ def _networks(facts: Iterable[Fact]) -> str:
     """How many; where nothing but users is known, these."""
     named = _unique(facts)
     networks = [name for name in named if user_in(name) is None]
-    return _plural(len(networks), "network") if networks or not named else _plural(len(named), "user")
+    return counted(len(networks), "network") if networks or not named else counted(len(named), "user")
 
 
 def _days(days: int) -> str:
-    return _plural(days, "day")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count != 1 else ''}"
+    return counted(days, "day")
 
 
 def _list(facts: Iterable[Fact]) -> str:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Final
 
 from ..kinds import Fields
@@ -81,37 +81,50 @@ class Fact:
     count: int
 
 
-class Networks(dict[str, str]):
+class Networks:
     """address -> the network that it is counted with, as text: `192.0.2.0/24`.
 
-    `bits4`, `bits6`: lengths of the prefix.  Nothing for nothing (a UNIX socket) and for what is no address.  What was
-    asked for once is there: a look costs a session next to nothing.
+    `bits4`, `bits6`: lengths of the prefix.  Nothing for nothing (a UNIX socket) and for what is no address.
     """
 
-    MOST: Final = 4096
-    """Addresses whose network is remembered."""
+    # Most clients are new: `ipaddress` takes 2 % of a session's instructions for a network, these functions of C 0.2 %.
 
     def __init__(self, bits4: int = 24, bits6: int = 64) -> None:
-        super().__init__()
         self._bits4 = bits4
         self._bits6 = bits6
+        # Each session asks twice, one time after the other.
+        self._last = ("", "")
 
-    def __missing__(self, client: str) -> str:
-        if len(self) >= self.MOST:
-            self.clear()
-        found = self[client] = self._of(client)
-        return found
+    def __call__(self, client: str) -> str:
+        if client != self._last[0]:
+            self._last = client, self._of(client)
+        return self._last[1]
 
     def _of(self, client: str) -> str:
         try:
-            address = ip_address(client.partition("%")[0])
-        except ValueError:
+            if ":" not in client:
+                return _network(_IPV4, inet_pton(_IPV4, client), self._bits4)
+            packed = inet_pton(_IPV6, client.partition("%")[0])
+        except (OSError, ValueError):
             return ""
-        if isinstance(address, IPv6Address):
-            if address.ipv4_mapped is None:
-                return str(IPv6Network((address, self._bits6), strict=False))
-            address = address.ipv4_mapped
-        return str(IPv4Network((address, self._bits4), strict=False))
+        if packed.startswith(_MAPPED):
+            return _network(_IPV4, packed[len(_MAPPED) :], self._bits4)
+        return _network(_IPV6, packed, self._bits6)
+
+
+# Plain numbers: to hash or to compare a member of an Enum takes longer than all the rest.
+_IPV4: Final = int(AF_INET)
+_IPV6: Final = int(AF_INET6)
+
+
+def _network(family: int, packed: bytes, bits: int) -> str:
+    length = len(packed)
+    rest = 8 * length - bits
+    return f"{inet_ntop(family, (int.from_bytes(packed, 'big') >> rest << rest).to_bytes(length, 'big'))}/{bits}"
+
+
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+"""An IPv4 address as an IPv6 address begins so (RFC 4291 2.5.5.2)."""
 
 
 Heard = tuple[str, str, str, object, tuple[Any, ...]]
@@ -143,7 +156,7 @@ class Pending:
         if said is None:
             return
         # A user is whom the backend let in: nobody can make up others.
-        key = event, service, self._networks[client], fields.get("user"), said
+        key = event, service, self._networks(client), fields.get("user"), said
         known, now = self._heard.get(key), int(self._now())
         if known is not None:
             known.last = now

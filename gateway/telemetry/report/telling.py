@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from ..words import printable
+from ..words import counted, printable
 from .advice import DAY, Line, Setup, advice, lines
 from .facts import Fact
 
@@ -36,7 +36,7 @@ def told(facts: Sequence[Fact], now: int, days: int, setup: Setup | None, form: 
         yield _json(facts, found, sentences, now, days)
         return
     begun = min((fact.first for fact in facts), default=now)
-    yield f"the last {days} days; facts are kept since {_day(begun)}"
+    yield f"the last {counted(days, 'day')}; facts are kept since {_day(begun)}"
     if found:
         yield ""
         yield from _table(found)

@@ -81,7 +81,7 @@ class Watch:
         if networks is None:
             return None
         now, dates = int(self._now()), None if secured else self.always(service, client, user)
-        for who in (networks[client], of_user(user)) if user else (networks[client],):
+        for who in (networks(client), of_user(user)) if user else (networks(client),):
             habit = self._habits.get((service, who))
             if habit is None:
                 if not who:
@@ -100,7 +100,7 @@ class Watch:
         None."""
         if self._networks is None:
             return None
-        dates = self._dates(service, self._networks[client])
+        dates = self._dates(service, self._networks(client))
         if dates is None and user:
             dates = self._dates(service, of_user(user))
             return None if dates is None else {**dates, "user": user}
