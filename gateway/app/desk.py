@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from ..config.errors import StartError
 from ..config.values import Control
 from ..telemetry.summary import Teller
 from ..telemetry.words import counted
+from .control.answers import OF_SESSIONS, joined
 from .control.messages import Answer, Request
 from .control.place import ControlError, ControlSocket
 from .control.server import Ask, Server
@@ -34,6 +35,10 @@ def nothing_to_upgrade() -> Deferred[Outcome]:
     raise StartError("there is nothing that another program could take over")
 
 
+def no_elders(request: Request) -> None:
+    """There is no program before this one."""
+
+
 class Desk:
     """Nothing happens before it is opened."""
 
@@ -43,12 +48,15 @@ class Desk:
         user: int | None = None,
         upgrade: Callable[[], Deferred[Outcome]] = nothing_to_upgrade,
         inheritance: Inheritance | None = None,
+        elders: Callable[[Request], Deferred[list[Answer]] | None] = no_elders,
     ) -> None:
         """`user`: whom the process becomes before it serves.  `upgrade`: starts a successor.  `inheritance`: of the
-        program that this one takes the place of, whose the control socket is until then."""
+        program that this one takes the place of, whose the control socket is until then.  `elders`: asks programs
+        before this one, if there are any."""
         self._events = events
         self._user = user
         self._upgrade = upgrade
+        self._elders = elders
         self._inheritance = inheritance
         self._notifier = Notifier()
         self._notifier.kept = stored() if inheritance is None else names(inheritance.sockets)
@@ -125,6 +133,14 @@ class Desk:
             return self._upgrade().addCallback(_told)
         except StartError as wrong:
             return Answer({}, (str(wrong),))
+
+    def with_elders(self, request: Request, own: Answer | Deferred[Answer]) -> Answer | Deferred[Answer]:
+        """What this program answers, and what those before it answer for the sessions that they still have."""
+        others = self._elders(request) if request.command in OF_SESSIONS else None
+        if others is None:
+            return own
+        waited = own if isinstance(own, Deferred) else succeed(own)
+        return others.addCallback(lambda found: waited.addCallback(lambda mine: joined(request, mine, found)))
 
     def _tell(self) -> None:
         self._notifier.status(self._status())

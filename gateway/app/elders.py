@@ -1,7 +1,8 @@
 """Programs that this one has taken over from, and that still have sessions.
 
 They accept nobody any more, and end with their last session.  When this program stops, they have to end, too: each of
-their sessions has `[gateway] drain` then, as the sessions here have.  The next program takes over the conversations.
+their sessions has `[gateway] drain` then, as the sessions here have.  Until then they answer `who` and `kick`.  The
+next program takes over the conversations.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from .control.messages import Answer, Request
+from .workers.asking import Asking, Replies
 from .workers.channel import Channel
 from .workers.messages import Message
+from .workers.steered import answers, question
 
 
 class Elders:
@@ -24,15 +28,33 @@ class Elders:
         self._gone = gone
         self._there: dict[int, tuple[socket.socket, Channel]] = {}
         self._stopped: Deferred[None] | None = None
+        self._asking = Asking(reactor, lambda: list(self._there), lambda which, told: self._there[which][1].say(told))
 
     def add(self, generation: int, conversation: socket.socket) -> None:
-        channel = Channel(self._reactor, conversation, _ignore, partial(self._lost, generation))
+        channel = Channel(
+            self._reactor, conversation, partial(self._heard, generation), partial(self._lost, generation)
+        )
         self._there[generation] = conversation, channel
 
     @property
     def conversations(self) -> list[tuple[int, socket.socket]]:
         """For the next program."""
         return [(generation, conversation) for generation, (conversation, _) in self._there.items()]
+
+    def ask(self, request: Request) -> Deferred[list[Answer]] | None:
+        """What each of them answers; None where none is there."""
+        if not self._there:
+            return None
+
+        def told(replies: Replies) -> list[Answer]:
+            missing = tuple(f"the old program of generation {one} does not answer" for one in replies.missing)
+            return [*answers(replies), Answer({}, missing)]
+
+        return self._asking.ask(question(request)).addCallback(told)
+
+    def _heard(self, generation: int, message: Message, descriptors: list[int]) -> None:
+        if "answer" in message:
+            self._asking.heard(generation, message)
 
     def hand_over(self) -> None:
         """The next program has them."""
@@ -56,11 +78,8 @@ class Elders:
 
     def _lost(self, generation: int) -> None:
         del self._there[generation]
+        self._asking.gone(generation)
         self._gone(generation)
         if not self._there and self._stopped is not None:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
-
-
-def _ignore(message: Message, descriptors: list[int]) -> None:
-    pass

@@ -19,12 +19,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from twisted.internet.defer import maybeDeferred
+
 from .. import __version__
 from ..guard.shared import SharedLedger
 from ..wire.spread import Spread
+from .control.answers import OF_SESSIONS
+from .control.messages import Answer, Request
 from .ports import Port
+from .workers.asking import reply
 from .workers.channel import Channel
 from .workers.messages import Message, Unintelligible, Wire
+from .workers.steered import parts
 
 VARIABLE: Final = "STARTTLS_GATEWAY_HANDOVER"
 """Of the new program's environment: the descriptors of the conversation and of the old one's standard error."""
@@ -182,14 +188,17 @@ class Successor:
         failed: Callable[[str], None],
         broke: Callable[[str], None],
         stop: Callable[[bool], None],
+        ask: Callable[[Request], Any],
     ) -> None:
         """One of these is called: `served` with its version as soon as it serves, `failed` with the reason where it
         never will.  `broke` is called with the reason where it breaks down after it has served, and `stop` when it
-        stops itself: with True if at once.  Raises OSError."""
+        stops itself: with True if at once.  `ask` gives the Answer to a question about our sessions, or a Deferred of
+        it.  Raises OSError."""
         self._served = served
         self._failed = failed
         self._broke = broke
         self._stop = stop
+        self._ask = ask
         self._serves = False
         self._ends = False
         """It has said that it stops."""
@@ -219,6 +228,12 @@ class Successor:
             case {"stop": bool(now)}:
                 self._ends = True
                 self._stop(now)
+            case {"ask": int(number), "command": str(command), "about": str(about)} if command in OF_SESSIONS:
+                maybeDeferred(self._ask, Request(command, about)).addCallback(self._reply, number)
+
+    def _reply(self, answer: Answer, number: int) -> None:
+        for message in reply(number, parts(answer)):
+            self._channel.say(message)
 
     def _lost(self) -> None:
         """Its end of the conversation is closed: it has ended, or is about to."""

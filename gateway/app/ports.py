@@ -34,6 +34,11 @@ class Port:
         for one in self.spreads:
             one.close()
 
+    def steer(self, opening: Opening) -> None:
+        """Spread connections over the workers as this opening wants it."""
+        for one in self.spreads:
+            one.steer(by_client=_by_client(opening))
+
     def is_there(self) -> bool:
         """Whether clients still find it: somebody may have removed or replaced the file of a UNIX socket."""
         return self._file == _file(self.address)
@@ -51,6 +56,11 @@ class Port:
             # A group is shared anyway.
             if len(one.sockets) == 1 and one.sockets[0].family != socket.AF_UNIX:
                 one.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+
+
+def _by_client(opening: Opening) -> bool:
+    """Behind a load balancer all connections come from one address."""
+    return not opening.service.accept_proxy
 
 
 def _file(address: Address) -> tuple[int, int] | None:
@@ -129,8 +139,7 @@ class Binder:
         spreads: list[Spread] = []
         try:
             for sock, text in bound:
-                # Behind a load balancer all connections come from one address.
-                spreads.append(spread(sock, text, self._workers, by_client=not opening.service.accept_proxy))
+                spreads.append(spread(sock, text, self._workers, by_client=_by_client(opening)))
         except OSError as error:
             for one in spreads:
                 one.close()

@@ -100,7 +100,9 @@ class Serving(Service):
         self._ledger: Ledger | None = None
         self._assembly: Assembly | None = None
         self._steering = Steering(self)
-        self._acting = Acting(self._events, self._summary.failures, lambda: self._configuration, lambda: None, self.ask)
+        self._acting = Acting(
+            self._events, self._summary.failures, lambda: self._configuration, lambda: None, self._ask_all
+        )
         self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._acting.banning)
         self._duties: list[Every] = []
 
@@ -172,7 +174,11 @@ class Serving(Service):
 
     def _asked(self, request: Request) -> Answer | Deferred[Answer]:
         """The same, of a gateway that is one process."""
-        return self._acting.ask(request) if self._acting.answers(request) else self.ask(request)
+        return self._acting.ask(request) if self._acting.answers(request) else self._ask_all(request)
+
+    def _ask_all(self, request: Request) -> Answer | Deferred[Answer]:
+        """Programs before this one, too."""
+        return self._desk.with_elders(request, self.ask(request))
 
     def privilegedStartService(self) -> None:
         if self._assembly is None:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ..config.errors import StartError
 from ..telemetry.summary import Teller
+from .control.messages import Answer, Request
 from .elders import Elders
 from .every import Every
 from .handover import Bequest, Predecessor, Successor, write_pidfile
@@ -33,6 +34,9 @@ class Heritable(Protocol):
         """Whether all of it has started."""
 
     def bequest(self) -> Bequest: ...
+
+    def ask(self, request: Request) -> Answer | Deferred[Answer]:
+        """What the successor wants to know of the sessions here."""
 
     def hand_over(self, then: Callable[[], None]) -> None:
         """Accept nobody any more, and call `then`.  When it stops, sessions go on for `[gateway] old_sessions`."""
@@ -110,7 +114,9 @@ class Upgrade:
             self._events.emit("upgrade", state="lost", detail=f"{why}; nobody is served any more, start the gateway")
 
         try:
-            self._successor = Successor(self._reactor, bequest, served, failed, broke, self._told_to_stop)
+            self._successor = Successor(
+                self._reactor, bequest, served, failed, broke, self._told_to_stop, self._service.ask
+            )
         except OSError as wrong:
             raise StartError(f"no program can be started: {wrong.strerror}") from None
         self._events.emit("upgrade", state="started", pid=self._successor.pid)
@@ -121,6 +127,10 @@ class Upgrade:
             self._service.hurry()
         else:
             self._service.lose_patience()
+
+    def ask_elders(self, request: Request) -> Deferred[list[Answer]] | None:
+        """What programs before this one answer; None where none is there."""
+        return self._elders.ask(request)
 
     # --- the new program -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,8 @@ from .listener import BACKLOG
 
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
 """asm-generic/socket.h, since Linux 4.5; Python does not name it."""
+SO_DETACH_REUSEPORT_BPF: Final = 68
+"""Since Linux 5.3."""
 
 _NET: Final = -0x100000
 """SKF_NET_OFF (filter(7), linux/filter.h): offsets behind it count from the IP header."""
@@ -41,6 +44,16 @@ class Spread:
         if len(self.sockets) <= workers:
             return (self.sockets[worker % len(self.sockets)],)
         return self.sockets[worker::workers]
+
+    def steer(self, *, by_client: bool) -> None:
+        """From now on, `by_client` as `spread` has it.  Where the kernel cannot do it, all stays as it is."""
+        if len(self.sockets) == 1:
+            return
+        with suppress(OSError):
+            if by_client:
+                attach(self.sockets[0], len(self.sockets))
+            else:
+                self.sockets[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
 
     def close(self) -> None:
         for sock in self.sockets:

@@ -109,3 +109,13 @@ def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
     fleet.asking.ask({"observe": False}).addCallback(heard.append)
     assert heard == [Replies({}, [])]
     assert fleet.clock.getDelayedCalls() == []
+
+
+def test_nobody_waits_for_the_answer_of_one_that_has_ended() -> None:
+    fleet = Fleet(0, 1)
+    fleet.ask("kick", "192.0.2.1")
+    fleet.answer(1, {"sessions": 2})
+    assert fleet.heard == []
+    fleet.asking.gone(0)
+    assert fleet.heard == [Answer({"sessions": 2})]
+    assert fleet.clock.getDelayedCalls() == []

@@ -79,6 +79,17 @@ def test_an_ipv6_client_always_meets_the_same_worker(open_until_the_end: ExitSta
     assert len(met) == 1
 
 
+def test_how_connections_are_spread_can_change(open_until_the_end: ExitStack) -> None:
+    made = listening(open_until_the_end, TCPAddress("127.0.0.1", 0), 2)
+    for by_client, workers in ((False, 2), (False, 2), (True, 1), (True, 1), (False, 2)):
+        made.steer(by_client=by_client)
+        for _ in range(64):
+            connect(open_until_the_end, made, "127.0.0.1")
+        assert len(set(takers(made.sockets))) == workers
+    # One socket that all workers share has nothing to steer.
+    listening(open_until_the_end, TCPAddress("127.0.0.1", 0), 1).steer(by_client=True)
+
+
 def test_connections_of_one_address_meet_all_workers_where_that_is_wanted(open_until_the_end: ExitStack) -> None:
     made = listening(open_until_the_end, TCPAddress("127.0.0.1", 0), 2, by_client=False)
     for _ in range(64):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,6 +171,39 @@ def test_sessions_go_on_in_the_old_program_and_new_ones_begin_in_the_new(
                 is_alive(new)
         # What it signs with is the new file's hostname: the new program has read it.
         assert gateway.log.events("listening")[-1]["address"].endswith(str(gateway.address("imap", "implicit")[1]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_commands_reach_the_sessions_of_old_programs(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    with directory_for_servers() as directory, ExitStack() as stack:
+        control = str(directory / "control")
+        gateways = stack.enter_context(line(tmp_path, identity, backend, workers, control=control))
+        gateway = gateways.gateway
+        inside = [stack.enter_context(enter(gateway, trusting))]
+        for _ in range(2):
+            gateways.upgrade()
+            inside.append(stack.enter_context(enter(gateway, trusting)))
+
+        def who() -> list[str]:
+            answer = ask(control, Request("who"))
+            assert answer.problems == ()
+            return [row["id"] for row in answer.result["sessions"]]
+
+        first, second, third = who()  # the oldest comes first
+        answer = ask(control, Request("kick", first))
+        assert (answer.problems, answer.result["sessions"]) == ((), 1)
+        assert inside[0].rest() == b""
+        assert gateway.process.wait(DEADLINE) == 0
+        assert who() == [second, third]
+        answer = ask(control, Request("kick", first))
+        assert answer.problems == (f"there is no session {first}, and none of a client or a user {first}",)
+        answer = ask(control, Request("ban", "127.0.0.1", kick=True))
+        assert (answer.problems, answer.result["sessions"]) == ((), 2)
+        for client in inside[1:]:
+            assert client.rest() == b""
+        assert who() == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -90,8 +90,25 @@ def merged(request: Request, answers: Sequence[Answer]) -> Answer:
     results = [answer.result for answer in answers if answer.result]
     result = _MERGES[request.command](results) if results else {}
     if request.command == "kick" and not problems and not result["sessions"]:
-        problems = (f"there is no session {request.about}, and none of a client or a user {request.about}",)
+        problems = (_nobody(request),)
     return Answer(result, problems)
+
+
+def _nobody(request: Request) -> str:
+    return f"there is no session {request.about}, and none of a client or a user {request.about}"
+
+
+OF_SESSIONS: Final = frozenset({"who", "kick"})
+"""Commands that are about all sessions, also those of programs before this one."""
+
+
+def joined(request: Request, own: Answer, others: Sequence[Answer]) -> Answer:
+    """The answer of this program and of those before it, to one of OF_SESSIONS."""
+    nobody = _nobody(request)
+    return merged(
+        request,
+        [Answer(one.result, tuple(text for text in one.problems if text != nobody)) for one in (own, *others)],
+    )
 
 
 def _merged_status(results: Sequence[Result]) -> Result:

@@ -79,6 +79,14 @@ class Asking:
             if not question.waiting:
                 self._answer(message["answer"])
 
+    def gone(self, worker: int) -> None:
+        """It has ended, and has nothing to say any more."""
+        for number, question in list(self._questions.items()):
+            if worker in question.waiting:
+                question.waiting.discard(worker)
+                if not question.waiting:
+                    self._answer(number)
+
     def stop(self) -> None:
         for number in list(self._questions):
             self._answer(number)

@@ -70,7 +70,7 @@ class Master(Supervision):
                     return Answer({}, (str(wrong),))
                 # Workers to come have to know it, too.
                 drained.mark(what, names, command == "drain")
-        return self._ask_workers(request)
+        return self._desk.with_elders(request, self._ask_workers(request))
 
     def _ask_workers(self, request: Request) -> Deferred[Answer]:
         return self._asking.ask(question(request), wait=True).addCallback(partial(answered, request))
@@ -138,6 +138,8 @@ class Master(Supervision):
         self._ports = list(zip(change.ports, wanted, strict=True))
         for port in change.closed:
             port.close()
+        for port, opening in self._ports:
+            port.steer(opening)
         for position, port in change.opened.items():
             for address in port.addresses:
                 tell_listening(wanted[position], address, self._events)
@@ -187,6 +189,8 @@ class Master(Supervision):
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
+        for port, opening in self._ports:
+            port.steer(opening)
         self._desk.take_over(self._configuration.control)
 
     def inherited(self, generation: int) -> None:

@@ -27,13 +27,18 @@ def parts(answer: Answer) -> list[Message]:
     return [{"result": {"sessions": chunk}, "problems": answer.problems} for chunk in chunks]
 
 
+def answers(replies: Replies) -> list[Answer]:
+    """What came back."""
+    return [Answer(part["result"], tuple(part["problems"])) for said in replies.parts.values() for part in said]
+
+
 def answered(request: Request, replies: Replies) -> Answer:
     """In the master: one answer of all."""
-    answers = [Answer(part["result"], tuple(part["problems"])) for said in replies.parts.values() for part in said]
+    found = answers(replies)
     missing = tuple(f"worker {worker} does not answer" for worker in replies.missing)
-    if not answers:
+    if not found:
         return Answer({}, missing or ("no worker serves now; try again",))
-    answer = merged(request, answers)
+    answer = merged(request, found)
     if missing and request.command == "status":
         return Answer({**answer.result, "warnings": [*answer.result["warnings"], *missing]}, answer.problems)
     return Answer(answer.result, (*answer.problems, *missing))
