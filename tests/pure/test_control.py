@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app.control.answers import merged, names, selects
+from gateway.app.control.answers import joined, merged, names, selects
 from gateway.app.control.messages import COMMANDS, Answer, Misunderstood, Request, answer_of, request_of
 from gateway.telemetry.users import Users
 
@@ -202,3 +202,13 @@ def test_captured_lines_of_all_are_in_their_order() -> None:
     other = Answer({"lines": [[2.0, "b", "imap", "C", "z"]], "lost": 2})
     found = merged(Request("capture", "192.0.2.1"), [one, other])
     assert ([row[0] for row in found.result["lines"]], found.result["lost"]) == ([1.0, 2.0, 3.0], 3)
+
+
+def test_programs_before_this_one_answer_for_their_sessions() -> None:
+    request = Request("kick", "192.0.2.1")
+    nobody = merged(request, [Answer({"sessions": 0})])
+    assert not nobody.good
+    assert joined(request, nobody, [Answer({"sessions": 2}), nobody]) == Answer({"sessions": 2})
+    assert joined(request, nobody, [nobody]) == nobody
+    silent = Answer({}, ("it does not answer",))
+    assert joined(request, Answer({"sessions": 1}), [silent]) == Answer({"sessions": 1}, silent.problems)
