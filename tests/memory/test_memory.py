@@ -18,7 +18,7 @@ def trims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_after_a_crowd_free_memory_is_given_back(trims: list[int]) -> None:
     sessions = [0]
     trimmer = MemoryTrimmer(lambda: sessions[0])
-    for now, trimmed in ((10, 0), (5 * CROWD, 0), (5 * CROWD - 1, 0), (4 * CROWD, 1), (4 * CROWD, 1), (0, 2)):
+    for now, trimmed in ((10, 0), (5 * CROWD, 0), (3 * CROWD, 0), (2 * CROWD, 1), (2 * CROWD, 1), (0, 2)):
         sessions[0] = now
         trimmer.trim()
         assert len(trims) == trimmed
