@@ -22,7 +22,6 @@ from ....protocol.vocabulary import (
     Side,
     StartTLS,
     TooLong,
-    Unclean,
 )
 from ... import access, sasl, users
 from ...base import Dialect, Policy, Question, Terms, patience
@@ -60,7 +59,8 @@ class NNTP(Exchange):
 
     def talk(self) -> Script:
         while True:
-            match (yield from self.hear(BOTH, Patience.COMMAND, LINES)):
+            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
+            match heard:
                 case Line(side=Side.BACKEND, text=text):
                     yield from self._unasked(text)
                 case Line(text=text) if not text.strip():
@@ -68,11 +68,11 @@ class NNTP(Exchange):
                 case Line(text=text):
                     if (yield from self._command(text)):
                         return
-                case Unclean(begin=begin):
-                    yield from self._unreadable(begin, b"501 Invalid characters")
-                case TooLong(begin=begin):
+                case TooLong():
                     yield Note("client-line-too-long")
-                    yield from self._unreadable(begin, TOO_LONG)
+                    yield from self._unreadable(heard.begin, TOO_LONG)
+                case _:
+                    yield from self._unreadable(heard.begin, b"501 Invalid characters")
 
     def _unasked(self, text: bytes) -> Script:
         """400 may come at any time.  Other lines are the rest of a reply, if this is one of which we do not know that
