@@ -96,7 +96,7 @@ docs: build/venv-docs/installed
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs build/docs/html
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D today=' ' docs build/docs/man
 
-# The picture of the README, of a gateway in front of a real Dovecot.  Needs root.
+# The pictures of the README, of a gateway in front of a real Dovecot.  Needs root and Chromium.
 pictures: $(VENV)/installed
 	$(VENV)/bin/python -m tests.pictures
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from gateway.config import DEFAULT_FILE
 from tests.process.programs import need
 from tests.process.running import CANARY, DEADLINE, ROOT, Speaker, speaking
 from tests.process.villages import CLIENT, OUTSIDE, SERVER, Machine, Village, village
@@ -237,13 +238,6 @@ def settings(text: str) -> list[tuple[str, str]]:
     return re.findall(r"(?ms)^In `(/etc/[^`]+)`[^\n]*:(?:[^\n]*\n)(?:[^\n`]+\n)*\n```text\n(.*?)^```$", text)
 
 
-def configuration(text: str, certificate: Path) -> str:
-    (found,) = re.findall(r"(?ms)^## On the gateway\n.*?^```ini\n(.*?)^```$", text)
-    found = re.sub(r"(?m)^certificate = .*", f"certificate = {certificate}", found)
-    head = "" if "[gateway]" in found else "[gateway]\n"
-    return (head + found).replace("[gateway]\n", "[gateway]\ncontrol = off\n")
-
-
 def firewall(text: str) -> str:
     """The rules of the start page for the ports of the guide."""
     said = re.search(r"reach (?:the )?ports? ([\d, and]+) of the server", text)
@@ -290,28 +284,32 @@ def at_work(directory: Path, trial: Trial, more: str = "") -> Iterator[Work]:
     need(trial.program, debian=trial.package)
     text = (GUIDES / f"{trial.guide}.md").read_text("utf-8")
     names = sorted({*re.findall(r"\b(?:[a-z]+\.)?example\.org\b", text)})
-    authority, certificate, file = trustme.CA(), directory / "certificate.pem", directory / "gateway.ini"
+    (file,) = re.findall(r"(?ms)^## On the gateway\n.*?^```ini\n(.*?)^```$", text)
+    (certificate,) = re.findall(r"(?m)^certificate = (.*)$", file)
+    authority = trustme.CA()
     ending = datetime.now(timezone.utc) + timedelta(days=60)
     issued = authority.issue_cert(*names, not_after=ending)
-    issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    file.write_text(configuration(text, certificate) + more)
     with village(directory, dict.fromkeys(names, OUTSIDE)) as place, ExitStack() as stack:
         place.client.path("/authority.pem").write_bytes(authority.cert_pem.bytes())
+        there = place.gateway.path(certificate)
+        there.parent.mkdir(parents=True)
+        issued.private_key_and_cert_chain_pem.write_to_path(str(there))
+        place.gateway.path(DEFAULT_FILE).write_text(file + more)
         place.server.run(trial.prepare)
         for name, settled in settings(text):
-            with place.server.path(name).open("a") as there:
-                there.write(f"\n{settled}")
+            with place.server.path(name).open("a") as server_file:
+                server_file.write(f"\n{settled}")
         _, server = stack.enter_context(speaking(place.server.command("sh", "-ec", trial.start)))
         stack.callback(place.server.end)
-        backends = re.findall(rf"(?m)^(?:backend|address)\s*= ({re.escape(SERVER)}:\d+)$", file.read_text())
+        backends = re.findall(rf"(?m)^(?:backend|address)\s*= ({re.escape(SERVER)}:\d+)$", file)
         for address in backends:
             await_port(place.server, address, server)
         place.server.run(trial.fill.replace("@PASSWORD@", CANARY))
 
-        program = ["nsenter", f"--target={place.gateway.leader}", "--net", sys.executable, "-m", "gateway.cli"]
-        words = [*program, "check", str(file), "--live"]
+        program = place.gateway.command(sys.executable, "-m", "gateway.cli")
+        words = [*program, "check", "--live"]
         live = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
-        _, gateway = stack.enter_context(speaking([*program, "run", str(file)]))
+        _, gateway = stack.enter_context(speaking([*program, "run"]))
         gateway.hear("event=listening .*experimental")
         yield Work(trial, place, server, backends, live)
 

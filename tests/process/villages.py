@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.process.programs import missing
-from tests.process.running import DEADLINE
+from tests.process.running import DEADLINE, ROOT
 
 CLIENT, OUTSIDE, GATEWAY, SERVER = "192.0.2.7", "192.0.2.1", "10.0.0.2", "10.0.0.5"
 """The addresses of the guides: the client, the gateway towards clients and towards the server, the server."""
@@ -25,6 +25,8 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/r
 mount -t proc proc "$1/root/proc"
 mount --rbind /dev "$1/root/dev"
 mount -t tmpfs tmpfs "$1/root/run"
+mkdir -p "$1/root$2"
+mount --rbind "$2" "$1/root$2"
 ip link set lo up
 # Nobody answers there, and says so at once.
 echo nameserver 127.0.0.1 >"$1/root/etc/resolv.conf"
@@ -106,7 +108,7 @@ def _ip(*words: str) -> None:
 def _machine(directory: Path) -> Iterator[Machine]:
     directory.mkdir()
     words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-ec", _BEGIN, "sh"]
-    with subprocess.Popen([*words, str(directory)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*words, str(directory), str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
