@@ -33,6 +33,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m tests.prose
 
 # Beside whatever peers are installed; benchmarks/README.md tells what it does.
 bench: $(VENV)/installed
