@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 CROWD = 50
-"""Trim when so many sessions have ended, and half of the most.  Fewer leave too little unused memory: 3 MB.  A trim takes
-as long as there are sessions left that the garbage collector looks through."""
+"""Trim when so many sessions have ended, and half of the most.  Fewer leave too little unused memory: 3 MB.  A trim
+takes longer the more sessions are left, since the garbage collector looks through them."""
 AGAIN = 8
 """Calls after which to trim again: the counts of the clients expire a minute later."""
 
