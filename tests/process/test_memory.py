@@ -236,8 +236,7 @@ def test_a_client_that_asks_and_never_reads_the_answers_is_not_heard_any_more(
         client.reset()
 
 
-@each_mode
-@each_splice
+@pytest.mark.parametrize(("protocol", "mode"), [("imap", "implicit"), ("pop3", "starttls")])
 def test_G19_100_megabytes_reach_a_slow_reader_whole_and_in_order(
     gateway: Gateway,
     backends: dict[str, Backend],
