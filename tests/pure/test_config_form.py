@@ -248,16 +248,3 @@ def test_every_problem_has_a_line_of_the_file(lines: list[tuple[str, str]]) -> N
         match = re.match(r"gw\.ini(?:, line ([0-9]+))?: ", problem)
         assert match
         assert int(match[1] or 0) <= len(lines)
-
-
-def test_tls_that_a_protocol_does_not_have_towards_a_backend(tmp_path: Path) -> None:
-    (tmp_path / "c.pem").touch()
-    (tmp_path / "gw.ini").write_text(
-        "[gateway]\nhostname = gw.example.org\n[tls]\ncertificate = c.pem\n"
-        "[service:mysql]\nstarttls = 3306\nbackend = db\n[backend:db]\naddress = 10.0.0.5:3306\ntls = starttls\n"
-    )
-    with pytest.raises(ConfigurationError) as caught:
-        load(tmp_path / "gw.ini", DIALECTS)
-    (problem,) = caught.value.problems
-    fault = "[backend:db] tls: [service:mysql] uses this backend, and mysql does not support starttls"
-    assert problem.endswith(f"{fault}; write implicit or none")
