@@ -63,8 +63,8 @@ class Parcel:
     @property
     def came(self) -> bool:
         """Whether anything came through, in either direction."""
-        names = ("listing", "back", "after", "got")
-        return (self.there / "large").exists() or any((self.here / name).exists() for name in names)
+        here = [self.here / "listing", self.here / "back", self.here / "after", *(self.here / "got").glob("*")]
+        return any(path.exists() for path in (self.there / "large", *here))
 
     def difference(self) -> str:
         """What the client did not do; nothing if it did all."""

@@ -34,10 +34,11 @@ from tests.process.servers import Mailbox
 
 ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
-FILES = 300.0
-"""Seconds that an FTP client may take."""
+PATIENCES = {"ftp": 300.0}
+"""Seconds that a client may take where it is not PATIENCE."""
 STALLED, AGAIN = 10.0, 5
-"""Seconds after which a client that stops now and then has stopped, and how often it is given another chance."""
+"""Seconds after which a client that stops now and then, or does not know this way, has stopped; and how often the first
+is given another chance."""
 LIFE = 3600
 """Seconds after which the gateway ends, whatever became of the matrix."""
 
@@ -130,7 +131,7 @@ class World:
             shared=job.directory,
             stdin=command.stdin,
             environment={"HOME": str(job.directory), **command.environment},
-            patience=STALLED if client.stalls else FILES if client.protocol == "ftp" else PATIENCE,
+            patience=STALLED if client.stalls or mode in client.lacks else PATIENCES.get(client.protocol, PATIENCE),
         )
         seconds = time.monotonic() - begun
         sessions, proven = self._seen(service, since)
