@@ -60,12 +60,13 @@ def _ftp(
     how: files.How,
     lacks: Mapping[Mode, str] | None = None,
     needs: Mapping[str, str] | None = None,
+    faults: Mapping[tuple[Mode, str], str] | None = None,
     active_faults: Mapping[tuple[Mode, str], str] | None = None,
 ) -> tuple[Client, Client]:
-    """In passive and in active mode."""
+    """In passive and in active mode; `faults` of both."""
     active = {**(needs or {}), "active": "yes"}
     return (
-        _debian(name, "ftp", package, lambda job: how(job, False), lacks=lacks, needs=needs),
+        _debian(name, "ftp", package, lambda job: how(job, False), lacks=lacks, needs=needs, faults=faults),
         _debian(
             f"{name}, active",
             "ftp",
@@ -73,7 +74,7 @@ def _ftp(
             lambda job: how(job, True),
             lacks=lacks,
             needs=active,
-            faults=active_faults,
+            faults={**(faults or {}), **(active_faults or {})},
         ),
     )
 
@@ -745,7 +746,14 @@ CLIENTS: tuple[Client, ...] = (
             for server in ("ProFTPD", "Pure-FTPd", "vsftpd")
         },
     ),
-    *_ftp("ftp-ssl", "ftp-ssl", files.ftp_ssl, {"implicit": "ftp-ssl has no implicit TLS"}, {"strict_close": "no"}),
+    *_ftp(
+        "ftp-ssl",
+        "ftp-ssl",
+        files.ftp_ssl,
+        {"implicit": "ftp-ssl has no implicit TLS"},
+        {"strict_close": "no"},
+        {("starttls", WRONG_NAME): "ftp-ssl checks who issued a certificate, and not for whom"},
+    ),
     *_ftp("lftp", "lftp", files.lftp),
     *_ftp("Python ftplib", "python3", files.ftplib),
 )
