@@ -247,7 +247,9 @@ def test_why_tells_what_went_wrong_with_clients_of_either_worker(
         assert f"`unban {SECOND[0]}` lets it in again" in said
         told = admin.ask("why", "127.0.0.0/8")
         assert {one["client"] for one in told["failures"]} == {FIRST[0], SECOND[0]}
-        assert admin.run("why", FIRST[1]).startswith(f"{FIRST[1]}: nothing went wrong that is known; 2 clients")
+        assert admin.run("why", FIRST[1]).startswith(
+            f"{FIRST[1]}: nothing went wrong that is known; failures of 2 clients"
+        )
     backend.close()
 
 
