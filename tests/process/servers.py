@@ -386,7 +386,7 @@ def postfix(
             stack.enter_context(_answering(sasl))
         if certificate:
             text += _POSTFIX_TLS.format(gateway=GATEWAY, certificate=certificate)
-        (directory / "etc" / "main.cf").write_text("\n".join([text, *settings, ""]))
+        (directory / "etc" / "main.cf").write_text(_each_once("\n".join([text, *settings])))
         for _ in range(ATTEMPTS):
             submission, *ports = free_ports(5)
             doors = Doors("127.0.0.1", *ports)
@@ -412,6 +412,13 @@ def postfix(
         for port in (doors.open, submission):
             assert _greets(port), f"Postfix does not greet at port {port}:\n{log.text}"
         yield Postfix(doors, f"127.0.0.1:{submission}", log, mailbox)
+
+
+def _each_once(settings: str) -> str:
+    """Later ones override.  Postfix would warn of each that stands twice, in each process.  postlogd sends its own
+    warning to itself, and waits forever if its socket is full."""
+    last = {line.partition("=")[0].strip(): line for line in settings.splitlines() if line}
+    return "\n".join([*last.values(), ""])
 
 
 @contextmanager
