@@ -522,7 +522,8 @@ class Mailbox:
             b"QUIT": b"221 2.0.0 Bye\r\n",
         }
         recipients: list[str] = []
-        with sock, sock.makefile("rb") as stream:
+        # A Postfix that is stopped resets connections.
+        with suppress(ConnectionError), sock, sock.makefile("rb") as stream:
             sock.sendall(b"220 mailbox.example.test LMTP\r\n")
             for line in stream:
                 verb = line[:4].upper()
