@@ -456,7 +456,8 @@ def test_who_takes_nothing_is_given_up_after_the_patience(line: Line, reactor: S
         waited, left = (waited + 3, left) if line.leg._ending._left == left else (3, line.leg._ending._left)
         reactor.advance(3)
     assert line.owner.said == ["closed"]
-    assert FLUSH_PATIENCE <= waited <= FLUSH_PATIENCE + 3
+    # Octets that were taken are seen a step later at most.
+    assert FLUSH_PATIENCE - 3 <= waited <= FLUSH_PATIENCE + 3
 
 
 def test_who_takes_little_is_waited_for(line: Line, reactor: SteppedReactor) -> None:

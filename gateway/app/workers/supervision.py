@@ -310,6 +310,10 @@ class Supervision(Service):
                 learn(self._reachable(), message)
                 self._seats.say_all(message, but=worker)
 
+    def lost(self, worker: int) -> None:
+        """It has ended: nobody waits for its answers."""
+        self._asking.gone(worker)
+
     def knowledge(self) -> list[Message]:
         """What a new worker has to know before it serves."""
         return self._knowledge.told()
