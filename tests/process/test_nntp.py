@@ -57,7 +57,9 @@ def legacy(connection: Connection) -> None:
         if line.startswith(b"TAKETHIS"):
             connection.until(b"\r\n.\r\n")
         connection.say(
-            {b"IHAVE": b"335 send\r\n", b"TAKETHIS": b"239 ok\r\n"}.get(line.split(b" ")[0], b"500 What?\r\n")
+            {b"IHAVE": b"335 send\r\n", b"MODE": b"203 ok\r\n", b"TAKETHIS": b"239 ok\r\n"}.get(
+                line.split(b" ")[0], b"500 What?\r\n"
+            )
         )
         if line.startswith(b"IHAVE"):
             connection.until(b"\r\n.\r\n")
@@ -148,6 +150,18 @@ def test_reading_in_the_clear_where_the_policy_allows_it(place: Place) -> None:
         client.say(LOGIN)
         assert client.line().startswith(b"381 ")
         assert client.line().startswith(b"281 ")
+
+
+@pytest.mark.parametrize("service", ["old-required", "old-auth-only"])
+def test_an_article_that_nnrpd_would_take_for_commands(place: Place, service: str) -> None:
+    """It knows no TAKETHIS: the login in the article would be heard, in the clear and uncounted."""
+    since = place.gateway.log.mark()
+    with place.secure(service) if service == "old-required" else Client(place.gateway.address(service)) as client:
+        if service == "old-auth-only":
+            client.hear(READY)
+        client.say(b"TAKETHIS <2@example.org>\r\n" + LOGIN * 3 + b".\r\nDATE\r\nQUIT\r\n")
+        assert [line[:4] for line in client.rest().splitlines()] == [b"501 ", b"111 ", b"205 "]
+    place.gateway.log.wait("session", since, service=service, reason="quit")
 
 
 def test_compression_inside_tls(place: Place) -> None:
@@ -283,4 +297,6 @@ def test_a_feed(place: Place, policy: str) -> None:
         assert client.hear(rb"^239 [^\n]*\n") == b"335 send\r\n235 ok\r\n239 ok\r\n"
     connection = place.scripted.connection()
     connection.wait_until_ended()
-    assert connection.heard == feed * (1 if policy == "required" else 2)
+    # In the clear the gateway asks before the first TAKETHIS; inside TLS it has spliced at IHAVE.
+    asked = feed.replace(b"TAKETHIS", b"MODE STREAM\r\nTAKETHIS")
+    assert connection.heard == (feed if policy == "required" else asked + feed)

@@ -175,6 +175,29 @@ def test_an_article_that_comes_at_once() -> None:
     play.backend(b"239 <a@b>\r\n", to_client(b"239 <a@b>\r\n"), to_backend(b"CHECK <c@d>\r\n")).run()
 
 
+@pytest.mark.parametrize("start", [lambda: greeted(AUTH_ONLY), inside])
+@pytest.mark.parametrize("refusal", [b"500 What?\r\n", b"501 Bad subcommand\r\n", b"480 Who are you?\r\n"])
+def test_an_article_is_kept_from_a_server_that_would_take_it_for_commands(start: Any, refusal: bytes) -> None:
+    """nnrpd does: the logins in it would be heard in the clear, and nobody would count them."""
+    article = b"AUTHINFO USER joe\r\nAUTHINFO PASS guess\r\n.\r\n"
+    play = start().client(b"TAKETHIS <a@b>\r\n" + article + b"DATE\r\n", to_backend(b"MODE STREAM\r\n"))
+    play.backend(refusal, to_client(refusal), to_backend(b"DATE\r\n"))
+    play.backend(b"111 1\r\n", to_client(b"111 1\r\n")).run()
+
+
+def test_a_server_that_does_not_say_whether_it_takes_articles() -> None:
+    play = greeted(AUTH_ONLY).client(b"TAKETHIS <a@b>\r\n.\r\n", to_backend(b"MODE STREAM\r\n"))
+    play.backend(b"200 hm\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+@pytest.mark.parametrize("start", [lambda: greeted(AUTH_ONLY), inside])
+def test_lists_stay_lines(start: Any) -> None:
+    """Compressed ones have no end that could be found, so that the client would never be heard again."""
+    start().client(b"XFEATURE COMPRESS GZIP\r\n", to_client(b"500 Unknown command\r\n")).run()
+    for stage in (Stage.CLOSED, Stage.OPEN, Stage.SECURE):
+        assert words.edit_capabilities([b"OVER", b"XFEATURE-COMPRESS GZIP TERMINATOR"], stage) == [b"OVER"]
+
+
 @pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r"])
 def test_a_dot_between_other_line_ends_is_no_end_for_the_backend(end: bytes) -> None:
     """INN ends an article there, and what follows would be commands."""
@@ -189,7 +212,7 @@ def test_a_dot_between_other_line_ends_is_no_end_for_the_backend(end: bytes) -> 
 @pytest.mark.parametrize("said", [b"GROUP a\r\n", b"CHECK <a@b>\r\n", b"TAKETHIS <a@b>\r\n.\r\n"])
 def test_a_go_ahead_that_was_not_asked_for_ends_the_session(said: bytes) -> None:
     """The backend would read as an article what the gateway reads as commands."""
-    play = greeted(AUTH_ONLY).client(said, to_backend(said))
+    play = asked(greeted(AUTH_ONLY), b"MODE STREAM\r\n", b"203 ok\r\n").client(said, to_backend(said))
     play.backend(b"340 send it\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
@@ -348,7 +371,8 @@ def test_a_feed_is_spliced_when_the_server_takes_it(line: bytes, reply: bytes) -
 def test_an_article_that_comes_at_once_inside_tls() -> None:
     """What comes behind it is a command again when the server has refused it."""
     said = b"TAKETHIS <a@b>\r\n" + ARTICLE
-    play = inside().client(said, to_backend(said)).backend(b"439 <a@b>\r\n", to_client(b"439 <a@b>\r\n"))
+    play = inside().client(said, to_backend(b"MODE STREAM\r\n")).backend(b"203 ok\r\n", to_backend(said))
+    play.backend(b"439 <a@b>\r\n", to_client(b"439 <a@b>\r\n"))
     play.client(said, to_backend(said)).backend(b"239 <a@b>\r\n", to_client(b"239 <a@b>\r\n"), PROVEN, SPLICE).run()
 
 

@@ -30,7 +30,19 @@ from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, fore
 from ...masking import Verbs
 from ...probing import Attempt, Probing
 from .exchange import WANTS_ARTICLE, Asking, Ending, Exchange
-from .words import ADDED, COMMAND, LEAVES, NO_WAY, brings_article, edit_capabilities, listed, logins, of_nntp, too_long
+from .words import (
+    ADDED,
+    COMMAND,
+    LEAVES,
+    NO_WAY,
+    STREAMS,
+    brings_article,
+    edit_capabilities,
+    listed,
+    logins,
+    of_nntp,
+    too_long,
+)
 
 MUST_STARTTLS: Final = b"483 Encryption required, use STARTTLS"
 SYNTAX: Final = b"501 Syntax error"
@@ -56,6 +68,7 @@ class NNTP(Exchange):
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._user = False  # the backend remembers a user name
+        self._streams = False  # ... and reads the article behind a TAKETHIS
 
     def talk(self) -> Script:
         while True:
@@ -151,6 +164,10 @@ class NNTP(Exchange):
         yield Send(CLIENT, reply + b"\r\n")
         return True
 
+    def _xfeature(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
+        """XFEATURE COMPRESS GZIP: lists would be no lines any more, and have no end that could be found."""
+        return (yield from self._refuse(b"500 Unknown command"))
+
     def _quit(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
         reply = b"205 Connection closing"
         if self.reached:
@@ -165,9 +182,19 @@ class NNTP(Exchange):
         return False
 
     def _takethis(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
-        """The article follows at once (RFC 4644 2.5)."""
-        yield from self._reach()
-        self._asked = True
+        """The article follows at once (RFC 4644 2.5).
+
+        A backend that does not know the command (nnrpd) takes each line of the article for a command, and a login in it
+        would be neither refused in the clear nor counted.  So it is asked first whether it knows this one (2.3).
+        """
+        if not self._streams:
+            reply = yield from self._ask(b"MODE STREAM")
+            if reply[:1] not in (b"4", b"5") and reply[:3] != STREAMS:
+                raise broken(f"to MODE STREAM: {reply[:80]!r}")
+            if reply[:3] != STREAMS:
+                yield from self._hand_in(forward=False)
+                return (yield from self._conclude(verb, reply))
+            self._streams = True
         yield Send(BACKEND, line + b"\r\n")
         return (yield from self._served(verb, arguments, (yield from self._hand_in())))
 
@@ -179,6 +206,7 @@ class NNTP(Exchange):
 
         Only feeds are spliced by that: they never log in, and whoever may read could guess passwords behind it.
         """
+        self._streams = self._streams or (verb == b"MODE" and reply[:3] == STREAMS)
         taken = reply[:1] == b"2" or reply[:3] == WANTS_ARTICLE.get(verb)
         if taken and verb in SERVING and not _reads(verb, arguments):
             yield Proven()
@@ -265,6 +293,7 @@ COMMANDS: Final[Mapping[bytes, Callable[[NNTP, bytes, bytes, bytes], Ending]]] =
     b"CAPABILITIES": NNTP._capabilities,
     b"STARTTLS": NNTP._starttls,
     b"COMPRESS": NNTP._compress,
+    b"XFEATURE": NNTP._xfeature,
     b"QUIT": NNTP._quit,
     b"TAKETHIS": NNTP._takethis,
     b"AUTHINFO": NNTP._authinfo,

@@ -20,6 +20,8 @@ WELCOMES: Final = frozenset({b"200", b"201"})
 LEAVES: Final = b"400"
 """The server closes the connection (RFC 3977 3.2.1)."""
 TURNS_AWAY: Final = frozenset({LEAVES, b"502"})
+STREAMS: Final = b"203"
+"""To MODE STREAM: CHECK and TAKETHIS are known (RFC 4644 2.3)."""
 BAD_COMMAND: Final = frozenset({b"500", b"501"})
 REJECTS: Final = frozenset({b"481", b"482", b"502"})
 """Refusals of name and password.  RFC 4643 has 481; RFC 2980 has the others."""
@@ -51,11 +53,12 @@ def too_long(line: bytes) -> bool:
 # --- capabilities ------------------------------------------------------------------------------------
 
 HIDDEN: Final = {
-    Stage.CLOSED: frozenset({b"STARTTLS", b"COMPRESS", b"SASL"}),
+    Stage.CLOSED: frozenset({b"STARTTLS", b"COMPRESS", b"SASL", b"XFEATURE-COMPRESS"}),
     # RFC 8054 2.2.2: there is no STARTTLS behind COMPRESS.
-    Stage.OPEN: frozenset({b"STARTTLS", b"COMPRESS"}),
-    Stage.SECURE: frozenset({b"STARTTLS"}),
+    Stage.OPEN: frozenset({b"STARTTLS", b"COMPRESS", b"XFEATURE-COMPRESS"}),
+    Stage.SECURE: frozenset({b"STARTTLS", b"XFEATURE-COMPRESS"}),
 }
+"""XFEATURE-COMPRESS is no standard: lists that are compressed, each by itself."""
 ADDED: Final = {Stage.CLOSED: (b"STARTTLS",), Stage.OPEN: (b"STARTTLS",), Stage.SECURE: ()}
 """RFC 4642 2.1."""
 
