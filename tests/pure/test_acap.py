@@ -226,6 +226,14 @@ def test_a_login_that_is_taken_back(said: bytes) -> None:
     assert play.backend(answer, to_client(answer)).run((WHOLE, 999)).rejected == 0
 
 
+@pytest.mark.parametrize("said", [b'"\0" ', b"x" * 5000])
+def test_G30_a_literal_behind_a_bad_response_is_swallowed(said: bytes) -> None:
+    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    play.client(said + b"{11+}\r\nb NOOP\r\nb N\r\n", to_backend(b"*\r\n"))
+    answer = b'a NO "cancelled"\r\n'
+    play.backend(answer, to_client(answer)).client(b"c NOOP\r\n", to_backend(b"c NOOP\r\n")).run((WHOLE, 999))
+
+
 def test_a_success_without_credentials_is_none() -> None:
     begun().backend(b'a OK "in"\r\n', *BROKEN).run()
 

@@ -215,6 +215,15 @@ def test_what_is_no_response_cancels_the_dialogue(said: bytes) -> None:
     assert play.rejected == 0
 
 
+@pytest.mark.parametrize("said", [b'"\0" ', b"x" * 70000])
+def test_G30_a_literal_behind_a_bad_response_is_swallowed(said: bytes) -> None:
+    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
+    play.backend(b'""\r\n', to_client(b'""\r\n'))
+    play.client(said + b"{9+}\r\nNOOP\r\nNOO\r\n", to_backend(b'"*"\r\n'))
+    told = b'NO "Authentication aborted by client."\r\n'
+    SIEVE.leaves(play.backend(told, to_client(told))).run((WHOLE, 1000))
+
+
 def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
     play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
     play.backend(b'""\r\n', to_client(b'""\r\n')).backend(b'NO "slow"\r\n', to_client(b'NO "slow"\r\n'))

@@ -239,6 +239,7 @@ class ACAP(Strings):
         """The client's answer to a challenge; None where it takes its login back, or says no string."""
         heard = yield from self.hear((CLIENT,), Patience.COMMAND, ANSWERS)
         if not isinstance(heard, Line):
+            yield from self._collect(b"", heard.end)
             return None
         text = yield from self._collect(heard.text, heard.text)
         try:

@@ -200,6 +200,8 @@ class ManageSieve(Exchange):
                 told = []
             if len(told) == 1 and sasl.RESPONSE.match(told[0]):
                 (said,) = told
+        else:
+            yield from self._collect(b"", heard.end, RESPONSES)
         return (yield from self._ask_line(string(said))), said
 
     def _refuse(self, reply: bytes) -> Handled:
