@@ -259,6 +259,9 @@ def test_what_a_server_says_before_its_answer_is_for_the_client() -> None:
     play.backend(PONG, to_client(notice), to_backend(b"NICK joe\r\n")).run()
     play = PARTY.inside().client(b"NICK joe\r\n", DIAL).dialled(to_backend(PING))
     play.backend(notice * 1000, *PARTY.sorry("backend-bad-greeting")).run((WHOLE,))
+    play = PARTY.inside().client(b"NICK joe\r\n", DIAL).dialled(to_backend(PING))
+    long = b":irc NOTICE * :" + b"x" * 8000 + b"\r\n"
+    play.backend(long * 33, *PARTY.sorry("backend-bad-greeting")).run((WHOLE,))
 
 
 def test_a_server_that_turns_the_client_away() -> None:

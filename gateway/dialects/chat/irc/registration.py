@@ -33,7 +33,7 @@ from ....protocol.vocabulary import (
 )
 from ... import sasl, users
 from ...base import BackendTLS, Dialect, Identity, Policy, Question, Terms
-from ...bounds import REPLY_LINES
+from ...bounds import REPLY_LINES, REPLY_OCTETS
 from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, broken, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Probing
@@ -233,13 +233,15 @@ class IRC(Conversation):
         line = webirc(self.terms, secured=self.secured is not None) + b"\r\n" if told else b""
         yield Send(BACKEND, line + b"PING :%s\r\n" % self.terms.hostname)
         early: list[bytes] = []
-        while len(early) < REPLY_LINES:
+        octets = 0
+        while len(early) < REPLY_LINES and octets <= REPLY_OCTETS:
             message, text = yield from self._message()
             if message.verb in (b"451", b"PONG"):
                 return early
             if told and message.verb == WRONG_PASSWORD:
                 refused(f"the backend answers WEBIRC: {text[:80]!r}")
             early.append(text)
+            octets += len(text)
         raise ungreeted(b"a greeting without end")
 
     def _message(self) -> Hearing[tuple[Message, bytes]]:
