@@ -117,11 +117,20 @@ def test_G30_a_literal_behind_a_bad_line_is_swallowed(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"FOO {65537+}\r\n", b"FOO {999999999}\r\n", b"NOOP {60000+}\r\n" + b"x" * 60000 + b" {9999+}\r\n"]
-)
+    "said",
+    [b"FOO {65537+}\r\n", b"FOO {999999999}\r\n", b"NOOP {60000+}\r\n" + b"x" * 60000 + b" {9999+}\r\n",
+     b"FOO {4294967296+}\r\n", b"FOO {" + b"9" * 4090 + b"}\r\n"],
+)  # fmt: skip
 def test_literals_before_the_login_are_bounded(said: bytes) -> None:
     ending = (note("client-line-too-long"), to_client(b'BYE "Command too long"\r\n'), to_backend(b"LOGOUT\r\n"))
     SIEVE.inside().client(said, *ending, close("client-line-too-long")).run((WHOLE,))
+
+
+def test_G30_a_length_may_begin_with_zeros() -> None:
+    play = SIEVE.inside().client(
+        b'PUTSCRIPT "a" {0000000000008+}\r\nLOGOUT\r\n\r\n', to_client(b'NO "Unknown command"\r\n')
+    )
+    SIEVE.leaves(play).run()
 
 
 @pytest.mark.parametrize(("rest", "key", "words"), [

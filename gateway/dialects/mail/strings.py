@@ -47,9 +47,9 @@ BUSY: Final = b'BYE (TRYLATER) "Too many connections"\r\n'
 QUOTABLE: Final = 1024
 """Octets of the longest quoted string (RFC 5804 4)."""
 
-_ANNOUNCED: Final = re.compile(rb"\{([0-9]{1,9})\+?\}\Z")
+_ANNOUNCED: Final = re.compile(rb"\{([0-9]+)\+?\}\Z")
 _QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_LITERAL: Final = re.compile(rb"\{([0-9]{1,9})\+?\}\r\n")
+_LITERAL: Final = re.compile(rb"\{([0-9]+)\+?\}\r\n")
 
 T = TypeVar("T")
 Handled = Generator[Request, Any, bool]
@@ -71,7 +71,12 @@ def announced(line: bytes) -> int | None:
     Clients need not wait before they send one (RFC 5804 4), with or without the plus.
     """
     match = _ANNOUNCED.search(line)
-    return None if match is None else int(match[1])
+    return None if match is None else _number(match[1])
+
+
+def _number(digits: bytes) -> int:
+    """So many digits that the number need not be known: int() has a limit of its own."""
+    return int((digits.lstrip(b"0") or b"0")[:12])
 
 
 def strings(text: bytes) -> list[bytes]:
@@ -83,7 +88,7 @@ def strings(text: bytes) -> list[bytes]:
             found.append(re.sub(rb"\\(.)", rb"\1", match[1], flags=re.DOTALL))
             at = match.end()
         elif match := _LITERAL.match(text, at):
-            at = match.end() + int(match[1])
+            at = match.end() + _number(match[1])
             found.append(text[match.end() : at])
         else:
             raise Malformed
