@@ -234,6 +234,31 @@ def test_G30_a_literal_behind_a_bad_response_is_swallowed(said: bytes) -> None:
     play.backend(answer, to_client(answer)).client(b"c NOOP\r\n", to_backend(b"c NOOP\r\n")).run((WHOLE, 999))
 
 
+def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
+    """What the client says then is a command, and not for a backend that does not wait for it."""
+    late = b"a NO {4}\r\nslow\r\n"
+    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).backend(late, note("auth"), to_client(late))
+    play.client(b"c NOOP\r\n", to_backend(b"c NOOP\r\n"))
+    assert play.run().rejected == 0
+    ok = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    ok.backend(b'a OK "in"\r\n', *BROKEN).run()
+    again = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    again.backend(b'+ ""\r\n', *BROKEN).run()
+
+
+def test_a_goodbye_in_a_dialogue() -> None:
+    bye = b'* BYE "down"\r\n'
+    play = begun().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost"))
+    play.run()
+    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).backend(bye, to_client(bye))
+    play.ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+
+
+def test_a_goodbye_with_a_literal_is_read_to_its_end() -> None:
+    bye = b"* BYE {4}\r\ndown\r\n"
+    inside().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+
+
 def test_a_success_without_credentials_is_none() -> None:
     begun().backend(b'a OK "in"\r\n', *BROKEN).run()
 

@@ -22,6 +22,7 @@ from ....protocol.vocabulary import (
     Side,
     StartTLS,
     TooLong,
+    Unclean,
 )
 from ... import sasl, users
 from ...base import BackendTLS, Dialect, Policy, Question, Terms, patience
@@ -117,6 +118,7 @@ class ACAP(Strings):
                 case Line(side=Side.BACKEND, text=text):
                     if not is_bye(text):
                         raise broken(text)  # nobody asked
+                    text = yield from whole_line(self._listen, text)
                     self._bye = True
                     yield Send(CLIENT, text + b"\r\n")
                 case Line(text=text):
@@ -228,16 +230,28 @@ class ACAP(Strings):
                 text = yield from self._line()
         while text.startswith(b"+ "):
             yield Send(CLIENT, text + b"\r\n")
-            said = yield from self._response()
+            text, said = yield from self._response()
             claim.hear_octets(said or b"")
             given = said is not None and (given or sasl.proves(mechanism, said))
-            yield Send(BACKEND, (sasl.CANCEL if said is None else response(said)) + b"\r\n")
-            text = yield from self._line()
-        return (yield from self._verdict(self._status(tag, text), text, mechanism, claim.user, given))
+        status = b"BYE" if is_bye(text) else self._status(tag, text)
+        self._bye = self._bye or status == b"BYE"
+        return (yield from self._verdict(status, text, mechanism, claim.user, given))
 
-    def _response(self) -> Generator[Request, Any, bytes | None]:
-        """The client's answer to a challenge; None where it takes its login back, or says no string."""
-        heard = yield from self.hear((CLIENT,), Patience.COMMAND, ANSWERS)
+    def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
+        """The client's answer to a challenge: the line that answers it, and what the client said; None where the
+        backend did not wait for it."""
+        heard = yield from self.hear(BOTH, Patience.COMMAND, ANSWERS)
+        if isinstance(heard, Line) and heard.side is Side.BACKEND:
+            text = yield from whole_line(self._listen, heard.text)
+            if text.startswith(b"+ "):
+                raise broken(text)
+            return text, None
+        said = yield from self._answered(heard)
+        yield Send(BACKEND, (sasl.CANCEL if said is None else response(said)) + b"\r\n")
+        return (yield from self._line()), said
+
+    def _answered(self, heard: Line | TooLong | Unclean) -> Generator[Request, Any, bytes | None]:
+        """The string that begins so; None where the client takes its login back, or says no string."""
         if not isinstance(heard, Line):
             yield from self._collect(b"", heard.end)
             return None
