@@ -7,6 +7,7 @@ a connection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,9 @@ from .pair import Copying
 
 CLIENT: Final = Side.CLIENT
 BACKEND: Final = Side.BACKEND
+
+_mapped: Final = re.compile(r"\A::ffff:(?=[0-9.]+\Z)")
+"""What stands before an IPv4 address in one of IPv6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ class Channels:
         ends = None if leg is None else leg.ends
         if ends is None:
             return None
-        own, theirs = ends[0][0], ends[1][0]
+        # A socket of systemd may be one for both families.
+        own, theirs = (_mapped.sub("", end[0]) for end in ends)
         client = self._around.client()
         return own, client if side is CLIENT and canonical(theirs) != client else theirs
 
@@ -160,6 +165,7 @@ class Channel(Copying):
         "_began",
         "_done",
         "_expected",
+        "_hidden",
         "_joined",
         "_listener",
         "_order",
@@ -185,6 +191,8 @@ class Channel(Copying):
         self._order = order
         self._expected = expected
         self._target = target
+        control = around.leg(BACKEND)
+        self._hidden = control is not None and control.secured is not None
         self._done: Callable[[Channel], None] = gone
         self._attempt: Any = None
         self._joined = False
@@ -238,7 +246,7 @@ class Channel(Copying):
             half = self._around.accept()
             half.holds_tickets = True
             leg.start_tls(half)
-        elif side is BACKEND and (control := self._around.leg(BACKEND)) is not None and control.secured is not None:
+        elif side is BACKEND and self._hidden:
             leg.start_tls(self._around.connect())
 
     def _join(self) -> None:
@@ -293,10 +301,10 @@ class Channel(Copying):
             self._account()
 
     def _cuts_short(self, side: Side) -> bool:
-        """Whoever cuts the connection makes an end without close_notify.  It is the end of nothing if the other side
-        has said all before: then it is the answer to that."""
+        """Whoever cuts the connection makes an end without close_notify.  It is the end of nothing if this side has
+        said nothing, and the other side all before: then it is the answer to that."""
         end = self._ends[side]
-        lax = not self._around.terms.strict or side.other in self._ends
+        lax = not self._around.terms.strict or (side.other in self._ends and not self._legs[side].received)
         return end is End.RESET or (end is End.TRUNCATED and not lax)
 
     # --- the end -----------------------------------------------------------------------------

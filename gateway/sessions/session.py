@@ -249,9 +249,10 @@ class Session(Waits):
 
     def _connect_again(self) -> TLSHalf:
         """TLS for another connection to the backend, which resumes that of the session."""
-        half, first = self._connect(), self._legs[Side.BACKEND].half
-        if first is not None and first.session is not None:
-            half.resume(first.session)
+        half, leg = self._connect(), self._legs.get(Side.BACKEND)
+        # A transfer may go on behind the session, inside TLS nevertheless.
+        if leg is not None and leg.half is not None and leg.half.session is not None:
+            half.resume(leg.half.session)
         return half
 
     def _emit_of_channel(self, event: str, **fields: object) -> None:
@@ -324,4 +325,5 @@ class Session(Waits):
         finally:
             self._closed(self)
             # As in a leg: no circle is left for the garbage collector.
+            self._channels = None
             del self._deadline, self._attempt

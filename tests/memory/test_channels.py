@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import gc
 import re
 import socket
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gateway.config.values import Backend
 from gateway.dialects.base import Policy
 from gateway.sessions import channels
 from gateway.sessions.agreed import ChannelTerms
 from gateway.wire import beside
 from tests.memory.meeting import End, Meeting
-from tests.memory.stepping import SteppedReactor
+from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.tls_peer import Authority
 
 TERMS = ChannelTerms(range(20000, 30000), connect=60.0, stall=300.0, most=2)
@@ -125,6 +131,95 @@ def test_what_the_system_refuses_is_told(meeting: Meeting, monkeypatch: pytest.M
     backend.say(b"227 (1,2,3,4,100,0)\r\n")
     meeting.hears(client, b"425 Can't open data connection\r\n")
     assert meeting.told("data-refused")["detail"] == "Too many open files"
+
+
+def test_a_session_that_had_one_leaves_nothing_to_the_garbage_collector(
+    reactor: SteppedReactor, authority: Authority
+) -> None:
+    found = Meeting(reactor, authority, "ftp", policy=Policy.OPTIONAL, client="127.0.0.1", tcp=True)
+    found.context = replace(found.context, channels=TERMS)
+    client = found.enter()
+    found.backend.say(b"220 ready\r\n")
+    found.hears(client, b"220 ready\r\n")
+    found.ask(b"USER joe\r\n", b"230 in\r\n")
+    session = weakref.ref(found.sessions[0])
+    gc.disable()
+    try:
+        for end in passive(found):
+            end.sock.close()
+        found.leave()
+        for held in (found.sessions, found.closed, found.dialer.calls):
+            held.clear()
+        assert session() is None
+    finally:
+        gc.enable()
+
+
+def test_tls_with_the_backend_outlives_the_session(
+    reactor: SteppedReactor, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that accepts the data connection only when the control connection is gone gets nothing in the clear."""
+    calls: list[Callable[[Any], object]] = []
+
+    class Slow:
+        def __init__(self, *_: object) -> None: ...
+
+        def dial(self, done: Callable[[Any], object], failed: object) -> SimpleNamespace:
+            calls.append(done)
+            return SimpleNamespace(cancel=lambda: None)
+
+    authority.ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trusted = Backend("b", (), tls="implicit", ca=tmp_path / "ca.pem")
+    found = Meeting(reactor, authority, "ftp", backend=trusted, policy=Policy.OPTIONAL, client="127.0.0.1", tcp=True)
+    found.context = replace(found.context, channels=TERMS)
+    monkeypatch.setattr(channels, "Dialer", Slow)
+    client, backend = found.enter(), found.backend
+    backend.start_tls(authority.server(), server=True)
+    found.until(lambda: backend.secure)
+    backend.say(b"220 ready\r\n")
+    found.hears(client, b"220 ready\r\n")
+    found.ask(b"USER joe\r\n", b"230 in\r\n")
+    client.say(b"EPSV\r\n")
+    for said, answer in ((b"PBSZ 0", b"200 ok"), (b"PROT P", b"200 ok"), (b"EPSV", b"229 (|||40000|)")):
+        found.hears(backend, said + b"\r\n")
+        backend.say(answer + b"\r\n")
+    found.until(lambda: client.heard.endswith(b"|)\r\n"))
+    port = int(client.heard.split(b"|")[3])
+    client.heard = b""
+    with socket.create_connection(("127.0.0.1", port)) as ours:
+        ours.sendall(b"secret")
+        found.until(lambda: calls)
+        found.ask(b"QUIT\r\n", b"221 bye\r\n")
+        for end in (client, backend):
+            end.sock.close()
+        found.advance(1)
+        near, far = tcp_pair()
+        server = End(far)
+        found.others.append(server)
+        calls[0](near)
+        found.until(lambda: server.raw)
+        found.rest()
+        assert server.raw.startswith(b"\x16")
+        assert b"secret" not in server.raw
+        far.close()
+    found.leave()
+
+
+def test_a_client_of_ipv4_at_a_socket_for_both_families(reactor: SteppedReactor, authority: Authority) -> None:
+    found = Meeting(reactor, authority, "ftp", policy=Policy.OPTIONAL, client="127.0.0.1", tcp=True)
+    found.context = replace(found.context, channels=TERMS)
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening:
+        far = socket.create_connection(("127.0.0.1", listening.getsockname()[1]))
+        near, _ = listening.accept()
+    for sock in (near, far):
+        sock.setblocking(False)
+    client = found.enter(near, far)
+    found.backend.say(b"220 ready\r\n")
+    found.hears(client, b"220 ready\r\n")
+    found.ask(b"USER joe\r\n", b"230 in\r\n")
+    for end in passive(found):
+        end.sock.close()
+    found.leave()
 
 
 def test_a_service_without_channels_opens_none(reactor: SteppedReactor, authority: Authority) -> None:

@@ -164,6 +164,18 @@ def test_an_upload_that_somebody_cuts_reaches_the_server_as_a_reset(talk: Talk) 
     told(talk, since, "client-lost")
 
 
+def test_an_upload_is_cut_even_if_the_server_has_ended_its_own_direction(talk: Talk) -> None:
+    client, server = talk.passive().connect()
+    talk.begin(b"STOR a")
+    client.say(b"half")
+    assert server.recv(4) == b"half"
+    server.shutdown(socket.SHUT_WR)
+    assert client.receive() == b""
+    client.finish()
+    assert received(server) == (b"", "reset")
+    talk.reply(b"426 cut")
+
+
 def test_strict_close_may_be_off(gateway: Gateway, server: Stage, trusting: ssl.SSLContext) -> None:
     with Talk(gateway, server, trusting, "lax") as talk:
         client, sock = talk.passive().connect()

@@ -313,6 +313,15 @@ def test_a_backend_may_know_the_other_command_only() -> None:
     asked(private(), b"EPSV", b"530 log in\r\n").run()
 
 
+def test_an_ipv4_client_that_comes_by_ipv6_has_to_use_epsv() -> None:
+    for options, *answer in (
+        ({}, Cut(), to_client(b"522 Use EPSV\r\n")),
+        ({"passive_address": "198.51.100.1"}, to_client(PASSIVE)),
+    ):
+        play = private(place=Place("2001:db8::1", 50001), options=options).client(b"PASV\r\n", to_backend(b"PASV\r\n"))
+        play.backend(b"227 (1,2,3,4,156,64)\r\n", OPEN, *answer).run()
+
+
 def test_where_no_port_is_free_the_client_may_try_again() -> None:
     play = private(place=None).client(b"EPSV\r\n", to_backend(b"EPSV\r\n"))
     play.backend(b"229 ok (|||40000|)\r\n", OPEN, to_client(NO_PORT))
@@ -398,6 +407,13 @@ def test_abor_closes_the_data_connection_before_the_backend_hears_it() -> None:
     play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n")).waits(TRANSFER)
     play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).waits(Patience.COMMAND)
     listens(play, 40001).run()
+
+
+def test_abor_closes_a_port_that_nobody_has_used() -> None:
+    """The backend may give it up, and another session's data be there next."""
+    play = listens(private()).client(b"ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
+    play.backend(b"225 none\r\n", to_client(b"225 none\r\n"))
+    told(play, (b"RETR a", b"425 Use PASV or EPSV first")).run()
 
 
 def test_the_end_of_a_cut_transfer_in_pure_ftpd() -> None:

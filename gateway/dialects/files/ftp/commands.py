@@ -179,6 +179,11 @@ class FTP(Data):
         self._outstanding = False
         yield from self._settle(first[:3])
 
+    def _abort(self, verb: bytes, line: bytes, argument: bytes) -> Script:
+        """Without a transfer: a port that the backend gives up may be another session's next."""
+        yield from self._drop()
+        yield from self._other(verb, line, argument)
+
     # --- logins ---
 
     def _login(self, verb: bytes, line: bytes, argument: bytes) -> Script:
@@ -214,6 +219,7 @@ COMMANDS: Final[Mapping[bytes, Command]] = {
     b"PROT": FTP._prot,
     b"CCC": FTP._ccc,
     b"FEAT": FTP._feat,
+    b"ABOR": FTP._abort,
     b"QUIT": FTP._quit,
     b"PASV": FTP._passive,
     b"EPSV": FTP._passive,

@@ -125,12 +125,17 @@ class Data(Exchange):
             yield Send(CLIENT, NO_PORT + b"\r\n")
             return
         self._channel = True
-        self.bad = 0
+        host = self.terms.options.get("passive_address") or place.host
         if verb == b"EPSV":
+            self.bad = 0
             yield Send(CLIENT, b"229 Entering Extended Passive Mode (|||%d|)\r\n" % place.port)
+        elif is_ipv6(host):
+            # A client of IPv4 that a load balancer brings by IPv6.
+            yield from self._drop()
+            yield from self._refuse(b"522 Use EPSV")
         else:
-            address = six_numbers(self.terms.options.get("passive_address") or place.host, place.port)
-            yield Send(CLIENT, b"227 Entering Passive Mode (%s)\r\n" % address)
+            self.bad = 0
+            yield Send(CLIENT, b"227 Entering Passive Mode (%s)\r\n" % six_numbers(host, place.port))
 
     def _backend_listens(self, verb: bytes) -> Replying:
         """Its reply.  It may know the other command only, or its address be of the other family."""
