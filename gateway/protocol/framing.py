@@ -29,10 +29,12 @@ class Lines:
     """A leading NUL of the client is a SASL security layer (Opaque), not a bad line."""
     commands: bool = False
     """What the client says are commands, of which the dialect tells what may be shown; else none of it is."""
+    replies: int = 0
+    """Longest line of the backend, where that is another one."""
 
     def unit(self, inbox: Inbox) -> Heard | None:
         if inbox.side is Side.BACKEND:
-            return inbox.line(self.limit)
+            return inbox.line(self.replies or self.limit)
         if self.layered and inbox.octets.startswith(b"\0"):
             return Opaque(inbox.side)
         return inbox.line(self.limit, self.longer)

@@ -435,6 +435,20 @@ def test_stat_noop_and_quit_go_through_during_a_transfer() -> None:
     play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
 
 
+def test_stat_may_be_answered_before_the_end_of_a_transfer() -> None:
+    play = begins(listens(private()), b"STOR a").backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    for said, answer in ((b"STAT\r\n", b"213-a\r\n b\r\n213 c\r\n"), (b"NOOP\r\n", b"200 ok\r\n")):
+        play.client(said, to_backend(said)).backend(answer, to_client(answer)).waits(TRANSFER)
+    play.ended(CLIENT, False, Cut(), ABORT_BACKEND, close("client-lost")).run()
+
+
+def test_a_reply_may_repeat_the_longest_path() -> None:
+    path = b"/d" * 2044
+    play = begins(listens(private()), b"RETR " + path)
+    go = b"150 Opening data connection for %s (12 bytes).\r\n" % path
+    play.backend(go, to_client(go)).run((WHOLE,))
+
+
 def test_replies_that_are_owed_are_limited() -> None:
     play = begins(listens(private()))
     noops = (MOST_OWED - 1) * b"NOOP\r\n"

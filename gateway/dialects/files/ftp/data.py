@@ -21,6 +21,7 @@ from .words import (
     NO_SUCH_WAY,
     PRELIMINARY,
     TRANSFERS,
+    UNMISTAKABLE,
     UNPRIVILEGED,
     active_place,
     is_ipv6,
@@ -226,7 +227,8 @@ class Data(Exchange):
             return
         if code == b"421":
             yield from self._settle(code)
-        verb = self._owed.pop(0)
+        asked = UNMISTAKABLE.get(code, b"")
+        verb = self._owed.pop(self._owed.index(asked) if asked in self._owed else 0)
         self._outstanding = bool(self._owed)
         if verb in TRANSFERS:
             if self._begun or code[:1] == b"2":

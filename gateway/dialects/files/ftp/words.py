@@ -10,10 +10,11 @@ from typing import Final
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Place
 from ... import access
+from ...bounds import REPLY_LINE
 
 COMMAND_LINE: Final = 4096
 """Octets: a path of Linux has no more."""
-LINES: Final = Lines(COMMAND_LINE, commands=True)
+LINES: Final = Lines(COMMAND_LINE, commands=True, replies=REPLY_LINE)
 COMMAND: Final = re.compile(rb"([A-Za-z]{3,8})(?: +(.*))?\Z", re.DOTALL)
 """A backend may strip what is not for a verb.  A verb that does not look like one is never forwarded."""
 _TELNET: Final = re.compile(rb"(?:\xff(?:[\xfb-\xfe].|[\xf0-\xfa]))+", re.DOTALL)
@@ -35,6 +36,8 @@ NAMED: Final = frozenset({b"APPE", b"RETR", b"STOR", b"STOU"})
 """Those whose argument is a file."""
 MEANWHILE: Final = frozenset({b"ABOR", b"NOOP", b"QUIT", b"STAT"})
 """Commands that go to the backend during a transfer; others wait for its end (RFC 959 4.1.3)."""
+UNMISTAKABLE: Final = {b"200": b"NOOP", b"211": b"STAT", b"212": b"STAT", b"213": b"STAT"}
+"""Replies that end no transfer (RFC 959 5.4), and what they are to: some servers answer that before its end."""
 REFUSED: Final = frozenset({
     b"ADAT", b"CONF", b"CPSV", b"ENC", b"ESTA", b"ESTP", b"LPRT", b"LPSV", b"MIC", b"REIN", b"SPSV", b"SSCN", b"XAUT",
     b"XPRT", b"XRSQ",
