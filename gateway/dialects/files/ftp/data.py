@@ -79,7 +79,7 @@ class Data(Exchange):
         if self.secured is None:
             yield from self._refuse(b"503 Must issue AUTH TLS first")
         elif level in (b"S", b"E"):
-            yield from self._refuse(b"536 Protection level not supported")
+            yield from self._refuse(b"536 Requested PROT level not supported")
         elif level not in (b"C", b"P"):
             yield from self._refuse(b"504 Protection level not understood")
         elif level == b"C" and self.terms.options.get("protection") != "optional":
