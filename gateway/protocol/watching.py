@@ -94,8 +94,21 @@ class Watched(Negotiation):
     def _let_pass(self, wait: Pass) -> Any:
         return self._passed(wait.source, lambda: super(Watched, self)._let_pass(wait))
 
+    def _passes(self, side: Side, octets: bytes | bytearray, wait: Forward) -> tuple[int, bool | None]:
+        self._content = True
+        try:
+            end, wanted = super()._passes(side, octets, wait)
+        finally:
+            self._content = False
+        if side is CLIENT:
+            self._octets["C"] += end
+        return end, wanted
+
     def _forward_from(self, side: Side, wait: Forward) -> Any:
-        return self._passed(side, lambda: super(Watched, self)._forward_from(side, wait))
+        unit = super()._forward_from(side, wait)
+        if side is CLIENT and isinstance(unit, Unit):
+            self._octets["C"] += len(unit.octets)
+        return unit
 
     def _splice(self) -> None:
         self._octets["C"] += len(self._inboxes[CLIENT].octets)

@@ -188,6 +188,17 @@ def test_units_that_go_through_are_content() -> None:
     assert found[-1] == ("S", b"over")
     assert ("C", b"<6 octets>") in found
     assert ("S", b"<6 octets>") in found
+    assert not [text for _, text in found if b"gehei" in text]
+
+
+def test_a_unit_of_the_client_that_is_wanted_is_content() -> None:
+    def script() -> Script:
+        yield Forward(LENGTHS, lambda side, head: side is CLIENT)
+        yield Send(CLIENT, b"over\r\n")
+
+    negotiation, found = watched(script())
+    negotiation.receive(CLIENT, b"\x06geheim"[:6])
+    assert found == [("C", b"<6 octets>"), ("S", b"over")]
 
 
 # --- who reads -------------------------------------------------------------------------------------

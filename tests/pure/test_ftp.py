@@ -248,7 +248,11 @@ def test_a_server_that_demands_tls_is_told_of() -> None:
 
 def test_levels() -> None:
     play = told(inside(), (b"PBSZ", b"501 Syntax: PBSZ number"), (b"PBSZ x", b"501 Syntax: PBSZ number"))
-    told(play, (b"PROT S", b"536 Requested PROT level not supported"), (b"PROT X", b"504 Protection level not understood"))
+    told(
+        play,
+        (b"PROT S", b"536 Requested PROT level not supported"),
+        (b"PROT X", b"504 Protection level not understood"),
+    )
     told(play, (b"prot c", b"534 Data connection must be protected"), (b"PROT p", b"200 Protection set to P")).run()
     told(inside(options={"protection": "optional"}), (b"PROT C", b"200 Protection set to C")).run()
 
