@@ -338,6 +338,10 @@ def descriptors(gateway: Gateway) -> int:
 def test_sessions_that_open_ports_leave_nothing(
     gateway: Gateway, server: Stage, trusting: ssl.SSLContext, used: str
 ) -> None:
+    since = gateway.log.mark()
+    with Talk(gateway, server, trusting) as first:  # the gateway opens some files once
+        first.passive()
+    gateway.log.wait("session", since)
     before = descriptors(gateway)
     since = gateway.log.mark()
     with ExitStack() as stack:
