@@ -420,6 +420,15 @@ class Playbook:
             self._play(cut)
         return self
 
+    def stage(self) -> Stage:
+        """As far as it is written, for tests that look at every deed from here on themselves."""
+        self.unplayed.discard(self)
+        stage = Stage(self._dialect, self._terms, WHOLE, self._others, *self._limits)
+        for step in self._steps:
+            step.happen(stage)
+        stage.deeds.clear()
+        return stage
+
     def _step(self, says: str, happen: Callable[[Stage], None], expected: tuple[Expected, ...]) -> Playbook:
         self._steps.append(Step(says, happen, expected))
         return self

@@ -20,6 +20,7 @@ from gateway.dialects.chat.irc.syntax import (
     answered,
     capabilities,
     edit_listing,
+    is_last,
     listed,
     mechanisms,
     parse,
@@ -121,6 +122,10 @@ def test_how_long_a_line_may_be() -> None:
      b":i CAP * LS :sasl=PLAIN tls"),
     (b":i CAP * ACK :tls", b":i CAP * ACK :tls", b":i CAP * ACK :tls"),
     (b":i 001 joe :CAP * LS", b":i 001 joe :CAP * LS", b":i 001 joe :CAP * LS"),
+    (b":i NOTICE * :CAP x LS :tls", b":i NOTICE * :CAP x LS :tls", b":i NOTICE * :CAP x LS :tls"),
+    (b"@time=1 :i CAP joe NEW :tls sasl=PLAIN,EXTERNAL", b"@time=1 :i CAP joe NEW :sasl=PLAIN",
+     b"@time=1 :i CAP joe NEW :sasl=PLAIN"),
+    (b":i CAP * DEL :sasl sts", b":i CAP * DEL :sasl", b":i CAP * DEL :sasl"),
 ])  # fmt: skip
 def test_the_backends_own_tls_is_not_offered_and_ours_is(line: bytes, inside: bytes, clear: bytes) -> None:
     assert edit_listing(line, secured=True) == inside
@@ -133,6 +138,12 @@ def test_what_a_look_reads() -> None:
     assert listed(b":i CAP * LS * :a b\r\n:i CAP * LS :c\r\n") == [b"a", b"b", b"c"]
     assert listed(b":i 421 * CAP :Unknown command\r\n") is None
     assert capabilities(b":i CAP * LS :") == []
+    assert not is_last(b":i CAP * NEW :a")
+
+
+@pytest.mark.parametrize("line", [b":i CAP * NEW :sts=port=6697\r\n", b":i CAP * DEL :tls\r\n", b"CAP joe new sts\r\n"])
+def test_news_of_the_servers_own_tls_are_not_told(line: bytes) -> None:
+    registering().backend(line).backend(b":i CAP * NEW :away\r\n", to_client(b":i CAP * NEW :away\r\n")).run()
     assert mechanisms([b"sasl", b"a", b"sasl=plain,,X"]) == [b"PLAIN", b"X"]
     assert answered(b"", b"")
     assert not answered(b"CAP LS 302", b":i CAP * LS * :a\r\n")

@@ -249,9 +249,23 @@ def test_a_client_lost_within_an_article() -> None:
 
 
 def test_lists_that_nobody_knows_pass_line_by_line_and_never_into_tls() -> None:
-    play = asked(greeted(AUTH_ONLY), b"XFOO\r\n", b"299 list\r\na\r\n", b".\r\n").run()
-    play = asked(greeted(AUTH_ONLY), b"XFOO\r\n", b"299 list\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+    play = asked(greeted(AUTH_ONLY), b"XFOO\r\n", b"299 list\r\n400 a\r\n", b".\r\n")
+    play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     play.backend(b"a\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+@pytest.mark.parametrize("said", [b"XTHREAD\r\n", b"XFOO\r\n"])
+@pytest.mark.parametrize("answer", [b"288 a list?\r\n", b"211 1 1 1 a\r\n", b"199 what\r\n"])
+def test_a_command_behind_a_reply_whose_end_nobody_knows_is_not_forwarded(said: bytes, answer: bytes) -> None:
+    """`281 in` in that list would be taken for the reply to a login."""
+    ending = (ABORT_BACKEND, close("backend-protocol-error"))
+    for then in (b"AUTHINFO USER joe\r\n", b"DATE\r\n", b"STARTTLS\r\n"):
+        play = inside().client(said + then, to_backend(said))
+        play.backend(answer, to_client(answer + UNAVAILABLE), *ending).run()
+        play = asked(inside(), said, answer + b"281 in\r\n.\r\n")
+        play.client(b"DATE\r\n", to_backend(b"DATE\r\n")).run()
+    play = asked(inside(), said, answer, b"281 in\r\n")
+    play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n"), to_client(b"205 Connection closing\r\n"), close("quit")).run()
 
 
 def test_the_first_success_proves_that_a_client_is_one() -> None:
@@ -458,6 +472,25 @@ def test_a_password_without_a_name_is_out_of_sequence() -> None:
     assert play.rejected == 1
     play = asked(inside(), b"AUTHINFO USER nobody\r\n", b"481 no\r\n").run()
     assert play.rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "answers"),
+    [([b"AUTHINFO PASS x\r\n"], [b"482 out of sequence\r\n"]),
+     ([b"AUTHINFO SASL PLAIN\r\n", b"*\r\n"], [b"383 =\r\n", b"481 cancelled\r\n"]),
+     ([b"AUTHINFO SASL FOO\r\n"], [b"503 what?\r\n"])],
+)  # fmt: skip
+def test_a_login_without_credentials_is_a_bad_command(said: list[bytes], answers: list[bytes]) -> None:
+    play = inside(bad_commands=3)
+    for _ in range(2):
+        for command, answer in zip(said, answers, strict=True):
+            asked(play, command, answer)
+    for command, answer in zip(said[:-1], answers[:-1], strict=True):
+        asked(play, command, answer)
+    last = to_client(answers[-1] + b"400 Too many invalid commands\r\n")
+    play.client(said[-1], to_backend(said[-1]))
+    play.backend(answers[-1], last, to_backend(b"QUIT\r\n"), close("too-many-bad-commands")).run()
+    assert play.rejected == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,18 @@ import pytest
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Expired, Patience, Side, TLSFailed
 from tests.pure.contract.party import Anyone, Party, every_judged, every_party, every_waiting, everyone
-from tests.pure.playbook import ABORT_BACKEND, DIAL, Expected, Playbook, close, note, terms, to_backend, to_client
+from tests.pure.playbook import (
+    ABORT_BACKEND,
+    DIAL,
+    PROVEN,
+    Expected,
+    Playbook,
+    close,
+    note,
+    terms,
+    to_backend,
+    to_client,
+)
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
@@ -55,6 +66,21 @@ def test_G17_a_cut_answer_stays_cut(party: Party, orderly: bool) -> None:
         assert b"\r\n" not in part[:size] or words.startswith(part[: part[:size].rindex(b"\r\n") + 2])
     play = party.owed().backend(part)
     play.ended(BACKEND, orderly, *told(party.answers.part_told), ABORT_BACKEND, close("backend-lost")).run()
+
+
+@every_judged
+@in_order_or_not
+def test_G17_a_cut_verdict_stays_cut_and_lets_nobody_in(party: Anyone, orderly: bool) -> None:
+    """The client hears what came of it, or our own words, and never both."""
+    accepted = party.answers.accepted
+    for size in range(1, len(accepted)):
+        stage = party.logs_in(party.ready()).stage()
+        stage.receive(BACKEND, accepted[:size])
+        stage.take(stage.negotiation.ended(BACKEND, orderly))
+        assert stage.negotiation.over
+        assert not stage.spliced
+        assert PROVEN not in stage.deeds
+        assert stage.heard_by(CLIENT) in (b"", accepted[:size], party.answers.lost_words)
 
 
 @every_party

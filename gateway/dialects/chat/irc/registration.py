@@ -278,6 +278,8 @@ class IRC(Conversation):
                 if any(name.endswith(sasl.PLUS) for name in mechanisms(capabilities(text) or ())):
                     yield CHANNEL_BINDING
                 text = edit_listing(text, secured=self.secured is not None)
+                if not text:
+                    return False
             case b"903" if self._mechanism:
                 yield login_note(self._mechanism, "ok", self._claim.user)
                 self._named = self._asked = False

@@ -20,7 +20,11 @@ LINES: Final = Lines(8191 + TEXT, commands=True)
 
 _TAGS = re.compile(rb"@[^ ]* +")
 _MESSAGE = re.compile(rb" *(?:@[^ ]+ +)?(?::[^ ]+ +)?([A-Za-z]+|[0-9]{3})(?: +(.*))?", re.DOTALL)
-_LISTING = re.compile(rb"(.*?\bCAP +[^ ]+ +LS +)(\* +)?(?::(.*)|([^ :][^ ]*))? *", re.DOTALL | re.IGNORECASE)
+_LISTING = re.compile(
+    rb"( *(?:@[^ ]+ +)?(?::[^ ]+ +)?CAP +[^ ]+ +(?P<kind>LS|NEW|DEL) +)(?P<more>\* +)?"
+    rb"(?::(?P<list>.*)|(?P<one>[^ :][^ ]*))? *",
+    re.DOTALL | re.IGNORECASE,
+)
 _HIDDEN = frozenset({b"tls", b"sts"})
 """Capabilities that speak of the backend's own TLS."""
 
@@ -65,15 +69,15 @@ def webirc(terms: Terms, *, secured: bool) -> bytes:
 
 
 def capabilities(line: bytes) -> list[bytes] | None:
-    """Those of one line of the answer to CAP LS; None for another line."""
+    """Those of one line of the answer to CAP LS, or of CAP NEW or DEL; None for another line."""
     match = _LISTING.fullmatch(line)
-    return None if match is None else (match[3] or match[4] or b"").split()
+    return None if match is None else (match["list"] or match["one"] or b"").split()
 
 
 def is_last(line: bytes) -> bool:
     """Whether this is the last line of the answer to CAP LS."""
     match = _LISTING.fullmatch(line)
-    return match is not None and match[2] is None
+    return match is not None and match["more"] is None and _lists(match)
 
 
 def mechanisms(listed: Iterable[bytes]) -> list[bytes]:
@@ -87,16 +91,26 @@ def mechanisms(listed: Iterable[bytes]) -> list[bytes]:
     ]
 
 
+def _lists(match: re.Match[bytes]) -> bool:
+    """It is the answer to CAP LS."""
+    return match["kind"].upper() == b"LS"
+
+
 def edit_listing(line: bytes, *, secured: bool) -> bytes:
-    """One line of the answer to CAP LS for a client; other lines as they are."""
+    """One line of the answer to CAP LS, CAP NEW or CAP DEL for a client; other lines as they are.
+
+    Empty where nothing is left to be told.
+    """
     match = _LISTING.fullmatch(line)
     listed = capabilities(line)
     if match is None or listed is None:
         return line
     shown = [edited for each in listed if (edited := _edited(each))]
-    if not secured and match[2] is None:
+    if not _lists(match):
+        return match[1] + b":" + b" ".join(shown) if shown else b""
+    if not secured and match["more"] is None:
         shown.append(b"tls")
-    return match[1] + (match[2] or b"") + b":" + b" ".join(shown)
+    return match[1] + (match["more"] or b"") + b":" + b" ".join(shown)
 
 
 def _edited(capability: bytes) -> bytes:

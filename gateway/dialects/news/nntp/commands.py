@@ -88,13 +88,15 @@ class NNTP(Exchange):
                     yield from self._unreadable(heard.begin, b"501 Invalid characters")
 
     def _unasked(self, text: bytes) -> Script:
-        """400 may come at any time.  Other lines are the rest of a reply, if this is one of which we do not know that
-        it has many lines."""
-        if not self._asked and text[:3] != LEAVES:
-            raise broken(text)
-        yield Send(CLIENT, text + b"\r\n")
-        if text[:3] == LEAVES:
+        """400 may come at any time.  Other lines are the rest of a reply, if nobody can tell where that ends."""
+        if self._endless:
+            self._endless = text != b"."
+            yield Send(CLIENT, text + b"\r\n")
+        elif text[:3] == LEAVES:
+            yield Send(CLIENT, text + b"\r\n")
             yield Close("backend-closed", "400")
+        else:
+            raise broken(text)
 
     def _command(self, line: bytes) -> Ending:
         """One command of the client.  Returns whether the session is to be spliced."""
@@ -105,6 +107,9 @@ class NNTP(Exchange):
         if match is None:
             return (yield from self._unreadable(line, b"500 Unknown command"))
         verb, arguments = match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)
+        if self._endless and verb != b"QUIT":
+            # A line of that reply could be taken for the reply to this one, and open a login that failed.
+            raise broken("a reply to an unknown command, of which nobody can tell where it ends")
         if self._waits_for_tls(verb, arguments):
             return (yield from self._unreadable(line, (yield from self.first(MUST_STARTTLS))))
         return (yield from COMMANDS.get(verb, NNTP._other)(self, verb, line, arguments))
@@ -149,7 +154,6 @@ class NNTP(Exchange):
         if self._user:
             return (yield from self._refuse(b"502 STARTTLS not allowed between AUTHINFO USER and PASS"))
         self.secured = yield StartTLS(CLIENT, b"382 Continue with TLS negotiation\r\n")
-        self._asked = False  # what still comes is no answer to anything that was said inside
         self.bad = 0
         return False
 
@@ -170,7 +174,9 @@ class NNTP(Exchange):
 
     def _quit(self, verb: bytes, line: bytes, arguments: bytes) -> Ending:
         reply = b"205 Connection closing"
-        if self.reached:
+        if self._endless:
+            yield Send(BACKEND, line + b"\r\n")  # of its answer nobody can tell that it is the one
+        elif self.reached:
             try:
                 reply = yield from self._ask(line)
             except Lost as lost:
@@ -276,7 +282,6 @@ class NNTP(Exchange):
         while True:
             match (yield from self.hear(BOTH, Patience.COMMAND, RESPONSES)):
                 case Line(side=Side.BACKEND, text=text):
-                    self._asked = False
                     yield from self._unasked(text)
                 case Line(text=text) if sasl.RESPONSE.match(text):
                     said: bytes = text

@@ -31,6 +31,7 @@ from ...mail.message import Message, Newlines
 from ...reach import Hearing, first_line, ungreeted, untrusted
 from .words import (
     BAD_COMMAND,
+    LATER,
     LEAVES,
     REJECTS,
     REPLY,
@@ -52,7 +53,7 @@ class Exchange(ServerFirst):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._asked = False  # the backend has had a command of the client's
+        self._endless = False  # the backend's last reply may go on, up to a dot, or may not
         self._outstanding = False  # the backend owes a reply, or is owed an article
         self._claimed = b""  # whom the client says that it is
 
@@ -123,7 +124,6 @@ class Exchange(ServerFirst):
         """Send a line to the backend, which may have to be dialled, and hear the first line of its reply."""
         self._outstanding = True
         yield from self._reach()
-        self._asked = True
         yield Send(BACKEND, line + b"\r\n")
         reply = yield from self._reply(framing)
         if reply[:3] == b"483" and access.demands_tls(reply, line):
@@ -149,9 +149,11 @@ class Exchange(ServerFirst):
             reply = yield from self._hand_in()
             if reply[:1] == b"3":
                 raise broken(f"unasked: {reply[:80]!r}")
-        self.midway = is_list(verb, reply)
+        listed = is_list(verb, reply)
+        self._endless = listed is None
+        self.midway = listed is True
         yield Send(CLIENT, reply + b"\r\n")
-        if self.midway:
+        if listed:
             yield Pass(BACKEND, Message(Newlines.PASS))
             self.midway = False
         if reply[:3] == LEAVES:
@@ -181,7 +183,12 @@ class Exchange(ServerFirst):
         """It counts if the client has given credentials, and the reply speaks of these."""
         yield login_note(mechanism, "failed", self._claimed)
         answer = self._conclude(b"AUTHINFO", reply, login=True)
-        return (yield from self.rejected(answer) if guessed and reply[:3] in REJECTS else answer)
+        if guessed and reply[:3] in REJECTS:
+            return (yield from self.rejected(answer))
+        yield from answer
+        if not guessed and reply[:3] not in BAD_COMMAND | LATER:
+            self.count()  # else a client could say it for ever
+        return False
 
     def _refuse(self, reply: bytes) -> Ending:
         yield Send(CLIENT, reply + b"\r\n")

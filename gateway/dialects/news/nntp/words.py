@@ -25,15 +25,30 @@ STREAMS: Final = b"203"
 BAD_COMMAND: Final = frozenset({b"500", b"501"})
 REJECTS: Final = frozenset({b"481", b"482", b"502"})
 """Refusals of name and password.  RFC 4643 has 481; RFC 2980 has the others."""
+LATER: Final = frozenset({LEAVES, b"403"})
+"""Refusals that say nothing of the client."""
 _LISTS: Final = frozenset({
     b"100", b"101", b"215", b"220", b"221", b"222", b"224", b"225", b"230", b"231",  # RFC 3977
     b"218", b"282",  # RFC 2980: XINDEX, XGTITLE
 })  # fmt: skip
+_LINES: Final = frozenset({
+    b"111", b"200", b"201", b"205", b"206", b"223", b"235", b"240",  # RFC 3977, RFC 8054
+    b"203", b"238", b"239",  # RFC 4644
+    b"202", b"281", b"283",  # RFC 977: SLAVE; RFC 4643
+})  # fmt: skip
 
 
-def is_list(verb: bytes, reply: bytes) -> bool:
-    """Whether lines follow this one, up to a dot (RFC 3977 3.2.1): the code tells, but for 211."""
-    return reply[:3] in _LISTS or (reply[:3] == b"211" and verb == b"LISTGROUP")
+def is_list(verb: bytes, reply: bytes) -> bool | None:
+    """Whether lines follow this one, up to a dot (RFC 3977 3.2.1): the code tells, but for 211.
+
+    None where nobody can tell: a code of a command that we do not know (`XTHREAD`: 288).
+    """
+    code = reply[:3]
+    if code == b"211" and verb in (b"GROUP", b"LISTGROUP"):
+        return verb == b"LISTGROUP"
+    if code in _LISTS:
+        return True
+    return False if code in _LINES or code[:1] not in (b"1", b"2") else None
 
 
 def brings_article(line: bytes) -> bool:
