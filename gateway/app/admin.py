@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -16,13 +17,13 @@ from ..config.values import TLS, Admin, UnixAddress
 from ..telemetry.admin.site import Admin as Pages
 from ..telemetry.admin.site import AdminSite, Office, Subject
 from ..telemetry.summary import Teller
-from ..wire.listener import BindError, bind
+from ..wire.listener import BindError
 from ..wire.spread import Spread
 from ..wire.tls.certificates import CertificateError
 from ..wire.tls.renewal import INTERVAL, Renewal
 from ..wire.tls.server import ServerTLS
 from .every import Every
-from .ports import Port, Take, nothing_handed
+from .ports import Handed, Port, bind_beside
 
 LOOK = 30.0
 """Seconds between two looks whether a step of the history is over."""
@@ -60,10 +61,10 @@ class AdminListener:
         values: Admin,
         hostname: str,
         events: Teller,
-        before: AdminListener | None = None,
-        take: Take = nothing_handed,
+        before: AdminListener | None,
+        handed: Handed,
     ) -> None:
-        """`before`: whose sockets it takes over where the address is the same.  `take`: those of another program."""
+        """`before`: whose sockets it takes over where the address is the same.  `handed`: those of another program."""
         self.values = values
         self.hostname = hostname
         self._events = events
@@ -72,10 +73,13 @@ class AdminListener:
         self._tls = self._server() if values.pairs else None
         if before is not None and before.values.listen == values.listen:
             self._sockets: list[tuple[socket.socket, str]] = [(sock.dup(), text) for sock, text in before._sockets]
-        elif (handed := take(values.listen)) is not None:
-            self._sockets = [(sock, spread.text) for spread in handed for sock in spread.sockets]
+        elif (spreads := handed.take(values.listen)) is not None:
+            self._sockets = [(sock, spread.text) for spread in spreads for sock in spread.sockets]
         else:
-            self._sockets = self._bind()
+            rivals = handed.rivals(values.listen)
+            if before is not None and before.port.is_rival(values.listen):
+                rivals.append(before.port)
+            self._sockets = self._bind(rivals)
         self._pages: Pages | None = None
         self._ports: list[Any] = []
         self._duties: list[Every] = []
@@ -86,9 +90,9 @@ class AdminListener:
         except CertificateError as error:
             raise StartError(f"[admin] {error}") from None
 
-    def _bind(self) -> list[tuple[socket.socket, str]]:
+    def _bind(self, rivals: Sequence[Port]) -> list[tuple[socket.socket, str]]:
         try:
-            sockets = bind(self.values.listen)
+            sockets = bind_beside(self.values.listen, rivals)
         except BindError as error:
             raise StartError(f"[admin] {error}") from None
         if isinstance(self.values.listen, UnixAddress):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.values import Configuration
 from ..telemetry.summary import Teller
-from .ports import Port, Take, nothing_handed
+from .ports import Handed, Port
 
 if TYPE_CHECKING:
     from ..telemetry.admin.site import Office, Subject
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Administration:
     """`prepare` and then `use`, or `give_up`; `serve` once, when the gateway serves; at the end `stop`."""
 
-    def __init__(self, events: Teller, take: Take = nothing_handed) -> None:
-        """`take`: the sockets that another program has handed over."""
+    def __init__(self, events: Teller, handed: Handed | None = None) -> None:
+        """`handed`: what another program has handed over."""
         self._events = events
-        self._take = take
+        self._handed = handed or Handed()
         self._listener: AdminListener | None = None
         self._prepared: AdminListener | None = None
         self._token: str | None = None
@@ -43,7 +43,7 @@ class Administration:
             # A web server is loaded by those who want one.
             from .admin import AdminListener
 
-            self._prepared = AdminListener(values, hostname, self._events, now, self._take)
+            self._prepared = AdminListener(values, hostname, self._events, now, self._handed)
 
     def give_up(self) -> None:
         """The rest of the configuration cannot be used."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
@@ -26,7 +26,7 @@ from ..guard.shared import SharedLedger
 from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
 from .control.messages import Answer, Request
-from .ports import Port
+from .ports import Handed, Port
 from .workers.asking import reply
 from .workers.channel import Channel
 from .workers.messages import Message, Unintelligible, Wire
@@ -76,11 +76,9 @@ class Bequest:
 
 
 @dataclass(slots=True)
-class Inheritance:
+class Inheritance(Handed):
     """The same, in the new program."""
 
-    sockets: dict[str, list[list[Spread]]] = field(default_factory=dict)
-    """By the address as the configuration has it; port 0 may stand there several times."""
     ledger: SharedLedger | None = None
     """None where the old program's is of another version: then counts begin anew."""
     knowledge: Sequence[Message] = ()
@@ -90,19 +88,6 @@ class Inheritance:
     """The control socket, with its path."""
     elders: Sequence[tuple[int, socket.socket]] = ()
     """Programs before the old one that still have sessions: the generation of each, and the conversation with it."""
-
-    def take(self, address: object) -> list[Spread] | None:
-        """The sockets of this address, for whoever listens there now."""
-        waiting = self.sockets.get(str(address))
-        return waiting.pop(0) if waiting else None
-
-    def close(self) -> None:
-        """What nobody took."""
-        for waiting in self.sockets.values():
-            for spreads in waiting:
-                for spread in spreads:
-                    spread.close()
-        self.sockets.clear()
 
 
 # --- the new program ---------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 
-from ..config.addresses import collide
 from ..config.errors import StartError
-from ..config.values import Address, UnixAddress
+from ..config.values import Address, TCPAddress, UnixAddress
 from ..wire.listener import BindError, bind
 from ..wire.spread import Spread, spread
 from .plan import Opening, moves
@@ -49,6 +49,11 @@ class Port:
             case UnixAddress(path=path) if self.is_there():
                 with suppress(OSError):
                     os.unlink(path)
+
+    def is_rival(self, address: Address) -> bool:
+        """Whether it may be in the way of that address: it has the same port.  `localhost` is also 127.0.0.1."""
+        number = address.port if isinstance(address, TCPAddress) else 0
+        return bool(number) and any(_port_of(one.sockets[0]) == number for one in self.spreads)
 
     def share(self, shared: bool) -> None:
         """Whether another socket of this process may be bound over it, as [::1]:25 is over 25."""
@@ -93,20 +98,63 @@ Ports = Callable[[Sequence[tuple[Port, Opening]], Sequence[Opening]], Change]
 """Raises StartError with one line; then nothing has changed."""
 
 
-Take = Callable[[Address], list[Spread] | None]
+@dataclass(slots=True)
+class Handed:
+    """Sockets that another program has handed over."""
+
+    sockets: dict[str, list[list[Spread]]] = field(default_factory=dict)
+    """By the address as the configuration has it; port 0 may stand there several times."""
+
+    def take(self, address: Address) -> list[Spread] | None:
+        """The sockets of this address, for whoever listens there now."""
+        waiting = self.sockets.get(str(address))
+        return waiting.pop(0) if waiting else None
+
+    def rivals(self, address: Address) -> list[Port]:
+        """What is in the way of an address that nobody has handed over: other addresses of its port."""
+        found: list[Port] = []
+        for spreads in chain.from_iterable(self.sockets.values()):
+            found += [port for port in (Port(address, [one]) for one in spreads) if port.is_rival(address)]
+        return found
+
+    def close(self) -> None:
+        """What nobody took."""
+        for spreads in chain.from_iterable(self.sockets.values()):
+            for one in spreads:
+                one.close()
+        self.sockets.clear()
 
 
-def nothing_handed(address: Address) -> list[Spread] | None:
-    return None
+def _port_of(sock: socket.socket) -> int:
+    """-1 for a UNIX socket."""
+    name = sock.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else -1
+
+
+def bind_beside(address: Address, rivals: Collection[Port]) -> list[tuple[socket.socket, str]]:
+    """Sockets for an address, also where it overlaps with these ports, which are about to be closed.  Raises
+    BindError."""
+    try:
+        return bind(address)
+    except BindError as error:
+        if error.number != errno.EADDRINUSE or not rivals:
+            raise
+    for rival in rivals:
+        rival.share(True)
+    try:
+        return bind(address, shared=True)
+    finally:
+        for rival in rivals:
+            rival.share(False)
 
 
 class Binder:
     """Binds what is new, for so many workers."""
 
-    def __init__(self, workers: int = 1, take: Take = nothing_handed) -> None:
-        """`take`: the sockets of an address that a predecessor has handed over, if it has."""
+    def __init__(self, workers: int = 1, handed: Handed | None = None) -> None:
+        """`handed`: what a predecessor has left."""
         self._workers = workers
-        self._take = take
+        self._handed = handed or Handed()
         self._rights = os.geteuid()
 
     def __call__(self, old: Sequence[tuple[Port, Opening]], new: Sequence[Opening]) -> Change:
@@ -130,7 +178,7 @@ class Binder:
         return Change(tuple(ports), kept, tuple(closed))
 
     def _port(self, opening: Opening, closing: Sequence[Port]) -> Port:
-        if (handed := self._take(opening.address)) is not None:
+        if (handed := self._handed.take(opening.address)) is not None:
             return Port(opening.address, handed)
         try:
             bound = self._bind(opening.address, closing)
@@ -151,19 +199,15 @@ class Binder:
 
     def _bind(self, address: Address, closing: Sequence[Port]) -> list[tuple[socket.socket, str]]:
         """Sockets for an address, also where it overlaps with one that is about to be closed.  Raises BindError."""
-        rivals = [port for port in closing if collide(port.address, address)]
-        for rival in rivals:
-            rival.share(True)
+        handed = self._handed.rivals(address)
+        rivals = [port for port in closing if port.is_rival(address)]
         try:
-            return bind(address, shared=bool(rivals))
+            return bind_beside(address, [*rivals, *handed])
         except BindError as error:
-            if error.number in (errno.EACCES, errno.EADDRINUSE) and self._rights != os.geteuid():
+            if error.number in (errno.EACCES, errno.EADDRINUSE) and (handed or self._rights != os.geteuid()):
                 # The sockets of the start are root's, who may share them with nobody else.
                 raise BindError(
                     f"{address}: the gateway has given up the rights to open it ({errno.errorcode[error.number]}); "
                     "restart the gateway for this address"
                 ) from None
             raise
-        finally:
-            for rival in rivals:
-                rival.share(False)

@@ -35,7 +35,7 @@ from .every import Every
 from .handover import Inheritance
 from .knowledge import Knowledge
 from .observing import Observer
-from .ports import Binder, Ports, nothing_handed
+from .ports import Binder, Ports
 from .reloading import Reloader, Transition
 from .remembering import Remembering
 from .source import Source
@@ -87,12 +87,11 @@ class Serving(Service):
         self._events = self._summed if shares is None else events
         """Where everything else is told: it is counted as well."""
         self._renewal = Renewal(self._events.emit, hostname=configuration.hostname)
-        take = nothing_handed if inheritance is None else inheritance.take
-        self._administration = Administration(self._events, take)
+        self._administration = Administration(self._events, inheritance)
         self.reloader = Reloader(self, source, self._desk, self._administration, self._events)
         self._watch = Watch()
         self._inheritance = inheritance
-        ports = Binder(take=take) if shares is None else shares.ports
+        ports = Binder(handed=inheritance) if shares is None else shares.ports
         self._assembler = Assembler(lambda: self._loop, self._events, self._summed, self._renewal, self._watch, ports)
         self._seat = (0, 1)
         self._patience = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 
 from gateway.app.control.messages import Answer, Request
@@ -24,10 +25,10 @@ class Fleet:
         )
         self.heard: list[Answer] = []
 
-    def ask(self, command: str, about: str = "") -> None:
+    def ask(self, command: str, about: str = "", ends: bool = False) -> None:
         request = Request(command, about)
-        replies = self.asking.ask(question(request), wait=True)
-        replies.addCallback(partial(answered, request)).addCallback(self.heard.append)
+        replies = self.asking.ask(question(request), wait=not ends)
+        replies.addCallback(partial(answered, request, ends=ends)).addCallback(self.heard.append)
 
     def answer(self, worker: int, result: dict[str, Any], *problems: str) -> None:
         number = next(message["ask"] for asked, message in reversed(self.asked) if asked == worker)
@@ -119,3 +120,31 @@ def test_nobody_waits_for_the_answer_of_one_that_has_ended() -> None:
     fleet.asking.gone(0)
     assert fleet.heard == [Answer({"sessions": 2})]
     assert fleet.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("serving", [(), (0, 1)])
+@pytest.mark.parametrize(("command", "answer"), [
+    ("who", Answer({"sessions": []})),
+    ("kick", Answer({"sessions": 0}, ("there is no session 3f2a, and none of a client or a user 3f2a",))),
+    ("status", Answer({}, ("the gateway stops, and its last worker has ended",))),
+])  # fmt: skip
+def test_a_program_that_ends_and_has_no_worker_left_has_no_sessions(
+    serving: tuple[int, ...], command: str, answer: Answer
+) -> None:
+    fleet = Fleet(*serving)
+    fleet.ask(command, "3f2a", ends=True)
+    for worker in serving:
+        fleet.asking.gone(worker)
+    assert fleet.heard == [answer]
+    assert fleet.clock.getDelayedCalls() == []
+
+
+def test_half_an_answer_of_one_that_has_ended_is_none() -> None:
+    fleet = Fleet(0, 1)
+    heard: list[Replies] = []
+    fleet.asking.ask({"observe": True}).addCallback(heard.append)
+    fleet.asking.heard(0, {"answer": 1, "part": {"views": ["a"]}, "more": True})
+    fleet.asking.heard(1, {"answer": 1, "part": {"seen": {}}, "more": False})
+    fleet.asking.gone(1)  # it had said everything
+    fleet.asking.gone(0)
+    assert heard == [Replies({1: [{"seen": {}}]}, [])]

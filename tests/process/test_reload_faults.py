@@ -14,7 +14,7 @@ import pytest
 
 from gateway.app.control.messages import Answer, Request
 from gateway.cli.steer.command import Unreachable, ask
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
 from tests.process.legacy import imap
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
@@ -68,6 +68,26 @@ def test_a_refused_reload_has_moved_nothing(tmp_path: Path, identity: Identity, 
         is_alive(client)
         (tmp_path / "gateway.ini").write_text(text)
         assert reload(tmp_path).good
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_addresses_may_overlap_with_those_before(
+    tmp_path: Path, identity: Identity, backend: Backend, workers: int
+) -> None:
+    """`localhost` is 127.0.0.1, and ::1 where the machine has it."""
+    with steered(tmp_path, identity, backend, workers) as gateway, greeted(A, gateway) as client:
+        mail, admin = free_ports(2)
+        before = "starttls = 127.0.0.1:0", "listen = 127.0.0.1:0"
+        for host in ("127.0.0.1:", "localhost:", "0.0.0.0:", "", "localhost:"):
+            # The admin listener is for this machine only.
+            after = f"starttls = {host}{mail}", f"listen = {host if host[:1] in ('1', 'l') else '127.0.0.1:'}{admin}"
+            for old, new in zip(before, after, strict=True):
+                rewrite(tmp_path, f"{old}\n", f"{new}\n")
+            before = after
+            assert reload(tmp_path).problems == ()
+            assert is_open(("127.0.0.1", mail))
+            assert is_open(("127.0.0.1", admin))
+            is_alive(client)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -13,6 +14,7 @@ import ssl
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,10 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app.control.messages import Request
+from gateway.app.control.messages import Answer, Request
 from gateway.cli.__main__ import main
 from gateway.cli.steer.command import ask
-from tests.ports import low_port
+from tests.ports import free_ports, low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap
 from tests.process.programs import SYSTEM, need
@@ -130,8 +132,8 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def enter(gateway: Gateway, trusting: ssl.SSLContext) -> Client:
-    client = Client(gateway.address("imap", "implicit"))
+def enter(gateway: Gateway, trusting: ssl.SSLContext, place: tuple[str, int] | None = None) -> Client:
+    client = Client(place or gateway.address("imap", "implicit"))
     client.shake_hands(trusting)
     client.hear(WORDS_.greeting_)
     client.say(WORDS_.login)
@@ -204,6 +206,52 @@ def test_commands_reach_the_sessions_of_old_programs(
         for client in inside[1:]:
             assert client.rest() == b""
         assert who() == []
+
+
+def test_an_old_program_whose_last_worker_ends_spoils_no_answer(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext
+) -> None:
+    """It is asked, and its worker ends instead of answering; or it has ended before."""
+    with line(tmp_path, identity, backend, workers=2) as gateways, enter(gateways.gateway, trusting):
+        log, control = gateways.gateway.log, str(tmp_path / "control")
+        old = {int(one["pid"]) for one in log.events("worker")}
+        gateways.upgrade()
+        with enter(gateways.gateway, trusting):
+            wait_until(lambda: sum(map(is_running, old)) == 1)
+            (last,) = filter(is_running, old)
+            os.kill(last, signal.SIGSTOP)
+            answers: list[Answer] = []
+            asking = threading.Thread(target=lambda: answers.append(ask(control, Request("who"))))
+            asking.start()
+            # Whoever asks later is answered later: by then the question is on its way.
+            assert ask(control, Request("bans")).good
+            os.kill(last, signal.SIGKILL)
+            asking.join(DEADLINE)
+            assert [(answer.problems, len(answer.result["sessions"])) for answer in answers] == [((), 1)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_new_program_listens_on_addresses_that_overlap_with_the_old_ones(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    port, admin = free_ports(2)
+    places = [f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"{port}", f"127.0.0.1:{port}"]
+    with line(tmp_path, identity, backend, workers, more=places[0]) as gateways, ExitStack() as stack:
+        inside: list[Client] = []
+        here, there = "127.0.0.1", "localhost"
+        rewrite(tmp_path, "[limits]", f"[admin]\nlisten = 127.0.0.1:{admin}\n[limits]")
+        for old, new in itertools.pairwise([places[0], *places]):
+            rewrite(tmp_path, f"implicit = {old}\n", f"implicit = {new}\n")
+            gateways.upgrade()
+            urllib.request.urlopen(f"http://127.0.0.1:{admin}/healthz").close()
+            here, there = there, here
+            rewrite(tmp_path, f"listen = {there}:{admin}", f"listen = {here}:{admin}")
+            inside.append(stack.enter_context(enter(gateways.gateway, trusting, ("127.0.0.1", port))))
+            for client in inside:
+                is_alive(client)
+            with socket.socket() as elsewhere:
+                is_there = elsewhere.connect_ex(("127.0.0.2", port)) == 0
+            assert is_there is not new.startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

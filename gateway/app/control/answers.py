@@ -98,8 +98,8 @@ def _nobody(request: Request) -> str:
     return f"there is no session {request.about}, and none of a client or a user {request.about}"
 
 
-OF_SESSIONS: Final = frozenset({"who", "kick"})
-"""Commands that are about all sessions, also those of programs before this one."""
+OF_SESSIONS: Final[Mapping[str, Result]] = {"who": {"sessions": []}, "kick": {"sessions": 0}}
+"""Commands that are about all sessions, also those of programs before this one; and the result where there is none."""
 
 
 def joined(request: Request, own: Answer, others: Sequence[Answer]) -> Answer:

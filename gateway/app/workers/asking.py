@@ -21,7 +21,8 @@ class Replies:
     """What came back."""
 
     parts: Mapping[int, Sequence[Message]]
-    """By worker: what it said, in its order.  Only those that answered, even if not to the end."""
+    """By worker: what it said, in its order, even if not to the end.  Half an answer of a worker that has ended is
+    none."""
     missing: Sequence[int]
     """Workers that did not answer to the end."""
 
@@ -84,6 +85,7 @@ class Asking:
         for number, question in list(self._questions.items()):
             if worker in question.waiting:
                 question.waiting.discard(worker)
+                question.parts.pop(worker, None)
                 if not question.waiting:
                     self._answer(number)
 

@@ -73,7 +73,8 @@ class Master(Supervision):
         return self._desk.with_elders(request, self._ask_workers(request))
 
     def _ask_workers(self, request: Request) -> Deferred[Answer]:
-        return self._asking.ask(question(request), wait=True).addCallback(partial(answered, request))
+        ends = self._stopping or self._seats.held
+        return self._asking.ask(question(request), wait=not ends).addCallback(partial(answered, request, ends=ends))
 
     def _whole(self, answer: Answer) -> Answer:
         """What no worker knows, or knows later than the master: that the gateway stops."""

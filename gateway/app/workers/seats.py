@@ -89,7 +89,8 @@ class Seats:
         self._owner = owner
         self._seats = [Seat(number) for number in range(count)]
         self._stopping = False
-        self._held = False
+        self.held = False
+        """Nobody who dies is replaced any more."""
         self._codes: dict[int, int] = {}
         """How processes ended whose conversation has not ended yet."""
         self._ends: dict[int, _End] = {}
@@ -131,8 +132,8 @@ class Seats:
         return all(seat.serving for seat in self._seats)
 
     def hold(self) -> set[int]:
-        """Nobody who dies is replaced any more.  The numbers of those who are there."""
-        self._held = True
+        """Begin that.  The numbers of those who are there."""
+        self.held = True
         return {seat.number for seat in self._taken()}
 
     def stop(self) -> None:
@@ -155,7 +156,7 @@ class Seats:
         return (seat for seat in self._seats if seat.channel is not None)
 
     def _fill(self, seat: Seat) -> None:
-        if self._stopping or self._held or seat.channel is not None:
+        if self._stopping or self.held or seat.channel is not None:
             return
         column = self._ledger.claim()
         ours, theirs = socket.socketpair()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..control.answers import merged
+from ..control.answers import OF_SESSIONS, merged
 from ..control.messages import Answer, Request
 from .asking import Replies
 from .messages import Message
@@ -32,10 +32,14 @@ def answers(replies: Replies) -> list[Answer]:
     return [Answer(part["result"], tuple(part["problems"])) for said in replies.parts.values() for part in said]
 
 
-def answered(request: Request, replies: Replies) -> Answer:
-    """In the master: one answer of all."""
+def answered(request: Request, replies: Replies, ends: bool = False) -> Answer:
+    """In the master: one answer of all.  `ends`: no other worker comes; who has ended has no sessions."""
     found = answers(replies)
     missing = tuple(f"worker {worker} does not answer" for worker in replies.missing)
+    if not found and not missing and ends:
+        if request.command not in OF_SESSIONS:
+            return Answer({}, ("the gateway stops, and its last worker has ended",))
+        found = [Answer(OF_SESSIONS[request.command])]
     if not found:
         return Answer({}, missing or ("no worker serves now; try again",))
     answer = merged(request, found)

@@ -81,12 +81,12 @@ class Supervision(Service):
         self._summed = self._events = SummedEvents(events, self._summary)
         self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
         self._inheritance = inheritance or Inheritance()
-        self._administration = Administration(self._events, self._inheritance.take)
+        self._administration = Administration(self._events, self._inheritance)
         self._loud: set[int] = set()
         """Workers that still accept, at a hand-over."""
         self._quiet: Callable[[], None] = nothing
         """Called when there is none."""
-        self._binder = Binder(configuration.workers, self._inheritance.take)
+        self._binder = Binder(configuration.workers, self._inheritance)
         self._patience = 0.0
         """Seconds for which sessions go on at a stop before they have to end."""
         self._assembly: Assembly | None = None
