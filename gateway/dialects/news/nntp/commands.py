@@ -29,7 +29,7 @@ from ...bounds import RESPONSES
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Attempt, Probing
-from .exchange import WANTS_ARTICLE, Asking, Ending, Exchange
+from .exchange import WANTS_ARTICLE, Ending, Exchange, First
 from .words import (
     ADDED,
     COMMAND,
@@ -277,7 +277,7 @@ class NNTP(Exchange):
         yield login_note(mechanism, "unproven", self._claimed)
         return (yield from self._conclude(b"AUTHINFO", reply, login=True))
 
-    def _response(self) -> Asking:
+    def _response(self) -> First:
         """The client's line in a dialogue; what is none takes it back, and the verdict is the backend's."""
         while True:
             match (yield from self.hear(BOTH, Patience.COMMAND, RESPONSES)):
