@@ -19,7 +19,7 @@ from ....protocol.vocabulary import (
     StartTLS,
 )
 from ...asking import Asking
-from ...base import BackendTLS
+from ...base import BackendTLS, Terms
 from ...bounds import REPLIES
 from ...conversation import BACKEND, CLIENT, broken, login_note
 from ...mail.message import Message, Newlines
