@@ -229,9 +229,10 @@ def section(found: Mapping[tuple[int, str], str], pairs: Sequence[Pair] = PAIRS)
 
 
 def renewed(page: str, told: str) -> str:
-    """The page with this section in place of its own, or at its end."""
-    begin = page.find(f"\n{HEAD}\n")
+    """The page with this section in place of the one with the same head, or at its end."""
+    head = told.lstrip("\n").partition("\n")[0]
+    begin = page.find(f"\n{head}\n") if told else -1
     if begin < 0:
         return page + told
-    end = page.find("\n## ", begin + len(HEAD))
+    end = page.find("\n## ", begin + len(head))
     return page[:begin] + told + ("" if end < 0 else page[end:])
