@@ -42,7 +42,7 @@ class Pair:
 
 
 def _programs(protocol: str, server: str, package: str, openssl: Mapping[str, str], gnutls: str) -> Iterable[Pair]:
-    does = "says a command"
+    does = "shakes hands and verifies"
     yield Pair(protocol, "openssl s_client", "openssl", server, package, openssl, does)
     if gnutls:
         yield Pair(protocol, "gnutls-cli", "gnutls-bin", server, package, {"starttls": gnutls}, does)

@@ -55,6 +55,7 @@ class Exchange(Asking):
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._endless = False  # the backend's last reply may go on, up to a dot, or may not
+        self._reader = False  # the backend has taken MODE READER
 
     @property
     def own_greeting(self) -> bytes:
@@ -85,6 +86,9 @@ class Exchange(Asking):
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self.reached:
             greeting = yield from self.dial()
+            if self._reader and greeting[:3] in WELCOMES:
+                yield Send(BACKEND, b"MODE READER\r\n")
+                greeting = yield from self._reply()
             if greeting[:3] not in WELCOMES:
                 yield from self.pass_greeting(greeting)
 
