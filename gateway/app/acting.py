@@ -28,11 +28,12 @@ class Acting:
         configuration: Callable[[], Configuration],
         changed: Callable[[], Any],
         ask: Callable[[Request], Any],
+        reactor: Callable[[], Any],
     ) -> None:
-        """`changed` and `ask`: as `Banning` has them."""
+        """`changed`, `ask` and `reactor`: as `Banning` has them."""
         self.bans = Bans()
         self._failures = failures
-        self.banning = Banning(self.bans, events, configuration, changed, ask)
+        self.banning = Banning(self.bans, events, configuration, changed, ask, reactor)
         self._commands: dict[str, Callable[[Request], Deferred[Answer]]] = {
             "ban": self.banning.ban,
             "unban": self.banning.unban,
@@ -49,6 +50,10 @@ class Acting:
     def begin(self) -> None:
         """Before anybody is served."""
         self.banning.recall()
+
+    def end(self) -> None:
+        """Nobody asks any more."""
+        self.banning.settle()
 
     def look(self) -> None:
         """Call it every few seconds."""

@@ -30,6 +30,8 @@ WIDEST: Final = {4: 8, 6: 16}
 """By IP version, the length of the shortest prefix: whoever bans more has mistyped it, or wants `drain`."""
 NAME: Final = "bans.json"
 """Of the file, in the directory of `[report] file`."""
+SOON: Final = 1.0
+"""Seconds until a change is in the file."""
 SITE: Final = 64
 """Bits of the network that one IPv6 customer has at least (RFC 6177)."""
 
@@ -44,10 +46,14 @@ class Banning:
         configuration: Callable[[], Configuration],
         changed: Callable[[], Any],
         ask: Callable[[Request], Any],
+        reactor: Callable[[], Any],
     ) -> None:
         """`changed` tells the other processes, and may give a Deferred, until they know.
 
         `ask` answers `who` and `kick`, or gives a Deferred of the answer."""
+        self._reactor = reactor
+        self._writing: Any = None
+        """The call that will write the file."""
         self._bans = bans
         self._events = events
         self._configuration = configuration
@@ -74,6 +80,18 @@ class Banning:
         self._bans.expire()
 
     def _keep(self) -> None:
+        """Soon: a script may ban thousands, one after the other."""
+        if self._writing is None:
+            self._writing = self._reactor().callLater(SOON, self._write)
+
+    def settle(self) -> None:
+        """Write the file now, if it is to be written."""
+        if self._writing is not None:
+            self._writing.cancel()
+            self._write()
+
+    def _write(self) -> None:
+        self._writing = None
         if (path := self._file) is None:
             return
         fresh = path.with_name(f"{NAME}.{os.getpid()}")

@@ -49,9 +49,12 @@ class Notifier:
         return int(allowed) / 2e6
 
     def ready(self, status: str) -> None:
-        """The service serves; or the reload is over, whatever became of it."""
+        """The service serves; or the reload is over, whatever became of it.
+
+        It is a heartbeat, too: after an upgrade nobody else has told of one for a while."""
         self._status = status
-        self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
+        beat = () if self.watchdog is None else ("WATCHDOG=1",)
+        self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}", *beat)
 
     def reloading(self) -> None:
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -20,6 +20,7 @@ from ..wire.tls.renewal import Renewal
 from .assembly import Assembly
 from .crowd import Crowd
 from .plan import Opening
+from .turns import in_turns
 
 BEAT = 0.5
 """Seconds between two measurements of how late the event loop is."""
@@ -149,16 +150,9 @@ class Observer:
     # --- what the admin listener asks ------------------------------------------------------------
 
     def observe(self, sessions: bool) -> Deferred[Observation]:
-        done: Deferred[Observation] = Deferred()
-        self._walk(_Walk(list(self._crowd.sessions), self.worker, views=sessions), done)
-        return done
-
-    def _walk(self, walk: _Walk, done: Deferred[Observation]) -> None:
-        """A few at a time: nobody's session waits for a look at thousands."""
-        if walk.step(self._crowd.sessions):
-            self._reactor.callLater(0, self._walk, walk, done)
-        else:
-            done.callback(Observation(self._metrics(walk), self._recent(), tuple(walk.views)))
+        walk = _Walk(list(self._crowd.sessions), self.worker, views=sessions)
+        walked = in_turns(self._reactor, lambda: walk.step(self._crowd.sessions))
+        return walked.addCallback(lambda _: Observation(self._metrics(walk), self._recent(), tuple(walk.views)))
 
     def standing(self) -> Standing:
         assembly = self._assembly()

@@ -121,6 +121,7 @@ class Gateway(Serving):
         self._administration.stop()
         if self._shares is None:
             self._desk.close(handed_over=True)
+            self._acting.end()
         then()
 
     def took_over(self) -> None:
@@ -165,3 +166,4 @@ class Gateway(Serving):
         self.observer.stop()
         self._administration.stop()
         self._desk.close()
+        self._acting.end()

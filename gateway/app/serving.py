@@ -79,7 +79,7 @@ class Serving(Service):
         self._own_loop: Any = None
         # No clock before twistd's -r has chosen one.
         self.meter = Meter()
-        self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
+        self._summary = Summary(events, lambda: float(self.reactor.seconds()), self.meter.hear)
         self._summary.optional = configuration.log_connects
         self._shares = shares
         self._desk = desk or Desk(events)
@@ -100,7 +100,12 @@ class Serving(Service):
         self._assembly: Assembly | None = None
         self._steering = Steering(self)
         self._acting = Acting(
-            self._events, self._summary.failures, lambda: self._configuration, lambda: None, self._ask_all
+            self._events,
+            self._summary.failures,
+            lambda: self._configuration,
+            lambda: None,
+            self._ask_all,
+            lambda: self.reactor,
         )
         self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._acting.banning)
         self._duties: list[Every] = []
@@ -122,7 +127,7 @@ class Serving(Service):
     # --- start ---------------------------------------------------------------------------------------
 
     @property
-    def _reactor(self) -> Any:
+    def reactor(self) -> Any:
         if self._given_reactor is None:
             from twisted.internet import reactor  # not before twistd's -r has chosen it
 
@@ -133,7 +138,7 @@ class Serving(Service):
     def _loop(self) -> Any:
         """The reactor for sessions, listeners and dialling."""
         if self._own_loop is None:
-            self._own_loop = in_one(self._reactor)
+            self._own_loop = in_one(self.reactor)
         return self._own_loop
 
     @property
@@ -166,10 +171,10 @@ class Serving(Service):
     def drained(self) -> Drained:
         return self._assembler.drained
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Deferred[Answer]:
         """What somebody wants to know or to have done; of a worker it is a part of the answer."""
         answer = self._steering.ask(request)
-        return answer if self._shares is not None else merged(request, [answer])
+        return answer if self._shares is not None else answer.addCallback(lambda found: merged(request, [found]))
 
     def _asked(self, request: Request) -> Answer | Deferred[Answer]:
         """The same, of a gateway that is one process."""
@@ -220,10 +225,10 @@ class Serving(Service):
             channels_each(self._configuration),
         )
         self.crowd.limits.banned = self._acting.bans.keeps_out
-        self._ending = Ending(self._reactor, self.crowd, self._events)
+        self._ending = Ending(self.reactor, self.crowd, self._events)
         self.crowd.probes = self._configuration.probes
         self.observer = Observer(
-            self._reactor,
+            self.reactor,
             self.meter,
             self.crowd,
             self._renewal,
@@ -233,15 +238,15 @@ class Serving(Service):
         )
         super().startService()
         self._duties = [
-            Every(self._reactor, TICK, self._summary.tick),
-            *([] if self._shares is not None else [Every(self._reactor, TICK, self._acting.look)]),
-            Every(self._reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
-            Every(self._reactor, FORGET, self.crowd.limits.forget),
-            Every(self._reactor, INTERVAL, self._renewal.look),
+            Every(self.reactor, TICK, self._summary.tick),
+            *([] if self._shares is not None else [Every(self.reactor, TICK, self._acting.look)]),
+            Every(self.reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
+            Every(self.reactor, FORGET, self.crowd.limits.forget),
+            Every(self.reactor, INTERVAL, self._renewal.look),
         ]
         # For several workers the master keeps the report.
         keeps = self._shares is None
-        self._remembering = Remembering(self._reactor, self._summary, self._events, self._watch, keeps=keeps)
+        self._remembering = Remembering(self.reactor, self._summary, self._events, self._watch, keeps=keeps)
         self._remembering.begin(self._configuration.report)
         self.tell_of_certificates()
         tell_unused(self._configuration, self._events)
@@ -250,10 +255,10 @@ class Serving(Service):
         # All of them: a worker may start after a reload that opened none.
         for door, _, _ in self.assembly.doors:
             self._open(door)
-        self._administration.serve(self._reactor, self.observer, self._asked, lambda: self._configuration)
+        self._administration.serve(self.reactor, self.observer, self._asked, lambda: self._configuration)
         if self._shares is None:
             self._desk.serve(
-                self._reactor, self._asked, self._words, lambda: [door.port for door, _, _ in self.assembly.doors]
+                self.reactor, self._asked, self._words, lambda: [door.port for door, _, _ in self.assembly.doors]
             )
 
         # What is there now stays; no collection need look through it again.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
 
 from .. import __version__
 from ..config.values import Configuration
@@ -15,20 +17,26 @@ from .assembly import Reachable
 from .banning import meant
 from .control.answers import WHO, Row, names, selects
 from .control.messages import Answer, Request
+from .observing import VIEWS
 from .plan import Reload, named
 from .rights import user_name
+from .turns import with_each
 
 if TYPE_CHECKING:
     from .serving import Serving
 
 
+ENDED = 20
+"""Sessions that are ended in one turn of the event loop: a few milliseconds."""
+
+
 class Steering:
-    """`ask` answers a request; it may take as long as a reload does, and no longer."""
+    """`ask` answers a request.  A turn of the reactor may take as long as a reload does, and no longer."""
 
     def __init__(self, gateway: Serving) -> None:
         self._gateway = gateway
         self._began = datetime.now(timezone.utc)
-        self._commands: Mapping[str, Callable[[str], Answer]] = {
+        self._commands: Mapping[str, Callable[[str], Answer | Deferred[Answer]]] = {
             "status": self._status,
             "reload": self._reload,
             "drain": self._drain,
@@ -38,8 +46,9 @@ class Steering:
             "capture": self._capture,
         }
 
-    def ask(self, request: Request) -> Answer:
-        return self._commands[request.command](request.about)
+    def ask(self, request: Request) -> Deferred[Answer]:
+        answer = self._commands[request.command](request.about)
+        return answer if isinstance(answer, Deferred) else succeed(answer)
 
     # --- status ------------------------------------------------------------------------------
 
@@ -128,22 +137,23 @@ class Steering:
 
     # --- drain -------------------------------------------------------------------------------
 
-    def _drain(self, name: str) -> Answer:
+    def _drain(self, name: str) -> Answer | Deferred[Answer]:
         return self._mark(name, drained=True)
 
-    def _undrain(self, name: str) -> Answer:
+    def _undrain(self, name: str) -> Answer | Deferred[Answer]:
         return self._mark(name, drained=False)
 
-    def _mark(self, name: str, drained: bool) -> Answer:
+    def _mark(self, name: str, drained: bool) -> Answer | Deferred[Answer]:
         try:
             what, names = named(name, self._gateway.assembly.configuration)
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
         sessions = self._sessions_of(what, names)
         self._gateway.drained.mark(what, names, drained)
-        if drained:
-            self._gateway.crowd.tell(sessions, Session.stop)
-        return Answer({"what": what, "names": sorted(names), "draining": drained, "sessions": len(sessions)})
+        answer = Answer({"what": what, "names": sorted(names), "draining": drained, "sessions": len(sessions)})
+        if not drained:
+            return answer
+        return self._with_each(sessions, ENDED, lambda session: self._tell(session, Session.stop), lambda: answer)
 
     def _sessions_of(self, what: str, names: Set[str]) -> list[Session]:
         inside = self._gateway.crowd.sessions
@@ -153,19 +163,46 @@ class Steering:
 
     # --- sessions ----------------------------------------------------------------------------
 
-    def _who(self, filter_: str) -> Answer:
+    def _with_each(
+        self, sessions: Iterable[Session], number: int, act: Callable[[Session], None], answer: Callable[[], Answer]
+    ) -> Deferred[Answer]:
+        """`act` on those that are still inside when it is their turn."""
+
+        def look(session: Session) -> None:
+            if session in self._gateway.crowd.sessions:
+                act(session)
+
+        return with_each(self._gateway.reactor, sessions, number, look).addCallback(lambda _: answer())
+
+    def _tell(self, session: Session, act: Callable[[Session], None]) -> None:
+        self._gateway.crowd.tell((session,), act)
+
+    def _who(self, filter_: str) -> Answer | Deferred[Answer]:
         try:
             is_meant = selects(filter_, self._gateway.assembly.users)
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
-        rows = [row_of(session) for session in self._gateway.crowd.sessions]
-        return Answer({"sessions": sorted(filter(is_meant, rows), key=lambda row: -row["age"])})
+        rows: list[Row] = []
 
-    def _kick(self, whom: str) -> Answer:
+        def look(session: Session) -> None:
+            if is_meant(_Glance(session)):
+                rows.append(row_of(session))
+
+        def answer() -> Answer:
+            return Answer({"sessions": sorted(rows, key=lambda row: -row["age"])})
+
+        return self._with_each(self._gateway.crowd.sessions, VIEWS, look, answer)
+
+    def _kick(self, whom: str) -> Deferred[Answer]:
         is_meant = names(whom, self._gateway.assembly.users)
-        kicked = [session for session in self._gateway.crowd.sessions if is_meant(row_of(session))]
-        self._gateway.crowd.tell(kicked, lambda session: session.abort("kicked"))
-        return Answer({"sessions": len(kicked)})
+        kicked: list[str] = []
+
+        def look(session: Session) -> None:
+            if is_meant(_Glance(session)):
+                kicked.append(session.identity)
+                self._tell(session, lambda session: session.abort("kicked"))
+
+        return self._with_each(self._gateway.crowd.sessions, ENDED, look, lambda: Answer({"sessions": len(kicked)}))
 
     def _capture(self, client: str) -> Answer:
         try:
@@ -218,3 +255,15 @@ def row_of(session: Session) -> Row:
     """As `who` shows it."""
     view = session.view()
     return {name: getattr(view, name) for name in WHO}
+
+
+class _Glance(dict[str, Any]):
+    """Such a row, of which the costly part is made only for a filter that asks for it."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(id=session.identity, client=session.client, service=session.service)
+        self._session = session
+
+    def __missing__(self, name: str) -> Any:
+        self.update(row_of(self._session))
+        return self[name]

@@ -21,6 +21,7 @@ class Bans:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._until: dict[Network, float] = {}
+        self._texts: dict[Network, str] = {}
         self._tables: dict[tuple[int, int], set[int]] = {}
         """By IP version and by the number of bits that do not matter: what the others are."""
 
@@ -33,13 +34,15 @@ class Bans:
 
     def all(self) -> list[tuple[Network, float]]:
         """The first to end comes first."""
-        return sorted(self._until.items(), key=lambda ban: (ban[1], str(ban[0])))
+        return sorted(self._until.items(), key=lambda ban: (ban[1], self._texts[ban[0]]))
 
     def add(self, network: Network, until: float) -> None:
         """Until then.  Raises ValueError where there are too many."""
         if network not in self._until and len(self._until) >= MOST:
             raise ValueError(f"there are {MOST} bans already; lift some, or ban a whole network")
         self._until[network] = until
+        # A script may ban thousands, one after the other; each time all of them are told.
+        self._texts[network] = written(network)
         version, bits, prefix = _place(network)
         self._tables.setdefault((version, bits), set()).add(prefix)
 
@@ -58,7 +61,7 @@ class Bans:
 
     def _drop(self, networks: Iterable[Network]) -> None:
         for network in networks:
-            del self._until[network]
+            del self._until[network], self._texts[network]
             version, bits, prefix = _place(network)
             table = self._tables[version, bits]
             table.remove(prefix)
@@ -87,7 +90,7 @@ class Bans:
 
     def told(self) -> list[tuple[str, float]]:
         """All of them, as JSON can hold them."""
-        return [(written(network), until) for network, until in self.all()]
+        return [(self._texts[network], until) for network, until in self.all()]
 
     def learn(self, told: Iterable[tuple[str, float]]) -> None:
         """These are all that there are."""

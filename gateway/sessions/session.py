@@ -123,6 +123,11 @@ class Session(Waits):
         return self._context.service
 
     @property
+    def client(self) -> str:
+        """Its address; empty for a UNIX socket."""
+        return self._address
+
+    @property
     def backend(self) -> str | None:
         """The address that was reached last, as the configuration has it."""
         return self._backend_address

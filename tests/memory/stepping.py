@@ -18,6 +18,17 @@ from gateway.wire.loop import Loop
 HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
+class Turns(Clock):
+    """A clock whose `turn` leaves what it schedules for the next one."""
+
+    def turn(self) -> None:
+        due = [call for call in self.calls if call.getTime() <= self.seconds()]
+        for call in due:
+            self.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+
 class SteppedReactor:
     """What legs, listeners, dialers and sessions need of a reactor.
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from gateway.app.control.messages import Answer, Request
+from gateway.app.control.messages import ROWS, Answer, Request
 from gateway.app.control.place import ControlSocket
 from gateway.app.control.server import PATIENCE, Conversation, Server
 from gateway.config.values import Control
 from gateway.telemetry.events import Events
+from tests.memory.stepping import Turns
 
 
-class Reactor(Clock):
+class Reactor(Turns):
     def addReader(self, reader: object) -> None:
         pass
 
@@ -138,3 +138,28 @@ def test_only_what_changes_something_is_told_in_the_log(house: House) -> None:
     conversation.dataReceived(Request("who", "imap").line() + Request("kick", "192.0.2.1").line())
     (line,) = house.lines
     assert " event=control command=kick about=192.0.2.1 user=" in line
+
+
+def test_a_long_answer_is_said_a_piece_in_a_turn_and_the_next_one_waits(house: House) -> None:
+    rows = [{"id": str(number)} for number in range(3 * ROWS)]
+    house.answers = [Answer({"sessions": rows}), Answer({"second": 2})]
+    conversation, transport = house.call()
+    conversation.dataReceived(Request("who").line() * 2)
+    said = [len(transport.said)]
+    while len(house.asked) == 1:
+        house.reactor.turn()
+        said.append(len(transport.said))
+    assert len(said) == 5
+    assert said == sorted(set(said))
+    assert [answer["result"] for answer in answers(transport)] == [{"sessions": rows}, {"second": 2}]
+
+
+def test_who_goes_in_the_middle_of_an_answer_hears_no_more(house: House) -> None:
+    house.answers = [Answer({"sessions": [{}] * 3 * ROWS})]
+    conversation, transport = house.call()
+    conversation.dataReceived(Request("who").line())
+    conversation.connectionLost()
+    heard = transport.said
+    house.reactor.turn()
+    assert transport.said == heard
+    assert house.reactor.getDelayedCalls() == []

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +37,7 @@ ENDED_WELL = 0
 _TWISTD = """
 import resource, signal
 signal.alarm({life})
-{limit}
-{everything}
+{first}
 from twisted.scripts.twistd import run
 run()
 """
@@ -296,17 +295,6 @@ class Gateway:
         return Path(words[words.index("--config") + 1])
 
     @property
-    def ports(self) -> set[int]:
-        """Those of TCP and IPv4 that its first process listens at now."""
-        directory = Path(f"/proc/{self.process.pid}")
-        held = set()
-        for descriptor in (directory / "fd").iterdir():
-            with suppress(FileNotFoundError):
-                held.add(os.readlink(descriptor))
-        rows = [line.split() for line in (directory / "net/tcp").read_text().splitlines()[1:]]
-        return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
-
-    @property
     def resident(self) -> int:
         """Resident octets."""
         rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
@@ -370,10 +358,11 @@ def launch(
     group: str = "",
     pidfile: str = "",
     python: str = sys.executable,
+    code: str = "",
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
     `summed`, every event is told, for to the gateway the tests are a flood.  `user` and `group`: whom it becomes;
-    `source`: where the code is, and what `python` needs besides."""
+    `source`: where the code is, and what `python` needs besides; `code` is run in it first."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {
             "hostname": "gw.example.test",
@@ -398,9 +387,10 @@ def launch(
     file = directory / "gateway.ini"
     file.write_text(text + "\n")
     limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))" if descriptors else ""
+    first = "\n".join((limit, "" if summed else _EVERYTHING, code))
     process = subprocess.Popen(
         [
-            *(python, "-c", _TWISTD.format(life=LIFE, limit=limit, everything="" if summed else _EVERYTHING)),
+            *(python, "-c", _TWISTD.format(life=LIFE, first=first)),
             *("-n", f"--pidfile={pidfile}", "starttls-gateway", "--config", str(file)),
             *((f"--uid={user}",) if user else ()),
             *((f"--gid={group}",) if group else ()),
@@ -431,9 +421,10 @@ def running(
     descriptors: int | None = None,
     summed: bool = False,
     source: Path = ROOT,
+    code: str = "",
 ) -> Iterator[Gateway]:
     """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(directory, identity, services, options, descriptors, summed, source=source)
+    gateway = launch(directory, identity, services, options, descriptors, summed, source=source, code=code)
     try:
         yield gateway
         if gateway.process.poll() is None:

@@ -225,9 +225,8 @@ print(client.quit())
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
-@pytest.mark.parametrize("service", ["old-required", "starttls"])
-def test_nntplib(place: Place, service: str, mode: str) -> None:
-    _, port = place.gateway.address(service, mode)
+def test_nntplib(place: Place, mode: str) -> None:
+    _, port = place.gateway.address("starttls", mode)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", NNTPLIB, str(port), USER, CANARY, str(place.authority), mode],
         capture_output=True, text=True, timeout=DEADLINE, check=False,

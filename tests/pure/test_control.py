@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.app.control.answers import joined, merged, names, selects
-from gateway.app.control.messages import COMMANDS, Answer, Misunderstood, Request, answer_of, request_of
+from gateway.app.control.messages import COMMANDS, ROWS, Answer, Misunderstood, Request, answer_of, request_of
 from gateway.telemetry.users import Users
 
 # --- requests and answers --------------------------------------------------------------------------
@@ -30,9 +30,18 @@ def test_a_request_is_one_line_of_json(request_: Request) -> None:
 
 
 def test_an_answer_is_one_line_of_json() -> None:
-    for answer in (Answer({"sessions": 3}), Answer({}, ("no such thing\nforged",))):
-        assert answer.line().count(b"\n") == 1
-        assert answer_of(answer.line()) == answer
+    few, many = ([{"id": str(number)} for number in range(rows)] for rows in (ROWS, 2 * ROWS + 1))
+    for answer, pieces in (
+        (Answer({"sessions": 3}), 1),
+        (Answer({}, ("no such thing\nforged",)), 1),
+        (Answer({"sessions": few}), 1),
+        (Answer({"sessions": many, "what": "service"}, ("worker 1 does not answer",)), 5),
+    ):
+        said = list(answer.pieces())
+        assert len(said) == pieces
+        line = b"".join(said)
+        assert line.count(b"\n") == 1
+        assert answer_of(line) == answer
 
 
 @pytest.mark.parametrize(("line", "why"), [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,9 @@ VERSION: Final = 1
 """Raised when an old client would misunderstand an answer.  New fields in answers do not raise it."""
 LONGEST: Final = 4096
 """Octets of a request."""
+ROWS: Final = 400
+"""Sessions in one piece of an answer: two milliseconds."""
+_END: Final = b"]}}\n"
 
 Result = Mapping[str, Any]
 """What JSON can hold."""
@@ -69,8 +72,20 @@ class Answer:
     def good(self) -> bool:
         return not self.problems
 
-    def line(self) -> bytes:
-        return _line({"version": VERSION, "ok": self.good, "problems": list(self.problems), "result": self.result})
+    def pieces(self) -> Iterator[bytes]:
+        """A line, of which each piece takes little time to make: sessions may be thousands."""
+        rows = self.result.get("sessions")
+        whole = {"version": VERSION, "ok": self.good, "problems": list(self.problems), "result": self.result}
+        if not isinstance(rows, list) or len(rows) <= ROWS:
+            yield _line(whole)
+            return
+        # "sessions" is the last of the line.
+        rest = {name: value for name, value in self.result.items() if name != "sessions"}
+        yield _line({**whole, "result": {**rest, "sessions": []}}).removesuffix(_END)
+        for start in range(0, len(rows), ROWS):
+            separator = b"," if start else b""
+            yield separator + _line(rows[start : start + ROWS])[1:-2]
+        yield _END
 
 
 class Misunderstood(ValueError):
@@ -128,5 +143,5 @@ def _object(line: bytes) -> Mapping[str, Any]:
     return told
 
 
-def _line(told: Mapping[str, Any]) -> bytes:
+def _line(told: Mapping[str, Any] | list[Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"

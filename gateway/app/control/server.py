@@ -17,6 +17,7 @@ from ...sessions.deadline import Deadline
 from ...telemetry.summary import Teller
 from ...wire.listener import Listener
 from ..rights import user_name
+from ..turns import in_turns
 from .messages import LONGEST, Answer, Misunderstood, Request, request_of
 from .place import ControlSocket, credentials
 
@@ -84,18 +85,31 @@ class Conversation(Protocol):
         if isinstance(answer, Failure):
             _log.critical("a bug in an answer at the control socket: {kind}", kind=type(answer.value).__name__)
             answer = Answer({}, ("the gateway failed to answer; its log says why",))
+        self._say(answer).addCallback(self._answered_all)
+
+    def _answered_all(self, _: None) -> None:
         self._busy = False
         if self.connected:
             self._wait()
-        self._say(answer)
         self._go_on()
 
-    def _say(self, answer: Answer) -> None:
-        if self.connected and self.transport is not None:
-            self.transport.write(answer.line())
+    def _say(self, answer: Answer) -> Deferred[None]:
+        """A piece in each turn.  Fires when all of it is said, or nobody hears it."""
+        pieces = answer.pieces()
+        following = next(pieces, None)
+
+        def say() -> bool:
+            nonlocal following
+            if following is None or not self.connected or self.transport is None:
+                return False
+            self.transport.write(following)
             if IWriteDescriptor.providedBy(self.transport):
                 # Now: an upgrade may end this process before the reactor would do it.
                 self.transport.doWrite()
+            following = next(pieces, None)
+            return following is not None
+
+        return in_turns(self._server.reactor, say)
 
     def _user(self) -> int:
         transport: Any = self.transport

@@ -174,6 +174,7 @@ class Master(Supervision):
         self._patience = self._configuration.old_sessions
         self._loud = self._seats.hold()
         self._desk.close(handed_over=True)
+        self._acting.end()
         self._administration.stop()
 
         def once() -> None:
@@ -282,6 +283,7 @@ class Master(Supervision):
         self._remembering.stop()
         self._asking.stop()
         self._desk.close()
+        self._acting.end()
         self._administration.stop()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)

@@ -101,8 +101,9 @@ class Supervision(Service):
         self._stopped: Deferred[None] | None = None
         self._hurried = False
         self._stopping = False
+        failures = self._summary.failures
         self._acting = Acting(
-            self._events, self._summary.failures, lambda: self._configuration, self._tell_bans, self.ask
+            self._events, failures, lambda: self._configuration, self._tell_bans, self.ask, lambda: self._reactor
         )
         self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._acting.banning)
         self._deadline: Any = None

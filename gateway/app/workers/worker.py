@@ -69,7 +69,8 @@ class Worker:
             case {"hand over": _}:
                 self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
             case {"ask": int(number), "command": str(command), "about": str(about)}:
-                self._reply(number, steered.parts(self._gateway.ask(Request(command, about))))
+                asked = self._gateway.ask(Request(command, about)).addCallback(steered.parts)
+                asked.addCallback(partial(self._reply, number))
             case {"ask": int(number), "observe": bool(sessions)}:
                 if self._gateway.running or self._stopping:
                     fleet.parts(self._gateway.observer, sessions).addCallback(partial(self._reply, number))

@@ -9,19 +9,24 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
     Await,
     Close,
+    Expired,
     Line,
+    Lost,
     Pass,
     Patience,
     Proven,
     Request,
     Script,
     Send,
+    Side,
     StartTLS,
+    Trouble,
+    Violation,
 )
-from ...asking import Asking
+from ... import access
 from ...base import BackendTLS, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, broken, login_note
+from ...conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
 from ...mail.message import Message, Newlines
 from ...reach import Hearing, first_line, ungreeted, untrusted
 from .words import (
@@ -38,24 +43,19 @@ from .words import (
 UNAVAILABLE: Final = b"400 Service temporarily unavailable\r\n"
 WANTS_ARTICLE: Final = {b"POST": b"340", b"IHAVE": b"335"}
 
-First = Generator[Request, Any, bytes]
-"""Returns the first line of a reply."""
+Asking = Generator[Request, Any, bytes]
 Ending = Generator[Request, Any, bool]
 """Returns whether the session is to be spliced."""
 
 
-class Exchange(Asking):
+class Exchange(ServerFirst):
     """Asks the backend and passes its replies on."""
-
-    protocol = "nntp"
-    leaves = LEAVES
-    idle_words = b""  # RFC 3977 3.1: an autologout says nothing
-    lost_words = b"400 Connection to news server lost\r\n"
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._endless = False  # the backend's last reply may go on, up to a dot, or may not
-        self._reader = False  # the backend has taken MODE READER
+        self._outstanding = False  # the backend owes a reply, or is owed an article
+        self._claimed = b""  # whom the client says that it is
 
     @property
     def own_greeting(self) -> bytes:
@@ -86,11 +86,24 @@ class Exchange(Asking):
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self.reached:
             greeting = yield from self.dial()
-            if self._reader and greeting[:3] in WELCOMES:
-                yield Send(BACKEND, b"MODE READER\r\n")
-                greeting = yield from self._reply()
             if greeting[:3] not in WELCOMES:
                 yield from self.pass_greeting(greeting)
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        match trouble:
+            case Violation(key="too-many-bad-commands"):
+                return b"400 Too many invalid commands\r\n"
+            case Violation(key="too-many-failed-logins"):
+                return b"400 Too many failed logins\r\n"
+            case Violation(side=Side.CLIENT, key="client-line-too-long"):
+                return b"400 Line too long\r\n"
+            case Violation(side=Side.CLIENT):
+                return b"400 Invalid protocol\r\n"
+            case Expired(side=Side.CLIENT):
+                return b""  # RFC 3977 3.1: an autologout says nothing
+            case Lost() | Expired() if self.welcomed:
+                return b"400 Connection to news server lost\r\n"
+        return UNAVAILABLE
 
     @staticmethod
     def unavailable(hostname: bytes) -> bytes:
@@ -102,13 +115,22 @@ class Exchange(Asking):
         """RFC 3977 5.1."""
         return b"400 Too many connections\r\n"
 
+    def farewell(self) -> bytes:
+        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
+
     # --- replies ---
 
-    def _ask(self, line: bytes, framing: Lines = REPLIES) -> First:
-        """Send a line to the backend, and hear the first line of its reply."""
-        return (yield from self.put(line, self._reply(framing), lambda reply: reply if reply[:3] == b"483" else b""))
+    def _ask(self, line: bytes, framing: Lines = REPLIES) -> Asking:
+        """Send a line to the backend, which may have to be dialled, and hear the first line of its reply."""
+        self._outstanding = True
+        yield from self._reach()
+        yield Send(BACKEND, line + b"\r\n")
+        reply = yield from self._reply(framing)
+        if reply[:3] == b"483" and access.demands_tls(reply, line):
+            yield access.note(access.NO_LOGIN, "nntp", self.terms, reply)
+        return reply
 
-    def _reply(self, framing: Lines = REPLIES) -> First:
+    def _reply(self, framing: Lines = REPLIES) -> Asking:
         self._outstanding = True
         heard = yield from self.hear((BACKEND,), Patience.REPLY, framing)
         reply: bytes = heard.text
@@ -142,7 +164,7 @@ class Exchange(Asking):
             self.bad = 0
         return False
 
-    def _hand_in(self, *, forward: bool = True) -> First:
+    def _hand_in(self, *, forward: bool = True) -> Asking:
         """The client's article, up to the dot, and the verdict; one that is not forwarded has none."""
         self._outstanding = self._outstanding or forward
         # A poster's bare LF and dot must be no end for the backend, which would run what follows as commands.
