@@ -268,7 +268,8 @@ def recorded() -> Recorded:
     return Recorded(**json.loads(RECORDED.read_text()))
 
 
-def _record(counted: Mapping[str, Counts], python: str) -> None:
+def record(counted: Mapping[str, Counts], python: str) -> None:
+    """In the repository, beside what is there of other units."""
     about = peers.about(python)
     units = {**recorded().units, **counted}
     told = {"python": about["python"], "openssl": about["openssl"], "units": units}
@@ -297,7 +298,7 @@ def main(given: Sequence[str]) -> int:
     print(version)
     print(table(counted, before.units))
     if options.write:
-        _record(counted, options.python)
+        record(counted, options.python)
         return 0
     if not before.is_comparable(options.python):
         print(f"The figures in the repository are of {before.python}, OpenSSL {before.openssl}.")

@@ -2,6 +2,7 @@
 
 The octets of an FTP data connection and those of a spliced IMAP session take the same way through the gateway, and must
 cost the same.  Exit status 1: FTP needs more than MOST times as many.  `count.py` tells how they are counted.
+`--write` records the figures in the repository, for docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -109,25 +110,24 @@ UNITS = (
     Unit("imap-upload", "megabyte to the backend, IMAP", _spliced(client.upload), 2, AT_ONCE),
     Unit("ftp-upload", "megabyte to the backend, FTP", _by_ftp(Files.upload), 2, AT_ONCE),
 )
+WAYS = ("download", "upload")
 
 
-def ratios(counted: dict[str, count.Counts]) -> dict[str, float]:
+def ratios(counted: Mapping[str, count.Counts]) -> dict[str, float]:
     """Direction -> how many times as many instructions FTP needs."""
-    return {
-        way: sum(counted[f"ftp-{way}"].values()) / sum(counted[f"imap-{way}"].values())
-        for way in ("download", "upload")
-    }
+    return {way: sum(counted[f"ftp-{way}"].values()) / sum(counted[f"imap-{way}"].values()) for way in WAYS}
 
 
-def measured(python: str) -> dict[str, count.Counts]:
-    """The gateway of this checkout under this Python. Raises Unavailable."""
+def measured(python: str, megabytes: int = AT_ONCE) -> dict[str, count.Counts]:
+    """The gateway of this checkout under this Python, with files of this size. Raises Unavailable."""
     gateway = replace(peers.gateway(python=python), services=(IMAP_IMPLICIT, FTP_IMPLICIT), config="files.ini")
-    return count.count(gateway, UNITS)
+    return count.count(gateway, [replace(unit, units=megabytes) for unit in UNITS])
 
 
 def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.files", description=__doc__)
     parser.add_argument("--python", type=peers.program, default=sys.executable, metavar="PATH", help="runs the gateway")
+    parser.add_argument("--write", action="store_true", help="record the figures in the repository")
     options = parser.parse_args(given)
     try:
         counted = measured(options.python)
@@ -135,6 +135,8 @@ def main(given: Sequence[str]) -> int:
         print(f"files: {why}", file=sys.stderr)
         return 2
     print(count.table(counted, units=UNITS))
+    if options.write:
+        count.record(counted, options.python)
     found = ratios(counted)
     for way, ratio in found.items():
         print(f"{way}: FTP needs {ratio:.3f} times the instructions of IMAP")

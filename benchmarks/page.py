@@ -1,4 +1,7 @@
-"""docs/benchmarks.md from the result of a run: `python -m benchmarks.page build/bench/bench.json`."""
+"""docs/benchmarks.md from the result of a run: `python -m benchmarks.page build/bench/bench.json`.
+
+Without a result only the instructions are renewed, from what the repository has recorded of them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import count
+from . import count, files
 from .peers import ROOT
 from .report import number
 
@@ -31,6 +34,13 @@ _COUNTED = """
 `make count` counts the instructions of the gateway. They hardly depend on the machine. Thousands per unit, with
 {python}, OpenSSL {openssl}:
 """
+
+
+_FILES = """
+`make files` counts a file of {megabytes} MB by FTP, with the TLS handshake of its data connection, and as many octets
+by IMAP after the login. A test allows FTP {most:.2f} times the instructions of IMAP. Thousands per megabyte:
+"""
+_BEGIN, _END = "\n## Instructions\n", "\n## The programs and the machine\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -72,13 +82,24 @@ def _late(found: Mapping[str, Any]) -> str:
 
 
 def _instructions(recorded: count.Recorded) -> str:
-    rows = []
-    for unit in count.UNITS:
-        counts = recorded.units[unit.name]
-        numbers = [sum(counts.values()), *(counts[library] for library in count.LIBRARIES[:-1])]
-        rows.append([unit.title, *(f"{one:,.0f}" for one in numbers)])
     head = ["", "all", *count.LIBRARIES[:-1]]
-    return _COUNTED.format(python=recorded.python, openssl=recorded.openssl) + "\n" + _table(head, rows)
+
+    def table(units: Sequence[count.Unit]) -> str:
+        rows = []
+        for unit in units:
+            counts = recorded.units[unit.name]
+            numbers = [sum(counts.values()), *(counts[library] for library in count.LIBRARIES[:-1])]
+            rows.append([unit.title, *(f"{one:,.0f}" for one in numbers)])
+        return "\n" + _table(head, rows)
+
+    ratios = ", ".join(f"{way} {ratio:.3f}" for way, ratio in files.ratios(recorded.units).items())
+    return (
+        _COUNTED.format(python=recorded.python, openssl=recorded.openssl)
+        + table(count.UNITS)
+        + _FILES.format(megabytes=files.AT_ONCE, most=files.MOST)
+        + table(files.UNITS)
+        + f"\nFTP to IMAP: {ratios}.\n"
+    )
 
 
 def text(found: Mapping[str, Any], recorded: count.Recorded) -> str:
@@ -94,14 +115,20 @@ def text(found: Mapping[str, Any], recorded: count.Recorded) -> str:
         + _measured(found)
         + _late(found)
         + _instructions(recorded)
-        + "\n## The programs and the machine\n\n"
+        + _END
+        + "\n"
         + "\n".join([*programs, *machine])
         + "\n"
     )
 
 
 def main(given: Sequence[str]) -> int:
-    PAGE.write_text(text(json.loads(Path(given[0]).read_text()), count.recorded()), "utf-8")
+    if given:
+        told = text(json.loads(Path(given[0]).read_text()), count.recorded())
+    else:
+        before, _, rest = PAGE.read_text("utf-8").partition(_BEGIN)
+        told = before + _instructions(count.recorded()) + _END + rest.partition(_END)[2]
+    PAGE.write_text(told, "utf-8")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`twistd -n starttls-gateway --demo`: the gateway with eight test servers behind it."""
+"""`twistd -n starttls-gateway --demo`: the gateway with nine test servers behind it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ PORTS: Mapping[str, int] = {
     "nntps": 2563,
     "irc": 6667,
     "ircs": 6697,
+    "ftp": 2021,
+    "ftps": 2990,
     "http": 2080,
     "https": 2443,
 }
@@ -72,7 +74,7 @@ class Demo(MultiService):
 
         self._directory = tempfile.mkdtemp(prefix="starttls-gateway-demo-")
         atexit.register(shutil.rmtree, self._directory, ignore_errors=True)  # for a start that fails
-        self._legacy = listen(reactor)
+        self._legacy = listen(reactor, Path(self._directory))
         backends = {protocol: cast("IPv4Address", port.getHost()).port for protocol, port in self._legacy.items()}
         tls = self_signed(Path(self._directory))
         self.addService(Gateway(configuration(tls, backends, self._ports), self._events))

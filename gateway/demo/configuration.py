@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..config.values import TLS, Backend, Configuration, Control, Limits, Pair, Service, TCPAddress, Timeouts
+from ..dialects import DIALECTS
+from ..dialects.base import Free
 
 HOST = "127.0.0.1"
 
@@ -42,6 +44,12 @@ def self_signed(directory: Path) -> TLS:
     return TLS((Pair(certificate_file, key_file),))
 
 
+def defaults(protocol: str) -> tuple[tuple[str, str], ...]:
+    """The options that only this protocol has, as they are without a file."""
+    options = DIALECTS[protocol].options
+    return tuple((name, kind.default if isinstance(kind, Free) else kind[0]) for name, kind in options.items())
+
+
 def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int]) -> Configuration:
     """`backends`: the legacy servers' ports by protocol. `ports`: as in `gateway.demo.PORTS`."""
 
@@ -62,6 +70,7 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         Service("sieve", "managesieve", at("sieve"), (), ("required",), behind["managesieve"], tls),
         Service("nntp", "nntp", at("nntp"), at("nntps"), ("required",), behind["nntp"], tls),
         Service("irc", "irc", at("irc"), at("ircs"), ("required",), behind["irc"], tls),
+        Service("ftp", "ftp", at("ftp"), at("ftps"), ("required",), behind["ftp"], tls, options=defaults("ftp")),
         Service("http", "http", at("http"), at("https"), ("required",), behind["http"], tls),
     )
     return Configuration(

@@ -1,9 +1,10 @@
-"""Eight servers without TLS, with one account: demo, password demo."""
+"""Nine servers without TLS, with one account: demo, password demo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -16,6 +17,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 from zope.interface import Interface, implementer
 
+from .files import FilesServer
 from .imap import Account, IMAPServer
 from .lines import ChatServer, NewsServer, Scripts, SieveServer
 from .mailbox import Folder
@@ -65,8 +67,8 @@ class Servers(ServerFactory):
         return server
 
 
-def listen(reactor: IReactorTCP) -> dict[str, IListeningPort]:
-    """Listen on free ports of the loopback address.  Keys are the names of the dialects."""
+def listen(reactor: IReactorTCP, directory: Path) -> dict[str, IListeningPort]:
+    """Listen on free ports of the loopback address.  Keys are the names of the dialects.  Files are in `directory`."""
     inbox = Folder()
     inbox.deliver(WELCOME.format(date=formatdate(localtime=True)).replace("\n", "\r\n").encode("ascii"))
     portal = Portal(Realm(inbox), [InMemoryUsernamePasswordDatabaseDontUse(demo=b"demo")])
@@ -84,6 +86,7 @@ def listen(reactor: IReactorTCP) -> dict[str, IListeningPort]:
     factories: dict[str, Any] = {protocol: Servers(build, portal) for protocol, build in builds.items()}
     page = Data(b"This server has never heard of TLS.\n", "text/plain")
     page.isLeaf = True
+    factories["ftp"] = FilesServer(reactor, directory / "files")
     factories["http"] = Site(page)
     factories["http"].noisy = False
     return {protocol: reactor.listenTCP(0, factory, interface="127.0.0.1") for protocol, factory in factories.items()}

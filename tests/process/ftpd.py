@@ -80,6 +80,7 @@ pam_service_name=vsftpd
 secure_chroot_dir=@DIR@/empty
 seccomp_sandbox=NO
 xferlog_enable=NO
+utf8_filesystem=YES
 """,
     },
     {
@@ -126,6 +127,8 @@ AllowStoreRestart on
 AllowRetrieveRestart on
 UseReverseDNS off
 @MODULES@
+LoadModule mod_deflate.c
+DeflateEngine on
 """
     },
     {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import count, peers, streams
+from benchmarks import count, files, peers, streams
 from tests.process.programs import SYSTEM, missing, need
 
 
@@ -90,3 +90,15 @@ def test_after_the_login_a_chunk_costs_what_it_costs_in_imap() -> None:
     ratios = {name: number / counted["imap"] for name, number in counted.items()}
     assert ratios.keys() == MOST.keys()
     assert not {name: ratio for name, ratio in ratios.items() if ratio > MOST[name]}
+
+
+MEGABYTES = 10
+"""Of a file.  The handshake of its data connection counts more than with `make files`, whose file has 20."""
+
+
+def test_a_file_by_ftp_costs_what_it_costs_in_imap() -> None:
+    need("valgrind", debian="valgrind")
+    python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
+    ratios = files.ratios(files.measured(python, MEGABYTES))
+    sys.stdout.write(f"FTP to IMAP: {ratios}")
+    assert not {way: ratio for way, ratio in ratios.items() if ratio > files.MOST}

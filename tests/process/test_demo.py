@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ftplib
 import imaplib
+import io
 import poplib
 import re
 import smtplib
@@ -34,9 +36,11 @@ reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
 reactor.run()
 """
 RUN_LEGACY = """
+import sys
+from pathlib import Path
 from twisted.internet import reactor
 from gateway.demo.legacy import listen
-for protocol, port in listen(reactor).items():
+for protocol, port in listen(reactor, Path(sys.argv[1])).items():
     print(protocol, port.getHost().port, flush=True)
 reactor.run()
 """
@@ -52,8 +56,8 @@ class Run:
         return ssl.create_default_context(cafile=str(self.certificate))
 
 
-def start(script: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -94,27 +98,27 @@ def demo() -> Iterator[Run]:
 
 
 @pytest.fixture
-def legacy() -> Iterator[Run]:
-    with legacy_servers() as run:
+def legacy(tmp_path: Path) -> Iterator[Run]:
+    with legacy_servers(tmp_path) as run:
         yield run
 
 
 @pytest.fixture(scope="module")
-def others() -> Iterator[Run]:
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """For tests of which each has a server of its own."""
-    with legacy_servers() as run:
+    with legacy_servers(tmp_path_factory.mktemp("legacy")) as run:
         yield run
 
 
 @contextmanager
-def legacy_servers() -> Iterator[Run]:
-    process = start(RUN_LEGACY)
+def legacy_servers(directory: Path) -> Iterator[Run]:
+    process = start(RUN_LEGACY, str(directory))
     try:
         ports: dict[str, int] = {}
         for line in lines(process):
             protocol, port = line.split()
             ports[protocol] = int(port)
-            if len(ports) == 8:
+            if len(ports) == 9:
                 break
         yield Run(process, ports)
     finally:
@@ -173,7 +177,7 @@ def test_submission_takes_the_password_over_starttls_and_over_tls(demo: Run) -> 
 def test_every_command_that_it_prints_works_as_it_stands(demo: Run) -> None:
     commands = re.findall(r"^  (.*)$", instructions(demo.certificate, demo.ports), re.MULTILINE)
     assert [re.split(r"[ ]", command)[0] for command in commands] == [
-        *("openssl", "printf", "curl", "curl", "curl", "printf", "printf", "curl")
+        *("openssl", "printf", "curl", "curl", "curl", "printf", "printf", "curl", "curl", "curl")
     ]
     shown = []
     for command in commands:
@@ -184,7 +188,8 @@ def test_every_command_that_it_prints_works_as_it_stands(demo: Run) -> None:
     assert all("Over STARTTLS." in output for output in shown[2:5])
     assert "This server has never heard of TLS." in shown[5]
     assert '"welcome"' in shown[6]
-    assert shown[7] == "This server has never heard of TLS.\n"
+    assert shown[7] == shown[8] == "This server has never heard of TLS.\n"
+    assert "welcome.txt" in shown[9]
 
 
 def test_it_takes_its_certificate_along_when_it_ends(demo: Run) -> None:
@@ -276,6 +281,20 @@ def test_the_legacy_chat_server_brings_words_to_others(others: Run) -> None:
             client.hear(rb"JOIN #demo\r\n")
         grete.say(b"PRIVMSG #demo :hello\r\nQUIT\r\n")
         assert hansel.hear(rb"hello\r\n").endswith(b":grete!grete@legacy.demo PRIVMSG #demo :hello\r\n")
+
+
+def test_the_legacy_ftp_server_keeps_files(others: Run) -> None:
+    with ftplib.FTP() as client:
+        client.connect("127.0.0.1", others.ports["ftp"])
+        with pytest.raises(ftplib.error_perm):
+            client.login("demo", "wrong")
+        client.login("demo", "demo")
+        assert "AUTH" not in client.sendcmd("FEAT")
+        client.storbinary("STOR x", io.BytesIO(b"content"))
+        assert sorted(client.nlst(".")) == ["welcome.txt", "x"]
+        came = io.BytesIO()
+        client.retrbinary("RETR x", came.write)
+        assert came.getvalue() == b"content"
 
 
 def test_the_legacy_lmtp_server_answers_for_each_recipient(others: Run) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ftplib
+import io
 import shutil
+import ssl
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,9 +20,10 @@ from interop.jobs import MODES, USER, Job, Letter, Mode
 from interop.places import Here, run
 from tests.process import ftpd, programs
 from tests.process.conftest import directory_for_servers
-from tests.process.running import CANARY, Gateway, Identity, Service, running
+from tests.process.running import CANARY, DEADLINE, Gateway, Identity, Service, running
 
 OCTETS, FILES = 1_000_000, 5
+MUCH = bytes(100_000)
 FTP = [client for client in CLIENTS if client.protocol == "ftp" and client.name != "curl, active"]
 """curl 7.88 waits for ever in active mode with TLS, in front of every server."""
 KINDS = {kind.name: kind for kind in ftpd.KINDS}
@@ -87,6 +93,56 @@ def visit(client: Client, mode: Mode, port: int, identity: Identity, directory: 
     argv = [str(word) for word in command.argv]
     ended = run(Here(), argv, shared=directory, environment={"HOME": str(directory), **command.environment})
     return ended.said, parcel.difference()
+
+
+class Session(ftplib.FTP_TLS):
+    """What ftplib has no name for."""
+
+    def takes(self, command: str) -> bool:
+        try:
+            return self.voidcmd(command).startswith("2")
+        except ftplib.error_perm:
+            return False
+
+    def fetched(self, name: str, rest: int | None = None) -> bytes:
+        came: list[bytes] = []
+        self.retrbinary(f"RETR {name}", came.append, rest=rest)
+        return b"".join(came)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_commands_that_change_a_transfer(
+    gateway: Gateway, servers: dict[str, ftpd.Server], trusting: ssl.SSLContext, kind: str
+) -> None:
+    """REST, APPE, ALLO, MODE Z and names in UTF-8: the server's matter, and its answers."""
+    home = servers[kind].home
+    with Session(context=trusting) as client:
+        client.connect(*gateway.address(name(kind, FTPLIB)), timeout=DEADLINE)
+        client.login(USER, CANARY)
+        client.prot_p()
+        assert "UTF8" in client.sendcmd("FEAT")
+        assert client.takes("OPTS UTF8 ON") is (kind != "Pure-FTPd")  # which always uses it
+        assert client.takes("ALLO 10")
+        client.storbinary("STOR größe", io.BytesIO(b"0123456789"))
+        assert (home / "größe").read_bytes() == b"0123456789"
+        client.storbinary("APPE größe", io.BytesIO(b"abc"))
+        assert client.fetched("größe") == b"0123456789abc"
+        assert client.fetched("größe", rest=8) == b"89abc"
+        client.storbinary("STOR größe", io.BytesIO(b"XY"), rest=11)
+        assert client.fetched("größe") == b"0123456789aXY"
+        assert "größe" in client.nlst()
+        client.delete("größe")
+        # Debian's others know no MODE Z.
+        assert client.takes("MODE Z") is (kind == "ProFTPD")
+        if kind == "ProFTPD":
+            with client.transfercmd("STOR small") as data:
+                data.sendall(zlib.compress(MUCH))
+                # ProFTPD writes the end of a stream of its own.
+                with suppress(ssl.SSLError):
+                    cast(ssl.SSLSocket, data).unwrap()
+            client.voidresp()
+            assert (home / "small").read_bytes() == MUCH
+            assert zlib.decompress(client.fetched("small")) == MUCH
 
 
 @pytest.mark.parametrize("kind", TLS)

@@ -20,18 +20,18 @@ CLIENT, OUTSIDE, GATEWAY, SERVER = "192.0.2.7", "192.0.2.1", "10.0.0.2", "10.0.0
 # What the server sees is this machine, and what it changes lies over it.
 _BEGIN = """
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount -t proc proc "$1/root/proc"
-mount --rbind /dev "$1/root/dev"
-mount -t tmpfs tmpfs "$1/root/run"
-mkdir -p "$1/root$2"
-mount --rbind "$2" "$1/root$2"
+mkdir "$1/upper" "$1/work" "$1/system"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/system"
+mount -t proc proc "$1/system/proc"
+mount --rbind /dev "$1/system/dev"
+mount -t tmpfs tmpfs "$1/system/run"
+mkdir -p "$1/system$2"
+mount --rbind "$2" "$1/system$2"
 ip link set lo up
 # Nobody answers there, and says so at once.
-echo nameserver 127.0.0.1 >"$1/root/etc/resolv.conf"
+echo nameserver 127.0.0.1 >"$1/system/etc/resolv.conf"
 echo ready
-exec chroot "$1/root" sleep infinity
+exec chroot "$1/system" sleep infinity
 """
 
 

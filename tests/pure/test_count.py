@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import count
+from benchmarks import count, files
 
 FILE = """version: 1
 events: Ir
@@ -60,5 +60,5 @@ def test_more_than_that_is_told() -> None:
 
 def test_the_repository_has_a_figure_for_each_unit_and_library() -> None:
     recorded = count.recorded().units
-    assert set(recorded) == {unit.name for unit in count.UNITS}
+    assert set(recorded) == {unit.name for unit in (*count.UNITS, *files.UNITS)}
     assert all(set(counts) == set(count.LIBRARIES) for counts in recorded.values())
