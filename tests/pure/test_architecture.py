@@ -133,7 +133,7 @@ ROOMS = {
     "guard": ("protocol", "dialects", "config", "wire", "sessions", "telemetry"),
     "telemetry": ("guard.limits",),
     "app": ("protocol", "dialects", "config", "wire", "sessions", "guard", "telemetry", "demo"),
-    "demo": ("config", "telemetry", "app", "wire.tls"),
+    "demo": ("dialects", "config", "telemetry", "app", "wire.tls"),
     "cli": ("protocol", "dialects", "config", "wire", "sessions", "guard", "telemetry", "app"),
 }
 """Each room of the house, and what its modules may import of the others."""
