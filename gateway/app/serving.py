@@ -197,6 +197,11 @@ class Serving(Service):
                 self._acting.begin()
             self._inherit()
 
+    def abandon(self) -> None:
+        """The start has failed, or is not wanted any more: leave no control socket behind."""
+        self._administration.stop()
+        self._desk.close()
+
     def _prepare_admin(self, configuration: Configuration) -> None:
         # For several workers the master listens.
         if self._shares is None:

@@ -44,6 +44,14 @@ class Attentive(Protocol):
         """A second SIGTERM or SIGINT: do not wait for anybody any more."""
 
 
+@runtime_checkable
+class Fallible(Protocol):
+    """A service whose start may fail, or be unwanted, when it has opened something."""
+
+    def abandon(self) -> None:
+        """Leave nothing behind: no file, no process."""
+
+
 class Startup(MultiService):
     """What twistd starts; the services in it raise StartError when they start and cannot, and need no more to do.
 
@@ -235,6 +243,9 @@ class Startup(MultiService):
         try:
             yield
         except StartError as wrong:
+            for service in self._all_services():
+                if isinstance(service, Fallible):
+                    service.abandon()
             # twistd removes its pidfile for an Exception only, and hands it on: to the interpreter, which exits with 1.
             if self._foreground is not None:
                 _log.critical("{text}", text=str(wrong))

@@ -256,6 +256,31 @@ def test_the_gateway_that_cannot_start_says_so_in_one_line(
     assert twistd.pid is None
 
 
+INTERRUPTED = """
+import os, signal
+from gateway.app.desk import Desk
+opened = Desk.open
+def open(desk, values):
+    opened(desk, values)
+    os.kill(os.getpid(), signal.SIGTERM)
+Desk.open = open
+"""
+"""As a module that Python loads first: SIGTERM comes when the control socket is there."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_that_is_stopped_leaves_no_control_socket(twistd: Twistd, workers: int) -> None:
+    directory = twistd.directory
+    (directory / "sitecustomize.py").write_text(INTERRUPTED)
+    (directory / "gw.ini").write_text(
+        LISTENING.replace("control = off\n", f"control = {directory}/control\nworkers = {workers}\n")
+    )
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(directory / "both.pem"))
+    done = twistd.run("--nodaemon", "starttls-gateway", "-c", "gw.ini")
+    assert (done.returncode, done.stderr) == (1, "starttls-gateway: stopped by SIGTERM before it had started\n")
+    assert not (directory / "control").exists()
+
+
 def test_all_lines_in_the_foreground_are_events(twistd: Twistd) -> None:
     lines = twistd.told_in_the_foreground("toy")
     assert all(

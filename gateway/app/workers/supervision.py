@@ -183,7 +183,7 @@ class Supervision(Service):
             # After the template has begun: it has no part in this socket.
             self._desk.open(configuration.control)
         except BaseException:
-            self._close()
+            self.abandon()
             raise
 
     def _orders(self, theirs: int) -> Orders:
@@ -346,7 +346,7 @@ class Supervision(Service):
             port.close()
         self._ports.clear()
 
-    def _close(self) -> None:
+    def abandon(self) -> None:
         """It has not started."""
         self._administration.stop()
         self._close_ports()
