@@ -74,14 +74,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(f"benchmarks: ended by {signal.Signals(number).name}")
 
 
-def _machine() -> dict[str, object]:
+def _machine(python: str) -> dict[str, object]:
+    load = os.getloadavg()[0]
+    try:
+        speeds = peers.speeds(python)
+    except Unavailable:
+        speeds = {}  # it cannot run the gateway either, which is told then
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "processor": model[1] if model else platform.machine(),
         "processors": os.cpu_count(),
         "kernel": platform.release(),
         "client": f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}",
-        "load": os.getloadavg()[0],
+        "load": load,
+        **speeds,
     }
 
 
@@ -189,7 +195,7 @@ def main(given: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, _time_up)
     signal.alarm(options.limit)
     descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
-    machine = _machine()
+    machine = _machine(options.python)
     shortened: dict[str, object] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))

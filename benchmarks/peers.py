@@ -155,9 +155,19 @@ def _with_openssl(version: str, openssl: re.Match[str] | None) -> str:
 @cache
 def about(python: str) -> Mapping[str, str]:
     """What `benchmarks.interpreter` says of this Python."""
+    return _told(python, "benchmarks.interpreter")
+
+
+def speeds(python: str) -> Mapping[str, str]:
+    """What `benchmarks.machine` says, run by this Python."""
+    return _told(python, "benchmarks.machine")
+
+
+def _told(python: str, module: str) -> Mapping[str, str]:
+    """The JSON that this module prints."""
     environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT)}
     done = subprocess.run(
-        [python, "-m", "benchmarks.interpreter"],
+        [python, "-m", module],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

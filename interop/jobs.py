@@ -21,6 +21,8 @@ CONTROLS = (WRONG_ISSUER, WRONG_NAME)
 HOST = "localhost"
 """The name by which every client knows the gateway.  It is in the right certificate and not in the wrong one."""
 USER = "grete"
+FILES = 1000
+"""Small files that an FTP client stores, and then fetches."""
 SENDER = "hansel@example.org"
 
 _LINES = (
@@ -97,7 +99,7 @@ class Job:
     password: str = ""
     octets: int = 100_000_000
     """Of the large file."""
-    files: int = 500
+    files: int = FILES
     """How many small ones are stored, and then fetched."""
 
     def write(self, name: str, text: str | bytes) -> Path:

@@ -25,7 +25,7 @@ import trustme
 from interop import servers
 from interop.clients import CLIENTS, Client
 from interop.files import Parcel
-from interop.jobs import CONTROLS, MODES, USER, WRONG_ISSUER, WRONG_NAME, Job, Letter, Mode
+from interop.jobs import CONTROLS, FILES, MODES, USER, WRONG_ISSUER, WRONG_NAME, Job, Letter, Mode
 from interop.places import PATIENCE, Ended, Place, run
 from interop.servers import Running, Server
 from tests.process import running
@@ -34,12 +34,12 @@ from tests.process.servers import Mailbox
 
 ARRIVES = 20.0
 """Seconds from the end of a client until its mail must have come out at the server."""
-PATIENCES = {"ftp": 300.0}
+PATIENCES = {"ftp": 900.0}
 """Seconds that a client may take where it is not PATIENCE."""
 STALLED, AGAIN = 10.0, 5
 """Seconds after which a client that stops now and then, or does not know this way, has stopped; and how often the first
 is given another chance."""
-LIFE = 3600
+LIFE = 3 * 3600
 """Seconds after which the gateway ends, whatever became of the matrix."""
 
 
@@ -70,13 +70,20 @@ class World:
     """The gateway, and what stands behind it."""
 
     def __init__(
-        self, gateway: Gateway, behind: Sequence[Running], mailbox: Mailbox, authority: Path, directory: Path
+        self,
+        gateway: Gateway,
+        behind: Sequence[Running],
+        mailbox: Mailbox,
+        authority: Path,
+        directory: Path,
+        files: int = FILES,
     ) -> None:
         self.gateway = gateway
         self.behind = behind
         self.mailbox = mailbox
         self.authority = authority
         self.directory = directory
+        self._files = files
         self._numbers = count(1)
 
     def speakers(self, protocol: str) -> list[Running]:
@@ -98,6 +105,7 @@ class World:
             Letter.new(),
             USER if login else "",
             CANARY if login else "",
+            files=self._files,
         )
 
     def do(self, client: Client, mode: Mode, against: str) -> Outcome:
@@ -232,8 +240,8 @@ def certificates(directory: Path) -> tuple[Identity, Path, Path]:
 
 
 @contextmanager
-def world(which: Sequence[Server]) -> Iterator[World]:
-    """These servers, and the gateway in front of them."""
+def world(which: Sequence[Server], files: int = FILES) -> Iterator[World]:
+    """These servers, and the gateway in front of them; `files`: small ones that an FTP client moves."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interop-", dir="/tmp")))
         directory.chmod(0o711)
@@ -258,7 +266,7 @@ def world(which: Sequence[Server]) -> Iterator[World]:
         home = directory / "gateway"
         home.mkdir()
         gateway = stack.enter_context(running.running(home, identity, services))
-        yield World(gateway, behind, mailbox, identity.authority, directory)
+        yield World(gateway, behind, mailbox, identity.authority, directory, files)
 
 
 def play(world: World, clients: Sequence[Client]) -> Iterator[Outcome]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 from interop.clients import Client
-from interop.jobs import CONTROLS, MODES, Mode
+from interop.jobs import CONTROLS, FILES, MODES, Mode
 from interop.matrix import Outcome
 from interop.servers import Server
 from interop.trials import Trial
@@ -37,7 +37,7 @@ ABOUT = {
 * a listing;
 * a file of 100 MB, stored and fetched;
 * half a file of 100 MB, completed at the server and at the client;
-* 500 small files, stored and fetched: 1,000 data connections;
+* {files:,} small files, stored and fetched: {connections:,} data connections;
 * a transfer of 1 GB that it aborted, and a listing after it.
 
 STARTTLS is `AUTH TLS` here.
@@ -51,25 +51,29 @@ def page(
     outcomes: Sequence[Outcome],
     day: date,
     trials: Sequence[tuple[Trial, str]] = (),
+    files: int = FILES,
 ) -> str:
-    """`trials`: with what went wrong in each, or nothing."""
+    """`trials`: with what went wrong in each, or nothing; `files`: small ones that an FTP client moved."""
     lines = [HEAD.format(day=day.isoformat())]
     for server in servers:
         version = f"{server.house.version(server.packages[0])} ({server.house.origin})"
         lines.append(f"| {server.name} | {version} | {', '.join(NAMES[one] for one in server.protocols)} |\n")
-    for protocol, name in NAMES.items():
-        lines += _section(name, [one for one in clients if one.protocol == protocol],
-                          [one for one in outcomes if one.protocol == protocol])  # fmt: skip
+    for protocol in NAMES:
+        lines += section(protocol, clients, outcomes, files)
     lines += _trials(trials)
     return "".join(lines)
 
 
-def _section(name: str, clients: Sequence[Client], outcomes: Sequence[Outcome]) -> Iterable[str]:
+def section(protocol: str, clients: Sequence[Client], outcomes: Sequence[Outcome], files: int = FILES) -> Iterable[str]:
+    """One protocol's; nothing if no outcome is of it."""
+    clients = [one for one in clients if one.protocol == protocol]
+    outcomes = [one for one in outcomes if one.protocol == protocol]
     if not outcomes:
         return
     against = list(dict.fromkeys(one.against for one in outcomes if one.against not in CONTROLS))
     columns = [(mode, server) for mode in MODES for server in against]
-    yield f"\n## {name}\n{ABOUT.get(outcomes[0].protocol, '')}\n| client | version | "
+    about = ABOUT.get(protocol, "").format(files=files, connections=2 * files)
+    yield f"\n## {NAMES[protocol]}\n{about}\n| client | version | "
     yield " | ".join(f"{server}, {WAYS[mode]}" for mode, server in columns) + " | refuses wrong certificates |\n"
     yield "|---" * (len(columns) + 3) + "|\n"
     notes: list[str] = []

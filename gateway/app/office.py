@@ -64,6 +64,7 @@ class Clerk:
             "hostname": standing.hostname, "version": standing.version,
             "legacy_clients": setup.legacy_clients,
             "policies": {name: list(policies) for name, policies in (setup.policies or {}).items()},
+            "unprotected": list(setup.unprotected),
         }  # fmt: skip
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _made, json.dumps(order).encode())
 

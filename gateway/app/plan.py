@@ -55,7 +55,8 @@ def setup_of(configuration: Configuration) -> Setup:
     """What the advice has to know of it."""
     services = configuration.services
     legacy = any(service.tls.legacy_clients for service in services)
-    return Setup(legacy, {service.name: service.policies for service in services})
+    unprotected = [service.name for service in services if dict(service.options).get("protection") == "optional"]
+    return Setup(legacy, {service.name: service.policies for service in services}, unprotected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,14 +307,12 @@ class _Reader:
 
     def _options_of_others(self, section: Section, protocol: str, traits: Traits | None) -> None:
         """An option is left: it may be another protocol's."""
-        owners: dict[str, list[str]] = {}
-        for other, theirs in self._protocols.items():
-            for option in theirs.options.keys() - section.known.keys():
-                owners.setdefault(option, []).append(other)
-        for option, others in owners.items():
-            section.take(option, str, "")
-            if option in section.options and traits is not None:
-                section.wrong(option, f"{protocol} does not have this option, only {any_of(others)}; remove it")
+        for option in [*section.options]:
+            others = [other for other, theirs in self._protocols.items() if option in theirs.options]
+            if others and option not in section.known:
+                section.take(option, str, "")
+                if traits is not None:
+                    section.wrong(option, f"{protocol} does not have this option, only {any_of(others)}; remove it")
 
     def _check_backend(self, service: str, protocol: str, traits: Traits, backend: Backend, starttls: bool) -> None:
         """Some options of a backend depend on the protocols of its services."""

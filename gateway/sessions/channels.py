@@ -242,6 +242,7 @@ class Channel(Copying):
 
     def _add(self, side: Side, sock: Any) -> None:
         leg = self._legs[side] = Leg(self._reactor, sock, self, self._linger)
+        leg.reset_unless_ended()
         if side is CLIENT and self._order.protected:
             half = self._around.accept()
             half.holds_tickets = True
@@ -319,8 +320,9 @@ class Channel(Copying):
 
     def _fail(self, event: str, detail: str) -> None:
         if not self._over:
-            self._around.emit(event, detail=detail or None)
+            # First: whoever is told of it may count on a port that is closed.
             self.cut(event)
+            self._around.emit(event, detail=detail or None)
 
     def cut(self, reason: str) -> None:
         """At once."""

@@ -25,24 +25,43 @@ def listen_beside(host: str, ports: range | None) -> socket.socket | None:
     Whoever could guess the port could be there before the one that is expected.  Without `ports` the kernel chooses.
     Raises OSError.
     """
-    for port in [0] if ports is None else _shuffled(ports):
-        family, kind, _, _, where = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )[0]
-        sock = socket.socket(family, kind)
-        try:
-            sock.setblocking(False)
-            # A port whose last connection is in TIME_WAIT is free; one that is listened at is not.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(where)
-            sock.listen(BACKLOG)
-        except OSError as error:
+    family, kind, _, _, (numeric, _, *scope) = socket.getaddrinfo(
+        host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    sock = None
+    try:
+        for port in [0] if ports is None else _shuffled(ports):
+            # A socket that was not bound can be bound elsewhere: a range that is used up costs one call for each port.
+            sock = sock or _fresh(family, kind)
+            try:
+                sock.bind((numeric, port, *scope))
+                bound, sock = sock, None
+                return _listening(bound)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+        return None
+    finally:
+        if sock is not None:
             sock.close()
-            if error.errno not in _TAKEN:
-                raise
-        else:
-            return sock
-    return None
+
+
+def _fresh(family: int, kind: int) -> socket.socket:
+    sock = socket.socket(family, kind)
+    sock.setblocking(False)
+    # A port whose last connection is in TIME_WAIT is free; one that is listened at is not.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
+
+
+def _listening(sock: socket.socket) -> socket.socket:
+    """Another process may have bound the same port, and be the first to listen there."""
+    try:
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _shuffled(ports: range) -> Iterator[int]:

@@ -261,17 +261,16 @@ class Loop:
                         tell(error)
                         self._lose(number, member)
                 now = seconds()
+                wait = LINGER
                 if self._calls and self._calls[0][0] <= now:
                     self._perform()
+                    if self._calls and self._calls[0][0] <= now:
+                        wait = 0.0  # what these calls asked for with callLater(0, ...) is due
                 if not ready or now >= until:
                     break
-                if self._calls and self._calls[0][0] <= now:
-                    wait = 0.0  # what these calls asked for with callLater(0, ...) is due
-                elif self._without:
+                if wait and self._without:
                     self._without -= 1
                     break
-                else:
-                    wait = LINGER
         finally:
             self._turning = False
             self._set_alarm()

@@ -19,6 +19,7 @@ from gateway.config.values import Backend
 from gateway.dialects.base import Policy
 from gateway.sessions import channels
 from gateway.sessions.agreed import ChannelTerms
+from gateway.sessions.session import Session
 from gateway.wire import beside
 from tests.memory.meeting import End, Meeting
 from tests.memory.stepping import SteppedReactor, tcp_pair
@@ -103,6 +104,25 @@ def test_a_channel_that_stalls_is_reset(meeting: Meeting) -> None:
     meeting.hears(meeting.clients[0], b"426 cut\r\n")
     for end in (ours, theirs):
         end.sock.close()
+
+
+def test_whoever_is_told_that_nobody_came_finds_the_port_closed(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (client,), backend = meeting.clients, meeting.backend
+    knocked: list[tuple[str, int]] = []
+
+    def told(session: Session, event: str, **fields: object) -> None:
+        with socket.socket() as knocking:
+            knocked.append((event, knocking.connect_ex(("127.0.0.1", int(client.heard.split(b"|")[3])))))
+
+    monkeypatch.setattr(Session, "_emit_of_channel", told)
+    client.say(b"EPSV\r\n")
+    meeting.hears(backend, b"EPSV\r\n")
+    backend.say(b"229 (|||40000|)\r\n")
+    meeting.until(lambda: client.heard.endswith(b"|)\r\n"))
+    meeting.advance(70)
+    assert knocked == [("data-timeout", errno.ECONNREFUSED)]
 
 
 def test_more_than_so_many_at_a_time_are_refused(meeting: Meeting) -> None:

@@ -212,15 +212,17 @@ class Table(Lines):
 
     unknown: bytes = b""
     leaves: bytes = b"QUIT"
+    tagged: bool = False
 
     def step(self) -> bytes | None:
         line = self.line()
         if line is None:
             return None
         self.commands.append(line)
-        verb = line.split(b" ")[0].upper()
+        tag, _, command = line.partition(b" ") if self.tagged else (b"", b"", line)
+        verb = command.split(b" ")[0].upper()
         self.gone = verb == self.leaves
-        answer = self.answer(verb)
+        answer = self.answer(verb, tag)
         return self.unknown if answer is None else answer
 
 
@@ -309,6 +311,17 @@ def nntp(answers: Answers | None = None) -> Script:
     return playing(lambda: Table(b"200 legacy ready\r\n", known, unknown=b"500 What?\r\n"))
 
 
+def acap(answers: Answers | None = None) -> Script:
+    known: dict[bytes, bytes | Script] = {
+        b"NOOP": b'TAG OK "NOOP by the backend"\r\n',
+        b"AUTHENTICATE": b'TAG OK "AUTHENTICATE by the backend"\r\n',
+        b"LOGOUT": b'* BYE "bye"\r\nTAG OK "Done"\r\n',
+        **(answers or {}),
+    }
+    greeting = b'* ACAP (IMPLEMENTATION "legacy") (SASL "PLAIN" "EXTERNAL") (STARTTLS)\r\n'
+    return playing(lambda: Table(greeting, known, leaves=b"LOGOUT", tagged=True))
+
+
 def irc(answers: Answers | None = None) -> Script:
     known: dict[bytes, bytes | Script] = {
         b"PING": b":legacy PONG legacy :gw.example.test\r\n",
@@ -323,6 +336,7 @@ def irc(answers: Answers | None = None) -> Script:
 
 SERVERS: Mapping[str, Callable[[Answers | None], Script]] = {
     "smtp": smtp, "imap": imap, "pop3": pop3, "lmtp": lmtp, "managesieve": managesieve, "nntp": nntp, "irc": irc,
+    "acap": acap,
 }  # fmt: skip
 
 

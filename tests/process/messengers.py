@@ -122,3 +122,59 @@ def prosody(
             yield Messenger(domain, clients, servers, log, root / "routes")
             return
     pytest.fail("no free port for Prosody")
+
+
+_EJABBERD = """
+hosts:
+  - {domain}
+loglevel: debug
+auth_method: internal
+s2s_use_starttls: optional
+listen:
+  - port: {clients}
+    ip: "127.0.0.1"
+    module: ejabberd_c2s
+    starttls: false
+    use_proxy_protocol: {proxied}
+  - port: {servers}
+    ip: "127.0.0.1"
+    module: ejabberd_s2s_in
+modules:
+  mod_ping: {{}}
+"""
+_REGISTER = 'io:format("~p~n", [ejabberd_auth:try_register(<<"user">>, <<"{domain}">>, <<"{password}">>)]).'
+
+
+@contextmanager
+def ejabberd(directory: Path, domain: str, *, proxied: bool = False) -> Iterator[Messenger]:
+    """Without TLS; `proxied`: each connection of a client begins with a PROXY header."""
+    programs.need("ejabberdctl", debian="ejabberd")
+    erlang = programs.need("erl", debian="ejabberd")
+    root = directory / "ejabberd"
+    root.mkdir()
+    environment = {
+        "ERL_LIBS": next(Path("/usr/lib").glob("*/ejabberd-*")).parent,
+        "EJABBERD_CONFIG_PATH": root / "ejabberd.yml",
+        "EJABBERD_LOG_PATH": root / "log",
+        "SPOOL_DIR": root / "spool",
+        "HOME": root,
+    }
+    register = _REGISTER.format(domain=domain, password=CANARY)
+    command = [
+        *("env", *(f"{name}={value}" for name, value in environment.items())),
+        *(erlang, "-noinput", "-mnesia", "dir", f'"{root}/spool"', "-s", "ejabberd", "-eval", register),
+    ]
+    for _ in range(ATTEMPTS):
+        clients, servers = free_ports(2)
+        (root / "ejabberd.yml").write_text(
+            _EJABBERD.format(domain=domain, clients=clients, servers=servers, proxied=str(proxied).lower())
+        )
+        with speaking(command, "stdout") as (_, log):
+            log.hear("Start accepting TCP connections at 127.0.0.1:.* for ejabberd_c2s|eaddrinuse")
+            log.hear("Start accepting TCP connections at 127.0.0.1:.* for ejabberd_s2s_in|eaddrinuse")
+            if "eaddrinuse" in log.text:
+                continue
+            log.hear(r"^(ok|\{error,exists\})$")
+            yield Messenger(domain, clients, servers, log, root / "routes")
+            return
+    pytest.fail("no free port for ejabberd")

@@ -113,6 +113,7 @@ class Backend:
         self.script = script or silent
         self.connections: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._open: set[Connection] = set()
+        self._players: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -144,6 +145,11 @@ class Backend:
                 connection.socket.shutdown(socket.SHUT_RDWR)
         self._accepting.join(DEADLINE)
 
+    def join(self) -> None:
+        """Behind `close`, for scripts that end: all sockets are closed then."""
+        for player in self._players:
+            player.join(DEADLINE)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -154,7 +160,10 @@ class Backend:
             connection = Connection(sock)
             self._open.add(connection)
             self.connections.put(connection)
-            threading.Thread(target=self._play, args=(self.script, connection), daemon=True).start()
+            player = threading.Thread(target=self._play, args=(self.script, connection), daemon=True)
+            self._players = [other for other in self._players if other.is_alive()]
+            self._players.append(player)
+            player.start()
 
     def _play(self, script: Script, connection: Connection) -> None:
         try:

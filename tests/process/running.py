@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -293,6 +293,17 @@ class Gateway:
         words = self.process.args
         assert isinstance(words, list)
         return Path(words[words.index("--config") + 1])
+
+    @property
+    def ports(self) -> set[int]:
+        """Those of TCP and IPv4 that its first process listens at now."""
+        directory = Path(f"/proc/{self.process.pid}")
+        held = set()
+        for descriptor in (directory / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                held.add(os.readlink(descriptor))
+        rows = [line.split() for line in (directory / "net/tcp").read_text().splitlines()[1:]]
+        return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
 
     @property
     def resident(self) -> int:

@@ -188,6 +188,13 @@ def test_a_run_leaves_a_text_that_is_what_it_printed(whole: Done) -> None:
     assert re.search(r"^  (met|MISSED|open) +start: ", whole.printed, re.MULTILINE)
 
 
+def test_the_speed_of_the_machine_is_told(whole: Done) -> None:
+    machine = whole.ground.json["machine"]
+    for name in ("100 turns of a Python loop", "an octet over loopback", "a TLS handshake, both ends"):
+        assert re.fullmatch(r"[\d.]+ us", machine[name])
+        assert f"{name}: {machine[name]}\n" in whole.printed
+
+
 def test_everybody_took_part_or_it_is_told_why_not(whole: Done) -> None:
     found = whole.ground.json
     assert found["versions"].keys() | found["absent"].keys() == EVERYBODY.keys()

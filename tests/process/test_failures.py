@@ -139,6 +139,7 @@ REFUSALS = {
     "lmtp": (b"554-No service here,\r\n554 go away\r\n", b"421 4.3.2 come back later\r\n"),
     "managesieve": (b'BYE (TRYLATER) "Too many connections"\r\n', b'BYE "Go"\r\n'),
     "nntp": (b"400 Too many connections\r\n", b"502 Not for you\r\n"),
+    "acap": (b'* BYE (TRYLATER) "Too many connections"\r\n', b'* BYE "Go"\r\n'),
 }
 
 
@@ -195,7 +196,7 @@ def test_G17_a_backend_that_goes_while_it_owes_nothing(front: Front, protocol: s
 @each_speaker
 def test_G17_a_backend_that_goes_with_a_command_outstanding(front: Front, protocol: str, end: str) -> None:
     service, words = f"{protocol}-required", LINES[protocol]
-    verb = words.hello.split()[0 if protocol != "imap" else 1]
+    verb = words.verb(words.hello)
     asked = threading.Event()
 
     def go(connection: Connection) -> None:
@@ -224,6 +225,7 @@ HALF_REPLIES = {
     # A list is edited as a whole.
     "managesieve": (b"CAPABILITY", b"CAPABILITY\r\n", b'"SIEVE" "fileinto"\r\n"SAS', b""),
     "nntp": (b"CAPABILITIES", b"CAPABILITIES\r\n", b"101 list\r\nVERSION 2\r\nREA", b"101 list\r\nVERSION 2\r\n"),
+    "acap": (b"NOOP", b"n NOOP\r\n", b'n OK "do', b""),
 }
 
 
@@ -525,7 +527,7 @@ def test_G27_in_the_clear_too(front: Front, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
 def test_a_splice_whose_client_has_said_all_still_gets_all_answers(front: Front, protocol: str) -> None:
     service, words = f"{protocol}-required", LINES[protocol]
-    verb = words.login.split()[1 if protocol == "imap" else 0]
+    verb = words.verb(words.login)
 
     def answer_late(connection: Connection) -> None:
         connection.say({"imap": b"l OK LOGIN by the backend\r\n", "pop3": b"+OK PASS by the backend\r\n"}[protocol])
@@ -552,12 +554,12 @@ def test_a_lazy_backend_is_dialled_when_it_is_needed(
     with running(tmp_path, identity, services, options=options) as gateway:
         for protocol, words in GREETING.items():
             with Client(gateway.address(protocol)) as client:
-                client.hear(rb"gw\.example\.test [^\n]*\n")
+                client.hear(rb"(gw\.example\.test |ACAP )[^\n]*\n")
                 client.say(words.starttls)
                 assert client.line() == words.go_ahead
                 client.shake_hands(trusting)
-                # ManageSieve goes on with the backend's capabilities.
-                assert protocol == "managesieve" or backends[protocol].connections.empty()
+                # These go on with the backend's capabilities.
+                assert protocol in ("managesieve", "acap") or backends[protocol].connections.empty()
                 client.say(words.hello)
                 client.hear(words.hello_)
                 client.say(words.quit)

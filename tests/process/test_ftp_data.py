@@ -13,11 +13,14 @@ import pytest
 
 from tests.ports import free_ports
 from tests.process.ftptalk import Stage, Talk, received, stage
-from tests.process.running import DEADLINE, Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, Gateway, Identity, Service, launch, running
 from tests.process.wire import Caller, Client, Ending
 
 MUCH = os.urandom(64 * 1024) * 32
 """2 MiB: more than all buffers on the way hold."""
+
+
+LAX = {"policy": "optional", "strict_close": "no", "protection": "optional"}
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,7 @@ def server() -> Iterator[Stage]:
 def gateway(tmp_path_factory: pytest.TempPathFactory, identity: Identity, server: Stage) -> Iterator[Gateway]:
     services = [
         Service("ftp", server.backend.address, options={"active": "yes"}),
-        Service(
-            "lax", server.backend.address, protocol="ftp", options={"strict_close": "no", "protection": "optional"}
-        ),
+        Service("lax", server.backend.address, "ftp", options=LAX),
         Service("resumed", server.backend.address, protocol="ftp", options={"data_session_reuse": "required"}),
     ]
     with running(tmp_path_factory.mktemp("ftp"), identity, services, {"timeouts": {"data_connect": "2 s"}}) as found:
@@ -174,6 +175,50 @@ def test_an_upload_is_cut_even_if_the_server_has_ended_its_own_direction(talk: T
     client.finish()
     assert received(server) == (b"", "reset")
     talk.reply(b"426 cut")
+
+
+@pytest.mark.parametrize("protected", [True, False])
+@pytest.mark.parametrize("upload", [True, False])
+def test_a_gateway_that_is_killed_completes_no_file(
+    tmp_path: Path, identity: Identity, server: Stage, trusting: ssl.SSLContext, upload: bool, protected: bool
+) -> None:
+    """The kernel would end its connections with FIN."""
+    services = [Service("ftp", server.backend.address, options={"protection": "optional"})]
+    gateway = launch(tmp_path, identity, services)
+    try:
+        talk = Talk(gateway, server, trusting)
+        if not protected:
+            talk.own(b"PROT C", b"200 Protection set to C")
+        client, sock = talk.passive().connect(secure=protected)
+        talk.begin(b"STOR a" if upload else b"RETR a")
+        if upload:
+            client.say(b"half")
+            assert sock.recv(4) == b"half"
+        else:
+            sock.sendall(b"half")
+            assert client.hear(b"half") == b"half"
+        gateway.process.kill()
+        assert received(sock) == (b"", "reset")
+        assert client.rest() == b""
+        assert client.ending is Ending.RESET
+        talk.close()
+    finally:
+        gateway.kill()
+
+
+def test_an_abor_whose_urgent_octet_is_lost(gateway: Gateway, server: Stage, trusting: ssl.SSLContext) -> None:
+    """In the clear the kernel keeps urgent data apart: one octet of telnet's SYNCH does not arrive."""
+    with Talk(gateway, server, trusting, "lax", secure=False) as talk:
+        client, sock = talk.passive().connect(secure=False)
+        talk.begin(b"RETR a")
+        talk.client.socket.sendall(b"\xff\xf4")
+        talk.client.socket.send(b"\xff", socket.MSG_OOB)
+        talk.client.say(b"\xf2ABOR\r\n")
+        assert talk.server.line() == b"ABOR"
+        assert received(sock) == (b"", "reset")
+        talk.reply(b"426 cut")
+        talk.reply(b"226 aborted")
+        assert client.rest() == b""
 
 
 def test_strict_close_may_be_off(gateway: Gateway, server: Stage, trusting: ssl.SSLContext) -> None:
@@ -338,10 +383,11 @@ def descriptors(gateway: Gateway) -> int:
 def test_sessions_that_open_ports_leave_nothing(
     gateway: Gateway, server: Stage, trusting: ssl.SSLContext, used: str
 ) -> None:
-    since = gateway.log.mark()
-    with Talk(gateway, server, trusting) as first:  # the gateway opens some files once
-        first.passive()
-    gateway.log.wait("session", since)
+    for _ in range(2):  # the gateway opens some files once
+        since = gateway.log.mark()
+        with Talk(gateway, server, trusting) as first:
+            first.passive().connect()
+        gateway.log.wait("session", since)
     before = descriptors(gateway)
     since = gateway.log.mark()
     with ExitStack() as stack:

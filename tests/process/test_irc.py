@@ -249,6 +249,7 @@ settings = {{ core = {{ user_name = "{nick}"; nick = "{nick}"; resolve_prefer_ip
         ("at-ngircd", "starttls", ""),
         ("at-inspircd", "implicit", 'use_tls = "yes";'),
         ("at-inspircd-webirc", "starttls", 'starttls = "yes";'),
+        ("at-inspircd-implicit", "implicit", 'use_tls = "yes";'),
     ],
 )
 def test_irssi(place: Place, tmp_path: Path, service: str, mode: str, tls: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from gateway.protocol.proxyprotocol import SIGNATURE
 from tests.process import servers
 from tests.process.conftest import directory_for_servers
-from tests.process.legacy import imap, pop3, smtp
+from tests.process.legacy import SERVERS, imap, pop3, smtp
 from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, ROOT, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
@@ -122,11 +122,11 @@ def row(text: str, label: str) -> str:
 
 
 def test_where_all_is_well_it_says_so(checking: Checking, serve: Serve) -> None:
-    for protocol, script in (("smtp", closed_relay), ("imap", imap()), ("pop3", pop3())):
-        checking.service(protocol, serve(script).address)
+    for protocol, usual in SERVERS.items():
+        checking.service(protocol, serve(closed_relay if protocol == "smtp" else usual(None)).address)
     status, text = checking.text()
     assert status == 0, text
-    assert "3 addresses tested: all good" in text
+    assert f"{len(SERVERS)} addresses tested: all good" in text
     assert "220 legacy.example.test ESMTP" in text
     assert "* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID IDLE AUTH=PLAIN] legacy ready" in text
     assert "closed (554 5.7.1 Relay access denied)" in text

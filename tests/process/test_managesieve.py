@@ -157,12 +157,13 @@ def sieve_connect(place: Place, service: str, *action: str) -> subprocess.Comple
         os.close(reading)
 
 
-def test_sieve_connect(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["none", "starttls"])
+def test_sieve_connect(place: Place, tmp_path: Path, way: str) -> None:
     script = tmp_path / "mine.sieve"
     script.write_text(SCRIPT)
-    done = sieve_connect(place, "none-none", "--upload", "--localsieve", str(script), "--remotesieve", "mine")
+    done = sieve_connect(place, f"none-{way}", "--upload", "--localsieve", str(script), "--remotesieve", "mine")
     assert done.returncode == 0, done.stdout + done.stderr
-    done = sieve_connect(place, "none-starttls", "--list")
+    done = sieve_connect(place, f"none-{way}", "--list")
     assert '"mine"' in done.stdout, done.stdout + done.stderr
 
 
@@ -179,8 +180,9 @@ client.logout()
 
 
 @pytest.mark.parametrize(("mode", "argument"), [("starttls", "starttls"), ("implicit", "ssl")])
-def test_sievelib(place: Place, mode: str, argument: str) -> None:
-    _, port = place.gateway.address("xclient-starttls", mode)
+@pytest.mark.parametrize("way", ["none", "starttls"])
+def test_sievelib(place: Place, way: str, mode: str, argument: str) -> None:
+    _, port = place.gateway.address(f"xclient-{way}", mode)
     done = subprocess.run(
         [sys.executable, "-c", SIEVELIB, "localhost", str(port), USER, CANARY, argument],
         capture_output=True, text=True, timeout=DEADLINE, check=False,

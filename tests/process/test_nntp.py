@@ -225,8 +225,9 @@ print(client.quit())
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
-def test_nntplib(place: Place, mode: str) -> None:
-    _, port = place.gateway.address("starttls", mode)
+@pytest.mark.parametrize("service", ["old-required", "starttls"])
+def test_nntplib(place: Place, service: str, mode: str) -> None:
+    _, port = place.gateway.address(service, mode)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", NNTPLIB, str(port), USER, CANARY, str(place.authority), mode],
         capture_output=True, text=True, timeout=DEADLINE, check=False,

@@ -191,6 +191,7 @@ FAILING = {
     "lmtp": ({b"AUTH": b"535 5.7.8 Bad credentials\r\n"}, b"535 5.7.8 Bad credentials\r\n"),
     "managesieve": ({b"AUTHENTICATE": b'NO "no"\r\n'}, b'NO "no"\r\n'),
     "nntp": ({b"AUTHINFO": b"481 no\r\n"}, b"481 no\r\n"),
+    "acap": ({b"AUTHENTICATE": b'TAG NO "no"\r\n'}, b'l NO "no"\r\n'),
 }
 TEMPORARY = {
     "smtp": b"454 4.7.0 Temporary authentication failure\r\n",
@@ -199,6 +200,7 @@ TEMPORARY = {
     "lmtp": b"454 4.7.0 Temporary authentication failure\r\n",
     "managesieve": b'NO (TRYLATER) "Temporary authentication failure"\r\n',
     "nntp": b"403 Temporary authentication failure\r\n",
+    "acap": b'l NO (TRYLATER) "Temporary authentication failure"\r\n',
 }
 
 

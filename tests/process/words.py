@@ -44,6 +44,10 @@ class Words:
     authority: bytes
     """A command by which the gateway's address could speak for others; empty where there is none."""
 
+    def verb(self, command: bytes) -> bytes:
+        """Its name, which stands behind a tag where there are tags."""
+        return command.split()[len(self.starttls.split()) - 1]
+
 
 WORDS: dict[str, Words] = {
     "smtp": Words(
@@ -168,6 +172,30 @@ GREETING: Mapping[str, Words] = {
         step=b"DATE\r\n",
         step_=rb"111 [^\n]*\n",
         dialogue=b"AUTHINFO SASL PLAIN\r\n",
+        authority=b"",
+    ),
+    "acap": Words(
+        greeting_=rb'^\* ACAP \(IMPLEMENTATION "legacy"\)[^\n]*\n',
+        starttls=b"s STARTTLS\r\n",
+        go_ahead=b's OK "Begin TLS negotiation now"\r\n',
+        active=b's BAD "TLS is already active"\r\n',
+        # Behind the handshake there is a greeting again.
+        hello=b"c NOOP\r\n",
+        hello_=rb'^c OK "NOOP [^\n]*\n',
+        login=b'l AUTHENTICATE "PLAIN" "Zaunkoenig-77-im-Schacht"\r\n',
+        login_=rb'^l OK "AUTHENTICATE by the backend"\r\n',
+        refused=b'l NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n',
+        quit=b"q LOGOUT\r\n",
+        quit_=rb'^\* BYE "bye"\r\nq OK "Done"\r\n',
+        polite=b"sgw0 LOGOUT\r\n",
+        unavailable=b'* BYE (TRYLATER) "Service temporarily unavailable"\r\n',
+        lost_idle=b'* BYE (TRYLATER) "Connection to server lost"\r\n',
+        lost_busy=b'* BYE (TRYLATER) "Connection to server lost"\r\n',
+        shutdown=b'* BYE (TRYLATER) "Server shutting down"\r\n',
+        too_long_=rb'\* (BAD|BYE) "Command too long"\r\n|^$',
+        step=b"z NOOP\r\n",
+        step_=rb'z OK "NOOP [^\n]*\n',
+        dialogue=b'l AUTHENTICATE "PLAIN"\r\n',
         authority=b"",
     ),
 }

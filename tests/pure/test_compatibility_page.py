@@ -104,12 +104,12 @@ def test_T25_a_trial_that_failed_says_why() -> None:
 def test_the_other_protocols_have_a_section_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(others, "version", lambda package: "1.0")
     pairs = [
-        others.Pair("NNTP", "tin", "tin", "INN", "inn2", {"implicit": "test_nntp.py::test_tin"}, "reads"),
+        others.Pair("NNTP", "tin", "tin", "INN", "inn2", {"implicit": "nntp.py::test_tin"}, "reads"),
         others.Pair("IRC", "irssi", "irssi", "ngIRCd", "ngircd", {"starttls": "a", "implicit": "b"}, "talks"),
     ]
     told = "".join(others.section({(0, "implicit"): "", (1, "starttls"): "it hung", (1, "implicit"): ""}, pairs))
-    assert "| NNTP | tin 1.0 | INN 1.0 | reads | - | ok |\n" in told
-    assert "| IRC | irssi 1.0 | ngIRCd 1.0 | talks | no | ok |\n" in told
+    assert "| NNTP | tin 1.0 | INN 1.0 | reads | - | ok | - |\n" in told
+    assert "| IRC | irssi 1.0 | ngIRCd 1.0 | talks | no | ok | - |\n" in told
     assert "* irssi, STARTTLS, ngIRCd: it hung\n" in told
     page = others.renewed("# Page\n\n## First\n", told)
     assert others.renewed(page + "\n## Last\n", told) == page + "\n## Last\n"
@@ -120,5 +120,5 @@ def test_each_test_of_the_other_protocols_is_there() -> None:
     for pair in others.PAIRS:
         for test in pair.tests.values():
             file, _, name = test.partition("::")
-            text = (others.ROOT / "tests" / "process" / file).read_text()
+            text = (others.ROOT / "tests" / "process" / f"test_{file}").read_text()
             assert f"def {name.partition('[')[0]}(" in text, test

@@ -764,6 +764,11 @@ SLIPS = {
         "newlines, accept_proxy, backend, certificate, key, profile, legacy_clients, client_certificate, client_ca or "
         "downgrade",
     ),
+    "unknown option of a protocol without its own": (
+        file(smtp="protocol = imap\nstarttls = 143\nbackend = a:143\nverify = no"),
+        "[service:smtp] verify: unknown option; [service:smtp] takes protocol, starttls, implicit, policy, "
+        "accept_proxy, backend, certificate, key, profile, legacy_clients, client_certificate, client_ca or downgrade",
+    ),
     "network with host bits": (
         balancers("10.1.2.3/8"),
         '[service:smtp] accept_proxy: "10.1.2.3/8" has host bits set; write 10.0.0.0/8, or 10.1.2.3 for that address '

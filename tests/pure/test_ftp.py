@@ -159,7 +159,8 @@ def test_a_lazy_session_knows_its_own_features() -> None:
 
 def test_telnet_commands_before_a_command_are_dropped() -> None:
     play = inside()
-    for telnet in (b"\xff\xf4\xff\xf2", b"\xff\xf4", b"\xff\xfd\x06", b"\xff\xf4\xff\xfb\x01"):
+    lost = (b"\xff\xf4\xff", b"\xff\xf4\xf2")  # an octet of SYNCH, which was urgent data
+    for telnet in (b"\xff\xf4\xff\xf2", b"\xff\xf4", b"\xff\xfd\x06", b"\xff\xf4\xff\xfb\x01", *lost):
         play.client(telnet + b"ABOR\r\n", to_backend(b"ABOR\r\n")).backend(b"225 none\r\n", to_client(b"225 none\r\n"))
     # In the middle of a verb some servers drop them, too, and see another verb than we do.
     told(play, (b"PO\xff\xf1RT 1,2,3,4,5,6", b"500 Syntax error"), (b"\xff\xff", b"500 Syntax error")).run()
@@ -198,6 +199,12 @@ def test_421_ends_the_session_whenever_it_comes() -> None:
 def test_a_greeting_may_be_put_off() -> None:
     play = opened().start(DIAL).dialled().backend(b"120 in 5 minutes\r\n")
     play.backend(b"220 now\r\n", to_client(b"220 now\r\n")).run()
+
+
+@pytest.mark.parametrize("said", [b"USER joe", b"PASS x", b"FEAT", b"QUIT"])
+def test_a_reply_that_begins_with_1_is_not_the_last(said: bytes) -> None:
+    play = inside().client(said + b"\r\n", to_backend(said + b"\r\n")).backend(b"150-wait\r\n150 wait\r\n120 a\r\n")
+    play.backend(b"331 go\r\n", to_client(b"331 go\r\n")).run()
 
 
 def test_a_reply_without_end() -> None:
@@ -284,6 +291,9 @@ def test_the_address_in_the_backends_reply_is_not_used() -> None:
         b"227 Entering Passive Mode (10,9,8,7,156,64)",
         b"227 ok (127,0,0,1,156,64).",
         b"227 =1,2,3,4,156,64",
+        b"227 (127, 0, 0, 1, 156, 64)",
+        b"229 ok (|1|10.9.8.7|40000|)",
+        b"229 ok (|2|2001:db8::1|40000|)",
     ):
         play = private().client(b"PASV\r\n", to_backend(b"PASV\r\n"))
         play.backend(answer + b"\r\n", OPEN, to_client(PASSIVE)).run()
@@ -408,9 +418,42 @@ def test_bad_lines_wait_as_well() -> None:
 def test_abor_closes_the_data_connection_before_the_backend_hears_it() -> None:
     play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
     play.client(b"\xff\xf4\xff\xf2ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n")).waits(TRANSFER)
+    play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n")).waits(Patience.COMMAND)
     play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).waits(Patience.COMMAND)
     listens(play, 40001).run()
+
+
+def aborted(*pipelined: bytes) -> Playbook:
+    """A transfer that was aborted, and the first reply to that."""
+    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play.client(b"ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
+    return play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n"))
+
+
+@pytest.mark.parametrize("answers", [(b"200 ok\r\n",), (b"200-o\r\n200 k\r\n",), (b"226 aborted\r\n", b"500 what\r\n")])
+def test_a_server_may_say_one_reply_to_a_transfer_and_its_abor(answers: tuple[bytes, ...]) -> None:
+    """A NOOP of ours tells whether another one comes: commands are answered in turn."""
+    play = aborted().client(b"PWD\r\n", to_backend(b"NOOP\r\n")).waits(TRANSFER)
+    for answer in answers[:-1]:
+        play.backend(answer, to_client(answer))
+    play.backend(answers[-1], to_backend(b"PWD\r\n")).backend(b"257 /\r\n", to_client(b"257 /\r\n"))
+    asked(play, b"SYST", b"215 x\r\n").run()
+
+
+def test_goodbye_behind_an_abor_that_is_not_answered() -> None:
+    play = aborted().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+
+
+def test_a_server_leaves_behind_an_abor() -> None:
+    play = aborted().client(b"PWD\r\n", to_backend(b"NOOP\r\n")).backend(b"226 a\r\n", to_client(b"226 a\r\n"))
+    play.backend(b"421 bye\r\n", to_client(b"421 bye\r\n"), BYE).run()
+
+
+def test_a_client_that_waits_for_another_reply_to_abor_is_idle() -> None:
+    late = Expired(CLIENT, Patience.COMMAND)
+    play = aborted().waits(Patience.COMMAND)
+    play.expire(late, to_client(b"421 Timeout\r\n"), ABORT_BACKEND, close("client-timeout")).run()
 
 
 def test_abor_closes_a_port_that_nobody_has_used() -> None:
@@ -570,7 +613,8 @@ def test_every_cut_of_the_segments_gives_the_same() -> None:
     play = begins(listens(private()))
     play.backend(b"150-go\r\n ahead\r\n150 go\r\n", to_client(b"150-go\r\n ahead\r\n150 go\r\n"))
     play.client(b"\xff\xf4\xff\xf2ABOR\r\nPASV\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    play.backend(b"426 cut\r\n226 aborted\r\n", to_client(b"426 cut\r\n226 aborted\r\n"), to_backend(b"PASV\r\n"))
+    play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n"), to_backend(b"NOOP\r\n"))
+    play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).backend(b"200 ok\r\n", to_backend(b"PASV\r\n"))
     play.backend(b"227 (1,2,3,4,156,65)\r\n", Open(CLIENT, 40001, True), to_client(PASSIVE))
     play.run((WHOLE, *range(SINGLE, 24)))
 

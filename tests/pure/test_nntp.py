@@ -254,6 +254,27 @@ def test_lists_that_nobody_knows_pass_line_by_line_and_never_into_tls() -> None:
     play.backend(b"a\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
+@pytest.mark.parametrize("reader", [False, True])
+@pytest.mark.parametrize("group", [b"GROUP a\r\n", b"LISTGROUP a\r\n"])
+def test_a_group_that_was_chosen_in_the_clear_counts_no_more(group: bytes, reader: bool) -> None:
+    """RFC 4642 2.2.2: else somebody on the path could choose it.  A fresh backend is told again that we read."""
+
+    def dialled() -> Playbook:
+        play = greeted(AUTH_ONLY)
+        if reader:
+            asked(play, b"MODE READER\r\n", GREETING)
+        asked(play, group, b"211 0 0 0 a\r\n" + b".\r\n" * group.startswith(b"L"))
+        return play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured(DIAL).dialled()
+
+    play = dialled().backend(GREETING, *[to_backend(b"MODE READER\r\n")] * reader)
+    if reader:
+        play.backend(GREETING)
+    asked(play, b"STAT\r\n", b"412 no group\r\n").run()
+    if reader:
+        play = dialled().backend(GREETING, to_backend(b"MODE READER\r\n"))
+        play.backend(b"502 not you\r\n", to_client(b"502 not you\r\n"), close("backend-refused")).run()
+
+
 @pytest.mark.parametrize("said", [b"XTHREAD\r\n", b"XFOO\r\n"])
 @pytest.mark.parametrize("answer", [b"288 a list?\r\n", b"211 1 1 1 a\r\n", b"199 what\r\n"])
 def test_a_command_behind_a_reply_whose_end_nobody_knows_is_not_forwarded(said: bytes, answer: bytes) -> None:

@@ -109,6 +109,9 @@ def heard(event: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], int]:
         ("tls-failed", {}, set()),
         ("downgrade", {"action": "logged"}, {("downgrade", "logged")}),
         ("tls-required", {}, {("tls-required", "")}),
+        ("transfer", {"command": "STOR", "protection": "none", "received": 7, "sent": 0}, {("clear-data", "STOR")}),
+        ("transfer", {"command": "STOR", "protection": "none", "received": 0, "sent": 0}, set()),
+        ("transfer", {"command": "RETR", "protection": "TLSv1.3", "received": 0, "sent": 7}, set()),
         (
             "session",
             {**TLS13, "cipher": '=HYPERLINK("x")', "group": "a\nb"},
@@ -511,6 +514,19 @@ def test_a_policy_that_hurts_nobody_can_be_set_after_a_month() -> None:
         "are of 30 days"
     )
     assert not [text for text in said(fact("tls", "TLSv1.3", service="imap"), setup=setup) if text.startswith("policy")]
+
+
+def test_whose_files_go_in_the_clear() -> None:
+    setup = Setup(unprotected=["ftp"])
+    clear = [fact("clear-data", verb, service="ftp") for verb in ("LIST", "STOR")]
+    assert one("files", said(*clear, setup=setup)) == (
+        "files went in the clear on ftp for 1 network in 30 days: 10.0.0.0/24; policy required and protection required "
+        "would have refused these"
+    )
+    assert [line.clear_data for line in lines(clear)] == [2]
+    assert one("protection", said(BEGINNING, setup=setup)) == (
+        "protection required on ftp would have refused nobody in 30 days: it can be set"
+    )
 
 
 def test_who_was_refused_for_want_of_tls() -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     """In the other process."""
     os.nice(NICE)
     order = json.load(sys.stdin)
-    setup = Setup(order["legacy_clients"], order["policies"])
+    setup = Setup(order["legacy_clients"], order["policies"], order["unprotected"])
     now, days, form = order["now"], order["days"], order["form"]
     try:
         facts = Store(Path(order["file"])).facts()

@@ -9,7 +9,20 @@ from typing import Final
 
 from ..words import counted, printable
 from .alerts import ALERTS, CERTIFICATE
-from .facts import CIPHER, CLEAR, CLEAR_LOGIN, DOWNGRADE, GROUP, NO_NAME, REFUSAL, SECURED, TLS_REQUIRED, Fact, user_in
+from .facts import (
+    CIPHER,
+    CLEAR,
+    CLEAR_DATA,
+    CLEAR_LOGIN,
+    DOWNGRADE,
+    GROUP,
+    NO_NAME,
+    REFUSAL,
+    SECURED,
+    TLS_REQUIRED,
+    Fact,
+    user_in,
+)
 
 DAY: Final = 86400
 OLD: Final = ("TLSv1", "TLSv1.1")
@@ -29,6 +42,8 @@ class Setup:
     """Some service admits clients below TLS 1.2."""
     policies: Mapping[str, Collection[str]] | None = None
     """By service, those of its plaintext listeners.  None: the configuration is not known."""
+    unprotected: Collection[str] = ()
+    """Services with `protection = optional`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,8 @@ class Line:
     clear: int
     last_clear: int
     clear_logins: int
+    clear_data: int
+    """Data connections in the clear."""
     last_tls: int
     lowest: str
     """TLS version."""
@@ -93,6 +110,7 @@ def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
         _count(clear),
         _last(clear),
         _count(of(CLEAR_LOGIN)),
+        _count(of(CLEAR_DATA)),
         _last(secured),
         min((fact.value for fact in secured), key=_rank, default=""),
         min((fact.value for fact in of(CIPHER)), key=lambda name: (strength(name), name), default=""),
@@ -143,6 +161,7 @@ def advice(facts: Sequence[Fact], now: int, days: int, setup: Setup | None = Non
     known = (now - min(fact.first for fact in facts)) // DAY
     return [
         *_policy(facts, recent, days, known, setup),
+        *_data(recent, days, known, setup),
         *_required(recent, days),
         *_old(facts, recent, now, days, known, setup),
         *_modern(recent, days),
@@ -173,13 +192,28 @@ def _policy(facts: Sequence[Fact], recent: Sequence[Fact], days: int, known: int
         loose = [policy for policy in (setup.policies or {}).get(service, ()) if policy != "required"]
         if not loose:
             continue
-        if known >= SETTLED:
-            yield f"policy required on {service} would have refused nobody in {_days(min(days, known))}: it can be set"
-        else:
+        yield _nobody(f"policy required on {service}", days, known)
+
+
+def _nobody(setting: str, days: int, known: int) -> str:
+    if known >= SETTLED:
+        return f"{setting} would have refused nobody in {_days(min(days, known))}: it can be set"
+    return (
+        f"{setting} would have refused nobody so far; the facts are of {_days(known)}, "
+        f"wait until they are of {_days(SETTLED)}"
+    )
+
+
+def _data(recent: Sequence[Fact], days: int, known: int, setup: Setup) -> Iterator[str]:
+    clear = [fact for fact in recent if fact.kind == CLEAR_DATA]
+    for service in sorted({fact.service for fact in clear}.union(setup.unprotected)):
+        if those := [fact for fact in clear if fact.service == service]:
             yield (
-                f"policy required on {service} would have refused nobody so far; the facts are of {_days(known)}, "
-                f"wait until they are of {_days(SETTLED)}"
+                f"files went in the clear on {service} for {_networks(those)} in {_days(days)}: {_list(those)}; "
+                "policy required and protection required would have refused these"
             )
+        else:
+            yield _nobody(f"protection required on {service}", days, known)
 
 
 def _required(recent: Sequence[Fact], days: int) -> Iterator[str]:

@@ -22,6 +22,8 @@ CLEAR: Final = "clear"
 """Value: the listener's policy.  A session without TLS in which something was done: a login, a recipient, a message."""
 CLEAR_LOGIN: Final = "clear-login"
 """Value: the SASL mechanism.  A login without TLS that the backend took."""
+CLEAR_DATA: Final = "clear-data"
+"""Value: the command.  A data connection of FTP without TLS, on which something came."""
 CIPHER: Final = "cipher"
 GROUP: Final = "group"
 NO_NAME: Final = "no-sni"
@@ -34,7 +36,7 @@ DOWNGRADE: Final = "downgrade"
 TLS_REQUIRED: Final = "tls-required"
 """Sessions in which a command was refused for want of TLS."""
 
-KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE, TLS_REQUIRED)
+KINDS: Final = (SECURED, CLEAR, CLEAR_LOGIN, CLEAR_DATA, CIPHER, GROUP, NO_NAME, REFUSAL, DOWNGRADE, TLS_REQUIRED)
 
 USER: Final = "user:"
 """What stands in a network's place for a user begins so."""
@@ -194,6 +196,11 @@ def _auth(fields: Fields) -> tuple[Any, ...] | None:
     return (fields.get("mechanism"),)
 
 
+def _transfer(fields: Fields) -> tuple[Any, ...] | None:
+    moved = fields.get("received") or fields.get("sent")
+    return (fields.get("command"),) if moved and fields.get("protection") == "none" else None
+
+
 def _tls_failed(fields: Fields) -> tuple[Any, ...] | None:
     alert = alert_of(str(fields.get("detail") or ""))
     return (alert,) if alert in ALERTS else None
@@ -202,13 +209,20 @@ def _tls_failed(fields: Fields) -> tuple[Any, ...] | None:
 _SAID: Final[Mapping[str, Callable[[Fields], tuple[Any, ...] | None]]] = {
     "session": _session,
     "auth": _auth,
+    "transfer": _transfer,
     "tls-failed": _tls_failed,
     "tls-required": lambda fields: (),
     "downgrade": lambda fields: (fields.get("action"),),
 }
 """By event: what makes facts of it.  None where it makes none."""
 HEARD: Final = frozenset(_SAID)
-_KIND: Final = {"auth": CLEAR_LOGIN, "tls-failed": REFUSAL, "tls-required": TLS_REQUIRED, "downgrade": DOWNGRADE}
+_KIND: Final = {
+    "auth": CLEAR_LOGIN,
+    "transfer": CLEAR_DATA,
+    "tls-failed": REFUSAL,
+    "tls-required": TLS_REQUIRED,
+    "downgrade": DOWNGRADE,
+}
 _VALUE: Final = re.compile(r"[A-Za-z0-9_.+-]{0,48}")
 
 

@@ -18,9 +18,8 @@ from .facts import Fact
 WIDTH: Final = 100
 """Columns of the text."""
 COLUMNS: Final = (
-    "service", "network", "user", "first", "last", "sessions", "clear", "last_clear", "clear_logins", "last_tls",
-    "lowest", "weakest", "classical", "nameless", "refusals", "downgrades",
-    "tls_required",
+    "service", "network", "user", "first", "last", "sessions", "clear", "last_clear", "clear_logins", "clear_data",
+    "last_tls", "lowest", "weakest", "classical", "nameless", "refusals", "downgrades", "tls_required",
 )  # fmt: skip
 """Of the CSV; docs/report.md tells what they mean."""
 

@@ -204,6 +204,12 @@ class Descriptor(ABC):
 
     # --- the end ---------------------------------------------------------------------------------
 
+    def reset_unless_ended(self) -> None:
+        """If this process is killed before it has said the end, the other end gets RST.  The kernel's FIN would make a
+        part of a file look like all of it."""
+        reset_on_close(self._socket)
+        self._writing.resets = True
+
     def abort(self) -> None:
         """Be gone at once: RST is sent, and what is unsent is dropped."""
         self._die(reset=True)

@@ -222,9 +222,9 @@ class Leg(Descriptor):
             self.deliver(octets)
 
     def _decrypt(self, ciphertext: bytes) -> None:
-        half, reading, writing = self.half, self._reading, self._writing
+        half, reading, writing, shaking = self.half, self._reading, self._writing, self.secured is None
         assert half is not None
-        if reading.early or reading.blanks:
+        if shaking and (reading.early or reading.blanks):
             ciphertext = reading.begin(ciphertext)
         failure = None
         try:
@@ -233,9 +233,9 @@ class Leg(Descriptor):
             failure, plaintext = error.reason, error.plaintext
         if spoken := half.outgoing():
             self._send(spoken)
-            if self.secured is not None:
+            if not shaking:
                 writing.answers += len(spoken)
-        if self.secured is None and half.secured is not None:
+        if shaking and half.secured is not None:
             self._secure(half, half.secured)
         if plaintext:
             if reading.state is _READABLE:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -36,6 +38,8 @@ class WriteState(Enum):
 _OPEN, _LAST_WORDS, _FINISHING = WriteState.OPEN, WriteState.LAST_WORDS, WriteState.FINISHING
 _FINISHED, _BROKEN, _GONE = WriteState.FINISHED, WriteState.BROKEN, WriteState.GONE
 _MUTE: Final = (_FINISHED, _BROKEN, _GONE)
+_FIN_ON_CLOSE: Final = struct.pack("ii", 0, 0)
+"""SO_LINGER, off: the default."""
 
 
 def name(error: OSError) -> str:
@@ -56,7 +60,19 @@ class Writing:
     The methods that return a bool say: the leg must look at `state`, `blocked` and `crossed`, something changed there.
     """
 
-    __slots__ = ("_socket", "_unsent", "answers", "blocked", "cause", "corked", "full", "octets", "state", "waiting")
+    __slots__ = (
+        "_socket",
+        "_unsent",
+        "answers",
+        "blocked",
+        "cause",
+        "corked",
+        "full",
+        "octets",
+        "resets",
+        "state",
+        "waiting",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -75,6 +91,8 @@ class Writing:
         """A turn of the reactor is under way on this leg. What is written in it is sent in one piece at its end."""
         self.blocked = False
         """The socket is full."""
+        self.resets = False
+        """Until FIN is sent, closing the socket sends RST."""
         self.full = False
         """More than HIGH_WATER octets were unsent, and there are not yet less than LOW_WATER again."""
 
@@ -178,6 +196,10 @@ class Writing:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.fail(name(error))
+        if self.resets:
+            self.resets = False
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
         return True
 
     def _forget(self) -> None:

@@ -12,11 +12,13 @@ from .clients import presented, refusal
 from .private import (
     WANT_READ,
     ZERO_RETURN,
+    bio_data,
     bio_read,
     bio_write,
     handles,
     memory,
     memory_of,
+    nowhere,
     octets_of,
     raise_error,
     ssl_error,
@@ -110,6 +112,10 @@ class TLSHalf:
         filled = 0
         while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
             filled += count
+            if not bio_data(self._into_ssl, nowhere):
+                # No octet is left, and `ssl_read` takes a whole record: another call would say WANT_READ.
+                whole: bytes = octets_of(_room, filled)[:]
+                return whole
             if filled > ROOM - RECORD:
                 raise AssertionError("more plaintext than ciphertext")
         plaintext: bytes = octets_of(_room, filled)[:] if filled else b""
@@ -137,7 +143,7 @@ class TLSHalf:
         """
         if self.holds_tickets and not self._failed and self.secured is not None and self.secured.version == "TLSv1.3":
             return b""
-        return self._spoken()
+        return self._spoken() if bio_data(self._from_ssl, nowhere) else b""
 
     def _spoken(self) -> bytes:
         said = b""

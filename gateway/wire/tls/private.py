@@ -5,6 +5,7 @@
 * `SSL_read`, `SSL_write`, `BIO_read`, `BIO_write`, `SSL_get_error`, `SSL_ERROR_WANT_READ` and `SSL_ERROR_ZERO_RETURN`
   move octets through a connection in memory. pyOpenSSL's own methods allocate a buffer for each call and raise an
   exception at each end of data. With them a short round trip takes 15 % more CPU, and so does a transfer.
+* `BIO_get_mem_data` tells how many octets a BIO in memory holds. A look costs a third of a read that finds nothing.
 * `SSL_session_reused` tells whether a handshake resumed an earlier session. pyOpenSSL has no name for it.
 * `SSL_do_handshake` goes on with a handshake. pyOpenSSL's method raises an exception when it waits for the other end,
   as each handshake does twice.
@@ -37,11 +38,16 @@ from OpenSSL._util import lib as _lib
 ssl_read, ssl_write, bio_read, bio_write = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
 ssl_shake: Any = _lib.SSL_do_handshake
 ssl_error: Any = _lib.SSL_get_error
+bio_data: Any = _lib.BIO_get_mem_data
 ssl_resumed: Any = _lib.SSL_session_reused
 WANT_READ: Final[int] = _lib.SSL_ERROR_WANT_READ
 ZERO_RETURN: Final[int] = _lib.SSL_ERROR_ZERO_RETURN
 octets_of, memory_of = _ffi.buffer, _ffi.from_buffer
 """C memory as a Python buffer; a Python buffer as C memory."""
+
+
+nowhere: Final[Any] = _ffi.new("char **")
+"""`bio_data` writes an address here that nobody reads: its result is the number of octets in a memory BIO."""
 
 
 def memory(size: int) -> Any:

@@ -13,6 +13,7 @@ from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
     PROVEN,
+    WHOLE,
     Expected,
     Playbook,
     close,
@@ -66,6 +67,15 @@ def test_G17_a_cut_answer_stays_cut(party: Party, orderly: bool) -> None:
         assert b"\r\n" not in part[:size] or words.startswith(part[: part[:size].rindex(b"\r\n") + 2])
     play = party.owed().backend(part)
     play.ended(BACKEND, orderly, *told(party.answers.part_told), ABORT_BACKEND, close("backend-lost")).run()
+
+
+@everyone
+@in_order_or_not
+def test_G17_a_cut_greeting_is_none(party: Anyone, orderly: bool) -> None:
+    greeting = party.answers.greeting
+    for size in range(1, len(greeting)):
+        play = party.dialled().backend(greeting[:size])
+        play.ended(BACKEND, orderly, *party.sorry("backend-connect-failed")).run((WHOLE,))
 
 
 @every_judged

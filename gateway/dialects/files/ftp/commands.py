@@ -72,7 +72,6 @@ class FTP(Data):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._claimed = b""  # whom the client says that it is
 
     def talk(self) -> Script:
         try:

@@ -15,11 +15,13 @@ from ...conversation import BACKEND, BOTH, CLIENT, broken
 from ...replies import Replying
 from .exchange import Exchange
 from .words import (
+    LEAVES,
     LINES,
     MEANWHILE,
     NAMED,
     NO_SUCH_WAY,
     PRELIMINARY,
+    PROBE,
     TRANSFERS,
     UNMISTAKABLE,
     UNPRIVILEGED,
@@ -204,8 +206,13 @@ class Data(Exchange):
 
     def _meanwhile(self) -> Script:
         """The next line of either side, while a transfer is under way."""
+        # Some servers say one reply to a transfer and its ABOR.  Then the client may wait for another, or go on.
+        aborted = set(self._owed) == {b"ABOR"}
+        if aborted and self._held is not None:
+            yield from self._begin(PROBE, b"NOOP")
         reads = self._held is None and len(self._owed) < MOST_OWED and b"QUIT" not in self._owed
-        heard = yield from self.hear(BOTH if reads else (BACKEND,), TRANSFER, LINES if reads else REPLIES)
+        patience = Patience.COMMAND if aborted and reads else TRANSFER
+        heard = yield from self.hear(BOTH if reads else (BACKEND,), patience, LINES if reads else REPLIES)
         match heard:
             case Line(side=Side.BACKEND, text=text):
                 yield from self._replied(text)
@@ -221,13 +228,21 @@ class Data(Exchange):
         if PRELIMINARY.match(text) and self._begun and (yield IsBroken()):
             # pure-ftpd ends a transfer that was cut with another 150; no client takes that for an end.
             text = b"426" + text[3:]
+        if PROBE in self._owed and (text[:3] == b"200" or (self._owed[0] is PROBE and text[:3] != LEAVES)):
+            # Nothing more comes to what was said before it.
+            yield from self._collected(Patience.REPLY, text)
+            self._owed.clear()
+            self._outstanding = False
+            return
         code = (yield from self._relayed(text))[:3]
         if code[:1] == b"1":
             self._begun = True
             return
-        if code == b"421":
+        if code == LEAVES:
             yield from self._settle(code)
         asked = UNMISTAKABLE.get(code, b"")
+        if code == b"221" and TRANSFERS.isdisjoint(self._owed):
+            asked = b"QUIT"
         verb = self._owed.pop(self._owed.index(asked) if asked in self._owed else 0)
         self._outstanding = bool(self._owed)
         if verb in TRANSFERS:

@@ -8,37 +8,34 @@ from typing import Any, Final
 from ....protocol.vocabulary import (
     Await,
     Close,
-    Expired,
     Line,
-    Lost,
     Patience,
     Request,
     Script,
     Send,
-    Side,
     StartTLS,
-    Trouble,
-    Violation,
 )
-from ... import access
+from ...asking import Asking
 from ...base import BackendTLS, Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, CLIENT, ServerFirst, broken
+from ...bounds import REPLIES
+from ...conversation import BACKEND, CLIENT, broken, within_bounds
 from ...reach import ungreeted, untrusted
 from ...replies import Reply, Replying
 from .words import BAD_COMMAND, LEAVES, REPLY, is_last
 
 UNAVAILABLE: Final = b"421 Service not available, closing control connection\r\n"
 
-Asking = Generator[Request, Any, bytes]
 
-
-class Exchange(ServerFirst):
+class Exchange(Asking):
     """Asks the backend and passes its replies on."""
+
+    protocol = "ftp"
+    leaves = LEAVES
+    idle_words = b"421 Timeout\r\n"
+    lost_words = b"421 Connection to FTP server lost\r\n"
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._outstanding = False  # the backend owes a reply
         self._fresh = True  # the backend remembers nothing of this session
         self._data_secured = False  # it has been told how
 
@@ -54,8 +51,6 @@ class Exchange(ServerFirst):
     def hear_greeting(self) -> Replying:
         """The greeting, behind TLS where it is agreed on.  The server does not greet again inside (RFC 4217 4)."""
         greeting = yield from self._collected(Patience.GREETING)
-        while greeting.code == b"120":  # RFC 959 5.4: not yet
-            greeting = yield from self._collected(Patience.GREETING)
         if greeting.code != b"220" and not greeting.refuses:
             raise ungreeted(greeting.octets)
         self._data_secured = self.terms.backend_tls is BackendTLS.NONE
@@ -85,22 +80,6 @@ class Exchange(ServerFirst):
             if greeting.code != b"220":
                 yield from self.pass_greeting(greeting)
 
-    def goodbye(self, trouble: Trouble) -> bytes:
-        match trouble:
-            case Violation(key="too-many-bad-commands"):
-                return b"421 Too many invalid commands\r\n"
-            case Violation(key="too-many-failed-logins"):
-                return b"421 Too many failed logins\r\n"
-            case Violation(side=Side.CLIENT, key="client-line-too-long"):
-                return b"421 Line too long\r\n"
-            case Violation(side=Side.CLIENT):
-                return b"421 Invalid protocol\r\n"
-            case Expired(side=Side.CLIENT):
-                return b"421 Timeout\r\n"
-            case Lost() | Expired() if self.welcomed:
-                return b"421 Connection to FTP server lost\r\n"
-        return UNAVAILABLE
-
     @staticmethod
     def unavailable(hostname: bytes) -> bytes:
         """RFC 959 5.4."""
@@ -111,44 +90,44 @@ class Exchange(ServerFirst):
         """RFC 959 5.4."""
         return b"421 Too many connections\r\n"
 
-    def farewell(self) -> bytes:
-        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
-
     # --- replies ---
 
     def _ask(self, line: bytes) -> Replying:
-        """Send a line to the backend, which may have to be dialled, and hear its whole reply."""
-        self._outstanding = True
-        yield from self._reach()
-        reply = yield from self._say(line)
-        if reply.refuses and access.demands_tls(reply.octets, line):
-            yield access.note(access.NO_LOGIN, "ftp", self.terms, reply.octets.rstrip())
-        return reply
+        """Send a line to the backend, and hear its whole reply."""
+        return (yield from self.put(line, self._reply(), lambda reply: reply.octets.rstrip() if reply.refuses else b""))
 
     def _say(self, line: bytes) -> Replying:
-        self._outstanding = True
+        """The same on our own behalf."""
         yield Send(BACKEND, line + b"\r\n")
+        return (yield from self._reply())
+
+    def _reply(self) -> Replying:
+        self._outstanding = True
         reply = yield from self._collected(Patience.REPLY)
         self._outstanding = False
         return reply
 
-    def _collected(self, patience: Patience) -> Replying:
-        """One whole reply that the client has not seen."""
+    def _collected(self, patience: Patience, first: bytes | None = None) -> Replying:
+        """One whole reply that the client has not seen.  One that begins with 1 is not the last (RFC 959 4.2.1)."""
         lines: list[bytes] = []
         octets = 0
         while True:
-            heard = yield Await((BACKEND,), patience, REPLIES)
-            text = heard.text if isinstance(heard, Line) else b""
+            if first is None:
+                heard = yield Await((BACKEND,), patience, REPLIES)
+                text = heard.text if isinstance(heard, Line) else None
+            else:
+                text, first = first, None
+            if text is None or not (lines or REPLY.match(text)):
+                raise broken(text or "a line without end")
             octets += len(text)
-            if (not lines and not REPLY.match(text)) or not isinstance(heard, Line):
-                raise broken(text)
-            if len(lines) >= REPLY_LINES or octets > REPLY_OCTETS:
-                raise broken(b"a reply without end")
+            within_bounds(len(lines), octets)
             lines.append(text)
             if is_last(lines[0], text):
-                return Reply(tuple(lines))
+                if lines[0][:1] != b"1":
+                    return Reply(tuple(lines))
+                lines = []
 
-    def _relayed(self, first: bytes | None = None) -> Asking:
+    def _relayed(self, first: bytes | None = None) -> Generator[Request, Any, bytes]:
         """One whole reply, of which the client gets each line as it comes: that to STAT lists a directory.  Returns the
         first line."""
         if first is None:
@@ -169,13 +148,13 @@ class Exchange(ServerFirst):
         yield Send(CLIENT, reply.octets)
         yield from self._settle(reply.code)
 
-    def _settle(self, code: bytes, *, login: bool = False) -> Script:
+    def _settle(self, code: bytes) -> Script:
         """The client has the last reply to a command, with this code."""
         if code == LEAVES:
             yield Close("backend-closed", "421")
         if code in BAD_COMMAND:
             self.count()
-        elif code[:1] == b"2" and not login:
+        elif code[:1] == b"2":
             self.bad = 0
 
     def _unasked(self, text: bytes) -> Script:

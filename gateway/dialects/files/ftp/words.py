@@ -17,8 +17,9 @@ COMMAND_LINE: Final = 4096
 LINES: Final = Lines(COMMAND_LINE, commands=True, replies=REPLY_LINE)
 COMMAND: Final = re.compile(rb"([A-Za-z]{3,8})(?: +(.*))?\Z", re.DOTALL)
 """A backend may strip what is not for a verb.  A verb that does not look like one is never forwarded."""
-_TELNET: Final = re.compile(rb"(?:\xff(?:[\xfb-\xfe].|[\xf0-\xfa]))+", re.DOTALL)
-"""Telnet commands and options (RFC 854): many clients send IP and SYNCH before ABOR."""
+_TELNET: Final = re.compile(rb"(?:\xff(?:[\xfb-\xfe].|[\xf0-\xfa])?|\xf2)+", re.DOTALL)
+"""Telnet commands and options (RFC 854): many clients send IP and SYNCH before ABOR.  One octet of SYNCH is urgent,
+and TCP may have left it out: IAC or DM (242) is then alone."""
 REPLY: Final = re.compile(rb"[1-6][0-9][0-9](?:[ -].*)?\Z", re.DOTALL)
 PRELIMINARY: Final = re.compile(rb"1[0-9][0-9](?: |\Z)")
 """A reply of one line that is not the last to its command (RFC 959 4.2.1)."""
@@ -38,6 +39,8 @@ MEANWHILE: Final = frozenset({b"ABOR", b"NOOP", b"QUIT", b"STAT"})
 """Commands that go to the backend during a transfer; others wait for its end (RFC 959 4.1.3)."""
 UNMISTAKABLE: Final = {b"200": b"NOOP", b"211": b"STAT", b"212": b"STAT", b"213": b"STAT"}
 """Replies that end no transfer (RFC 959 5.4), and what they are to: some servers answer that before its end."""
+PROBE: Final = b"noop"
+"""A NOOP of our own, behind an ABOR: a verb of the client's is in upper case."""
 REFUSED: Final = frozenset({
     b"ADAT", b"CONF", b"CPSV", b"ENC", b"ESTA", b"ESTP", b"LPRT", b"LPSV", b"MIC", b"REIN", b"SPSV", b"SSCN", b"XAUT",
     b"XPRT", b"XRSQ",
@@ -47,8 +50,9 @@ session begins once."""
 MECHANISMS: Final = frozenset({b"TLS", b"TLS-C", b"SSL", b"TLS-P"})
 """RFC 4217 17, and names that were used before it."""
 
-_SIX: Final = re.compile(rb"([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})")
-_EXTENDED: Final = re.compile(rb"\(([!-~])\1\1([0-9]{1,5})\1\)")
+_SIX: Final = re.compile(rb" *, *".join([rb"([0-9]{1,3})"] * 6))
+_EXTENDED: Final = re.compile(rb"\(([!-~])[12]?\1[0-9A-Fa-f:.]*\1([0-9]{1,5})\1\)")
+"""RFC 2428 3 keeps the places of protocol and address for the future, and says that they are empty.  Some fill them."""
 _EPRT: Final = re.compile(rb"([!-~])([12])\1([0-9A-Fa-f:.]{2,45})\1([0-9]{1,5})\1\Z")
 UNPRIVILEGED: Final = 1024
 """Below are ports of servers, which nobody uses for data."""

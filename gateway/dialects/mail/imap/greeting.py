@@ -23,8 +23,8 @@ from ....protocol.vocabulary import (
 )
 from ... import access, sasl
 from ...base import BackendTLS, Identity, Terms
-from ...bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken
+from ...bounds import REPLIES
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, ServerFirst, broken, within_bounds
 from ...reach import Hearing, RefusedByBackend, first_line, refused, ungreeted, untrusted
 from .capabilities import CODE, LIST, capabilities, edit_capabilities, edit_line, offers_login
 from .syntax import LATER, is_bye, is_ok
@@ -131,7 +131,8 @@ class Greeting(ServerFirst):
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
         untagged: list[bytes] = []
         octets = 0
-        while len(untagged) < REPLY_LINES and octets <= REPLY_OCTETS:
+        while True:
+            within_bounds(len(untagged), octets)
             try:
                 heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
             except Lost as lost:
@@ -147,7 +148,6 @@ class Greeting(ServerFirst):
             if UNTAGGED_BAD.match(text):
                 return text[2:], untagged
             untagged.append(text)
-        raise broken("a reply without end")
 
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""

@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
     Await,
-    Expired,
     Line,
-    Lost,
     Patience,
     Proven,
     Request,
     Script,
     Send,
-    Side,
     StartTLS,
     Trouble,
     Violation,
 )
-from ... import access
+from ...asking import PARTING, Asking
 from ...base import BackendTLS, Identity, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
+from ...conversation import BACKEND, CLIENT, broken, login_note
 from ...reach import Hearing, first_line, refused, ungreeted, untrusted
 from .. import xclient
 from .words import LATER, XCLIENT, Status, blames_command, edit_greeting, is_later, is_ok
 
-LOST: Final = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
 UNAVAILABLE: Final = b"-ERR [SYS/TEMP] Service temporarily unavailable\r\n"
 
 
-class Exchange(ServerFirst):
+class Exchange(Asking):
     """Asks the backend and passes its replies on."""
+
+    protocol = "pop3"
+    leaves = b"-ERR"
+    parting: ClassVar = {
+        **PARTING,
+        "too-many-failed-logins": b"[AUTH] Too many failed logins",
+        "client-line-too-long": b"Command too long",
+    }
+    idle_words = b""  # RFC 1939 3: an autologout says nothing
+    lost_words = b"-ERR [SYS/TEMP] Connection to mail server lost\r\n"
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._asked = False  # the backend has had a command of the client's
-        self._outstanding = False  # the backend owes a reply
         self._greeting = b""  # what the backend has greeted with
-        self._claimed = b""  # whom the client says that it is
 
     @property
     def own_greeting(self) -> bytes:
@@ -93,24 +97,9 @@ class Exchange(ServerFirst):
                 yield from self.turned_away(self._greeting)
 
     def goodbye(self, trouble: Trouble) -> bytes:
-        match trouble:
-            case Violation(key="too-many-bad-commands"):
-                return b"-ERR Too many invalid commands\r\n"
-            case Violation(key="too-many-failed-logins"):
-                return b"-ERR [AUTH] Too many failed logins\r\n"
-            case Violation(side=Side.CLIENT, key="client-line-too-long"):
-                return b"-ERR Command too long\r\n"
-            case Violation(side=Side.CLIENT):
-                return b"-ERR Invalid protocol\r\n"
-            case Expired(side=Side.CLIENT):
-                return b""  # RFC 1939 3: an autologout says nothing
-            case _ if not self.welcomed:
-                return UNAVAILABLE
-            case _ if not self._outstanding:
-                return b""
-            case Lost() | Expired():
-                return LOST
-        return UNAVAILABLE
+        words = super().goodbye(trouble)
+        owed = not self.welcomed or self._outstanding or (isinstance(trouble, Violation) and trouble.side is CLIENT)
+        return words if owed else b""
 
     @staticmethod
     def unavailable(hostname: bytes) -> bytes:
@@ -122,20 +111,16 @@ class Exchange(ServerFirst):
         """RFC 3206 4."""
         return b"-ERR [SYS/TEMP] Too many connections\r\n"
 
-    def farewell(self) -> bytes:
-        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
-
     def _ask(self, line: bytes, framing: Lines = REPLIES) -> Generator[Request, Any, tuple[Status, bytes]]:
         """Send a line to the backend and hear the first line of its reply, which has so many octets at most."""
-        self._outstanding = True
-        yield from self._reach()
+        return (
+            yield from self.put(line, self._reply(framing), lambda reply: reply[1] if reply[0] is Status.ERR else b"")
+        )
+
+    def _reply(self, framing: Lines) -> Generator[Request, Any, tuple[Status, bytes]]:
         self._asked = True
-        yield Send(BACKEND, line + b"\r\n")
         heard = yield from self.hear((BACKEND,), Patience.REPLY, framing)
-        status = self._status(heard.text)
-        if status is Status.ERR and access.demands_tls(heard.text, line):
-            yield access.note(access.NO_LOGIN, "pop3", self.terms, heard.text)
-        return status, heard.text
+        return self._status(heard.text), heard.text
 
     def _status(self, line: bytes) -> Status:
         status = Status.of(line)

@@ -8,7 +8,7 @@ from typing import Final
 from ....protocol.vocabulary import Await, Close, Line, Note, Patience, Script, Send, Trouble
 from ... import access
 from ...base import Terms
-from ...bounds import REPLIES, REPLY_OCTETS, RESPONSES
+from ...bounds import REPLIES, RESPONSES
 from ...conversation import BACKEND, CLIENT, ServerFirst, broken, within_bounds
 from .. import ehlo
 from .replies import ASIDE, BAD_COMMAND, REPLY, Reply, Replying
@@ -85,8 +85,9 @@ class Exchange(ServerFirst):
                     text, first = first, None
                 octets += len(text)
                 if not REPLY.match(text):
-                    if not self.reached or not ASIDE.match(text) or octets > REPLY_OCTETS:
+                    if not self.reached or not ASIDE.match(text):
                         raise broken(text)
+                    within_bounds(0, octets)
                     yield from self._aside(text, shown=relayed and not lines)
                     continue
                 if lines and text[:3] != lines[0][:3]:

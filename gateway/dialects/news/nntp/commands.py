@@ -29,7 +29,7 @@ from ...bounds import RESPONSES
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Attempt, Probing
-from .exchange import WANTS_ARTICLE, Asking, Ending, Exchange
+from .exchange import WANTS_ARTICLE, Ending, Exchange, First
 from .words import (
     ADDED,
     COMMAND,
@@ -69,6 +69,7 @@ class NNTP(Exchange):
         super().__init__(terms)
         self._user = False  # the backend remembers a user name
         self._streams = False  # ... and reads the article behind a TAKETHIS
+        self._selected = False  # ... and a newsgroup
 
     def talk(self) -> Script:
         while True:
@@ -154,6 +155,9 @@ class NNTP(Exchange):
         if self._user:
             return (yield from self._refuse(b"502 STARTTLS not allowed between AUTHINFO USER and PASS"))
         self.secured = yield StartTLS(CLIENT, b"382 Continue with TLS negotiation\r\n")
+        if self._selected:  # RFC 4642 2.2.2: it counts no more, and a fresh backend knows of none
+            self.reached = self._selected = self._streams = False
+            yield from self._reach()
         self.bad = 0
         return False
 
@@ -214,6 +218,8 @@ class NNTP(Exchange):
         """
         self._streams = self._streams or (verb == b"MODE" and reply[:3] == STREAMS)
         taken = reply[:1] == b"2" or reply[:3] == WANTS_ARTICLE.get(verb)
+        self._selected = self._selected or (taken and verb in (b"GROUP", b"LISTGROUP"))
+        self._reader = self._reader or (taken and _reads(verb, arguments))
         if taken and verb in SERVING and not _reads(verb, arguments):
             yield Proven()
             if self.secured is not None and verb in FEEDING:
@@ -277,7 +283,7 @@ class NNTP(Exchange):
         yield login_note(mechanism, "unproven", self._claimed)
         return (yield from self._conclude(b"AUTHINFO", reply, login=True))
 
-    def _response(self) -> Asking:
+    def _response(self) -> First:
         """The client's line in a dialogue; what is none takes it back, and the verdict is the backend's."""
         while True:
             match (yield from self.hear(BOTH, Patience.COMMAND, RESPONSES)):

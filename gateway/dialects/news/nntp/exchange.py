@@ -9,24 +9,19 @@ from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
     Await,
     Close,
-    Expired,
     Line,
-    Lost,
     Pass,
     Patience,
     Proven,
     Request,
     Script,
     Send,
-    Side,
     StartTLS,
-    Trouble,
-    Violation,
 )
-from ... import access
+from ...asking import Asking
 from ...base import BackendTLS, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
+from ...conversation import BACKEND, CLIENT, broken, login_note
 from ...mail.message import Message, Newlines
 from ...reach import Hearing, first_line, ungreeted, untrusted
 from .words import (
@@ -43,19 +38,24 @@ from .words import (
 UNAVAILABLE: Final = b"400 Service temporarily unavailable\r\n"
 WANTS_ARTICLE: Final = {b"POST": b"340", b"IHAVE": b"335"}
 
-Asking = Generator[Request, Any, bytes]
+First = Generator[Request, Any, bytes]
+"""Returns the first line of a reply."""
 Ending = Generator[Request, Any, bool]
 """Returns whether the session is to be spliced."""
 
 
-class Exchange(ServerFirst):
+class Exchange(Asking):
     """Asks the backend and passes its replies on."""
+
+    protocol = "nntp"
+    leaves = LEAVES
+    idle_words = b""  # RFC 3977 3.1: an autologout says nothing
+    lost_words = b"400 Connection to news server lost\r\n"
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._endless = False  # the backend's last reply may go on, up to a dot, or may not
-        self._outstanding = False  # the backend owes a reply, or is owed an article
-        self._claimed = b""  # whom the client says that it is
+        self._reader = False  # the backend has taken MODE READER
 
     @property
     def own_greeting(self) -> bytes:
@@ -86,24 +86,11 @@ class Exchange(ServerFirst):
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
         if not self.reached:
             greeting = yield from self.dial()
+            if self._reader and greeting[:3] in WELCOMES:
+                yield Send(BACKEND, b"MODE READER\r\n")
+                greeting = yield from self._reply()
             if greeting[:3] not in WELCOMES:
                 yield from self.pass_greeting(greeting)
-
-    def goodbye(self, trouble: Trouble) -> bytes:
-        match trouble:
-            case Violation(key="too-many-bad-commands"):
-                return b"400 Too many invalid commands\r\n"
-            case Violation(key="too-many-failed-logins"):
-                return b"400 Too many failed logins\r\n"
-            case Violation(side=Side.CLIENT, key="client-line-too-long"):
-                return b"400 Line too long\r\n"
-            case Violation(side=Side.CLIENT):
-                return b"400 Invalid protocol\r\n"
-            case Expired(side=Side.CLIENT):
-                return b""  # RFC 3977 3.1: an autologout says nothing
-            case Lost() | Expired() if self.welcomed:
-                return b"400 Connection to news server lost\r\n"
-        return UNAVAILABLE
 
     @staticmethod
     def unavailable(hostname: bytes) -> bytes:
@@ -115,22 +102,13 @@ class Exchange(ServerFirst):
         """RFC 3977 5.1."""
         return b"400 Too many connections\r\n"
 
-    def farewell(self) -> bytes:
-        return b"QUIT\r\n" if self.reached and not self._outstanding and not self.midway else b""
-
     # --- replies ---
 
-    def _ask(self, line: bytes, framing: Lines = REPLIES) -> Asking:
-        """Send a line to the backend, which may have to be dialled, and hear the first line of its reply."""
-        self._outstanding = True
-        yield from self._reach()
-        yield Send(BACKEND, line + b"\r\n")
-        reply = yield from self._reply(framing)
-        if reply[:3] == b"483" and access.demands_tls(reply, line):
-            yield access.note(access.NO_LOGIN, "nntp", self.terms, reply)
-        return reply
+    def _ask(self, line: bytes, framing: Lines = REPLIES) -> First:
+        """Send a line to the backend, and hear the first line of its reply."""
+        return (yield from self.put(line, self._reply(framing), lambda reply: reply if reply[:3] == b"483" else b""))
 
-    def _reply(self, framing: Lines = REPLIES) -> Asking:
+    def _reply(self, framing: Lines = REPLIES) -> First:
         self._outstanding = True
         heard = yield from self.hear((BACKEND,), Patience.REPLY, framing)
         reply: bytes = heard.text
@@ -164,7 +142,7 @@ class Exchange(ServerFirst):
             self.bad = 0
         return False
 
-    def _hand_in(self, *, forward: bool = True) -> Asking:
+    def _hand_in(self, *, forward: bool = True) -> First:
         """The client's article, up to the dot, and the verdict; one that is not forwarded has none."""
         self._outstanding = self._outstanding or forward
         # A poster's bare LF and dot must be no end for the backend, which would run what follows as commands.

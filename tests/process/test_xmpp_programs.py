@@ -1,0 +1,115 @@
+"""ejabberd behind the gateway, and profanity in front of it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.process import messengers, programs
+from tests.process.conftest import directory_for_servers
+from tests.process.messengers import Messenger
+from tests.process.running import CANARY, Gateway, Identity, Service, running
+from tests.process.test_xmpp import DOMAIN, ping, slixmpp
+from tests.process.wire import Caller, source
+
+
+@contextmanager
+def serving(directory: Path, identity: Identity, proxied: bool) -> Iterator[tuple[Gateway, Messenger]]:
+    identity_option = {"identity": "proxy-v2"} if proxied else {}
+    with directory_for_servers() as there, messengers.ejabberd(there, DOMAIN, proxied=proxied) as server:
+        options = {"backend:ejabberd": {"address": server.address, **identity_option}}
+        with running(directory, identity, [Service("xmpp", "ejabberd")], options) as gateway:
+            yield gateway, server
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "proxied"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, identity: Identity
+) -> Iterator[tuple[Gateway, Messenger]]:
+    with serving(tmp_path_factory.mktemp("gateway"), identity, request.param) as found:
+        yield found
+
+
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+def test_slixmpp_logs_in_at_ejabberd(place: tuple[Gateway, Messenger], identity: Identity, mode: str) -> None:
+    gateway, _ = place
+    since = gateway.log.mark()
+    assert slixmpp(gateway, identity, "xmpp", mode) == "pong"
+    gateway.log.wait("auth", since, result="ok")
+    gateway.log.wait("session", since, tls="TLSv1.3", phase="relaying", proven="yes")
+
+
+def test_ejabberd_is_told_who_the_client_is(tmp_path: Path, identity: Identity) -> None:
+    for proxied in (False, True):
+        (tmp_path / str(proxied)).mkdir()
+        with serving(tmp_path / str(proxied), identity, proxied) as (gateway, server):
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            whence, since = source(), server.log.mark()
+            with (
+                Caller(whence, gateway.address("xmpp", "implicit")) as client,
+                context.wrap_socket(client.socket, server_hostname=DOMAIN) as secured,
+            ):
+                ping(secured, DOMAIN, DOMAIN)
+            seen = whence if proxied else "127.0.0.1"
+            server.log.hear(rf"Accepted c2s PLAIN authentication for user@{DOMAIN} .* from {seen}", since)
+
+
+_ACCOUNT = """
+[user]
+enabled=true
+jid=user@{domain}
+server=127.0.0.1
+port={port}
+password={password}
+tls.policy={tls}
+"""
+_PROFANITY = """
+[connection]
+autoconnect=true
+account=user
+tls.certpath={authorities}
+"""
+
+
+@pytest.mark.parametrize(("mode", "tls"), [("starttls", "force"), ("implicit", "legacy")])
+def test_profanity_logs_in(
+    place: tuple[Gateway, Messenger], identity: Identity, tmp_path: Path, mode: str, tls: str
+) -> None:
+    gateway, _ = place
+    profanity = programs.need("profanity", debian="profanity")
+    tmux = [programs.need("tmux", debian="tmux"), "-S", str(tmp_path / "tmux")]
+    authorities = tmp_path / "authorities"
+    authorities.mkdir()
+    (authorities / "one.pem").write_bytes(identity.authority.read_bytes())
+    subprocess.run(["openssl", "rehash", authorities], check=True)
+    for kind, file, text in (
+        ("config", "profrc", _PROFANITY.format(authorities=authorities)),
+        ("data", "accounts", _ACCOUNT.format(domain=DOMAIN, port=gateway.address("xmpp", mode)[1],
+                                             password=CANARY, tls=tls)),
+    ):  # fmt: skip
+        (tmp_path / kind / "profanity").mkdir(parents=True)
+        (tmp_path / kind / "profanity" / file).write_text(text)
+    since = gateway.log.mark()
+    environment = {
+        **os.environ,
+        "TERM": "xterm", "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path / "data"),
+    }  # fmt: skip
+    subprocess.run(
+        [*tmux, "new-session", "-d", "-x", "120", "-y", "40", profanity, "-a", "user"], check=True, env=environment
+    )
+    try:
+        gateway.log.wait("auth", since, result="ok")
+        subprocess.run([*tmux, "send-keys", "/quit", "Enter"], check=True)
+        ended = gateway.log.wait("session", since)
+    except AssertionError:
+        pytest.fail(subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=False).stdout)
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
+    assert (ended["tls"], ended["phase"], ended["proven"]) == ("TLSv1.3", "relaying", "yes")
