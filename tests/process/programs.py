@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,6 +34,24 @@ def missing(message: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@contextmanager
+def in_terminal(directory: Path, *command: str | Path, **environment: str) -> Iterator[Callable[[str], None]]:
+    """A program in a terminal of its own; what is yielded types a line.  Where a test fails, what it showed is told."""
+    tmux = [need("tmux", debian="tmux"), "-S", str(directory / "tmux")]
+
+    def type_line(line: str) -> None:
+        subprocess.run([*tmux, "send-keys", line, "Enter"], check=True)
+
+    begin = [*tmux, "new-session", "-d", "-x", "120", "-y", "40", *map(str, command)]
+    subprocess.run(begin, check=True, env={**os.environ, "TERM": "xterm", **environment})
+    try:
+        yield type_line
+    except AssertionError:
+        pytest.fail(subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=False).stdout)
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
 
 
 _STARTTLS = {

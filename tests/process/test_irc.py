@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import ssl
 import subprocess
@@ -255,21 +254,12 @@ settings = {{ core = {{ user_name = "{nick}"; nick = "{nick}"; resolve_prefer_ip
 def test_irssi(place: Place, tmp_path: Path, service: str, mode: str, tls: str) -> None:
     """It upgrades by itself, without being told, since the gateway's CAP LS lists `tls`."""
     irssi = programs.need("irssi", debian="irssi")
-    tmux = [programs.need("tmux", debian="tmux"), "-S", str(tmp_path / "tmux")]
     _, port = place.gateway.address(service, mode)
     name = nick().decode()
     (tmp_path / "config").write_text(_IRSSI.format(port=port, ca=place.authority, tls=tls, nick=name))
     since = place.gateway.log.mark()
-    subprocess.run(
-        [*tmux, "new-session", "-d", "-x", "120", "-y", "40", irssi, f"--home={tmp_path}"],
-        check=True, env={**os.environ, "TERM": "xterm"},
-    )  # fmt: skip
-    try:
+    with programs.in_terminal(tmp_path, irssi, f"--home={tmp_path}"):
         ended = place.gateway.log.wait("session", since, service=service)
-    except AssertionError:
-        pytest.fail(subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=False).stdout)
-    finally:
-        subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
     assert (ended["tls"], ended["phase"], ended["proven"]) == ("TLSv1.3", "relaying", "yes")
 
 

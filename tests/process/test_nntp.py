@@ -120,6 +120,19 @@ def test_reading_without_a_login(place: Place) -> None:
         assert heard.endswith(ARTICLE + b"205 Bye!\r\n")
 
 
+def test_a_newsgroup_that_was_chosen_in_the_clear_counts_no_more(place: Place) -> None:
+    with Client(place.gateway.address("old-auth-only")) as client:
+        client.hear(READY)
+        client.say(b"MODE READER\r\nGROUP local.public\r\n")
+        client.hear(READY)
+        assert client.line().startswith(b"211 1 1 1 ")
+        client.say(b"STARTTLS\r\n")
+        assert client.line() == GO_AHEAD
+        client.shake_hands(place.trusting)
+        client.say(b"STAT\r\nGROUP local.public\r\nSTAT 1\r\nQUIT\r\n")
+        assert [line[:3] for line in client.rest().splitlines()] == [b"412", b"211", b"223", b"205"]
+
+
 def test_before_tls_there_is_no_login_and_no_reading(place: Place) -> None:
     with Client(place.gateway.address("old-required")) as client:
         client.hear(READY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -84,7 +83,6 @@ def test_profanity_logs_in(
 ) -> None:
     gateway, _ = place
     profanity = programs.need("profanity", debian="profanity")
-    tmux = [programs.need("tmux", debian="tmux"), "-S", str(tmp_path / "tmux")]
     authorities = tmp_path / "authorities"
     authorities.mkdir()
     (authorities / "one.pem").write_bytes(identity.authority.read_bytes())
@@ -97,19 +95,9 @@ def test_profanity_logs_in(
         (tmp_path / kind / "profanity").mkdir(parents=True)
         (tmp_path / kind / "profanity" / file).write_text(text)
     since = gateway.log.mark()
-    environment = {
-        **os.environ,
-        "TERM": "xterm", "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path / "data"),
-    }  # fmt: skip
-    subprocess.run(
-        [*tmux, "new-session", "-d", "-x", "120", "-y", "40", profanity, "-a", "user"], check=True, env=environment
-    )
-    try:
+    homes = {f"XDG_{kind.upper()}_HOME": str(tmp_path / kind) for kind in ("config", "data")}
+    with programs.in_terminal(tmp_path, profanity, "-a", "user", **homes) as type_line:
         gateway.log.wait("auth", since, result="ok")
-        subprocess.run([*tmux, "send-keys", "/quit", "Enter"], check=True)
+        type_line("/quit")
         ended = gateway.log.wait("session", since)
-    except AssertionError:
-        pytest.fail(subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=False).stdout)
-    finally:
-        subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
     assert (ended["tls"], ended["phase"], ended["proven"]) == ("TLSv1.3", "relaying", "yes")
