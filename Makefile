@@ -16,7 +16,7 @@ CLIENTS = 5000
 # The half that decides is covered by branch, all of it.
 PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.bans gateway.guard.captures gateway.guard.limits gateway.guard.shared \
     gateway.telemetry.events gateway.telemetry.catalogue gateway.telemetry.data gateway.telemetry.entries gateway.telemetry.kinds \
-    gateway.telemetry.explaining gateway.telemetry.failures gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.telemetry.users \
+    gateway.telemetry.operation gateway.telemetry.explaining gateway.telemetry.failures gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.telemetry.users \
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 

@@ -36,6 +36,7 @@ PURE = (
     "gateway.telemetry.data",
     "gateway.telemetry.entries",
     "gateway.telemetry.kinds",
+    "gateway.telemetry.operation",
     "gateway.telemetry.explaining",
     "gateway.telemetry.failures",
     "gateway.telemetry.meter",
