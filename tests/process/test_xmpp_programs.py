@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,46 +18,45 @@ from tests.process.test_xmpp import DOMAIN, ping, slixmpp
 from tests.process.wire import Caller, source
 
 
-@contextmanager
-def serving(directory: Path, identity: Identity, proxied: bool) -> Iterator[tuple[Gateway, Messenger]]:
-    identity_option = {"identity": "proxy-v2"} if proxied else {}
-    with directory_for_servers() as there, messengers.ejabberd(there, DOMAIN, proxied=proxied) as server:
-        options = {"backend:ejabberd": {"address": server.address, **identity_option}}
-        with running(directory, identity, [Service("xmpp", "ejabberd")], options) as gateway:
-            yield gateway, server
+class Place(NamedTuple):
+    gateway: Gateway
+    server: Messenger
+    proxied: bool
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "proxied"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, identity: Identity
-) -> Iterator[tuple[Gateway, Messenger]]:
-    with serving(tmp_path_factory.mktemp("gateway"), identity, request.param) as found:
-        yield found
+) -> Iterator[Place]:
+    proxied = request.param
+    with directory_for_servers() as there, messengers.ejabberd(there, DOMAIN, proxied=proxied) as server:
+        told = {"identity": "proxy-v2"} if proxied else {}
+        options = {"backend:ejabberd": {"address": server.address, **told}}
+        directory = tmp_path_factory.mktemp("gateway")
+        with running(directory, identity, [Service("xmpp", "ejabberd")], options) as gateway:
+            yield Place(gateway, server, proxied)
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
-def test_slixmpp_logs_in_at_ejabberd(place: tuple[Gateway, Messenger], identity: Identity, mode: str) -> None:
-    gateway, _ = place
+def test_slixmpp_logs_in_at_ejabberd(place: Place, identity: Identity, mode: str) -> None:
+    gateway = place.gateway
     since = gateway.log.mark()
     assert slixmpp(gateway, identity, "xmpp", mode) == "pong"
     gateway.log.wait("auth", since, result="ok")
     gateway.log.wait("session", since, tls="TLSv1.3", phase="relaying", proven="yes")
 
 
-def test_ejabberd_is_told_who_the_client_is(tmp_path: Path, identity: Identity) -> None:
-    for proxied in (False, True):
-        (tmp_path / str(proxied)).mkdir()
-        with serving(tmp_path / str(proxied), identity, proxied) as (gateway, server):
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            whence, since = source(), server.log.mark()
-            with (
-                Caller(whence, gateway.address("xmpp", "implicit")) as client,
-                context.wrap_socket(client.socket, server_hostname=DOMAIN) as secured,
-            ):
-                ping(secured, DOMAIN, DOMAIN)
-            seen = whence if proxied else "127.0.0.1"
-            server.log.hear(rf"Accepted c2s PLAIN authentication for user@{DOMAIN} .* from {seen}", since)
+def test_ejabberd_is_told_who_the_client_is(place: Place) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    whence, since = source(), place.server.log.mark()
+    with (
+        Caller(whence, place.gateway.address("xmpp", "implicit")) as client,
+        context.wrap_socket(client.socket, server_hostname=DOMAIN) as secured,
+    ):
+        ping(secured, DOMAIN, DOMAIN)
+    seen = whence if place.proxied else "127.0.0.1"
+    place.server.log.hear(rf"Accepted c2s PLAIN authentication for user@{DOMAIN} .* from {seen}", since)
 
 
 _ACCOUNT = """
@@ -78,10 +77,8 @@ tls.certpath={authorities}
 
 
 @pytest.mark.parametrize(("mode", "tls"), [("starttls", "force"), ("implicit", "legacy")])
-def test_profanity_logs_in(
-    place: tuple[Gateway, Messenger], identity: Identity, tmp_path: Path, mode: str, tls: str
-) -> None:
-    gateway, _ = place
+def test_profanity_logs_in(place: Place, identity: Identity, tmp_path: Path, mode: str, tls: str) -> None:
+    gateway = place.gateway
     profanity = programs.need("profanity", debian="profanity")
     authorities = tmp_path / "authorities"
     authorities.mkdir()
