@@ -1,4 +1,4 @@
-"""Whom a client says that it is: the user name in a login.
+"""What a client says in a login: who it is, and whether it has said anything that can prove that.
 
 A name is what the client said, octets without a promise: for the log, and never for a decision.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from .sasl import BLANKS
+from .sasl import BLANKS, cancels, proves
 
 LONGEST: Final = 256
 """Octets of a name that are remembered."""
@@ -32,31 +32,48 @@ class Claim:
     Only the first response counts where a password may be in the next one.
     """
 
-    __slots__ = ("_mechanism", "_over", "user")
+    __slots__ = ("_over", "cancelled", "mechanism", "tried", "user")
 
-    def __init__(self, mechanism: bytes) -> None:
-        self._mechanism = mechanism.upper()
+    def __init__(self, mechanism: bytes, *initial: bytes) -> None:
+        """`initial`: the response in the command itself, if it has one."""
+        self.mechanism = mechanism.upper()
         self._over = False
         self.user = b""
         """Empty while it is not known: GSSAPI never tells."""
+        self.tried = False
+        """Something was said that can prove who the client is: a failure is a failed login."""
+        self.cancelled = False
+        """The client has taken its login back."""
+        for response in initial:
+            self.hear(response)
+
+    @property
+    def given(self) -> bool:
+        """Whether a success of the backend's is one of this client's.  Else it is us whom the backend lets in."""
+        return self.tried and not self.cancelled
 
     def hear(self, response: bytes) -> None:
         try:
             said = base64.b64decode(response.strip(BLANKS), validate=True)
         except binascii.Error:
             said = b""  # `=`, or what no server takes
-        self.hear_octets(said)
+        self._hear(response, said)
 
     def hear_octets(self, said: bytes) -> None:
         """The same where the protocol has no base64."""
+        self._hear(said, said)
+
+    def _hear(self, response: bytes, said: bytes) -> None:
+        self.cancelled = self.cancelled or cancels(response)
+        self.tried = self.tried or proves(self.mechanism, response)
         if self._over:
             return
-        if self._mechanism == b"NTLM":
+        if self.mechanism == b"NTLM":
             self.user = _of_ntlm(said)
             self._over = bool(self.user)
         else:
             self._over = True
-            self.user = shortened(_READERS.get(self._mechanism, _of_others(self._mechanism))(said))
+            self.user = shortened(_READERS.get(self.mechanism, _of_others(self.mechanism))(said))
 
 
 def shortened(name: bytes) -> bytes:

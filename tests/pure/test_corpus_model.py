@@ -185,7 +185,7 @@ def hasty(self: commands.POP3, line: bytes, mechanism: bytes, initial: bytes) ->
     ("name", "owner", "attribute", "wrong"),
     [
         ("-Err", words.Status, "of", staticmethod(lambda line: words.Status(line.split()[0].decode()))),
-        ("no reply to PASS", exchange, "LOST", b"-ERR lost\r\n"),
+        ("no reply to PASS", exchange.Exchange, "lost_words", b"-ERR lost\r\n"),
         ("a list of POP3 that breaks off", commands, "edit_capabilities", lambda lines, stage: lines),
         ("Exchange's go-ahead", commands.POP3, "_exchange", hasty),
         ("no reply to LOGIN", imap_greeting, "LOST", b"lost"),

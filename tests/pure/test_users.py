@@ -170,3 +170,22 @@ def test_a_name_is_told_as_the_configuration_says() -> None:
 
 def test_what_cannot_be_printed_is_shown_as_a_question_mark() -> None:
     assert printable("a\u202eb\x1b[31m\r\n") == "a\ufffdb\ufffd[31m\ufffd\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("responses", "tried", "given"),
+    [
+        ([], False, False),
+        ([b"="], False, False),
+        ([b"AGEAYg=="], True, True),
+        ([b"", b"AGEAYg=="], True, True),
+        ([b"*"], False, False),
+        ([b"AGEAYg==", b"*"], True, False),
+        ([b"*", b"AGEAYg=="], True, False),
+    ],
+)
+def test_a_login_that_was_taken_back_does_not_succeed_but_may_fail(
+    responses: list[bytes], tried: bool, given: bool
+) -> None:
+    claim = Claim(b"plain", *responses)
+    assert (claim.mechanism, claim.tried, claim.given) == (b"PLAIN", tried, given)

@@ -297,11 +297,46 @@ def test_features_that_come_again_are_edited_too() -> None:
 # --- the backend's header ----------------------------------------------------------------------------
 
 
+QUERY = (
+    b"<iq type='set' id='a'><query xmlns='jabber:iq:auth'><username>joe</username><password>x</password></query></iq>"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "done"),
+    [
+        (b"<auth%s mechanism='PLAIN'/>" % SASL, SUCCESS),
+        (b"<auth%s mechanism='PLAIN'>=</auth>" % SASL, SUCCESS),
+        (QUERY.replace(b"<password>x</password>", b""), b"<iq type='result' id='a'/>"),
+    ],
+)
+def test_T11_a_success_without_credentials_is_none(said: bytes, done: bytes) -> None:
+    play = welcomed().client(said, to_backend(said))
+    play.backend(done, *malformed(to_client(error(b"internal-server-error")), key="backend-protocol-error")).run()
+
+
+@pytest.mark.parametrize("end", [b"<response%s>AGpvZQBz</response>", b"<abort%s/>"])
+def test_a_login_that_was_taken_back_succeeds_no_more(end: bytes) -> None:
+    said, end = b"<auth%s mechanism='PLAIN'>AGpvZQBz</auth>" % SASL, end % SASL
+    play = welcomed().client(said, to_backend(said)).backend(CHALLENGE, to_client(CHALLENGE))
+    play.client(end, to_backend(end))
+    if b"abort" in end:
+        play.backend(
+            SUCCESS, *malformed(to_client(error(b"internal-server-error")), key="backend-protocol-error")
+        ).run()
+    else:
+        play.backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+
+
+def test_an_anonymous_login_needs_no_credentials() -> None:
+    said = b"<auth%s mechanism='ANONYMOUS'/>" % SASL
+    welcomed().client(said, to_backend(said)).backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+
+
 def test_a_server_without_a_version_has_no_features() -> None:
     told = answer(b"").replace(b" version='1.0'", b"", 2).replace(b"<?xml?>", b"<?xml version='1.0'?>")
-    query = b"<iq type='set' id='a'><query xmlns='jabber:iq:auth'><username>joe</username></query></iq>"
     done = b"<iq type='result' id='a'/>"
-    play = welcomed(told).client(query, to_backend(query))
+    play = welcomed(told).client(QUERY, to_backend(QUERY))
     play.backend(done, note("auth", mechanism="IQ-AUTH", user=b"joe"), PROVEN, to_client(done), SPLICE).run()
 
 

@@ -32,6 +32,7 @@ from ..base import Terms
 from ..bounds import REPLIES, REPLY_OCTETS
 from ..conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
 from ..reach import Hearing
+from ..users import Claim
 
 LITERALS: Final = 65536
 """Octets of a whole command or response, its literals included, before the login."""
@@ -181,12 +182,12 @@ class Strings(ServerFirst):
     def _listen(self, patience: Patience) -> Hearing[Any]:
         return (yield from self.hear((BACKEND,), patience, REPLIES))
 
-    def _verdict(self, status: bytes, text: bytes, mechanism: bytes, user: bytes, given: bool) -> Handled:
+    def _verdict(self, status: bytes, text: bytes, claim: Claim) -> Handled:
         """The end of a login, which succeeds with OK and nothing else."""
         self._owed = False
-        if status == b"OK" and not given:
+        if status == b"OK" and not claim.given:
             raise broken(f"a success without credentials: {text[:80]!r}")
-        yield login_note(mechanism, "ok" if status == b"OK" else "failed", user)
+        yield login_note(claim.mechanism, "ok" if status == b"OK" else "failed", claim.user)
         if status == b"OK":
             yield Proven()
             yield Send(CLIENT, text + b"\r\n")
@@ -194,8 +195,8 @@ class Strings(ServerFirst):
         if access.demands_tls(text):
             yield access.note(access.NO_LOGIN, self.protocol, self.terms, text)
         later = self.later.match(text) is not None
-        answer = self._answer(text, counts=status == b"BAD" or (status == b"NO" and not (given or later)))
-        yield from self.rejected(answer) if given and not later and status == b"NO" else answer
+        answer = self._answer(text, counts=status == b"BAD" or (status == b"NO" and not (claim.tried or later)))
+        yield from self.rejected(answer) if claim.tried and not later and status == b"NO" else answer
         return False
 
     def _answer(self, text: bytes, *, counts: bool) -> Script:

@@ -29,7 +29,7 @@ from ....protocol.vocabulary import (
 )
 from ... import access, sasl
 from ...base import BackendTLS, Terms
-from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, login_note
+from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, broken, login_note
 from ...reach import Hearing, RefusedByBackend, reached, ungreeted, untrusted
 from ...users import shortened
 from . import logins, words
@@ -276,6 +276,8 @@ class XMPP(Conversation):
             answer = yield Await((BACKEND,), Patience.REPLY, self._backend)
             verdict = attempt.verdict(answer.element) if answer.element is not None else None
             if verdict == "ok":
+                if not attempt.claim.given:
+                    raise broken("a success without credentials")
                 yield login_note(attempt.mechanism, "ok", attempt.claim.user)
                 yield Proven()
                 yield Send(CLIENT, answer.octets)

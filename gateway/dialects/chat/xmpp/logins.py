@@ -24,6 +24,8 @@ GUESSED: Final = frozenset({"not-authorized", "credentials-expired", "account-di
 
 _QUERY: Final = f"{words.IQ_AUTH} query"
 _USERNAME: Final = f"{words.IQ_AUTH} username"
+_SECRETS: Final = frozenset({f"{words.IQ_AUTH} password", f"{words.IQ_AUTH} digest"})
+"""XEP-0078 2."""
 _FIRST: Final = f"{words.SASL2} initial-response"
 _IQ: Final = "jabber:client iq"
 _ENCRYPTION: Final = f"{words.SASL} encryption-required"
@@ -38,20 +40,21 @@ class Attempt:
     """A unit of the server's -> `ok`, `failed` (the credentials may be wrong), `refused`, `more` (the client's turn),
     or None for what has nothing to do with it."""
     claim: Claim
-    """Whom the client says that it is."""
+    """Who the client says that it is, and whether it proves that."""
     answers: frozenset[str] = frozenset()
     """What a client may say to `more`."""
 
     def hear(self, said: Element) -> None:
         """A response of the client's; in SASL2 the first one has an element of its own."""
         first = [each.text for each in said.children if each.name == _FIRST]
-        self.claim.hear("".join(first or [said.text]).encode("utf-8"))
+        taken_back = said.name.endswith(" abort")
+        self.claim.hear(sasl.CANCEL if taken_back else "".join(first or [said.text]).encode("utf-8"))
 
 
 def by_sasl(namespace: str, mechanism: bytes, said: Element) -> Attempt:
     answers = frozenset(f"{namespace} {local}" for local in ("response", "abort", "next"))
     attempt = Attempt(mechanism.upper(), partial(_verdict, namespace), Claim(mechanism), answers)
-    if said.text or said.children:
+    if said.text or said.children or attempt.mechanism == b"ANONYMOUS":  # which may have nothing to say
         attempt.hear(said)
     return attempt
 
@@ -76,6 +79,7 @@ def by_query(element: Element) -> Attempt | None:
     attempt = Attempt(b"IQ-AUTH", partial(_answer_to, kept.get("id")), Claim(b""))
     names = [each.text for each in queries[0].children if each.name == _USERNAME]
     attempt.claim.user = shortened("".join(names).encode("utf-8"))
+    attempt.claim.tried = any(each.name in _SECRETS and each.text for each in queries[0].children)
     return attempt
 
 

@@ -213,7 +213,6 @@ class ACAP(Strings):
     def _dialogue(self, tag: bytes, mechanism: bytes, initial: list[bytes]) -> Handled:
         """RFC 2244 6.3.1."""
         self._owed = True
-        given = any(sasl.proves(mechanism, each) for each in initial)
         claim = users.Claim(mechanism)
         for each in initial:
             claim.hear_octets(each)
@@ -231,11 +230,10 @@ class ACAP(Strings):
         while text.startswith(b"+ "):
             yield Send(CLIENT, text + b"\r\n")
             text, said = yield from self._response()
-            claim.hear_octets(said or b"")
-            given = said is not None and (given or sasl.proves(mechanism, said))
+            claim.hear_octets(sasl.CANCEL if said is None else said)
         status = b"BYE" if is_bye(text) else self._status(tag, text)
         self._bye = self._bye or status == b"BYE"
-        return (yield from self._verdict(status, text, mechanism, claim.user, given))
+        return (yield from self._verdict(status, text, claim))
 
     def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
         """The client's answer to a challenge: the line that answers it, and what the client said; None where the

@@ -167,9 +167,9 @@ class IMAP(Exchange):
     def _login(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
             return (yield from self._must_start_tls(command))
-        self._claim = users.Claim(b"")
-        self._claim.user = users.shortened(first_string(command.arguments or b""))
-        return (yield from self._prove(command, b"LOGIN"))
+        claim = users.Claim(b"LOGIN")
+        claim.user = users.shortened(first_string(command.arguments or b""))
+        return (yield from self._prove(command, claim))
 
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
@@ -180,22 +180,16 @@ class IMAP(Exchange):
             return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
         if sasl.refused(mechanism):
             return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
-        self._claim = users.Claim(mechanism)
-        if initial:
-            self._claim.hear(initial)
-        return (
-            yield from self._prove(command, mechanism.upper(), given=bool(initial) and sasl.proves(mechanism, initial))
-        )
+        return (yield from self._prove(command, users.Claim(mechanism, *filter(None, [initial]))))
 
-    def _prove(self, command: Command, mechanism: bytes, *, given: bool = False) -> Generator[Request, Any, bool]:
-        """A login, however long it takes.  Its success is the backend's tagged OK and nothing else; `given` tells
-        whether the command alone is all that it takes."""
+    def _prove(self, command: Command, claim: users.Claim) -> Generator[Request, Any, bool]:
+        """A login, however long it takes.  Its success is the backend's tagged OK and nothing else."""
         if not (yield from self.may_log_in()):
             reply = b"NO [UNAVAILABLE] Temporary authentication failure"
             return (yield from self._refuse(command.tag, reply, command.literal))
-        verdict = yield from self._ask(command, mechanism, given=given)
+        verdict = yield from self._ask(command, claim)
         yield from self._notice(command, verdict)
-        return (yield from self._judge(mechanism, self._claim.user, verdict))
+        return (yield from self._judge(claim, verdict))
 
     def _must_start_tls(self, command: Command) -> Generator[Request, Any, bool]:
         return (yield from self._refuse(command.tag, (yield from self.first(MUST_STARTTLS)), command.literal))

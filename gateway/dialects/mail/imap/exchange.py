@@ -9,10 +9,11 @@ from typing import Any, Final
 from ....protocol.filters import Counted, Kept
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import Line, Note, Pass, Patience, Proven, Request, Script, Send, Side, TooLong, Unclean
-from ... import sasl, users
+from ... import sasl
 from ...base import Terms
 from ...bounds import REPLIES, RESPONSES
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, login_note, within_bounds
+from ...users import LONGEST, Claim
 from .capabilities import STATUS, edit_line
 from .greeting import UNTAGGED_BAD
 from .literals import Literals
@@ -23,7 +24,6 @@ from .syntax import (
     TAGLESS,
     Command,
     Continuation,
-    Login,
     TaggedResponse,
     has_password,
     must_be_earned,
@@ -48,10 +48,8 @@ class Exchange(Literals):
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._wire = b""  # the tag of the command that is under way, ours or the client's
-        self._given = False  # the backend has all that the login under way takes
-        self._mechanism = b""  # ... and by which mechanism
-        self._claim = users.Claim(b"")  # ... and who the client says that it is
-        self._unpaid: dict[bytes, Login] = {}  # by tag: commands that got an untagged BAD, and may still get a reply
+        self._unpaid: dict[bytes, Claim | None] = {}
+        """By tag: commands that have got nothing but an untagged BAD, and may still get a reply.  None: no login."""
         self._may_ask = False  # the backend may still ask for more of one of them
         self._ahead: Line | Unclean | TooLong | None = None  # the client's next line, heard already
         self._lines = self._octets = 0  # of the reply that is coming
@@ -73,24 +71,24 @@ class Exchange(Literals):
         tag = text.partition(b" ")[0]
         login = self._unpaid.pop(tag)
         verdict = verdict_of(tag, text)
-        if login.mechanism:
+        if login is not None:
             # A success that crosses with a newer command comes too late: the client is no longer where it was.
             must_be_earned(verdict, login.given and not self._wire)
-            return (yield from self._judge(login.mechanism, login.user, verdict))
+            return (yield from self._judge(login, verdict))
         yield from self._tell(verdict)
         return False
 
-    def _judge(self, mechanism: bytes, user: bytes, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
+    def _judge(self, login: Claim, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
         """The end of a login.  Returns whether it succeeded."""
         succeeded = verdict.status == b"OK"
         result = "ok" if succeeded else "failed"
-        yield login_note(mechanism, result, user)
+        yield login_note(login.mechanism, result, login.user)
         if succeeded:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
         else:
             answer = self._conclude(b"", verdict)
-            yield from self.rejected(answer) if verdict.rejects else answer
+            yield from self.rejected(answer) if verdict.rejects and login.tried else answer
         return succeeded
 
     def _tell(self, verdict: TaggedResponse) -> Script:
@@ -110,11 +108,8 @@ class Exchange(Literals):
             case b"OK" if verb != b"NOOP":
                 self.bad = 0
 
-    def _ask(
-        self, command: Command, mechanism: bytes = b"", *, given: bool = False
-    ) -> Generator[Request, Any, TaggedResponse]:
-        """Send a whole command and relay what the backend says to it, except its verdict.  Afterwards `_given` tells
-        whether all was said that a login takes."""
+    def _ask(self, command: Command, login: Claim | None = None) -> Generator[Request, Any, TaggedResponse]:
+        """Send a whole command and relay what the backend says to it, except its verdict."""
         self._tag = command.tag
         yield from self._reach()
         self._lines = self._octets = 0
@@ -122,14 +117,13 @@ class Exchange(Literals):
         if asking or command.tag in self._unpaid or len(self._unpaid) == UNPAID:
             yield from self._settle(command.tag)
         self._wire = command.tag
-        self._given, self._mechanism = False, mechanism
-        verdict = yield from self._dialogue(command, given)
-        if mechanism:
-            must_be_earned(verdict, self._given)
+        verdict = yield from self._dialogue(command, login)
+        if login is not None:
+            must_be_earned(verdict, login.given)
         self._tag = self._wire = b""
         self._begun = False
         if verdict is TAGLESS:
-            self._unpaid[command.tag] = Login(mechanism, self._given, self._claim.user)
+            self._unpaid[command.tag] = login
             waits = command.literal is not None or bool(command.before)
             self._may_ask = self._may_ask or waits or command.verb == b"AUTHENTICATE"
         else:
@@ -149,7 +143,7 @@ class Exchange(Literals):
         self._unpaid.clear()
         self._may_ask = False
 
-    def _dialogue(self, command: Command, given: bool) -> Generator[Request, Any, TaggedResponse]:
+    def _dialogue(self, command: Command, login: Claim | None) -> Generator[Request, Any, TaggedResponse]:
         """From the command's first line to the verdict."""
         for line in command.before:
             yield Send(BACKEND, line + b"\r\n")
@@ -175,20 +169,21 @@ class Exchange(Literals):
                 raise broken(reply.line)  # what it asks for is gone
             if literal.waits:
                 yield Send(CLIENT, reply.line + b"\r\n")
-            kept = Kept(literal.octets, users.LONGEST)
+            kept = Kept(literal.octets, LONGEST)
             yield Pass(CLIENT, kept)
-            if said is command.line and names_by_literal(command):
-                self._claim.user = kept.begin
+            if login is not None and said is command.line and names_by_literal(command):
+                login.user = kept.begin
             line, literal = yield from self._rest()
             spent = after + len(line)
         yield Send(BACKEND, line + b"\r\n")
-        self._given = given or (command.verb == b"LOGIN" and has_password(said + line))
+        if login is not None and command.verb == b"LOGIN":
+            login.tried = has_password(said + line)
         reply = yield from self._decided((yield from self._reply()))
         while isinstance(reply, Continuation):
-            if command.verb != b"AUTHENTICATE":
+            if login is None or command.verb != b"AUTHENTICATE":
                 raise broken(reply.line)  # nothing else may ask for more
             yield Send(CLIENT, reply.line + b"\r\n")
-            reply = yield from self._response()
+            reply = yield from self._response(login)
         return reply
 
     def _decided(self, reply: TaggedResponse | Continuation) -> Generator[Request, Any, TaggedResponse | Continuation]:
@@ -206,7 +201,7 @@ class Exchange(Literals):
                 self._tag = self._wire  # a reply is owed again, or here it is
         return reply
 
-    def _response(self) -> Generator[Request, Any, TaggedResponse | Continuation]:
+    def _response(self, login: Claim) -> Generator[Request, Any, TaggedResponse | Continuation]:
         """One line of the client's as data (RFC 9051 6.2.2), and the reply to it."""
         doubtful = False
         while True:
@@ -219,16 +214,14 @@ class Exchange(Literals):
                         continue
                     return reply
                 case Line(text=text) if sasl.RESPONSE.match(text):
-                    cancelled = sasl.cancels(text)
-                    self._given = not cancelled and (self._given or sasl.proves(self._mechanism, text))
-                    self._claim.hear(text)
+                    login.hear(text)
                     yield Send(BACKEND, text + b"\r\n")
                 case _:
                     if isinstance(heard, TooLong):
                         yield Note("client-line-too-long")
                     elif doubtful:
                         self._ahead = heard  # for the client the exchange is over, and this is a command
-                    self._given = False
+                    login.hear(sasl.CANCEL)
                     yield Send(BACKEND, b"*\r\n")  # the exchange is cancelled; the verdict is the backend's
             return (yield from self._decided((yield from self._reply())))
 

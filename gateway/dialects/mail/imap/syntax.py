@@ -205,18 +205,6 @@ TAGLESS: Final = TaggedResponse(b"BAD", b"")
 read the command, or it is about something else and the tagged reply will follow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """What a command that has got nothing but an untagged BAD was about."""
-
-    mechanism: bytes
-    """Empty if it was no login."""
-    given: bool
-    """The backend has all that the login takes."""
-    user: bytes
-    """Whom the client says that it is."""
-
-
 def is_bye(line: bytes) -> bool:
     return line[:5].upper() == b"* BYE"
 

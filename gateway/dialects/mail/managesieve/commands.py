@@ -167,10 +167,7 @@ class ManageSieve(Exchange):
 
     def _dialogue(self, mechanism: bytes, initial: list[bytes]) -> Handled:
         """RFC 5804 2.1.  Nothing of the client's but base64 goes to the backend."""
-        given = any(sasl.proves(mechanism, each) for each in initial)
-        claim = users.Claim(mechanism)
-        for each in initial:
-            claim.hear(each)
+        claim = users.Claim(mechanism, *initial)
         line = b'AUTHENTICATE "%s"' % mechanism
         text = yield from self._ask_line(b" ".join([line, *map(string, initial)]))
         while not (status := status_of(text)):
@@ -178,10 +175,9 @@ class ManageSieve(Exchange):
                 raise broken(text)
             yield Send(CLIENT, text + b"\r\n")
             text, said = yield from self._response()
-            claim.hear(said or b"")
-            given = said is not None and not sasl.cancels(said) and (given or sasl.proves(mechanism, said))
+            claim.hear(sasl.CANCEL if said is None else said)
         self._bye = self._bye or status == b"BYE"
-        return (yield from self._verdict(status, text, mechanism.upper(), claim.user, given))
+        return (yield from self._verdict(status, text, claim))
 
     def _response(self) -> Generator[Request, Any, tuple[bytes, bytes | None]]:
         """One string of the client's as data: the line that answers it, and what the backend was told; None where the

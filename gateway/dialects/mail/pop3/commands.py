@@ -190,28 +190,21 @@ class POP3(Exchange):
     def _exchange(self, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
         """A dialogue (RFC 5034 4).  Before the client has given any data, +OK is the go-ahead, as Exchange 2003 says
         it to `AUTH NTLM`; the next line is a response then, too, and what comes last decides."""
-        given = bool(initial) and sasl.proves(mechanism, initial)
-        claim = users.Claim(mechanism)
-        if initial:
-            claim.hear(initial)
+        claim = users.Claim(mechanism, *filter(None, [initial]))
         self._claimed = claim.user
-        cancelled = False
         status, reply = yield from self._ask(line, RESPONSES)
-        while status is Status.MORE or (status is Status.OK and not given and not cancelled):
+        while status is Status.MORE or (status is Status.OK and not claim.tried and not claim.cancelled):
             self._outstanding = True  # whatever is said now is taken for a response
             yield Send(CLIENT, reply + b"\r\n")
             ahead = status is Status.OK
             status, reply, said = yield from self._response()
-            if said is not None:
-                cancelled = sasl.cancels(said)
+            # If +OK was no go-ahead, this may be a command, and its +OK is no success either.
+            if said is not None and not (ahead and said.strip(sasl.BLANKS).upper() in BARE):
                 claim.hear(said)
                 self._claimed = claim.user
-                # If +OK was no go-ahead, this is a command, and its +OK is no success either.
-                command = ahead and said.strip(sasl.BLANKS).upper() in BARE
-                given = given or (sasl.proves(mechanism, said) and not command)
-        if status is Status.OK and not cancelled:
+        if status is Status.OK and not claim.cancelled:
             return (yield from self._verdict(status, reply, mechanism))
-        if given:
+        if claim.tried:
             return (yield from self._rejected(status, reply, mechanism))
         # The mechanism was refused, or the client took its word back: nothing was said of anybody's password.
         yield login_note(mechanism, "failed", self._claimed)

@@ -244,34 +244,29 @@ class SMTP(Messages):
         if mechanism and not (yield from self.may_log_in()):
             yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
             return
-        already, response = self._authenticated, b""
-        given = bool(initial) and sasl.proves(mechanism, initial)
-        claim = users.Claim(mechanism)
-        if initial:
-            claim.hear(initial)
+        already = self._authenticated
+        claim = users.Claim(mechanism, *filter(None, [initial]))
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
             self._outstanding = verb
-            answered = yield from self._response(verb)
-            if answered is None:
+            response = yield from self._response(verb)
+            if response is None:
                 return
-            response = answered
-            given = given or sasl.proves(mechanism, response)
             claim.hear(response)
             reply = yield from self._ask(verb, response)
         accepted = reply.code == b"235"
         if mechanism:
             # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
-            result = "failed" if not accepted else "ok" if given else "unproven"
-            yield login_note(mechanism.upper(), result, claim.user)
-        if accepted and given:
+            result = "failed" if not accepted else "ok" if claim.given else "unproven"
+            yield login_note(claim.mechanism, result, claim.user)
+        if accepted and claim.given:
             self._authenticated = self.trusted = True
-            self._layered = mechanism.upper() in sasl.LAYERED
+            self._layered = claim.mechanism in sasl.LAYERED
             yield Proven()
         answer = self._pass_on(reply)
         # XOAUTH2 tells a bad token by a challenge, which clients cancel: that is a guess.
-        guessed = mechanism and not already and (given or not sasl.cancels(response)) and reply.code.startswith(b"5")
+        guessed = mechanism and not already and claim.tried and reply.code.startswith(b"5")
         yield from self.rejected(answer) if guessed else answer
 
     def _response(self, verb: bytes) -> Generator[Request, Any, bytes | None]:

@@ -259,28 +259,21 @@ class NNTP(Exchange):
 
     def _dialogue(self, line: bytes, request: bytes) -> Ending:
         mechanism, _, initial = request.partition(b" ")
-        mechanism = mechanism.upper()
-        given = bool(initial) and sasl.proves(mechanism, initial)
-        claim = users.Claim(mechanism)
-        if initial:
-            claim.hear(initial)
-        cancelled = False
+        claim = users.Claim(mechanism, *filter(None, [initial]))
         reply = yield from self._ask(line, RESPONSES)
         while reply[:3] == b"383":
             self._outstanding = True  # whatever is said now is taken for a response
             yield Send(CLIENT, reply + b"\r\n")
             said = yield from self._response()
-            cancelled = cancelled or sasl.cancels(said)
-            given = given or sasl.proves(mechanism, said)
             claim.hear(said)
             reply = yield from self._ask(said, RESPONSES)
         self._claimed = claim.user
         if reply[:3] not in (b"281", b"283"):
-            return (yield from self._login_failed(reply, mechanism, guessed=given and not cancelled))
-        if given and not cancelled:
-            return (yield from self._logged_in(reply, mechanism))
+            return (yield from self._login_failed(reply, claim.mechanism, guessed=claim.tried))
+        if claim.given:
+            return (yield from self._logged_in(reply, claim.mechanism))
         # 281 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
-        yield login_note(mechanism, "unproven", self._claimed)
+        yield login_note(claim.mechanism, "unproven", self._claimed)
         return (yield from self._conclude(b"AUTHINFO", reply, login=True))
 
     def _response(self) -> First:
