@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.dialects.base import Identity, Policy
 
@@ -297,3 +297,22 @@ class ClientFirst(Shared):
     """What `login` is answered with before `unavailable`, where no backend can be reached."""
     garbage: tuple[bytes, ...]
     """First words that no client of this protocol says, each whole.  Nothing is answered."""
+
+
+def alike(*, unavailable: bytes, lost: bytes, timed_out: bytes, stopping: bytes, **others: Any) -> Answers:
+    """The form for a protocol that says the same words wherever a session is: at a failure of the backend, when that is
+    lost, to a client that says nothing, and at a stop."""
+    return Answers(
+        unavailable=unavailable,
+        garbage_words=unavailable,
+        unasked_words=unavailable,
+        down_words=unavailable,
+        lost_words=lost,
+        lost_idle_words=lost,
+        late_words=lost,
+        idle_words=timed_out,
+        idle_early_words=timed_out,
+        stop_words=stopping,
+        stop_early_words=stopping,
+        **others,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.pure.contract.form import Answers, Exchange, Look
+from tests.pure.contract.form import Exchange, Look, alike
 
 UNAVAILABLE = b'* BYE (TRYLATER) "Service temporarily unavailable"\r\n'
 LOST = b'* BYE (TRYLATER) "Connection to server lost"\r\n'
@@ -18,13 +18,16 @@ FIRST = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"\r\n'
 UNKNOWN = b'* BAD "Unknown command"\r\n'
 CHARACTERS = b'* BAD "Invalid characters"\r\n'
 
-ANSWERS = Answers(
+ANSWERS = alike(
     greeting=CLEAR,
     greeting_inside=INSIDE,
     refusal=b'* BYE "busy"\r\n',
     no_greetings=(b"* OK\r\n", b"+OK x\r\n", b"220 x\r\n", b"\r\n", b"SSH-2.0-x\r\n", b"ACAP\r\n", b"* ACAPELLA\r\n",
                   b"* ACAP (A\r\n", b'* ACAP (A "x)\r\n', b"* ACAP x\r\n", b"\0\r\n"),
     unavailable=UNAVAILABLE,
+    lost=LOST,
+    timed_out=IDLE,
+    stopping=STOPPING,
     busy=b'* BYE (TRYLATER) "Too many connections"\r\n',
     lazy_greeting=b'* ACAP (IMPLEMENTATION "STARTTLS gateway") (STARTTLS)\r\n',
     alpn=(),
@@ -67,17 +70,7 @@ ANSWERS = Answers(
     proxy2_reason="",
     part=b'l OK "d',
     garbage=b"250 ok\r\n",
-    garbage_words=UNAVAILABLE,
     unasked=b'a OK "in"\r\n',
-    unasked_words=UNAVAILABLE,
-    lost_words=LOST,
-    lost_idle_words=LOST,
-    late_words=LOST,
-    idle_words=IDLE,
-    idle_early_words=IDLE,
-    stop_words=STOPPING,
-    stop_early_words=STOPPING,
-    down_words=UNAVAILABLE,
     offer=OFFER,
     asks=(),
     backend_starttls=Exchange(b"sgw1 STARTTLS\r\n", b'sgw1 OK "go"\r\n'),

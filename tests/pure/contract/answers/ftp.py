@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.pure.contract.form import Answers, Exchange, Look
+from tests.pure.contract.form import Exchange, Look, alike
 
 UNAVAILABLE = b"421 Service not available, closing control connection\r\n"
 LOST = b"421 Connection to FTP server lost\r\n"
@@ -14,12 +14,15 @@ LISTED = (
 )
 KEPT = b"211-Extensions supported:\r\n EPSV\r\n MLST type*;size*;\r\n REST STREAM\r\n UTF8\r\n"
 
-ANSWERS = Answers(
+ANSWERS = alike(
     greeting=b"220-Welcome\r\n You are user 1 of 10\r\n220-\r\n220 ready\r\n",
     refusal=b"421 too many users\r\n",
     no_greetings=(b"+OK hi\r\n", b"* OK\r\n", b"200 x\r\n", b"\r\n", b"230 x\r\n", b"2200 x\r\n", b"220x\r\n",
                   b"331 x\r\n", b"22\r\n", b" 220 x\r\n", b"\x1b[2J220 x\r\n", b"SSH-2.0-x\r\n"),
     unavailable=UNAVAILABLE,
+    lost=LOST,
+    timed_out=b"421 Timeout\r\n",
+    stopping=UNAVAILABLE,
     busy=b"421 Too many connections\r\n",
     lazy_greeting=b"220 gw.example.org ready\r\n",
     alpn=(b"ftp",),
@@ -67,17 +70,7 @@ ANSWERS = Answers(
     proxy2_reason="quit",
     part=b"257 tw",
     garbage=b"+OK\r\n",
-    garbage_words=UNAVAILABLE,
     unasked=b"200 hi\r\n",
-    unasked_words=UNAVAILABLE,
-    lost_words=LOST,
-    lost_idle_words=LOST,
-    late_words=LOST,
-    idle_words=b"421 Timeout\r\n",
-    idle_early_words=b"421 Timeout\r\n",
-    stop_words=UNAVAILABLE,
-    stop_early_words=UNAVAILABLE,
-    down_words=UNAVAILABLE,
     offer=b"220 ready\r\n",
     asks=(),
     backend_starttls=Exchange(b"AUTH TLS\r\n", b"234 Proceed with negotiation.\r\n"),

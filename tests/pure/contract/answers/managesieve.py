@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.dialects.base import Identity
-from tests.pure.contract.form import Answers, Exchange, Look, Telling
+from tests.pure.contract.form import Exchange, Look, Telling, alike
 
 UNAVAILABLE = b'BYE (TRYLATER) "Service temporarily unavailable"\r\n'
 LOST = b'BYE (TRYLATER) "Connection to server lost"\r\n'
@@ -22,13 +22,16 @@ OFFERED = HEAD + b'"SASL" "PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS EXTERNAL"\r\n' + S
 INSIDE = HEAD + PLAIN + TAIL + DONE
 LOGOUT = Exchange(b"LOGOUT\r\n", b'OK "bye"\r\n')
 
-ANSWERS = Answers(
+ANSWERS = alike(
     greeting=HEAD + NONE + TAIL + STARTTLS + DONE,
     greeting_inside=HEAD + NONE + TAIL + DONE,
     refusal=b'BYE "busy"\r\n',
     no_greetings=(b"OKAY\r\n", b"* OK\r\n", b"+OK x\r\n", b"220 x\r\n", b"\r\n", b" OK\r\n", b"SSH-2.0-x\r\n",
                   b'"SIEVE\r\n', b'"SIEVE" x\r\n', b'"a" "b" "c"\r\n', b"\x1b[2JOK\r\n", b"\0\r\n"),
     unavailable=UNAVAILABLE,
+    lost=LOST,
+    timed_out=IDLE,
+    stopping=STOPPING,
     busy=b'BYE (TRYLATER) "Too many connections"\r\n',
     lazy_greeting=b'"IMPLEMENTATION" "STARTTLS gateway"\r\n"SIEVE" ""\r\n"SASL" ""\r\n"VERSION" "1.0"\r\n"STARTTLS"\r\n'
     b'OK "gw.example.org ready"\r\n',
@@ -77,17 +80,7 @@ ANSWERS = Answers(
     proxy2_reason="",
     part=b'OK "d',
     garbage=b"250 ok\r\n",
-    garbage_words=UNAVAILABLE,
     unasked=b'OK "Logged in."\r\n',
-    unasked_words=UNAVAILABLE,
-    lost_words=LOST,
-    lost_idle_words=LOST,
-    late_words=LOST,
-    idle_words=IDLE,
-    idle_early_words=IDLE,
-    stop_words=STOPPING,
-    stop_early_words=STOPPING,
-    down_words=UNAVAILABLE,
     offer=HEAD + NONE + STARTTLS + DONE,
     asks=(),
     backend_starttls=Exchange(b"STARTTLS\r\n", b'OK "go"\r\n'),
