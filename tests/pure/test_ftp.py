@@ -644,7 +644,7 @@ def test_the_same_for_ipv6(port: int, host: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b" AUTH TLS", b" PBSZ", b" EPRT", b" SIZE", b"", b" CCC", b" AUTH SSL;TLS"])),
+    st.lists(st.sampled_from([b" AUTH TLS", b" PBSZ", b" EPRT", b" SIZE", b"", b" CCC", b" AUTH SSL;TLS", b";x"])),
     st.booleans(),
 )
 def test_edited_features_stay_as_they_are(lines: list[bytes], secured: bool) -> None:

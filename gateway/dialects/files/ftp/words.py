@@ -144,7 +144,8 @@ def edit_features(lines: Iterable[bytes], *, secured: bool, active: bool) -> lis
 
 
 def _name(line: bytes) -> bytes:
-    return line.upper().partition(b";")[0].split()[0] if line.strip() else b""
+    words = line.upper().partition(b";")[0].split()
+    return words[0] if words else b""
 
 
 def listed(reply: bytes) -> list[bytes] | None:
