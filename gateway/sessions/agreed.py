@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from ipaddress import ip_address
 
-from ..config.values import Backend, Configuration, Service, TCPAddress
+from ..config.values import Backend, Configuration, Network, Service, TCPAddress
 from ..dialects import DIALECTS
 from ..dialects.access import is_submission
 from ..dialects.base import BackendTLS, Identity, Policy, Terms, port_range
@@ -58,6 +59,12 @@ class ChannelTerms:
     """Inside TLS, an end without close_notify counts as incomplete."""
     resumed: bool = False
     """The client must resume the TLS session of its session."""
+    balancers: tuple[Network, ...] = ()
+    """Whose connections begin with a PROXY header (`accept_proxy`)."""
+
+    def introduces(self, address: str) -> bool:
+        """Whether this is a load balancer, which tells who its client is."""
+        return any(ip_address(address) in network for network in self.balancers)
 
 
 def channel_terms(configuration: Configuration, service: Service) -> ChannelTerms | None:
@@ -72,6 +79,7 @@ def channel_terms(configuration: Configuration, service: Service) -> ChannelTerm
         most=configuration.limits.data_connections,
         strict=options["strict_close"] == "yes",
         resumed=options["data_session_reuse"] == "required",
+        balancers=service.accept_proxy,
     )
 
 

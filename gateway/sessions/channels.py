@@ -1,8 +1,8 @@
 """Channels: connections for data beside those of a session, two legs each and a copy between them.
 
-One side is listened for, and has to come from the address that it has in the session.  At that moment the other side
-is dialled, and TLS with the client begins: some clients begin their handshake only when the server has said that it has
-a connection.
+One side is listened for, and has to come from the address that it has in the session, or to be named by a load balancer
+that is trusted.  At that moment the other side is dialled, and TLS with the client begins: some clients begin their
+handshake only when the server has said that it has a connection.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ..config.values import TCPAddress
-from ..protocol.proxyprotocol import canonical
+from ..protocol.proxyprotocol import Header, ProxyError, canonical
 from ..protocol.vocabulary import Cut, Label, Open, Place, Secured, Side
-from ..wire.beside import listen_beside
+from ..wire.beside import BACKLOG, listen_beside
 from ..wire.dialer import Dialer
-from ..wire.leg import End, Leg
+from ..wire.leg import End, Leg, nobody
 from ..wire.listener import Listener
 from ..wire.tls.half import TLSHalf
 from .agreed import ChannelTerms
@@ -109,8 +110,11 @@ class Channels:
             return None
         place = Place(*sock.getsockname()[:2])
         target = TCPAddress(far[1], order.port)
+        # A client expects data from the address that it has connected to.  That may be a load balancer's.
+        source = far[0] if order.first is BACKEND and not self._introduced else ""
+        dialer = Dialer(around.reactor, (target,), around.terms.connect, source=source)
         self._last = ""
-        self._newest = Channel(around, order, sock, canonical(near[1]), target, self._gone)
+        self._newest = Channel(around, order, sock, canonical(near[1]), dialer, self._gone)
         self._open.append(self._newest)
         return place
 
@@ -134,6 +138,13 @@ class Channels:
         """Nothing may go on."""
         for channel in list(self._open):
             channel.cut("aborted")
+
+    @property
+    def _introduced(self) -> bool:
+        """Whether the client came through a load balancer."""
+        leg = self._around.leg(CLIENT)
+        ends = None if leg is None else leg.ends
+        return ends is not None and canonical(ends[1][0]) != self._around.client()
 
     def _ends(self, side: Side) -> tuple[str, str] | None:
         """Our host and that side's; None for a UNIX socket, and for whoever is gone."""
@@ -163,14 +174,16 @@ class Channel(Copying):
         "_around",
         "_attempt",
         "_began",
+        "_dialer",
         "_done",
+        "_early",
         "_expected",
         "_hidden",
         "_joined",
         "_listener",
         "_order",
         "_secured",
-        "_target",
+        "_unnamed",
         "label",
         "reason",
         "received",
@@ -183,14 +196,18 @@ class Channel(Copying):
         order: Open,
         sock: Any,
         expected: str,
-        target: TCPAddress,
+        dialer: Dialer,
         gone: Callable[[Channel], None],
     ) -> None:
         super().__init__(around.reactor, around.linger)
         self._around = around
         self._order = order
         self._expected = expected
-        self._target = target
+        self._dialer = dialer
+        self._unnamed: set[Leg] = set()
+        """Of load balancers, whose header is not there yet."""
+        self._early = b""
+        """Data in the clear that came with such a header."""
         control = around.leg(BACKEND)
         self._hidden = control is not None and control.secured is not None
         self._done: Callable[[Channel], None] = gone
@@ -223,30 +240,71 @@ class Channel(Copying):
 
     def _accepted(self, sock: Any, address: Any) -> None:
         came = canonical(address[0])
-        if came != self._expected:
+        if came == self._expected:
+            self._begin(self._leg(sock))
+        elif self._order.first is CLIENT and self._around.terms.introduces(came) and len(self._unnamed) < BACKLOG:
+            leg = self._leg(sock)
+            self._unnamed.add(leg)
+            leg.deliver = partial(self._hear_header, leg, came, Header())
+            leg.start()
+        else:
             sock.close()
             self._around.emit("data-stranger", came_from=came)
+
+    def _hear_header(self, leg: Leg, came: str, header: Header, octets: bytes) -> None:
+        try:
+            told = header.feed(octets)
+        except ProxyError:
+            self._dismiss(leg, came)
             return
+        if told is None:
+            return
+        named = "" if told.origin is None else told.origin.source[0]
+        if named != self._expected:
+            self._dismiss(leg, named)
+            return
+        leg.pause()
+        leg.deliver = nobody
+        self._unnamed.discard(leg)
+        leg.received = 0 if self._order.protected else len(told.rest)
+        self._begin(leg, told.rest)
+
+    def _dismiss(self, leg: Leg, whom: str) -> None:
+        leg.abort()
+        if whom:  # a load balancer may look whether somebody is there
+            self._around.emit("data-stranger", came_from=whom)
+
+    def _begin(self, leg: Leg, early: bytes = b"") -> None:
         self._listener.stop()
+        self._dismiss_all()
         self._began = float(self._reactor.seconds())
-        self._add(self._order.first, sock)
-        dialer = Dialer(self._reactor, (self._target,), self._around.terms.connect)
-        self._attempt = dialer.dial(self._dialled, self._undialled)
+        self._add(self._order.first, leg, early)
+        self._attempt = self._dialer.dial(self._dialled, self._undialled)
+
+    def _dismiss_all(self) -> None:
+        for leg in tuple(self._unnamed):
+            leg.abort()
 
     def _dialled(self, sock: Any) -> None:
-        self._add(self._order.first.other, sock)
+        self._add(self._order.first.other, self._leg(sock))
         self._join()
 
     def _undialled(self, detail: str) -> None:
         self._fail("data-connect-failed", detail)
 
-    def _add(self, side: Side, sock: Any) -> None:
-        leg = self._legs[side] = Leg(self._reactor, sock, self, self._linger)
+    def _leg(self, sock: Any) -> Leg:
+        leg = Leg(self._reactor, sock, self, self._linger)
         leg.reset_unless_ended()
+        return leg
+
+    def _add(self, side: Side, leg: Leg, early: bytes = b"") -> None:
+        self._legs[side] = leg
         if side is CLIENT and self._order.protected:
             half = self._around.accept()
             half.holds_tickets = True
-            leg.start_tls(half)
+            leg.start_tls(half, early)
+        elif side is CLIENT:
+            self._early = early
         elif side is BACKEND and self._hidden:
             leg.start_tls(self._around.connect())
 
@@ -255,6 +313,7 @@ class Channel(Copying):
         waits = self._around.terms.resumed and self._order.protected and self._secured is None
         if not self._joined and not self._over and len(self._legs) == 2 and not waits:
             self._joined = True
+            self._legs[BACKEND].write(self._early)
             self._copy(self._around.terms.stall)
             if not self._over:
                 self._flow()
@@ -276,7 +335,10 @@ class Channel(Copying):
 
     def leg_ended(self, leg: Leg, end: End) -> None:
         side = self._side(leg)
-        if side is None or self._over:
+        if side is None:
+            leg.abort()
+            return
+        if self._over:
             return
         self._ends[side] = end
         if self._joined:
@@ -291,7 +353,9 @@ class Channel(Copying):
 
     def leg_closed(self, leg: Leg) -> None:
         side = self._side(leg)
-        assert side is not None
+        if side is None:
+            self._unnamed.discard(leg)
+            return
         del self._legs[side]
         if side is CLIENT:
             self.received, self.sent = leg.received, leg.sent
@@ -337,6 +401,7 @@ class Channel(Copying):
             self.reason = reason
         self._deadline.cancel()
         self._listener.stop()
+        self._dismiss_all()
         if self._attempt is not None:
             self._attempt.cancel()
 

@@ -32,6 +32,9 @@ _log = Logger()
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """Errors of this machine, not of the backend."""
 
+_BIND_ADDRESS_NO_PORT = 24
+"""IP_BIND_ADDRESS_NO_PORT (linux/in.h), which `socket` does not have."""
+
 Done = Callable[[socket.socket], object]
 Failed = Callable[[str], object]
 
@@ -40,12 +43,19 @@ class Dialer:
     """Connects to the first address of a backend that answers.  Addresses that have failed are tried last."""
 
     def __init__(
-        self, reactor: Dialling, addresses: Sequence[Address], connect_timeout: float, health: Health | None = None
+        self,
+        reactor: Dialling,
+        addresses: Sequence[Address],
+        connect_timeout: float,
+        health: Health | None = None,
+        source: str = "",
     ) -> None:
-        """`connect_timeout`: seconds for name resolution and all addresses together.  `health`: of these addresses."""
+        """`connect_timeout`: seconds for name resolution and all addresses together.  `health`: of these addresses.
+        `source`: the address of this machine to connect from; else the system chooses."""
         self._reactor = reactor
         self._targets = tuple(map(_target, addresses))
         self._timeout = connect_timeout
+        self._source = source
         self.health = health or Health(reactor.seconds)
         self.permits: Callable[[Address], bool] = lambda address: True
         """Whether an address may be used now."""
@@ -60,7 +70,7 @@ class Dialer:
         The error has a part for each address: `10.0.0.5:25: Connection refused (ECONNREFUSED)`.
         """
         permitted = [target for target in self._targets if self.permits(target.address)]
-        return Attempt(self._reactor, permitted, self.health, self._timeout, done, failed)
+        return Attempt(self._reactor, permitted, self.health, self._timeout, done, failed, self._source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +200,9 @@ class Attempt:
         timeout: float,
         done: Done,
         failed: Failed,
+        source: str = "",
     ) -> None:
+        self._source = source
         self._reactor = reactor
         self._health = health
         self._targets = targets
@@ -312,6 +324,10 @@ class Attempt:
         try:
             sock = socket.socket(place.family, socket.SOCK_STREAM)
             prepare(sock)
+            if self._source:
+                # The port is chosen by connect(2): else none could be used twice, whoever is at the other end.
+                sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+                sock.bind(socket.getaddrinfo(self._source, 0, flags=socket.AI_NUMERICHOST)[0][4])
             number = sock.connect_ex(place.where)
             if number not in (0, errno.EINPROGRESS):
                 # UNIX sockets answer at once.  EAGAIN: the queue is full.

@@ -182,7 +182,7 @@ def test_tls_with_the_backend_outlives_the_session(
     calls: list[Callable[[Any], object]] = []
 
     class Slow:
-        def __init__(self, *_: object) -> None: ...
+        def __init__(self, *_: object, source: str) -> None: ...
 
         def dial(self, done: Callable[[Any], object], failed: object) -> SimpleNamespace:
             calls.append(done)

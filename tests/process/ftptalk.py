@@ -42,13 +42,21 @@ class Talk:
     """One session that is logged in, with its control connection inside TLS if that is wanted."""
 
     def __init__(
-        self, gateway: Gateway, stage: Stage, trusting: ssl.SSLContext, service: str = "ftp", *, secure: bool = True
+        self,
+        gateway: Gateway,
+        stage: Stage,
+        trusting: ssl.SSLContext,
+        service: str = "ftp",
+        *,
+        secure: bool = True,
+        client: Client | None = None,
     ) -> None:
+        """`client`: whoever is connected already."""
         self.gateway = gateway
         self.trusting = trusting
         self.ends = ExitStack()
         """Whatever is opened in it is closed with it."""
-        self.client = Client(gateway.address(service))
+        self.client = client or Client(gateway.address(service))
         self.ends.callback(self.client.socket.close)
         self.server: Connection = stage.backend.connection()
         self.server.say(b"220 ready\r\n")
@@ -117,12 +125,17 @@ class Passive:
         """The client's end and the server's."""
         client = Client(self.address)
         self._talk.ends.callback(client.socket.close)
-        server, _ = self.listening.accept()
-        self._talk.ends.callback(server.close)
-        server.settimeout(DEADLINE)
+        server = self.accepted()
         if secure:
             client.shake_hands(self._talk.trusting)
         return client, server
+
+    def accepted(self) -> socket.socket:
+        """The server's end, when somebody has connected."""
+        server, _ = self.listening.accept()
+        self._talk.ends.callback(server.close)
+        server.settimeout(DEADLINE)
+        return server
 
     def nobody(self) -> None:
         """Nobody has connected to the server."""

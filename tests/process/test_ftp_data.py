@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.protocol.proxyprotocol import Origin, v2
 from tests.ports import free_ports
 from tests.process.ftptalk import Stage, Talk, received, stage
 from tests.process.running import DEADLINE, Gateway, Identity, Service, launch, running
@@ -20,6 +21,7 @@ MUCH = os.urandom(64 * 1024) * 32
 """2 MiB: more than all buffers on the way hold."""
 
 
+BALANCER = "127.0.0.4"
 LAX = {"policy": "optional", "strict_close": "no", "protection": "optional"}
 
 
@@ -34,6 +36,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, identity: Identity, server
     services = [
         Service("ftp", server.backend.address, options={"active": "yes"}),
         Service("lax", server.backend.address, "ftp", options=LAX),
+        Service(
+            "balanced", server.backend.address, "ftp", options={"accept_proxy": BALANCER, "protection": "optional"}
+        ),
+        Service("everywhere", server.backend.address, "ftp", options={"active": "yes"}, addresses=["0.0.0.0:0"]),
         Service("resumed", server.backend.address, protocol="ftp", options={"data_session_reuse": "required"}),
     ]
     with running(tmp_path_factory.mktemp("ftp"), identity, services, {"timeouts": {"data_connect": "2 s"}}) as found:
@@ -148,6 +154,95 @@ def test_active_mode(talk: Talk) -> None:
             assert client.recv(100) == b"content"
             assert client.recv(100) == b""
             client.close()
+
+
+def test_in_active_mode_data_comes_from_the_address_that_the_client_knows(
+    gateway: Gateway, server: Stage, trusting: ssl.SSLContext
+) -> None:
+    place = ("127.0.0.9", gateway.address("everywhere")[1])
+    with Talk(gateway, server, trusting, client=Client(place)) as talk, socket.create_server(("127.0.0.1", 0)) as own:
+        own.settimeout(DEADLINE)
+        talk.client.say(b"PORT 127,0,0,1,%d,%d\r\n" % divmod(own.getsockname()[1], 256))
+        numbers = talk.server.line().split(b",")
+        talk.reply(b"200 ok")
+        with socket.create_connection(("127.0.0.1", int(numbers[-2]) * 256 + int(numbers[-1]))):
+            ours, (host, _) = own.accept()
+            ours.close()
+        assert host == "127.0.0.9"
+
+
+# --- behind a load balancer ---------------------------------------------------------------------------------
+
+HEADER = b"PROXY TCP4 192.0.2.7 127.0.0.1 40000 21\r\n"
+
+
+def balanced(address: tuple[str, int], header: bytes = HEADER) -> Client:
+    """A connection that the load balancer brings."""
+    client = Caller(BALANCER, address)
+    client.say(header)
+    return client
+
+
+@pytest.fixture
+def brought(gateway: Gateway, server: Stage, trusting: ssl.SSLContext) -> Iterator[Talk]:
+    """A session of 192.0.2.7."""
+    with Talk(gateway, server, trusting, client=balanced(gateway.address("balanced"))) as found:
+        yield found
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_data_may_come_through_a_load_balancer(brought: Talk, protected: bool) -> None:
+    if not protected:
+        brought.own(b"PROT C", b"200 Protection set to C")
+    since = brought.gateway.log.mark()
+    data = brought.passive()
+    # Version 2 in pieces, with the first octets of what follows.
+    header = v2(Origin(("192.0.2.7", 40001), ("127.0.0.1", 21)))
+    client = balanced(data.address, header[:20])
+    client.say(header[20:] + (b"" if protected else b"con"))
+    sock = data.accepted()
+    if protected:
+        client.shake_hands(brought.trusting)
+    brought.begin(b"STOR a")
+    client.say(b"content" if protected else b"tent")
+    if protected:
+        client.close_notify()
+    else:
+        client.socket.shutdown(socket.SHUT_WR)
+    assert received(sock) == (b"content", "fin")
+    sock.close()
+    assert client.rest() == b""
+    brought.reply(b"226 done")
+    told(brought, since, "client-closed", command="STOR", received="7", client="192.0.2.7")
+    client.socket.close()
+
+
+def test_data_of_whom_a_load_balancer_does_not_name_goes_nowhere(brought: Talk) -> None:
+    since = brought.gateway.log.mark()
+    data = brought.passive()
+    for header, came in (
+        (HEADER.replace(b"192.0.2.7", b"192.0.2.8"), "192.0.2.8"),
+        (b"\x16\x03\x01 no header\r\n", BALANCER),
+        (b"PROXY UNKNOWN\r\n", ""),
+    ):
+        with balanced(data.address, header) as client:
+            assert client.rest() == b""
+        if came:
+            brought.gateway.log.wait("data-stranger", since, came_from=came)
+    with Client(data.address) as direct:
+        assert direct.rest() == b""
+    brought.gateway.log.wait("data-stranger", since, came_from="127.0.0.1")
+    with balanced(data.address, b"PROXY TCP4") as slow:
+        for header in (b"PROXY", b""):
+            balanced(data.address, header).socket.close()
+        data.nobody()
+        client = balanced(data.address)
+        sock = data.accepted()
+        assert slow.rest() == b""
+        client.shake_hands(brought.trusting)
+        sock.close()
+        assert client.rest() == b""
+        client.socket.close()
 
 
 # --- what is cut stays cut ----------------------------------------------------------------------------------
