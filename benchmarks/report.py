@@ -53,7 +53,7 @@ def _ratio(value: float | None) -> str:
 
 def _rows(run: Run, workload: Workload) -> list[list[str]]:
     heads = [workload.unit, "least - greatest", "of nginx", "of best", "wall", *(unit for _, unit, _ in workload.extra)]
-    rows = [[workload.title, *heads, "PSS, MB", "others"]]
+    rows = [[workload.title, *heads, "% kernel", "PSS, MB", "others"]]
     for figure in figures.figures(run.samples, workload, run.rivals, run.peers):
         if not figure.rounds:
             rows.append([figure.peer, f"failed: {figure.failure}"])
@@ -74,6 +74,7 @@ def _rows(run: Run, workload: Workload) -> list[list[str]]:
                 _ratio(figure.of_best),
                 median("wall", workload.scale) if workload.main == "cpu" else "-",
                 *(median(measure, scale) for measure, _, scale in workload.extra),
+                _in_kernel(mine),
                 median("pss", 1e-6),
                 f"{statistics.median(sample.others for sample in mine):.1f}",
             ]
@@ -83,6 +84,12 @@ def _rows(run: Run, workload: Workload) -> list[list[str]]:
             broken = sum(bool(sample.failure) for sample in mine)
             rows.append([f"  * failed in {broken} of {len(mine)} rounds: {figure.failure}"])
     return rows
+
+
+def _in_kernel(samples: Sequence[Sample]) -> str:
+    """Percent."""
+    user, kernel = (sum(sample.measures.get(name, 0.0) for sample in samples) for name in ("user", "kernel"))
+    return f"{100 * kernel / (user + kernel):.0f}" if user + kernel else "-"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

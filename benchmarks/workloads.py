@@ -442,7 +442,8 @@ def together(slices: Sequence[Sample]) -> Sample:
     if failure := next((one.failure for one in slices if one.failure), ""):
         return replace(first, measures={}, others=others, failure=failure)
     measures = {name: statistics.median(one.measures[name] for one in slices) for name in first.measures}
-    measures["units"] = sum(one.measures["units"] for one in slices)
+    for name in {"units", "user", "kernel"} & measures.keys():
+        measures[name] = sum(one.measures[name] for one in slices)
     for name in {"cpu", "wall"} & measures.keys():
         # These are per unit: a slice with more units weighs more.
         whole = sum(one.measures[name] * one.measures["units"] for one in slices)
@@ -458,11 +459,14 @@ def measure(workload: Workload, running: Running, conditions: Conditions, number
 
     name = running.peer.name
     began, machine, own = time.perf_counter(), processes.machine_cpu(), ours()
+    user, kernel = processes.spent(running.process.pid)
     try:
         measures = workload.run(running, conditions)
     except (Broken, OSError, ssl.SSLError, ZeroDivisionError) as error:
         failure = running.obituary() or str(error) or type(error).__name__
         return Sample(workload.name, name, number, {}, failure=failure)
     elapsed = time.perf_counter() - began
+    now = processes.spent(running.process.pid)
+    measures |= {"user": now[0] - user, "kernel": now[1] - kernel}
     others = ((processes.machine_cpu() - machine) - (ours() - own)) / elapsed
     return Sample(workload.name, name, number, measures, others=max(0.0, min(others, float(os.cpu_count() or 1))))

@@ -32,7 +32,8 @@ START = Workload(
 
 
 def took(peer: str, number: int, cpu: float, workload: str = "session", **more: float) -> Sample:
-    return Sample(workload, peer, number, {"cpu": cpu, "wall": 2 * cpu, "pss": 5e6, **more})
+    spent = {"user": 3 * cpu, "kernel": cpu}
+    return Sample(workload, peer, number, {"cpu": cpu, "wall": 2 * cpu, "pss": 5e6, **spent, **more})
 
 
 def failed(peer: str, number: int, why: str = "closed") -> Sample:
@@ -131,12 +132,12 @@ def test_a_ratio_turned_round_is_the_same_comparison(pairs: list[tuple[float, fl
 
 def test_slices_weigh_as_much_as_they_did() -> None:
     slices = [
-        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 7.0, "pss": 1e6}, others=0.5),
-        Sample("session", "nginx", 3, {"units": 30, "cpu": 1.0, "wall": 2.0, "p99": 5.0, "pss": 2e6}, others=0.1),
-        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 9.0, "pss": 3e6}, others=0.3),
+        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 7.0, "user": 3}, others=0.5),
+        Sample("session", "nginx", 3, {"units": 30, "cpu": 1.0, "wall": 2.0, "p99": 5.0, "user": 2}, others=0.1),
+        Sample("session", "nginx", 3, {"units": 10, "cpu": 2.0, "wall": 4.0, "p99": 9.0, "user": 1}, others=0.3),
     ]
     whole = together(slices)
-    assert whole.measures == {"units": 50, "cpu": 1.4, "wall": 2.8, "p99": 7.0, "pss": 2e6}
+    assert whole.measures == {"units": 50, "cpu": 1.4, "wall": 2.8, "p99": 7.0, "user": 6}
     assert (whole.workload, whole.peer, whole.round) == ("session", "nginx", 3)
     assert whole.others == pytest.approx(0.3)
 
@@ -216,7 +217,7 @@ def test_every_target_is_about_something_that_is_measured() -> None:
 def test_the_report_tells_figures_ratios_versions_and_who_is_absent() -> None:
     text = report.text(run_of(rounds(gateway=[0.002] * 3, nginx=[0.001] * 3), "gateway", "nginx"))
     assert re.search(r"^session, ms/session +2\.00 \(2\.00\) +1\.00 \(1\.00\)$", text, re.MULTILINE)
-    assert re.search(r"^gateway +2\.00 +2\.00 - 2\.00 +2\.00 +2\.00 +4\.00 +5\.00 +0\.0$", text, re.MULTILINE)
+    assert re.search(r"^gateway +2\.00 +2\.00 - 2\.00 +2\.00 +2\.00 +4\.00 +25 +5\.00 +0\.0$", text, re.MULTILINE)
     assert "gateway: gateway 1.0\n" in text
     assert "haproxy did not take part: not installed\n" in text
     assert "processors: 2\n" in text
