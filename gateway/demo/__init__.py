@@ -1,4 +1,4 @@
-"""`twistd -n starttls-gateway --demo`: the gateway with nine test servers behind it."""
+"""`twistd -n starttls-gateway --demo`: the gateway with ten test servers behind it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ PORTS: Mapping[str, int] = {
     "ircs": 6697,
     "ftp": 2021,
     "ftps": 2990,
+    "postgresql": 5433,
     "http": 2080,
     "https": 2443,
 }

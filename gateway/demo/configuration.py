@@ -71,6 +71,7 @@ def configuration(tls: TLS, backends: Mapping[str, int], ports: Mapping[str, int
         Service("nntp", "nntp", at("nntp"), at("nntps"), ("required",), behind["nntp"], tls),
         Service("irc", "irc", at("irc"), at("ircs"), ("required",), behind["irc"], tls),
         Service("ftp", "ftp", at("ftp"), at("ftps"), ("required",), behind["ftp"], tls, options=defaults("ftp")),
+        Service("postgresql", "postgresql", at("postgresql"), (), ("required",), behind["postgresql"], tls),
         Service("http", "http", at("http"), at("https"), ("required",), behind["http"], tls),
     )
     return Configuration(

@@ -1,4 +1,4 @@
-"""Nine servers without TLS, with one account: demo, password demo."""
+"""Ten servers without TLS, with one account: demo, password demo."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 from zope.interface import Interface, implementer
 
+from .database import DatabaseServer
 from .files import FilesServer
 from .imap import Account, IMAPServer
 from .lines import ChatServer, NewsServer, Scripts, SieveServer
@@ -82,6 +83,7 @@ def listen(reactor: IReactorTCP, directory: Path) -> dict[str, IListeningPort]:
         "managesieve": lambda: SieveServer(scripts),
         "nntp": lambda: NewsServer(articles),
         "irc": lambda: ChatServer(everybody),
+        "postgresql": DatabaseServer,
     }
     factories: dict[str, Any] = {protocol: Servers(build, portal) for protocol, build in builds.items()}
     page = Data(b"This server has never heard of TLS.\n", "text/plain")

@@ -22,6 +22,7 @@ import pytest
 from gateway.demo import PORTS
 from gateway.demo.instructions import instructions
 from tests.process.wire import Client
+from tests.pure.contract.answers import postgresql
 
 # As twistd would start it, but on ports that the system chooses.
 RUN_DEMO = """
@@ -118,7 +119,7 @@ def legacy_servers(directory: Path) -> Iterator[Run]:
         for line in lines(process):
             protocol, port = line.split()
             ports[protocol] = int(port)
-            if len(ports) == 9:
+            if len(ports) == 10:
                 break
         yield Run(process, ports)
     finally:
@@ -177,19 +178,19 @@ def test_submission_takes_the_password_over_starttls_and_over_tls(demo: Run) -> 
 def test_every_command_that_it_prints_works_as_it_stands(demo: Run) -> None:
     commands = re.findall(r"^  (.*)$", instructions(demo.certificate, demo.ports), re.MULTILINE)
     assert [re.split(r"[ ]", command)[0] for command in commands] == [
-        *("openssl", "printf", "curl", "curl", "curl", "printf", "printf", "curl", "curl", "curl")
+        *("openssl", "printf", "curl", "curl", "curl", "printf", "printf", "curl", "psql", "curl", "curl")
     ]
     shown = []
     for command in commands:
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
-        assert done.returncode == 0, f"{command}\n{done.stderr}(Debian packages: curl, openssl)"
+        assert done.returncode == 0, f"{command}\n{done.stderr}(Debian packages: curl, openssl, postgresql-client)"
         shown.append(done.stdout + done.stderr)
     assert "Verification: OK" in shown[0]
     assert all("Over STARTTLS." in output for output in shown[2:5])
     assert "This server has never heard of TLS." in shown[5]
     assert '"welcome"' in shown[6]
-    assert shown[7] == shown[8] == "This server has never heard of TLS.\n"
-    assert "welcome.txt" in shown[9]
+    assert shown[7] == shown[8] == shown[9] == "This server has never heard of TLS.\n"
+    assert "welcome.txt" in shown[10]
 
 
 def test_it_takes_its_certificate_along_when_it_ends(demo: Run) -> None:
@@ -295,6 +296,18 @@ def test_the_legacy_ftp_server_keeps_files(others: Run) -> None:
         came = io.BytesIO()
         client.retrbinary("RETR x", came.write)
         assert came.getvalue() == b"content"
+
+
+def test_the_legacy_database_knows_one_user(others: Run) -> None:
+    with Client(("127.0.0.1", others.ports["postgresql"])) as client:
+        client.say(postgresql.ANSWERS.starttls.said)
+        assert client.hear(b"N") == b"N"
+    for password, expected in ((b"wrong", b"28P01"), (b"demo", b"legacy.demo")):
+        with Client(("127.0.0.1", others.ports["postgresql"])) as client:
+            client.say(postgresql.startup(b"demo"))
+            client.hear(b"\0\0\0\3")
+            client.say(b"p" + (5 + len(password)).to_bytes(4, "big") + password + b"\0")
+            client.hear(expected)
 
 
 def test_the_legacy_lmtp_server_answers_for_each_recipient(others: Run) -> None:
