@@ -85,6 +85,11 @@ def test_an_ini_block_is_a_configuration(block: Block) -> None:
     parse(completed(block[2]), named(block), DIALECTS, MACHINE)
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "config" / "gateway.ini"], ids=lambda page: page.name)
+def test_no_example_has_a_key_that_the_user_of_the_gateway_cannot_read(page: Path) -> None:
+    assert not re.findall(r"(?m)^ *(?:# )?(?:certificate|key) *= .*/etc/letsencrypt.*$", page.read_text("utf-8"))
+
+
 def shell(block: str) -> str:
     """The commands of a block, without what they print."""
     lines = iter(block.split("\n"))
