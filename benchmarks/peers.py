@@ -384,7 +384,7 @@ def running(peer: Peer, stage: Stage, patience: float = PATIENCE) -> Iterator[Ru
             processes.end(started.process)
 
 
-def _issue(directory: Path) -> tuple[Path, Path, Path]:
+def issue(directory: Path) -> tuple[Path, Path, Path]:
     """A P-256 certificate that vouches for itself, its key, and both in one file."""
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -414,7 +414,7 @@ def _issue(directory: Path) -> tuple[Path, Path, Path]:
 def stage(directory: Path, descriptors: int, workers: int = 1) -> Iterator[Stage]:
     """The backend runs for as long as the block takes."""
     directory.chmod(0o755)
-    certificate, key, both = _issue(directory)
+    certificate, key, both = issue(directory)
     home = directory / "backend"
     home.mkdir()
     log = home / "output.log"

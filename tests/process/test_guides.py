@@ -22,11 +22,10 @@ import trustme
 from gateway.config import DEFAULT_FILE
 from tests.process.programs import need
 from tests.process.running import CANARY, DEADLINE, ROOT, Speaker, speaking
-from tests.process.villages import CLIENT, OUTSIDE, SERVER, Machine, Village, village
+from tests.process.villages import CLIENT, GATEWAY, OUTSIDE, SERVER, Machine, Village, village
 
 PATIENCE = 60.0
 """Seconds that a look at a server may take on a busy machine."""
-GUIDES = ROOT / "docs" / "guides"
 PLAIN = base64.b64encode(f"\0joe\0{CANARY}".encode()).decode()
 
 
@@ -73,7 +72,7 @@ postconf -M submission/inet='submission inet n - y - - smtpd'
 newaliases
 exec postfix start-fg
 """
-_SENDS = """
+SENDS = """
 swaks --server mail.example.org --port 587 --tls --tls-verify --tls-ca-path @CA@ --auth PLAIN --auth-user joe \\
     --auth-password @PASSWORD@ --from joe@example.org --to joe@example.org
 """
@@ -172,6 +171,14 @@ class Trial:
     """What he does once the server runs."""
     sees: str = ""
     """What the server's own words have of the client's address, if it can be told."""
+    page: str = ""
+    """Where the guide is, if not among the guides."""
+    apart: tuple[str, ...] = ()
+    """Packages of a Debian of its own, for servers that exclude each other: tests/packages/test_guides.py."""
+
+    @property
+    def text(self) -> str:
+        return (ROOT / "docs" / (self.page or f"guides/{self.guide}.md")).read_text("utf-8")
 
 
 TRIALS = [
@@ -186,7 +193,7 @@ TRIALS = [
         sees=rf"managesieve-login: Info: Login: user=<joe>.* rip={CLIENT}",
     ),
     Trial(
-        *("postfix", "postfix", "postfix swaks", _POSTFIX, _SENDS),
+        *("postfix", "postfix", "postfix swaks", _POSTFIX, SENDS),
         hears="250 2.0.0 Ok: queued",
         sees=rf"client=\S+\[{CLIENT}\], sasl_method=PLAIN",
     ),
@@ -235,13 +242,22 @@ TRIALS = [
 
 def settings(text: str) -> list[tuple[str, str]]:
     """The files of the server that the guide names, each with what is to be added to it."""
-    return re.findall(r"(?ms)^In `(/etc/[^`]+)`[^\n]*:(?:[^\n]*\n)(?:[^\n`]+\n)*\n```text\n(.*?)^```$", text)
+    found = re.findall(r"(?ms)^In (`/etc/[^\n]*:)(?:[^\n]*\n)(?:[^\n`]+\n)*\n```text\n(.*?)^```$", text)
+    return [(name, added) for names, added in found for name in re.findall("`(/etc/[^`]+)`", names)]
+
+
+def ini(text: str) -> str:
+    """The gateway's file."""
+    (file,) = re.findall(r"(?ms)^## (?:On the gateway|A complete example)\n.*?^```ini\n(.*?)^```$", text)
+    return str(file)
 
 
 def firewall(text: str) -> str:
-    """The rules of the start page for the ports of the guide."""
+    """The rules of the start page for the ports of the guide, or those that the page has for the server."""
     said = re.search(r"reach (?:the )?ports? ([\d, and]+) of the server", text)
-    assert said
+    if said is None:
+        (*_, rules) = re.findall(r"(?ms)^```text\n(table inet .*?)^```$", text)
+        return str(rules).replace("10.0.0.4", GATEWAY)
     rules = (ROOT / "docs" / "start.md").read_text("utf-8")
     (rules,) = re.findall(r"(?ms)^```text\n(table inet .*?)^```$", rules)
     return re.sub(r"dport \{[^}]*\}", f"dport {{ {', '.join(re.findall('[0-9]+', said[1]))} }}", rules)
@@ -279,26 +295,29 @@ class Work:
 
 
 @contextmanager
-def at_work(directory: Path, trial: Trial, more: str = "") -> Iterator[Work]:
-    """The server and the gateway of a guide; `more` is for the gateway's file."""
-    need(trial.program, debian=trial.package)
-    text = (GUIDES / f"{trial.guide}.md").read_text("utf-8")
+def at_work(directory: Path, trial: Trial, more: str = "", old: Path = Path("/")) -> Iterator[Work]:
+    """The server and the gateway of a guide; `more` is for the gateway's file, `old` the Debian of the server."""
+    if not trial.apart:
+        need(trial.program, debian=trial.package)
+    text = re.sub(r"10\.0\.0\.[58]\b", SERVER, trial.text)
     names = sorted({*re.findall(r"\b(?:[a-z]+\.)?example\.org\b", text)})
-    (file,) = re.findall(r"(?ms)^## On the gateway\n.*?^```ini\n(.*?)^```$", text)
+    file = ini(text)
     (certificate,) = re.findall(r"(?m)^certificate = (.*)$", file)
     authority = trustme.CA()
     ending = datetime.now(timezone.utc) + timedelta(days=60)
     issued = authority.issue_cert(*names, not_after=ending)
-    with village(directory, dict.fromkeys(names, OUTSIDE)) as place, ExitStack() as stack:
+    with village(directory, dict.fromkeys(names, OUTSIDE), old) as place, ExitStack() as stack:
         place.client.path("/authority.pem").write_bytes(authority.cert_pem.bytes())
         there = place.gateway.path(certificate)
         there.parent.mkdir(parents=True)
         issued.private_key_and_cert_chain_pem.write_to_path(str(there))
-        place.gateway.path(DEFAULT_FILE).write_text(file + more)
         place.server.run(trial.prepare)
         for name, settled in settings(text):
-            with place.server.path(name).open("a") as server_file:
-                server_file.write(f"\n{settled}")
+            # A page may have the settings of several servers.
+            if place.server.path(name).exists() or not trial.page:
+                with place.server.path(name).open("a") as server_file:
+                    server_file.write(f"\n{settled}")
+        place.gateway.path(DEFAULT_FILE).write_text(file + more)
         _, server = stack.enter_context(speaking(place.server.command("sh", "-ec", trial.start)))
         stack.callback(place.server.end)
         backends = re.findall(rf"(?m)^(?:backend|address)\s*= ({re.escape(SERVER)}:\d+)$", file)
@@ -314,17 +333,20 @@ def at_work(directory: Path, trial: Trial, more: str = "") -> Iterator[Work]:
         yield Work(trial, place, server, backends, live)
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.guide)
-def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
-    with at_work(tmp_path, trial) as work:
+def follow(directory: Path, trial: Trial, old: Path = Path("/")) -> None:
+    with at_work(directory, trial, old=old) as work:
         assert work.live.returncode == 0, work.live.stdout + work.live.stderr
         assert "all good" in work.live.stdout
         work.login()
         if trial.sees:
             work.server.hear(trial.sees)
         assert work.reached == work.backends, "the test cannot see a firewall"
-        rules = firewall((GUIDES / f"{trial.guide}.md").read_text("utf-8"))
-        work.place.server.path("/rules").write_text(rules)
+        work.place.server.path("/rules").write_text(firewall(trial.text))
         work.place.server.run("nft -f /rules")
         assert work.reached == [], "the firewall lets clients pass by the gateway"
         work.login()
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.guide)
+def test_a_guide_works(tmp_path: Path, trial: Trial) -> None:
+    follow(tmp_path, trial)

@@ -17,11 +17,11 @@ from tests.process.running import DEADLINE, ROOT
 CLIENT, OUTSIDE, GATEWAY, SERVER = "192.0.2.7", "192.0.2.1", "10.0.0.2", "10.0.0.5"
 """The addresses of the guides: the client, the gateway towards clients and towards the server, the server."""
 
-# What the server sees is this machine, and what it changes lies over it.
+# What a machine sees is $3, this machine itself or another Debian, and what it changes lies over it.
 _BEGIN = """
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/system"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/system"
+mount -t overlay overlay -o "lowerdir=$3,upperdir=$1/upper,workdir=$1/work" "$1/system"
 mount -t proc proc "$1/system/proc"
 mount --rbind /dev "$1/system/dev"
 mount -t tmpfs tmpfs "$1/system/run"
@@ -51,13 +51,14 @@ class Machine:
 
     def attempt(self, script: str, patience: float = DEADLINE) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command("sh", "-ec", script),
+            # Inside, as it ends all that the script has started.
+            self.command("timeout", "--kill-after=5", str(patience), "sh", "-ec", script),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=patience,
+            timeout=2 * patience,
         )
 
     def end(self) -> None:
@@ -77,14 +78,15 @@ class Village:
 
 
 @contextmanager
-def village(directory: Path, names: Mapping[str, str]) -> Iterator[Village]:
+def village(directory: Path, names: Mapping[str, str], old: Path = Path("/")) -> Iterator[Village]:
     """`names` are what the client knows: host name -> address.  It reaches the server by way of the gateway's machine,
-    as long as no firewall forbids it."""
+    as long as no firewall forbids it.  The server's machine has the files below `old`."""
     if os.geteuid() != 0:
         missing("this test makes networks of its own: run it as root")
     with ExitStack() as stack:
         client, gateway, server = (
-            stack.enter_context(_machine(directory / name)) for name in ("client", "gateway", "server")
+            stack.enter_context(_machine(directory / name, files))
+            for name, files in (("client", Path("/")), ("gateway", Path("/")), ("server", old))
         )
         for inner, outer, name in ((server, gateway, "inside"), (client, gateway, "outside")):
             _ip("link", "add", name, "netns", str(outer.leader), "type", "veth",
@@ -105,10 +107,12 @@ def _ip(*words: str) -> None:
 
 
 @contextmanager
-def _machine(directory: Path) -> Iterator[Machine]:
+def _machine(directory: Path, files: Path) -> Iterator[Machine]:
     directory.mkdir()
     words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-ec", _BEGIN, "sh"]
-    with subprocess.Popen([*words, str(directory), str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*words, str(directory), str(ROOT), str(files)], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"

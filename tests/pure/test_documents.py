@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,29 +15,14 @@ from gateway.config import parse
 from gateway.config.section import Machine
 from gateway.dialects import DIALECTS
 from tests import commands, options, prose
+from tests.console import ELSEWHERE, PAGES, ROOT, Block, blocks, elsewhere, named
+from tests.console import commands as console
 
-ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 REFERENCE = {ROOT / "docs" / "configuration.md"}  # single options, one a block
 TUTORIAL = ROOT / "docs" / "adding-a-protocol.md"  # its protocol does not exist here; it has a test of its own
 MACHINE = Machine(
     hostname=lambda: "gw.example.org", content=lambda path: "secret", state=Path("/var/lib/starttls-gateway")
 )
-
-Block = tuple[Path, int, str]
-
-
-def blocks(language: str) -> Iterator[Block]:
-    """Each fenced block: the page, the line, the text."""
-    for page in PAGES:
-        text = page.read_text("utf-8")
-        for match in re.finditer(rf"(?ms)^( *)```{language}\n(.*?)^ *```$", text):
-            block = re.sub(rf"(?m)^{match[1]}", "", match[2])
-            yield page, text.count("\n", 0, match.start()) + 1, block
-
-
-def named(block: Block) -> str:
-    return f"{block[0].relative_to(ROOT)}:{block[1]}"
 
 
 def completed(text: str) -> str:
@@ -90,28 +74,20 @@ def test_no_example_has_a_key_that_the_user_of_the_gateway_cannot_read(page: Pat
     assert not re.findall(r"(?m)^ *(?:# )?(?:certificate|key) *= .*/etc/letsencrypt.*$", page.read_text("utf-8"))
 
 
-def shell(block: str) -> str:
-    """The commands of a block, without what they print."""
-    lines = iter(block.split("\n"))
-    said = []
-    for line in lines:
-        if line.startswith(("$ ", "# ")):
-            said.append(line[2:])
-            while said[-1].endswith("\\"):
-                said[-1] = said[-1][:-1] + next(lines)
-    return "\n".join(said)
-
-
 @pytest.mark.parametrize("block", COMMANDS, ids=named)
 def test_a_command_is_one_that_exists(block: Block) -> None:
-    text = shell(block[2])
-    assert text, "a console block without a command; use text"
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    for line in text.split("\n"):
+    lines = console(block[2])
+    assert lines, "a console block without a command; use text"
+    subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=True)
+    for line in lines:
         words = shlex.split(line, comments=True)
         if words[:1] == ["starttls-gateway"]:
             end = next((place for place, word in enumerate(words) if word in ("|", ">")), None)
             make_parser().parse_args(words[1:end])
+
+
+def test_each_reason_not_to_run_a_command_is_needed() -> None:
+    assert {elsewhere(block, line) for block in COMMANDS for line in console(block[2])} == {"", *ELSEWHERE}
 
 
 def _anchors(page: Path) -> set[str]:
