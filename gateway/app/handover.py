@@ -27,6 +27,7 @@ from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
 from .control.messages import Answer, Request
 from .ports import Handed, Port
+from .turns import with_each
 from .workers.asking import reply
 from .workers.channel import Channel
 from .workers.messages import Message, Unintelligible, Wire
@@ -179,6 +180,7 @@ class Successor:
         never will.  `broke` is called with the reason where it breaks down after it has served, and `stop` when it
         stops itself: with True if at once.  `ask` gives the Answer to a question about our sessions, or a Deferred of
         it.  Raises OSError."""
+        self._reactor = reactor
         self._served = served
         self._failed = failed
         self._broke = broke
@@ -217,8 +219,7 @@ class Successor:
                 maybeDeferred(self._ask, Request(command, about)).addCallback(self._reply, number)
 
     def _reply(self, answer: Answer, number: int) -> None:
-        for message in reply(number, parts(answer)):
-            self._channel.say(message)
+        with_each(self._reactor, reply(number, parts(answer)), 1, self._channel.say)
 
     def _lost(self) -> None:
         """Its end of the conversation is closed: it has ended, or is about to."""

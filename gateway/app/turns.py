@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -30,14 +31,12 @@ def in_turns(reactor: Any, step: Callable[[], bool]) -> Deferred[None]:
 
 
 def with_each(reactor: Any, things: Iterable[T], number: int, act: Callable[[T], object]) -> Deferred[None]:
-    """Calls `act` with each of these, so many in a turn."""
-    left = list(things)
+    """Calls `act` with each of these in their order, so many in a turn."""
+    left = deque(things)
 
     def step() -> bool:
-        some = left[-number:]
-        del left[-number:]
-        for one in some:
-            act(one)
+        for _ in range(min(number, len(left))):
+            act(left.popleft())
         return bool(left)
 
     return in_turns(reactor, step)

@@ -23,6 +23,7 @@ from ...telemetry.summary import Summary, SummedEvents
 from ..assembly import Reachable
 from ..control.messages import Request
 from ..every import Every
+from ..turns import with_each
 from . import fleet, steered
 from .asking import reply
 from .channel import Channel
@@ -88,8 +89,7 @@ class Worker:
                 self._gateway.hurry()
 
     def _reply(self, number: int, parts: list[Message]) -> None:
-        for message in reply(number, parts):
-            self._channel.say(message)
+        with_each(self._reactor, reply(number, parts), 1, self._channel.say)
 
     def _serve(self) -> None:
         try:
