@@ -92,12 +92,12 @@ class AdminListener:
 
     def _bind(self, rivals: Sequence[Port]) -> list[tuple[socket.socket, str]]:
         try:
-            sockets = bind_beside(self.values.listen, rivals)
+            there, bound = bind_beside(self.values.listen, rivals)
         except BindError as error:
             raise StartError(f"[admin] {error}") from None
         if isinstance(self.values.listen, UnixAddress):
             os.chmod(self.values.listen.path, _MODE)
-        return sockets
+        return [(sock, one.text) for one in there for sock in one.sockets] + bound
 
     def read_token(self) -> str:
         """The file with the token may hold another one now.  Raises StartError."""

@@ -12,7 +12,7 @@ from itertools import chain
 
 from ..config.errors import StartError
 from ..config.values import Address, TCPAddress, UnixAddress
-from ..wire.listener import BindError, bind
+from ..wire.listener import BindError, bind, places
 from ..wire.spread import Spread, spread
 from .plan import Opening, moves
 
@@ -131,21 +131,26 @@ def _port_of(sock: socket.socket) -> int:
     return int(name[1]) if isinstance(name, tuple) else -1
 
 
-def bind_beside(address: Address, rivals: Collection[Port]) -> list[tuple[socket.socket, str]]:
-    """Sockets for an address, also where it overlaps with these ports, which are about to be closed.  Raises
-    BindError."""
+def bind_beside(address: Address, rivals: Collection[Port]) -> tuple[list[Spread], list[tuple[socket.socket, str]]]:
+    """What of an address is in these ports, which are about to be closed; and sockets for the rest, also where they
+    overlap.  No socket is closed that clients may wait in.  Raises BindError."""
+    listening = {one.text: one for rival in rivals for one in rival.spreads}
+    there = listening.keys() & set(places(address)) if rivals else set()
+    bound: list[tuple[socket.socket, str]] | None = None
     try:
-        return bind(address)
+        bound = bind(address, there=there)
     except BindError as error:
         if error.number != errno.EADDRINUSE or not rivals:
             raise
-    for rival in rivals:
-        rival.share(True)
-    try:
-        return bind(address, shared=True)
-    finally:
+    if bound is None:
         for rival in rivals:
-            rival.share(False)
+            rival.share(True)
+        try:
+            bound = bind(address, shared=True, there=there)
+        finally:
+            for rival in rivals:
+                rival.share(False)
+    return [listening[text].dup() for text in sorted(there)], bound
 
 
 class Binder:
@@ -181,10 +186,9 @@ class Binder:
         if (handed := self._handed.take(opening.address)) is not None:
             return Port(opening.address, handed)
         try:
-            bound = self._bind(opening.address, closing)
+            spreads, bound = self._bind(opening.address, closing)
         except BindError as error:
             raise StartError(f"[service:{opening.service.name}] {error}") from None
-        spreads: list[Spread] = []
         try:
             for sock, text in bound:
                 spreads.append(spread(sock, text, self._workers, by_client=_by_client(opening)))
@@ -197,8 +201,8 @@ class Binder:
             raise StartError(f"[service:{opening.service.name}] {opening.address}: {error.strerror}; {cure}") from None
         return Port(opening.address, spreads)
 
-    def _bind(self, address: Address, closing: Sequence[Port]) -> list[tuple[socket.socket, str]]:
-        """Sockets for an address, also where it overlaps with one that is about to be closed.  Raises BindError."""
+    def _bind(self, address: Address, closing: Sequence[Port]) -> tuple[list[Spread], list[tuple[socket.socket, str]]]:
+        """As `bind_beside`, with the ports that this change closes, or that nobody has taken over."""
         handed = self._handed.rivals(address)
         rivals = [port for port in closing if port.is_rival(address)]
         try:

@@ -8,7 +8,7 @@ import select
 import socket
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -193,10 +193,11 @@ class Listener:
 # --- binding -------------------------------------------------------------------------------------
 
 
-def bind(address: Address, *, shared: bool = False) -> list[tuple[socket.socket, str]]:
+def bind(address: Address, *, shared: bool = False, there: Collection[str] = ()) -> list[tuple[socket.socket, str]]:
     """Listening sockets for one address of the configuration, each with its address as text.
 
-    `shared`: a socket of this process that has SO_REUSEPORT set may listen there too.
+    `shared`: a socket of this process that has SO_REUSEPORT set may listen there too.  `there`: addresses, as text,
+    that are listened on already and need no socket.
 
     A port alone means all IPv4 and IPv6 addresses: two sockets, or one if the machine has only one family.  With port 0
     the kernel chooses one port.  Blocks while it resolves a host name.  Raises BindError.
@@ -204,15 +205,27 @@ def bind(address: Address, *, shared: bool = False) -> list[tuple[socket.socket,
     match address:
         case TCPAddress(host=None, port=0):
             return _bind_any_port()
-        case TCPAddress(host=None, port=port):
-            return _bind_all(address, [("0.0.0.0", port), ("::", port)], shared=shared)
-        case TCPAddress(host=str(host), port=port):
-            return _bind_all(address, [(one, port) for one in _resolve(address, host)], shared=shared)
+        case TCPAddress():
+            wanted = [place for place in _places(address) if str(TCPAddress(*place)) not in there]
+            return _bind_all(address, wanted, optional=bool(there), shared=shared)
         case UnixAddress(path=path):
             return [(_bind_unix(address, path), f"unix:{path}")]
         case SystemdAddress(name=name):
             return _adopt(address, name)
     raise AssertionError(address)
+
+
+def places(address: Address) -> list[str]:
+    """The addresses, as text, that `bind` has a socket for each; none where they are not known before.  Blocks, and
+    raises, as `bind` does."""
+    if isinstance(address, TCPAddress) and address.port:
+        return [str(TCPAddress(*place)) for place in _places(address)]
+    return []
+
+
+def _places(address: TCPAddress) -> list[tuple[str, int]]:
+    hosts = ["0.0.0.0", "::"] if address.host is None else _resolve(address, address.host)
+    return [(host, address.port) for host in hosts]
 
 
 def _bind_any_port() -> list[tuple[socket.socket, str]]:

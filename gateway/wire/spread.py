@@ -55,6 +55,10 @@ class Spread:
             else:
                 self.sockets[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
 
+    def dup(self) -> Spread:
+        """The same sockets, to be closed by somebody else."""
+        return Spread(self.text, tuple(sock.dup() for sock in self.sockets))
+
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
