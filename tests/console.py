@@ -18,20 +18,21 @@ NETWORK = "fetches from the network"
 GUIDES = "needs a server of its own: tests/process/test_guides.py starts it and logs in"
 CLIENTS = "a client that asks a person: tests/process/test_guides.py or interop/ logs in with it"
 BUILDS = "a target of the Makefile, which takes minutes"
-SYSTEM = "needs systemd or a package: tests/packages runs it in a booted Debian"
+SYSTEM = "needs systemd: tests/packages/test_pages.py runs it in a booted Debian"
+PERSON = "a person does it"
 ELSEWHERE = {
     # Whole pages.
     r"docs/adding-a-protocol\.md: .*": "tests/process/test_adding_a_protocol.py follows that page",
     r"benchmarks/README\.md: .*": BUILDS,
     # Commands.
-    r".*: apt install .*": SYSTEM,
+    r".*: apt install .*": NETWORK,
     r".*: (?:systemctl|journalctl|systemd-sysusers) .*": SYSTEM,
-    r".*: editor .*": SYSTEM,
+    r".*: editor .*": PERSON,
     r".*: fail2ban-(?:regex|client) .*": SYSTEM,
     r".*: git clone .*": NETWORK,
     r".*: make (?:deb|demo)": BUILDS,
-    r".*: (?:python3 -m venv /opt/|/opt/starttls-gateway/bin/(?:pip|twistd) ).*": SYSTEM,
-    r"README\.md: (?:ln -s /opt/|twistd --help).*": SYSTEM,
+    r".*: (?:python3 -m venv /opt/|/opt/starttls-gateway/bin/(?:pip|twistd) ).*": NETWORK,
+    r"README\.md: (?:ln -s /opt/|twistd --help).*": "what the network would have brought is not there",
     r".*: (?:irssi|weechat|tin|sieve-connect|swaks|lftp|lp|mariadb) .*": CLIENTS,
     r".*: curl --ssl-reqd --user grete .*": CLIENTS,
     r".*: (?:psql|lpstat|ldapsearch|ldapwhoami) .*": GUIDES,
