@@ -14,7 +14,7 @@ from interop.trials import Trial
 HEAD = """# Compatibility
 
 `make interop` wrote this page on {day}. It ran each client through the gateway against each server, with the client's
-check of the certificate on. It needs root. Mail takes ten minutes, FTP took half an hour on a busy machine.
+check of the certificate on. It needs root. Mail takes ten minutes, FTP took 50 minutes on a busy machine.
 
 * **ok**: the client got a mail through, word for word, inside TLS. An FTP client: see there.
 * **no**: it did not. The reason stands below the table.
