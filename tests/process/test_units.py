@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,9 +18,12 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
+from tests.process import programs
+from tests.process.conftest import Front
 from tests.process.recording import Backend, Connection, Script
-from tests.process.running import Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, source
+from tests.process.words import LINES
 from tests.pure.contract.answers import http, ldap, mysql, postgresql, xmpp, xmpp_server
 from tests.pure.contract.form import Exchange, Shared
 
@@ -281,3 +285,27 @@ def test_failed_logins_are_counted_over_sessions(
         assert guess(honest) == row.rejected
         gateway.log.wait("refused", count=2, limit="auth-failures-per-minute", client=guesser)
     backend.close()
+
+
+_TRUSTING = {
+    "openssl": ("s_client -verify_return_error -verify_hostname localhost -CAfile {} -connect localhost:{}",
+                "Verify return code: 0 (ok)"),
+    "gnutls-cli": ("--x509cafile {} -p {} localhost", "The certificate is trusted"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", _TRUSTING)
+def test_common_programs_trust_every_implicit_port(
+    tmp_path: Path, identity: Identity, front: Front, backends: dict[str, Backend], program: str
+) -> None:
+    """Of the protocols of lines, too."""
+    path = programs.need(program, debian="openssl gnutls-bin")
+    words, trusted = _TRUSTING[program]
+    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
+    with running(tmp_path, identity, services) as gateway:
+        ports = {protocol: gateway.address(protocol, "implicit")[1] for protocol in ROWS}
+        ports |= {protocol: front.gateway.address(f"{protocol}-required", "implicit")[1] for protocol in LINES}
+        for protocol, port in ports.items():
+            command = [path, *words.format(identity.authority, port).split()]
+            done = subprocess.run(command, input=b"", capture_output=True, timeout=DEADLINE)
+            assert trusted in done.stdout.decode(errors="replace"), (protocol, done.stdout, done.stderr)
