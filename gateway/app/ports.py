@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from ..config.errors import StartError
-from ..config.values import Address, TCPAddress, UnixAddress
+from ..config.values import Address, SystemdAddress, TCPAddress, UnixAddress
 from ..wire.listener import BindError, bind, places
 from ..wire.spread import Spread, spread
 from .plan import Opening, moves
@@ -51,9 +51,12 @@ class Port:
                     os.unlink(path)
 
     def is_rival(self, address: Address) -> bool:
-        """Whether it may be in the way of that address: it has the same port.  `localhost` is also 127.0.0.1."""
-        number = address.port if isinstance(address, TCPAddress) else 0
-        return bool(number) and any(_port_of(one.sockets[0]) == number for one in self.spreads)
+        """Whether it may be in the way of that address: it has the same port.  `localhost` is also 127.0.0.1.
+
+        A socket of systemd stays where it is, whatever the file says."""
+        if isinstance(self.address, SystemdAddress) or not isinstance(address, TCPAddress) or not address.port:
+            return False
+        return any(_port_of(one.sockets[0]) == address.port for one in self.spreads)
 
     def share(self, shared: bool) -> None:
         """Whether another socket of this process may be bound over it, as [::1]:25 is over 25."""
@@ -113,9 +116,10 @@ class Handed:
     def rivals(self, address: Address) -> list[Port]:
         """What is in the way of an address that nobody has handed over: other addresses of its port."""
         found: list[Port] = []
-        for spreads in chain.from_iterable(self.sockets.values()):
-            found += [port for port in (Port(address, [one]) for one in spreads) if port.is_rival(address)]
-        return found
+        for text, waiting in self.sockets.items():
+            if not text.startswith(str(SystemdAddress(""))):
+                found += [Port(address, spreads) for spreads in waiting]
+        return [port for port in found if port.is_rival(address)]
 
     def close(self) -> None:
         """What nobody took."""
