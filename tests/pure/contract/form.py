@@ -215,6 +215,8 @@ class Answers(Shared):
     """The same inside TLS: without STARTTLS."""
     postponed: bytes
     """... and a temporary failure, which says nothing about them."""
+    taken_back: tuple[Exchange, ...] = ()
+    """A login that the client takes back when it is asked for its credentials; empty where none can be."""
     leave: Exchange
     """The client's goodbye, and the backend's answer."""
 

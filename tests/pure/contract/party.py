@@ -449,6 +449,8 @@ every_waiting = pytest.mark.parametrize(
 """What is about an answer that is waited for."""
 every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
 """What is about a greeting, a command or a listing."""
+every_dialogue = pytest.mark.parametrize("party", [one for one in PARTIES if one.answers.taken_back], ids=str)
+"""What is about a login whose credentials are asked for."""
 every_caller = pytest.mark.parametrize("party", CALLERS, ids=str)
 """What is about a client that speaks first."""
 

@@ -12,7 +12,7 @@ from gateway.dialects.conversation import TLS_REQUIRED
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
 from gateway.protocol.vocabulary import Close, Dial, Identified, Note, Side
-from tests.pure.contract.party import Anyone, Party, every_party, every_stranger_to_http, everyone
+from tests.pure.contract.party import Anyone, Party, every_dialogue, every_party, every_stranger_to_http, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -260,6 +260,21 @@ def test_E12_the_last_login_may_be_right(party: Party) -> None:
     play.client(login, to_backend(login)).backend(accepted, to_client(accepted), *[SPLICE] * party.answers.splices)
     play.run()
     assert play.proven == 1
+
+
+@every_dialogue
+def test_E12_a_login_that_is_taken_back_is_a_bad_command(party: Party) -> None:
+    """Else a client could begin logins for ever."""
+    taken_back = party.answers.taken_back
+    play = party.ready(bad_commands=3)
+    for said, answer in taken_back * 2:
+        play.client(said, to_backend(said)).backend(answer, to_client(answer))
+    for number, (said, answer) in enumerate(taken_back, 1):
+        end = (to_backend(party.answers.farewell), close("too-many-bad-commands"))
+        told = to_client(answer) if number < len(taken_back) else to_client(answer + party.answers.too_many_bad)
+        play.client(said, to_backend(said)).backend(answer, told, *end * (number == len(taken_back)))
+    play.run()
+    assert play.rejected == 0
 
 
 @every_party

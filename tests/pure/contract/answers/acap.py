@@ -49,6 +49,7 @@ ANSWERS = alike(
     rejected=b'a NO "wrong"\r\n',
     postponed=b'a NO (TRYLATER) "later"\r\n',
     logins=(b'a AUTHENTICATE "PLAIN"\r\n', b'a authenticate "plain" "x"\r\n', b'a AUTHENTICATE {5+}\r\nPLAIN "x"\r\n'),
+    taken_back=(Exchange(b'a AUTHENTICATE "PLAIN"\r\n', b'+ ""\r\n'), Exchange(b"*\r\n", b'a NO "taken back"\r\n')),
     leave=LOGOUT,
     farewell=b"sgw0 LOGOUT\r\n",
     bad=Exchange(b'b SEARCH "/"\r\n', b'b BAD "Unknown command"\r\n'),

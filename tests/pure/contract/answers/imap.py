@@ -46,6 +46,7 @@ ANSWERS = Answers(
         b"a LOGIN joe secret\r\n", b"a login {3}\r\n", b"a LOGIN {3+}\r\njoe {6+}\r\nsecret\r\n",
         b"a AUTHENTICATE PLAIN\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n",
     ),
+    taken_back=(Exchange(b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n"), Exchange(b"*\r\n", b"a BAD taken back\r\n")),
     leave=Exchange(b"z LOGOUT\r\n", b"* BYE bye\r\nz OK done\r\n"),
     farewell=b"sgw9 LOGOUT\r\n",
     bad=Exchange(b"a FOO(\r\n", b"a BAD Invalid command\r\n"),

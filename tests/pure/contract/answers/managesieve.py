@@ -59,6 +59,7 @@ ANSWERS = alike(
         b'AUTHENTICATE "PLAIN"\r\n', b'authenticate "plain" "AGEAYg=="\r\n',
         b'AUTHENTICATE "PLAIN" {8+}\r\nAGEAYg==\r\n', b'AUTHENTICATE {5+}\r\nPLAIN {8}\r\nAGEAYg==\r\n',
     ),
+    taken_back=(Exchange(b'AUTHENTICATE "PLAIN"\r\n', b'""\r\n'), Exchange(b'"*"\r\n', b'NO "taken back"\r\n')),
     leave=LOGOUT,
     farewell=b"LOGOUT\r\n",
     bad=Exchange(b"XCLIENT ADDR=192.0.2.1\r\n", UNKNOWN),

@@ -49,6 +49,7 @@ ANSWERS = alike(
     postponed=b"403 later\r\n",
     logins=(b"AUTHINFO USER joe\r\n", b"authinfo pass secret\r\n", b"AUTHINFO SASL PLAIN AGEAYg==\r\n",
             b"AUTHINFO SASL CRAM-MD5\r\n"),
+    taken_back=(Exchange(b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n"), Exchange(b"*\r\n", b"481 taken back\r\n")),
     leave=Exchange(b"QUIT\r\n", b"205 bye\r\n"),
     farewell=b"QUIT\r\n",
     bad=Exchange(b"STARTTLS now\r\n", b"501 Syntax error\r\n"),

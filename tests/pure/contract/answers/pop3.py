@@ -36,6 +36,7 @@ ANSWERS = Answers(
     rejected=b"-ERR [AUTH] no\r\n",
     postponed=b"-ERR [SYS/TEMP] later\r\n",
     logins=(b"USER joe\r\n", b"PASS secret\r\n", b"apop joe 0123\r\n", b"AUTH PLAIN\r\n", b"AUTH PLAIN AGEAYg==\r\n"),
+    taken_back=(Exchange(b"AUTH PLAIN\r\n", b"+ \r\n"), Exchange(b"*\r\n", b"-ERR taken back\r\n")),
     leave=Exchange(b"QUIT\r\n", b"+OK bye\r\n"),
     farewell=b"QUIT\r\n",
     bad=Exchange(b"XCLIENT\r\n", b"-ERR Unknown command\r\n"),
