@@ -135,14 +135,14 @@ def test_commands_that_change_a_transfer(
         # Debian's others know no MODE Z.
         assert client.takes("MODE Z") is (kind == "ProFTPD")
         if kind == "ProFTPD":
-            with client.transfercmd("STOR small") as data:
+            with client.transfercmd("STOR deflated") as data:
                 data.sendall(zlib.compress(MUCH))
                 # ProFTPD writes the end of a stream of its own.
                 with suppress(ssl.SSLError):
                     cast(ssl.SSLSocket, data).unwrap()
             client.voidresp()
-            assert (home / "small").read_bytes() == MUCH
-            assert zlib.decompress(client.fetched("small")) == MUCH
+            assert (home / "deflated").read_bytes() == MUCH
+            assert zlib.decompress(client.fetched("deflated")) == MUCH
 
 
 @pytest.mark.parametrize("kind", TLS)
