@@ -157,6 +157,15 @@ def test_a_lazy_session_speaks_for_itself() -> None:
     play.dialled().backend(OFFER, to_client(b'* ACAP (IMPLEMENTATION "x") (SASL "PLAIN")\r\n')).run()
 
 
+def test_a_lazy_session_in_the_clear_dials_when_the_backend_is_needed() -> None:
+    for said in (b'l LANG "en"\r\n', b'a AUTHENTICATE "PLAIN"\r\n'):
+        play = Playbook(DIALECT, terms(lazy=True, policy=Policy.OPTIONAL)).start(to_client(PARTY.answers.lazy_greeting))
+        play.client(said, DIAL).dialled().backend(OFFER, to_backend(said)).run()
+    bye = b'* BYE "busy"\r\n'
+    play = PARTY._lazy().secured(DIAL).dialled()
+    play.backend(bye, to_client(bye), note("backend-refused"), close("backend-refused")).run()
+
+
 def test_goodbyes() -> None:
     bye = b'* BYE "gone"\r\n'
     inside().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()

@@ -9,9 +9,11 @@ from gateway.protocol.vocabulary import Side, TLSFailed
 from tests.pure.contract.party import Anyone, Caller, Party, every_party, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
+    DIAL,
     SPLICE,
     WHOLE,
     Playbook,
+    Stage,
     close,
     note,
     terms,
@@ -202,6 +204,17 @@ def test_lazy_means_nothing_on_an_implicit_port(party: Party) -> None:
 def test_a_login_on_a_lazy_session_waits_for_tls(party: Party) -> None:
     play = Playbook(party.dialect, terms(lazy=True)).start(to_client(party.answers.lazy_greeting))
     play.client(party.answers.login, to_client(party.answers.closed_login)).run()
+
+
+@every_party
+def test_a_login_in_the_clear_dials_on_a_lazy_session_that_allows_it(party: Party) -> None:
+    """`identity = proxy-v2` makes every session lazy."""
+    stage = Stage(party.dialect, terms(lazy=True, policy=Policy.OPTIONAL))
+    stage.take(stage.negotiation.start())
+    for said in (*(each.said for each in party.answers.introduction), party.answers.login):
+        stage.receive(CLIENT, said)
+    assert DIAL in stage.deeds
+    assert stage.heard_by(BACKEND) == b""
 
 
 # --- every position ----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ....protocol.vocabulary import (
     Unclean,
 )
 from ... import sasl, users
-from ...base import BackendTLS, Dialect, Policy, Question, Terms, patience
+from ...base import BackendTLS, Dialect, Question, Terms, patience
 from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Stage, broken, converse, within_bounds
 from ...masking import Verbs
 from ...probing import Attempt, Probing
@@ -98,16 +98,21 @@ class ACAP(Strings):
         if groups is None and not is_bye(text):
             raise ungreeted(text)
         self._groups = groups or []
+        if any(name == b"SASL" and any(each.upper().endswith(sasl.PLUS) for each in values)
+               for name, values in self._groups):  # fmt: skip
+            yield CHANNEL_BINDING
         return text
 
     def pass_greeting(self, greeting: bytes) -> Script:
         if is_bye(greeting):
             yield Send(CLIENT, greeting + b"\r\n")
             yield from self.turned_away(greeting)
-        if any(name == b"SASL" and any(each.upper().endswith(sasl.PLUS) for each in values)
-               for name, values in self._groups):  # fmt: skip
-            yield CHANNEL_BINDING
         yield Send(CLIENT, greeting_of(edited(self._groups, self.stage)))
+
+    def _reach(self) -> Script:
+        """Dial, if that was put off; the greeting is not the client's, it has had ours."""
+        if not self.reached and is_bye(greeting := (yield from self.dial())):
+            yield from self.pass_greeting(greeting)
 
     # --- the client ---
 
@@ -158,10 +163,8 @@ class ACAP(Strings):
             return (yield from self._refuse(tag, INVALID))
         self.secured = yield StartTLS(CLIENT, tag + b' OK "Begin TLS negotiation now"\r\n')
         self.bad = 0
-        if self.reached:
-            yield Send(CLIENT, greeting_of(edited(self._groups, Stage.SECURE)))  # RFC 2595 5
-        else:
-            yield from self.pass_greeting((yield from self.dial()))
+        yield from self._reach()
+        yield Send(CLIENT, greeting_of(edited(self._groups, self.stage)))  # RFC 2595 5
         return False
 
     def _noop(self, tag: bytes, told: list[bytes]) -> Handled:
@@ -176,7 +179,7 @@ class ACAP(Strings):
     def _lang(self, tag: bytes, told: list[bytes]) -> Handled:
         if not all(map(is_plain, told)):
             return (yield from self._refuse(tag, INVALID))
-        if self.secured is None and (self.terms.policy is Policy.REQUIRED or not self.reached):
+        if self.closed:
             return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
         yield from self._pass(tag, b" ".join([b"LANG", *map(string, told)]))
         return False
@@ -212,6 +215,7 @@ class ACAP(Strings):
 
     def _dialogue(self, tag: bytes, mechanism: bytes, initial: list[bytes]) -> Handled:
         """RFC 2244 6.3.1."""
+        yield from self._reach()
         self._owed = True
         claim = users.Claim(mechanism)
         for each in initial:
@@ -264,6 +268,7 @@ class ACAP(Strings):
 
     def _pass(self, tag: bytes, command: bytes) -> Generator[Request, Any, bool]:
         """A command and its whole reply.  Returns whether it succeeded."""
+        yield from self._reach()
         self._owed = True
         yield Send(BACKEND, tag + b" " + command + b"\r\n")
         lines = octets = 0
