@@ -118,10 +118,10 @@ def ratios(counted: Mapping[str, count.Counts]) -> dict[str, float]:
     return {way: sum(counted[f"ftp-{way}"].values()) / sum(counted[f"imap-{way}"].values()) for way in WAYS}
 
 
-def measured(python: str, megabytes: int = AT_ONCE) -> dict[str, count.Counts]:
-    """The gateway of this checkout under this Python, with files of this size. Raises Unavailable."""
+def measured(python: str) -> dict[str, count.Counts]:
+    """The gateway of this checkout under this Python. Raises Unavailable."""
     gateway = replace(peers.gateway(python=python), services=(IMAP_IMPLICIT, FTP_IMPLICIT), config="files.ini")
-    return count.count(gateway, [replace(unit, units=megabytes) for unit in UNITS])
+    return count.count(gateway, UNITS)
 
 
 def main(given: Sequence[str]) -> int:

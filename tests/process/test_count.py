@@ -92,13 +92,9 @@ def test_after_the_login_a_chunk_costs_what_it_costs_in_imap() -> None:
     assert not {name: ratio for name, ratio in ratios.items() if ratio > MOST[name]}
 
 
-MEGABYTES = 10
-"""Of a file.  The handshake of its data connection counts more than with `make files`, whose file has 20."""
-
-
 def test_a_file_by_ftp_costs_what_it_costs_in_imap() -> None:
     need("valgrind", debian="valgrind")
     python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
-    ratios = files.ratios(files.measured(python, MEGABYTES))
+    ratios = files.ratios(files.measured(python))
     sys.stdout.write(f"FTP to IMAP: {ratios}")
     assert not {way: ratio for way, ratio in ratios.items() if ratio > files.MOST}
