@@ -1,5 +1,5 @@
-"""Commands that the pages show are run on a machine of an administrator: a gateway in front of eight servers, a client
-with an open session, the files that pages speak of.  tests/console.py names those that are not run, with the reason."""
+"""Commands that the pages show are run on a machine of an administrator: a gateway in front of the demo's servers, a
+client with an open session, the files that pages speak of.  tests/console.py names those that are not run, and why."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ PATIENCE = 40.0
 NAMES = [f"{host}.example.org" for host in ("mail", "store", "news", "irc", "ftp", "gateway")]
 KEPT = "/etc/starttls-gateway/tls/mail.example.org.pem"
 SERVERS = """
+from pathlib import Path
+from tempfile import mkdtemp
 from twisted.internet import reactor
 from gateway.demo.legacy import listen
-print(*(f"{name}={port.getHost().port}" for name, port in listen(reactor).items()), flush=True)
+print(*(f"{name}={port.getHost().port}" for name, port in listen(reactor, Path(mkdtemp())).items()), flush=True)
 reactor.run()
 """
 # service, ports, and the server it has
