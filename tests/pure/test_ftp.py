@@ -236,6 +236,11 @@ def test_a_login_may_want_an_account() -> None:
     play.run()
 
 
+def test_a_command_that_is_superfluous_proves_nothing() -> None:
+    """Pure-FTPd says so to an ACCT before the login."""
+    asked(asked(inside(), b"ACCT y", b"202 Please tell me who you are\r\n"), b"PWD", b"530 log in\r\n").run()
+
+
 def test_only_a_refusal_of_the_password_is_a_guess() -> None:
     failed = note("auth", result="failed", mechanism="USER")
     for answer, counted in ((b"530 no\r\n", True), (b"430 no\r\n", True), (b"503 USER first\r\n", False)):

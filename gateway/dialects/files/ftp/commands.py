@@ -193,12 +193,14 @@ class FTP(Data):
         if verb == b"USER":
             self._claimed = users.shortened(argument)
         reply = yield from self._ask(line)
-        if reply.code in (b"230", b"202", b"232"):
+        if reply.code in (b"230", b"232"):
             yield login_note(b"USER", "ok", self._claimed)
             yield Proven()
             yield from self._pass_on(reply)
         elif reply.code[:1] == b"3":
             yield Send(CLIENT, reply.octets)
+        elif reply.code == b"202":  # Pure-FTPd says so to every ACCT, also before a login
+            yield from self._pass_on(reply)
         else:
             yield login_note(b"USER", "failed", self._claimed)
             answer = self._pass_on(reply)
