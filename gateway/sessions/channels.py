@@ -97,7 +97,8 @@ class Channels:
         near, far = self._ends(order.first), self._ends(order.first.other)
         if near is None or far is None:
             return None
-        if len(self._open) >= around.terms.most:
+        # One that was cut is gone in the next turn, and this may be the same one: PORT again.
+        if sum(channel.reason != "aborted" for channel in self._open) >= around.terms.most:
             around.emit("data-refused", limit="data-connections")
             return None
         try:

@@ -6,7 +6,7 @@ A session and an errand are performers: what differs is who listens on the clien
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -189,7 +189,7 @@ class Performer(Pair):
 
     # --- what is done ------------------------------------------------------------------------
 
-    def _report(self, event: Callable[..., Sequence[Action]], *args: Any) -> None:
+    def _report(self, event: Callable[..., list[Action]], *args: Any) -> None:
         """Tell the negotiation, and do what it says."""
         if self._over or self._negotiation.over:
             return
@@ -198,8 +198,8 @@ class Performer(Pair):
         except Exception as error:
             self._failed(error)
 
-    def _perform(self, actions: Sequence[Action]) -> None:
-        for action in actions:
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:  # an answer adds to them
             match action:
                 case Send(side=side, data=octets):
                     if side in self._legs:
@@ -224,8 +224,9 @@ class Performer(Pair):
                     self._tell(action)
                 case Identified() | MayLogIn() | AlwaysSecured() | Open() | IsBroken():
                     answer = self._answer(action)
-                    if self._negotiation.waiting is action:
-                        self._report(self._negotiation.answered, answer)
+                    if self._negotiation.waiting is action and not self._over:
+                        # No call of `_report`: one read may bring as many questions as lines.
+                        actions += self._negotiation.answered(answer)
                 case Label() | Cut():
                     self._steer(action)
                 case Abort(side=side):

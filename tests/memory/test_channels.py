@@ -91,6 +91,16 @@ def test_a_session_does_not_time_out_while_data_flows(meeting: Meeting) -> None:
     assert meeting.told("transfer")["reason"] == "backend-closed"
 
 
+def test_a_server_may_say_many_preliminary_replies_at_once(meeting: Meeting) -> None:
+    """At each of them it is asked whether the channel is broken."""
+    ours, theirs = passive(meeting)
+    meeting.ask(b"RETR a\r\n", b"150 go\r\n" * 1000)
+    theirs.say(b"x")
+    meeting.hears(ours, b"x")
+    for end in (ours, theirs):
+        end.sock.close()
+
+
 def test_a_channel_that_stalls_is_reset(meeting: Meeting) -> None:
     ours, theirs = passive(meeting)
     meeting.ask(b"RETR a\r\n", b"150 go\r\n")

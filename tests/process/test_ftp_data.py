@@ -413,6 +413,17 @@ def test_two_ports_in_a_row(talk: Talk) -> None:
     assert client.rest() == b""
 
 
+def test_a_port_that_the_client_gives_up_does_not_count(talk: Talk) -> None:
+    client, server = talk.passive().connect()
+    talk.ask(b"RETR a", b"226 done")  # its data is under way, and is one of the two that a session may have
+    for _ in range(3):
+        talk.client.say(b"PORT 127,0,0,1,100,0\r\n")
+        assert talk.server.line().startswith(b"PORT ")
+        talk.reply(b"200 ok")
+    server.close()
+    assert client.rest() == b""
+
+
 def test_a_port_that_nobody_uses_is_closed(talk: Talk) -> None:
     since = talk.gateway.log.mark()
     data = talk.passive()
