@@ -108,6 +108,12 @@ def test_a_link_leads_somewhere(page: Path) -> None:
         assert not anchor or there.suffix != ".md" or anchor in _anchors(there), target
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guides").glob("*.md")), ids=lambda page: page.name)
+def test_a_guide_says_how_the_server_gets_its_settings(page: Path) -> None:
+    before, found, _ = page.read_text("utf-8").partition("\n## On the gateway\n")
+    assert "`systemctl restart " in before or not found
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md", "setup.cfg", "debian/control"])
 def test_each_protocol_stands_in_each_list_of_them(page: str) -> None:
     text = (ROOT / page).read_text("utf-8").lower()
