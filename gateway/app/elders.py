@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -19,6 +19,9 @@ from .workers.asking import Asking, Replies
 from .workers.channel import Channel
 from .workers.messages import Message
 from .workers.steered import answers, question
+
+LAST: Final = 5.0
+"""Seconds that they may take to end when nobody is to be waited for."""
 
 
 class Elders:
@@ -72,14 +75,21 @@ class Elders:
         return self._stopped
 
     def hurry(self) -> None:
-        """Their sessions are cut off."""
+        """Their sessions are cut off.  One that hangs is not waited for."""
         for _, channel in self._there.values():
             channel.say({"stop": True})
+        if self._stopped is not None:
+            self._reactor.callLater(LAST, self._ended)
 
     def _lost(self, generation: int) -> None:
         del self._there[generation]
         self._asking.gone(generation)
         self._gone(generation)
-        if not self._there and self._stopped is not None:
+        if not self._there:
+            self._ended()
+
+    def _ended(self) -> None:
+        """Nobody is waited for any more."""
+        if self._stopped is not None:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)

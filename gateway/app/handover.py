@@ -229,7 +229,8 @@ class Successor:
         if not self._serves:
             self._kill()
             select.select([self._handle], [], [], LAST)
-            why = f"the new program did not serve within {PATIENCE:.0f} s" if late else self._last_words()
+            words = self._last_words()
+            why = f"the new program did not serve within {PATIENCE:.0f} s" if late else words
             self._failed(why or f"the new program, process {self.pid}, ended before it served")
         elif not self._ends:
             self._broke(f"the new program, process {self.pid}, broke down")

@@ -1,4 +1,4 @@
-"""HTTP for administrators, without a socket: what many slow readers can hold."""
+"""HTTP for administrators, without a socket: what slow clients can hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from gateway.telemetry.admin.acting import Action, Result
-from gateway.telemetry.admin.site import READERS, Admin, AdminSite
+from gateway.telemetry.admin.site import READERS, SLOWEST, Admin, AdminSite
 from gateway.telemetry.observation import Observation, Standing
 
 LOST: Any = Failure(ConnectionLost())  # type: ignore[no-untyped-call]
@@ -56,3 +56,33 @@ def test_few_lists_of_sessions_are_read_at_the_same_time() -> None:
         channel.connectionLost(LOST)
     assert not ask().startswith(b"HTTP/1.1 503")
     channels[-1].connectionLost(LOST)
+
+
+def test_an_octet_now_and_then_buys_no_time() -> None:
+    clock, house = Clock(), House()
+    site = AdminSite(Admin(clock, house, house, "", {"localhost"}), clock)
+    channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    transport: Any = StringTransport()  # type: ignore[no-untyped-call]
+    channel.makeConnection(transport)
+    octets = iter(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 100)
+    while clock.seconds() < SLOWEST:
+        assert not transport.disconnecting
+        channel.dataReceived(bytes([next(octets)]))
+        clock.advance(1)
+    assert transport.disconnecting
+    channel.connectionLost(LOST)
+    assert clock.getDelayedCalls() == []
+
+
+def test_each_request_of_a_connection_has_its_own_time() -> None:
+    clock, house = Clock(), House()
+    site = AdminSite(Admin(clock, house, house, "", {"localhost"}), clock)
+    channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    transport: Any = StringTransport()  # type: ignore[no-untyped-call]
+    channel.makeConnection(transport)
+    for _ in range(3):
+        clock.advance(SLOWEST - 1)
+        transport.clear()
+        channel.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert transport.value().startswith(b"HTTP/1.1 200 ")
+    channel.connectionLost(LOST)

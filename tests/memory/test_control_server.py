@@ -132,6 +132,18 @@ def test_who_asks_nothing_is_sent_away(house: House) -> None:
     assert transport.disconnecting
 
 
+def test_who_does_not_read_the_answer_is_cut_off(house: House) -> None:
+    """Or sixteen stopped commands would keep everybody else out."""
+    house.answers = [Answer({})]
+    conversation, transport = house.call()
+    conversation.dataReceived(Request("status").line())
+    house.reactor.advance(PATIENCE)
+    assert transport.disconnecting
+    assert not transport.disconnected
+    house.reactor.advance(PATIENCE)
+    assert transport.disconnected
+
+
 def test_only_what_changes_something_is_told_in_the_log(house: House) -> None:
     house.answers = [Answer({})] * 2
     conversation, _ = house.call()

@@ -40,6 +40,7 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
 ) -> None:
     reactor = SteppedReactor()
     ledger = SharedLedger.create(10)
+    before = set(os.listdir("/proc/self/fd"))
     told: list[tuple[object, ...]] = []
 
     def note(what: str) -> Callable[..., None]:
@@ -53,5 +54,6 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
     reactor.step_until(lambda: told)
     assert told == [("failed", "the new program did not serve within 60 s")]
     assert process.wait() == -signal.SIGKILL
+    assert set(os.listdir("/proc/self/fd")) == before
     assert reactor.readers == {}
     assert reactor.clock.getDelayedCalls() == []

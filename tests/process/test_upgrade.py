@@ -573,3 +573,21 @@ def test_a_stop_ends_the_programs_before_too_and_waits_for_them(
                 assert 1.5 < time.monotonic() - began < 10
             for pid in (first, second, third):
                 wait_until_gone(pid)
+
+
+def test_a_second_signal_waits_for_no_program_that_hangs(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext
+) -> None:
+    with line(tmp_path, identity, backend) as gateways, enter(gateways.gateway, trusting):
+        first, log = gateways.pid, gateways.gateway.log
+        second = gateways.upgrade()
+        os.kill(first, signal.SIGSTOP)
+        try:
+            since = log.mark()
+            os.kill(second, signal.SIGTERM)
+            log.wait("stopping", since)
+            os.kill(second, signal.SIGTERM)
+            wait_until_gone(second)
+        finally:
+            os.kill(first, signal.SIGCONT)
+        wait_until_gone(first)

@@ -51,9 +51,13 @@ class Conversation(Protocol):
         self._wait()
 
     def leave(self) -> None:
-        """What was said is sent first."""
-        assert self.transport is not None
-        self.transport.loseConnection()
+        """What was said is sent first, to whoever reads it in time."""
+        transport: Any = self.transport
+        transport.loseConnection()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = Deadline(self._server.reactor, transport.abortConnection)
+            self._wait()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = False

@@ -42,7 +42,7 @@ CONNECTIONS = 64
 READERS = 8
 """Of lists of sessions, at the same time: each may hold a list of its own, however slowly it reads."""
 SLOWEST = 30.0
-"""Seconds that a request, or the reading of its answer, may take."""
+"""Seconds that a request may take to come, and as many for its answer to be read."""
 PART = 65536
 """Octets of a longer answer that are written in one turn."""
 _SINCE = re.compile(r"[1-9][0-9]{0,3}(?=d?\Z)")
@@ -394,7 +394,9 @@ class AdminSite(Site):
     def buildProtocol(self, addr: IAddress) -> HTTPChannel | None:  # type: ignore[override]
         if self._open >= CONNECTIONS:
             return None
-        channel = super().buildProtocol(addr)
+        channel: Any = super().buildProtocol(addr)
+        # All of a request has to come within the time: an octet now and then gives no more of it.
+        channel._channel.resetTimeout = lambda: None
         self._open += 1
         lost = channel.connectionLost
 
