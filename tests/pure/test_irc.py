@@ -486,6 +486,13 @@ def looked(*steps: tuple[bytes, tuple[Expected, ...]]) -> Survey:
     return surveys[-1]
 
 
+@pytest.mark.parametrize("blanks", [b" " * 4000, b" " * 2000 + b"*" + b" " * 2000])
+def test_blanks_in_a_listing_are_read_once(blanks: bytes) -> None:
+    line = b"CAP * LS" + blanks
+    assert edit_listing(line + b":tls a", secured=True).endswith(b":a")
+    assert edit_listing(line + b"a b", secured=True) == line + b"a b"
+
+
 def test_a_look_waits_for_the_whole_list() -> None:
     look = PARTY.answers.look
     assert look is not None

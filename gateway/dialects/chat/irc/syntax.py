@@ -21,7 +21,7 @@ LINES: Final = Lines(8191 + TEXT, commands=True)
 _TAGS = re.compile(rb"@[^ ]* +")
 _MESSAGE = re.compile(rb" *(?:@[^ ]+ +)?(?::[^ ]+ +)?([A-Za-z]+|[0-9]{3})(?: +(.*))?", re.DOTALL)
 _LISTING = re.compile(
-    rb"( *(?:@[^ ]+ +)?(?::[^ ]+ +)?CAP +[^ ]+ +(?P<kind>LS|NEW|DEL) +)(?P<more>\* +)?"
+    rb"( *(?:@[^ ]+ +)?(?::[^ ]+ +)?CAP +[^ ]+ +(?P<kind>LS|NEW|DEL) +(?! ))(?P<more>\* +(?! ))?"
     rb"(?::(?P<list>.*)|(?P<one>[^ :][^ ]*))? *",
     re.DOTALL | re.IGNORECASE,
 )
