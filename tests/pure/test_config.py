@@ -589,7 +589,7 @@ SLIPS = {
         "[tls] certificate: is missing; name the PEM file with the certificate and its chain",
     ),
     "unknown protocol": (
-        file(smtp="protocol = smpt\nstarttls = 25\nbackend = a:25"),
+        file(smtp="protocol = smpt\nstarttls = 25\nbackend = a:25\nreceived = no"),
         '[service:smtp] protocol: "smpt" is not a protocol; did you mean smtp?',
     ),
     "forbidden port": (
