@@ -516,6 +516,19 @@ def test_a_policy_that_hurts_nobody_can_be_set_after_a_month() -> None:
     assert not [text for text in said(fact("tls", "TLSv1.3", service="imap"), setup=setup) if text.startswith("policy")]
 
 
+def test_a_glance_at_a_few_days_advises_nothing() -> None:
+    """`--since 1d`: who needs an old setting comes once a week."""
+    facts = [BEGINNING, fact("clear", "optional", ago=2), fact("tls", "TLSv1", ago=2)]
+    setup = Setup(True, {"smtp": ("optional",)}, ["smtp"])
+    for setting in ("policy", "protection"):
+        assert one(setting, advice(facts, START, 1, setup)) == (
+            f"{setting} required on smtp would have refused nobody in 1 day; look at 30 days before you set it"
+        )
+    assert one("TLS 1.0", advice(facts, START, 1, setup)) == (
+        "TLS 1.0 was last used 2 days ago; wait until that is 30 days ago"
+    )
+
+
 def test_whose_files_go_in_the_clear() -> None:
     setup = Setup(unprotected=["ftp"])
     clear = [fact("clear-data", verb, service="ftp") for verb in ("LIST", "STOR")]

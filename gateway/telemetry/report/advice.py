@@ -196,8 +196,10 @@ def _policy(facts: Sequence[Fact], recent: Sequence[Fact], days: int, known: int
 
 
 def _nobody(setting: str, days: int, known: int) -> str:
-    if known >= SETTLED:
+    if min(days, known) >= SETTLED:
         return f"{setting} would have refused nobody in {_days(min(days, known))}: it can be set"
+    if known >= SETTLED:
+        return f"{setting} would have refused nobody in {_days(days)}; look at {_days(SETTLED)} before you set it"
     return (
         f"{setting} would have refused nobody so far; the facts are of {_days(known)}, "
         f"wait until they are of {_days(SETTLED)}"
@@ -241,7 +243,8 @@ def _old(facts: Sequence[Fact], recent: Sequence[Fact], now: int, days: int, kno
     elif past:
         last = max(past, key=lambda fact: fact.last)
         ago = (now - last.last) // DAY
-        yield f"{_name(last.value)} was last used {_days(ago)} ago: legacy_clients can go"
+        advised = ": legacy_clients can go" if ago >= SETTLED else f"; wait until that is {_days(SETTLED)} ago"
+        yield f"{_name(last.value)} was last used {_days(ago)} ago{advised}"
     elif setup.legacy_clients and known >= SETTLED:
         yield f"nobody used anything older than TLS 1.2 in {_days(known)}: legacy_clients can go"
 
