@@ -292,6 +292,23 @@ def test_a_second_signal_ends_sessions_of_all_workers_now(
         assert [event["reason"] for event in gateway.log.events("session")] == ["shutdown"] * 2
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_template_that_hangs_keeps_nothing_from_ending(
+    tmp_path: Path, identity: Identity, backend: Backend, signals: int
+) -> None:
+    """As it does in a read of a certificate from a disk that is gone."""
+    with several(tmp_path, identity, backend, gateway={"drain": "1 s"}) as gateway, greeted(A, gateway):
+        workers = pids(gateway).values()
+        os.kill(template(gateway), signal.SIGSTOP)
+        for _ in range(signals):
+            since = gateway.log.mark()
+            gateway.terminate()
+            gateway.log.wait("stopping", since)
+        gateway.end(deadline=30)
+        for pid in workers:
+            wait_until_gone(pid)
+
+
 # --- what holds for all of them ----------------------------------------------------------------------
 
 

@@ -230,11 +230,15 @@ class Master(Supervision):
         self._duties.append(Every(self._reactor, PROGRESS, self._tell_progress))
         self._deadline = self._reactor.callLater(drain, self._tell_over)
         # A client that hears the goodbye of a worker finds nobody who listens.
-        if not self._nursery.say({"close": True}):
+        if self._nursery.say({"close": True}):
+            self._duties.append(Every(self._reactor, QUIET, self._stop_workers))  # the template may hang
+        else:
             self._stop_workers()
         return stopped
 
     def _stop_workers(self) -> None:
+        if self._seats.stopping:
+            return
         self._seats.stop()
         if self._hurried:
             self._hurry_now()
@@ -266,6 +270,13 @@ class Master(Supervision):
         self._deadline = self._reactor.callLater(AFTER_DRAIN, self._kill_all)
 
     def _kill_all(self) -> None:
+        for pid in self._seats.pids():
+            self.kill(pid)
+        self._deadline = self._reactor.callLater(AFTER_DRAIN, self._kill_without_template)
+
+    def _kill_without_template(self) -> None:
+        """It hangs: it kills nobody."""
+        self._nursery.end()
         for pid in self._seats.pids():
             self.kill(pid)
 

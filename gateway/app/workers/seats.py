@@ -88,7 +88,7 @@ class Seats:
         self._events = events
         self._owner = owner
         self._seats = [Seat(number) for number in range(count)]
-        self._stopping = False
+        self.stopping = False
         self.held = False
         """Nobody who dies is replaced any more."""
         self._codes: dict[int, int] = {}
@@ -137,7 +137,7 @@ class Seats:
         return {seat.number for seat in self._taken()}
 
     def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
         self.say_all({"stop": True})
         self._look_whether_empty()
 
@@ -156,7 +156,7 @@ class Seats:
         return (seat for seat in self._seats if seat.channel is not None)
 
     def _fill(self, seat: Seat) -> None:
-        if self._stopping or self.held or seat.channel is not None:
+        if self.stopping or self.held or seat.channel is not None:
             return
         column = self._ledger.claim()
         ours, theirs = socket.socketpair()
@@ -190,7 +190,7 @@ class Seats:
         lost = self._ledger.release(seat.column)
         if not seat.left:
             self._owner.kill(seat.pid)
-        delay = None if self._stopping else seat.delay(self._reactor.seconds())
+        delay = None if self.stopping else seat.delay(self._reactor.seconds())
         seat.channel = None
         self._owner.lost(seat.number)
         # How it ended is told by the template, now or in a moment.
@@ -221,7 +221,7 @@ class Seats:
         )
 
     def _look_whether_empty(self) -> None:
-        if self._stopping and not any(self._taken()):
+        if self.stopping and not any(self._taken()):
             self._watchdog.stop()
             self._owner.empty()
 
