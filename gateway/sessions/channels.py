@@ -177,6 +177,7 @@ class Channel(Copying):
         "_began",
         "_dialer",
         "_done",
+        "_due",
         "_early",
         "_expected",
         "_hidden",
@@ -224,6 +225,8 @@ class Channel(Copying):
         self.received = 0
         """Octets from the client."""
         self.sent = 0
+        self._due = float(around.reactor.seconds()) + around.terms.connect
+        """When it must be complete."""
         self._listener = Listener(around.reactor, sock, self._accepted, reserve=False)
         self._listener.start()
         self._extend(around.terms.connect)
@@ -231,6 +234,14 @@ class Channel(Copying):
     @property
     def idle(self) -> list[float]:
         return [seconds for leg in self._legs.values() if (seconds := leg.idle) is not None]
+
+    @property
+    def _shaking(self) -> bool:
+        """TLS is not there yet."""
+        backend = self._legs.get(BACKEND)
+        return (self._order.protected and self._secured is None) or (
+            self._hidden and (backend is None or backend.secured is None)
+        )
 
     @property
     def busy(self) -> bool:
@@ -328,6 +339,8 @@ class Channel(Copying):
                 self._fail("data-session-not-resumed", "")
                 return
             self._join()
+        if self._joined and not (self._over or self._shaking):
+            self._stalled(self._around.terms.stall)
 
     def leg_tls_failed(self, leg: Leg, reason: str) -> None:
         side = self._side(leg)
@@ -375,8 +388,12 @@ class Channel(Copying):
 
     # --- the end -----------------------------------------------------------------------------
 
+    def _extend(self, seconds: float) -> None:
+        due = float(self._reactor.seconds()) + seconds
+        self._deadline.set(min(due, self._due) if self._shaking else due)
+
     def _expired(self) -> None:
-        if not self._joined:
+        if self._shaking or not self._joined:
             self._fail("data-timeout", "")
         elif self._stalled(self._around.terms.stall):
             self._finish("stalled")

@@ -432,6 +432,16 @@ def test_a_port_that_nobody_uses_is_closed(talk: Talk) -> None:
     talk.ask(b"NOOP", b"200 ok")
 
 
+def test_a_client_that_begins_no_handshake_is_cut(talk: Talk) -> None:
+    since = talk.gateway.log.mark()
+    client, server = talk.passive().connect(secure=False)
+    talk.begin(b"RETR a")
+    talk.gateway.log.wait("data-timeout", since)
+    assert received(server) == (b"", "reset")
+    client.socket.close()
+    talk.reply(b"426 cut")
+
+
 def test_a_server_that_does_not_listen_where_it_says(talk: Talk) -> None:
     since = talk.gateway.log.mark()
     data = talk.passive()
