@@ -124,6 +124,27 @@ def test_who_has_gone_before_the_answer_harms_nothing(house: House) -> None:
     assert house.reactor.getDelayedCalls() == []
 
 
+def test_who_says_no_more_hears_the_answers_and_is_sent_away(house: House) -> None:
+    """As `echo ... | socat - UNIX:...` asks."""
+    later: Deferred[Answer] = Deferred()
+    house.answers = [later, Answer({"second": 2})]
+    conversation, transport = house.call()
+    conversation.dataReceived(Request("status").line() * 2)
+    conversation.readConnectionLost()
+    assert not transport.disconnecting
+    later.callback(Answer({"first": 1}))
+    assert [answer["result"] for answer in answers(transport)] == [{"first": 1}, {"second": 2}]
+    assert transport.disconnecting
+
+
+def test_who_says_no_more_and_waits_for_nothing_is_sent_away(house: House) -> None:
+    conversation, transport = house.call()
+    conversation.readConnectionLost()
+    assert transport.disconnecting
+    conversation.connectionLost()
+    assert house.reactor.getDelayedCalls() == []
+
+
 def test_who_asks_nothing_is_sent_away(house: House) -> None:
     _, transport = house.call()
     house.reactor.advance(PATIENCE - 1)

@@ -55,6 +55,7 @@ def test_an_answer_is_one_line_of_json() -> None:
     (b'{"version":1,"command":["status"]}\n', "there is no command ['status']; there are status"),
     (b'{"version":1,"command":"stop"}\n', "there is no command 'stop'; there are status"),
     (b'{"version":1,"command":"drain"}\n', "drain: name is missing"),
+    (b'{"version":1,"command":"kick","whom":"\\udcff"}\n', "kick: whom is no text"),
     (b'{"version":1,"command":"drain","name":""}\n', "drain: name is missing"),
     (b'{"version":1,"command":"kick","whom":7}\n', "kick: whom is no text"),
     (b'{"version":1,"command":"status","name":"x"}\n', "status: takes no name"),

@@ -102,7 +102,8 @@ def request_of(line: bytes) -> Request:
         raise Misunderstood(f"there is no command {command!r}; there are {', '.join(COMMANDS)}")
     field = COMMANDS[command]
     about = "" if field is None else told.get(field, "")
-    if not isinstance(about, str):
+    # JSON can write halves of characters, and a terminal octets that are no UTF-8.
+    if not isinstance(about, str) or about.encode("utf-8", "ignore").decode() != about:
         raise Misunderstood(f"{command}: {field} is no text")
     if field is not None and field not in OPTIONAL and not about:
         raise Misunderstood(f"{command}: {field} is missing")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import IHalfCloseableProtocol, IWriteDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ...guard.captures import LEASE
 from ...sessions.deadline import Deadline
@@ -34,13 +35,16 @@ Ask = Callable[[Request], Any]
 """The Answer, or a Deferred of it."""
 
 
+@implementer(IHalfCloseableProtocol)
 class Conversation(Protocol):
-    """One connection."""
+    """One connection.  Who says no more, as in `echo ... | socat`, still hears the answers."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._heard = b""
         self._busy = False
+        self._ended = False
+        """It has heard all that is said."""
         self._deadline: Deadline | None = None
 
     def connectionMade(self) -> None:
@@ -65,6 +69,13 @@ class Conversation(Protocol):
             self._deadline.cancel()
         self._server.gone(self)
 
+    def readConnectionLost(self) -> None:
+        self._ended = True
+        self._go_on()
+
+    def writeConnectionLost(self) -> None:
+        """Only this side ends it, and then all of it."""
+
     def dataReceived(self, data: bytes) -> None:
         self._heard += data
         self._go_on()
@@ -83,6 +94,8 @@ class Conversation(Protocol):
         if len(self._heard) > LONGEST:
             self._heard = b""
             self._say(Answer({}, (f"a line of more than {LONGEST} octets",)))
+            self.leave()
+        elif self._ended and not self._busy and self.connected:
             self.leave()
 
     def _answered(self, answer: Answer | Failure) -> None:
