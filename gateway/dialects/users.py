@@ -57,13 +57,6 @@ class Claim:
             said = base64.b64decode(response.strip(BLANKS), validate=True)
         except binascii.Error:
             said = b""  # `=`, or what no server takes
-        self._hear(response, said)
-
-    def hear_octets(self, said: bytes) -> None:
-        """The same where the protocol has no base64."""
-        self._hear(said, said)
-
-    def _hear(self, response: bytes, said: bytes) -> None:
         self.cancelled = self.cancelled or cancels(response)
         self.tried = self.tried or proves(self.mechanism, response)
         if self._over:
@@ -74,6 +67,10 @@ class Claim:
         else:
             self._over = True
             self.user = shortened(_READERS.get(self.mechanism, _of_others(self.mechanism))(said))
+
+    def hear_octets(self, said: bytes) -> None:
+        """The same where the protocol has no base64: an asterisk is a password here, and takes nothing back."""
+        self.hear(base64.b64encode(said))
 
 
 def shortened(name: bytes) -> bytes:

@@ -203,6 +203,14 @@ def begun(initial: bytes = b"", **changes: Any) -> Playbook:
     return inside(**changes).client(line, to_backend(line))
 
 
+@pytest.mark.parametrize("password", [b"*", b"=", b" "])
+def test_a_password_is_none_of_the_words_of_base64(password: bytes) -> None:
+    said = b'"%s"\r\n' % password
+    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).client(said, to_backend(said))
+    accepted = b'a OK "in"\r\n'
+    play.backend(accepted, note("auth", mechanism="PLAIN"), PROVEN, to_client(accepted), SPLICE).run()
+
+
 def test_a_dialogue_whose_octets_are_no_text() -> None:
     """RFC 2244 6.3.1 knows no base64."""
     play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))

@@ -234,7 +234,10 @@ class ACAP(Strings):
         while text.startswith(b"+ "):
             yield Send(CLIENT, text + b"\r\n")
             text, said = yield from self._response()
-            claim.hear_octets(sasl.CANCEL if said is None else said)
+            if said is None:
+                claim.hear(sasl.CANCEL)
+            else:
+                claim.hear_octets(said)
         status = b"BYE" if is_bye(text) else self._status(tag, text)
         self._bye = self._bye or status == b"BYE"
         return (yield from self._verdict(status, text, claim))
