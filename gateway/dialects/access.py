@@ -340,7 +340,7 @@ PASSWORDS = frozenset({"USER", "AUTH PLAIN", "AUTH LOGIN"})
 """The same for POP3."""
 ANONYMOUS = frozenset({b"ANONYMOUS"})
 """A login that is none."""
-_STAMP = re.compile(rb"<[^<>\s]+@[^<>\s]*>")
+_STAMP = re.compile(rb"<[^<>\s@]+@[^<>\s]*>")
 """Of APOP, in the greeting (RFC 1939 7)."""
 
 

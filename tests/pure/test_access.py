@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -425,3 +426,10 @@ def test_T17_a_clients_words_in_a_refusal_are_not_believed(name: bytes) -> None:
     line, answer = b'MAIL FROM:<"%s"@b>\r\n' % name, b'550 5.1.8 "%s"@b is unknown\r\n' % name
     book = smtp_greeted(b"250 legacy\r\n", b"250 legacy\r\n")
     assert events(book.client(line, to_backend(line)).backend(answer, to_client(answer))) == []
+
+
+def test_a_greeting_is_searched_once_for_the_stamp_of_apop() -> None:
+    before = time.process_time()
+    assert access.pop3_logins([], b"+OK <" + b"@" * 40_000) == []
+    assert access.pop3_logins([], b"+OK <1.2@a>") == ["APOP"]
+    assert time.process_time() - before < 1
