@@ -202,6 +202,23 @@ def test_workers_survive_the_template_and_it_comes_back(tmp_path: Path, identity
             is_alive(client)
 
 
+@pytest.mark.slow
+def test_a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(
+    tmp_path: Path, identity: Identity, backend: Backend
+) -> None:
+    with several(tmp_path, identity, backend) as gateway:
+        os.kill(template(gateway), signal.SIGKILL)
+        gateway.log.wait("worker", state="no-template")
+        since = gateway.log.mark()
+        os.kill(pids(gateway)[1], signal.SIGKILL)
+        gateway.log.wait("worker", since, state="serving", worker="1")
+        # The next template forks.  This worker is not its child.
+        os.kill(pids(gateway)[0], signal.SIGSTOP)
+        gateway.log.wait("worker", since, state="serving", worker="0")
+        with greeted(A, gateway):
+            pass
+
+
 # --- the master ------------------------------------------------------------------------------------
 
 

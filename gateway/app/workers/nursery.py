@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -47,6 +48,8 @@ class Nursery:
         self._wire: Wire | None = None
         self._channel: Channel | None = None
         self._ear: _Ear | None = None
+        self.orphans: set[int] = set()
+        """Workers that are no children of the present template."""
 
     def launch(self, orders: Callable[[int], Orders], wanted: Callable[[], None]) -> None:
         """Start it, and wait until it has loaded everything.  Raises StartError.
@@ -107,6 +110,13 @@ class Nursery:
     def say(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Whether it could be said."""
         return self._channel is not None and self._channel.hand(message, descriptors)
+
+    def kill(self, pid: int) -> None:
+        """A worker."""
+        if pid in self.orphans or not self.say({"kill": pid}):
+            # Its parent is gone; a number is not given to another process that soon.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def ask(self, message: Message, descriptors: Sequence[int]) -> Sequence[str]:
         """Say it, and wait until it is done.  Everything else waits as long.  Returns a line for each certificate file

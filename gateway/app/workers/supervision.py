@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,10 +245,7 @@ class Supervision(Service):
         return self._nursery.say({"fork": number, "column": column}, [descriptor])
 
     def kill(self, pid: int) -> None:
-        if not self._nursery.say({"kill": pid}):
-            # Its parent is gone; a number is not given to another process that soon.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._nursery.kill(pid)
 
     def _heard_template(self, message: Message) -> None:
         match message:
@@ -270,6 +264,7 @@ class Supervision(Service):
         self._events.emit("log", level="error", message=words)
 
     def _template_lost(self) -> None:
+        self._nursery.orphans = set(self._seats.pids())
         if self._stopping:
             self._stop_workers()
             return
