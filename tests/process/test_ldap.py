@@ -23,6 +23,8 @@ from tests.process.slapd import Slapd, slapd
 from tests.pure.contract.answers.ldap import GO, STARTTLS, UNBIND, notice, result, sasl, search, simple
 
 NAME = "uid=user,dc=example,dc=test"
+NO_EXTERNAL = result(2, 0x61, 7, b"EXTERNAL is not available here")
+MALFORMED = result(2, 0x61, 2, b"malformed bind request")
 
 
 @pytest.fixture(scope="module")
@@ -290,16 +292,23 @@ def test_what_lies_behind_starttls_in_the_clear_ends_the_session(gateway: Gatewa
     gateway.log.wait("starttls-injection", since)
 
 
+@pytest.mark.parametrize(
+    ("mechanism", "refused"), [(b"EXTERNAL", NO_EXTERNAL), (b"EXTERNAL\0", MALFORMED)], ids=["plain", "with a NUL"]
+)
 @pytest.mark.parametrize("service", INSPECTED)
-def test_nobody_is_the_gateway(gateway: Gateway, identity: Identity, service: str, server: Slapd) -> None:
-    """Through a UNIX socket slapd knows the gateway's user, and EXTERNAL would make every client that user."""
+def test_nobody_is_the_gateway(
+    gateway: Gateway, identity: Identity, service: str, mechanism: bytes, refused: bytes, server: Slapd
+) -> None:
+    """Through a UNIX socket slapd knows the gateway's user, and EXTERNAL would make every client that user.
+
+    It reads the name of a mechanism up to a NUL."""
     with tls(identity).wrap_socket(
         socket.create_connection(gateway.address(service, "implicit"), DEADLINE), server_hostname="localhost"
     ) as client:
         client.sendall(simple(1, NAME.encode(), CANARY.encode()))
         assert client.recv(100) == result(1, 0x61, 0)
-        client.sendall(sasl(2, b"EXTERNAL", b""))
-        assert client.recv(100) == result(2, 0x61, 7, b"EXTERNAL is not available here")
+        client.sendall(sasl(2, mechanism, b""))
+        assert client.recv(100) == refused
         client.sendall(UNBIND)
         assert client.recv(1) == b""
     assert "peercred" not in server.log.text

@@ -234,6 +234,24 @@ def test_what_was_bound_in_the_clear_does_not_count_inside() -> None:
     play.client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).backend(WELCOME, to_client(WELCOME), SPLICE).run()
 
 
+def test_a_name_that_came_in_the_clear_is_nobodys_inside() -> None:
+    """Somebody on the way may have begun a login; the log must not name him for the one inside TLS."""
+    begun, more = sasl(1, b"SCRAM-SHA-256", b"n,,n=mallory,r=x"), result(1, 0x61, 14)
+    joe = sasl(2, b"SCRAM-SHA-256", b"n,,n=joe,r=x")
+    play = fresh(policy=Policy.OPTIONAL).client(begun, DIAL).dialled(to_backend(begun)).backend(more, to_client(more))
+    play.client(STARTTLS, tls(GO)).secured().client(joe, DIAL).dialled(to_backend(joe))
+    play.backend(WELCOME, note("auth", result="ok", user=b"joe"), PROVEN, to_client(WELCOME), SPLICE).run()
+
+
+def test_another_mechanism_begins_anew() -> None:
+    """RFC 4511 4.2.1."""
+    begun, more = sasl(1, b"SCRAM-SHA-256", b"n,,n=mallory,r=x"), result(1, 0x61, 14)
+    joe = sasl(2, b"PLAIN", b"\0joe\0secret")
+    play = served().client(begun, to_backend(begun)).backend(more, to_client(more)).client(joe, to_backend(joe))
+    play.backend(WELCOME, note("auth", result="ok", mechanism="PLAIN", user=b"joe"), PROVEN, to_client(WELCOME), SPLICE)
+    play.run()
+
+
 def test_starttls_waits_for_what_is_outstanding() -> None:
     """RFC 4511 4.14.1."""
     refused = to_client(result(1, 0x78, 1, b"other operations are outstanding"))
@@ -333,6 +351,7 @@ def test_above_the_limit_the_backend_is_not_asked() -> None:
     message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0x80, b"x"), tlv(0xA3, tlv(4, b"EXTERNAL"))),
     message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0xA3)), sasl(2, b"EXTERNAL", b"", b""),
     message(2, 0x60, tlv(2, b"\3"), tlv(4), tlv(0xA3, tlv(0x24, tlv(4, b"EXTERNAL")))),
+    sasl(2, b"EXTERNAL\0"), sasl(2, b"external\0x", b""), sasl(2, b" EXTERNAL"), sasl(2, b"GSSAPI\0", b"ticket"),
     message(2, 0x60, tlv(2, b"\3"), tlv(4), b"\x80\x05abc"), message(2, 0x60, tlv(2, b"\3"), tlv(4), b"\xa3"),
 ])  # fmt: skip
 def test_a_bind_that_can_be_read_in_two_ways_is_refused(bind: bytes) -> None:

@@ -20,6 +20,8 @@ HEAD: Final = 6 + 6 + 1
 """Octets of a message up to its operation's tag, at most."""
 SHORTEST: Final = 6 + 2
 """Octets of a message's content in which every id and an operation have room."""
+LENGTHY: Final = 6
+"""Octets of a tag and its length, at most."""
 ENOUGH: Final = 4
 """Octets after which it is told that something is no message: as many as tell an HTTP request from one."""
 
@@ -140,11 +142,12 @@ def skim(octets: bytes | bytearray, at: int, tag: int) -> int:
 def elements(octets: bytes, begin: int, end: int) -> Iterator[Element]:
     """The elements that fill this range exactly; `octets` has all of it."""
     while begin < end:
-        found = element(octets[:end], begin)
-        if found is None or found.end > end:
+        # Not octets[:end]: that would be copied for each element.
+        found = element(octets[begin : min(end, begin + LENGTHY)], 0)
+        if found is None or begin + found.end > end:
             raise ValueError("an element that is longer than what it is part of")
-        yield found
-        begin = found.end
+        yield Element(found.tag, begin + found.begin, begin + found.end)
+        begin += found.end
 
 
 def content(octets: bytes, found: Element) -> bytes:

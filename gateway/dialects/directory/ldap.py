@@ -272,6 +272,7 @@ class LDAP(Conversation):
             self.secured = yield StartTLS(CLIENT, go_ahead)
             # What was bound in the clear, by whomever, does not count inside: a fresh connection is made.
             self.reached = self._layered = False
+            self._claim = None
             self.bad = 0
 
     # --- logins ---
@@ -345,7 +346,9 @@ class LDAP(Conversation):
         if bind.mechanism == b"SIMPLE":
             self._claim = None
             return shortened(bind.name)
-        claim = self._claim or Claim(bind.mechanism)
+        claim = self._claim
+        if claim is None or claim.mechanism != bind.mechanism:
+            claim = Claim(bind.mechanism)  # another mechanism begins anew (RFC 4511 4.2.1)
         if bind.credentials:
             claim.hear_octets(bind.credentials)
         self._claim = claim if code == SASL_IN_PROGRESS else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from .. import sasl
 from ..access import Access, Seen
 from . import ber
 
@@ -108,6 +109,8 @@ def read_bind(message: bytes, operation: ber.Element) -> Bind:
     if {mechanism.tag, *(each.tag for each in credentials)} != {ber.OCTETS} or len(credentials) > 1:
         raise ValueError("no SASL credentials")
     named = ber.content(message, mechanism).upper()
+    if named and not sasl.MECHANISM.match(named):
+        raise ValueError("no name of a mechanism")  # slapd reads it up to a NUL: EXTERNAL, perhaps
     told = b"".join(ber.content(message, each) for each in credentials)
     return Bind(named, named != b"ANONYMOUS", bool(told) and named == b"PLAIN", who, told)
 
