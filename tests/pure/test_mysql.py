@@ -193,7 +193,9 @@ def test_above_the_limit_the_backend_is_not_asked() -> None:
 CLEAR = b"the password of this user would cross the network in the clear behind the gateway"
 
 
-@pytest.mark.parametrize("plugin", [b"mysql_clear_password", b"sha256_password", b"dialog"])
+@pytest.mark.parametrize(
+    "plugin", [b"mysql_clear_password", b"sha256_password", b"dialog", b"authentication_openid_connect_client"]
+)
 def test_a_password_that_would_be_in_the_clear_is_refused(plugin: bytes) -> None:
     refused = (note("backend-clear-password"), to_client(error(3, 1251, b"08004", CLEAR)), close("backend-refused"))
     inside().client(login(2, plugin=plugin), *refused).run()

@@ -62,8 +62,10 @@ FACTOR: Final = re.compile(rb"\x02[A-Za-z0-9_-]{1,64}\0")
 """AuthNextFactor (MySQL 8.0.27): another password, by this plugin.  Data of dialog may begin with 0x02, too."""
 WHOLE_PASSWORD: Final = b"\x04"
 """What caching_sha2_password says in MORE_DATA if it wants the password itself."""
-CLEAR: Final = frozenset({b"mysql_clear_password", b"sha256_password", b"dialog"})
-"""Plugins with which a client inside TLS sends the password itself; dialog is PAM's."""
+CLEAR: Final = frozenset({
+    b"mysql_clear_password", b"sha256_password", b"dialog", b"authentication_openid_connect_client",
+})  # fmt: skip
+"""Plugins with which a client inside TLS sends the password or token itself; dialog is PAM's."""
 CACHING: Final = b"caching_sha2_password"
 """The same, but only if the server does not remember the user."""
 

@@ -46,6 +46,8 @@ SSL: Final = 80877103
 GSS: Final = 80877104
 CANCEL: Final = 80877102
 """Codes of packets that are no startup: 1234 in the upper half."""
+INSIDE: Final = frozenset({SSL, GSS})
+"""What a client may ask for that does not know that it is inside TLS already (stunnel)."""
 SSL_REQUEST: Final = b"\0\0\0\x08\x04\xd2\x16\x2f"
 LONGEST_PACKET: Final = 10_000
 """Octets of a first packet (MAX_STARTUP_PACKET_LENGTH)."""
@@ -163,9 +165,12 @@ def _told(heard: Unit | TooLarge) -> bytes:
 class PostgreSQL(Conversation):
     """One session."""
 
-    _asked = False  # for GSSAPI encryption
+    _refusable = frozenset({GSS})
+    """Requests for encryption that are answered with N, once each: the client goes on as it is."""
 
     def open(self) -> Script:
+        if self.secured is not None:
+            self._refusable = INSIDE
         yield from ()
 
     def talk(self) -> Script:
@@ -180,8 +185,9 @@ class PostgreSQL(Conversation):
             clear = self.secured is None
             if code == SSL and clear and len(packet) == 8:
                 self.secured = yield StartTLS(CLIENT, b"S")
-            elif code == GSS and clear and not self._asked and len(packet) == 8:
-                self._asked = True
+                self._refusable = frozenset()
+            elif code in self._refusable and len(packet) == 8:
+                self._refusable -= {code}
                 yield Send(CLIENT, b"N")
             elif code == CANCEL and 16 <= len(packet) <= LONGEST_CANCEL:
                 yield from self._cancel(packet)
@@ -198,9 +204,10 @@ class PostgreSQL(Conversation):
     def _direct_tls(self) -> Script:
         """A ClientHello comes first (PostgreSQL 17).  ALPN must tell that the client means PostgreSQL, as the server
         demands it too: otherwise a browser could be sent here."""
-        if self.secured is not None or self._asked:
+        if self.secured is not None or GSS not in self._refusable:
             raise Violation(CLIENT, "client-protocol-error", "a ClientHello in place of a startup")
         self.secured = yield StartTLS(CLIENT)
+        self._refusable = INSIDE
         if self.secured.alpn != ALPN.decode():
             raise Violation(CLIENT, "tls-on-plaintext-port", "direct TLS without the ALPN name postgresql")
 
