@@ -23,7 +23,7 @@ from tests.process.slapd import Slapd, slapd
 from tests.pure.contract.answers.ldap import GO, STARTTLS, UNBIND, notice, result, sasl, search, simple
 
 NAME = "uid=user,dc=example,dc=test"
-NO_EXTERNAL = result(2, 0x61, 7, b"EXTERNAL is not available here")
+UNAVAILABLE = b" is not available here"
 MALFORMED = result(2, 0x61, 2, b"malformed bind request")
 
 
@@ -293,7 +293,13 @@ def test_what_lies_behind_starttls_in_the_clear_ends_the_session(gateway: Gatewa
 
 
 @pytest.mark.parametrize(
-    ("mechanism", "refused"), [(b"EXTERNAL", NO_EXTERNAL), (b"EXTERNAL\0", MALFORMED)], ids=["plain", "with a NUL"]
+    ("mechanism", "refused"),
+    [
+        (b"EXTERNAL", result(2, 0x61, 7, b"EXTERNAL" + UNAVAILABLE)),
+        (b"EXTERNAL-PLUS", result(2, 0x61, 7, b"EXTERNAL-PLUS" + UNAVAILABLE)),
+        (b"EXTERNAL\0", MALFORMED),
+    ],
+    ids=["plain", "bound", "with a NUL"],
 )
 @pytest.mark.parametrize("service", INSPECTED)
 def test_nobody_is_the_gateway(
@@ -301,7 +307,7 @@ def test_nobody_is_the_gateway(
 ) -> None:
     """Through a UNIX socket slapd knows the gateway's user, and EXTERNAL would make every client that user.
 
-    It reads the name of a mechanism up to a NUL."""
+    It reads the name of a mechanism up to a NUL or `-PLUS`."""
     with tls(identity).wrap_socket(
         socket.create_connection(gateway.address(service, "implicit"), DEADLINE), server_hostname="localhost"
     ) as client:

@@ -300,6 +300,8 @@ def test_where_the_backend_could_know_the_gateway_all_heads_are_looked_at(change
     )
     play.run()
     PARTY.inside(**changes).client(external, refused).run()
+    bound_ = to_client(result(7, 0x61, 7, b"EXTERNAL-PLUS is not available here"))
+    PARTY.inside(**changes).client(sasl(7, b"External-Plus"), bound_).run()
 
 
 def test_an_anonymous_bind_is_no_login() -> None:

@@ -285,9 +285,9 @@ class LDAP(Conversation):
             return False
         if self._closed or (bind.login and self._guarded):
             yield from self._wait_for_tls(head, bind.secret)
-        elif bind.mechanism == b"EXTERNAL":
-            # The backend would take the gateway's certificate or user for the client's.
-            yield from self._refuse(head, METHOD_NOT_SUPPORTED, b"EXTERNAL is not available here")
+        elif sasl.refused(bind.mechanism):
+            # The backend would take the gateway's certificate or user for the client's; Cyrus SASL strips -PLUS.
+            yield from self._refuse(head, METHOD_NOT_SUPPORTED, bind.mechanism + b" is not available here")
         elif bind.login and not (yield from self.may_log_in()):
             yield from self._refuse(head, BUSY, b"too many failed logins, try again later")
         else:
