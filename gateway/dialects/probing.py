@@ -30,7 +30,7 @@ from ..protocol.vocabulary import (
     Violation,
 )
 from ..telemetry.catalogue import PROTOCOL_ERROR
-from .bounds import REPLIES, REPLY_LINES
+from .bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 
 if TYPE_CHECKING:
     from .base import Question
@@ -286,6 +286,8 @@ class Talk:
             if not octets:
                 raise Violation(Side.BACKEND, "backend-line-too-long")
             reply += octets
+            if len(reply) > REPLY_OCTETS:
+                raise Violation(Side.BACKEND, PROTOCOL_ERROR, f"a reply of more than {REPLY_OCTETS} octets")
             if self._probing.complete(command, reply):
                 return reply
         raise Violation(Side.BACKEND, PROTOCOL_ERROR, f"a reply of more than {REPLY_LINES} lines")

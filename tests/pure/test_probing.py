@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.bounds import REPLY_LINE, REPLY_LINES
+from gateway.dialects.bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
 from gateway.dialects.probing import Talk, is_bare
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.inbox import FLOOD
@@ -353,6 +353,12 @@ def test_a_greeting_may_have_many_lines() -> None:
 )
 def test_a_reply_without_an_end_ends_the_talk(answer: bytes) -> None:
     with pytest.raises(Trouble, match=r"backend-(protocol-error|line-too-long|lost)"):
+        play(talk("smtp").in_the_clear(), Server("smtp", {b"EHLO": answer}))
+
+
+def test_a_reply_is_not_kept_without_a_bound() -> None:
+    answer = (b"250-" + b"x" * 8000 + b"\r\n") * (REPLY_OCTETS // 8000 + 1)
+    with pytest.raises(Violation, match=f"a reply of more than {REPLY_OCTETS} octets"):
         play(talk("smtp").in_the_clear(), Server("smtp", {b"EHLO": answer}))
 
 
