@@ -728,6 +728,8 @@ def test_answers_are_readable() -> None:
         messages.readable(odd)
         assert messages.listed(odd) is None
     assert messages.logins(Seen(b"", None, [b"PLAIN"], ())).starttls is None
+    offered = [b"EXTERNAL", b"ANONYMOUS", b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS", b"1.2.3"]
+    assert messages.logins(Seen(b"", None, offered, ())).logins == ("SIMPLE", "SCRAM-SHA-256")
 
 
 def test_a_cram_challenge_is_no_login() -> None:

@@ -503,10 +503,14 @@ def met(**changes: object) -> Playbook:
     return welcomed(xmpp_server.GREETING, party=PEERS, **changes)
 
 
-def test_dialback_proves_a_server_and_then_the_session_is_spliced() -> None:
-    play = met().client(KEY, to_backend(KEY))
+@pytest.mark.parametrize("key", [KEY, KEY.replace(b"<db:result", b"<db:result type='x'")])
+def test_dialback_proves_a_server_and_then_the_session_is_spliced(key: bytes) -> None:
+    """Prosody does not look at the type of a key."""
+    play = met().client(key, to_backend(key))
     told = note("auth", result="ok", mechanism="DIALBACK", user=b"peer.example")
     play.backend(VALID, told, PROVEN, to_client(VALID), SPLICE).run()
+    limited = (note("refused"), to_client(error(b"policy-violation")), to_backend(CLOSE), close("refused"))
+    met(may_log_in=lambda: False).client(key, *limited).run()
 
 
 def test_a_key_does_not_make_the_other_keys_wait() -> None:

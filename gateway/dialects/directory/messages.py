@@ -217,7 +217,7 @@ def logins(seen: Seen) -> Access:
     if seen.shown is None:
         return Access()
     mechanisms = [name.decode("ascii", "replace") for name in seen.shown if not name[:1].isdigit()]
-    usable = [name for name in mechanisms if name not in ("EXTERNAL", "ANONYMOUS")]
+    usable = [name for name in mechanisms if name != "ANONYMOUS" and not sasl.refused(name.encode())]
     return Access(("SIMPLE", *usable), starttls=None if seen.offered is None else STARTTLS in seen.offered)
 
 
