@@ -446,6 +446,15 @@ def test_a_login_that_is_refused_for_want_of_tls_is_told_of() -> None:
     assert play.rejected == 0
 
 
+def test_a_login_by_a_query_that_only_asks_is_one() -> None:
+    """Prosody does not look at the type."""
+    guess = QUERY.replace(b"type='set'", b"type='get'")
+    assert guess != QUERY
+    no = b"<iq type='error' id='a'><error type='auth'><not-authorized xmlns='urn:x'/></error></iq>"
+    play = welcomed().client(guess, to_backend(guess))
+    play.backend(no, note("auth", result="failed", mechanism="IQ-AUTH"), REJECTED, to_client(no)).run()
+
+
 def test_above_the_limit_the_backend_is_not_asked() -> None:
     later = b"<failure%s><temporary-auth-failure/></failure>" % SASL
     limit = note("refused", limit="auth-failures-per-minute")

@@ -74,12 +74,15 @@ def by_query(element: Element) -> Attempt | None:
     """Of a client that does not use SASL; None for anything else."""
     kept = element.attributes
     queries = [each for each in element.children if each.name == _QUERY]
-    if element.name != _IQ or kept.get("type") != "set" or not queries:
+    if element.name != _IQ or kept.get("type") not in ("set", "get") or not queries:
         return None
+    tried = any(each.name in _SECRETS and each.text for each in queries[0].children)
+    if kept.get("type") == "get" and not tried:
+        return None  # it asks for the fields; with credentials Prosody takes this for a login, too
     attempt = Attempt(b"IQ-AUTH", partial(_answer_to, kept.get("id")), Claim(b""))
     names = [each.text for each in queries[0].children if each.name == _USERNAME]
     attempt.claim.user = shortened("".join(names).encode("utf-8"))
-    attempt.claim.tried = any(each.name in _SECRETS and each.text for each in queries[0].children)
+    attempt.claim.tried = tried
     return attempt
 
 
