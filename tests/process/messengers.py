@@ -142,6 +142,8 @@ listen:
 modules:
   mod_ping: {{}}
 """
+START = 90.0
+"""Seconds until ejabberd listens: on a busy machine Erlang needs more than twenty."""
 _REGISTER = 'io:format("~p~n", [ejabberd_auth:try_register(<<"user">>, <<"{domain}">>, <<"{password}">>)]).'
 
 
@@ -170,7 +172,7 @@ def ejabberd(directory: Path, domain: str, *, proxied: bool = False) -> Iterator
             _EJABBERD.format(domain=domain, clients=clients, servers=servers, proxied=str(proxied).lower())
         )
         with speaking(command, "stdout") as (_, log):
-            log.hear("Start accepting TCP connections at 127.0.0.1:.* for ejabberd_c2s|eaddrinuse")
+            log.hear("Start accepting TCP connections at 127.0.0.1:.* for ejabberd_c2s|eaddrinuse", patience=START)
             log.hear("Start accepting TCP connections at 127.0.0.1:.* for ejabberd_s2s_in|eaddrinuse")
             if "eaddrinuse" in log.text:
                 continue

@@ -131,7 +131,7 @@ class Log:
 class Speaker(Log):
     """What a program says, line by line."""
 
-    def hear(self, pattern: str, since: int = 0) -> re.Match[str]:
+    def hear(self, pattern: str, since: int = 0, patience: float = DEADLINE) -> re.Match[str]:
         """The first line with it."""
         expression = re.compile(pattern)
         found: list[re.Match[str]] = []
@@ -141,7 +141,7 @@ class Speaker(Log):
             return bool(found) or self._ended
 
         with self._grown:
-            self._grown.wait_for(heard, DEADLINE)
+            self._grown.wait_for(heard, patience)
             said = "\n".join(self._lines[since:])
         assert found, f"no {pattern} in:\n{said}"
         return found[0]
