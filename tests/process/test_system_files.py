@@ -175,6 +175,14 @@ def test_acme_shs_files_are_copied(place: Place) -> None:
     assert_copied(place, done, expected)
 
 
+def test_a_file_with_both_is_copied_once(place: Place) -> None:
+    """As HAProxy has it."""
+    chain, key, both = place.root / "chain", place.root / "key", place.root / "both"
+    place.issue(chain, key)
+    both.write_bytes(chain.read_bytes() + key.read_bytes())
+    assert_copied(place, place.run(NAME, str(both), str(both)), both.read_bytes() + b"\n")
+
+
 def test_a_wildcard_gets_a_name_without_a_star(place: Place) -> None:
     chain, key = place.root / "chain", place.root / "key"
     place.issue(chain, key)
