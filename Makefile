@@ -43,9 +43,10 @@ bench: $(VENV)/installed
 count: $(VENV)/installed $(COUNT)/installed
 	$(VENV)/bin/python -m benchmarks.count --python $(COUNT)/bin/python $(COUNT_ARGS)
 
-# The same for a file by FTP and by IMAP; two minutes.
+# The same for a file by FTP and by IMAP, and for long answers of other protocols; three minutes.
 files: $(VENV)/installed $(COUNT)/installed
 	$(VENV)/bin/python -m benchmarks.files --python $(COUNT)/bin/python $(COUNT_ARGS)
+	$(VENV)/bin/python -m pytest -m transfers tests/process/test_count.py
 
 # Each parser for so many minutes; atheris has wheels for some Pythons only, for others say PYTHON=python3.12.
 fuzz: $(FUZZER)/installed

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import count, files, peers, streams
+import pytest
+
+from benchmarks import count, peers, streams
 from tests.process.programs import SYSTEM, missing, need
 
 
@@ -82,6 +84,7 @@ MOST = {"imap": 1.0, "ldap": 1.05, "copy": 1.05, "ldap-anonymous": 1.4}
 """Without a bind the gateway looks at the head of each entry."""
 
 
+@pytest.mark.transfers
 def test_after_the_login_a_chunk_costs_what_it_costs_in_imap() -> None:
     need("valgrind", debian="valgrind")
     python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
@@ -90,11 +93,3 @@ def test_after_the_login_a_chunk_costs_what_it_costs_in_imap() -> None:
     ratios = {name: number / counted["imap"] for name, number in counted.items()}
     assert ratios.keys() == MOST.keys()
     assert not {name: ratio for name, ratio in ratios.items() if ratio > MOST[name]}
-
-
-def test_a_file_by_ftp_costs_what_it_costs_in_imap() -> None:
-    need("valgrind", debian="valgrind")
-    python = need(str(SYSTEM / "bin" / "python"), debian="python3-venv; make .venv-count/installed")
-    ratios = files.ratios(files.measured(python))
-    sys.stdout.write(f"FTP to IMAP: {ratios}")
-    assert not {way: ratio for way, ratio in ratios.items() if ratio > files.MOST}
