@@ -302,7 +302,7 @@ class Negotiation(_Sides):
         match self.waiting:
             case Await(sides=sides) if side in sides:
                 return True
-            case Forward():
+            case Forward() if not self._passing[side.other]:  # else a unit may wait, with anything behind it
                 return True
             case Take(side=source) | Peek(side=source) | Pass(source=source) if source is side:
                 return True

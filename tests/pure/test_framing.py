@@ -143,6 +143,14 @@ def test_the_end_of_a_side_ends_it() -> None:
     play.ended(BACKEND, True, to_client(b"goodbye"), close("backend-lost")).run()
 
 
+def test_what_lies_behind_a_unit_that_has_to_wait_is_bounded() -> None:
+    """A backend that hangs within a unit would let a client fill the memory."""
+    waiting = b"\x03!a" + b"\x08" * 40_000
+    play = Playbook(dialect(FORWARD)).start().backend(b"\x05ab", to_client(b"\x05ab"))
+    play.client(waiting).wants(CLIENT, False).wants(BACKEND)
+    play.backend(b"cd", to_client(b"cd"), note("heard", what=Unit(CLIENT, b"\x03!a")), close("done")).run((0, 9000))
+
+
 def test_who_is_late_and_that_both_sides_are_read() -> None:
     trouble = lateness(FORWARD)
     assert isinstance(trouble, Expired)

@@ -80,6 +80,11 @@ NOT_UNDERSTOOD = notice(2, b"not understood")
 BAD = "client-protocol-error"
 
 
+def coded(ident: int, tag: int, code: bytes) -> bytes:
+    """A result whose code is a number of any length."""
+    return message(ident, tag, tlv(0x0A, code), tlv(4), tlv(4))
+
+
 def fresh(**changes: object) -> Playbook:
     return Playbook(DIALECT, terms(**changes)).start()
 
@@ -381,7 +386,8 @@ def test_a_backend_that_is_lost_in_a_large_message() -> None:
 
 
 @pytest.mark.parametrize("answer", [message(2, 0x61), message(2, 0x61, tlv(0x0A, b"\0")),
-                                    message(2, 0x61, tlv(4) * 3), message(2, 0x61, b"\x0a\x05\0")])  # fmt: skip
+                                    message(2, 0x61, tlv(4) * 3), message(2, 0x61, b"\x0a\x05\0"),
+                                    coded(2, 0x61, b""), coded(2, 0x61, b"\0" * 5)])  # fmt: skip
 def test_an_answer_without_a_result_is_none(answer: bytes) -> None:
     bound().backend(answer, *ending(DOWN, "backend-protocol-error")).run()
 
@@ -542,7 +548,7 @@ def test_a_proxy_header_of_ours_comes_before_everything() -> None:
 
 @pytest.mark.parametrize("no", [
     result(1, 0x61, 0), message(1, 0x78), search(1), b"\x30\x83\2\0\0\2\1\x01\x78\x83\1\xff\xf8" + bytes(100),
-    b"\x30\x83\2\0\0\2\1\1\x78\x83\1\xff\xf8\x0a\1\0\4\0\4\0" + bytes(100),
+    b"\x30\x83\2\0\0\2\1\1\x78\x83\1\xff\xf8\x0a\1\0\4\0\4\0" + bytes(100), coded(1, 0x78, b"\1" * 2000),
 ])  # fmt: skip
 def test_an_answer_to_our_starttls_that_is_none(no: bytes) -> None:
     PARTY.asked().backend(no, *PARTY.sorry("backend-bad-greeting")).run((WHOLE,))
@@ -724,7 +730,8 @@ def test_a_server_that_does_not_tell() -> None:
 def test_answers_are_readable() -> None:
     seen = entry(1, b"", supportedSASLMechanisms=[b"PLAIN", b"LOGIN"], cn=[])
     assert messages.readable(seen) == b"supportedSASLMechanisms: PLAIN LOGIN\ncn: "
-    for odd in (b"", b"\x30", message(1, 0x64, tlv(4)), message(1, 0x64, tlv(4), tlv(0x30, tlv(4))), message(1, 0x61)):
+    for odd in (b"", b"\x30", message(1, 0x64, tlv(4)), message(1, 0x64, tlv(4), tlv(0x30, tlv(4))), message(1, 0x61),
+                coded(1, 0x61, b"\1" * 2000)):  # fmt: skip
         messages.readable(odd)
         assert messages.listed(odd) is None
     assert messages.logins(Seen(b"", None, [b"PLAIN"], ())).starttls is None

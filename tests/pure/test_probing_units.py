@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
 
 from gateway.dialects import DIALECTS
+from gateway.dialects.chat import xmpp
 from gateway.dialects.database import postgresql
 from gateway.dialects.directory import messages
 from gateway.dialects.probing import Talk
@@ -197,6 +199,19 @@ def test_a_reply_has_one_last_message() -> None:
     assert postgresql.is_complete(HELLO, packet(b"N", b"SNOTICE\0\0") + PASSWORD)
     assert postgresql.is_complete(HELLO, fatal(b"28000", b"no pg_hba.conf entry"))
     assert postgresql.is_complete(SSL, b"N")
+    assert not messages.is_complete(spoken.ROOT, b"\x30\x84\0\0\0\x0d\2\x84\0\0\0\1\1\x64\x84\0\0\0\0")
+
+
+def test_no_reply_takes_long_to_look_at() -> None:
+    """A reply has 256 KiB, and is looked at after each of its messages."""
+    size, before = 256 * 1024, time.process_time()
+    for complete, unit in ((messages.is_complete, ENTRY), (postgresql.is_complete, packet(b"N", bytes(20)))):
+        for end in range(1, 10):
+            assert not complete(b"", unit * (size // len(unit) - end))
+    question = xmpp.DIALECT.question
+    assert question is not None
+    assert question.listed(b"<stream:stream ><![CDATA[" + b"<?xml" * (size // 5)) is None
+    assert time.process_time() - before < 1
 
 
 def test_answers_are_readable() -> None:

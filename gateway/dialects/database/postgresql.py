@@ -394,9 +394,10 @@ def access(seen: Seen) -> Access:
 
 def is_complete(command: bytes, heard: bytes) -> bool:
     """Whether the last message is a question for credentials, or the refusal; one octet answers SSLRequest."""
-    last = b""
-    while heard:
-        last, heard = heard[:1], heard[1 + int.from_bytes(heard[1:5], "big") :]
+    last, at = b"", 0
+    while at < len(heard):
+        last = heard[at : at + 1]
+        at += 1 + int.from_bytes(heard[at + 1 : at + 5], "big")
     return command == SSL_REQUEST or last in (b"R", b"E")
 
 

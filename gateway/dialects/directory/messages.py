@@ -71,9 +71,12 @@ def starttls_request(ident: int) -> bytes:
 def result_of(message: bytes, operation: ber.Element) -> tuple[int, bytes]:
     """Code and text of a response.  Raises ValueError."""
     parts = list(ber.elements(message, operation.begin, operation.end))
-    if len(parts) < 3 or parts[0].tag != ber.ENUMERATED or (parts[1].tag, parts[2].tag) != (ber.OCTETS, ber.OCTETS):
+    if [each.tag for each in parts[:3]] != [ber.ENUMERATED, ber.OCTETS, ber.OCTETS]:
         raise ValueError("a response without a result")
-    return int.from_bytes(ber.content(message, parts[0]), "big"), ber.content(message, parts[2])
+    code = ber.content(message, parts[0])
+    if not 1 <= len(code) <= 4:
+        raise ValueError("a result code that is none")  # Python writes no number of more than 4300 digits
+    return int.from_bytes(code, "big"), ber.content(message, parts[2])
 
 
 UNBIND_REQUEST: Final = ber.write(ber.SEQUENCE, ber.number(1), ber.write(UNBIND))
@@ -248,10 +251,11 @@ def agrees(reply: bytes) -> bool:
 
 def is_complete(command: bytes, heard: bytes) -> bool:
     """Whether the last of these messages is a last response, or none at all."""
-    while (length := ber.measure(heard)) is not None and length < len(heard):
-        heard = heard[length:]
+    at = 0
+    while (length := ber.measure(heard[at : at + ber.LENGTHY])) is not None and at + length < len(heard):
+        at += length
     try:
-        head = ber.head(heard)
+        head = ber.head(heard[at : at + 4 * ber.LENGTHY])
     except ValueError:
         return True
     return head is None or head.operation.tag not in MORE

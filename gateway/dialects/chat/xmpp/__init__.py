@@ -26,7 +26,7 @@ FOREIGN: Final = Foreign(
     {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"},
 )
 """No stream begins so."""
-_BEGIN = re.compile(rb"(?:<\?xml[^>]*>\s*)?<(?:[^<>:\s/?]+:)?stream\s")
+_BEGIN = re.compile(rb"(?:<\?xml[^<>]*>\s*)?<(?:[^<>:\s/?]+:)?stream\s")
 
 
 # --- looking at a server -----------------------------------------------------------------------------
