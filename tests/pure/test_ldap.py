@@ -402,17 +402,28 @@ def test_sasl_takes_as_long_as_it_takes() -> None:
     ).run()
 
 
+LAYERS: dict[str, Any] = {"backend_tls": BackendTLS.STARTTLS}
+"""Where security layers pass, and heads are looked at."""
+
+
 def test_a_security_layer_ends_the_inspection() -> None:
     """What it carries cannot be read."""
     bind = sasl(2, b"GSSAPI", b"ticket")
     layered = bytes.fromhex("0000003c") + bytes(60)
     for side in Side:
-        play = bound(bind, backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+        play = bound(bind, **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
         say = play.client if side is CLIENT else play.backend
         say(layered, (to_backend if side is CLIENT else to_client)(layered), SPLICE).run((WHOLE,))
-    play = bound(bind, backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play = bound(bind, **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
     play.client(search(8), to_backend(search(8))).run()
     served().client(layered, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
+
+
+@pytest.mark.parametrize("mechanism", [b"GSSAPI", b"gss-spnego", b"DIGEST-MD5", b"KERBEROS_V4", b"NTLM"])
+def test_where_the_backend_knows_the_gateways_user_there_is_no_layer(mechanism: bytes) -> None:
+    """EXTERNAL could be said inside it, and nobody would see that."""
+    refused = result(2, 0x61, 7, mechanism.upper() + b" is not available here")
+    served(backend_local=True).client(sasl(2, mechanism, b"ticket"), to_client(refused)).run()
 
 
 @pytest.mark.parametrize("mechanism", [b"PLAIN", b"ANONYMOUS", b"SCRAM-SHA-256", b"OAUTHBEARER"])

@@ -285,8 +285,9 @@ class LDAP(Conversation):
             return False
         if self._closed or (bind.login and self._guarded):
             yield from self._wait_for_tls(head, bind.secret)
-        elif sasl.refused(bind.mechanism):
-            # The backend would take the gateway's certificate or user for the client's; Cyrus SASL strips -PLUS.
+        elif sasl.refused(bind.mechanism) or (self.terms.backend_local and bind.mechanism in sasl.LAYERED):
+            # The backend would take the gateway's user for the client's; Cyrus SASL strips -PLUS.  Inside a security
+            # layer EXTERNAL could be said unseen.
             yield from self._refuse(head, METHOD_NOT_SUPPORTED, bind.mechanism + b" is not available here")
         elif bind.login and not (yield from self.may_log_in()):
             yield from self._refuse(head, BUSY, b"too many failed logins, try again later")
