@@ -20,7 +20,7 @@ PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gate
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \
     gateway.app.control.answers gateway.cli.steer.nagios gateway.cli.steer.words gateway.cli.importing
 
-.PHONY: demo docs pictures man man-check test lint completion deb wheels lock packages bench count files fuzz soak reloads upgrades slow octets cuts channels clean interop acceptance release-check
+.PHONY: demo docs docs-links pictures man man-check test lint completion deb wheels lock packages bench count files fuzz soak reloads upgrades slow octets cuts channels clean interop acceptance release-check
 
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
@@ -34,6 +34,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m tests.prose
+	$(VENV)/bin/python -m tests.links
 
 # Beside whatever peers are installed; benchmarks/README.md tells what it does.
 bench: $(VENV)/installed
@@ -97,6 +98,10 @@ wheels: build/venv-deb/installed
 docs: build/venv-docs/installed
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs build/docs/html
 	build/venv-docs/bin/python -m sphinx -q -W --keep-going -b man -D today=' ' docs build/docs/man
+
+# Ask all other sites that the pages link to, also each RFC.  Needs the network.
+docs-links: build/venv-docs/installed
+	build/venv-docs/bin/python -m sphinx -q -b linkcheck docs build/docs/links
 
 # The pictures of the README, of a gateway in front of a real Dovecot.  Needs root and Chromium.
 pictures: $(VENV)/installed

@@ -726,7 +726,7 @@ CLIENTS: tuple[Client, ...] = (
         _script("node", "-e", _NODE_POP3),
         {"starttls": "node-pop3 has no STLS"},
         faults={
-            ("implicit", server): "node-pop3 0.11 leaves the dots in that POP3 doubles (RFC 1939 3)"
+            ("implicit", server): "node-pop3 0.11 leaves the dots in that POP3 doubles (RFC 1939, section 3)"
             for server in ("Courier", "Cyrus", "Dovecot")
         },
     ),

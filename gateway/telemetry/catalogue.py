@@ -212,8 +212,8 @@ _TABLE = (
     ),
     of_backend(
         "backend-greets-once",
-        "an SMTP backend refuses the EHLO that a client must repeat after STARTTLS (RFC 3207 4.2); the gateway makes a "
-        "fresh connection to it for what is said inside TLS",
+        "an SMTP backend refuses the EHLO that a client must repeat after STARTTLS (RFC 3207, section 4.2); the "
+        "gateway makes a fresh connection to it for what is said inside TLS",
         WORDS, severity=Severity.NOTICE, ends=None, once=True,
     ),
     of_backend(

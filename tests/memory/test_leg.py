@@ -251,8 +251,7 @@ def test_what_is_written_in_one_turn_goes_out_in_one_send(
         line.leg.write(b"250 b\r\n")
 
     line.owner.on["heard"] = answer
-    counted = Counted(line.near)
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counted = counting(line)
     line.far.sendall(b"EHLO a\r\n")
     line.expect(b"250-a\r\n250 b\r\n")
     assert counted.sends == [14]
@@ -261,10 +260,10 @@ def test_what_is_written_in_one_turn_goes_out_in_one_send(
 class Counted:
     """A socket that counts its sends, and can refuse them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, refuse: OSError | None) -> None:
         self._sock = sock
         self.sends: list[int] = []
-        self.refuse: OSError | None = None
+        self.refuse = refuse
 
     def send(self, data: bytes) -> int:
         if self.refuse is not None:
@@ -274,6 +273,13 @@ class Counted:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._sock, name)
+
+
+def counting(line: Line, refuse: OSError | None = None) -> Counted:
+    """The leg sends through it from now on."""
+    counted = Counted(line.near, refuse)
+    line.leg._writing._socket = counted  # type: ignore[assignment]
+    return counted
 
 
 # --- a full socket -----------------------------------------------------------------------------------
@@ -312,8 +318,7 @@ def fill(line: Line) -> int:
 
 def test_a_full_socket_is_not_asked_again_until_it_can(line: Line, reactor: SteppedReactor) -> None:
     fill(line)
-    counted = Counted(line.near)
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counted = counting(line)
     line.leg.write(b"z")
     reactor.settle()
     assert counted.sends == []
@@ -358,9 +363,7 @@ def test_last_words_are_read_from_a_socket_that_refuses_to_send(tcp: Line, react
 
 
 def test_a_write_that_fails_is_told_in_the_next_turn_and_once(line: Line, reactor: SteppedReactor) -> None:
-    counted = Counted(line.near)
-    counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counting(line, OSError(errno.EPIPE, "Broken pipe"))
     line.do(line.leg.write, b"a")
     line.do(line.leg.write, b"b")
     reactor.settle()
@@ -371,9 +374,7 @@ def test_a_write_that_fails_is_told_in_the_next_turn_and_once(line: Line, reacto
 def test_a_paused_leg_that_cannot_write_keeps_what_it_can_still_read(line: Line, reactor: SteppedReactor) -> None:
     line.leg.pause()
     line.far.sendall(b"the rest of a mail")
-    counted = Counted(line.near)
-    counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counting(line, OSError(errno.EPIPE, "Broken pipe"))
     line.do(line.leg.write, b"a")
     reactor.settle()
     assert line.owner.said == []
@@ -685,8 +686,7 @@ def test_the_first_words_go_out_with_the_end_of_the_handshake(
     reactor.settle()
     line.pull()
     finished, line.got = tls.peer.feed(line.got), b""
-    counted = Counted(line.near)
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counted = counting(line)
     line.far.sendall(finished)
     tls.heard(b"220 hello\r\n")
     assert len(counted.sends) == 1, "tickets and greeting"
@@ -986,9 +986,7 @@ def test_a_closed_leg_does_not_begin_tls(line: Line, authority: Authority, react
 
 
 def test_closing_a_leg_that_refuses_to_send_is_short(line: Line, reactor: SteppedReactor) -> None:
-    counted = Counted(line.near)
-    counted.refuse = OSError(errno.EPIPE, "Broken pipe")
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counting(line, OSError(errno.EPIPE, "Broken pipe"))
     line.leg.write(b"a")
     line.do(line.leg.close)
     reactor.settle()
@@ -997,9 +995,7 @@ def test_closing_a_leg_that_refuses_to_send_is_short(line: Line, reactor: Steppe
 
 def test_a_socket_that_breaks_while_it_is_flushed_is_a_reset(line: Line, reactor: SteppedReactor) -> None:
     fill(line)
-    counted = Counted(line.near)
-    counted.refuse = OSError(errno.ETIMEDOUT, "Connection timed out")
-    line.leg._writing._socket = counted  # type: ignore[assignment]
+    counting(line, OSError(errno.ETIMEDOUT, "Connection timed out"))
     line.pull()
     reactor.settle()
     assert line.owner.said == [("ended", End.RESET), "closed"]

@@ -71,5 +71,5 @@ def test_a_command_for_systemd_does_what_it_should(machine: Machine, block: Bloc
 def test_the_rules_for_apparmor_are_a_profile(machine: Machine) -> None:
     text = (ROOT / "docs" / "hardening.md").read_text("utf-8")
     (profile,) = re.findall(r"(?ms)^```text\n(#include <tunables.*?)^```$", text)
-    machine.path("/root/profile").write_text(profile)
-    machine.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", "/root/profile")
+    machine.path("/etc/profile.apparmor").write_text(profile)
+    machine.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", "/etc/profile.apparmor")

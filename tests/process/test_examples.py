@@ -43,7 +43,7 @@ SERVICES = (
 )
 # What the package, other programs and the pages before have put on the machine.
 PREPARED = """
-install -d /work /opt/starttls-gateway/bin /opt/starttls-gateway/share/bash-completion/completions /etc/stunnel \\
+install -d /desk /opt/starttls-gateway/bin /opt/starttls-gateway/share/bash-completion/completions /etc/stunnel \\
     /opt/starttls-gateway/share/zsh/site-functions /etc/letsencrypt/live/mail.example.org /etc/pure-ftpd/conf \\
     /etc/fail2ban/filter.d /etc/fail2ban/jail.d /etc/crowdsec/parsers/s01-parse /etc/crowdsec/scenarios \\
     /usr/local/share/zsh/site-functions /usr/share/bash-completion/completions /etc/starttls-gateway/tls \\
@@ -62,7 +62,7 @@ cd /opt/starttls-gateway/share
 ln -s @SOURCE@/config starttls-gateway
 cp starttls-gateway/completion/starttls-gateway bash-completion/completions/starttls-gateway
 cp starttls-gateway/completion/_starttls-gateway zsh/site-functions/
-cd /work
+cd /desk
 cp /identity.pem @KEPT@
 chgrp -R starttls-gateway /etc/starttls-gateway/tls
 for kind in x509:fullchain pkey:privkey; do
@@ -75,14 +75,14 @@ printf 'mail { server { listen 993 ssl; protocol imap; ssl_certificate @KEPT@; s
 ENVIRONMENT = """
 export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 export SSL_CERT_FILE=/authority.pem CURL_CA_BUNDLE=/authority.pem TOKEN=0123456789abcdef
-cd /work
+cd /desk
 set -x
 """
 # A gateway in the foreground, or a daemon: it is to answer, and then to end.
 LASTING = re.compile(r"(?:starttls-gateway run|twistd) .*")
 ENDED = """
-if starttls-gateway status --json >/work/status; then
-    for pid in $(jq '.result.processes[].pid' /work/status); do
+if starttls-gateway status --json >/desk/status; then
+    for pid in $(jq '.result.processes[].pid' /desk/status); do
         kill $pid
         # Nobody here buries it.
         while grep --quiet '^State:.*[^Z] (' /proc/$pid/status; do :; done
@@ -171,7 +171,7 @@ def serving(place: Village) -> Iterator[None]:
             file += f"[service:{name}]\n{ports_of}\nbackend = {name}-server\n"
             file += f"[backend:{name}-server]\naddress = 127.0.0.1:{ports[server]}\n"
             file += "allow_relay = yes\n" * (server == "smtp")
-        for name in DEFAULT_FILE, "/work/gateway.ini":
+        for name in DEFAULT_FILE, "/desk/gateway.ini":
             machine.path(name).write_text(file)
         stunnel = f"[imap]\naccept = 993\nconnect = 127.0.0.1:{ports['imap']}\ncert = {KEPT}\n"
         machine.path("/etc/stunnel/stunnel.conf").write_text(stunnel)

@@ -141,9 +141,9 @@ def test_both_serve_the_same_clients(
         assert not made.stderr
         # nginx does not tell the port of the server, which is 143 otherwise.
         configuration = made.stdout.replace(theirs, ours).replace("127.0.0.1:143\n", f"{backend.address}\n")
-        if "[gateway]" not in configuration:
+        if "\n[gateway]\n" not in configuration:
             configuration += "\n[gateway]\nhostname = gw.example.test\n"
-        (directory / "gw.ini").write_text(configuration.replace("[gateway]", "[gateway]\ncontrol = off"))
+        (directory / "gw.ini").write_text(configuration.replace("\n[gateway]\n", "\n[gateway]\ncontrol = off\n"))
         run = [sys.executable, "-m", "gateway.cli", "run", str(directory / "gw.ini")]
         with speaking(run, "stdout") as (_, speaker):
             speaker.hear("event=listening .*10993")

@@ -14,7 +14,7 @@ from gateway.cli.examples import EXAMPLES
 from gateway.config import parse
 from gateway.config.section import Machine
 from gateway.dialects import DIALECTS
-from tests import commands, options, prose
+from tests import commands, links, options, prose
 from tests.console import ELSEWHERE, PAGES, ROOT, Block, blocks, elsewhere, named
 from tests.console import commands as console
 
@@ -142,6 +142,32 @@ def test_each_command_has_an_example_that_it_understands() -> None:
         assert examples
         for line, _ in examples:
             assert make_parser().parse_args(shlex.split(line.partition(" > ")[0])[1:]).command == name
+
+
+def test_links_to_other_sites_are_right_as_far_as_can_be_seen_here() -> None:
+    assert links.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("see https://www.debian.org/a, and <https://www.debian.org/a>.", ""),
+        ("see http://www.debian.org/a.", "http://www.debian.org/a: write https://"),
+        ("https://nowhere/", "https://nowhere/: 'nowhere' is no host"),
+        ("https://mta-sts.example.org http://127.0.0.1:9180/ http://localhost:9180", ""),
+        (
+            "https://debian.org/a https://www.debian.org/a/",
+            "https://www.debian.org/a/: elsewhere it is https://debian.org/a",
+        ),
+        ("https://debian.org/a#b https://debian.org/a#c", ""),
+        ("RFC 3207 and `RFC 1` and RFC 3207, section 4", ""),
+        ("RFC3207", "RFC 3207: write RFC 3207, or RFC 3207, section 1.2"),
+        ("RFC 3207 4.2", "RFC 3207: write RFC 3207, or RFC 3207, section 1.2"),
+        ("RFC 9999", "RFC 9999: look up whether it is the right one, and add it to tests/links.py"),
+    ],
+)
+def test_a_wrong_link_to_another_site_is_found(text: str, complaint: str) -> None:
+    assert [what for *_, what in links.complaints({"page": text})] == ([complaint] if complaint else [])
 
 
 @pytest.mark.parametrize("page", prose.PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,6 +5,7 @@ Each NAME.conf in importing/ holds every case that its reader knows; NAME.ini is
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.cli.__main__ import main
 from gateway.cli.importing.carried import Unreadable
 from gateway.cli.importing.command import PROGRAMS, converted, mistakes, program_of
+from tests.pure.directives import PLACES, Place
 
 HERE = Path(__file__).parent / "importing"
 BACKEND = "10.0.0.9"
@@ -28,6 +30,44 @@ def test_all_of_a_file_is_carried_over_or_listed(program: str) -> None:
     result = converted(example(program), f"{program}.conf", program, BACKEND)
     assert result == (HERE / f"{program}.ini").read_text()
     assert not mistakes(result)
+
+
+def settings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.program} {place.name}")
+def test_each_option_of_the_manual_is_carried_over_or_listed(place: Place) -> None:
+    def made(option: str) -> str:
+        return converted(place.file(option), "f", place.program, BACKEND)
+
+    before = settings(made(""))
+    assert [option for option in place.carried if settings(made(option)) == before] == []
+    comment = f"#   line {place.line}: "
+
+    def named(option: str) -> bool:
+        words = option.rstrip(" {};").split()
+        # HAProxy has many options in one line.
+        texts = [" ".join(words), " ".join(words[-2:]) if place.program == "haproxy" else " ".join(words)]
+        lines = [line for line in made(option).splitlines() if line.startswith(comment)]
+        return any(text in line for line in lines for text in texts)
+
+    assert [option for option in place.listed if not named(option)] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "option"),
+    [(place, option) for place in PLACES for option in place.skipped],
+    ids=lambda one: one if isinstance(one, str) else one.name,
+)
+def test_a_section_that_stays_with_the_other_program_is_listed(place: Place, option: str) -> None:
+    before = converted(place.file(""), "f", place.program, BACKEND)
+    try:
+        after = converted(place.file(option), "f", place.program, BACKEND)
+    except Unreadable as nothing:
+        after = str(nothing)
+    assert after.count("\n[service:") < before.count("\n[service:")
+    assert set(re.findall(r"line \d+: .*", after)) - set(re.findall(r"line \d+: .*", before))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -74,7 +114,7 @@ def test_what_cannot_be_carried_over(program: str, text: str, complaint: str) ->
 
 def test_a_backend_that_the_file_does_not_name_is_asked_for() -> None:
     nginx = converted("mail { server { listen 143; protocol imap; starttls on; } }", "nginx.conf", "nginx")
-    assert "#   line 1: backend of imap: auth_http told nginx the backend; write its address there" in nginx
+    assert "#   line 1: backend = backend.invalid:143: auth_http told nginx the backend; write its address" in nginx
     assert "backend = backend.invalid:143\n" in nginx
     perdition = converted("protocol POP3S\nssl_mode ssl_all\nssl_no_cert_verify\n", "p", "perdition")
     assert "#   line 1: backend of pop3: the map named it for each user; write its address there\n" in perdition

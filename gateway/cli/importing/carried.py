@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...dialects import DIALECTS
 
 _WORDS = {"ssmtp": "smtp", "smtps": "smtp", "submission": "smtp", "imap4": "imap", "pgsql": "postgresql", "pop": "pop3"}
 _NAME = re.compile(r"[^a-z0-9-]+")
-BACKEND_OPTIONS = ("tls", "verify", "name", "ca", "identity")
-
 
 NOTHING = "the gateway has no such option"
+PROFILES = "profile chooses versions, ciphers and groups (docs/tls.md)"
+TIMES = "the gateway has the times of each protocol's RFC"
+SYSTEM = "twistd or systemd does this (docs/operation.md)"
+IN_ORDER = "the gateway tries the addresses in their order"
+UNUSED = "no service that is carried over uses it"
+OLD_TLS = "write profile = legacy, and in legacy_clients the addresses that need it"
 
 
 class Unreadable(Exception):
@@ -30,6 +34,51 @@ class Remark:
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.what}: {self.why}"
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """An option of the other file: where, as it stands there, its name, its values.  `taken`: it is carried over."""
+
+    number: int
+    text: str
+    name: str
+    words: list[str] = field(default_factory=list)
+    taken: bool = False
+
+    @property
+    def word(self) -> str:
+        return self.words[0] if self.words else ""
+
+    def take(self) -> str:
+        """The first value, which is carried over now."""
+        self.taken = True
+        return self.word
+
+
+@dataclass
+class Lines:
+    """The options of a section.  Those around it hold where it has none of its own."""
+
+    own: list[Line] = field(default_factory=list)
+    outer: Lines | None = None
+
+    def all(self, name: str) -> list[Line]:
+        own = [line for line in self.own if line.name == name]
+        return own or ([] if self.outer is None else self.outer.all(name))
+
+    def find(self, name: str) -> Line | None:
+        """The last one holds."""
+        return next(reversed(self.all(name)), None)
+
+    def look(self, name: str, default: str = "") -> str:
+        """Its value, which is not carried over yet."""
+        line = self.find(name)
+        return line.word if line is not None and line.words else default
+
+    def take(self, name: str, default: str = "") -> str:
+        line = self.find(name)
+        return line.take() or default if line is not None else default
 
 
 @dataclass
@@ -59,7 +108,28 @@ class Carried:
     remarks: list[Remark] = field(default_factory=list)
 
     def remark(self, line: int, what: str, why: str) -> None:
-        self.remarks.append(Remark(line, what, why))
+        """What several services share is listed once."""
+        if (remark := Remark(line, what, why)) not in self.remarks:
+            self.remarks.append(remark)
+
+    def refuse(self, line: Line, why: str) -> None:
+        line.taken = True
+        self.remark(line.number, line.text, why)
+
+    def leave(self, lines: Sequence[Line], reasons: Mapping[str, str]) -> None:
+        """List what nobody took.  `reasons`: by the first word of a line's name."""
+        holding = {line.name: line.number for line in lines if line.taken}
+        for line in lines:
+            if not line.taken:
+                why = reasons.get(line.name.split()[0], NOTHING)
+                self.remark(line.number, line.text, f"line {holding[line.name]} holds" if line.name in holding else why)
+
+    def once(self, options: dict[str, str], name: str, value: str, line: Line) -> None:
+        """An option that holds for all services, or for all ports or servers of one: the first value that is found."""
+        if options.setdefault(name, value) == value:
+            line.taken = True
+        else:
+            self.refuse(line, f"{name} = {options[name]} holds here, too; there is one {name} for all")
 
 
 def port_of(address: str) -> int | None:
@@ -102,7 +172,7 @@ def written(carried: Carried, source: str) -> str:
     lines = [f"# From {source}.", "# Test it:  starttls-gateway check FILE --live", ""]
     if carried.remarks:
         lines.append("# Not carried over:")
-        lines += [f"#   {_harmless(str(remark))}" for remark in carried.remarks]
+        lines += [f"#   {_harmless(str(remark))}" for remark in sorted(carried.remarks, key=lambda remark: remark.line)]
         lines.append("")
     for title in ("gateway", "limits", "timeouts"):
         values: dict[str, str] = getattr(carried, title)

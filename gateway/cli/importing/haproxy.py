@@ -2,47 +2,96 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from .carried import NOTHING, Carried, Found, Unreadable, address, protocol_of
+from .carried import (
+    IN_ORDER,
+    NOTHING,
+    OLD_TLS,
+    PROFILES,
+    SYSTEM,
+    TIMES,
+    UNUSED,
+    Carried,
+    Found,
+    Line,
+    Lines,
+    Unreadable,
+    address,
+    protocol_of,
+)
 
 SECTIONS = ("global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers",
             "program", "cache", "ring", "http-errors", "fcgi-app", "log-forward")  # fmt: skip
+_RULES = "there are no rules; [limits] and ban restrict clients"
+_WATCHED = "the gateway watches its backends itself (docs/backends.md)"
+_ACCEPT_PROXY = "name the load balancer's addresses in accept_proxy"
 ELSEWHERE = {
-    **dict.fromkeys(("user", "group", "uid", "gid", "chroot", "daemon", "pidfile", "log", "stats", "nbthread", "nbproc",
-        "cpu-map", "ulimit-n"), "twistd or systemd does this (docs/operation.md)"),
-    **dict.fromkeys(("ssl-default-bind-ciphers", "ssl-default-bind-ciphersuites", "ssl-default-bind-options",
-        "tune.ssl.default-dh-param", "ssl-default-server-options"), "profile chooses ciphers and groups (docs/tls.md)"),
-    "balance": "the gateway tries the addresses in their order",
-    "maxconn": "[limits] sessions holds for all services together",
-    **dict.fromkeys(("acl", "use_backend", "tcp-request", "tcp-response", "stick-table", "stick"),
-        "there are no rules; [limits] and ban restrict clients"),
+    **dict.fromkeys(("user", "group", "uid", "gid", "chroot", "daemon", "pidfile", "log", "stats", "cpu-map",
+        "ulimit-n", "log-format", "log-tag"), SYSTEM),
+    **dict.fromkeys(("nbthread", "nbproc"), "workers in [gateway] sets the number of processes"),
+    **dict.fromkeys(("ssl-default-bind-ciphers", "ssl-default-bind-ciphersuites", "ssl-default-bind-curves",
+        "ssl-default-bind-options", "ssl-default-server-ciphers", "ssl-default-server-ciphersuites",
+        "ssl-default-server-options", "ssl-dh-param-file", "tune.ssl.default-dh-param"), PROFILES),
+    "balance": IN_ORDER,
+    "maxconn": "[limits] sessions holds for all services together, and 0 is no value for it",
+    **dict.fromkeys(("acl", "use_backend", "tcp-request", "tcp-response", "stick-table", "stick", "rate-limit"),
+        _RULES),
+    "timeout": TIMES,
+    **dict.fromkeys(("retries", "tcp-check", "http-check", "external-check"), _WATCHED),
+    **dict.fromkeys(("bind", "server", "default-server", "default_backend", "mode", "crt-base", "ca-base"), UNUSED),
 }  # fmt: skip
-QUIET = {"mode", "bind", "server", "default_backend", "timeout", "crt-base", "ca-base"}
+"""Keyword -> what to do instead."""
+PARAMETERS = {
+    **dict.fromkeys(("ciphers", "ciphersuites", "curves", "ecdhe", "ssl-min-ver", "ssl-max-ver", "tls-ticket-keys",
+        "prefer-client-ciphers", "no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "force-sslv3",
+        "force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "no-tls-tickets", "tls-tickets"), PROFILES),
+    **dict.fromkeys(("check", "inter", "fastinter", "downinter", "fall", "rise", "observe", "on-error", "port", "addr",
+        "check-ssl", "check-sni", "check-alpn", "check-send-proxy", "agent-check"), _WATCHED),
+    "weight": IN_ORDER,
+    "alpn": "the gateway offers no ALPN; clients of these protocols do not need it",
+    "sni": "the gateway asks the backend for name, or else for the host in address",
+    **dict.fromkeys(("verify", "ca-file"), "no certificate is checked by it"),
+    **dict.fromkeys(("crt-list", "strict-sni"), "the gateway chooses by the names in the certificates"),
+    **dict.fromkeys(("user", "group", "uid", "gid", "mode"), "the unix: socket belongs to the gateway's user"),
+    "maxconn": ELSEWHERE["maxconn"],
+    "verifyhost": UNUSED,
+}  # fmt: skip
+"""The same for what follows the address in a bind or server line."""
+FLAGS = frozenset(re.split(" ",
+    "accept-proxy allow-0rtt defer-accept force-sslv3 force-tlsv10 force-tlsv11 force-tlsv12 force-tlsv13"
+    " generate-certificates no-ca-names no-sslv3 no-tls-tickets no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13"
+    " prefer-client-ciphers quic-force-retry ssl strict-sni tfo transparent v4v6 v6only"
+    " agent-check backup check check-send-proxy check-ssl check-via-socks4 disabled enabled no-agent-check no-backup"
+    " no-check no-check-ssl no-send-proxy no-send-proxy-v2 no-send-proxy-v2-ssl no-send-proxy-v2-ssl-cn no-ssl"
+    " no-ssl-reuse no-verifyhost no-tfo non-stick send-proxy send-proxy-v2 send-proxy-v2-ssl send-proxy-v2-ssl-cn"
+    " ssl-reuse stick tls-tickets"
+))  # fmt: skip
+"""What stands alone in a bind or server line; others have a value."""
+_VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
 
 
 @dataclass
 class Part:
-    """One section: its kind, its name, its lines."""
+    """One section: its kind, its name, the defaults that hold for it, its lines."""
 
     kind: str
     name: str
     line: int
-    lines: list[tuple[int, list[str]]] = field(default_factory=list)
+    lines: Lines = field(default_factory=Lines)
+    used: bool = False
 
-    def all(self, keyword: str) -> list[tuple[int, list[str]]]:
-        return [(number, words[1:]) for number, words in self.lines if words[0] == keyword]
-
-    def last(self, keyword: str, default: str = "") -> str:
-        found = [words for _, words in self.all(keyword) if words]
-        return found[-1][0] if found else default
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
 
 
 def parse(text: str) -> list[Part]:
     """Raises Unreadable."""
     parts: list[Part] = []
+    defaults: dict[str, Lines] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
@@ -51,9 +100,17 @@ def parse(text: str) -> list[Part]:
         if not words:
             continue
         if words[0] in SECTIONS and not line[:1].isspace():
-            parts.append(Part(words[0], words[1] if len(words) > 1 else "", number))
+            part = Part(words[0], words[1] if len(words) > 1 else "", number)
+            # The last defaults hold, or those that are named: frontend NAME from DEFAULTS.
+            named = words[words.index("from") + 1] if "from" in words[1:-1] else ""
+            part.lines.outer = defaults.get(named) if named or part.kind != "defaults" else None
+            parts.append(part)
+            if part.kind == "defaults":
+                defaults[""] = defaults[part.name] = part.lines
         elif parts:
-            parts[-1].lines.append((number, words))
+            # Each timeout is an option of its own.
+            many = 2 if words[0] == "timeout" else 1
+            parts[-1].lines.own.append(Line(number, " ".join(words), " ".join(words[:many]), words[many:]))
         else:
             raise Unreadable(f"line {number}: {words[0]!r} stands before the first section; is this a haproxy.cfg?")
     return parts
@@ -63,123 +120,173 @@ def read(text: str) -> Carried:
     """Raises Unreadable."""
     carried = Carried()
     parts = parse(text)
-    defaults = Part("defaults", "", 0)
-    files = Part("global", "", 0)
+    files = Lines([line for part in parts if part.kind == "global" for line in part.lines.own])
+    if (sessions := files.find("maxconn")) is not None and sessions.word not in ("", "0"):
+        carried.once(carried.limits, "sessions", sessions.word, sessions)
     backends = {part.name: part for part in parts if part.kind in ("backend", "listen")}
     for part in parts:
-        if part.kind == "defaults":
-            defaults = part
-        elif part.kind == "global":
-            files = part
-            if sessions := part.last("maxconn"):
-                carried.limits["sessions"] = sessions
-        if part.kind in ("global", "defaults"):
-            _others(carried, part, {"maxconn"})
-            for _, words in part.all("timeout"):
-                if words[:1] == ["connect"] and len(words) > 1:
-                    carried.timeouts["connect"] = _duration(words[1])
-        elif part.kind in ("frontend", "listen"):
-            _Frontend(carried, part, defaults, files, backends).read()
+        if part.kind in ("frontend", "listen"):
+            if why := _Frontend(carried, part, files, backends).read():
+                carried.remark(part.line, part.title, why)
+            else:
+                part.used = True
+    for part in parts:
+        if part.used or part.kind in ("global", "defaults"):
+            for line in (one for one in part.lines.own if one.name == "timeout connect" and one.words):
+                # A time without a unit is in milliseconds.
+                time = line.word if line.word[-1:].isalpha() else f"{line.word} ms"
+                carried.once(carried.timeouts, "connect", time, line)
+            carried.leave(part.lines.own, ELSEWHERE)
+        elif part.kind == "backend":
+            carried.remark(part.line, part.title, UNUSED)
+        elif part.kind not in ("frontend", "listen"):
+            carried.remark(part.line, part.title, NOTHING)
     return carried
 
 
-def _duration(text: str) -> str:
-    """HAProxy's times are milliseconds if no unit is written."""
-    return text if text[-1:].isalpha() else f"{text} ms"
-
-
-def _others(carried: Carried, part: Part, known: set[str]) -> None:
-    for number, words in part.lines:
-        if words[0] not in QUIET | known:
-            carried.remark(number, " ".join(words), ELSEWHERE.get(words[0], NOTHING))
-
-
 class _Frontend:
-    def __init__(self, carried: Carried, part: Part, defaults: Part, files: Part, backends: dict[str, Part]) -> None:
+    def __init__(self, carried: Carried, part: Part, files: Lines, backends: dict[str, Part]) -> None:
         self._carried = carried
         self._part = part
-        self._defaults = defaults
         self._files = files
         self._backends = backends
+        self._common = Lines()
+        """What default-server says for all servers."""
 
-    def read(self) -> None:
+    def read(self) -> str:
+        """Carries it over, or tells why not."""
         part = self._part
-        if part.last("mode", self._defaults.last("mode", "tcp")) != "tcp":
-            return self._carried.remark(part.line, f"{part.kind} {part.name}", "mode http stays with HAProxy")
+        if part.lines.take("mode", "tcp") != "tcp":
+            return "mode http stays with HAProxy"
+        if part.lines.all("disabled"):
+            return "it is disabled"
+        binds = [(line, _parameters(line, 1)) for line in part.lines.all("bind")]
         found = Found(part.name, part.line)
-        for number, words in part.all("bind"):
-            self._bind(found, number, words)
-        name = part.last("default_backend", part.name if part.kind == "listen" else "")
-        there = self._backends.get(name)
-        for number, words in there.all("server") if there is not None else ():
-            self._server(found, number, words)
+        for line, settings in binds:
+            if not line.words:
+                raise Unreadable(f"line {line.number}: bind has no address")
+            places = [_place(one) for one in line.words[0].split(",")]
+            (found.implicit if settings.all("ssl") else found.starttls).extend(places)
+        there = self._backends.get(part.lines.look("default_backend", part.name if part.kind == "listen" else ""))
+        servers = [] if there is None else self._servers(there)
+        found.backend = [_place(line.words[1]) for line, _ in servers]
         found.protocol = protocol_of(part.name, [*found.implicit, *found.starttls, *found.backend])
-        if not found.implicit and not found.starttls:
-            return self._carried.remark(part.line, f"{part.kind} {part.name}", "it listens nowhere")
-        if not found.backend:
-            return self._carried.remark(part.line, f"{part.kind} {part.name}", "it has no server, or chooses by rules")
+        if not binds:
+            return "it listens nowhere"
+        if there is not None and there.lines.all("disabled"):
+            return f"{there.title} is disabled"
+        if there is None or not servers:
+            return "it has no server, or chooses by rules"
         if not found.protocol:
-            return self._carried.remark(part.line, f"{part.kind} {part.name}", "the gateway does not know its protocol")
+            return "the gateway does not know its protocol"
         if found.starttls:
             found.options["policy"] = "optional"
             why = "HAProxy passes plaintext; the gateway also offers STARTTLS there. required is safer"
-            self._carried.remark(part.line, f"{part.kind} {part.name}", why)
-        _others(self._carried, part, set())
-        if there is not None and there is not part:
-            _others(self._carried, there, set())
+            self._carried.remark(part.line, part.title, why)
+        there.used = True
+        if there.lines.look("mode") == "tcp":
+            there.lines.take("mode")
+        part.lines.take("default_backend")
+        for line, settings in binds:
+            line.take()
+            self._bind(found, settings)
+        self._towards(found, servers)
+        for settings in (self._common, *(one for _, one in (*binds, *servers))):
+            self._carried.leave(settings.own, PARAMETERS)
         self._carried.services.append(found)
-        return None
+        return ""
+
+    def _servers(self, there: Part) -> list[tuple[Line, Lines]]:
+        """Those that are in use, and those for an emergency last."""
+        for lines in (there.lines.outer or Lines(), there.lines):
+            for line in (one for one in lines.own if one.name == "default-server"):
+                line.taken = True
+                self._common.own += _parameters(line, 0).own
+        usual: list[tuple[Line, Lines]] = []
+        spare: list[tuple[Line, Lines]] = []
+        for line in there.lines.all("server"):
+            if len(line.words) < 2:
+                raise Unreadable(f"line {line.number}: server has no name and address")
+            settings = _parameters(line, 2)
+            settings.outer = self._common
+            if _on(settings, "disabled"):
+                self._carried.refuse(line, "it is disabled")
+            else:
+                (spare if _on(settings, "backup") else usual).append((line, settings))
+        return [*usual, *spare]
 
     def _file(self, base: str, name: str) -> str:
-        directory = self._files.last(base)
-        return name if name.startswith("/") or not directory else f"{directory.rstrip('/')}/{name}"
+        directory = "" if name.startswith("/") else self._files.take(base)
+        return f"{directory.rstrip('/')}/{name}" if directory else name
 
-    def _bind(self, found: Found, number: int, words: list[str]) -> None:
-        if not words:
-            raise Unreadable(f"line {number}: bind has no address")
-        places = [_place(one) for one in words[0].split(",")]
-        (found.implicit if "ssl" in words else found.starttls).extend(places)
-        certificates = [self._file("crt-base", value) for key, value in _pairs(words) if key == "crt"]
-        if certificates:
-            found.options["certificate"] = " ".join(certificates)
-        settings = dict(_pairs(words))
-        if "ssl-min-ver" in settings:
-            if settings["ssl-min-ver"] in ("SSLv3", "TLSv1.0", "TLSv1.1"):
-                cure = "write profile = legacy, and in legacy_clients the addresses that need it"
-                self._carried.remark(number, f"ssl-min-ver {settings['ssl-min-ver']}", cure)
-            elif settings["ssl-min-ver"] == "TLSv1.3":
-                found.options["profile"] = "modern"
-        if settings.get("verify") in ("required", "optional") and "ca-file" in settings:
-            found.options["client_certificate"] = "require" if settings["verify"] == "required" else "request"
-            found.options["client_ca"] = self._file("ca-base", settings["ca-file"])
-        if "accept-proxy" in words:
-            self._carried.remark(number, "accept-proxy", "name the load balancer's addresses in accept_proxy")
-        if "ciphers" in settings:
-            self._carried.remark(number, "ciphers", "profile chooses ciphers and groups (docs/tls.md)")
-
-    def _server(self, found: Found, number: int, words: list[str]) -> None:
-        if len(words) < 2:
-            raise Unreadable(f"line {number}: server has no name and address")
-        found.backend.append(_place(words[1]))
-        settings = dict(_pairs(words[2:]))
-        if "ssl" in words:
-            found.towards["tls"] = "implicit"
-            if settings.get("verify") == "none":
-                found.towards["verify"] = "no"
+    def _bind(self, found: Found, settings: Lines) -> None:
+        settings.take("ssl")
+        files = [self._file("crt-base", line.take()) for line in settings.all("crt")]
+        if known := found.options.get("certificate"):
+            files = [known, *files]
+        if files:
+            found.options["certificate"] = " ".join(dict.fromkeys(" ".join(files).split()))
+        if (least := settings.find("ssl-min-ver")) is not None:
+            if least.word in _VERSIONS:
+                self._carried.once(found.options, "profile", _VERSIONS[least.word], least)
             else:
-                if "ca-file" in settings:
-                    found.towards["ca"] = self._file("ca-base", settings["ca-file"])
-                if "verifyhost" in settings:
-                    found.towards["name"] = settings["verifyhost"]
-        if "send-proxy" in words:
-            found.towards["identity"] = "proxy-v1"
-        elif any(one.startswith("send-proxy-v2") for one in words):
-            found.towards["identity"] = "proxy-v2"
+                self._carried.refuse(least, OLD_TLS)
+        verify, issuers = settings.find("verify"), settings.find("ca-file")
+        if verify is not None and issuers is not None and verify.word in ("required", "optional"):
+            wanted = "require" if verify.word == "required" else "request"
+            self._carried.once(found.options, "client_certificate", wanted, verify)
+            self._carried.once(found.options, "client_ca", self._file("ca-base", issuers.word), issuers)
+        for line in settings.all("accept-proxy"):
+            self._carried.refuse(line, _ACCEPT_PROXY)
+
+    def _towards(self, found: Found, servers: list[tuple[Line, Lines]]) -> None:
+        """The way to the first server is the way to all."""
+        for line, settings in servers:
+            towards: dict[str, str] = {}
+            if _on(settings, "ssl"):
+                towards["tls"] = "implicit"
+                if settings.look("verify") == "none":
+                    settings.take("verify")
+                    towards["verify"] = "no"
+                else:
+                    if issuers := settings.take("ca-file"):
+                        settings.take("verify")
+                        towards["ca"] = self._file("ca-base", issuers)
+                    if name := settings.take("verifyhost"):
+                        towards["name"] = name
+            second = [_on(settings, f"send-proxy-v2{kind}") for kind in ("", "-ssl", "-ssl-cn")]
+            if _on(settings, "send-proxy"):
+                towards["identity"] = "proxy-v1"
+            elif any(second):
+                towards["identity"] = "proxy-v2"
+            line.taken = True
+            if line is servers[0][0]:
+                found.towards = towards
+            elif towards != found.towards:
+                why = "the gateway reaches all servers of a backend like the first; write a service for this one"
+                self._carried.refuse(line, why)
 
 
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    """Each word with the one behind it: a keyword and its value."""
-    return list(pairwise(words))
+def _parameters(line: Line, begin: int) -> Lines:
+    """What stands in a line behind so many words."""
+    words = line.words[begin:]
+    found: list[Line] = []
+    while words:
+        name = words.pop(0)
+        # A word that is not known here stands alone if a known one follows.
+        alone = name in FLAGS or not words or (name not in PARAMETERS and words[0] in FLAGS)
+        values = [] if alone else [words.pop(0)]
+        found.append(Line(line.number, " ".join((name, *values)), name, values))
+    return Lines(found)
+
+
+def _on(settings: Lines, name: str) -> bool:
+    """Whether this word is there, and its own line does not take it back."""
+    found = settings.all(name)
+    against = [line for line in settings.own if found and line.name == f"no-{name}"]
+    for line in (*against, *found):
+        line.taken = True
+    return bool(found) and not against
 
 
 def _place(text: str) -> str:

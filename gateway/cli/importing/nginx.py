@@ -7,44 +7,75 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...dialects import DIALECTS
-from .carried import NOTHING, Carried, Found, Unreadable, address, protocol_of
+from .carried import (
+    IN_ORDER,
+    NOTHING,
+    OLD_TLS,
+    PROFILES,
+    SYSTEM,
+    TIMES,
+    UNUSED,
+    Carried,
+    Found,
+    Line,
+    Lines,
+    Unreadable,
+    address,
+    protocol_of,
+)
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|([{};])|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|((?:[^\s;{}"'#\\]|\\.)[^\s;{}]*)"""
 )
 _CAPABILITIES = "not needed: clients get the backend's own list"
-ELSEWHERE = {
-    "auth_http": "not needed: the backend checks the passwords; write its address in backend",
-    **dict.fromkeys(("auth_http_header", "auth_http_timeout", "auth_http_pass_client_cert"), "not needed"),
-    **dict.fromkeys(("imap_capabilities", "pop3_capabilities", "smtp_capabilities"), _CAPABILITIES),
-    **dict.fromkeys(("imap_auth", "pop3_auth", "smtp_auth"), _CAPABILITIES),
-    **dict.fromkeys(("smtp_greeting_delay", "smtp_client_buffer", "imap_client_buffer", "proxy_buffer", "resolver",
-        "resolver_timeout", "max_errors", "proxy_pass_error_message", "proxy_smtp_auth", "error_log", "access_log",
-        "log_format", "preread_timeout", "proxy_buffer_size", "tcp_nodelay", "ssl_preread"), NOTHING),
-    **dict.fromkeys(("timeout", "proxy_timeout"), "the gateway has the times of each protocol's RFC"),
-    **dict.fromkeys(("ssl_ciphers", "ssl_prefer_server_ciphers", "ssl_ecdh_curve", "ssl_dhparam", "ssl_conf_command",
-        "ssl_session_cache", "ssl_session_timeout", "ssl_session_tickets", "ssl_session_ticket_key",
-        "ssl_password_file"), "profile chooses ciphers and groups (docs/tls.md)"),
-    "include": "read this file, too, and import it",
-}  # fmt: skip
-"""Directive -> what to do instead."""
+_RULES = "there are no rules; [limits] and ban restrict clients"
+_VERIFIED = "no certificate is checked by it"
 WEB = "http"
 """The section of nginx for web servers."""
-KNOWN = {
-    *("listen", "protocol", "starttls", "ssl", "ssl_certificate", "ssl_certificate_key", "ssl_protocols"),
-    *("ssl_verify_client", "ssl_client_certificate", "xclient", "proxy_protocol", "set_real_ip_from", "server_name"),
-    *("proxy_pass", "proxy_ssl", "proxy_ssl_verify", "proxy_ssl_trusted_certificate", "proxy_ssl_name"),
-    *("proxy_connect_timeout", "proxy"),
-}
+PLACEHOLDER = "backend.invalid"
+ELSEWHERE = {
+    "auth_http": "not needed: the backend checks the passwords; write its address in backend",
+    **dict.fromkeys(("auth_http_header", "auth_http_timeout", "auth_http_pass_client_cert"),
+        "not needed without auth_http"),
+    **dict.fromkeys(("imap_capabilities", "pop3_capabilities", "smtp_capabilities"), _CAPABILITIES),
+    **dict.fromkeys(("imap_auth", "pop3_auth", "smtp_auth"), _CAPABILITIES),
+    **dict.fromkeys(("timeout", "proxy_timeout", "preread_timeout", "proxy_protocol_timeout", "ssl_handshake_timeout",
+        "proxy_next_upstream_timeout"), TIMES),
+    **dict.fromkeys(("ssl_ciphers", "ssl_prefer_server_ciphers", "ssl_ecdh_curve", "ssl_dhparam", "ssl_conf_command",
+        "ssl_session_cache", "ssl_session_timeout", "ssl_session_tickets", "ssl_session_ticket_key", "ssl_protocols",
+        "proxy_ssl_protocols", "proxy_ssl_ciphers", "proxy_ssl_conf_command"), PROFILES),
+    **dict.fromkeys(("ssl_password_file", "proxy_ssl_password_file"), "a key must have no passphrase"),
+    **dict.fromkeys(("allow", "deny", "limit_conn", "limit_conn_zone"), _RULES),
+    **dict.fromkeys(("hash", "least_conn", "least_time", "random", "proxy_next_upstream", "proxy_next_upstream_tries"),
+        IN_ORDER),
+    **dict.fromkeys(("error_log", "access_log", "log_format", "user", "pid", "daemon", "master_process", "env",
+        "worker_rlimit_nofile", "worker_rlimit_core", "worker_priority", "working_directory", "lock_file"), SYSTEM),
+    **dict.fromkeys(("worker_processes", "worker_cpu_affinity", "events"),
+        "workers in [gateway] sets the number of processes"),
+    "load_module": "the gateway has no modules",
+    "ssl_trusted_certificate": "put these issuers into the file of client_ca, too",
+    **dict.fromkeys(("ssl_verify_client", "ssl_client_certificate", "ssl_verify_depth"), _VERIFIED),
+    **dict.fromkeys(("proxy_ssl_verify", "proxy_ssl_trusted_certificate", "proxy_ssl_name", "proxy_ssl_verify_depth"),
+        _VERIFIED),
+    "proxy_ssl_server_name": "the gateway asks the backend for name, or else for the host in address",
+    "set_real_ip_from": "only with proxy_protocol in listen, where it becomes accept_proxy",
+    "xclient": "nginx uses it with SMTP only",
+    **dict.fromkeys(("proxy_protocol", "proxy_ssl", "ssl", "starttls"), "it is off in the gateway, too"),
+    **dict.fromkeys(("listen", "protocol", "ssl_certificate", "ssl_certificate_key", "server_name", "proxy_pass",
+        "proxy_connect_timeout", "upstream"), UNUSED),
+    "include": "read this file, too, and import it",
+    WEB: "stays with nginx",
+}  # fmt: skip
+"""Directive -> what to do instead."""
+PARAMETERS = {"weight": IN_ORDER, "proxy_protocol": "name the load balancer in accept_proxy"}
+"""The same for what follows an address in `listen`, and in `server` of an upstream."""
+_VERSIONS = {"TLSv1.2", "TLSv1.3"}
 
 
-@dataclass
-class Directive:
+@dataclass(eq=False, slots=True)
+class Directive(Line):
     """`name words;` or `name words { ... }`."""
 
-    name: str
-    words: list[str]
-    line: int
     inside: list[Directive] = field(default_factory=list)
     block: bool = False
 
@@ -80,7 +111,8 @@ def parse(text: str) -> list[Directive]:
         elif not words:
             raise Unreadable(f"line {line}: there is no directive before {token}")
         else:
-            directive = Directive(words[0], words[1:], begin, block=token == "{")
+            text = " ".join((*words, *(["{ ... }"] if token == "{" else [])))
+            directive = Directive(begin, text, words[0], words[1:], block=token == "{")
             stack[-1].append(directive)
             if token == "{":
                 stack.append(directive.inside)
@@ -94,24 +126,20 @@ def read(text: str, backend: str = "") -> Carried:
     """`backend`: the host of the servers, which this file does not name.  Raises Unreadable."""
     carried = Carried()
     for top in parse(text):
-        if top.name in ("mail", "stream"):
-            upstreams = {one.words[0]: one for one in top.inside if one.name == "upstream" and one.words}
-            outer = [one for one in top.inside if not one.block]
-            for server in (one for one in top.inside if one.name == "server"):
-                _Server(carried, top.name, [*outer, *server.inside], server, upstreams, backend).read()
-            for one in outer:
-                _other(carried, one)
-        elif top.name == WEB:
-            carried.remark(top.line, f"{WEB} {{ ... }}", "stays with nginx")
-        elif top.name == "include":
-            _other(carried, top)
+        if top.name not in ("mail", "stream"):
+            carried.leave([top], ELSEWHERE)
+            continue
+        upstreams = {one.word: one for one in top.inside if one.name == "upstream"}
+        outer = Lines([one for one in top.inside if not one.block])
+        for server in (one for one in top.inside if one.name == "server"):
+            service = _Server(carried, top.name, server, Lines([*server.inside], outer), upstreams, backend)
+            if why := service.read():
+                carried.refuse(server, why)
+            else:
+                server.taken = True
+                carried.leave(server.inside, ELSEWHERE)
+        carried.leave(top.inside, ELSEWHERE)
     return carried
-
-
-def _other(carried: Carried, one: Directive) -> None:
-    if one.name not in KNOWN and not one.block:
-        why = ELSEWHERE.get(one.name, NOTHING)
-        carried.remark(one.line, " ".join((one.name, *one.words)), why)
 
 
 class _Server:
@@ -119,112 +147,140 @@ class _Server:
         self,
         carried: Carried,
         module: str,
-        directives: list[Directive],
         server: Directive,
+        lines: Lines,
         upstreams: dict[str, Directive],
         backend: str,
     ) -> None:
         self._carried = carried
         self._module = module
-        self._directives = directives
         self._server = server
+        self._lines = lines
         self._upstreams = upstreams
         self._backend = backend
 
-    def _all(self, name: str) -> list[Directive]:
-        """Those of the server, or else those around it."""
-        own = [one for one in self._server.inside if one.name == name]
-        return own or [one for one in self._directives if one.name == name]
-
-    def _word(self, name: str, default: str = "") -> str:
-        found = self._all(name)
-        return found[-1].words[0] if found and found[-1].words else default
-
-    def read(self) -> None:
-        found = Found("", self._server.line)
-        secure = self._word("ssl") == "on"
-        starttls = self._word("starttls", "off")
-        plain = False
-        for listen in self._all("listen"):
+    def read(self) -> str:
+        """Carries it over, or tells why not."""
+        lines = self._lines
+        found = Found("", self._server.number)
+        secure = lines.look("ssl") == "on"
+        starttls = lines.look("starttls", "off")
+        listens = lines.all("listen")
+        for listen in listens:
             if not listen.words:
-                raise Unreadable(f"line {listen.line}: listen has no address")
-            place, *flags = listen.words
-            where = _place(place)
-            if "proxy_protocol" in flags:
-                found.options["accept_proxy"] = " ".join(one.words[0] for one in self._all("set_real_ip_from"))
-                if not found.options["accept_proxy"]:
-                    del found.options["accept_proxy"]
-                    self._carried.remark(listen.line, "proxy_protocol", "name the load balancer in accept_proxy")
-            if secure or "ssl" in flags:
-                found.implicit.append(where)
-            else:
-                found.starttls.append(where)
-                plain = plain or starttls == "off"
-        found.protocol = self._word("protocol") or protocol_of("", [*found.starttls, *found.implicit])
-        if self._module == "stream" and found.starttls and not found.implicit:
-            return self._carried.remark(self._server.line, "server without ssl", "it only forwards; leave it to nginx")
+                raise Unreadable(f"line {listen.number}: listen has no address")
+            implicit = secure or "ssl" in listen.words
+            (found.implicit if implicit else found.starttls).append(_place(listen.word))
+        found.protocol = lines.look("protocol") or protocol_of("", [*found.starttls, *found.implicit])
+        if self._module == "stream" and not found.implicit:
+            return "it has no ssl and only forwards; leave it to nginx"
         if found.protocol not in DIALECTS:
-            return self._carried.remark(self._server.line, "server", "its protocol is not known; add protocol")
+            return "its protocol is not known; add protocol"
         found.name = found.protocol
+        lines.take("protocol")
+        if secure:
+            lines.take("ssl")
         if found.starttls:
             found.options["policy"] = "required" if starttls == "only" else "optional"
-        if plain:
-            self._carried.remark(
-                self._server.line, "server without starttls", "the gateway offers STARTTLS there; required is safer"
-            )
+            lines.take("starttls")
+            if starttls == "off":
+                why = "the gateway offers STARTTLS there, nginx does not; required is safer"
+                self._carried.remark((lines.find("starttls") or self._server).number, "starttls off", why)
+        for listen in listens:
+            self._listen(found, listen)
         self._tls(found)
-        self._towards(found)
-        for one in self._server.inside:
-            _other(self._carried, one)
-        if name := self._word("server_name"):
-            self._carried.gateway.setdefault("hostname", name)
-        if seconds := self._word("proxy_connect_timeout"):
-            self._carried.timeouts["connect"] = seconds if re.search(r"[a-z]$", seconds) else f"{seconds} s"
+        if self._module == "mail":
+            self._asked(found)
+        else:
+            self._passed(found)
+        if lines.look("proxy_protocol") == "on":
+            lines.take("proxy_protocol")
+            found.towards["identity"] = "proxy-v1"
+        if self._module == "mail" and (name := lines.find("server_name")) is not None:
+            self._carried.once(self._carried.gateway, "hostname", name.word, name)
+        if (wait := lines.find("proxy_connect_timeout")) is not None:
+            time = wait.word if wait.word[-1:].isalpha() else f"{wait.word} s"
+            self._carried.once(self._carried.timeouts, "connect", time, wait)
         self._carried.services.append(found)
-        return None
+        return ""
+
+    def _listen(self, found: Found, listen: Line) -> None:
+        listen.taken = True
+        for flag in listen.words[1:]:
+            balancers = self._lines.all("set_real_ip_from") if flag == "proxy_protocol" else []
+            if balancers:
+                found.options["accept_proxy"] = " ".join(one.take() for one in balancers)
+            elif flag != "ssl":
+                self._carried.remark(listen.number, f"{listen.text}: {flag}", _reason(flag))
 
     def _tls(self, found: Found) -> None:
+        lines = self._lines
         for ours, theirs in (("certificate", "ssl_certificate"), ("key", "ssl_certificate_key")):
-            if files := [one.words[0] for one in self._all(theirs) if one.words]:
+            if files := [one.take() for one in lines.all(theirs) if one.words]:
                 found.options[ours] = " ".join(files)
-        verify = self._word("ssl_verify_client", "off")
-        if verify in ("on", "optional") and (issuers := self._word("ssl_client_certificate")):
+        verify = lines.look("ssl_verify_client")
+        if verify in ("on", "optional") and (issuers := lines.take("ssl_client_certificate")):
+            lines.take("ssl_verify_client")
             found.options["client_certificate"] = "require" if verify == "on" else "request"
             found.options["client_ca"] = issuers
-        for one in self._all("ssl_protocols"):
-            if {"TLSv1", "TLSv1.1", "SSLv3", "SSLv2"} & set(one.words):
-                cure = "write profile = legacy, and in legacy_clients the addresses that need it"
-                self._carried.remark(one.line, " ".join((one.name, *one.words)), cure)
-            elif one.words == ["TLSv1.3"]:
-                found.options["profile"] = "modern"
+        for one in lines.all("ssl_protocols"):
+            if set(one.words) - _VERSIONS:
+                self._carried.refuse(one, OLD_TLS)
+            elif one.words:
+                found.options["profile"] = "intermediate" if "TLSv1.2" in one.words else "modern"
+                one.taken = True
 
-    def _towards(self, found: Found) -> None:
-        if self._module == "mail":
-            # nginx learns the address from auth_http.
-            dialect = DIALECTS[found.protocol]
-            port = 0 if dialect.probing is None else dialect.probing.port
-            if not self._backend:
-                why = "auth_http told nginx the backend; write its address there, or use --backend HOST"
-                self._carried.remark(self._server.line, f"backend of {found.protocol}", why)
-            found.backend = [address(self._backend or "backend.invalid", str(port))]
-            if dialect.relays and self._word("xclient", "on") == "on":
-                found.towards["identity"] = "xclient"
+    def _asked(self, found: Found) -> None:
+        """The backend of a mail server: nginx learns its address from auth_http."""
+        dialect = DIALECTS[found.protocol]
+        port = 0 if dialect.probing is None else dialect.probing.port
+        found.backend = [address(self._backend or PLACEHOLDER, str(port))]
+        why = (
+            f"auth_http told nginx the port; {port} is the usual one. Correct it if the backend has another"
+            if self._backend
+            else "auth_http told nginx the backend; write its address and port there, or use --backend HOST"
+        )
+        self._carried.remark(self._server.number, f"backend = {found.backend[0]}", why)
+        if dialect.relays and self._lines.take("xclient", "on") == "on":
+            found.towards["identity"] = "xclient"
+
+    def _passed(self, found: Found) -> None:
+        """The backend of a stream."""
+        lines = self._lines
+        there = lines.take("proxy_pass")
+        upstream = self._upstreams.get(there)
+        if upstream is None:
+            found.backend = [_place(there)]
         else:
-            there = self._word("proxy_pass")
-            upstream = self._upstreams.get(there)
-            found.backend = (
-                [_place(there)]
-                if upstream is None
-                else [_place(one.words[0]) for one in upstream.inside if one.name == "server" and one.words]
-            )
-            if self._word("proxy_ssl") == "on":
-                found.towards["tls"] = "implicit"
-                if self._word("proxy_ssl_verify") != "on":
-                    found.towards["verify"] = "no"
-                elif issuers := self._word("proxy_ssl_trusted_certificate"):
-                    found.towards["ca"] = issuers
-        if self._word("proxy_protocol") == "on":
-            found.towards["identity"] = "proxy-v1"
+            upstream.taken = True
+            spare = [one for one in upstream.inside if "backup" in one.words]
+            for one in (*(one for one in upstream.inside if one not in spare), *spare):
+                self._balanced(found, one)
+            self._carried.leave(upstream.inside, ELSEWHERE)
+        if lines.look("proxy_ssl") == "on":
+            lines.take("proxy_ssl")
+            found.towards["tls"] = "implicit"
+            if lines.look("proxy_ssl_verify") != "on":
+                found.towards["verify"] = "no"
+            else:
+                lines.take("proxy_ssl_verify")
+                for ours, theirs in (("ca", "proxy_ssl_trusted_certificate"), ("name", "proxy_ssl_name")):
+                    if value := lines.take(theirs):
+                        found.towards[ours] = value
+
+    def _balanced(self, found: Found, one: Line) -> None:
+        """A line of an upstream."""
+        if "down" in one.words:
+            self._carried.refuse(one, "it is down")
+        elif one.name == "server" and one.words:
+            found.backend.append(_place(one.take()))
+            for flag in one.words[1:]:
+                if flag != "backup":
+                    self._carried.remark(one.number, f"{one.text}: {flag}", _reason(flag))
+
+
+def _reason(flag: str) -> str:
+    return PARAMETERS.get(flag.partition("=")[0], NOTHING)
 
 
 def _place(text: str) -> str:

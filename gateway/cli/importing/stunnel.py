@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import re
 
-from .carried import NOTHING, Carried, Found, Unreadable, address, protocol_of
+from .carried import (
+    IN_ORDER,
+    OLD_TLS,
+    PROFILES,
+    SYSTEM,
+    TIMES,
+    UNUSED,
+    Carried,
+    Found,
+    Line,
+    Lines,
+    Unreadable,
+    address,
+    protocol_of,
+)
 
 _OPTION = re.compile(r"\s*([A-Za-z][\w.]*)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"\s*\[(.+)\]\s*$")
 _PROTOCOLS = {"smtp": "smtp", "imap": "imap", "pop3": "pop3", "pgsql": "postgresql", "nntp": "nntp", "ldap": "ldap"}
+_VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
 _OLD = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "all")
+_CLIENTS = "clients are not asked for a certificate"
 
+# Names are in lower case: stunnel takes them in any.
 ELSEWHERE = {
     **dict.fromkeys(("setuid", "setgid"), "write User= in the unit, or use --uid and --gid (docs/operation.md)"),
     "chroot": "use twistd --chroot, or the protection of the systemd unit",
-    **dict.fromkeys(("pid", "foreground", "output", "debug", "log", "syslog", "service"),
-        "the log and the pidfile belong to twistd or systemd (docs/operation.md)"),
-    **dict.fromkeys(("TIMEOUTidle", "TIMEOUTbusy", "TIMEOUTclose"), "the gateway has the times of each protocol's RFC"),
-    **dict.fromkeys(("ciphers", "ciphersuites", "curves", "curve", "options", "securityLevel", "dh"),
-        "profile chooses ciphers and groups (docs/tls.md)"),
-    **dict.fromkeys(("sessionCacheSize", "sessionCacheTimeout", "ticketKeySecret", "ticketMacSecret", "renegotiation",
-        "reset", "compression", "fips", "RNDbytes", "RNDfile", "RNDoverwrite", "EGD", "socket", "libwrap", "delay",
-        "retry", "logId", "engine", "engineId", "engineCtrl", "include", "local", "transparent", "OCSP", "OCSPaia",
-        "CRLfile", "CRLpath", "config"), NOTHING),
-    "failover": "the gateway tries the addresses in their order",
+    **dict.fromkeys(("pid", "foreground", "output", "debug", "log", "logid", "syslog", "service"), SYSTEM),
+    **dict.fromkeys(("timeoutidle", "timeoutbusy", "timeoutclose"), TIMES),
+    **dict.fromkeys(("ciphers", "ciphersuites", "curves", "curve", "options", "securitylevel", "dh", "sslversion",
+        "sslversionmin", "sslversionmax", "config", "renegotiation", "compression", "fips"), PROFILES),
+    "failover": IN_ORDER,
+    "client": "the gateway is always the server's side of TLS",
+    **dict.fromkeys(("verify", "requirecert", "verifychain", "cafile"), _CLIENTS),
+    **dict.fromkeys(("capath", "crlpath"), "client_ca is one file with the issuers"),
+    "verifypeer": "the gateway accepts each certificate of the issuers in client_ca",
+    **dict.fromkeys(("checkhost", "checkemail", "checkip"), "the gateway accepts each name in a client's certificate"),
+    "sni": "list its certificate in certificate of the other service; the gateway chooses by the names in it",
+    "include": "read these files, too, and import them",
+    **dict.fromkeys(("cert", "key", "timeoutconnect", "accept", "connect", "protocol"), UNUSED),
 }  # fmt: skip
 """Option -> what to do instead."""
 
@@ -31,32 +51,26 @@ ELSEWHERE = {
 def read(text: str) -> Carried:
     """Raises Unreadable."""
     carried = Carried()
-    common: dict[str, list[tuple[int, str]]] = {}
+    common = Lines()
     here = common
-    sections: list[tuple[str, int, dict[str, list[tuple[int, str]]]]] = []
+    sections: list[tuple[str, int, Lines]] = []
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith((";", "#")):
             continue
         if match := _SECTION.fullmatch(line):
-            here = {}
+            here = Lines(outer=common)
             sections.append((match[1], number, here))
         elif match := _OPTION.fullmatch(line):
-            here.setdefault(match[1], []).append((number, match[2]))
+            here.own.append(Line(number, f"{match[1]} = {match[2]}", match[1].lower(), [match[2]]))
         else:
             raise Unreadable(f"line {number}: this is neither [SECTION] nor OPTION = VALUE; is this a stunnel.conf?")
-    _global(carried, common)
-    for name, number, own in sections:
-        _Service(carried, name, number, {**common, **own}, own).read()
+    for name, number, options in sections:
+        if why := _service(carried, name, number, options):
+            carried.remark(number, f"[{name}]", why)
+        else:
+            carried.leave(options.own, ELSEWHERE)
+    carried.leave(common.own, ELSEWHERE)
     return carried
-
-
-def _global(carried: Carried, common: dict[str, list[tuple[int, str]]]) -> None:
-    for option, values in common.items():
-        if option in ELSEWHERE:
-            for number, value in values:
-                carried.remark(number, f"{option} = {value}", ELSEWHERE[option])
-        elif option == "TIMEOUTconnect":
-            carried.timeouts["connect"] = f"{values[-1][1]} s"
 
 
 def place(text: str) -> str:
@@ -67,83 +81,66 @@ def place(text: str) -> str:
     return address(host, port)
 
 
-class _Service:
-    """One section.  `options`: with those for all."""
+def _service(carried: Carried, name: str, line: int, options: Lines) -> str:
+    """One section is carried over, or why not."""
+    accept, connect = options.look("accept"), options.all("connect")
+    kind = options.look("protocol")
+    if options.look("client") == "yes":
+        return "a TLS client; the gateway is the server's side. Its clients can use TLS themselves"
+    if options.all("exec") or not connect:
+        return "it starts a program; the gateway forwards to servers only"
+    if not accept:
+        return ELSEWHERE["sni"] if options.all("sni") else "it listens nowhere"
+    places = [one.word for one in connect]
+    backend = [place(one if ":" in one or one.startswith("/") else f"127.0.0.1:{one}") for one in places]
+    listens = [place(accept)]
+    protocol = _PROTOCOLS.get(kind) or protocol_of(name, [*listens, *backend])
+    if not protocol or (kind and kind not in (*_PROTOCOLS, "proxy")):
+        return "the gateway does not know its protocol" if not kind else f"protocol = {kind} is unknown"
+    found = Found(name, line, protocol, backend=backend)
+    if kind in _PROTOCOLS:
+        found.starttls = listens
+    else:
+        found.implicit = listens
+    if kind == "proxy":
+        found.towards["identity"] = "proxy-v1"
+    for one in connect:
+        one.take()
+    for option in ("accept", "protocol"):
+        options.take(option)
+    _tls(carried, found, options)
+    if wait := options.find("timeoutconnect"):
+        carried.once(carried.timeouts, "connect", f"{wait.word} s", wait)
+    carried.services.append(found)
+    return ""
 
-    def __init__(
-        self,
-        carried: Carried,
-        name: str,
-        line: int,
-        options: dict[str, list[tuple[int, str]]],
-        own: dict[str, list[tuple[int, str]]],
-    ) -> None:
-        self._carried = carried
-        self._name = name
-        self._line = line
-        self._options = options
-        self._own = own
 
-    def _last(self, option: str) -> str:
-        return self._options[option][-1][1] if option in self._options else ""
-
-    def _skip(self, why: str) -> None:
-        self._carried.remark(self._line, f"[{self._name}]", why)
-
-    def read(self) -> None:
-        accept, connect = self._last("accept"), [value for _, value in self._options.get("connect", [])]
-        kind = self._last("protocol")
-        if self._last("client") == "yes":
-            return self._skip("a TLS client; the gateway is the server's side. Its clients can use TLS themselves")
-        if "exec" in self._options or not connect:
-            return self._skip("it starts a program; the gateway forwards to servers only")
-        if not accept:
-            return self._skip("it listens nowhere")
-        backend = [place(one if ":" in one or one.startswith("/") else f"127.0.0.1:{one}") for one in connect]
-        listens = [place(accept)]
-        protocol = _PROTOCOLS.get(kind) or protocol_of(self._name, [*listens, *backend])
-        if not protocol or (kind and kind not in (*_PROTOCOLS, "proxy")):
-            return self._skip("the gateway does not know its protocol" if not kind else f"protocol = {kind} is unknown")
-        found = Found(self._name, self._line, protocol, backend=backend)
-        if kind in _PROTOCOLS:
-            found.starttls = listens
+def _tls(carried: Carried, found: Found, options: Lines) -> None:
+    for ours in ("certificate", "key"):
+        if files := options.all("cert" if ours == "certificate" else "key"):
+            found.options[ours] = " ".join(one.take() for one in files)
+    asking = [one for one in map(options.find, ("requirecert", "verifychain", "verify")) if one is not None]
+    wanted = [_wanted(one) for one in asking]
+    if any(wanted):
+        if file := options.take("cafile"):
+            found.options["client_certificate"] = "require" if "require" in wanted else "request"
+            found.options["client_ca"] = file
+            for one, want in zip(asking, wanted, strict=True):
+                one.taken = bool(want)
         else:
-            found.implicit = listens
-        if kind == "proxy":
-            found.towards["identity"] = "proxy-v1"
-        self._tls(found)
-        self._others()
-        self._carried.services.append(found)
-        return None
+            for one, want in zip(asking, wanted, strict=True):
+                if want:
+                    carried.refuse(one, "put the issuers into one file for client_ca")
+    for option in ("sslversion", "sslversionmin"):
+        for one in options.all(option):
+            if one.word in _VERSIONS:
+                found.options["profile"] = _VERSIONS[one.take()]
+            elif one.word in _OLD:
+                carried.refuse(one, OLD_TLS)
 
-    def _tls(self, found: Found) -> None:
-        for ours, theirs in (("certificate", "cert"), ("key", "key")):
-            if values := self._options.get(theirs):
-                found.options[ours] = " ".join(value for _, value in values)
-        verify = self._last("verify")
-        if self._last("requireCert") == "yes" or verify in ("2", "3", "4"):
-            found.options["client_certificate"] = "require"
-        elif self._last("verifyChain") == "yes" or verify == "1":
-            found.options["client_certificate"] = "request"
-        if "client_certificate" in found.options:
-            if file := self._last("CAfile"):
-                found.options["client_ca"] = file
-            else:
-                del found.options["client_certificate"]
-                self._carried.remark(self._line, "client certificates", "put the issuers into one file for client_ca")
-        for option in ("sslVersion", "sslVersionMin"):
-            for number, value in self._options.get(option, []):
-                if value == "TLSv1.3":
-                    found.options["profile"] = "modern"
-                elif value in _OLD:
-                    cure = "write profile = legacy, and in legacy_clients the addresses that need it"
-                    self._carried.remark(number, f"{option} = {value}", cure)
 
-    def _others(self) -> None:
-        known = {"accept", "connect", "protocol", "client", "cert", "key", "verify", "requireCert", "verifyChain"}
-        known |= {"CAfile", "sslVersion", "sslVersionMin"}
-        for option, values in self._own.items():
-            if option not in known:
-                for number, value in values:
-                    why = ELSEWHERE.get(option, NOTHING)
-                    self._carried.remark(number, f"{option} = {value}", why)
+def _wanted(line: Line) -> str:
+    """Which client_certificate this line asks for; nothing if none."""
+    if line.name == "verify":
+        return {"1": "request", "2": "require", "3": "require", "4": "require"}.get(line.word, "")
+    return {"requirecert": "require", "verifychain": "request"}[line.name] if line.word == "yes" else ""
