@@ -11,7 +11,7 @@ from .grammar import meant, quoted
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _TITLE = re.compile(r"\[([^\]]+)\]\s*(.*)")
 _OPTION = re.compile(r"([^\W\d][^\s=:]*)\s*[=:](.*)")
-_WORDS = re.compile(r"([A-Za-z_]+)\s+(.+)")
+_WORDS = re.compile(r"([A-Za-z_]+)\s+(\S.*)")
 # `key =` and `key = value`, but not host:port, unix:/path or a file name with an equals sign.
 _SPACED = re.compile(r"[^\W\d][^\s=:]*(?:\s+=|[=:]\s)")
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]+\]:\S*")

@@ -15,7 +15,7 @@ COMMAND_LINE: Final = 512
 
 COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_.-]*)(?: (.*)|\t[ \t]*)?\Z", re.DOTALL)
 """A blank divides verb and arguments; a tab is no more than a blank behind a bare verb."""
-XCLIENT: Final = re.compile(rb" +\[XCLIENT\](?= |\Z)", re.IGNORECASE)
+XCLIENT: Final = re.compile(rb"(?<! ) +\[XCLIENT\](?= |\Z)", re.IGNORECASE)
 
 LATER: Final = re.compile(rb"\S* *\[(?:SYS/|IN-USE\]|LOGIN-DELAY\])", re.IGNORECASE)
 """A refusal that says nothing of the password (RFC 3206 4, RFC 2449 8.1)."""
