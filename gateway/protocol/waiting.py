@@ -26,7 +26,7 @@ def lateness(wait: Wait | None) -> Trouble:
             return Expired(Side.BACKEND, Patience.CONNECT)
         case StartTLS(side=side):
             return TLSFailed(side, "handshake timed out")
-        case Await(sides=sides) if Side.CLIENT in sides:
+        case Await(sides=sides, patience=patience) if Side.CLIENT in sides and patience is not Patience.REPLY:
             return Expired(Side.CLIENT, wait.patience)
         case Forward():
             return Expired(Side.CLIENT, wait.patience)

@@ -109,7 +109,12 @@ class Waits(Splicing):
             self._renew(self._reactor.seconds())
 
     def _lateness(self) -> Trouble:
-        """What the negotiation is told: who kept us waiting, and for what."""
-        if not self._proven and self._last_moment() <= self._reactor.seconds():
+        """What the negotiation is told: who kept us waiting, and for what.
+
+        A client that has proven nothing in time is late, but for one whose login the backend has had for most of it.
+        """
+        last = self._last_moment()
+        asked = self._patience is Patience.REPLY and 2 * self._waited() > last - self._began
+        if not self._proven and last <= self._reactor.seconds() and not asked:
             return Expired(Side.CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)

@@ -472,6 +472,21 @@ def test_inside_TLS_it_has_three(meet: Meet, protocol: str) -> None:
     assert 179 <= session["seconds"] <= 192
 
 
+@pytest.mark.parametrize(("idle", "reason"), [(0.0, "backend-timeout"), (100.0, "client-timeout")])
+def test_who_is_late_if_the_backend_does_not_answer_a_login(meet: Meet, idle: float, reason: str) -> None:
+    """Its 330 seconds do not pass before the client's 180."""
+    meeting = welcomed(meet(**OPEN))
+    client = meeting.clients[0]
+    meeting.advance(idle)
+    client.say(b"APOP joe 0123\r\n")
+    for _ in range(40):
+        meeting.advance(5.0)
+    assert client.gone
+    session = meeting.over()
+    assert session["reason"] == reason
+    assert 179 <= session["seconds"] <= 192
+
+
 def test_a_literal_that_trickles_does_not_renew_what_is_left(meet: Meet) -> None:
     """Of a refused login 64 KiB are read on: octet by octet that would be months."""
     meeting = meet("imap")

@@ -11,6 +11,7 @@ from gateway.dialects.database import mysql
 from gateway.dialects.database.mysql import AUTHENTICATION, DIALECT
 from gateway.dialects.survey import Survey
 from gateway.protocol.vocabulary import Close, Dial, Expired, Greeted, Patience, Script, Side, Unserved
+from gateway.protocol.waiting import lateness
 from tests.pure.contract.answers.mysql import (
     ANSWERS,
     DENIED,
@@ -110,7 +111,7 @@ def test_who_always_used_tls_is_held_to_it() -> None:
 
 
 def test_the_numbers_are_counted_anew_up_to_the_verdict() -> None:
-    play = asked().waits(AUTHENTICATION)
+    play = asked().waits(Patience.REPLY)
     play.backend(packet(2, OK), note("auth", result="ok", mechanism="MYSQL_NATIVE_PASSWORD", user=b"joe"), PROVEN,
                  to_client(packet(3, OK)), SPLICE)  # fmt: skip
     query = packet(0, b"\x03select 1")
@@ -384,11 +385,20 @@ def test_the_backend_is_lost_before_its_verdict() -> None:
 
 
 def test_who_is_late_hears_nothing() -> None:
-    for play, patience in ((greeted(), Patience.COMMAND), (inside(), Patience.COMMAND), (asked(), AUTHENTICATION)):
+    switch = packet(2, b"\xfeclient_ed25519\0x")
+    question = asked().backend(switch, to_client(packet(3, switch[4:])))
+    for play, patience in ((greeted(), Patience.COMMAND), (inside(), Patience.COMMAND), (question, AUTHENTICATION)):
         late = Expired(CLIENT, patience)
         play.waits(patience).expire(late, note("client-timeout"), ABORT_BACKEND, close("client-timeout")).run()
     dialled().expire(Expired(CLIENT, Patience.COMMAND), note("client-timeout"), ABORT_BACKEND,
                      close("client-timeout")).run()  # fmt: skip
+
+
+def test_a_server_that_does_not_answer_a_login() -> None:
+    late = lateness(asked().stage().negotiation.waiting)
+    assert (late.key, late.detail) == ("backend-timeout", "waiting for: reply")
+    ending = (to_client(error(3, 1158, b"08S01", LOST)), ABORT_BACKEND, close("backend-timeout"))
+    asked().waits(Patience.REPLY).expire(late, note("backend-timeout"), *ending).run()
 
 
 def test_a_gateway_that_stops() -> None:

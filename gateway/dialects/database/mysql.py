@@ -279,7 +279,7 @@ class MySQL(Conversation):
     def _log_in(self, login: Login) -> Script:
         """All packets up to the server's verdict."""
         while True:
-            heard = yield Await(BOTH, AUTHENTICATION, PACKETS)
+            heard = yield Await(BOTH, Patience.REPLY if self._asked else AUTHENTICATION, PACKETS)
             if isinstance(heard, TooLarge):
                 raise Violation(heard.side, f"{heard.side.value}-protocol-error", f"a packet of {heard.octets} octets")
             whole: bytes = heard.octets

@@ -207,7 +207,7 @@ class PostgreSQL(Conversation):
         if self.secured is not None or GSS not in self._refusable:
             raise Violation(CLIENT, "client-protocol-error", "a ClientHello in place of a startup")
         self.secured = yield StartTLS(CLIENT)
-        self._refusable = INSIDE
+        yield from self.open()
         if self.secured.alpn != ALPN.decode():
             raise Violation(CLIENT, "tls-on-plaintext-port", "direct TLS without the ALPN name postgresql")
 
@@ -274,20 +274,22 @@ class PostgreSQL(Conversation):
 
     def _tokens(self) -> Hearing[bytes]:
         """The server's next message; the client may have answers before it."""
+        patience = AUTHENTICATION
         while True:
-            heard = yield from self._hear(BOTH, DIALOGUE)
+            heard = yield from self._hear(BOTH, DIALOGUE, patience)
             if heard.side is BACKEND:
                 return _told(heard)
+            patience = Patience.REPLY
             yield Send(BACKEND, heard.octets)
 
     def _answer(self) -> Hearing[bytes]:
         octets: bytes = (yield from self._hear((CLIENT,), ANSWERS)).octets
         return octets
 
-    def _hear(self, sides: tuple[Side, ...], framing: Framing) -> Hearing[Any]:
+    def _hear(self, sides: tuple[Side, ...], framing: Framing, patience: Patience = AUTHENTICATION) -> Hearing[Any]:
         """A client that has no password yet leaves, asks for it, and comes again (psql)."""
         try:
-            heard = yield Await(sides, AUTHENTICATION, framing)
+            heard = yield Await(sides, patience, framing)
         except Lost as lost:
             if lost.side is CLIENT and lost.orderly:
                 yield Close("client-closed")

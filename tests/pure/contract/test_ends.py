@@ -8,6 +8,7 @@ import pytest
 
 from gateway.dialects.base import BackendTLS
 from gateway.protocol.vocabulary import Expired, Patience, Side, TLSFailed
+from gateway.protocol.waiting import lateness
 from tests.pure.contract.party import Anyone, Party, every_judged, every_party, every_waiting, everyone
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -113,7 +114,9 @@ def test_B15_B25_the_backend_speaks_when_nobody_asked(party: Party) -> None:
 
 @every_waiting
 def test_the_backend_does_not_answer(party: Anyone) -> None:
-    late = Expired(BACKEND, Patience.REPLY)
+    late = lateness(party.owed().stage().negotiation.waiting)
+    assert isinstance(late, Expired)
+    assert late.side is BACKEND
     ending = (note("backend-timeout"), *told(party.answers.late_words), ABORT_BACKEND, close("backend-timeout"))
     party.owed().waits(Patience.REPLY).expire(late, *ending).run()
 

@@ -123,7 +123,7 @@ def _dialect(conversation: type[XMPP]) -> Dialect:
         patience={
             Patience.COMMAND: 30.0,
             LOGIN: 180.0,
-            Patience.REPLY: 60.0,
+            Patience.REPLY: 60.0 if kind is words.CLIENTS else 180.0,  # a key is verified by a third server
             Patience.DATA: 60.0,
             Patience.SPLICE: 86400.0,  # RFC 6120 has no limit; clients say nothing for hours
         },
