@@ -288,6 +288,10 @@ class ServerFirst(Conversation):
         return self.secured is None and self.terms.policy is Policy.REQUIRED
 
 
+TOO_EARLY: Final = "a verdict before the end of the message"
+"""If there is another one behind the end, it would be taken for the answer to the next command."""
+
+
 def login_note(mechanism: bytes, result: str, user: bytes = b"") -> Note:
     """The end of a login: `ok`, `failed`, or `unproven` where the client had not given any credentials.
 

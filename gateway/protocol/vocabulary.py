@@ -65,7 +65,7 @@ class Patience:
     COMMAND: ClassVar[Patience]
     """The client's next command, or the next line of a dialogue that it leads."""
     REPLY: ClassVar[Patience]
-    """The backend's reply to a command."""
+    """The backend's reply to a command.  It is the backend that is late, although the client may speak, too."""
     DATA: ClassVar[Patience]
     """The next octets of a message or literal; renewed by every octet."""
     SPLICE: ClassVar[Patience]
@@ -375,7 +375,7 @@ class Filter(Protocol):
 @value
 class Pass:
     """Let a side's octets go in chunks through a filter to the other side, until the filter says
-    that they end; with `forward` false they are swallowed.  Resumed with None."""
+    that they end; with `forward` false they are swallowed.  Resumed with whether the other side spoke before that."""
 
     source: Side
     filter: Filter

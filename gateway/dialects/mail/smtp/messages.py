@@ -13,7 +13,7 @@ from ....telemetry.catalogue import PROTOCOL_ERROR
 from ... import sasl
 from ...base import Terms
 from ...bounds import REPLY_LINE, REPLY_OCTETS
-from ...conversation import BACKEND, CLIENT, within_bounds
+from ...conversation import BACKEND, CLIENT, TOO_EARLY, broken, within_bounds
 from .. import ehlo, extensions
 from ..message import Message, Newlines
 from ..received import declared, protocol_keyword, received
@@ -131,13 +131,15 @@ class Messages(Greeting):
         self._mail = True  # whatever the backend thinks: a message is under way
         yield Send(CLIENT, reply.octets)
         message = Message(Newlines(self.terms.options.get("newlines", "normalize")), self._trace())
-        yield Pass(CLIENT, message)
+        early = yield Pass(CLIENT, message)
         if message.offended:
             yield Abort(BACKEND)
             yield Note("client-bare-newline")
             yield Send(CLIENT, b"521 5.5.2 Bare newline in message data\r\n")
             yield Close("client-bare-newline")
         yield from self._verdict(b"DATA")
+        if early:
+            raise broken(TOO_EARLY)
 
     def _verdict(self, verb: bytes) -> Script:
         """What the backend says to a whole message.

@@ -21,7 +21,7 @@ from ....protocol.vocabulary import (
 from ...asking import Asking
 from ...base import BackendTLS, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, broken, login_note
+from ...conversation import BACKEND, CLIENT, TOO_EARLY, broken, login_note
 from ...mail.message import Message, Newlines
 from ...reach import Hearing, first_line, ungreeted, untrusted
 from .words import (
@@ -55,6 +55,8 @@ class Exchange(Asking):
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._endless = False  # the backend's last reply may go on, up to a dot, or may not
+        self._unpaired = False  # ... and the client has said more: which reply is to what, nobody knows any more
+        self._early = False  # the last verdict came before the end of its article
         self._reader = False  # the backend has taken MODE READER
 
     @property
@@ -136,6 +138,8 @@ class Exchange(Asking):
             self.midway = False
         if reply[:3] == LEAVES:
             yield Close("backend-closed", "400")
+        if self._early:
+            raise broken(TOO_EARLY)
         if reply[:3] in BAD_COMMAND:
             self.count()
         elif reply[:1] in (b"1", b"2") and not login:
@@ -146,7 +150,7 @@ class Exchange(Asking):
         """The client's article, up to the dot, and the verdict; one that is not forwarded has none."""
         self._outstanding = self._outstanding or forward
         # A poster's bare LF and dot must be no end for the backend, which would run what follows as commands.
-        yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward)
+        self._early = forward & (yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward))
         return (yield from self._reply()) if forward else b""
 
     # --- logins ---
