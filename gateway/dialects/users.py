@@ -1,4 +1,4 @@
-"""What a client says in a login: who it is, and whether it has said anything that can prove that.
+"""What a client says in a login: who it is, how it proves that, and whether it has said anything that can.
 
 A name is what the client said, octets without a promise: for the log, and never for a decision.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
 
-from .sasl import BLANKS, cancels, proves
+from .conversation import broken
+from .sasl import BLANKS, MECHANISM, cancels, is_request, proves, refused
 
 LONGEST: Final = 256
 """Octets of a name that are remembered."""
@@ -25,18 +26,22 @@ _XOAUTH2: Final = re.compile(rb"\Auser=([^\x01]*)\x01")
 _NTLM: Final = b"NTLMSSP\0\x03\0\0\0"
 """The beginning of the message with the name (MS-NLMP 2.2.1.3)."""
 
+T = TypeVar("T")
+
 
 class Claim:
-    """One SASL dialogue: `hear` each response of the client's, as it stands in the protocol (base64).
+    """One login: `hear` each response of the client's, as it stands in the protocol (base64).
 
-    Only the first response counts where a password may be in the next one.
+    Only the first response counts where a password may be in the next one.  A mechanism that a client names comes in by
+    `asked` or `named` only, so that no dialect can forget to check it.
     """
 
     __slots__ = ("_over", "cancelled", "mechanism", "tried", "user")
 
-    def __init__(self, mechanism: bytes, *initial: bytes) -> None:
-        """`initial`: the response in the command itself, if it has one."""
-        self.mechanism = mechanism.upper()
+    def __init__(self, way: str = "") -> None:
+        """`way`: our own word for a login that is no SASL; `USER`."""
+        self.mechanism = way.encode("ascii")
+        """In capital letters."""
         self._over = False
         self.user = b""
         """Empty while it is not known: GSSAPI never tells."""
@@ -44,13 +49,40 @@ class Claim:
         """Something was said that can prove who the client is: a failure is a failed login."""
         self.cancelled = False
         """The client has taken its login back."""
+
+    @classmethod
+    def asked(cls, arguments: bytes, malformed: T, unusable: T) -> Claim | T:
+        """For the arguments of an AUTH command: a mechanism, and an initial response at most."""
+        if not is_request(arguments):
+            return malformed
+        mechanism, _, initial = arguments.partition(b" ")
+        return cls.named(mechanism, malformed, unusable, filter(None, [initial]))
+
+    @classmethod
+    def named(cls, mechanism: bytes, malformed: T, unusable: T, initial: Iterable[bytes] = ()) -> Claim | T:
+        """For the name of a mechanism, and the response in the command itself, if it has one.
+
+        `malformed` is what becomes of octets that are no name: slapd reads one up to a NUL.  `unusable` is what becomes
+        of a mechanism by which the backend would take the gateway for the client.
+        """
+        if not MECHANISM.match(mechanism):
+            return malformed
+        if refused(mechanism):
+            return unusable
+        claim = cls(mechanism.decode("ascii").upper())
         for response in initial:
-            self.hear(response)
+            claim.hear(response)
+        return claim
 
     @property
     def given(self) -> bool:
         """Whether a success of the backend's is one of this client's.  Else it is us whom the backend lets in."""
         return self.tried and not self.cancelled
+
+    def earned(self, success: bytes) -> None:
+        """Raises Violation where this success of the backend's is none of the client's."""
+        if not self.given:
+            raise broken(f"a success without credentials: {success[:80]!r}")
 
     def hear(self, response: bytes) -> None:
         try:

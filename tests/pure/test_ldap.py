@@ -404,19 +404,25 @@ def test_sasl_takes_as_long_as_it_takes() -> None:
 
 LAYERS: dict[str, Any] = {"backend_tls": BackendTLS.STARTTLS}
 """Where security layers pass, and heads are looked at."""
+LAYERED = bytes.fromhex("0000003c") + bytes(60)
+
+
+def layered() -> Playbook:
+    """The client has logged in by a mechanism that may have a security layer."""
+    return bound(sasl(2, b"GSSAPI", b"ticket"), **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
 
 
 def test_a_security_layer_ends_the_inspection() -> None:
     """What it carries cannot be read."""
-    bind = sasl(2, b"GSSAPI", b"ticket")
-    layered = bytes.fromhex("0000003c") + bytes(60)
-    for side in Side:
-        play = bound(bind, **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
-        say = play.client if side is CLIENT else play.backend
-        say(layered, (to_backend if side is CLIENT else to_client)(layered), SPLICE).run((WHOLE,))
-    play = bound(bind, **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
-    play.client(search(8), to_backend(search(8))).run()
-    served().client(layered, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
+    layered().client(LAYERED, to_backend(LAYERED), SPLICE).run((WHOLE,))
+    layered().backend(LAYERED, to_client(LAYERED), SPLICE).run((WHOLE,))
+
+
+def test_only_the_next_octets_begin_a_security_layer() -> None:
+    """RFC 4513 5.2: it is there at once, or not at all."""
+    play = layered().client(search(8), to_backend(search(8)))
+    play.client(LAYERED, note(BAD), to_client(NOT_UNDERSTOOD), ABORT_BACKEND, close(BAD)).run((WHOLE,))
+    served().client(LAYERED, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
 
 
 @pytest.mark.parametrize("mechanism", [b"GSSAPI", b"gss-spnego", b"DIGEST-MD5", b"KERBEROS_V4", b"NTLM"])

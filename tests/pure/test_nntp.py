@@ -277,16 +277,38 @@ def test_a_group_that_was_chosen_in_the_clear_counts_no_more(group: bytes, reade
 
 @pytest.mark.parametrize("said", [b"XTHREAD\r\n", b"XFOO\r\n"])
 @pytest.mark.parametrize("answer", [b"288 a list?\r\n", b"211 1 1 1 a\r\n", b"199 what\r\n"])
-def test_a_command_behind_a_reply_whose_end_nobody_knows_is_not_forwarded(said: bytes, answer: bytes) -> None:
+def test_behind_a_reply_whose_end_nobody_knows_a_client_can_read_and_no_more(said: bytes, answer: bytes) -> None:
     """`281 in` in that list would be taken for the reply to a login."""
     ending = (ABORT_BACKEND, close("backend-protocol-error"))
-    for then in (b"AUTHINFO USER joe\r\n", b"DATE\r\n", b"STARTTLS\r\n"):
+    for then in (b"AUTHINFO USER joe\r\n", b"authinfo sasl PLAIN\r\n", b"MODE READER\r\n", b"STARTTLS\r\n"):
         play = inside().client(said + then, to_backend(said))
         play.backend(answer, to_client(answer + UNAVAILABLE), *ending).run()
+        play = asked(inside(), said, answer).client(b"DATE\r\nGROUP a\r\n", to_backend(b"DATE\r\nGROUP a\r\n"))
+        told = b"a\r\n281 in\r\n.\r\n111 20261127120000\r\n211 1 1 1 a\r\n"
+        asked(play.backend(told, to_client(told)), b"XTHREAD\r\n", b".\r\n").client(then, *ending).run()
         play = asked(inside(), said, answer + b"281 in\r\n.\r\n")
         play.client(b"DATE\r\n", to_backend(b"DATE\r\n")).run()
     play = asked(inside(), said, answer, b"281 in\r\n")
     play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n"), to_client(b"205 Connection closing\r\n"), close("quit")).run()
+
+
+@pytest.mark.parametrize("line", [b"DATE " + b"x" * 600, b"DATE\0", b"TAKETHIS <a@b>\0", b"@"])
+def test_where_replies_have_lost_their_order_no_word_of_ours_comes_between(line: bytes) -> None:
+    play = asked(inside(), b"XFOO\r\n", b"288 a list?\r\n").client(b"DATE\r\n", to_backend(b"DATE\r\n"))
+    play.client(line + b"\r\n", ABORT_BACKEND, close("client-protocol-error")).run()
+
+
+def test_required_holds_behind_a_reply_whose_end_nobody_knows() -> None:
+    play = asked(greeted(), b"HELP\r\n", b"199 help\r\n")
+    play.client(b"GROUP a\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
+@pytest.mark.parametrize("early", [b"441 too long\r\n", b"240 taken\r\n"])
+def test_a_verdict_before_the_end_of_an_article_is_the_last_thing_that_is_asked(early: bytes) -> None:
+    """Its real verdict would be taken for the reply to the next command, and open a login that failed."""
+    play = asked(greeted(OPTIONAL), b"POST\r\n", b"340 go\r\n").client(b"x\r\n", to_backend(b"x\r\n"))
+    ending = (to_client(early + UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error"))
+    play.backend(early).client(b".\r\nAUTHINFO USER joe\r\n", to_backend(b".\r\n"), *ending).run()
 
 
 def test_the_first_success_proves_that_a_client_is_one() -> None:

@@ -24,6 +24,12 @@ def coded(said: bytes) -> bytes:
     return base64.b64encode(said)
 
 
+def named(mechanism: bytes, *initial: bytes) -> Claim:
+    claim = Claim.named(mechanism, None, None, initial)
+    assert claim is not None
+    return claim
+
+
 @pytest.mark.parametrize(
     ("mechanism", "said", "user"),
     [
@@ -45,18 +51,18 @@ def coded(said: bytes) -> bytes:
     ],
 )
 def test_the_name_stands_where_the_mechanism_has_it(mechanism: bytes, said: bytes, user: bytes) -> None:
-    claim = Claim(mechanism)
+    claim = named(mechanism)
     claim.hear(coded(said) + b" ")
     assert claim.user == user
 
 
 def test_a_password_is_never_taken_for_a_name() -> None:
     for first in (b"grete", b""):
-        claim = Claim(b"LOGIN")
+        claim = Claim("LOGIN")
         claim.hear(coded(first) or b"=")
         claim.hear(coded(b"secret"))
         assert claim.user == first
-    claim = Claim(b"LOGIN")
+    claim = Claim("LOGIN")
     claim.hear(b"no base64!")
     claim.hear(coded(b"secret"))
     assert claim.user == b""
@@ -66,7 +72,7 @@ def test_a_password_is_never_taken_for_a_name() -> None:
     ("flags", "name", "user"), [(1, "Größe".encode("utf-16-le"), "Größe".encode()), (0, b"grete12345", b"grete12345")]
 )
 def test_ntlm_has_the_name_in_its_last_message(flags: int, name: bytes, user: bytes) -> None:
-    claim = Claim(b"NTLM")
+    claim = named(b"NTLM")
     claim.hear(coded(b"NTLMSSP\0\x01\0\0\0"))
     claim.hear(coded(NTLM[:40]))
     assert claim.user == b""
@@ -187,5 +193,5 @@ def test_what_cannot_be_printed_is_shown_as_a_question_mark() -> None:
 def test_a_login_that_was_taken_back_does_not_succeed_but_may_fail(
     responses: list[bytes], tried: bool, given: bool
 ) -> None:
-    claim = Claim(b"plain", *responses)
+    claim = named(b"plain", *responses)
     assert (claim.mechanism, claim.tried, claim.given) == (b"PLAIN", tried, given)

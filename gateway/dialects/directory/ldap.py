@@ -135,6 +135,7 @@ def read(heard: Unit | TooLarge) -> tuple[ber.Head, bytes]:
 
 Answered = Generator[Request, Any, bool]
 """Whether the session is spliced now."""
+MALFORMED: Final = (PROTOCOL_ERROR, b"malformed bind request")
 EMPTY_VALUE: Final = b"\x81\0"
 """RFC 4511 4.14.1: the request has no value.  Some clients send an empty one, and servers take it."""
 
@@ -154,7 +155,7 @@ class LDAP(Conversation):
         self._claim: Claim | None = None
         """A SASL dialogue that is not over."""
         self._layered = False
-        """A SASL bind succeeded, so that a security layer may begin."""
+        """A SASL bind succeeded, so that the client's next octets may begin a security layer."""
 
     @property
     def _closed(self) -> bool:
@@ -189,6 +190,7 @@ class LDAP(Conversation):
         if side is BACKEND:
             self._settle(head)
             return False
+        self._layered = False
         tag = head.operation.tag
         if tag == BIND or tag not in RESPONSES or (self._guarded and tag in (MODIFY, ADD, COMPARE, EXTENDED)):
             return True
@@ -281,20 +283,32 @@ class LDAP(Conversation):
         try:
             bind = read_bind(octets, head.operation)
         except ValueError:
-            yield from self._refuse(head, PROTOCOL_ERROR, b"malformed bind request")
+            yield from self._refuse(head, *MALFORMED)
             return False
+        claim = self._claimed(bind)
         if self._closed or (bind.login and self._guarded):
             yield from self._wait_for_tls(head, bind.secret)
-        elif sasl.refused(bind.mechanism) or (self.terms.backend_local and bind.mechanism in sasl.LAYERED):
-            # The backend would take the gateway's user for the client's; Cyrus SASL strips -PLUS.  Inside a security
-            # layer EXTERNAL could be said unseen.
-            yield from self._refuse(head, METHOD_NOT_SUPPORTED, bind.mechanism + b" is not available here")
+        elif isinstance(claim, tuple):
+            yield from self._refuse(head, *claim)
         elif bind.login and not (yield from self.may_log_in()):
             yield from self._refuse(head, BUSY, b"too many failed logins, try again later")
         else:
             answer = yield from self._verdict(head, octets)
-            return (yield from self._judged(bind, answer))
+            return (yield from self._judged(bind, claim, answer))
         return False
+
+    def _claimed(self, bind: Bind) -> Claim | tuple[int, bytes]:
+        """The login of which this is a step, or why it is refused.  Another mechanism begins anew, and an empty name
+        takes a dialogue back (RFC 4511 4.2.1)."""
+        if self._claim is not None and self._claim.mechanism == bind.mechanism:
+            return self._claim
+        if bind.mechanism in (b"", b"SIMPLE"):
+            return Claim(bind.mechanism.decode())
+        # Cyrus SASL strips -PLUS: EXTERNAL, perhaps.  Inside a security layer EXTERNAL could be said unseen.
+        unusable = METHOD_NOT_SUPPORTED, bind.mechanism + b" is not available here"
+        if self.terms.backend_local and bind.mechanism in sasl.LAYERED:
+            return unusable
+        return Claim.named(bind.mechanism, MALFORMED, unusable)
 
     def _verdict(self, request: ber.Head, octets: bytes) -> Hearing[Unit]:
         """The backend's answer to a bind; what it says before it to other requests goes on to the client."""
@@ -315,20 +329,23 @@ class LDAP(Conversation):
                 yield from self._tell(heard)
             heard = None
 
-    def _judged(self, bind: Bind, answer: Unit) -> Answered:
+    def _judged(self, bind: Bind, claim: Claim, answer: Unit) -> Answered:
         head, octets = read(answer)
         try:
             code, text = result_of(octets, head.operation)
         except ValueError as error:
             raise broken(f"{error}: {octets[:80]!r}") from None
         told: Script = self._answer(octets)
-        user = self._user(bind, code)
+        if bind.credentials:
+            claim.hear_octets(bind.credentials)
+        self._claim = claim if code == SASL_IN_PROGRESS else None
         if not bind.login:
             if code == SUCCESS:
                 yield Proven()  # anonymous, and the backend serves such clients
         elif code != SASL_IN_PROGRESS:
-            mechanism = re.sub(rb"[^A-Z0-9_-]", b"?", bind.mechanism[:20])
-            yield login_note(mechanism, "ok" if code == SUCCESS else "failed", user)
+            if code == SUCCESS:
+                claim.earned(octets)
+            yield login_note(claim.mechanism, "ok" if code == SUCCESS else "failed", claim.user or shortened(bind.name))
             if code == SUCCESS:
                 yield Proven()
                 self.bad = 0
@@ -341,19 +358,6 @@ class LDAP(Conversation):
         yield from told
         harmless = self.terms.backend_tls is BackendTLS.NONE and not self.terms.backend_local
         return harmless and bind.login and code == SUCCESS and self.secured is not None
-
-    def _user(self, bind: Bind, code: int) -> bytes:
-        """Whom the client says that it is, for the log; SASL tells it in any of its steps."""
-        if bind.mechanism == b"SIMPLE":
-            self._claim = None
-            return shortened(bind.name)
-        claim = self._claim
-        if claim is None or claim.mechanism != bind.mechanism:
-            claim = Claim(bind.mechanism)  # another mechanism begins anew (RFC 4511 4.2.1)
-        if bind.credentials:
-            claim.hear_octets(bind.credentials)
-        self._claim = claim if code == SASL_IN_PROGRESS else None
-        return claim.user or shortened(bind.name)
 
     def _answer(self, octets: bytes) -> Script:
         yield Send(CLIENT, octets)

@@ -94,7 +94,7 @@ class Bind(NamedTuple):
     name: bytes
     """A distinguished name; mostly empty with SASL."""
     credentials: bytes
-    """Of SASL."""
+    """The password, or what SASL has."""
 
 
 def read_bind(message: bytes, operation: ber.Element) -> Bind:
@@ -104,16 +104,14 @@ def read_bind(message: bytes, operation: ber.Element) -> Bind:
         raise ValueError("no bind")
     who = ber.content(message, name)
     if choice.tag == 0x80:
-        password = choice.end > choice.begin
-        return Bind(b"SIMPLE", password, password, who, b"")
+        password = ber.content(message, choice)
+        return Bind(b"SIMPLE", bool(password), bool(password), who, password)
     if choice.tag != 0xA3:
         raise ValueError("a way to log in that is neither simple nor SASL")
     mechanism, *credentials = ber.elements(message, choice.begin, choice.end)
     if {mechanism.tag, *(each.tag for each in credentials)} != {ber.OCTETS} or len(credentials) > 1:
         raise ValueError("no SASL credentials")
     named = ber.content(message, mechanism).upper()
-    if named and not sasl.MECHANISM.match(named):
-        raise ValueError("no name of a mechanism")  # slapd reads it up to a NUL: EXTERNAL, perhaps
     told = b"".join(ber.content(message, each) for each in credentials)
     return Bind(named, named != b"ANONYMOUS", bool(told) and named == b"PLAIN", who, told)
 

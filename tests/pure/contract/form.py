@@ -133,6 +133,8 @@ class Shared(Named):
     """... wrong credentials, ..."""
     logins: tuple[bytes, ...]
     """Every command that begins a login."""
+    named: Callable[[bytes], bytes] | None
+    """A login by SASL with the mechanism of this name; None where clients name none."""
     splices: bool = True
     """After a login the gateway reads nothing more."""
     farewell: bytes

@@ -89,6 +89,10 @@ class Anyone(Registered):
         """From `ready` up to the backend's verdict."""
         raise NotImplementedError
 
+    def may_log_in(self) -> Playbook:
+        """Inside TLS; the backend is there, and waits for credentials."""
+        return self.ready()
+
     def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
         """A login before TLS."""
         raise NotImplementedError
@@ -360,6 +364,9 @@ class Caller(Anyone):
     def owed(self) -> Playbook:
         return self.logs_in(self.ready())
 
+    def may_log_in(self) -> Playbook:
+        return self.greets(self.ready().client(self.answers.login, DIAL).dialled(*self.hello()))
+
     def logs_in(self, play: Playbook) -> Playbook:
         """The backend is dialled, asks for the credentials, and gets them."""
         answers = self.answers
@@ -451,6 +458,8 @@ every_party = pytest.mark.parametrize("party", PARTIES, ids=str)
 """What is about a greeting, a command or a listing."""
 every_dialogue = pytest.mark.parametrize("party", [one for one in PARTIES if one.answers.taken_back], ids=str)
 """What is about a login whose credentials are asked for."""
+every_sasl = pytest.mark.parametrize("party", [one for one in EVERYONE if one.answers.named is not None], ids=str)
+"""What is about the names of mechanisms."""
 every_caller = pytest.mark.parametrize("party", CALLERS, ids=str)
 """What is about a client that speaks first."""
 

@@ -12,7 +12,15 @@ from gateway.dialects.conversation import TLS_REQUIRED
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.proxyprotocol import SIGNATURE
 from gateway.protocol.vocabulary import Close, Dial, Identified, Note, Side
-from tests.pure.contract.party import Anyone, Party, every_dialogue, every_party, every_stranger_to_http, everyone
+from tests.pure.contract.party import (
+    Anyone,
+    Party,
+    every_dialogue,
+    every_party,
+    every_sasl,
+    every_stranger_to_http,
+    everyone,
+)
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -313,6 +321,39 @@ def test_E12_the_limit_is_asked_with_every_login(party: Party) -> None:
         play = party.ready(may_log_in=Allowance(1))
         play.client(login, to_backend(login)).backend(rejected, to_client(rejected))
         play.client(login, REFUSED, to_client(party.answers.limited)).run((cut,))
+
+
+EXTERNAL = b"EXTERNAL"
+"""By this mechanism the backend would let in whoever has the gateway's certificate, address or user."""
+
+
+def reached_by(party: Anyone, name: bytes) -> bytes:
+    """What the backend hears of a client that names this mechanism."""
+    assert party.answers.named is not None
+    stage = party.may_log_in().stage()
+    stage.receive(CLIENT, party.answers.named(name))
+    told = stage.heard_by(BACKEND)
+    assert told == b"" or not stage.negotiation.over or name not in told
+    return b"" if stage.negotiation.over else told
+
+
+@every_sasl
+@pytest.mark.parametrize("name", [
+    EXTERNAL, EXTERNAL.lower(), b"External", b"EXTERNAL-PLUS", b"SCRAM-SHA-1-PLUS", b"scram-sha-256-plus", b"-PLUS",
+    b"HT-SHA-256-ENDP", b"ht-sha-256-uniq", b"HT-SHA3-512-EXPR",
+    *(EXTERNAL + octets for octets in (b"\0", b"\0x", b" ", b"  ", b"\t", b"\x0b", b"\r", b"\x7f", b"=", b",PLAIN")),
+    *(octets + EXTERNAL for octets in (b"\0", b" ", b"  ", b"\t", b"\x0b", b"PLAIN,", b"\xc2\xa0", b"*")),
+    b"PLAIN\0", b"GSSAPI\0x", b"*", b"PLAIN;", b"\xef\xbc\xa5XTERNAL", b"\xff", b"X" * 41, EXTERNAL + b"X" * 9999,
+], ids=lambda name: ascii(name[:20])[2:-1])  # fmt: skip
+def test_no_mechanism_name_reaches_a_server_that_reads_it_otherwise(party: Anyone, name: bytes) -> None:
+    """slapd reads a name up to a NUL, Cyrus SASL strips `-PLUS`, all fold case, and many skip blanks."""
+    assert reached_by(party, name) == b""
+
+
+@every_sasl
+@pytest.mark.parametrize("name", [b"PLAIN", b"plain", b"SCRAM-SHA-256", b"X-OTHER_1", b"EXTERNALS", b"X" * 40], ids=str)
+def test_all_other_names_reach_it(party: Anyone, name: bytes) -> None:
+    assert name.upper() in reached_by(party, name).upper()
 
 
 @everyone

@@ -72,6 +72,7 @@ BAD_PASSWORD: Final = re.compile(rb"\bpassword\b", re.IGNORECASE)
 CAPABILITY: Final = re.compile(rb"-?[A-Za-z0-9./_-]{1,64}")
 PART: Final = 400
 """Octets of a part of a SASL response behind which another one follows (IRCv3 SASL)."""
+NO_SASL: Final = b"904 * :SASL authentication failed"
 LIMITED: Final = b"Too many failed logins, try again later"
 TLS_FIRST: Final = b"TLS required: use STARTTLS, or a port with TLS"
 
@@ -81,8 +82,7 @@ class IRC(Conversation):
 
     _begun: frozenset[bytes] = frozenset()  # what of NICK and USER the client has said
     _password = False  # the client has said PASS
-    _mechanism = b""  # the client's AUTHENTICATE
-    _named = False  # ... to which the server has said nothing yet
+    _named = False  # the client has said AUTHENTICATE, to which the server has said nothing yet
     _asked = False  # the server waits for a SASL response
     _owed = False  # the backend has said nothing since the client's last command
     _failed = False  # the server did not take the client's credentials
@@ -90,7 +90,7 @@ class IRC(Conversation):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
-        self._claim = users.Claim(b"")  # whom the client says that it is
+        self._claim = users.Claim()  # the client's AUTHENTICATE, if it has a mechanism
 
     def open(self) -> Script:
         yield from ()
@@ -181,7 +181,7 @@ class IRC(Conversation):
             self.secured = yield StartTLS(CLIENT, words)
             self._begun = frozenset()
             self.reached = self._password = self._named = self._asked = self._owed = False
-            self._mechanism = b""
+            self._claim = users.Claim()
             self.bad = 0
 
     def _authenticate(self, message: Message, text: bytes) -> Script:
@@ -190,16 +190,17 @@ class IRC(Conversation):
         A client may not wait for the server's verdict, so that behind a whole response another dialogue may begin.
         """
         said = message.params[0] if message.params else b""
-        if sasl.refused(said) or not (self._asked or sasl.MECHANISM.match(said)):
-            yield from self._refuse(b"904 * :SASL authentication failed")
-        elif self._asked:
+        claim = users.Claim.named(said, None if self._asked else NO_SASL, NO_SASL)
+        if isinstance(claim, bytes):
+            yield from self._refuse(claim)
+        elif self._asked or claim is None:
             self._asked = len(said) == PART
             self._claim.hear(said)
             yield from self._forward(text)
         else:
             yield from self._log_in(text)
             if not self._named:  # else it may be a response that came too early, and a secret
-                self._mechanism, self._claim = said.upper(), users.Claim(said)
+                self._claim = claim
             self._named = True
 
     def _log_in(self, text: bytes) -> Script:
@@ -280,11 +281,11 @@ class IRC(Conversation):
                 text = edit_listing(text, secured=self.secured is not None)
                 if not text:
                     return False
-            case b"903" if self._mechanism:
-                yield login_note(self._mechanism, "ok", self._claim.user)
+            case b"903" if self._claim.mechanism:
+                yield login_note(self._claim.mechanism, "ok", self._claim.user)
                 self._named = self._asked = False
-            case verb if self._mechanism and verb in NO_LOGIN | LOGIN_BROKEN:
-                yield from self._failed_login(self._mechanism, text, self._claim.user, counts=verb in NO_LOGIN)
+            case verb if self._claim.mechanism and verb in NO_LOGIN | LOGIN_BROKEN:
+                yield from self._failed_login(self._claim.mechanism, text, self._claim.user, counts=verb in NO_LOGIN)
                 self._named = self._asked = False
                 return False
             case b"464" if self._password:

@@ -27,9 +27,9 @@ from ....protocol.vocabulary import (
     Trouble,
     Violation,
 )
-from ... import access, sasl
+from ... import access
 from ...base import BackendTLS, Terms
-from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, broken, login_note
+from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Conversation, login_note
 from ...reach import Hearing, RefusedByBackend, reached, ungreeted, untrusted
 from ...users import shortened
 from . import logins, words
@@ -151,7 +151,7 @@ class XMPP(Conversation):
             yield from self._pass(first)
         both = Both(self._client, self._backend)
         while True:
-            heard = yield Await(BOTH, LOGIN, both)
+            heard = yield Await(BOTH, Patience.REPLY if self._attempting else LOGIN, both)
             if (yield from (self._told if heard.side is BACKEND else self._said)(heard)):
                 return
 
@@ -258,33 +258,30 @@ class XMPP(Conversation):
 
     def _authenticate(self, heard: Stanza, element: Element) -> Spliced:
         namespace = logins.SASL[heard.name]
-        mechanism = element.attributes.get("mechanism", "").encode("utf-8")
-        if not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism):
-            yield Send(CLIENT, words.failure(namespace, b"invalid-mechanism"))
+        attempt = logins.by_sasl(namespace, element)
+        if attempt is None or not (yield from self.may_log_in()):
+            condition = b"invalid-mechanism" if attempt is None else b"temporary-auth-failure"
+            yield Send(CLIENT, words.failure(namespace, condition))
             self.count()
             return False
-        if not (yield from self.may_log_in()):
-            yield Send(CLIENT, words.failure(namespace, b"temporary-auth-failure"))
-            self.count()
-            return False
-        return (yield from self._attempt(heard, logins.by_sasl(namespace, mechanism, element)))
+        return (yield from self._attempt(heard, attempt))
 
     def _attempt(self, heard: Stanza, attempt: Attempt) -> Spliced:
         self._attempting = True
+        claim = attempt.claim
         yield Send(BACKEND, heard.octets)
         while True:
             answer = yield Await((BACKEND,), Patience.REPLY, self._backend)
             verdict = attempt.verdict(answer.element) if answer.element is not None else None
             if verdict == "ok":
-                if not attempt.claim.given:
-                    raise broken("a success without credentials")
-                yield login_note(attempt.mechanism, "ok", attempt.claim.user)
+                claim.earned(answer.octets)
+                yield login_note(claim.mechanism, "ok", claim.user)
                 yield Proven()
                 yield Send(CLIENT, answer.octets)
                 return True
             if verdict in ("failed", "refused"):
                 self._attempting = False
-                yield login_note(attempt.mechanism, "failed", attempt.claim.user)
+                yield login_note(claim.mechanism, "failed", claim.user)
                 if logins.wants_encryption(answer):
                     yield self._locked(b"encryption-required")
                 told = self._tell(answer)

@@ -35,7 +35,6 @@ _ENCRYPTION: Final = f"{words.SASL} encryption-required"
 class Attempt:
     """A login that is under way."""
 
-    mechanism: bytes
     verdict: Callable[[Element], str | None]
     """A unit of the server's -> `ok`, `failed` (the credentials may be wrong), `refused`, `more` (the client's turn),
     or None for what has nothing to do with it."""
@@ -51,10 +50,14 @@ class Attempt:
         self.claim.hear(sasl.CANCEL if taken_back else "".join(first or [said.text]).encode("utf-8"))
 
 
-def by_sasl(namespace: str, mechanism: bytes, said: Element) -> Attempt:
+def by_sasl(namespace: str, said: Element) -> Attempt | None:
+    """None where the backend must not hear of this mechanism."""
+    claim = Claim.named(said.attributes.get("mechanism", "").encode("utf-8"), None, None)
+    if claim is None:
+        return None
     answers = frozenset(f"{namespace} {local}" for local in ("response", "abort", "next"))
-    attempt = Attempt(mechanism.upper(), partial(_verdict, namespace), Claim(mechanism), answers)
-    if said.text or said.children or attempt.mechanism == b"ANONYMOUS":  # which may have nothing to say
+    attempt = Attempt(partial(_verdict, namespace), claim, answers)
+    if said.text or said.children or claim.mechanism == b"ANONYMOUS":  # which may have nothing to say
         attempt.hear(said)
     return attempt
 
@@ -79,7 +82,7 @@ def by_query(element: Element) -> Attempt | None:
     tried = any(each.name in _SECRETS and each.text for each in queries[0].children)
     if kept.get("type") == "get" and not tried:
         return None  # it asks for the fields; with credentials Prosody takes this for a login, too
-    attempt = Attempt(b"IQ-AUTH", partial(_answer_to, kept.get("id")), Claim(b""))
+    attempt = Attempt(partial(_answer_to, kept.get("id")), Claim("IQ-AUTH"))
     names = [each.text for each in queries[0].children if each.name == _USERNAME]
     attempt.claim.user = shortened("".join(names).encode("utf-8"))
     attempt.claim.tried = tried

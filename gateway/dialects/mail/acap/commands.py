@@ -205,22 +205,20 @@ class ACAP(Strings):
         if self.stage is Stage.CLOSED:
             return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
         mechanism, *initial = told or [b""]
-        if not sasl.MECHANISM.match(mechanism) or len(initial) > 1:
-            return (yield from self._refuse(tag, INVALID))
-        if sasl.refused(mechanism):
-            return (yield from self._refuse(tag, b'NO "Unsupported authentication mechanism"'))
+        claim = users.Claim.named(mechanism, INVALID, b'NO "Unsupported authentication mechanism"')
+        if len(initial) > 1 or isinstance(claim, bytes):
+            return (yield from self._refuse(tag, claim if isinstance(claim, bytes) else INVALID))
         if not (yield from self.may_log_in()):
             return (yield from self._refuse(tag, b'NO (TRYLATER) "Temporary authentication failure"'))
-        return (yield from self._dialogue(tag, mechanism.upper(), initial))
+        return (yield from self._dialogue(tag, claim, initial))
 
-    def _dialogue(self, tag: bytes, mechanism: bytes, initial: list[bytes]) -> Handled:
+    def _dialogue(self, tag: bytes, claim: users.Claim, initial: list[bytes]) -> Handled:
         """RFC 2244 6.3.1."""
         yield from self._reach()
         self._owed = True
-        claim = users.Claim(mechanism)
         for each in initial:
             claim.hear_octets(each)
-        line = tag + b' AUTHENTICATE "%s"' % mechanism
+        line = tag + b' AUTHENTICATE "%s"' % claim.mechanism
         if all(map(is_plain, initial)):
             yield Send(BACKEND, b" ".join([line, *map(string, initial)]) + b"\r\n")
             text = yield from self._line()

@@ -167,20 +167,18 @@ class IMAP(Exchange):
     def _login(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
             return (yield from self._must_start_tls(command))
-        claim = users.Claim(b"LOGIN")
+        claim = users.Claim("LOGIN")
         claim.user = users.shortened(first_string(command.arguments or b""))
         return (yield from self._prove(command, claim))
 
     def _authenticate(self, command: Command) -> Generator[Request, Any, bool]:
         if self.stage is Stage.CLOSED:
             return (yield from self._must_start_tls(command))
-        arguments = (command.arguments or b"").rstrip(sasl.BLANKS)
-        mechanism, _, initial = arguments.partition(b" ")
-        if command.literal is not None or not sasl.is_request(arguments):
-            return (yield from self._refuse(command.tag, b"BAD Invalid arguments", command.literal))
-        if sasl.refused(mechanism):
-            return (yield from self._refuse(command.tag, b"NO Unsupported authentication mechanism"))
-        return (yield from self._prove(command, users.Claim(mechanism, *filter(None, [initial]))))
+        arguments = b"" if command.literal is not None else (command.arguments or b"").rstrip(sasl.BLANKS)
+        claim = users.Claim.asked(arguments, b"BAD Invalid arguments", b"NO Unsupported authentication mechanism")
+        if isinstance(claim, bytes):
+            return (yield from self._refuse(command.tag, claim, command.literal))
+        return (yield from self._prove(command, claim))
 
     def _prove(self, command: Command, claim: users.Claim) -> Generator[Request, Any, bool]:
         """A login, however long it takes.  Its success is the backend's tagged OK and nothing else."""

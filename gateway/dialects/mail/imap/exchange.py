@@ -26,7 +26,6 @@ from .syntax import (
     Continuation,
     TaggedResponse,
     has_password,
-    must_be_earned,
     names_by_literal,
     spelled,
     verdict_of,
@@ -73,7 +72,9 @@ class Exchange(Literals):
         verdict = verdict_of(tag, text)
         if login is not None:
             # A success that crosses with a newer command comes too late: the client is no longer where it was.
-            must_be_earned(verdict, login.given and not self._wire)
+            login.cancelled = login.cancelled or bool(self._wire)
+            if verdict.status == b"OK":
+                login.earned(verdict.line)
             return (yield from self._judge(login, verdict))
         yield from self._tell(verdict)
         return False
@@ -81,8 +82,7 @@ class Exchange(Literals):
     def _judge(self, login: Claim, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
         """The end of a login.  Returns whether it succeeded."""
         succeeded = verdict.status == b"OK"
-        result = "ok" if succeeded else "failed"
-        yield login_note(login.mechanism, result, login.user)
+        yield login_note(login.mechanism, "ok" if succeeded else "failed", login.user)
         if succeeded:
             yield Proven()
             yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
@@ -118,8 +118,8 @@ class Exchange(Literals):
             yield from self._settle(command.tag)
         self._wire = command.tag
         verdict = yield from self._dialogue(command, login)
-        if login is not None:
-            must_be_earned(verdict, login.given)
+        if login is not None and verdict.status == b"OK":
+            login.earned(verdict.line)
         self._tag = self._wire = b""
         self._begun = False
         if verdict is TAGLESS:

@@ -216,13 +216,6 @@ def verdict_of(tag: bytes, text: bytes) -> TaggedResponse:
     return TaggedResponse(match[1].upper(), text)
 
 
-def must_be_earned(verdict: TaggedResponse, given: bool) -> None:
-    """A login succeeds only behind the client's own credentials.  Before it has given any, it is us whom the backend
-    lets in, as with PREAUTH."""
-    if verdict.status == b"OK" and not given:
-        raise broken(f"a success without credentials: {verdict.line[:80]!r}")
-
-
 def has_password(login: bytes) -> bool:
     """Whether there is anything behind tag, LOGIN and user in the lines of this command, its literals left out."""
     try:

@@ -156,19 +156,17 @@ class ManageSieve(Exchange):
         if self.stage is Stage.CLOSED:
             return (yield from self._refuse((yield from self.first(MUST_STARTTLS))))
         mechanism, *initial = told or [b""]
-        sound = sasl.MECHANISM.match(mechanism) and all(map(sasl.RESPONSE.match, initial))
-        if not sound or len(initial) > 1 or any(map(sasl.cancels, initial)):
+        if not all(map(sasl.RESPONSE.match, initial)) or len(initial) > 1 or any(map(sasl.cancels, initial)):
             return (yield from self._refuse(INVALID))
-        if sasl.refused(mechanism):
-            return (yield from self._refuse(b'NO "Unsupported authentication mechanism."'))
+        claim = users.Claim.named(mechanism, INVALID, b'NO "Unsupported authentication mechanism."', initial)
+        if isinstance(claim, bytes):
+            return (yield from self._refuse(claim))
         if not (yield from self.may_log_in()):
             return (yield from self._refuse(b'NO (TRYLATER) "Temporary authentication failure"'))
-        return (yield from self._dialogue(mechanism, initial))
+        return (yield from self._dialogue(claim, b'AUTHENTICATE "%s"' % mechanism, initial))
 
-    def _dialogue(self, mechanism: bytes, initial: list[bytes]) -> Handled:
+    def _dialogue(self, claim: users.Claim, line: bytes, initial: list[bytes]) -> Handled:
         """RFC 5804 2.1.  Nothing of the client's but base64 goes to the backend."""
-        claim = users.Claim(mechanism, *initial)
-        line = b'AUTHENTICATE "%s"' % mechanism
         text = yield from self._ask_line(b" ".join([line, *map(string, initial)]))
         while not (status := status_of(text)):
             if not is_challenge(text):

@@ -180,17 +180,14 @@ class POP3(Exchange):
             else:
                 yield from self._conclude(status, reply)
             return False
-        mechanism, _, initial = arguments.partition(b" ")
-        if not sasl.is_request(arguments):
-            return (yield from self._refuse(INVALID))
-        if sasl.refused(mechanism):
-            return (yield from self._refuse(b"-ERR Unsupported authentication mechanism"))
-        return (yield from self._exchange(line, mechanism.upper(), initial))
+        claim = users.Claim.asked(arguments, INVALID, b"-ERR Unsupported authentication mechanism")
+        if isinstance(claim, bytes):
+            return (yield from self._refuse(claim))
+        return (yield from self._exchange(line, claim))
 
-    def _exchange(self, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
+    def _exchange(self, line: bytes, claim: users.Claim) -> Generator[Request, Any, bool]:
         """A dialogue (RFC 5034 4).  Before the client has given any data, +OK is the go-ahead, as Exchange 2003 says
         it to `AUTH NTLM`; the next line is a response then, too, and what comes last decides."""
-        claim = users.Claim(mechanism, *filter(None, [initial]))
         self._claimed = claim.user
         status, reply = yield from self._ask(line, RESPONSES)
         while status is Status.MORE or (status is Status.OK and not claim.tried and not claim.cancelled):
@@ -203,11 +200,11 @@ class POP3(Exchange):
                 claim.hear(said)
                 self._claimed = claim.user
         if status is Status.OK and not claim.cancelled:
-            return (yield from self._verdict(status, reply, mechanism))
+            return (yield from self._verdict(status, reply, claim.mechanism))
         if claim.tried:
-            return (yield from self._rejected(status, reply, mechanism))
+            return (yield from self._rejected(status, reply, claim.mechanism))
         # The mechanism was refused, or the client took its word back: nothing was said of anybody's password.
-        yield login_note(mechanism, "failed", self._claimed)
+        yield login_note(claim.mechanism, "failed", self._claimed)
         return (yield from self._conclude(status, reply, login=is_later(reply)))
 
     def _response(self) -> Generator[Request, Any, tuple[Status, bytes, bytes | None]]:

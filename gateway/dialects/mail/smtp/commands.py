@@ -234,18 +234,16 @@ class SMTP(Messages):
             self._stale = bool(self._introduced) and GREETS_ONCE in self.terms.known
 
     def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
-        mechanism, _, initial = argument.partition(b" ")
-        if mechanism and (not sasl.MECHANISM.match(mechanism) or sasl.refused(mechanism)):
-            yield from self._refuse(b"504 5.5.4 Unrecognized authentication type")
+        claim = users.Claim.asked(
+            argument, b"501 5.5.2 Syntax error in AUTH", b"504 5.5.4 Unrecognized authentication type"
+        )
+        if isinstance(claim, bytes):
+            yield from self._refuse(claim)
             return
-        if not sasl.RESPONSE.match(initial) or sasl.cancels(initial):
-            yield from self._refuse(b"501 5.5.2 Syntax error in authentication response")
-            return
-        if mechanism and not (yield from self.may_log_in()):
+        if not (yield from self.may_log_in()):
             yield from self._refuse(b"454 4.7.0 Temporary authentication failure")
             return
         already = self._authenticated
-        claim = users.Claim(mechanism, *filter(None, [initial]))
         reply = yield from self._ask(verb, text)
         while reply.code == b"334":
             yield Send(CLIENT, reply.octets)
@@ -256,17 +254,16 @@ class SMTP(Messages):
             claim.hear(response)
             reply = yield from self._ask(verb, response)
         accepted = reply.code == b"235"
-        if mechanism:
-            # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
-            result = "failed" if not accepted else "ok" if claim.given else "unproven"
-            yield login_note(claim.mechanism, result, claim.user)
+        # 235 to a client that has said nothing of itself proves nothing, whatever made the backend say it.
+        result = "failed" if not accepted else "ok" if claim.given else "unproven"
+        yield login_note(claim.mechanism, result, claim.user)
         if accepted and claim.given:
             self._authenticated = self.trusted = True
             self._layered = claim.mechanism in sasl.LAYERED
             yield Proven()
         answer = self._pass_on(reply)
         # XOAUTH2 tells a bad token by a challenge, which clients cancel: that is a guess.
-        guessed = mechanism and not already and claim.tried and reply.code.startswith(b"5")
+        guessed = not already and claim.tried and reply.code.startswith(b"5")
         yield from self.rejected(answer) if guessed else answer
 
     def _response(self, verb: bytes) -> Generator[Request, Any, bytes | None]:

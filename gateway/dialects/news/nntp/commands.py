@@ -22,6 +22,7 @@ from ....protocol.vocabulary import (
     Side,
     StartTLS,
     TooLong,
+    Violation,
 )
 from ... import access, sasl, users
 from ...base import Dialect, Policy, Question, Terms, patience
@@ -59,6 +60,11 @@ SERVING: Final = FEEDING | frozenset({
 })  # fmt: skip
 """Commands that read, post or feed."""
 
+PAIRED: Final = frozenset({
+    b"AUTHINFO", b"CAPABILITIES", b"COMPRESS", b"IHAVE", b"MODE", b"POST", b"STARTTLS", b"TAKETHIS", b"XFEATURE",
+})  # fmt: skip
+"""Commands of which the gateway must know the reply."""
+
 LINES: Final = Lines(sasl.REQUEST_LINE + len(b"AUTHINFO "), commands=True)
 
 
@@ -91,7 +97,7 @@ class NNTP(Exchange):
     def _unasked(self, text: bytes) -> Script:
         """400 may come at any time.  Other lines are the rest of a reply, if nobody can tell where that ends."""
         if self._endless:
-            self._endless = text != b"."
+            self._endless = self._unpaired or text != b"."
             yield Send(CLIENT, text + b"\r\n")
         elif text[:3] == LEAVES:
             yield Send(CLIENT, text + b"\r\n")
@@ -110,13 +116,19 @@ class NNTP(Exchange):
         verb, arguments = match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)
         if self._endless and verb != b"QUIT":
             # A line of that reply could be taken for the reply to this one, and open a login that failed.
-            raise broken("a reply to an unknown command, of which nobody can tell where it ends")
+            if verb in PAIRED or self._waits_for_tls(verb, arguments):
+                raise broken("a reply to an unknown command, of which nobody can tell where it ends")
+            self._unpaired = self.midway = True  # words of ours have no place here any more
+            yield Send(BACKEND, line + b"\r\n")
+            return False
         if self._waits_for_tls(verb, arguments):
             return (yield from self._unreadable(line, (yield from self.first(MUST_STARTTLS))))
         return (yield from COMMANDS.get(verb, NNTP._other)(self, verb, line, arguments))
 
     def _unreadable(self, line: bytes, words: bytes) -> Ending:
         """Refuse a line of the client's, with the article that it sends behind it: no line of that is a command."""
+        if self._unpaired:
+            raise Violation(CLIENT, "client-protocol-error", "where the gateway has no answer of its own")
         if brings_article(line):
             yield from self._hand_in(forward=False)
         return (yield from self._refuse(words))
@@ -233,16 +245,17 @@ class NNTP(Exchange):
         """RFC 4643.  GENERIC and SIMPLE of RFC 2980 are refused: their dialogues are each server's own."""
         kind, _, rest = arguments.partition(b" ")
         kind, rest = kind.upper(), rest.strip(sasl.BLANKS)
-        if kind not in (b"USER", b"PASS", b"SASL") or not rest:
-            return (yield from self._refuse(SYNTAX))
-        if kind == b"SASL" and not sasl.is_request(rest):
-            return (yield from self._refuse(SYNTAX))
-        if kind == b"SASL" and sasl.refused(rest.partition(b" ")[0]):
-            return (yield from self._refuse(b"503 Mechanism not recognized"))
+        claim: users.Claim | bytes = SYNTAX
+        if kind in (b"USER", b"PASS") and rest:
+            claim = users.Claim("USER")
+        elif kind == b"SASL":
+            claim = users.Claim.asked(rest, SYNTAX, b"503 Mechanism not recognized")
+        if isinstance(claim, bytes):
+            return (yield from self._refuse(claim))
         if not (yield from self.may_log_in()):
             return (yield from self._refuse(b"403 Temporary authentication failure"))
         if kind == b"SASL":
-            return (yield from self._dialogue(line, rest))
+            return (yield from self._dialogue(line, claim))
         if kind == b"USER" or not self._user:
             self._claimed = users.shortened(rest) if kind == b"USER" else b""
         reply = yield from self._ask(line)
@@ -257,9 +270,7 @@ class NNTP(Exchange):
         guessed = kind == b"USER" or named or reply[:3] != b"482"
         return (yield from self._login_failed(reply, b"USER", guessed=guessed))
 
-    def _dialogue(self, line: bytes, request: bytes) -> Ending:
-        mechanism, _, initial = request.partition(b" ")
-        claim = users.Claim(mechanism, *filter(None, [initial]))
+    def _dialogue(self, line: bytes, claim: users.Claim) -> Ending:
         reply = yield from self._ask(line, RESPONSES)
         while reply[:3] == b"383":
             self._outstanding = True  # whatever is said now is taken for a response

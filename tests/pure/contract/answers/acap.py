@@ -48,6 +48,7 @@ ANSWERS = alike(
     accepted=b'a OK "in"\r\n',
     rejected=b'a NO "wrong"\r\n',
     postponed=b'a NO (TRYLATER) "later"\r\n',
+    named=lambda name: b"a AUTHENTICATE {%d+}\r\n%s\r\n" % (len(name), name),
     logins=(b'a AUTHENTICATE "PLAIN"\r\n', b'a authenticate "plain" "x"\r\n', b'a AUTHENTICATE {5+}\r\nPLAIN "x"\r\n'),
     taken_back=(Exchange(b'a AUTHENTICATE "PLAIN"\r\n', b'+ ""\r\n'), Exchange(b"*\r\n", b'a NO "taken back"\r\n')),
     leave=LOGOUT,

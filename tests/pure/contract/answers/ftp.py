@@ -48,6 +48,7 @@ ANSWERS = alike(
     accepted=b"230 in\r\n",
     rejected=b"530 no\r\n",
     postponed=b"450 later\r\n",
+    named=None,
     logins=(b"USER joe\r\n", b"pass secret\r\n", b"ACCT sales\r\n"),
     splices=False,
     leave=Exchange(b"QUIT\r\n", b"221 bye\r\n"),

@@ -63,6 +63,7 @@ ANSWERS = ClientFirst(
     accepted=b"",
     rejected=b"",
     rejected_reason="",
+    named=None,
     logins=(
         REQUEST, POST, head(b"GET / HTTP/1.1", b"Host: a"), head(b"GET / HTTP/1.0"),
         head(b"GET / HTTP/1.1", b"Host: a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"),

@@ -42,6 +42,7 @@ ANSWERS = Answers(
     accepted=b"a OK in\r\n",
     rejected=b"a NO [AUTHENTICATIONFAILED] no\r\n",
     postponed=b"a NO [UNAVAILABLE] later\r\n",
+    named=lambda name: b"a AUTHENTICATE %s\r\n" % name,
     logins=(
         b"a LOGIN joe secret\r\n", b"a login {3}\r\n", b"a LOGIN {3+}\r\njoe {6+}\r\nsecret\r\n",
         b"a AUTHENTICATE PLAIN\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n",

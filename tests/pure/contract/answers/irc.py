@@ -37,6 +37,7 @@ ANSWERS = ClientFirst(
     accepted=WELCOME,
     rejected=b":irc.example.test 464 joe :Password incorrect\r\nERROR :Closing link\r\n",
     rejected_reason="backend-closed",
+    named=lambda name: b"AUTHENTICATE %s\r\n" % name,
     logins=(LOGIN, b"NICK joe\r\n", b"@a=b USER joe 0 * :Joe\r\n", b"authenticate PLAIN\r\n", b":joe PASS x\r\n"),
     farewell=b"",
     garbage=(),

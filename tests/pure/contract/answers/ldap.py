@@ -80,6 +80,7 @@ ANSWERS = ClientFirst(
     credentials=sasl(3, b"CRAM-MD5", b"joe b913a602c7eda7a495b4e6e7334d3890"),
     accepted=result(3, 0x61, 0),
     rejected=result(3, 0x61, 49),
+    named=lambda name: sasl(3, name),
     logins=(LOGIN, sasl(2, b"PLAIN", b"\0joe\0secret"), simple(2, b"cn=joe", b"secret")),
     farewell=b"",
     garbage=(),

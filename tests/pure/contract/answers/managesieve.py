@@ -55,6 +55,7 @@ ANSWERS = alike(
     accepted=b'OK "in"\r\n',
     rejected=b'NO "wrong"\r\n',
     postponed=b'NO (TRYLATER) "later"\r\n',
+    named=lambda name: b"AUTHENTICATE {%d+}\r\n%s\r\n" % (len(name), name),
     logins=(
         b'AUTHENTICATE "PLAIN"\r\n', b'authenticate "plain" "AGEAYg=="\r\n',
         b'AUTHENTICATE "PLAIN" {8+}\r\nAGEAYg==\r\n', b'AUTHENTICATE {5+}\r\nPLAIN {8}\r\nAGEAYg==\r\n',

@@ -47,6 +47,7 @@ ANSWERS = alike(
     accepted=b"281 in\r\n",
     rejected=b"481 no\r\n",
     postponed=b"403 later\r\n",
+    named=lambda name: b"AUTHINFO SASL %s\r\n" % name,
     logins=(b"AUTHINFO USER joe\r\n", b"authinfo pass secret\r\n", b"AUTHINFO SASL PLAIN AGEAYg==\r\n",
             b"AUTHINFO SASL CRAM-MD5\r\n"),
     taken_back=(Exchange(b"AUTHINFO SASL PLAIN\r\n", b"383 =\r\n"), Exchange(b"*\r\n", b"481 taken back\r\n")),

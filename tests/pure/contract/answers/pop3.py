@@ -35,6 +35,7 @@ ANSWERS = Answers(
     accepted=b"+OK in\r\n",
     rejected=b"-ERR [AUTH] no\r\n",
     postponed=b"-ERR [SYS/TEMP] later\r\n",
+    named=lambda name: b"AUTH %s\r\n" % name,
     logins=(b"USER joe\r\n", b"PASS secret\r\n", b"apop joe 0123\r\n", b"AUTH PLAIN\r\n", b"AUTH PLAIN AGEAYg==\r\n"),
     taken_back=(Exchange(b"AUTH PLAIN\r\n", b"+ \r\n"), Exchange(b"*\r\n", b"-ERR taken back\r\n")),
     leave=Exchange(b"QUIT\r\n", b"+OK bye\r\n"),

@@ -51,6 +51,7 @@ ANSWERS = ClientFirst(
     accepted=asks(0),
     rejected=fatal(b"28P01", b'password authentication failed for user "joe"'),
     rejected_reason="backend-closed",
+    named=None,
     logins=(LOGIN, startup(b"ann")),
     farewell=b"",
     garbage=(b"\0\0\0\7", b"\0\0\x27\x11", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"SSH-", b"USER"),

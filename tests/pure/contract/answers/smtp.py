@@ -49,6 +49,7 @@ ANSWERS = Answers(
     accepted=b"235 in\r\n",
     rejected=b"535 5.7.8 no\r\n",
     postponed=b"454 4.7.0 later\r\n",
+    named=lambda name: b"AUTH %s\r\n" % name,
     logins=(b"AUTH PLAIN AGEAYg==\r\n", b"AUTH LOGIN\r\n", b"auth cram-md5\r\n", b"X-EXPS LOGIN\r\n"),
     splices=False,
     taken_back=(Exchange(b"AUTH PLAIN\r\n", b"334 \r\n"), Exchange(b"*\r\n", b"501 taken back\r\n")),

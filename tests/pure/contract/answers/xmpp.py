@@ -86,6 +86,7 @@ ANSWERS = ClientFirst(
     accepted=SUCCESS,
     rejected=DENIED,
     rejected_reason="",
+    named=lambda name: b"<auth%s mechanism='%s'/>" % (SASL, name),
     logins=(HEADER,),
     farewell=b"",
     garbage=(b"SSH-2.0-x", b"USER", b"\xff\xfe<\0", b"\0\0\0\0", b"{} x"),
