@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,7 +41,7 @@ class Door:
         self.opening = opening
         self.context = context
         """For those who connect from now on."""
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[str, Listener]] = []
 
     @property
     def addresses(self) -> list[str]:
@@ -53,20 +53,24 @@ class Door:
             complaint = partial(self._complain, complain, one.text)
             for sock in one.of(*seat):
                 listener = Listener(reactor, sock, partial(self._accept, accept), complaint)
-                self._listeners.append(listener)
+                self._listeners.append((one.text, listener))
                 listener.start()
 
     def close(self) -> None:
         """At once.  Connections in the kernel's queue are reset."""
-        for listener in self._listeners:
+        for _, listener in self._listeners:
             listener.stop()
         self.port.close()
 
-    def retire(self) -> None:
-        """The address is not wanted any more.  Connections that wait are served.  The file of a UNIX socket goes."""
-        for listener in self._listeners:
-            listener.finish()
-        self.port.remove()
+    def retire(self, elsewhere: Collection[str] = ()) -> None:
+        """The address is not wanted any more.  Connections that wait are served.  The file of a UNIX socket goes.
+
+        `elsewhere`: addresses, as text, whose sockets another program has: they keep what waits there, and the file."""
+        for text, listener in self._listeners:
+            if text not in elsewhere:
+                listener.finish()
+        if not any(text in elsewhere for text in self.addresses):
+            self.port.remove()
         self.close()
 
     def _accept(self, accept: Accept, sock: socket.socket, address: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from ..config.errors import StartError
 from ..config.values import Control
@@ -18,6 +18,7 @@ from .control.answers import OF_SESSIONS, joined
 from .control.messages import Answer, Request
 from .control.place import ControlError, ControlSocket
 from .control.server import Ask, Server
+from .elders import Elders
 from .every import Every
 from .handover import Inheritance
 from .notify import Notifier
@@ -35,7 +36,7 @@ def nothing_to_upgrade() -> Deferred[Outcome]:
     raise StartError("there is nothing that another program could take over")
 
 
-def no_elders(request: Request) -> None:
+def no_elders() -> None:
     """There is no program before this one."""
 
 
@@ -48,11 +49,11 @@ class Desk:
         user: int | None = None,
         upgrade: Callable[[], Deferred[Outcome]] = nothing_to_upgrade,
         inheritance: Inheritance | None = None,
-        elders: Callable[[Request], Deferred[list[Answer]] | None] = no_elders,
+        elders: Callable[[], Elders | None] = no_elders,
     ) -> None:
         """`user`: whom the process becomes before it serves.  `upgrade`: starts a successor.  `inheritance`: of the
-        program that this one takes the place of, whose the control socket is until then.  `elders`: asks programs
-        before this one, if there are any."""
+        program that this one takes the place of, whose the control socket is until then.  `elders`: programs
+        before this one, if there can be any."""
         self._events = events
         self._user = user
         self._upgrade = upgrade
@@ -127,16 +128,27 @@ class Desk:
     def _answer(self, request: Request) -> Any:
         """The Answer, or a Deferred of it."""
         assert self._ask is not None
-        if request.command != "upgrade":
-            return self._ask(request)
-        try:
-            return self._upgrade().addCallback(_told)
-        except StartError as wrong:
-            return Answer({}, (str(wrong),))
+        match request.command:
+            case "upgrade":
+                try:
+                    return self._upgrade().addCallback(_told)
+                except StartError as wrong:
+                    return Answer({}, (str(wrong),))
+            case "status":
+                return maybeDeferred(self._ask, request).addCallback(self._with_old_programs)
+        return self._ask(request)
+
+    def _with_old_programs(self, answer: Answer) -> Answer:
+        """To `status`."""
+        if not answer.result:
+            return answer
+        elders = self._elders()
+        return Answer({**answer.result, "old_programs": [] if elders is None else elders.rows()}, answer.problems)
 
     def with_elders(self, request: Request, own: Answer | Deferred[Answer]) -> Answer | Deferred[Answer]:
         """What this program answers, and what those before it answer for the sessions that they still have."""
-        others = self._elders(request) if request.command in OF_SESSIONS else None
+        elders = self._elders() if request.command in OF_SESSIONS else None
+        others = None if elders is None else elders.ask(request)
         if others is None:
             return own
         waited = own if isinstance(own, Deferred) else succeed(own)

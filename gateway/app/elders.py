@@ -2,55 +2,153 @@
 
 They accept nobody any more, and end with their last session.  When this program stops, they have to end, too: each of
 their sessions has `[gateway] drain` then, as the sessions here have.  Until then they answer `who` and `kick`.  The
-next program takes over the conversations.
+next program takes over the conversations.  One that has not ended GRACE seconds after its time hangs: it is killed.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from .. import __version__
+from ..guard.shared import SharedLedger
+from ..sessions.deadline import Deadline
+from ..telemetry.summary import Teller
+from .control.answers import Row
 from .control.messages import Answer, Request
+from .control.place import credentials
+from .handover import Stay
 from .workers.asking import Asking, Replies
 from .workers.channel import Channel
 from .workers.messages import Message
 from .workers.steered import answers, question
 
-LAST: Final = 5.0
-"""Seconds that they may take to end when nobody is to be waited for."""
+GRACE: Final = 10.0
+"""Seconds that they may take to end when the time of their sessions is over: they may have workers to wait for."""
+GO: Final = 10.0
+"""Seconds that the program before this one may take to accept nobody any more."""
+
+
+@dataclass(slots=True)
+class _Elder:
+    generation: int
+    conversation: socket.socket
+    channel: Channel
+    pid: int
+    handle: int | None
+    """Of the process (pidfd_open(2)); None where it is gone."""
+    until: float
+    """When its last session is cut off, by the reactor's clock."""
+    drain: float
+    """Seconds that its sessions have from when it is asked to stop."""
+    deadline: Deadline
+
+    def close(self) -> None:
+        self.channel.close()
+        self.deadline.cancel()
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+
+    def kill(self) -> None:
+        if self.handle is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
 
 class Elders:
-    def __init__(self, reactor: Any, gone: Callable[[int], None]) -> None:
-        """`gone` gets the generation of one that has ended: what it counted counts no more."""
+    def __init__(self, reactor: Any, events: Teller) -> None:
         self._reactor = reactor
-        self._gone = gone
-        self._there: dict[int, tuple[socket.socket, Channel]] = {}
+        self._events = events
+        self.ledger: SharedLedger | None = None
+        """Where they count their sessions, if that can be read here."""
+        self._there: dict[int, _Elder] = {}
         self._stopped: Deferred[None] | None = None
-        self._asking = Asking(reactor, lambda: list(self._there), lambda which, told: self._there[which][1].say(told))
+        self._asking = Asking(reactor, lambda: list(self._there), self._say)
+        self._going: Callable[[], None] | None = None
+        self._alone: list[Deferred[None]] = []
 
-    def add(self, generation: int, conversation: socket.socket) -> None:
-        channel = Channel(
-            self._reactor, conversation, partial(self._heard, generation), partial(self._lost, generation)
-        )
-        self._there[generation] = conversation, channel
+    def _say(self, generation: int, message: Message) -> None:
+        self._there[generation].channel.say(message)
+
+    def follow(self, generation: int, listens: Collection[str], then: Callable[[], None]) -> None:
+        """Tell the program before this one that this one serves, and where.  `then` is called when that one accepts
+        nobody any more, is gone, or has said nothing for GO seconds.  Sessions here are served meanwhile."""
+        patience = Deadline(self._reactor, lambda: went())
+
+        def went() -> None:
+            patience.cancel()
+            self._going = None
+            then()
+            alone, self._alone = self._alone, []
+            for waiting in alone:
+                waiting.callback(None)
+
+        self._going = went
+        patience.set(self._reactor.seconds() + GO)
+        ready = {"ready": os.getpid(), "version": __version__, "listens": list(listens)}
+        self._say(generation, ready)
 
     @property
-    def conversations(self) -> list[tuple[int, socket.socket]]:
+    def follows(self) -> bool:
+        """Whether the program before this one may still accept."""
+        return self._going is not None
+
+    def alone(self) -> Deferred[None]:
+        """Fires when it does not."""
+        waiting: Deferred[None] = Deferred()
+        self._alone.append(waiting)
+        return waiting
+
+    def add(self, generation: int, conversation: socket.socket, stay: Stay) -> None:
+        heard, lost = partial(self._heard, generation), partial(self._lost, generation)
+        channel = Channel(self._reactor, conversation, heard, lost)
+        left, drain = stay
+        pid = credentials(conversation)[0]
+        until = self._reactor.seconds() + left
+        deadline = Deadline(self._reactor, partial(self._hangs, generation))
+        self._there[generation] = _Elder(
+            generation, conversation, channel, pid, _handle(conversation, pid), until, drain, deadline
+        )
+        deadline.set(until + GRACE)
+        if self._stopped is not None:
+            self._end(self._there[generation], {"stop": False}, drain)
+
+    def _stay(self, elder: _Elder) -> float:
+        return max(0.0, elder.until - float(self._reactor.seconds()))
+
+    @property
+    def conversations(self) -> list[tuple[int, socket.socket, Stay]]:
         """For the next program."""
-        return [(generation, conversation) for generation, (conversation, _) in self._there.items()]
+        return [(one.generation, one.conversation, (self._stay(one), one.drain)) for one in self._there.values()]
+
+    def rows(self) -> list[Row]:
+        """As `status` tells them."""
+        return [
+            {
+                "pid": one.pid,
+                "sessions": None if self.ledger is None else self.ledger.total_of(one.generation),
+                "left": round(self._stay(one), 3),
+            }
+            for one in self._there.values()
+        ]
 
     def ask(self, request: Request) -> Deferred[list[Answer]] | None:
         """What each of them answers; None where none is there."""
         if not self._there:
             return None
+        pids = {generation: one.pid for generation, one in self._there.items()}
 
         def told(replies: Replies) -> list[Answer]:
-            missing = tuple(f"the old program of generation {one} does not answer" for one in replies.missing)
+            missing = tuple(f"the old program, process {pids[one]}, does not answer" for one in replies.missing)
             return [*answers(replies), Answer({}, missing)]
 
         return self._asking.ask(question(request)).addCallback(told)
@@ -58,38 +156,63 @@ class Elders:
     def _heard(self, generation: int, message: Message, descriptors: list[int]) -> None:
         if "answer" in message:
             self._asking.heard(generation, message)
+        elif "go" in message and self._going is not None:
+            self._going()
 
     def hand_over(self) -> None:
         """The next program has them."""
-        for _, channel in self._there.values():
-            channel.close()
+        for one in self._there.values():
+            one.close()
         self._there.clear()
 
     def stop(self) -> Deferred[None] | None:
         """This program stops.  Fires when all of them have ended; None where none is there."""
         if not self._there:
             return None
-        for _, channel in self._there.values():
-            channel.say({"stop": False})
+        for one in self._there.values():
+            self._end(one, {"stop": False}, one.drain)
         self._stopped = Deferred()
         return self._stopped
 
     def hurry(self) -> None:
-        """Their sessions are cut off.  One that hangs is not waited for."""
-        for _, channel in self._there.values():
-            channel.say({"stop": True})
-        if self._stopped is not None:
-            self._reactor.callLater(LAST, self._ended)
+        """Their sessions are cut off."""
+        for one in self._there.values():
+            self._end(one, {"stop": True}, 0.0)
+
+    def _end(self, elder: _Elder, message: Message, seconds: float) -> None:
+        elder.channel.say(message)
+        elder.until = min(elder.until, self._reactor.seconds() + seconds)
+        elder.deadline.set(elder.until + GRACE)
+
+    def _hangs(self, generation: int) -> None:
+        elder = self._there[generation]
+        elder.kill()
+        detail = f"the old program did not end within {GRACE:.0f} s after its time, and was killed"
+        self._events.emit("upgrade", state="killed", pid=elder.pid, detail=detail)
+        self._lost(generation)
 
     def _lost(self, generation: int) -> None:
-        del self._there[generation]
+        self._there.pop(generation).close()
         self._asking.gone(generation)
-        self._gone(generation)
-        if not self._there:
-            self._ended()
-
-    def _ended(self) -> None:
-        """Nobody is waited for any more."""
-        if self._stopped is not None:
+        if self.ledger is not None:
+            # What it counted counts no more.
+            self.ledger.end(generation)
+        if self._going is not None:
+            self._going()
+        if not self._there and self._stopped is not None:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
+
+
+def _handle(conversation: socket.socket, pid: int) -> int | None:
+    """Of the process at the other end, which is that number's as long as its end is open."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    with suppress(OSError):
+        if conversation.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return handle
+        os.close(handle)
+        return None
+    return handle

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +22,7 @@ from typing import Any, Final
 from twisted.internet.defer import maybeDeferred
 
 from .. import __version__
+from ..config.values import Configuration
 from ..guard.shared import SharedLedger
 from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
@@ -39,12 +40,20 @@ PATIENCE: Final = 60.0
 """Seconds that the new program may take until it serves."""
 LAST: Final = 1.0
 """Seconds that a program which was killed may take to be gone."""
-GO: Final = 10.0
-"""Seconds that the old program may take to answer."""
+FIRST: Final = 10.0
+"""Seconds that the old program may take to hand over."""
+Stay = tuple[float, float]
+"""How long an old program may stay: seconds until its last session is cut off, and until then when it is to stop."""
+UNSAID: Final[Stay] = 3630.0, 30.0
+"""Of a version that does not say it: the defaults of `[gateway] old_sessions` and `drain`."""
 _DIRECTORY: Final = os.getcwd()
 """Where the command line was typed: its relative names begin there."""
 _OLD_NEWS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 """Sockets of systemd are among those that are handed over."""
+
+
+def stay_of(configuration: Configuration) -> Stay:
+    return configuration.old_sessions + configuration.drain, configuration.drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,9 @@ class Bequest:
     """Of backends."""
     control: tuple[str, socket.socket] | None
     """The control socket, with its path."""
-    elders: Sequence[tuple[int, socket.socket]] = ()
+    stay: Stay
+    """Of the old program."""
+    elders: Sequence[tuple[int, socket.socket, Stay]] = ()
     """Programs before the old one that still have sessions: the generation of each, and the conversation with it."""
 
     def packed(self) -> tuple[Message, list[int]]:
@@ -66,14 +77,15 @@ class Bequest:
         numbers += [sock.fileno() for port in self.ports for spread in port.spreads for sock in spread.sockets]
         if self.control is not None:
             numbers.append(self.control[1].fileno())
-        numbers += [sock.fileno() for _, sock in self.elders]
+        numbers += [sock.fileno() for _, sock, _ in self.elders]
         ports = [
             [str(one.address), [[spread.text, len(spread.sockets)] for spread in one.spreads]] for one in self.ports
         ]
         message = {"ports": ports, "generation": self.ledger.generation, "knowledge": list(self.knowledge)}
         control = None if self.control is None else self.control[0]
-        elders = [generation for generation, _ in self.elders]
-        return {"version": __version__, "control": control, "elders": elders, **message}, numbers
+        elders = [generation for generation, _, _ in self.elders]
+        stays = [self.stay, *(stay for _, _, stay in self.elders)]
+        return {"version": __version__, "control": control, "elders": elders, "stays": stays, **message}, numbers
 
 
 @dataclass(slots=True)
@@ -87,7 +99,9 @@ class Inheritance(Handed):
     """The generation of the old program in the ledger."""
     control: tuple[str, socket.socket] | None = None
     """The control socket, with its path."""
-    elders: Sequence[tuple[int, socket.socket]] = ()
+    stay: Stay = UNSAID
+    """Of the old program."""
+    elders: Sequence[tuple[int, socket.socket, Stay]] = ()
     """Programs before the old one that still have sessions: the generation of each, and the conversation with it."""
 
 
@@ -130,21 +144,25 @@ class Predecessor:
             ])  # fmt: skip
         if (path := message.get("control")) is not None:
             found.control = path, _adopted(next(rest))
-        found.elders = [(generation, _adopted(next(rest))) for generation in message.get("elders", ())]
+        elders = message.get("elders", ())
+        found.stay, *stays = message.get("stays") or [UNSAID] * (1 + len(elders))
+        found.elders = [
+            (generation, _adopted(next(rest)), stay) for generation, stay in zip(elders, stays, strict=True)
+        ]
         self.inheritance = found
         return found
 
-    def take_over(self) -> socket.socket:
-        """This program serves.  Returns when the old one leaves, or is gone: the conversation with it."""
-        with suppress(OSError):
-            self._wire.say({"ready": os.getpid(), "version": __version__})
-            self._hear()
-        os.dup2(self._error, 2)
-        os.close(self._error)
+    @property
+    def conversation(self) -> socket.socket:
         return self._wire.socket
 
+    def let_go(self) -> None:
+        """It waits for this program no more: last words are for everybody now."""
+        os.dup2(self._error, 2)
+        os.close(self._error)
+
     def _hear(self) -> tuple[Message, list[int]] | None:
-        self._wire.socket.settimeout(GO)
+        self._wire.socket.settimeout(FIRST)
         with suppress(OSError, Unintelligible):
             while (heard := self._wire.hear()) is not None:
                 for message, descriptors in heard:
@@ -170,16 +188,16 @@ class Successor:
         self,
         reactor: Any,
         bequest: Bequest,
-        served: Callable[[str], None],
+        served: Callable[[str, Collection[str] | None], None],
         failed: Callable[[str], None],
         broke: Callable[[str], None],
         stop: Callable[[bool], None],
         ask: Callable[[Request], Any],
     ) -> None:
-        """One of these is called: `served` with its version as soon as it serves, `failed` with the reason where it
-        never will.  `broke` is called with the reason where it breaks down after it has served, and `stop` when it
-        stops itself: with True if at once.  `ask` gives the Answer to a question about our sessions, or a Deferred of
-        it.  Raises OSError."""
+        """One of these is called: `served` as soon as it serves, with its version and where it serves, if it says so;
+        `failed` with the reason where it never will.  `broke` is called with the reason where it breaks down after it
+        has served, and `stop` when it stops itself: with True if at once.  `ask` gives the Answer to a question about
+        our sessions, or a Deferred of it.  Raises OSError."""
         self._reactor = reactor
         self._served = served
         self._failed = failed
@@ -200,7 +218,7 @@ class Successor:
             raise
         # It stays open until this process has ended: so the successor learns of the end.
         self._channel = Channel(reactor, ours, self._heard, self._lost)
-        self._patience = reactor.callLater(PATIENCE, self._kill)
+        self._patience = reactor.callLater(PATIENCE, self._late)
         self._channel.hand(*bequest.packed())
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:
@@ -208,7 +226,7 @@ class Successor:
             case {"ready": _} if not self._serves:
                 self._patience.cancel()
                 self._serves = True
-                self._served(str(message.get("version", "")))
+                self._served(str(message.get("version", "")), message.get("listens"))
                 self._channel.say({"go": True})
                 # What it says is its own business from now on.
                 os.close(self._words)
@@ -235,6 +253,13 @@ class Successor:
         elif not self._ends:
             self._broke(f"the new program, process {self.pid}, broke down")
         os.close(self._handle)
+
+    def _late(self) -> None:
+        if select.select([self._channel], [], [], 0)[0]:
+            # It is this process that was held up: what came meanwhile is read first.
+            self._patience = self._reactor.callLater(LAST, self._late)
+        else:
+            self._kill()
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

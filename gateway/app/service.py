@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -12,7 +12,7 @@ from ..guard.limits import Ledger
 from ..sessions.agreed import channels_each
 from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
-from .handover import Bequest
+from .handover import Bequest, stay_of
 from .plan import Reload
 from .reloading import Transition
 from .serving import Serving
@@ -99,10 +99,16 @@ class Gateway(Serving):
         """Whether certificates have changed."""
         self._renewal.look()
 
-    def close_doors(self) -> None:
-        """Nobody can connect here any more.  Sessions go on."""
+    def close_doors(self, elsewhere: Collection[str] | None = None) -> None:
+        """Nobody can connect here any more.  Sessions go on.
+
+        `elsewhere`: addresses that another program serves now, if it says so: whoever waits at others is let in first.
+        """
         for door, _, _ in self.assembly.doors:
-            door.close()
+            if elsewhere is None:
+                door.close()
+            else:
+                door.retire(elsewhere)
 
     # --- another program takes over ----------------------------------------------------------
 
@@ -112,12 +118,17 @@ class Gateway(Serving):
 
     def bequest(self) -> Bequest:
         ports = [*(door.port for door, _, _ in self.assembly.doors), *self._administration.ports]
-        return Bequest(ports, self.crowd.share(), self.knowledge.told(), self._desk.hand_over())
+        stay = stay_of(self._configuration)
+        return Bequest(ports, self.crowd.share(), self.knowledge.told(), self._desk.hand_over(), stay)
 
-    def hand_over(self, then: Callable[[], None]) -> None:
+    @property
+    def listens(self) -> Collection[str]:
+        return [address for door, _, _ in self.assembly.doors for address in door.addresses]
+
+    def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
-        self.close_doors()
+        self.close_doors(elsewhere)
         self._administration.stop()
         if self._shares is None:
             self._desk.close(handed_over=True)
@@ -127,11 +138,6 @@ class Gateway(Serving):
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
         self._desk.take_over(self._configuration.control)
-
-    def inherited(self, generation: int) -> None:
-        """A program before this one has ended."""
-        if self._inheritance is not None and self._inheritance.ledger is not None:
-            self._inheritance.ledger.end(generation)
 
     def lose_patience(self) -> None:
         """The successor stops, too: sessions have `[gateway] drain` to end."""

@@ -24,7 +24,7 @@ from ..config.errors import StartError
 from ..telemetry.events import Events, Format
 from ..telemetry.log import Observer, Output, tell_twisted
 from . import rights
-from .control.messages import Answer, Request
+from .elders import Elders
 from .handover import Predecessor
 from .plan import Reload
 from .signals import Signals
@@ -139,9 +139,9 @@ class Startup(MultiService):
             raise StartError("there is nothing that another program could take over")
         return self._upgrade.begin(reactor.stop)
 
-    def ask_elders(self, request: Request) -> Deferred[list[Answer]] | None:
-        """What programs before this one answer; None where none is there."""
-        return None if self._upgrade is None else self._upgrade.ask_elders(request)
+    def elders(self) -> Elders | None:
+        """Programs before this one; None where there can be none."""
+        return None if self._upgrade is None else self._upgrade.elders
 
     # --- what a service of several processes asks for ------------------------------------------------
 

@@ -99,7 +99,7 @@ def _service(
     from .store import found
 
     uid = runner.get("uid")
-    desk = Desk(startup.events, uid if isinstance(uid, int) else None, startup.upgrade, inheritance, startup.ask_elders)
+    desk = Desk(startup.events, uid if isinstance(uid, int) else None, startup.upgrade, inheritance, startup.elders)
     # What systemd has kept of a gateway that ended, if none hands over.
     sockets = inheritance or found({str(one.address) for one in openings(configuration)})
     if configuration.workers == 1:

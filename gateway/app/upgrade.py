@@ -5,12 +5,13 @@ And the other side: be one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..config.errors import StartError
 from ..telemetry.summary import Teller
@@ -38,14 +39,17 @@ class Heritable(Protocol):
     def ask(self, request: Request) -> Answer | Deferred[Answer]:
         """What the successor wants to know of the sessions here."""
 
-    def hand_over(self, then: Callable[[], None]) -> None:
-        """Accept nobody any more, and call `then`.  When it stops, sessions go on for `[gateway] old_sessions`."""
+    @property
+    def listens(self) -> Collection[str]:
+        """Addresses, as text, where clients are served."""
+
+    def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
+        """Accept nobody any more, and call `then`.  When it stops, sessions go on for `[gateway] old_sessions`.
+
+        `elsewhere`: where the successor serves, if it says so.  Whoever waits at other addresses is let in first."""
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
-
-    def inherited(self, generation: int) -> None:
-        """A program before this one has ended: what it counted counts no more."""
 
     def lose_patience(self) -> None:
         """The successor stops, too: sessions have `[gateway] drain` to end, and no longer `old_sessions`."""
@@ -73,7 +77,7 @@ class Upgrade:
         self._service = service
         self._successor: Successor | None = None
         self._handed_over = False
-        self._elders = Elders(reactor, service.inherited)
+        self.elders = Elders(reactor, events)
 
     # --- the old program -----------------------------------------------------------------------------
 
@@ -81,22 +85,25 @@ class Upgrade:
         """Start a successor; `stop` is called when it serves.  Raises StartError where none is started."""
         if self._handed_over:
             raise StartError("another program has taken over already")
+        if self.elders.follows:
+            # The program before this one has told somebody that it is done, and lets go in this moment.
+            return self.elders.alone().addCallback(lambda _: self.begin(stop)).addErrback(_refused)
         if self._successor is not None:
             raise StartError("an upgrade is under way")
         if not self._service.is_serving:
             raise StartError("the gateway is about to start or to stop")
         outcome: Deferred[Outcome] = Deferred()
-        bequest = replace(self._service.bequest(), elders=self._elders.conversations)
+        bequest = replace(self._service.bequest(), elders=self.elders.conversations)
 
-        def served(version: str) -> None:
+        def served(version: str, elsewhere: Collection[str] | None) -> None:
             assert self._successor is not None
             pid = self._successor.pid
             self._handed_over = True
             self._twistd["pidfile"] = None  # it is the successor's
-            self._elders.hand_over()
+            self.elders.hand_over()
             # Whoever asked at the control socket has to hear of it before the socket is the successor's.
             outcome.callback(Outcome(pid, version))
-            self._service.hand_over(lambda: left(pid))
+            self._service.hand_over(lambda: left(pid), elsewhere)
 
         def left(pid: int) -> None:
             self._events.emit("upgrade", state="done", pid=pid)
@@ -128,19 +135,15 @@ class Upgrade:
         else:
             self._service.lose_patience()
 
-    def ask_elders(self, request: Request) -> Deferred[list[Answer]] | None:
-        """What programs before this one answer; None where none is there."""
-        return self._elders.ask(request)
-
     # --- the new program -----------------------------------------------------------------------------
 
     def hurry(self) -> None:
         """Programs before this one end now."""
-        self._elders.hurry()
+        self.elders.hurry()
 
     def stop(self) -> Deferred[None] | None:
         """This program stops, and so do those before it.  Fires when they have; None where none is left."""
-        return self._elders.stop()
+        return self.elders.stop()
 
     def succeed(self, predecessor: Predecessor, pidfile: str | None) -> None:
         """Take over as soon as all of the service serves."""
@@ -154,12 +157,24 @@ class Upgrade:
 
     def _take_over(self, predecessor: Predecessor, pidfile: str | None) -> None:
         inheritance = predecessor.inheritance
-        self._elders.add(inheritance.before, predecessor.take_over())
-        for generation, conversation in inheritance.elders:
-            self._elders.add(generation, conversation)
-        self._service.took_over()
-        if pidfile is None:
-            return
-        if wrong := write_pidfile(pidfile):
-            _log.warn("the pidfile {file} holds the old process, {why}", file=pidfile, why=wrong)
-        self._twistd["pidfile"] = pidfile
+
+        def alone() -> None:
+            predecessor.let_go()
+            for generation, conversation, stay in inheritance.elders:
+                self.elders.add(generation, conversation, stay)
+            if self._service.is_serving:
+                self._service.took_over()
+            if pidfile is None:
+                return
+            if wrong := write_pidfile(pidfile):
+                _log.warn("the pidfile {file} holds the old process, {why}", file=pidfile, why=wrong)
+            self._twistd["pidfile"] = pidfile
+
+        self.elders.ledger = inheritance.ledger
+        self.elders.add(inheritance.before, predecessor.conversation, inheritance.stay)
+        self.elders.follow(inheritance.before, self._service.listens, alone)
+
+
+def _refused(failure: Failure) -> Outcome:
+    failure.trap(StartError)  # type: ignore[no-untyped-call]
+    return Outcome(0, problem=failure.getErrorMessage())

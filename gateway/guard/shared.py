@@ -93,6 +93,10 @@ class SharedLedger:
     def total(self) -> int:
         return sum(self._totals)
 
+    def total_of(self, generation: int) -> int:
+        """The sessions of that gateway."""
+        return sum(total for claimed, total in zip(self._claims, self._totals, strict=True) if claimed == generation)
+
     @property
     def mine(self) -> int:
         return self._totals[self.column]

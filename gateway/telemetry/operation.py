@@ -114,10 +114,11 @@ OPERATION = (
             word(
                 "state",
                 "`started`; `done`: the new program serves, and this one ends when its sessions have; `failed`: this "
-                "one goes on; `lost`: the new program served, and broke down while this one waited for its sessions",
+                "one goes on; `lost`: the new program served, and broke down while this one waited for its sessions; "
+                "`killed`: the old program did not end when its time was over",
             ),
-            Field("pid", Type.INTEGER, "the new process"),
-            detail("why it failed"),
+            Field("pid", Type.INTEGER, "the new process; with `killed` the old one"),
+            detail("why it failed, or was killed"),
         ),
         cure="the cause stands in `detail`; mend it and upgrade again",
     ),

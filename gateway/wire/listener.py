@@ -107,6 +107,8 @@ class Listener:
 
     def finish(self) -> None:
         """Hand on whoever waits in the kernel's queue, and then stop."""
+        if self._stopped:
+            return
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
         for _ in range(BACKLOG // ACCEPTS):

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from gateway.app.control.messages import ROWS, Answer, Request
+from gateway.app.control.messages import LONGEST, ROWS, Answer, Request
 from gateway.app.control.place import ControlSocket
 from gateway.app.control.server import PATIENCE, Conversation, Server
 from gateway.config.values import Control
@@ -30,9 +30,23 @@ class Reactor(Turns):
 
 
 class Transport(StringTransport):
+    reads = True
+    """Whether what is written has gone at once."""
+
     def __init__(self, handle: socket.socket) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.handle = handle
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)  # type: ignore[no-untyped-call]
+        self.read()
+        while self.reads and self.producer is producer:
+            self.read()
+
+    def read(self) -> None:
+        """What was written last."""
+        assert self.producer is not None
+        self.producer.resumeProducing()
 
     @property
     def said(self) -> bytes:
@@ -157,12 +171,39 @@ def test_who_does_not_read_the_answer_is_cut_off(house: House) -> None:
     """Or sixteen stopped commands would keep everybody else out."""
     house.answers = [Answer({})]
     conversation, transport = house.call()
+    transport.reads = False
     conversation.dataReceived(Request("status").line())
     house.reactor.advance(PATIENCE)
     assert transport.disconnecting
     assert not transport.disconnected
     house.reactor.advance(PATIENCE)
     assert transport.disconnected
+
+
+def test_who_asks_and_asks_and_does_not_read_fills_no_buffer(house: House) -> None:
+    many = 10 * LONGEST // len(Request("who").line())
+    house.answers = [Answer({"number": number}) for number in range(many + 1)]
+    conversation, transport = house.call()
+    transport.reads = False
+    conversation.dataReceived(Request("who").line() * many)
+    assert len(answers(transport)) == len(house.asked) == 1
+    assert transport.producerState == "paused"
+    transport.reads = True
+    transport.read()
+    assert [answer["result"]["number"] for answer in answers(transport)] == list(range(many))
+    assert transport.producerState == "producing"
+    conversation.dataReceived(Request("who").line())
+    assert len(house.asked) == many + 1
+
+
+def test_a_line_that_is_too_long_is_told_and_ends_the_conversation(house: House) -> None:
+    conversation, transport = house.call()
+    transport.reads = False
+    for _ in range(3):
+        conversation.dataReceived(b"x" * (LONGEST + 1))
+    transport.read()
+    assert [answer["problems"] for answer in answers(transport)] == [[f"a line of more than {LONGEST} octets"]]
+    assert transport.disconnecting
 
 
 def test_only_what_changes_something_is_told_in_the_log(house: House) -> None:
@@ -177,12 +218,13 @@ def test_a_long_answer_is_said_a_piece_in_a_turn_and_the_next_one_waits(house: H
     rows = [{"id": str(number)} for number in range(3 * ROWS)]
     house.answers = [Answer({"sessions": rows}), Answer({"second": 2})]
     conversation, transport = house.call()
+    transport.reads = False
     conversation.dataReceived(Request("who").line() * 2)
     said = [len(transport.said)]
     while len(house.asked) == 1:
-        house.reactor.turn()
+        transport.read()
         said.append(len(transport.said))
-    assert len(said) == 5
+    assert len(said) == 6
     assert said == sorted(set(said))
     assert [answer["result"] for answer in answers(transport)] == [{"sessions": rows}, {"second": 2}]
 
@@ -190,9 +232,10 @@ def test_a_long_answer_is_said_a_piece_in_a_turn_and_the_next_one_waits(house: H
 def test_who_goes_in_the_middle_of_an_answer_hears_no_more(house: House) -> None:
     house.answers = [Answer({"sessions": [{}] * 3 * ROWS})]
     conversation, transport = house.call()
-    conversation.dataReceived(Request("who").line())
+    transport.reads = False
+    conversation.dataReceived(Request("who").line() * 2)
+    assert transport.producer is not None
+    transport.producer.stopProducing()
     conversation.connectionLost()
-    heard = transport.said
-    house.reactor.turn()
-    assert transport.said == heard
+    assert len(house.asked) == 1
     assert house.reactor.getDelayedCalls() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,15 +17,17 @@ from gateway.guard.shared import SharedLedger
 from tests.memory.stepping import SteppedReactor
 
 HANGS = "import signal; signal.pause()"
+SPEAKS = f"import os, sys; os.write(int(sys.argv[1]), b'{{\"ready\": 1}}\\n'); {HANGS}"
 
 
-@pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """New programs, which take what they are given and say nothing."""
+@pytest.fixture(params=[HANGS])
+def started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """New programs that never serve."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(conversation: int, words: int) -> tuple[int, int]:
-        process = subprocess.Popen([sys.executable, "-S", "-c", HANGS], pass_fds=(conversation,), stderr=words)
+        command = [sys.executable, "-S", "-c", request.param, str(conversation)]
+        process = subprocess.Popen(command, pass_fds=(conversation,), stderr=words)
         started.append(process)
         return process.pid, os.pidfd_open(process.pid)
 
@@ -35,20 +38,27 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         process.wait()
 
 
-def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goes_on(
-    hanging: list[subprocess.Popen[bytes]],
-) -> None:
-    reactor = SteppedReactor()
-    ledger = SharedLedger.create(10)
-    before = set(os.listdir("/proc/self/fd"))
+def successor(reactor: SteppedReactor, ledger: SharedLedger) -> list[tuple[object, ...]]:
+    """What is told of one."""
     told: list[tuple[object, ...]] = []
 
     def note(what: str) -> Callable[..., None]:
         return lambda *words: told.append((what, *words))
 
-    Successor(reactor, Bequest((), ledger, (), None), *map(note, ("served", "failed", "broke", "stop", "asked")))
+    bequest = Bequest((), ledger, (), None, (0.0, 0.0))
+    Successor(reactor, bequest, *map(note, ("served", "failed", "broke", "stop", "asked")))
+    return told
+
+
+def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goes_on(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    reactor = SteppedReactor()
+    ledger = SharedLedger.create(10)
+    before = set(os.listdir("/proc/self/fd"))
+    told = successor(reactor, ledger)
     reactor.clock.advance(PATIENCE - 0.1)
-    (process,) = hanging
+    (process,) = started
     assert process.poll() is None
     reactor.clock.advance(0.1)
     reactor.step_until(lambda: told)
@@ -57,3 +67,21 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
     assert set(os.listdir("/proc/self/fd")) == before
     assert reactor.readers == {}
     assert reactor.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("started", [SPEAKS], indirect=True)
+def test_an_old_program_that_was_held_up_itself_reads_first_what_the_new_one_said_in_time(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    reactor = SteppedReactor()
+    told = successor(reactor, SharedLedger.create(10))
+    (descriptor,) = reactor.readers
+    assert select.select([descriptor], [], [], 20)[0]
+    reactor.clock.advance(2 * PATIENCE)
+    reactor.step_until(lambda: told)
+    assert told == [("served", "", None)]
+    (process,) = started
+    assert process.poll() is None
+    process.kill()
+    reactor.step_until(lambda: len(told) == 2)
+    assert told[1] == ("broke", f"the new program, process {process.pid}, broke down")

@@ -26,6 +26,7 @@ import pytest
 from gateway.app.control.messages import Answer, Request
 from gateway.cli.__main__ import main
 from gateway.cli.steer.command import ask
+from gateway.wire.listener import ACCEPTS
 from tests.ports import free_ports, low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap
@@ -51,6 +52,8 @@ class Line:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.pid = gateway.process.pid
+        self.killed = False
+        """The first program did not end by itself."""
 
     def upgrade(self) -> int:
         """The process that serves now."""
@@ -64,8 +67,12 @@ class Line:
         with suppress(ProcessLookupError):  # the test has ended it
             os.kill(self.pid, signal.SIGTERM)
         wait_until_gone(self.pid)
-        # The first one ends with its last session.
-        self.gateway.end()
+        if self.killed:
+            assert self.gateway.process.wait(DEADLINE) == -signal.SIGKILL
+            self.gateway.inspect()
+        else:
+            # The first one ends with its last session.
+            self.gateway.end()
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,10 @@ def line(
     users_key: str = "",
     program: Program | None = None,
     limits: Mapping[str, str] | None = None,
+    old_sessions: str = "20 s",
 ) -> Iterator[Line]:
     """`more`: another address to listen on; `users_key`: the file by which the log tells users."""
-    common = {"workers": str(workers), "old_sessions": "20 s", "drain": "2 s"}
+    common = {"workers": str(workers), "old_sessions": old_sessions, "drain": "2 s"}
     common["control"] = control or f"{directory}/control"
     if users_key:
         common |= {"log_users": "hashed", "users_key": users_key}
@@ -253,6 +261,63 @@ def test_the_new_program_listens_on_addresses_that_overlap_with_the_old_ones(
             with socket.socket() as elsewhere:
                 is_there = elsewhere.connect_ex(("127.0.0.2", port)) == 0
             assert is_there is not new.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_waits_where_only_the_old_program_listens_is_let_in_and_the_new_one_waits_for_nobody(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+) -> None:
+    (port,) = free_ports(1)
+    with line(tmp_path, identity, backend, workers, more=f"127.0.0.1:{port}") as gateways, ExitStack() as stack:
+        log, old = gateways.gateway.log, gateways.pid
+        accepting = [old] if workers == 1 else [int(one["pid"]) for one in log.events("worker")]
+        rewrite(tmp_path, f"implicit = 127.0.0.1:{port}\n", f"implicit = 0.0.0.0:{port}\n")
+        since = log.mark()
+        os.kill(old, signal.SIGUSR2)
+        log.wait("upgrade", since, state="started")
+        for pid in accepting:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            log.wait("listening", since, address=f"0.0.0.0:{port}")
+            waiting = [stack.enter_context(Client(("127.0.0.1", port))) for _ in range(2 * ACCEPTS)]
+            enter(gateways.gateway, trusting, ("127.0.0.2", port)).socket.close()
+        finally:
+            for pid in accepting:
+                os.kill(pid, signal.SIGCONT)
+        gateways.pid = int(log.wait("upgrade", since, state="done")["pid"])
+        for client in waiting:
+            client.shake_hands(trusting)
+            client.hear(WORDS_.greeting_)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_status_shows_old_programs(
+    tmp_path: Path,
+    identity: Identity,
+    backend: Backend,
+    trusting: ssl.SSLContext,
+    workers: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with line(tmp_path, identity, backend, workers) as gateways, ExitStack() as stack:
+
+        def shown() -> list[tuple[int, int]]:
+            rows = ask(str(tmp_path / "control"), Request("status")).result["old_programs"]
+            assert all(10 < row["left"] <= 22 for row in rows)
+            return [(row["pid"], row["sessions"]) for row in rows]
+
+        assert shown() == []
+        first = gateways.pid
+        inside = [stack.enter_context(enter(gateways.gateway, trusting)) for _ in range(2)]
+        second = gateways.upgrade()
+        inside.append(stack.enter_context(enter(gateways.gateway, trusting)))
+        gateways.upgrade()
+        assert sorted(shown()) == sorted([(first, 2), (second, 1)])
+        assert main(["status", "--config", str(tmp_path / "gateway.ini")]) == 0
+        assert f"\nold program {first}: 2 sessions, for " in capsys.readouterr().out
+        for client in inside:
+            client.socket.close()
+        wait_until(lambda: shown() == [])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -576,19 +641,31 @@ def test_a_stop_ends_the_programs_before_too_and_waits_for_them(
                 wait_until_gone(pid)
 
 
-def test_a_second_signal_waits_for_no_program_that_hangs(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("signals", [0, 1, 2])
+def test_an_old_program_that_hangs_is_killed_soon_after_its_time(
+    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int, signals: int
 ) -> None:
-    with line(tmp_path, identity, backend) as gateways, enter(gateways.gateway, trusting):
-        first, log = gateways.pid, gateways.gateway.log
+    """Its time is over after `old_sessions`, after `drain` where the new program stops, or now."""
+    old_sessions = "20 s" if signals else "1 s"
+    with (
+        line(tmp_path, identity, backend, workers, old_sessions=old_sessions) as gateways,
+        enter(gateways.gateway, trusting),
+    ):
+        log, first = gateways.gateway.log, gateways.pid
+        workers_of_first = [int(one["pid"]) for one in log.events("worker")]
         second = gateways.upgrade()
         os.kill(first, signal.SIGSTOP)
-        try:
+        gateways.killed = True
+        for number in range(signals):
             since = log.mark()
             os.kill(second, signal.SIGTERM)
-            log.wait("stopping", since)
-            os.kill(second, signal.SIGTERM)
-            wait_until_gone(second)
-        finally:
-            os.kill(first, signal.SIGCONT)
-        wait_until_gone(first)
+            if not number:
+                log.wait("stopping", since)
+        told = log.wait("upgrade", state="killed")
+        assert told["pid"] == str(first)
+        for pid in (first, *workers_of_first, *[second] * bool(signals)):
+            wait_until_gone(pid)
+        if not signals:
+            assert ask(str(tmp_path / "control"), Request("status")).result["old_programs"] == []

@@ -219,6 +219,32 @@ def test_a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(
             pass
 
 
+@pytest.mark.slow
+def test_a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(
+    tmp_path: Path, identity: Identity, backend: Backend
+) -> None:
+    with several(tmp_path, identity, backend) as gateway, greeted(A, gateway) as client:
+        stopped, killed, since = template(gateway), pids(gateway)[1], gateway.log.mark()
+        began = time.monotonic()
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(killed, signal.SIGKILL)
+        told = gateway.log.wait("worker", since, state="no-template")
+        assert 7 < time.monotonic() - began < 12
+        assert "gave no sign of life for 10 s, and was killed; the next one is started in 1 s" in told["detail"]
+        wait_until_gone(stopped)
+        gateway.log.wait("worker", since, state="serving", worker="1")
+        assert time.monotonic() - began < 16
+        is_alive(client)
+        with greeted(B, gateway) as other:
+            rewrite(tmp_path, "drain = 2 s", "drain = 3 s")
+            assert reload(gateway)["result"] == "ok"
+            is_alive(other)
+        # The worker that the template was asked for, and never started, is no death.
+        told_of = [(one["state"], one.get("pid")) for one in gateway.log.events("worker", since)]
+        assert [state for state, _ in told_of] == ["died", "no-template", "serving"], told_of
+        assert told_of[0][1] == str(killed)
+
+
 # --- the master ------------------------------------------------------------------------------------
 
 

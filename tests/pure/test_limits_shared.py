@@ -211,6 +211,7 @@ def test_what_a_gateway_counted_counts_no_more_when_it_is_gone(ledger: SharedLed
     new = Limits(Options(sessions_per_client=3), time.monotonic, second.of(second.claim()))
     assert old.admit(ALICE) is old.admit(ALICE) is new.admit(ALICE) is None
     assert new.admit(ALICE) is ReachedLimit.SESSIONS_PER_CLIENT
+    assert (second.total_of(1), second.total_of(2), second.total_of(3)) == (2, 1, 0)
     second.end(1)
     assert (ledger.total, ledger.present(ALICE)) == (1, 1)
     assert new.admit(ALICE) is new.admit(ALICE) is None

@@ -79,6 +79,11 @@ def test_status_tells_what_is_not_as_it_should_be() -> None:
         "            gw.ini, line 3: no",
         "warning     own.pem: expired",
     ]
+    old = [{"pid": 4, "sessions": 1, "left": 61.2}, {"pid": 5, "sessions": None, "left": 9.0}]
+    assert list(WORDS["status"]({**STATUS, "old_programs": old}))[4:6] == [
+        "old program 4: 1 session, for 1 min 1 s at most",
+        "old program 5: ?, for 9 s at most",
+    ]
     good = {**STATUS, "reload": {**reload, "good": True, "problems": []}}
     assert "reload      2026-01-31T12:00:00+00:00 ok" in WORDS["status"](good)
     alone = {**STATUS, "gateway": {**STATUS["gateway"], "pid": 7}, "processes": STATUS["processes"][:1]}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IWriteDescriptor
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer, IWriteDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,7 +18,6 @@ from ...sessions.deadline import Deadline
 from ...telemetry.summary import Teller
 from ...wire.listener import Listener
 from ..rights import user_name
-from ..turns import in_turns
 from .messages import LONGEST, Answer, Misunderstood, Request, request_of
 from .place import ControlSocket, credentials
 
@@ -35,6 +34,30 @@ Ask = Callable[[Request], Any]
 """The Answer, or a Deferred of it."""
 
 
+@implementer(IPullProducer)
+class _Saying:
+    """Writes a piece of an answer whenever the one before has gone: so one answer waits for a reader, and never two."""
+
+    def __init__(self, transport: Any, pieces: Iterator[bytes], goes_on: Callable[[], None], said: Callable[[], None]):
+        """`goes_on` is called before each piece, and `said` when all of them have gone; not where nobody reads them."""
+        self._transport = transport
+        self._pieces = pieces
+        self._goes_on = goes_on
+        self._said = said
+
+    def resumeProducing(self) -> None:
+        self._goes_on()
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._transport.unregisterProducer()
+            self._said()
+        else:
+            self._transport.write(piece)
+
+    def stopProducing(self) -> None:
+        self._pieces = iter(())
+
+
 @implementer(IHalfCloseableProtocol)
 class Conversation(Protocol):
     """One connection.  Who says no more, as in `echo ... | socat`, still hears the answers."""
@@ -43,6 +66,10 @@ class Conversation(Protocol):
         self._server = server
         self._heard = b""
         self._busy = False
+        """A request is being answered."""
+        self._going_on = False
+        self._paused = False
+        """Enough requests wait already."""
         self._ended = False
         """It has heard all that is said."""
         self._deadline: Deadline | None = None
@@ -85,48 +112,51 @@ class Conversation(Protocol):
             self._deadline.set(self._server.reactor.seconds() + PATIENCE)
 
     def _go_on(self) -> None:
+        if self._going_on:
+            return  # the answer came at once: this loop takes the next request
+        self._going_on = True
         while not self._busy and b"\n" in self._heard:
             line, _, self._heard = self._heard.partition(b"\n")
             self._busy = True
             if self._deadline is not None:
                 self._deadline.cancel()
             self._server.answer(line, self._user()).addBoth(self._answered)
-        if len(self._heard) > LONGEST:
-            self._heard = b""
-            self._say(Answer({}, (f"a line of more than {LONGEST} octets",)))
-            self.leave()
-        elif self._ended and not self._busy and self.connected:
+        self._going_on = False
+        transport: Any = self.transport
+        if self._busy:
+            if len(self._heard) > LONGEST and not self._paused:
+                self._paused = True
+                transport.pauseProducing()
+        elif len(self._heard) > LONGEST:
+            self._heard, self._busy = b"", True
+            self._say(Answer({}, (f"a line of more than {LONGEST} octets",)), self.leave)
+        elif self._ended and self.connected:
             self.leave()
 
     def _answered(self, answer: Answer | Failure) -> None:
         if isinstance(answer, Failure):
             _log.critical("a bug in an answer at the control socket: {kind}", kind=type(answer.value).__name__)
             answer = Answer({}, ("the gateway failed to answer; its log says why",))
-        self._say(answer).addCallback(self._answered_all)
+        self._say(answer, self._answered_all)
 
-    def _answered_all(self, _: None) -> None:
+    def _answered_all(self) -> None:
         self._busy = False
-        if self.connected:
-            self._wait()
+        if self._paused and self.connected:
+            self._paused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
         self._go_on()
 
-    def _say(self, answer: Answer) -> Deferred[None]:
-        """A piece in each turn.  Fires when all of it is said, or nobody hears it."""
-        pieces = answer.pieces()
-        following = next(pieces, None)
-
-        def say() -> bool:
-            nonlocal following
-            if following is None or not self.connected or self.transport is None:
-                return False
-            self.transport.write(following)
-            if IWriteDescriptor.providedBy(self.transport):
-                # Now: an upgrade may end this process before the reactor would do it.
-                self.transport.doWrite()
-            following = next(pieces, None)
-            return following is not None
-
-        return in_turns(self._server.reactor, say)
+    def _say(self, answer: Answer, then: Callable[[], None]) -> None:
+        """A piece in each turn.  `then` is called when all of it has gone, or nobody is there who hears it."""
+        transport: Any = self.transport
+        if not self.connected:
+            then()
+            return
+        transport.registerProducer(_Saying(transport, answer.pieces(), self._wait, then), False)
+        if IWriteDescriptor.providedBy(transport):
+            # Now: an upgrade may end this process before the reactor would do it.
+            transport.doWrite()
 
     def _user(self) -> int:
         transport: Any = self.transport

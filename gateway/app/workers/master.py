@@ -8,7 +8,8 @@ waited in their queues is served by the next one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -22,13 +23,12 @@ from ..assembly import Assembly
 from ..control.messages import Answer, Request
 from ..ending import moment
 from ..every import Every
-from ..handover import Bequest
+from ..handover import Bequest, stay_of
 from ..plan import Reload, named, openings
 from ..ports import Change
 from ..reloading import Transition
 from ..steering import about, draining, outlined
 from ..telling import tell_listening, tell_unused
-from .nursery import Hung
 from .orders import packed
 from .steered import answered, question
 from .supervision import Supervision, assembly_of, nothing
@@ -94,13 +94,9 @@ class Master(Supervision):
         return self.reloader.reload()
 
     def look_at_certificates(self) -> None:
-        # Without a template workers look by themselves, within seconds.
-        try:
+        # Without a template, which is told, workers look by themselves, within seconds.
+        with suppress(StartError):
             self._refused_certificates = self._nursery.ask({"look": True}, ())
-        except Hung as wrong:
-            self._events.emit("worker", state="no-template", detail=str(wrong))
-        except StartError:
-            pass  # it is gone, which is told
         self._seats.say_all({"look": True})
 
     def prepare(self, configuration: Configuration) -> Transition:
@@ -167,11 +163,16 @@ class Master(Supervision):
     def bequest(self) -> Bequest:
         assert self._ledger is not None
         ports = [*(port for port, _ in self._ports), *self._administration.ports]
-        return Bequest(ports, self._ledger, self.knowledge(), self._desk.hand_over())
+        return Bequest(ports, self._ledger, self.knowledge(), self._desk.hand_over(), stay_of(self._configuration))
 
-    def hand_over(self, then: Callable[[], None]) -> None:
+    @property
+    def listens(self) -> Collection[str]:
+        return [address for port, _ in self._ports for address in port.addresses]
+
+    def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
         """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
+        self._elsewhere = None if elsewhere is None else list(elsewhere)
         self._loud = self._seats.hold()
         self._desk.close(handed_over=True)
         self._acting.end()
@@ -187,18 +188,13 @@ class Master(Supervision):
         waiting.set(self._reactor.seconds() + QUIET)
         self._close_ports()
         if not self._nursery.say({"close": True}):
-            self._seats.say_all({"hand over": True})
+            self._hand_over_workers()
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
         for port, opening in self._ports:
             port.steer(opening)
         self._desk.take_over(self._configuration.control)
-
-    def inherited(self, generation: int) -> None:
-        """A program before this one has ended."""
-        if self._inheritance.ledger is not None:
-            self._inheritance.ledger.end(generation)
 
     def lose_patience(self) -> None:
         """The successor stops, too: sessions have `[gateway] drain` to end."""

@@ -17,37 +17,52 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...config.errors import StartError
+from ...telemetry.summary import Teller
 from .channel import Channel
 from .messages import Message, Unintelligible, Wire
 from .orders import Orders, start
+from .seats import STEADY
+from .vigil import SILENCE, Vigil
 
+AGAIN_SHORTEST, AGAIN_LONGEST = 1.0, 60.0
+"""Seconds until a template that broke down is started again, doubled each time that it did so soon; and at most."""
 PATIENCE: Final = 0.2
 """Seconds between two looks whether the start is still wanted."""
 ANSWER: Final = 8.0
 """Seconds that it may take to load another configuration.  Meanwhile the master hears nobody: it must be shorter than
 the silence for which a worker is killed."""
 _GONE: Final = "the process that workers are forked from is gone; try again when it is back"
+LAST: Final = 1.0
+"""Seconds that it may take to end: by itself, and when it was killed.  No signal ends a wait for a dead disk."""
 CUT: Final = 16384
 """Octets of a line of last words."""
 
 Told = Callable[[Message], None]
 
 
-class Hung(StartError):
-    """The template does not answer.  It was killed."""
-
-
 class Nursery:
     """One template.  `told` gets what it tells of events while it loads, and everything later."""
 
-    def __init__(self, told: Told, words: Callable[[str], None]) -> None:
+    def __init__(self, events: Teller, told: Told, words: Callable[[str], None]) -> None:
         """`words` gets each line that the template or a worker writes to standard error."""
+        self._events = events
         self._told = told
         self._words = words
+        self._orders: Callable[[int], Orders] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._channel: Channel | None = None
         self._ear: _Ear | None = None
+        self._vigil: Vigil[Nursery] | None = None
+        self._reactor: Any = None
+        self._lost: Callable[[], None] = _nothing
+        self._is_wanted: Callable[[], bool] = bool
+        self._back: Callable[[], None] = _nothing
+        self._launched = 0.0
+        self._breakdowns = 0
+        """In a row, each soon after the start."""
+        self.heard = 0.0
+        """When it last gave a sign of life."""
         self.orphans: set[int] = set()
         """Workers that are no children of the present template."""
 
@@ -57,6 +72,7 @@ class Nursery:
         `orders` makes them with the descriptor of the template's end of the conversation; `wanted` is called every now
         and then, and may raise.
         """
+        self._orders = orders
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -93,19 +109,63 @@ class Nursery:
                     case _:
                         self._told(message)
 
-    def attend(self, reactor: Any, lost: Callable[[], None]) -> None:
-        """From now on what it says is heard by the reactor.  `lost` is called when it is gone."""
+    def attend(
+        self, reactor: Any, lost: Callable[[], None], wanted: Callable[[], bool], back: Callable[[], None]
+    ) -> None:
+        """From now on what it says is heard by the reactor.  One that hangs is killed.
+
+        When it is gone, `lost` is called; then another one is started in a while, if `wanted` says so then, and `back`
+        is called when it is there.
+        """
+        self._reactor, self._lost, self._is_wanted, self._back = reactor, lost, wanted, back
+        self._attend()
+
+    def _attend(self) -> None:
         assert self._wire is not None and self._ear is not None
-
-        def heard(message: Message, descriptors: list[int]) -> None:
-            self._told(message)
-
-        def gone() -> None:
-            self.end()
-            lost()
-
-        self._channel = Channel(reactor, self._wire.socket, heard, gone)
+        reactor = self._reactor
+        self.heard = self._launched = reactor.seconds()
+        self._channel = Channel(reactor, self._wire.socket, self._hear, lambda: self._give_up("is gone"))
+        self._vigil = Vigil(reactor, lambda: [self], lambda _: self._hangs(f"gave no sign of life for {SILENCE:.0f} s"))
         self._ear.attend(reactor)
+
+    def _hear(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        self.heard = self._reactor.seconds()
+        self._told(message)
+
+    def _hangs(self, why: str) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._give_up(f"{why}, and was killed")
+
+    def _give_up(self, why: str) -> None:
+        self.end()
+        self._lost()
+        if not self._is_wanted():
+            return
+        if self._reactor.seconds() - self._launched >= STEADY:
+            self._breakdowns = 0
+        delay = min(AGAIN_LONGEST, AGAIN_SHORTEST * 2.0**self._breakdowns)
+        self._breakdowns += 1
+        self._events.emit(
+            "worker",
+            state="no-template",
+            detail=f"the process that workers are forked from {why}; the next one is started in {delay:.0f} s, and "
+            "workers that are there go on",
+        )
+        self._reactor.callLater(delay, self._launch_again)
+
+    def _launch_again(self) -> None:
+        if not self._is_wanted():
+            return
+        assert self._orders is not None
+        try:
+            self.launch(self._orders, _nothing)
+        except StartError as wrong:
+            self._launched = self._reactor.seconds()
+            self._give_up(f"could not be started ({wrong})")
+        else:
+            self._attend()
+            self._back()
 
     def say(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Whether it could be said."""
@@ -133,17 +193,18 @@ class Nursery:
                 case {"used": _} | {"refused": _}:
                     answers.append(told)
                 case _:
-                    self._told(told)
+                    self._hear(told)
             return bool(answers)
 
-        assert self._channel is not None and self._process is not None
+        assert self._channel is not None
         until = time.monotonic() + ANSWER
         if not self._channel.wait(heard, ANSWER):
             if time.monotonic() < until:
                 raise StartError(_GONE)
             # It may still do it, when nobody expects it any more.  The next one begins with what is in use.
-            self._process.kill()
-            raise Hung(f"the process that workers are forked from gave no answer for {ANSWER:.0f} s, and was killed")
+            why = f"gave no answer for {ANSWER:.0f} s"
+            self._hangs(why)
+            raise StartError(f"the process that workers are forked from {why}; try again when the next one is there")
         match answers[0]:
             case {"refused": str(why)}:
                 raise StartError(why)
@@ -153,6 +214,9 @@ class Nursery:
 
     def end(self) -> None:
         """It ends as soon as it finds that its conversation is over."""
+        if self._vigil is not None:
+            self._vigil.stop()
+            self._vigil = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -165,10 +229,15 @@ class Nursery:
         if self._process is not None:
             process, self._process = self._process, None
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+                process.wait(LAST)
                 return
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LAST)
+
+
+def _nothing() -> None:
+    pass
 
 
 @implementer(IReadDescriptor)

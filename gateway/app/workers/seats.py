@@ -11,16 +11,12 @@ from typing import Any, Final, Protocol
 
 from ...guard.shared import SharedLedger
 from ...telemetry.summary import Teller
-from ..every import Every
 from .channel import Channel
 from .messages import Message
+from .vigil import SILENCE, Vigil
 
-SILENCE: Final = 10.0
-"""Seconds without a sign of life after which a worker hangs: it is killed and replaced."""
-LOOK: Final = 1.0
-"""Seconds between two looks for such workers."""
 STEADY: Final = 60.0
-"""Seconds that a worker has to live.  After that its death says nothing of the next one."""
+"""Seconds that a worker or the template has to live.  After that its death says nothing of the next one."""
 TELLING: Final = 1.0
 """Seconds that it may take to learn how a worker ended."""
 FIRST, LONGEST = 0.5, 30.0
@@ -95,7 +91,7 @@ class Seats:
         """How processes ended whose conversation has not ended yet."""
         self._ends: dict[int, _End] = {}
         """Of processes whose conversation has ended, and of which it is not known yet how they did."""
-        self._watchdog = Every(reactor, LOOK, self._look)
+        self._vigil = Vigil(reactor, self._taken, self._hangs)
 
     def fill(self) -> None:
         """A worker for each seat that has none."""
@@ -144,6 +140,17 @@ class Seats:
     def forked(self, number: int, pid: int) -> None:
         """The template has started the worker that it was asked for."""
         self._seats[number].pid = pid
+
+    def childless(self) -> None:
+        """The template is gone.  Workers that it was asked for and has not started will not come."""
+        for seat in self._taken():
+            if seat.channel is not None and not seat.pid:
+                seat.channel.close()
+                seat.channel = None
+                self._ledger.release(seat.column)
+                self._owner.lost(seat.number)
+        if self.stopping:
+            self._look_whether_empty()
 
     def died(self, pid: int, code: int) -> None:
         """The template has found that one of its children is gone."""
@@ -222,12 +229,10 @@ class Seats:
 
     def _look_whether_empty(self) -> None:
         if self.stopping and not any(self._taken()):
-            self._watchdog.stop()
+            self._vigil.stop()
             self._owner.empty()
 
-    def _look(self) -> None:
-        now = self._reactor.seconds()
-        for seat in self._taken():
-            if now - seat.heard >= SILENCE and seat.pid and not seat.why:
-                seat.why = f"it gave no sign of life for {SILENCE:.0f} s, and was killed"
-                self._owner.kill(seat.pid)
+    def _hangs(self, seat: Seat) -> None:
+        if seat.pid and not seat.why:
+            seat.why = f"it gave no sign of life for {SILENCE:.0f} s, and was killed"
+            self._owner.kill(seat.pid)

@@ -11,7 +11,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
-from ...config.errors import StartError
 from ...config.values import Backend, Configuration
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
@@ -44,9 +43,6 @@ from .messages import Message
 from .nursery import Nursery
 from .orders import Orders, described
 from .seats import Seats
-
-AGAIN_SHORTEST, AGAIN_LONGEST = 1.0, 60.0
-"""Seconds until a template that broke down is started again, doubled each time."""
 
 
 class Supervision(Service):
@@ -81,6 +77,8 @@ class Supervision(Service):
         self._administration = Administration(self._events, self._inheritance)
         self._loud: set[int] = set()
         """Workers that still accept, at a hand-over."""
+        self._elsewhere: Sequence[str] | None = None
+        """Where the successor serves, if it says so."""
         self._quiet: Callable[[], None] = nothing
         """Called when there is none."""
         self._binder = Binder(configuration.workers, self._inheritance)
@@ -92,8 +90,7 @@ class Supervision(Service):
         self.reloader = Reloader(self, source, desk, self._administration, self._events)
         self._refused_certificates: Sequence[str] = ()
         self._ledger: SharedLedger | None = None
-        self._nursery = Nursery(self._heard_template, self._hear_words)
-        self._breakdowns = 0
+        self._nursery = Nursery(self._events, self._heard_template, self._hear_words)
         self._duties: list[Every] = []
         self._stopped: Deferred[None] | None = None
         self._hurried = False
@@ -208,7 +205,6 @@ class Supervision(Service):
         descriptors = raise_descriptor_limit()
         lowered(limits, descriptors, self.workers, self._events, channels_each(self._configuration))
         super().startService()
-        self._nursery.attend(reactor, self._template_lost)
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
         self._duties = [Every(reactor, TICK, self._summary.tick), Every(reactor, TICK, self._acting.look)]
@@ -225,6 +221,7 @@ class Supervision(Service):
         tell_unused(self._configuration, self._events)
         for watch in self._watch(self.assembly):
             watch.start()
+        self._nursery.attend(reactor, self._template_lost, self._wants_template, self._seats.fill)
         self._seats.fill()
         self._administration.serve(reactor, self._fleet, self.ask, lambda: self._configuration)
         for port, opening in self._ports:
@@ -254,41 +251,28 @@ class Supervision(Service):
             case {"closed": _} if self._stopping:
                 self._stop_workers()
             case {"closed": _}:
-                self._seats.say_all({"hand over": True})
+                self._hand_over_workers()
             case {"forked": int(number), "pid": int(pid)}:
                 self._seats.forked(number, pid)
             case {"died": int(pid), "code": int(code)}:
                 self._seats.died(pid, code)
+
+    def _hand_over_workers(self) -> None:
+        self._seats.say_all({"hand over": True, "elsewhere": self._elsewhere})
 
     def _hear_words(self, words: str) -> None:
         self._events.emit("log", level="error", message=words)
 
     def _template_lost(self) -> None:
         self._nursery.orphans = set(self._seats.pids())
+        self._seats.childless()
         if self._stopping:
             self._stop_workers()
-            return
-        delay = min(AGAIN_LONGEST, AGAIN_SHORTEST * 2.0**self._breakdowns)
-        self._breakdowns += 1
-        self._events.emit(
-            "worker",
-            state="no-template",
-            detail=f"the process that workers are forked from is gone; the next one is started in {delay:.0f} s, and "
-            "workers that are there go on",
-        )
-        self._reactor.callLater(delay, self._launch_again)
+        elif self._seats.held:
+            self._hand_over_workers()
 
-    def _launch_again(self) -> None:
-        if self._stopping:
-            return
-        try:
-            self._nursery.launch(self._orders, lambda: None)
-        except StartError as wrong:
-            self._events.emit("worker", state="no-template", detail=str(wrong))
-            self._template_lost()
-            return
-        self._nursery.attend(self._reactor, self._template_lost)
-        self._seats.fill()
+    def _wants_template(self) -> bool:
+        return not (self._stopping or self._seats.held)
 
     def told(self, worker: int, message: Message) -> None:
         match message:

@@ -29,6 +29,7 @@ from . import worker
 from .forwarding import EventsToMaster, Way
 from .messages import Message, Unintelligible, Wire
 from .orders import Given, Orders, name_process, received, unpacked
+from .vigil import BEAT
 
 DEAF = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """Signals to a group of processes, or to a whole unit of systemd, are the master's to answer: it tells the others."""
@@ -96,10 +97,18 @@ class Template:
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self.pipe = woken, wake
-        look_at = time.monotonic() + INTERVAL
+        beat_at = time.monotonic()
+        look_at = beat_at + INTERVAL
         while True:
+            now = time.monotonic()
+            if now >= beat_at:
+                beat_at = now + BEAT
+                self.wire.say({"beat": len(self._workers)})
+            if now >= look_at:
+                look_at = now + INTERVAL
+                self.gateway.look()
             readable, _, _ = select.select(
-                [self.wire.socket.fileno(), woken], [], [], max(0.0, look_at - time.monotonic())
+                [self.wire.socket.fileno(), woken], [], [], max(0.0, min(look_at, beat_at) - time.monotonic())
             )
             if woken in readable:
                 os.read(woken, 4096)
@@ -110,9 +119,6 @@ class Template:
                     return
                 for message, descriptors in heard:
                     self._obey(message, descriptors)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + INTERVAL
-                self.gateway.look()
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         match message:

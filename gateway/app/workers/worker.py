@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
@@ -30,12 +30,10 @@ from .channel import Channel
 from .forwarding import EventsToMaster, Told, pass_on
 from .messages import Message
 from .orders import name_process, unpacked
+from .vigil import BEAT
 
 if TYPE_CHECKING:
     from .template import Template
-
-BEAT: Final = 2.0
-"""Seconds between two signs of life."""
 
 
 class Worker:
@@ -45,6 +43,7 @@ class Worker:
         self._orders = template.orders
         self._channel = Channel(reactor, sock, self._heard, self._orphaned)
         self._number = number
+        self._has_served = False
         self._stopping = False
         self._left = False
         self._way = template.sessions.way
@@ -68,7 +67,7 @@ class Worker:
             case {"health": _} | {"verdicts": _} | {"bans": _} | {"drained": _}:
                 self._gateway.knowledge.learn([message])
             case {"hand over": _}:
-                self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}))
+                self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}), message["elsewhere"])
             case {"ask": int(number), "command": str(command), "about": str(about)}:
                 asked = self._gateway.ask(Request(command, about)).addCallback(steered.parts)
                 asked.addCallback(partial(self._reply, number))
@@ -100,6 +99,7 @@ class Worker:
             self.code = 1
             self._reactor.callLater(0, self._leave)
         else:
+            self._has_served = True
             self._channel.say({"serving": os.getpid()})
 
     def _use(self, message: Message, descriptors: list[int]) -> None:
@@ -152,6 +152,9 @@ class Worker:
         self._way.tell = tell
         self.told.emit("worker", state="orphaned", pid=os.getpid(), detail="the master is gone; it drains and ends")
         self._stop()
+        if self._has_served:
+            # After an upgrade, too: nobody is there who could end it before `old_sessions` is over.
+            self._gateway.lose_patience()
 
 
 def main(template: Template, number: int, column: int, sock: socket.socket) -> int:

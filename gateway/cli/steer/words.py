@@ -68,6 +68,10 @@ def status(result: Result) -> Iterator[str]:
     yield f"{'sessions':<12}{result['sessions']} of {result['limit']}"
     if (draining := result["draining"]) is not None:
         yield f"{'draining':<12}{counted(draining['sessions'], 'session')}, {draining['left']:.0f} s left"
+    # A gateway of an older version does not tell them.
+    for old in result.get("old_programs", ()):
+        there = "?" if old["sessions"] is None else counted(old["sessions"], "session")
+        yield f"{'old program':<12}{old['pid']}: {there}, for {duration(old['left'])} at most"
     yield f"{'reload':<12}{_last(result['reload'])}"
     for problem in (result["reload"] or {}).get("problems", ()):
         yield f"{'':<12}{problem}"

@@ -132,7 +132,7 @@ class Admin(Resource):
 
     # --- requests --------------------------------------------------------------------------------
 
-    def render(self, request: Request) -> int:
+    def render(self, request: _Request) -> int:
         for name, value in HEADERS.items():
             request.setHeader(name, value)
         path = request.path.decode("ascii", "replace")
@@ -156,7 +156,7 @@ class Admin(Resource):
             _answer(request, Answer(b"There is no such page; / is the status page.\n", TEXT, 404))
         return NOT_DONE_YET
 
-    def _refuses(self, request: Request, path: str) -> bool:
+    def _refuses(self, request: _Request, path: str) -> bool:
         host = request.getHeader("host")
         if self._names is not None and not is_meant(host, self._names):
             text = b"This name is not one of the gateway's; use its address, or add the name to [admin] names.\n"
@@ -175,7 +175,7 @@ class Admin(Resource):
             return False
         return True
 
-    def _later(self, request: Request, path: str, make: Callable[[Observation, str], Answer]) -> None:
+    def _later(self, request: _Request, path: str, make: Callable[[Observation, str], Answer]) -> None:
         accept = request.getHeader("accept") or ""
 
         def made(seen: Observation) -> None:
@@ -218,7 +218,7 @@ class Admin(Resource):
 
     # --- the report ------------------------------------------------------------------------------
 
-    def _report(self, request: Request, form: str, content_type: str) -> None:
+    def _report(self, request: _Request, form: str, content_type: str) -> None:
         since = _SINCE.match(_given(request, "since") or str(DAYS))
         if since is None:
             _answer(request, Answer(b"since: write a number of days, like 30d.\n", TEXT, 400))
@@ -237,7 +237,7 @@ class Admin(Resource):
 
     # --- actions ---------------------------------------------------------------------------------
 
-    def _act(self, request: Request, path: str) -> None:
+    def _act(self, request: _Request, path: str) -> None:
         names = ("origin", "sec-fetch-site", "host", "authorization")
         scheme = "https" if request.isSecure() else "http"
         headers = {name: request.getHeader(name) for name in names}
@@ -257,7 +257,7 @@ class Admin(Resource):
         who = f"admin listener, {getattr(request.getClientAddress(), 'host', 'unix')}"
         self._office.act(action, who).addCallback(done).addErrback(_broken, request)
 
-    def _told(self, request: Request, sentences: Sequence[str], result: Result, status: int) -> None:
+    def _told(self, request: _Request, sentences: Sequence[str], result: Result, status: int) -> None:
         good = status == 200
         if "application/json" in (request.getHeader("accept") or ""):
             told = {"ok": good, "problems": [] if good else list(sentences), "result": result}
@@ -265,8 +265,8 @@ class Admin(Resource):
         else:
             _answer(request, Answer(answer_page(self._subject.standing(), sentences, good).encode(), HTML, status))
 
-    def _stream(self, request: Request, seen: Observation) -> None:
-        if request._disconnected:
+    def _stream(self, request: _Request, seen: Observation) -> None:
+        if request.is_over:
             return
         if self._readers >= READERS:
             request.setHeader("Retry-After", "1")
@@ -281,7 +281,7 @@ class Admin(Resource):
         self._readers -= 1
 
 
-def _given(request: Request, name: str | bytes) -> str:
+def _given(request: _Request, name: str | bytes) -> str:
     """The first value of this name in the query or in the form; empty where there is none."""
     octets = name.encode() if isinstance(name, str) else name
     values: Sequence[bytes] = (request.args or {}).get(octets) or [b""]
@@ -321,7 +321,7 @@ def pieces_of(sessions: Collection[str]) -> Iterator[bytes]:
 class _Pieces:
     """Writes a piece whenever the one before has gone."""
 
-    def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
+    def __init__(self, request: _Request, pieces: Iterator[bytes]) -> None:
         self._request = request
         self._pieces = pieces
 
@@ -337,8 +337,8 @@ class _Pieces:
         self._pieces = iter(())
 
 
-def _answer(request: Request, answer: Answer) -> None:
-    if request._disconnected:
+def _answer(request: _Request, answer: Answer) -> None:
+    if request.is_over:
         return
     request.setResponseCode(answer.status)
     request.setHeader("Content-Type", answer.content_type)
@@ -351,7 +351,7 @@ def _answer(request: Request, answer: Answer) -> None:
         request.finish()
 
 
-def _broken(failure: Failure, request: Request) -> None:
+def _broken(failure: Failure, request: _Request) -> None:
     _log.failure("the admin listener could not answer {path}", failure, path=request.path)
     _answer(request, Answer(b"A bug: see the log.\n", TEXT, 500))
 
@@ -361,6 +361,9 @@ def _broken(failure: Failure, request: Request) -> None:
 
 class _Request(Request):
     """Has no body but a short form, and ends in time."""
+
+    is_over = False
+    """All of the answer has gone, or nobody is there any more who reads it."""
 
     def gotLength(self, length: int | None) -> None:
         self._short = length is not None and length <= LONGEST
@@ -377,35 +380,47 @@ class _Request(Request):
     def process(self) -> None:
         transport: Any = self.channel.transport
         deadline = self.channel.factory.reactor.callLater(SLOWEST, transport.abortConnection)
-        self.notifyFinish().addBoth(lambda _: deadline.cancel() if deadline.active() else None)
+
+        def over(_: object) -> None:
+            self.is_over = True
+            if deadline.active():
+                deadline.cancel()
+
+        self.notifyFinish().addBoth(over)
         super().process()
+
+
+class _Channel(HTTPChannel):
+    """One connection."""
+
+    factory: Any
+    """The AdminSite."""
+
+    def resetTimeout(self) -> None:
+        """All of a request has to come within the time: an octet now and then gives no more of it."""
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.factory.connections -= 1
+        super().connectionLost(reason)
 
 
 class AdminSite(Site):
     """No access log: nothing that is asked here is worth a line."""
 
     noisy = False
+    protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, admin: Admin, reactor: Any) -> None:
         super().__init__(admin, requestFactory=_Request, timeout=SLOWEST, reactor=reactor)
         self.displayTracebacks = False
-        self._open = 0
+        self.connections = 0
+        """That are open."""
 
     def buildProtocol(self, addr: IAddress) -> HTTPChannel | None:  # type: ignore[override]
-        if self._open >= CONNECTIONS:
+        if self.connections >= CONNECTIONS:
             return None
-        channel: Any = super().buildProtocol(addr)
-        # All of a request has to come within the time: an octet now and then gives no more of it.
-        channel._channel.resetTimeout = lambda: None
-        self._open += 1
-        lost = channel.connectionLost
-
-        def closed(reason: Failure) -> None:
-            self._open -= 1
-            lost(reason)
-
-        channel.connectionLost = closed
-        return channel  # type: ignore[no-any-return]
+        self.connections += 1
+        return super().buildProtocol(addr)  # type: ignore[no-any-return]
 
     def log(self, request: Any) -> None:
         pass
