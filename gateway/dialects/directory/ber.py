@@ -80,6 +80,8 @@ def head(octets: bytes) -> Head | None:
     whole = element(octets, 0)
     if whole is None:
         return None
+    if whole.tag != SEQUENCE:
+        raise ValueError("no LDAP message")
     # What lies behind the message is not looked at, and what would have to lie there is an error.
     cut = octets[: whole.end]
     ident = element(cut, whole.begin)
