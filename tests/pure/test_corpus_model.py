@@ -17,6 +17,7 @@ from gateway.dialects.mail.message import Newlines
 from gateway.dialects.mail.pop3 import commands, exchange, words
 from gateway.dialects.mail.smtp import commands as smtp_commands
 from gateway.dialects.mail.smtp import replies
+from gateway.dialects.users import Claim
 from gateway.protocol.vocabulary import Request
 from tests.pure import test_corpus_clients as clients
 from tests.pure import test_corpus_servers as servers
@@ -175,10 +176,10 @@ def test_T24_exchanges_go_ahead_is_played_to_the_end() -> None:
     assert f"C> b'{TYPE3}\\r\\n'" in played.rig.transcript
 
 
-def hasty(self: commands.POP3, line: bytes, mechanism: bytes, initial: bytes) -> Generator[Request, Any, bool]:
+def hasty(self: commands.POP3, line: bytes, claim: Claim) -> Generator[Request, Any, bool]:
     """+OK is a success, whoever has said nothing."""
     status, reply = yield from self._ask(line)
-    return (yield from self._verdict(status, reply, mechanism))
+    return (yield from self._verdict(status, reply, claim.mechanism))
 
 
 @pytest.mark.parametrize(

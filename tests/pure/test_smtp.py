@@ -62,7 +62,7 @@ TABLE: tuple[tuple[bytes, bytes | str, bytes | str, bytes | str], ...] = (
     (b"AUTH PLAIN AGEAYg==", MUST_STARTTLS, MUST_STARTTLS, FORWARDED),
     (b"AUTH LOGIN", MUST_STARTTLS, MUST_STARTTLS, FORWARDED),
     (b"auth\tplain", MUST_STARTTLS, MUST_STARTTLS, FORWARDED),
-    (b"AUTH", MUST_STARTTLS, MUST_STARTTLS, NO_REQUEST),
+    (b"AUTH", MUST_STARTTLS, MUST_STARTTLS, FORWARDED),
     (b"X-EXPS GSSAPI", MUST_STARTTLS, MUST_STARTTLS, FORWARDED),
     *(
         (command, MUST_STARTTLS, FORWARDED, FORWARDED)
@@ -179,7 +179,7 @@ UNUSABLE = b"504 5.5.4 Unrecognized authentication type\r\n"
     *((word, UNUSABLE) for word in (b"EXTERNAL", b"external", b"External =", b"SCRAM-SHA-1-PLUS",
                                     b"scram-sha-256-plus x")),
     *((word, NO_REQUEST) for word in (b"=", b"PLA!N x", b"\x0bEXTERNAL", b"EXTERNAL\x0b=", b"EXTERNAL\x1f", b"\xe9",
-                                      b'"PLAIN"', b"a" * 41, b"")),
+                                      b'"PLAIN"', b"a" * 41)),
 ])  # fmt: skip
 @pytest.mark.parametrize("verb", [b"AUTH", b"auth", b"X-EXPS"])
 def test_G12_a_mechanism_that_would_speak_for_us_is_refused(verb: bytes, word: bytes, answer: bytes) -> None:

@@ -278,6 +278,12 @@ def test_a_client_that_goes_in_a_dialogue_completes_nothing() -> None:
     play.ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
 
 
+def test_an_empty_auth_is_the_backends_to_refuse() -> None:
+    assert not asked(secure(), b"AUTH\r\n", b"501 syntax\r\n").run().notes
+    play = secure().client(b"AUTH\r\n", to_backend(b"AUTH\r\n"))
+    play.backend(b"334 \r\n", to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error")).run()
+
+
 def test_an_initial_response_may_be_long() -> None:
     asked(secure(), b"AUTH GSSAPI " + b"x" * 12000 + b"\r\n", b"235 ok\r\n").run((WHOLE, 1000))
 

@@ -624,6 +624,12 @@ def test_T11_who_has_only_a_success_to_show_may_start_TLS_and_its_mail_says_so()
     play.client(b".\r\n", to_backend(FIELD % b"ESMTPS" + b".\r\n")).run()
 
 
+def test_T11_a_success_without_a_mechanism_is_none() -> None:
+    play = asked(secure(), b"AUTH\r\n", SUCCESS).run()
+    assert not play.notes
+    assert play.proven == 0
+
+
 def test_T11_a_word_taken_back_proves_nothing() -> None:
     play = asked(secure(), b"AUTH NTLM\r\n", b"334 \r\n")
     asked(play, b"*\r\n", SUCCESS).run()

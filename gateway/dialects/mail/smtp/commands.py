@@ -234,6 +234,9 @@ class SMTP(Messages):
             self._stale = bool(self._introduced) and GREETS_ONCE in self.terms.known
 
     def _auth(self, verb: bytes, text: bytes, argument: bytes) -> Script:
+        if not argument:
+            yield from self._relay(verb, text)  # the backend's to refuse
+            return
         claim = users.Claim.asked(
             argument, b"501 5.5.2 Syntax error in AUTH", b"504 5.5.4 Unrecognized authentication type"
         )
