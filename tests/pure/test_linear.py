@@ -46,7 +46,7 @@ def slow(prepared: Callable[[], Callable[[], object]]) -> bool:
 LENGTHS = (24, 1000, 16_000)
 """Some patterns double their time with each octet: they are found at the first of these."""
 OCTETS = " \t\"',;:<([{=\\*0aA-.\0"
-ENDS = ("", "\0", "\n", "!")
+ENDS = ("", "\0", "\n", "!", "x x")
 SEARCHING = frozenset({"search", "sub", "subn", "split", "findall", "finditer"})
 _PARSER: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 _COMPILER: Any = importlib.import_module("re._compiler" if sys.version_info >= (3, 11) else "sre_compile")
@@ -177,6 +177,7 @@ def test_a_pattern_takes_time_in_proportion(pattern: re.Pattern[Any]) -> None:
     ("pattern", "length"),
     [
         (rb"X:[ \t]*((?:[^\x00-\x1f\x7f]|\t)*)", 4000),  # HTTP's old field
+        (rb"CAP +[^ ]+ +LS +(?:\* +)?(?::.*|[^ :][^ ]*)? *", 16_000),  # IRC's old listing
         (rb"\A *(?:a|b)* *\Z| +x", 16_000),
         (rb"(?:a+)+b", 24),
         (r"(\w+\s?)*:", 20),
