@@ -20,6 +20,7 @@ CLIENTS = "a client that asks a person: tests/process/test_guides.py or interop/
 BUILDS = "a target of the Makefile, which takes minutes"
 SYSTEM = "needs systemd: tests/packages/test_pages.py runs it in a booted Debian"
 PERSON = "a person does it"
+SELINUX = "needs a kernel with SELinux, which no machine of the tests has: from documentation"
 ELSEWHERE = {
     # Whole pages.
     r"docs/adding-a-protocol\.md: .*": "tests/process/test_adding_a_protocol.py follows that page",
@@ -27,16 +28,16 @@ ELSEWHERE = {
     # Commands.
     r".*: apt install .*": NETWORK,
     r".*: (?:systemctl|journalctl|systemd-sysusers) .*": SYSTEM,
+    r".*: (?:semanage|restorecon) .*": SELINUX,
     r".*: editor .*": PERSON,
     r".*: fail2ban-(?:regex|client) .*": SYSTEM,
     r".*: git clone .*": NETWORK,
     r".*: make (?:deb|demo)": BUILDS,
     r".*: (?:python3 -m venv /opt/|/opt/starttls-gateway/bin/(?:pip|twistd) ).*": NETWORK,
     r"README\.md: (?:ln -s /opt/|twistd --help).*": "what the network would have brought is not there",
-    r".*: (?:irssi|weechat|tin|sieve-connect|swaks|lftp|lp|mariadb) .*": CLIENTS,
-    r".*: curl --ssl-reqd --user grete .*": CLIENTS,
+    r".*: (?:irssi|weechat|tin|sieve-connect|lp|mariadb) .*": CLIENTS,
     r".*: (?:psql|lpstat|ldapsearch|ldapwhoami) .*": GUIDES,
-    r".*: starttls-gateway probe (?:ldap|xmpp|postgresql|mysql) .*": GUIDES,
+    r".*: starttls-gateway probe (?:ldap|xmpp|mysql) .*": GUIDES,
     r".*: openssl s_client -starttls xmpp .*": GUIDES,
 }
 """`page: command` -> why test_examples.py does not run it."""

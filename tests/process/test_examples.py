@@ -21,7 +21,7 @@ from tests.process.villages import OUTSIDE, Village, village
 
 PATIENCE = 40.0
 """Seconds that a command may take on a busy machine."""
-NAMES = [f"{host}.example.org" for host in ("mail", "store", "news", "irc", "ftp", "gateway")]
+NAMES = [f"{host}.example.org" for host in ("mail", "store", "news", "irc", "ftp", "db", "gateway")]
 KEPT = "/etc/starttls-gateway/tls/mail.example.org.pem"
 SERVERS = """
 from pathlib import Path
@@ -40,6 +40,8 @@ SERVICES = (
     ("lmtp", "starttls = 24", "lmtp"),
     ("managesieve", "starttls = 4190", "managesieve"),
     ("nntp", "starttls = 119", "nntp"),
+    ("ftp", "starttls = 21", "ftp"),
+    ("postgresql", "starttls = 5432", "postgresql"),
 )
 # What the package, other programs and the pages before have put on the machine.
 PREPARED = """
@@ -95,6 +97,12 @@ REPLACED = {
     r"capture (\S+) --to (\S+)": r"capture \1 --to \2 --for 1s",
     r"^openssl s_client (.*)": r"openssl s_client \1 </dev/null",
     r" FILE\b": " gateway.ini",
+    # The account of the demo's servers, and a password that nobody types.
+    r"--user grete ": "--user demo:demo ",
+    r"-u grete ": "-u demo,demo ",
+    # It does not ask OpenSSL's environment.
+    "set ftp:ssl-force yes;": "set ssl:ca-file /authority.pem; set ftp:ssl-force yes;",
+    r"--auth-user joe ": "--auth-user demo --auth-password demo ",
     r"^useradd ": "userdel starttls-gateway; useradd ",
 }
 """What a person does, and what stands for something: expression -> what is run."""
