@@ -279,7 +279,7 @@ def test_who_waits_where_only_the_old_program_listens_is_let_in_and_the_new_one_
             os.kill(pid, signal.SIGSTOP)
         try:
             log.wait("listening", since, address=f"0.0.0.0:{port}")
-            waiting = [stack.enter_context(Client(("127.0.0.1", port))) for _ in range(2 * ACCEPTS)]
+            waiting = [stack.enter_context(Client(("127.0.0.1", port))) for _ in range(8 * ACCEPTS)]
             enter(gateways.gateway, trusting, ("127.0.0.2", port)).socket.close()
         finally:
             for pid in accepting:
