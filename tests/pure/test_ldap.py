@@ -170,6 +170,12 @@ def test_what_may_hold_a_password_and_is_large_ends_the_session() -> None:
         fresh(policy=Policy.AUTH_ONLY).client(large, *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
 
 
+def test_what_holds_no_password_and_is_large_dials_once() -> None:
+    long = ber.write(0x30, ber.number(5), ber.write(0x77, WHO[7:], bytes(70_000)))
+    play = fresh(policy=Policy.AUTH_ONLY).client(long, DIAL)
+    play.dialled(note(BAD), to_client(NOT_UNDERSTOOD), to_backend(UNBIND), close(BAD)).run((WHOLE, 9999))
+
+
 @pytest.mark.parametrize("ident", [0, 1, 127, 128, 255, 256, 32767, 32768, 2**31 - 1])
 def test_the_message_id_is_echoed(ident: int) -> None:
     request = message(ident, 0x77, tlv(0x80, STARTTLS_NAME))

@@ -219,7 +219,8 @@ class LDAP(Conversation):
         tag = head.operation.tag
         starts = tag == EXTENDED and is_starttls(octets, head.operation)
         waits = self._closed or (self._guarded and may_hold_password(octets, head.operation))
-        if isinstance(heard, TooLarge) and (waits or starts or tag in (BIND, UNBIND, ABANDON)):
+        # What is wanted of a backend that is reached would be handed out again and again.
+        if isinstance(heard, TooLarge) and (self.reached or waits or starts or tag in (BIND, UNBIND, ABANDON)):
             raise Violation(CLIENT, "client-protocol-error", f"a message of {heard.octets} octets")
         if tag == UNBIND:
             if self.reached:
