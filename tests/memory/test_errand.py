@@ -421,6 +421,13 @@ class Watching:
         return [line.partition("event=")[2].partition(" ")[0] for line in lines]
 
 
+def watched(reactor: SteppedReactor, *servers: Server) -> Watching:
+    """A watch that has begun."""
+    watching = Watching(reactor, *servers)
+    watching.watch.start()
+    return watching
+
+
 OPEN = b"250 2.1.5 Ok\r\n"
 CLOSED = b"554 5.7.1 Relay access denied\r\n"
 LATER = b"450 4.7.1 Greylisted\r\n"
@@ -430,10 +437,8 @@ def test_nobody_is_served_before_the_verdict(reactor: SteppedReactor, server: Se
     watching = Watching(reactor, server)
     assert watching.watch.reason
     watching.watch.start()
-    assert watching.watch.reason
     assert watching.watch.reason == "relay-unknown"
     assert watching.rest() == [3600.0]
-    assert not watching.watch.reason
     assert watching.watch.reason == ""
     assert watching.told() == ["relay-closed"]
     assert watching.later(3600.0) == [3600.0]
@@ -443,10 +448,8 @@ def test_nobody_is_served_before_the_verdict(reactor: SteppedReactor, server: Se
 
 def test_S30_an_open_relay_is_not_served_until_it_is_mended(reactor: SteppedReactor, server: Server) -> None:
     server.answers[b"RCPT"] = OPEN
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     assert watching.rest() == [60.0]
-    assert watching.watch.reason
     assert watching.watch.reason == "open-relay"
     assert f'cure="{CURE}"' in watching.lines[0]
     assert f"backend=legacy address={server.address}" in watching.lines[0]
@@ -470,8 +473,7 @@ def test_S30_an_open_relay_is_not_served_until_it_is_mended(reactor: SteppedReac
 
 def test_who_does_not_decide_is_served_and_asked_again(reactor: SteppedReactor, server: Server) -> None:
     server.answers[b"RCPT"] = LATER
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     assert watching.rest() == [60.0]
     assert not watching.watch.reason
     assert watching.told() == ["relay-undecided"]
@@ -492,8 +494,7 @@ def test_T17_who_wants_TLS_first_is_undecided_and_the_cure_is_told(reactor: Step
     server.greeting = b"220 legacy ESMTP Postfix\r\n"
     for verb in (b"MAIL", b"RCPT", b"RSET"):
         server.answers[verb] = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     assert watching.rest() == [60.0]
     assert not watching.watch.reason
     (line,) = watching.lines
@@ -512,8 +513,7 @@ def test_T17_through_a_UNIX_socket_the_gateway_has_no_address_to_name(
 ) -> None:
     server = another(path=tmp_path / "socket")
     server.answers[b"MAIL"] = b"538 no\r\n"
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     watching.rest()
     assert "without TLS for the gateway's address" in watching.lines[0]
 
@@ -537,8 +537,7 @@ def test_a_server_that_is_not_there_is_tried_again_more_and_more_seldom(
 
 
 def test_a_verdict_outlasts_an_outage(reactor: SteppedReactor, server: Server) -> None:
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     assert watching.rest() == [3600.0]
     assert watching.told() == ["relay-closed"]
     server.greeting = b"SSH-2.0-x\r\n"
@@ -555,8 +554,7 @@ def test_a_verdict_outlasts_an_outage(reactor: SteppedReactor, server: Server) -
 def test_each_address_may_be_another_server(reactor: SteppedReactor, server: Server, another: Another) -> None:
     other = another()
     other.answers[b"RCPT"] = OPEN
-    watching = Watching(reactor, server, other)
-    watching.watch.start()
+    watching = watched(reactor, server, other)
     assert watching.rest() == [60.0, 3600.0]
     assert watching.watch.reason
     assert sorted(watching.told()) == ["open-relay", "relay-closed"]
@@ -570,8 +568,7 @@ def test_one_address_that_is_not_there_does_not_close_the_service(
 ) -> None:
     other = another()
     other.greeting = b"SSH-2.0-x\r\n"
-    watching = Watching(reactor, server, other)
-    watching.watch.start()
+    watching = watched(reactor, server, other)
     assert watching.rest() == [5.0, 3600.0]
     assert not watching.watch.reason
 
@@ -580,8 +577,7 @@ def test_one_address_that_is_not_there_does_not_close_the_service(
 def test_a_watch_that_is_stopped_leaves_nothing_behind(
     reactor: SteppedReactor, server: Server, under_way: bool
 ) -> None:
-    watching = Watching(reactor, server)
-    watching.watch.start()
+    watching = watched(reactor, server)
     if under_way:
         reactor.step_until(server.hears)
     else:
