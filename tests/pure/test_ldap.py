@@ -424,6 +424,13 @@ def test_a_security_layer_ends_the_inspection() -> None:
     layered().backend(LAYERED, to_client(LAYERED), SPLICE).run((WHOLE,))
 
 
+@pytest.mark.parametrize("mechanism", [b"PLAIN", b"CRAM-MD5", b""])
+def test_a_success_without_credentials_is_none(mechanism: bytes) -> None:
+    """It is the gateway whom the backend would let in."""
+    play = bound(sasl(2, mechanism)).backend(WELCOME, *ending(DOWN, "backend-protocol-error")).run()
+    assert play.proven == 1  # the anonymous bind
+
+
 def test_only_the_next_octets_begin_a_security_layer() -> None:
     """RFC 4513 5.2: it is there at once, or not at all."""
     for late in (LAYERED, b"\0" + search(8)[1:]):  # the second one would be a message, but for its first octet

@@ -181,8 +181,8 @@ def test_the_last_token_of_the_server_has_no_answer(code: int, mechanism: str) -
     """libpq says nothing to it, and AuthenticationOk comes by itself."""
     token, more = message(b"p", b"token"), asks(8, b"token")
     play = PARTY.dialled().backend(asks(code), to_client(asks(code))).client(token, to_backend(token))
-    play.backend(more, to_client(more)).client(token, to_backend(token)).backend(more, to_client(more))
-    play.waits(AUTHENTICATION)
+    play.backend(more, to_client(more)).client(token, to_backend(token)).waits(Patience.REPLY)
+    play.backend(more, to_client(more)).waits(AUTHENTICATION)
     play.backend(asks(0), note("auth", result="ok", mechanism=mechanism), PROVEN, to_client(asks(0)), SPLICE).run()
 
 

@@ -16,7 +16,7 @@ from gateway.dialects.chat.xmpp.exchange import LOGIN
 from gateway.dialects.chat.xmpp.xml import Stanza, Stream
 from gateway.dialects.survey import Survey
 from gateway.protocol.inbox import Inbox
-from gateway.protocol.vocabulary import Dial, Expired, Script, Side, StartTLS
+from gateway.protocol.vocabulary import Dial, Expired, Patience, Script, Side, StartTLS
 from tests.pure.contract.answers import xmpp, xmpp_server
 from tests.pure.contract.answers.xmpp import (
     AUTH,
@@ -515,7 +515,7 @@ def met(**changes: object) -> Playbook:
 @pytest.mark.parametrize("key", [KEY, KEY.replace(b"<db:result", b"<db:result type='x'")])
 def test_dialback_proves_a_server_and_then_the_session_is_spliced(key: bytes) -> None:
     """Prosody does not look at the type of a key."""
-    play = met().client(key, to_backend(key))
+    play = met().waits(LOGIN).client(key, to_backend(key)).waits(Patience.REPLY)
     told = note("auth", result="ok", mechanism="DIALBACK", user=b"peer.example")
     play.backend(VALID, told, PROVEN, to_client(VALID), SPLICE).run()
     limited = (note("refused"), to_client(error(b"policy-violation")), to_backend(CLOSE), close("refused"))
