@@ -70,7 +70,7 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
 
 
 @pytest.mark.parametrize("started", [SPEAKS], indirect=True)
-def test_an_old_program_that_was_held_up_itself_reads_first_what_the_new_one_said_in_time(
+def test_an_old_program_that_was_held_up_reads_first_what_was_said_in_time(
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     reactor = SteppedReactor()

@@ -264,7 +264,7 @@ def test_the_new_program_listens_on_addresses_that_overlap_with_the_old_ones(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_waits_where_only_the_old_program_listens_is_let_in_and_the_new_one_waits_for_nobody(
+def test_who_waits_where_only_the_old_program_listens_is_let_in(
     tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
 ) -> None:
     (port,) = free_ports(1)
