@@ -60,7 +60,7 @@ class _Elder:
 
     def kill(self) -> None:
         if self.handle is not None:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
 
@@ -72,6 +72,8 @@ class Elders:
         """Where they count their sessions, if that can be read here."""
         self._there: dict[int, _Elder] = {}
         self._stopped: Deferred[None] | None = None
+        self._hurried = False
+        """This program ends now."""
         self._asking = Asking(reactor, lambda: list(self._there), self._say)
         self._going: Callable[[], None] | None = None
         self._alone: list[Deferred[None]] = []
@@ -120,10 +122,14 @@ class Elders:
         )
         deadline.set(until + GRACE)
         if self._stopped is not None:
-            self._end(self._there[generation], {"stop": False}, drain)
+            self._end(self._there[generation], {"stop": self._hurried}, 0.0 if self._hurried else drain)
 
     def _stay(self, elder: _Elder) -> float:
         return max(0.0, elder.until - float(self._reactor.seconds()))
+
+    def _ledger_of(self, generation: int) -> SharedLedger | None:
+        """Where it counts its sessions, if that can be read here."""
+        return self.ledger if generation > 0 else None
 
     @property
     def conversations(self) -> list[tuple[int, socket.socket, Stay]]:
@@ -135,7 +141,9 @@ class Elders:
         return [
             {
                 "pid": one.pid,
-                "sessions": None if self.ledger is None else self.ledger.total_of(one.generation),
+                "sessions": None
+                if (ledger := self._ledger_of(one.generation)) is None
+                else ledger.total_of(one.generation),
                 "left": round(self._stay(one), 3),
             }
             for one in self._there.values()
@@ -176,6 +184,7 @@ class Elders:
 
     def hurry(self) -> None:
         """Their sessions are cut off."""
+        self._hurried = True
         for one in self._there.values():
             self._end(one, {"stop": True}, 0.0)
 
@@ -186,6 +195,12 @@ class Elders:
 
     def _hangs(self, generation: int) -> None:
         elder = self._there[generation]
+        now = float(self._reactor.seconds())
+        if now - elder.until - GRACE > GRACE / 2:
+            # It is this process that was held up, or all of them. What came meanwhile is read first.
+            elder.until = now
+            elder.deadline.set(now + GRACE)
+            return
         elder.kill()
         detail = f"the old program did not end within {GRACE:.0f} s after its time, and was killed"
         self._events.emit("upgrade", state="killed", pid=elder.pid, detail=detail)
@@ -194,9 +209,9 @@ class Elders:
     def _lost(self, generation: int) -> None:
         self._there.pop(generation).close()
         self._asking.gone(generation)
-        if self.ledger is not None:
+        if (ledger := self._ledger_of(generation)) is not None:
             # What it counted counts no more.
-            self.ledger.end(generation)
+            ledger.end(generation)
         if self._going is not None:
             self._going()
         if not self._there and self._stopped is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -31,7 +30,7 @@ from .ports import Handed, Port
 from .turns import with_each
 from .workers.asking import reply
 from .workers.channel import Channel
-from .workers.messages import Message, Unintelligible, Wire
+from .workers.messages import Message, Unintelligible, Wire, readable
 from .workers.steered import parts
 
 VARIABLE: Final = "STARTTLS_GATEWAY_HANDOVER"
@@ -44,8 +43,8 @@ FIRST: Final = 10.0
 """Seconds that the old program may take to hand over."""
 Stay = tuple[float, float]
 """How long an old program may stay: seconds until its last session is cut off, and until then when it is to stop."""
-UNSAID: Final[Stay] = 3630.0, 30.0
-"""Of a version that does not say it: the defaults of `[gateway] old_sessions` and `drain`."""
+UNSAID: Final[Stay] = 7 * 86400.0, 3600.0
+"""Of a version that does not say it: longer than most configurations have it. One that is in order is not killed."""
 _DIRECTORY: Final = os.getcwd()
 """Where the command line was typed: its relative names begin there."""
 _OLD_NEWS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -138,13 +137,16 @@ class Predecessor:
         with suppress(ValueError):
             ledger = SharedLedger(next(rest), generation=found.before)
             found.ledger = SharedLedger(ledger.descriptor, generation=ledger.next_generation)
+        elders: list[int] = list(message.get("elders", ()))
+        if found.ledger is None:
+            # Their numbers are those of a ledger that cannot be read here. Numbers of ours begin at 1 again.
+            found.before, *elders = range(-1, -2 - len(elders), -1)
         for address, spreads in message["ports"]:
             found.sockets.setdefault(address, []).append([
                 Spread(text, tuple(_adopted(next(rest)) for _ in range(count))) for text, count in spreads
             ])  # fmt: skip
         if (path := message.get("control")) is not None:
             found.control = path, _adopted(next(rest))
-        elders = message.get("elders", ())
         found.stay, *stays = message.get("stays") or [UNSAID] * (1 + len(elders))
         found.elders = [
             (generation, _adopted(next(rest)), stay) for generation, stay in zip(elders, stays, strict=True)
@@ -246,7 +248,7 @@ class Successor:
             self._patience.cancel()
         if not self._serves:
             self._kill()
-            select.select([self._handle], [], [], LAST)
+            readable(LAST, self._handle)
             words = self._last_words()
             why = f"the new program did not serve within {PATIENCE:.0f} s" if late else words
             self._failed(why or f"the new program, process {self.pid}, ended before it served")
@@ -255,7 +257,7 @@ class Successor:
         os.close(self._handle)
 
     def _late(self) -> None:
-        if select.select([self._channel], [], [], 0)[0]:
+        if readable(0, self._channel):
             # It is this process that was held up: what came meanwhile is read first.
             self._patience = self._reactor.callLater(LAST, self._late)
         else:

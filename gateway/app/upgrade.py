@@ -162,8 +162,7 @@ class Upgrade:
             predecessor.let_go()
             for generation, conversation, stay in inheritance.elders:
                 self.elders.add(generation, conversation, stay)
-            if self._service.is_serving:
-                self._service.took_over()
+            self._service.took_over()
             if pidfile is None:
                 return
             if wrong := write_pidfile(pidfile):

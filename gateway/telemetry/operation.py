@@ -120,7 +120,8 @@ OPERATION = (
             Field("pid", Type.INTEGER, "the new process; with `killed` the old one"),
             detail("why it failed, or was killed"),
         ),
-        cure="the cause stands in `detail`; mend it and upgrade again",
+        cure="with `failed`, `detail` has the cause: mend it and upgrade again; with `killed` do nothing; if it comes "
+        "again, report it",
     ),
     Event(
         "signal",

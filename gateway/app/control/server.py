@@ -115,7 +115,7 @@ class Conversation(Protocol):
         if self._going_on:
             return  # the answer came at once: this loop takes the next request
         self._going_on = True
-        while not self._busy and b"\n" in self._heard:
+        while self.connected and not self._busy and b"\n" in self._heard:
             line, _, self._heard = self._heard.partition(b"\n")
             self._busy = True
             if self._deadline is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .messages import CHUNK, MOST_DESCRIPTORS, Incoming, Message, Unintelligible, line, send_all
+from .messages import CHUNK, MOST_DESCRIPTORS, Incoming, Message, Unintelligible, line, readable, send_all
 
 WAITING: Final = 1 << 20
 """Octets that may wait for a reader that is busy.  Beyond it events are dropped: the log costs no session."""
@@ -88,7 +87,7 @@ class Channel:
         """Hear messages without descriptors, and nothing else, until `heard` is content.  False where it never is."""
         until = time.monotonic() + seconds
         while self._lost is not None and (left := until - time.monotonic()) > 0:
-            if not select.select([self._socket], [], [], left)[0]:
+            if not readable(left, self._socket):
                 break
             try:
                 octets = self._socket.recv(CHUNK)

@@ -181,6 +181,9 @@ class Master(Supervision):
         def once() -> None:
             waiting.cancel()
             self._quiet = nothing
+            if self._loud:
+                # The template hangs: it did not say that it has closed its sockets.
+                self._hand_over_workers()
             then()
 
         self._quiet = once
@@ -192,6 +195,8 @@ class Master(Supervision):
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
+        if not self.running:
+            return  # it stops
         for port, opening in self._ports:
             port.steer(opening)
         self._desk.take_over(self._configuration.control)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,17 @@ LONGEST: Final = 1 << 20
 """Octets of a message.  An event has some dozens of fields of 1 KiB each at most."""
 
 Message = Mapping[str, Any]
+
+
+def readable(seconds: float, *ends: Any) -> set[int]:
+    """Which of these sockets or descriptors have something to read, or have ended, within so many seconds.
+
+    Not by select(2), which takes no number above 1023: a gateway with 600 sessions has such descriptors.
+    """
+    waiting = select.poll()
+    for end in ends:
+        waiting.register(end, select.POLLIN)
+    return {number for number, _ in waiting.poll(1000 * max(0.0, seconds))}
 
 
 class Unintelligible(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from zope.interface import implementer
 from ...config.errors import StartError
 from ...telemetry.summary import Teller
 from .channel import Channel
-from .messages import Message, Unintelligible, Wire
+from .messages import Message, Unintelligible, Wire, readable
 from .orders import Orders, start
 from .seats import STEADY
 from .vigil import SILENCE, Vigil
@@ -91,7 +90,7 @@ class Nursery:
     def _wait_until_ready(self, wire: Wire, wanted: Callable[[], None]) -> None:
         while True:
             wanted()
-            if not select.select([wire.socket], [], [], PATIENCE)[0]:
+            if not readable(PATIENCE, wire.socket):
                 continue
             heard: list[tuple[Message, list[int]]] | None = None
             with suppress(OSError, Unintelligible):
@@ -132,9 +131,16 @@ class Nursery:
         self.heard = self._reactor.seconds()
         self._told(message)
 
+    def _hear_last(self, message: Message) -> bool:
+        self._hear(message)
+        return False
+
     def _hangs(self, why: str) -> None:
         assert self._process is not None
         self._process.kill()
+        if self._channel is not None:
+            # To the end: it may have started a worker just before.
+            self._channel.wait(self._hear_last, LAST)
         self._give_up(f"{why}, and was killed")
 
     def _give_up(self, why: str) -> None:
@@ -158,8 +164,15 @@ class Nursery:
         if not self._is_wanted():
             return
         assert self._orders is not None
+        until = time.monotonic() + ANSWER
+
+        def wanted() -> None:
+            """Nobody is served meanwhile, if this is the only process that can fork."""
+            if time.monotonic() >= until:
+                raise StartError(f"it was not ready within {ANSWER:.0f} s")
+
         try:
-            self.launch(self._orders, _nothing)
+            self.launch(self._orders, wanted)
         except StartError as wrong:
             self._launched = self._reactor.seconds()
             self._give_up(f"could not be started ({wrong})")
@@ -172,7 +185,9 @@ class Nursery:
         return self._channel is not None and self._channel.hand(message, descriptors)
 
     def kill(self, pid: int) -> None:
-        """A worker."""
+        """A worker. Nothing where it was never started: for kill(2), 0 is a whole group of processes."""
+        if not pid:
+            return
         if pid in self.orphans or not self.say({"kill": pid}):
             # Its parent is gone; a number is not given to another process that soon.
             with suppress(ProcessLookupError):

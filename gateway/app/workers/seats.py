@@ -144,6 +144,9 @@ class Seats:
     def childless(self) -> None:
         """The template is gone.  Workers that it was asked for and has not started will not come."""
         for seat in self._taken():
+            if seat.pid and seat.why:
+                # The template was told to kill it, and may not have heard it.
+                self._owner.kill(seat.pid)
             if seat.channel is not None and not seat.pid:
                 seat.channel.close()
                 seat.channel = None

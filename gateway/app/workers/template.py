@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -27,7 +26,7 @@ from ..service import Gateway
 from ..serving import Shares
 from . import worker
 from .forwarding import EventsToMaster, Way
-from .messages import Message, Unintelligible, Wire
+from .messages import Message, Unintelligible, Wire, readable
 from .orders import Given, Orders, name_process, received, unpacked
 from .vigil import BEAT
 
@@ -107,13 +106,11 @@ class Template:
             if now >= look_at:
                 look_at = now + INTERVAL
                 self.gateway.look()
-            readable, _, _ = select.select(
-                [self.wire.socket.fileno(), woken], [], [], max(0.0, min(look_at, beat_at) - time.monotonic())
-            )
-            if woken in readable:
+            ready = readable(min(look_at, beat_at) - time.monotonic(), self.wire.socket, woken)
+            if woken in ready:
                 os.read(woken, 4096)
                 self._reap()
-            if self.wire.socket.fileno() in readable:
+            if self.wire.socket.fileno() in ready:
                 heard = self.wire.hear()
                 if heard is None:
                     return

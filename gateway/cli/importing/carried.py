@@ -121,7 +121,7 @@ class Carried:
         holding = {line.name: line.number for line in lines if line.taken}
         for line in lines:
             if not line.taken:
-                why = reasons.get(line.name.split()[0], NOTHING)
+                why = reasons.get(line.name.partition(" ")[0], NOTHING)
                 self.remark(line.number, line.text, f"line {holding[line.name]} holds" if line.name in holding else why)
 
     def once(self, options: dict[str, str], name: str, value: str, line: Line) -> None:

@@ -70,6 +70,7 @@ FLAGS = frozenset(re.split(" ",
     " ssl-reuse stick tls-tickets"
 ))  # fmt: skip
 """What stands alone in a bind or server line; others have a value."""
+_VALUED = PARAMETERS.keys() | {"crt"}
 _VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
 
 
@@ -274,7 +275,7 @@ def _parameters(line: Line, begin: int) -> Lines:
     while words:
         name = words.pop(0)
         # A word that is not known here stands alone if a known one follows.
-        alone = name in FLAGS or not words or (name not in PARAMETERS and words[0] in FLAGS)
+        alone = name in FLAGS or not words or (name not in _VALUED and words[0] in FLAGS | _VALUED)
         values = [] if alone else [words.pop(0)]
         found.append(Line(line.number, " ".join((name, *values)), name, values))
     return Lines(found)
