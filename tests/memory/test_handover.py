@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -29,10 +31,17 @@ def started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         command = [sys.executable, "-S", "-c", request.param, str(conversation)]
         process = subprocess.Popen(command, pass_fds=(conversation,), stderr=words)
         started.append(process)
-        return process.pid, os.pidfd_open(process.pid)
+        handle = os.pidfd_open(process.pid)
+        # As with 600 sessions: select(2) takes no such number.
+        high = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 1024)
+        os.close(handle)
+        return process.pid, high
 
     monkeypatch.setattr(handover, "_start", start)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
     yield started
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     for process in started:
         process.kill()
         process.wait()

@@ -70,6 +70,15 @@ def test_a_section_that_stays_with_the_other_program_is_listed(place: Place, opt
     assert set(re.findall(r"line \d+: .*", after)) - set(re.findall(r"line \d+: .*", before))
 
 
+def test_a_word_that_is_not_known_swallows_none_that_is() -> None:
+    text = converted(
+        'listen imap\n "" x\n bind :993 ssl unknown crt /x.pem\n server s 10.0.0.1:143 check ""\n', "f", "haproxy"
+    )
+    assert "certificate = /x.pem" in text
+    assert re.search(r"line 3: .*unknown", text)
+    assert not re.search(r"line 3: .*crt", text)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_file_tells_whose_it_is(program: str) -> None:
     assert program_of("x", example(program)) == program
