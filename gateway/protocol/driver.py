@@ -436,7 +436,7 @@ class Negotiation(_Sides):
         if rest is None:
             return self._pending(wait.source)
         self._inboxes[wait.source].feed(rest)
-        return bool(self._inboxes[target].octets)
+        return bytes(self._inboxes[target].octets)
 
     def _forward(self, wait: Forward) -> Any:
         # The backend once more, since its unit may have waited for the end of one of the client's.

@@ -375,7 +375,7 @@ class Filter(Protocol):
 @value
 class Pass:
     """Let a side's octets go in chunks through a filter to the other side, until the filter says
-    that they end; with `forward` false they are swallowed.  Resumed with whether the other side spoke before that."""
+    that they end; with `forward` false they are swallowed.  Resumed with what the other side had said before that."""
 
     source: Side
     filter: Filter

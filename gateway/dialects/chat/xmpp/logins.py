@@ -47,7 +47,7 @@ class Attempt:
         """A response of the client's; in SASL2 the first one has an element of its own."""
         first = [each.text for each in said.children if each.name == _FIRST]
         taken_back = said.name.endswith(" abort")
-        self.claim.hear(sasl.CANCEL if taken_back else "".join(first or [said.text]).encode("utf-8"))
+        self.claim.hear(sasl.CANCEL if taken_back else "".join(first or [said.text]).strip().encode("utf-8"))
 
 
 def by_sasl(namespace: str, said: Element) -> Attempt | None:

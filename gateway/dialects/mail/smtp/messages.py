@@ -8,7 +8,21 @@ from typing import Any, Final
 
 from ....protocol.filters import Counted
 from ....protocol.framing import Lines
-from ....protocol.vocabulary import Abort, Await, Close, Line, Note, Pass, Peek, Request, Script, Send, Tally, Trouble
+from ....protocol.vocabulary import (
+    Abort,
+    Await,
+    Close,
+    Line,
+    Lost,
+    Note,
+    Pass,
+    Peek,
+    Request,
+    Script,
+    Send,
+    Tally,
+    Trouble,
+)
 from ....telemetry.catalogue import PROTOCOL_ERROR
 from ... import sasl
 from ...base import Terms
@@ -131,15 +145,31 @@ class Messages(Greeting):
         self._mail = True  # whatever the backend thinks: a message is under way
         yield Send(CLIENT, reply.octets)
         message = Message(Newlines(self.terms.options.get("newlines", "normalize")), self._trace())
-        early = yield Pass(CLIENT, message)
+        early = yield from self._accepting(message)
         if message.offended:
             yield Abort(BACKEND)
             yield Note("client-bare-newline")
             yield Send(CLIENT, b"521 5.5.2 Bare newline in message data\r\n")
             yield Close("client-bare-newline")
+        if early and self._verdicts > 1:
+            # Nobody knows about whom it is: the success of another recipient would be told as this one's.
+            self._outstanding = b"DATA"
+            raise broken(TOO_EARLY)
         yield from self._verdict(b"DATA")
         if early:
             raise broken(TOO_EARLY)
+
+    def _accepting(self, message: Message) -> Generator[Request, Any, bool]:
+        """The client's message goes to the backend.  Returns whether that gives its verdict before the end."""
+        try:
+            *lines, rest = (yield Pass(CLIENT, message)).split(b"\n")
+        except Lost as lost:
+            if lost.side is BACKEND:
+                heard = yield Await((BACKEND,), FINAL, VERDICTS)  # why it left, if it said so
+                if isinstance(heard, Line):
+                    yield from self._unasked(heard.text)
+            raise
+        return bool(rest) or any(map(VERDICT.match, lines))
 
     def _verdict(self, verb: bytes) -> Script:
         """What the backend says to a whole message.

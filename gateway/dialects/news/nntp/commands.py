@@ -7,7 +7,7 @@ login, with a feed that the server takes, or with COMPRESS.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
@@ -30,6 +30,7 @@ from ...bounds import RESPONSES
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Attempt, Probing
+from ...reach import Hearing
 from .exchange import WANTS_ARTICLE, Ending, Exchange, First
 from .words import (
     ADDED,
@@ -79,7 +80,7 @@ class NNTP(Exchange):
 
     def talk(self) -> Script:
         while True:
-            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
+            heard = yield from self._next()
             match heard:
                 case Line(side=Side.BACKEND, text=text):
                     yield from self._unasked(text)
@@ -93,6 +94,17 @@ class NNTP(Exchange):
                     yield from self._unreadable(heard.begin, TOO_LONG)
                 case _:
                     yield from self._unreadable(heard.begin, b"501 Invalid characters")
+
+    def _next(self) -> Hearing[Any]:
+        if not self._unpaired:
+            return (yield from self.hear(BOTH, Patience.COMMAND, LINES))
+        try:
+            # No command is a boundary here: a stop would cut an article.
+            return (yield from self.hear((BACKEND,) if self._left else BOTH, Patience.SPLICE, LINES))
+        except Lost as lost:
+            if self._left and lost.side is BACKEND:
+                yield Close("quit")
+            raise
 
     def _unasked(self, text: bytes) -> Script:
         """400 may come at any time.  Other lines are the rest of a reply, if nobody can tell where that ends."""
@@ -114,11 +126,12 @@ class NNTP(Exchange):
         if match is None:
             return (yield from self._unreadable(line, b"500 Unknown command"))
         verb, arguments = match[1].upper(), (match[2] or b"").strip(sasl.BLANKS)
-        if self._endless and verb != b"QUIT":
+        if self._endless and (self._unpaired or verb != b"QUIT"):
             # A line of that reply could be taken for the reply to this one, and open a login that failed.
             if verb in PAIRED or self._waits_for_tls(verb, arguments):
                 raise broken("a reply to an unknown command, of which nobody can tell where it ends")
             self._unpaired = self.midway = True  # words of ours have no place here any more
+            self._left = verb == b"QUIT"
             yield Send(BACKEND, line + b"\r\n")
             return False
         if self._waits_for_tls(verb, arguments):

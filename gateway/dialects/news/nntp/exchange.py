@@ -56,6 +56,7 @@ class Exchange(Asking):
         super().__init__(terms)
         self._endless = False  # the backend's last reply may go on, up to a dot, or may not
         self._unpaired = False  # ... and the client has said more: which reply is to what, nobody knows any more
+        self._left = False  # ... and QUIT, of which the answer is the backend's
         self._early = False  # the last verdict came before the end of its article
         self._reader = False  # the backend has taken MODE READER
 
@@ -150,7 +151,8 @@ class Exchange(Asking):
         """The client's article, up to the dot, and the verdict; one that is not forwarded has none."""
         self._outstanding = self._outstanding or forward
         # A poster's bare LF and dot must be no end for the backend, which would run what follows as commands.
-        self._early = forward & (yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward))
+        early = yield Pass(CLIENT, Message(Newlines.NORMALIZE), forward=forward)
+        self._early = forward and bool(early)
         return (yield from self._reply()) if forward else b""
 
     # --- logins ---
