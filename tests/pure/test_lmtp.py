@@ -251,3 +251,13 @@ def test_it_is_no_smtp() -> None:
     assert not DIALECT.relays
     assert not DIALECT.submission
     assert LMTP.older == b""
+
+
+def test_an_early_verdict_is_about_nobody() -> None:
+    """If it were about the first recipient, the success of the first would be told as that of the second."""
+    play = asked(envelope(hello(upgraded()), b"1", b"2"), b"DATA\r\n", b"354 OK\r\n").client(
+        b"x\r\n", to_backend(b"x\r\n")
+    )
+    play.backend(b"451 busy\r\n").client(
+        b".\r\n", to_backend(b".\r\n"), to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error")
+    ).run()

@@ -298,6 +298,19 @@ def test_where_replies_have_lost_their_order_no_word_of_ours_comes_between(line:
     play.client(line + b"\r\n", ABORT_BACKEND, close("client-protocol-error")).run()
 
 
+def test_where_replies_have_lost_their_order_the_server_answers_QUIT() -> None:
+    said = b"ARTICLE 1\r\nQUIT\r\n"
+    play = asked(inside(), b"XFOO\r\n", b"288 done\r\n").client(said, to_backend(said))
+    told = b"220 1 <a>\r\nx\r\n.\r\n205 bye\r\n"
+    play.backend(told, to_client(told)).ended(Side.BACKEND, True, close("quit")).run()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_where_replies_have_lost_their_order_nothing_is_said_of_an_end(side: Side) -> None:
+    play = asked(inside(), b"XFOO\r\n", b"288 done\r\n").client(b"ARTICLE 1\r\n", to_backend(b"ARTICLE 1\r\n"))
+    play.ended(side, True, ABORT_BACKEND, close(f"{side.value}-lost")).run()
+
+
 def test_required_holds_behind_a_reply_whose_end_nobody_knows() -> None:
     play = asked(greeted(), b"HELP\r\n", b"199 help\r\n")
     play.client(b"GROUP a\r\n", to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error")).run()

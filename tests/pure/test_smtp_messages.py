@@ -142,6 +142,19 @@ def test_a_verdict_before_the_end_of_a_message_is_the_last_thing_that_is_asked(e
     play.client(b".\r\nRSET\r\n", to_backend(b".\r\n"), *ending).run()
 
 
+@pytest.mark.parametrize("early", [b"354 end with a dot\r\n", b"050 hello\r\n"])
+def test_what_is_no_verdict_may_come_before_the_end_of_a_message(early: bytes) -> None:
+    play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n")).backend(early)
+    asked(queued(play.client(b".\r\n", to_backend(b".\r\n"))), b"RSET\r\n", b"250 ok\r\n").run()
+
+
+def test_why_a_backend_goes_in_a_great_message_is_told() -> None:
+    """The client would try again for days what was refused for good."""
+    refused = b"552 5.3.4 too big\r\n"
+    play = data(envelope(secure())).backend(refused).ended(BACKEND, True)
+    play.client(b"x" * 2**20).client(b"y", to_client(refused), close("backend-refused")).run((WHOLE,))
+
+
 def test_a_backend_that_goes_in_a_message_is_told_at_its_end() -> None:
     play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n")).ended(BACKEND, True).client(b"y\r\n")
     play.client(b".\r\n", to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()

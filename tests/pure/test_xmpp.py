@@ -307,6 +307,7 @@ QUERY = (
     [
         (b"<auth%s mechanism='PLAIN'/>" % SASL, SUCCESS),
         (b"<auth%s mechanism='PLAIN'>=</auth>" % SASL, SUCCESS),
+        (b"<auth%s mechanism='PLAIN'>\n </auth>" % SASL, SUCCESS),
         (QUERY.replace(b"<password>x</password>", b""), b"<iq type='result' id='a'/>"),
     ],
 )

@@ -166,8 +166,7 @@ class Messages(Greeting):
         except Lost as lost:
             if lost.side is BACKEND:
                 heard = yield Await((BACKEND,), FINAL, VERDICTS)  # why it left, if it said so
-                if isinstance(heard, Line):
-                    yield from self._unasked(heard.text)
+                yield from self._unasked(heard.text if isinstance(heard, Line) else b"")
             raise
         return bool(rest) or any(map(VERDICT.match, lines))
 
