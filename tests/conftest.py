@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that puts us into the background has it ignored, and so would every program that a test ends with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     corpus: dict[str, list[Entry]] = {}
     for name in config.getoption("--corpus"):
         try:
