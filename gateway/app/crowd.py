@@ -18,7 +18,7 @@ from ..config.values import Network
 from ..dialects.conversation import REFUSED
 from ..guard.captures import Captures
 from ..guard.limits import Admission, Ledger, Limits, OwnLedger, ReachedLimit, affordable, client_key, matters
-from ..guard.shared import SharedLedger
+from ..guard.shared import HUNG, SharedLedger
 from ..protocol.proxyprotocol import canonical, nameless
 from ..sessions.context import SessionContext
 from ..sessions.recording import recorded
@@ -67,6 +67,8 @@ class Crowd:
         self._descriptors = raise_descriptor_limit()
         self._notices = notices
         self._workers = workers
+        if isinstance(ledger, SharedLedger):
+            tell_killed(ledger, notices)
         self.limits = Limits(values, reactor.seconds, ledger)
         self.limit(values, channels)
 
@@ -77,7 +79,7 @@ class Crowd:
             shared = SharedLedger.create(self.limits.values.sessions)
             shared = shared.of(shared.claim())
             shared.take(ledger)
-            self.limits.ledger = ledger = shared
+            self.limits.ledger = ledger = tell_killed(shared, self._notices)
         assert isinstance(ledger, SharedLedger)
         return ledger
 
@@ -191,6 +193,17 @@ def lowered(values: Values, descriptors: int, workers: int, notices: Teller, cha
             cure="raise it (LimitNOFILE), or write [limits] sessions as it is",
         )
     return replace(values, sessions=sessions)
+
+
+def tell_killed(ledger: SharedLedger, notices: Teller) -> SharedLedger:
+    """Have the log say which process kept all the others from counting."""
+
+    def tell(pid: int) -> None:
+        detail = f"it hung while all processes of the gateway waited for it to count a session, about {HUNG:.0f} s long"
+        notices.emit("process-killed", pid=pid, detail=detail)
+
+    ledger.killed = tell
+    return ledger
 
 
 def _client(address: Any) -> str:

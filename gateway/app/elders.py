@@ -30,6 +30,7 @@ from .workers.asking import Asking, Replies
 from .workers.channel import Channel
 from .workers.messages import Message
 from .workers.steered import answers, question
+from .workers.vigil import Vigil
 
 GRACE: Final = 10.0
 """Seconds that they may take to end when the time of their sessions is over: they may have workers to wait for."""
@@ -50,10 +51,14 @@ class _Elder:
     drain: float
     """Seconds that its sessions have from when it is asked to stop."""
     deadline: Deadline
+    vigil: Vigil | None = None
+    """Its time is over, and it has GRACE to end."""
 
     def close(self) -> None:
         self.channel.close()
         self.deadline.cancel()
+        if self.vigil is not None:
+            self.vigil.stop()
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
@@ -116,11 +121,11 @@ class Elders:
         left, drain = stay
         pid = credentials(conversation)[0]
         until = self._reactor.seconds() + left
-        deadline = Deadline(self._reactor, partial(self._hangs, generation))
+        deadline = Deadline(self._reactor, partial(self._over, generation))
         self._there[generation] = _Elder(
             generation, conversation, channel, pid, _handle(conversation, pid), until, drain, deadline
         )
-        deadline.set(until + GRACE)
+        deadline.set(until)
         if self._stopped is not None:
             self._end(self._there[generation], {"stop": self._hurried}, 0.0 if self._hurried else drain)
 
@@ -191,16 +196,14 @@ class Elders:
     def _end(self, elder: _Elder, message: Message, seconds: float) -> None:
         elder.channel.say(message)
         elder.until = min(elder.until, self._reactor.seconds() + seconds)
-        elder.deadline.set(elder.until + GRACE)
+        elder.deadline.set(elder.until)
+
+    def _over(self, generation: int) -> None:
+        elder = self._there[generation]
+        elder.vigil = elder.vigil or Vigil(self._reactor, partial(self._hangs, generation), GRACE)
 
     def _hangs(self, generation: int) -> None:
         elder = self._there[generation]
-        now = float(self._reactor.seconds())
-        if now - elder.until - GRACE > GRACE / 2:
-            # It is this process that was held up, or all of them. What came meanwhile is read first.
-            elder.until = now
-            elder.deadline.set(now + GRACE)
-            return
         elder.kill()
         detail = f"the old program did not end within {GRACE:.0f} s after its time, and was killed"
         self._events.emit("upgrade", state="killed", pid=elder.pid, detail=detail)

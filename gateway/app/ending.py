@@ -18,8 +18,8 @@ CUT = 1.0
 PROGRESS = 10.0
 """Seconds between two lines that tell how many sessions are left."""
 HURRIED = "asked a second time: they are cut off"
-_OVER = "the time of [gateway] drain is over: they are cut off"
-_GOING_ON = "a second SIGTERM or SIGINT ends them now"
+OVER = "the time of [gateway] drain is over: they are cut off"
+GOING_ON = "a second SIGTERM or SIGINT ends them now"
 
 
 class Ending:
@@ -56,7 +56,7 @@ class Ending:
         if self._hurried:
             self._cut(HURRIED)
             return stopped
-        self._tell(_GOING_ON, moment(patience + drain))
+        self._tell(GOING_ON, moment(patience + drain))
         if patience:
             self._patient = True
             self._deadline.set(self._until - drain)
@@ -69,12 +69,12 @@ class Ending:
         if self._patient:
             self._patient = False
             self._until = self._reactor.seconds() + drain
-            self._tell(_GOING_ON, moment(drain))
+            self._tell(GOING_ON, moment(drain))
             self._say_goodbye(self._until)
 
     def _say_goodbye(self, until: float) -> None:
         self._deadline.set(until)
-        self._progress = Every(self._reactor, PROGRESS, lambda: self._tell(_GOING_ON, left=round(self.left or 0.0)))
+        self._progress = Every(self._reactor, PROGRESS, lambda: self._tell(GOING_ON, left=round(self.left or 0.0)))
         self._crowd.tell_all(Session.stop)
 
     def hurry(self) -> None:
@@ -96,7 +96,7 @@ class Ending:
             self._patient = False
             self._say_goodbye(self._until)
         elif self._until is not None and self._progress is not None:
-            self._cut(_OVER)
+            self._cut(OVER)
         else:
             self.gone()
 

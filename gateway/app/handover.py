@@ -32,6 +32,7 @@ from .workers.asking import reply
 from .workers.channel import Channel
 from .workers.messages import Message, Unintelligible, Wire, readable
 from .workers.steered import parts
+from .workers.vigil import Vigil
 
 VARIABLE: Final = "STARTTLS_GATEWAY_HANDOVER"
 """Of the new program's environment: the descriptors of the conversation and of the old one's standard error."""
@@ -220,13 +221,14 @@ class Successor:
             raise
         # It stays open until this process has ended: so the successor learns of the end.
         self._channel = Channel(reactor, ours, self._heard, self._lost)
-        self._patience = reactor.callLater(PATIENCE, self._late)
+        self._late = False
+        self._vigil = Vigil(reactor, self._hangs, PATIENCE)
         self._channel.hand(*bequest.packed())
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:
         match message:
             case {"ready": _} if not self._serves:
-                self._patience.cancel()
+                self._vigil.stop()
                 self._serves = True
                 self._served(str(message.get("version", "")), message.get("listens"))
                 self._channel.say({"go": True})
@@ -243,25 +245,20 @@ class Successor:
 
     def _lost(self) -> None:
         """Its end of the conversation is closed: it has ended, or is about to."""
-        late = not self._serves and not self._patience.active()
-        if self._patience.active():
-            self._patience.cancel()
+        self._vigil.stop()
         if not self._serves:
             self._kill()
             readable(LAST, self._handle)
             words = self._last_words()
-            why = f"the new program did not serve within {PATIENCE:.0f} s" if late else words
+            why = f"the new program did not serve within {PATIENCE:.0f} s" if self._late else words
             self._failed(why or f"the new program, process {self.pid}, ended before it served")
         elif not self._ends:
             self._broke(f"the new program, process {self.pid}, broke down")
         os.close(self._handle)
 
-    def _late(self) -> None:
-        if readable(0, self._channel):
-            # It is this process that was held up: what came meanwhile is read first.
-            self._patience = self._reactor.callLater(LAST, self._late)
-        else:
-            self._kill()
+    def _hangs(self) -> None:
+        self._late = True
+        self._kill()
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

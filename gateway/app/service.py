@@ -137,8 +137,6 @@ class Gateway(Serving):
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
-        if not self.running:
-            return  # it stops
         self._desk.take_over(self._configuration.control)
 
     def lose_patience(self) -> None:

@@ -34,6 +34,9 @@ class Heritable(Protocol):
     def is_serving(self) -> bool:
         """Whether all of it has started."""
 
+    running: bool | int
+    """Nonzero until it stops."""
+
     def bequest(self) -> Bequest: ...
 
     def ask(self, request: Request) -> Answer | Deferred[Answer]:
@@ -162,7 +165,8 @@ class Upgrade:
             predecessor.let_go()
             for generation, conversation, stay in inheritance.elders:
                 self.elders.add(generation, conversation, stay)
-            self._service.took_over()
+            if self._service.running:
+                self._service.took_over()
             if pidfile is None:
                 return
             if wrong := write_pidfile(pidfile):

@@ -2,7 +2,8 @@
 
 Every change is made under one lock, so each limit is exact over all processes.  The kernel gives the lock free when
 the process that holds it dies (fcntl(2), record locks).  What such a process counted is in a column of its own, and
-`release` takes it out; it can leave one connect or one failed login uncounted, and nothing else.
+`release` takes it out; it can leave one connect or one failed login uncounted, and nothing else.  A process that hangs
+while it holds the lock would hold up all the others: it is killed.
 
 A client is found by a keyed hash of 64 bits in a bucket of WAYS places.  When all of these are in use, the one that did
 nothing for the longest time and has no session is forgotten.  Memory is used only as it is touched.
@@ -13,7 +14,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import signal
+import struct
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
@@ -26,6 +31,14 @@ SPARE: Final = 4
 COLUMNS: Final = 128
 """Processes that can count: the workers of two generations, the old one of which drains."""
 
+PAUSES: Final = 0.00005, 0.001
+"""Seconds between two looks at a lock that another process holds: at first, and after some looks."""
+HUNG: Final = 5.0
+"""Seconds for which a process may hold it.  Looks are counted and not time: when the whole machine stands still, nobody
+hangs.  A process that waits gives no sign of life: it must be shorter than the silence for which a worker is killed."""
+
+_FLOCK: Final = "hhqqi"
+"""struct flock of fcntl(2): type, whence, start, length, process."""
 _LAYOUT: Final = 0x53_54_4C_53_02
 """The beginning of the memory.  The last octet is to change with the layout: another version of the gateway that
 inherits the memory makes a new ledger then."""
@@ -52,6 +65,8 @@ class SharedLedger:
             raise ValueError("the shared memory has another layout")
         self.capacity = header[1]
         self._key = bytes(self._memory[16:32])
+        self.killed: Callable[[int], None] = _untold
+        """Called with the process that held the lock for too long, and was killed."""
         self._asked = "", 1
         """The client of the last question, and its tag: there are several questions about each."""
         self._totals = self._memory[32:_CLAIMS].cast("Q")
@@ -83,8 +98,46 @@ class SharedLedger:
         return self.capacity // SPARE
 
     def __enter__(self) -> SharedLedger:
-        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+        if not self._lock():
+            self._wait()
         return self
+
+    def _lock(self) -> bool:
+        """False where another process has it."""
+        try:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait(self) -> None:
+        """For the lock: another process has it for 20 us, or for 5 ms where it releases a column."""
+        pause, longest = PAUSES
+        while True:
+            for _ in range(round(HUNG / longest)):
+                time.sleep(pause)
+                if self._lock():
+                    return
+                pause = min(longest, 2 * pause)
+            self._kill_holder()
+
+    def _kill_holder(self) -> None:
+        holder = self._holder()
+        with suppress(OSError):
+            handle = os.pidfd_open(holder)
+            try:
+                # Unless it has ended meanwhile, and another process has its number.
+                if self._holder() == holder:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    self.killed(holder)
+            finally:
+                os.close(handle)
+
+    def _holder(self) -> int:
+        """The process that has the lock; 0 where nobody has it, -1 where it is none of our namespace."""
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(self.descriptor, fcntl.F_GETLK, asked))
+        return 0 if kind == fcntl.F_UNLCK else int(pid) or -1
 
     def __exit__(self, *error: object) -> None:
         fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
@@ -273,3 +326,7 @@ class _SharedMinute:
 
 def _nobody(place: int) -> int:
     return 0
+
+
+def _untold(pid: int) -> None:
+    pass

@@ -107,6 +107,14 @@ OPERATION = (
         "before; where `how` is `SIGKILL` and nobody did it, memory ran out (`journalctl -k`)",
     ),
     Event(
+        "process-killed",
+        Severity.ERROR,
+        "a process of the gateway hung while it held what all its processes need, and was killed by one of them",
+        (Field("pid", Type.INTEGER, "the process that was killed"), detail("what it held, and for how long")),
+        cure="a worker is replaced, and an old program's sessions are lost; if nobody stopped the process (SIGSTOP, a "
+        "debugger), look for a disk or memory that does not answer (`journalctl -k`)",
+    ),
+    Event(
         "upgrade",
         Severity.NOTICE,
         "a new program takes over the listening sockets ([operation.md](operation.md))",

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.app import elders
 from gateway.app.elders import GRACE, Elders
+from gateway.app.workers.vigil import LOOK
 from gateway.guard.shared import SharedLedger
 from tests.memory.stepping import SteppedReactor
 
@@ -55,7 +56,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def test_one_that_hangs_is_killed_soon_after_its_time(scene: Scene) -> None:
     scene.add(1)
-    scene.reactor.clock.pump([LEFT, GRACE - 0.1])
+    scene.reactor.clock.pump([LEFT, *[LOOK] * 9, 0.9])
     assert scene.process.poll() is None
     scene.reactor.clock.advance(0.1)
     assert scene.process.wait() == -signal.SIGKILL
@@ -75,7 +76,7 @@ def test_one_that_hangs_has_no_more_than_a_second_time_after_that(scene: Scene) 
     scene.add(1)
     scene.reactor.clock.advance(LEFT + 10 * GRACE)
     assert scene.process.poll() is None
-    scene.reactor.clock.advance(GRACE)
+    scene.reactor.clock.pump([LOOK] * int(GRACE / LOOK))
     assert scene.process.wait() == -signal.SIGKILL
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.app import handover
 from gateway.app.handover import PATIENCE, Bequest, Successor
+from gateway.app.workers.vigil import LOOK
 from gateway.guard.shared import SharedLedger
 from tests.memory.stepping import SteppedReactor
 
@@ -66,7 +67,7 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
     ledger = SharedLedger.create(10)
     before = set(os.listdir("/proc/self/fd"))
     told = successor(reactor, ledger)
-    reactor.clock.advance(PATIENCE - 0.1)
+    reactor.clock.pump([LOOK] * 59 + [0.9])
     (process,) = started
     assert process.poll() is None
     reactor.clock.advance(0.1)

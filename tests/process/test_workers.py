@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import signal
@@ -184,6 +185,35 @@ def test_a_worker_that_hangs_is_killed_after_ten_seconds_and_replaced(
         assert "no sign of life for 10 s" in died["detail"]
         waiting.hear(WORDS["imap"].greeting_)
         is_alive(other)
+
+
+def ledger(gateway: Gateway) -> int:
+    """A descriptor of the memory in which all processes count."""
+    for one in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
+        with suppress(OSError):
+            if "memfd:starttls-gateway" in os.readlink(one):
+                return os.open(one, os.O_RDWR)
+    raise AssertionError("there is none")
+
+
+def test_a_process_that_hangs_while_it_counts_holds_up_the_others_for_five_seconds(
+    tmp_path: Path, identity: Identity, backend: Backend
+) -> None:
+    with several(tmp_path, identity, backend) as gateway:
+        file = ledger(gateway)
+        pid = os.fork()
+        if not pid:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(1)
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        with ExitStack() as stack:
+            for source in sources(0, 1) + sources(1, 1):
+                is_alive(stack.enter_context(greeted(source, gateway)))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        os.close(file)
+        assert gateway.log.wait("process-killed")["pid"] == str(pid)
+        assert {one["state"] for one in gateway.log.events("worker")} == {"serving"}
 
 
 def test_workers_survive_the_template_and_it_comes_back(tmp_path: Path, identity: Identity, backend: Backend) -> None:

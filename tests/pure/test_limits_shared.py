@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.guard import shared
 from gateway.guard.limits import Client, Limits, OwnLedger, ReachedLimit, client_key
 from gateway.guard.shared import COLUMNS, WAYS, SharedLedger
 
@@ -33,8 +34,12 @@ def ledger() -> Iterator[SharedLedger]:
     os.close(made.descriptor)
 
 
-def in_processes(work: Callable[[int], int], count: int = WORKERS) -> list[int]:
-    """What `work` says, 0 to 255, in so many processes at once; minus the signal for one that was killed."""
+def in_processes(
+    work: Callable[[int], int], count: int = WORKERS, meanwhile: Callable[[int], object] = bool
+) -> list[int]:
+    """What `work` says, 0 to 255, in so many processes at once; minus the signal for one that was killed.
+
+    `meanwhile` is called with the last one."""
     pids = []
     for number in range(count):
         pid = os.fork()
@@ -46,6 +51,7 @@ def in_processes(work: Callable[[int], int], count: int = WORKERS) -> list[int]:
             finally:
                 os._exit(code)
         pids.append(pid)
+    meanwhile(pids[-1])
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
@@ -119,6 +125,56 @@ def test_a_process_that_dies_holds_no_lock_and_its_sessions_end(ledger: SharedLe
     assert others.admit(ALICE) is others.admit(ALICE) is None
     others.left(BOB)
     assert ledger.present(BOB) == 0
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "HUNG", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_process_that_hangs_with_the_lock_is_killed(ledger: SharedLedger, is_told: bool) -> None:
+    def work(number: int) -> int:
+        with ledger:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return 0
+
+    killed: list[int] = []
+
+    def wait_for_it(pid: int) -> None:
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        if is_told:
+            ledger.killed = killed.append
+        with ledger:
+            assert killed == [pid] * is_told
+
+    assert in_processes(work, 1, wait_for_it) == [-signal.SIGKILL]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("second", ["another", "nobody"])
+def test_nobody_is_killed_who_does_not_hold_the_lock_any_more(
+    ledger: SharedLedger, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """It gave it free just after the last look, and may have ended."""
+    tries = iter([False] * 51 + [True])
+    monkeypatch.setattr(ledger, "_lock", lambda: next(tries))
+    holders = iter([os.getpid(), os.getppid()] if second == "another" else [0])
+    monkeypatch.setattr(ledger, "_holder", lambda: next(holders))
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: pytest.fail("it was killed"))
+    with ledger:
+        assert list(holders) == []
+
+
+def test_the_holder_of_the_lock_is_known(ledger: SharedLedger) -> None:
+    def work(number: int) -> int:
+        held = ledger._holder()
+        return 1 if held == os.getppid() else 2 if held else 0
+
+    with ledger:
+        assert in_processes(work, 1) == [1]
+    assert in_processes(work, 1) == [0]
 
 
 def test_the_ledger_is_found_again_by_its_descriptor(ledger: SharedLedger) -> None:

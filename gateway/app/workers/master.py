@@ -21,7 +21,7 @@ from ...sessions.deadline import Deadline
 from ...telemetry.events import FORMATS
 from ..assembly import Assembly
 from ..control.messages import Answer, Request
-from ..ending import moment
+from ..ending import GOING_ON, HURRIED, OVER, PROGRESS, moment
 from ..every import Every
 from ..handover import Bequest, stay_of
 from ..plan import Reload, named, openings
@@ -37,11 +37,6 @@ QUIET: Final = 5.0
 """Seconds that workers may take to accept nobody any more."""
 AFTER_DRAIN: Final = 3.0
 """Seconds that workers may take to end after the time for their sessions is over; then they are killed."""
-PROGRESS: Final = 10.0
-"""Seconds between two lines that tell how many sessions are left."""
-OVER: Final = "the time of [gateway] drain is over: they are cut off"
-HURRIED: Final = "asked a second time: they are cut off"
-GOING_ON: Final = "a second SIGTERM or SIGINT ends them now"
 
 
 class Master(Supervision):
@@ -195,8 +190,6 @@ class Master(Supervision):
 
     def took_over(self) -> None:
         """The predecessor accepts nobody any more."""
-        if not self.running:
-            return  # it stops
         for port, opening in self._ports:
             port.steer(opening)
         self._desk.take_over(self._configuration.control)

@@ -52,7 +52,7 @@ class Nursery:
         self._wire: Wire | None = None
         self._channel: Channel | None = None
         self._ear: _Ear | None = None
-        self._vigil: Vigil[Nursery] | None = None
+        self._vigil: Vigil | None = None
         self._reactor: Any = None
         self._lost: Callable[[], None] = _nothing
         self._is_wanted: Callable[[], bool] = bool
@@ -60,8 +60,6 @@ class Nursery:
         self._launched = 0.0
         self._breakdowns = 0
         """In a row, each soon after the start."""
-        self.heard = 0.0
-        """When it last gave a sign of life."""
         self.orphans: set[int] = set()
         """Workers that are no children of the present template."""
 
@@ -122,13 +120,14 @@ class Nursery:
     def _attend(self) -> None:
         assert self._wire is not None and self._ear is not None
         reactor = self._reactor
-        self.heard = self._launched = reactor.seconds()
+        self._launched = reactor.seconds()
         self._channel = Channel(reactor, self._wire.socket, self._hear, lambda: self._give_up("is gone"))
-        self._vigil = Vigil(reactor, lambda: [self], lambda _: self._hangs(f"gave no sign of life for {SILENCE:.0f} s"))
+        self._vigil = Vigil(reactor, lambda: self._hangs(f"gave no sign of life for {SILENCE:.0f} s"))
         self._ear.attend(reactor)
 
     def _hear(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        self.heard = self._reactor.seconds()
+        if self._vigil is not None:
+            self._vigil.heard()
         self._told(message)
 
     def _hear_last(self, message: Message) -> bool:

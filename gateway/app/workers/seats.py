@@ -44,9 +44,8 @@ class Seat:
     """None where nobody has the seat."""
     pid: int = 0
     """0 until the worker has said it."""
+    vigil: Vigil | None = None
     since: float = 0.0
-    heard: float = 0.0
-    """When it last gave a sign of life."""
     serving: bool = False
     left: bool = False
     """It said that it ends."""
@@ -55,10 +54,16 @@ class Seat:
     deaths: int = 0
     """In a row, each soon after the start."""
 
-    def take(self, channel: Channel, column: int, now: float) -> None:
-        self.channel, self.column, self.pid, self.why = channel, column, 0, ""
-        self.since = self.heard = now
+    def take(self, channel: Channel, column: int, vigil: Vigil, now: float) -> None:
+        self.channel, self.column, self.vigil, self.pid, self.why = channel, column, vigil, 0, ""
+        self.since = now
         self.serving = self.left = False
+
+    def empty(self) -> None:
+        self.channel = None
+        if self.vigil is not None:
+            self.vigil.stop()
+            self.vigil = None
 
     def delay(self, now: float) -> float:
         """The worker died.  Seconds until the next one may be started."""
@@ -91,7 +96,6 @@ class Seats:
         """How processes ended whose conversation has not ended yet."""
         self._ends: dict[int, _End] = {}
         """Of processes whose conversation has ended, and of which it is not known yet how they did."""
-        self._vigil = Vigil(reactor, self._taken, self._hangs)
 
     def fill(self) -> None:
         """A worker for each seat that has none."""
@@ -149,7 +153,7 @@ class Seats:
                 self._owner.kill(seat.pid)
             if seat.channel is not None and not seat.pid:
                 seat.channel.close()
-                seat.channel = None
+                seat.empty()
                 self._ledger.release(seat.column)
                 self._owner.lost(seat.number)
         if self.stopping:
@@ -177,13 +181,14 @@ class Seats:
             self._ledger.release(column)
             return  # it is filled when there is a template again
         channel = Channel(self._reactor, ours, partial(self._heard, seat), partial(self._lost, seat))
-        seat.take(channel, column, self._reactor.seconds())
+        seat.take(channel, column, Vigil(self._reactor, partial(self._hangs, seat)), self._reactor.seconds())
         for message in self._owner.knowledge():
             channel.say(message)
         channel.say({"serve": True})
 
     def _heard(self, seat: Seat, message: Message, descriptors: list[int]) -> None:
-        seat.heard = self._reactor.seconds()
+        if seat.vigil is not None:
+            seat.vigil.heard()
         match message:
             case {"serving": _}:
                 seat.serving = True
@@ -201,7 +206,7 @@ class Seats:
         if not seat.left:
             self._owner.kill(seat.pid)
         delay = None if self.stopping else seat.delay(self._reactor.seconds())
-        seat.channel = None
+        seat.empty()
         self._owner.lost(seat.number)
         # How it ended is told by the template, now or in a moment.
         self._ends[seat.pid] = _End(seat.number, lost, delay, seat.why or None)
@@ -232,10 +237,11 @@ class Seats:
 
     def _look_whether_empty(self) -> None:
         if self.stopping and not any(self._taken()):
-            self._vigil.stop()
             self._owner.empty()
 
     def _hangs(self, seat: Seat) -> None:
-        if seat.pid and not seat.why:
+        if not seat.why:
             seat.why = f"it gave no sign of life for {SILENCE:.0f} s, and was killed"
-            self._owner.kill(seat.pid)
+        self._owner.kill(seat.pid)
+        if seat.vigil is not None:
+            seat.vigil.give(SILENCE)  # its process may not be known yet, or whoever has to kill it hangs

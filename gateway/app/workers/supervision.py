@@ -24,7 +24,7 @@ from ..acting import Acting
 from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
 from ..control.messages import Answer, Request
-from ..crowd import lowered, raise_descriptor_limit
+from ..crowd import lowered, raise_descriptor_limit, tell_killed
 from ..desk import Desk, words
 from ..every import Every
 from ..handover import Inheritance
@@ -169,7 +169,8 @@ class Supervision(Service):
         self._administration.prepare(configuration)
         try:
             self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
-            self._ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
+            ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
+            self._ledger = tell_killed(ledger, self._events)
             self._inheritance.close()
             self._acting.begin()
             self._knowledge.learn(self._inheritance.knowledge)

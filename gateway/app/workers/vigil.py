@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Final
 
-from ..every import Every
+from ...sessions.deadline import Deadline
 
 BEAT: Final = 2.0
 """Seconds between two signs of life."""
 SILENCE: Final = 10.0
 """Seconds without a sign of life after which a process hangs: it is killed and replaced."""
 LOOK: Final = 1.0
-"""Seconds between two looks for such processes."""
+"""Seconds between two looks at the time that another process has left."""
 
 
-class Audible(Protocol):
-    heard: float
-    """When it last gave a sign of life, by the reactor's clock."""
+class Vigil:
+    """Calls `late` when another process has had its time, and had said nothing.
 
+    This process may be held up itself, in a reload or with the whole machine.  Then that time does not count: what the
+    other one said meanwhile was not read yet, or it could say nothing.
+    """
 
-T = TypeVar("T", bound=Audible)
+    __slots__ = ("_deadline", "_late", "_left", "_looked", "_reactor", "_seconds")
 
-
-class Vigil(Generic[T]):
-    """Calls `hangs` with each that was silent for SILENCE seconds, at every look: it is the caller's to end that."""
-
-    def __init__(self, reactor: Any, watched: Callable[[], Iterable[T]], hangs: Callable[[T], None]) -> None:
+    def __init__(self, reactor: Any, late: Callable[[], None], seconds: float = SILENCE) -> None:
         self._reactor = reactor
-        self._watched = watched
-        self._hangs = hangs
-        self._looked = float(reactor.seconds())
-        self._duty = Every(reactor, LOOK, self._look)
+        self._late = late
+        self._deadline = Deadline(reactor, self._look)
+        self.give(seconds)
+
+    def give(self, seconds: float) -> None:
+        """So many seconds from now on."""
+        self._seconds = self._left = seconds
+        self._wait()
+
+    def heard(self) -> None:
+        """A sign of life: all of its time again, less one look at most."""
+        self._left = self._seconds
 
     def stop(self) -> None:
-        self._duty.stop()
+        self._deadline.cancel()
+
+    def _wait(self) -> None:
+        self._looked = self._reactor.seconds()
+        self._deadline.set(self._looked + min(LOOK, self._left))
 
     def _look(self) -> None:
-        now = float(self._reactor.seconds())
-        # A process that was held up itself, in a reload or as a whole, has not read yet what came meanwhile.
-        deaf = now - self._looked - LOOK
-        self._looked = now
-        for one in list(self._watched()):
-            if deaf > LOOK:
-                one.heard = min(now, one.heard + deaf)
-            if now - one.heard >= SILENCE:
-                self._hangs(one)
+        passed = self._reactor.seconds() - self._looked
+        if passed < 2 * LOOK:
+            self._left -= passed
+        if self._left > 0:
+            self._wait()
+        else:
+            self._late()
