@@ -17,6 +17,12 @@ TIMES = "the gateway has the times of each protocol's RFC"
 SYSTEM = "twistd or systemd does this (docs/operation.md)"
 IN_ORDER = "the gateway tries the addresses in their order"
 UNUSED = "no service that is carried over uses it"
+RULES = "there are no rules; [limits] and ban restrict clients"
+UNCHECKED = "no certificate is checked by it"
+PROCESSES = "workers in [gateway] sets the number of processes"
+BACKEND_NAME = "the gateway asks the backend for name, or else for the host in address"
+VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
+"""The oldest version that is allowed -> profile."""
 OLD_TLS = "write profile = legacy, and in legacy_clients the addresses that need it"
 
 

@@ -7,13 +7,18 @@ import shlex
 from dataclasses import dataclass, field
 
 from .carried import (
+    BACKEND_NAME,
     IN_ORDER,
     NOTHING,
     OLD_TLS,
+    PROCESSES,
     PROFILES,
+    RULES,
     SYSTEM,
     TIMES,
+    UNCHECKED,
     UNUSED,
+    VERSIONS,
     Carried,
     Found,
     Line,
@@ -25,20 +30,19 @@ from .carried import (
 
 SECTIONS = ("global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers",
             "program", "cache", "ring", "http-errors", "fcgi-app", "log-forward")  # fmt: skip
-_RULES = "there are no rules; [limits] and ban restrict clients"
 _WATCHED = "the gateway watches its backends itself (docs/backends.md)"
 _ACCEPT_PROXY = "name the load balancer's addresses in accept_proxy"
 ELSEWHERE = {
     **dict.fromkeys(("user", "group", "uid", "gid", "chroot", "daemon", "pidfile", "log", "stats", "cpu-map",
         "ulimit-n", "log-format", "log-tag"), SYSTEM),
-    **dict.fromkeys(("nbthread", "nbproc"), "workers in [gateway] sets the number of processes"),
+    **dict.fromkeys(("nbthread", "nbproc"), PROCESSES),
     **dict.fromkeys(("ssl-default-bind-ciphers", "ssl-default-bind-ciphersuites", "ssl-default-bind-curves",
         "ssl-default-bind-options", "ssl-default-server-ciphers", "ssl-default-server-ciphersuites",
         "ssl-default-server-options", "ssl-dh-param-file", "tune.ssl.default-dh-param"), PROFILES),
     "balance": IN_ORDER,
     "maxconn": "[limits] sessions holds for all services together, and 0 is no value for it",
     **dict.fromkeys(("acl", "use_backend", "tcp-request", "tcp-response", "stick-table", "stick", "rate-limit"),
-        _RULES),
+        RULES),
     "timeout": TIMES,
     **dict.fromkeys(("retries", "tcp-check", "http-check", "external-check"), _WATCHED),
     **dict.fromkeys(("bind", "server", "default-server", "default_backend", "mode", "crt-base", "ca-base"), UNUSED),
@@ -52,8 +56,8 @@ PARAMETERS = {
         "check-ssl", "check-sni", "check-alpn", "check-send-proxy", "agent-check"), _WATCHED),
     "weight": IN_ORDER,
     "alpn": "the gateway offers no ALPN; clients of these protocols do not need it",
-    "sni": "the gateway asks the backend for name, or else for the host in address",
-    **dict.fromkeys(("verify", "ca-file"), "no certificate is checked by it"),
+    "sni": BACKEND_NAME,
+    **dict.fromkeys(("verify", "ca-file"), UNCHECKED),
     **dict.fromkeys(("crt-list", "strict-sni"), "the gateway chooses by the names in the certificates"),
     **dict.fromkeys(("user", "group", "uid", "gid", "mode"), "the unix: socket belongs to the gateway's user"),
     "maxconn": ELSEWHERE["maxconn"],
@@ -71,7 +75,6 @@ FLAGS = frozenset(re.split(" ",
 ))  # fmt: skip
 """What stands alone in a bind or server line; others have a value."""
 _VALUED = PARAMETERS.keys() | {"crt"}
-_VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
 
 
 @dataclass
@@ -228,8 +231,8 @@ class _Frontend:
         if files:
             found.options["certificate"] = " ".join(dict.fromkeys(" ".join(files).split()))
         if (least := settings.find("ssl-min-ver")) is not None:
-            if least.word in _VERSIONS:
-                self._carried.once(found.options, "profile", _VERSIONS[least.word], least)
+            if least.word in VERSIONS:
+                self._carried.once(found.options, "profile", VERSIONS[least.word], least)
             else:
                 self._carried.refuse(least, OLD_TLS)
         verify, issuers = settings.find("verify"), settings.find("ca-file")

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 
 from ...dialects import DIALECTS
 from .carried import (
+    BACKEND_NAME,
     IN_ORDER,
     NOTHING,
     OLD_TLS,
+    PROCESSES,
     PROFILES,
+    RULES,
     SYSTEM,
     TIMES,
+    UNCHECKED,
     UNUSED,
     Carried,
     Found,
@@ -28,8 +32,6 @@ _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|([{};])|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|((?:[^\s;{}"'#\\]|\\.)[^\s;{}]*)"""
 )
 _CAPABILITIES = "not needed: clients get the backend's own list"
-_RULES = "there are no rules; [limits] and ban restrict clients"
-_VERIFIED = "no certificate is checked by it"
 WEB = "http"
 """The section of nginx for web servers."""
 PLACEHOLDER = "backend.invalid"
@@ -45,19 +47,19 @@ ELSEWHERE = {
         "ssl_session_cache", "ssl_session_timeout", "ssl_session_tickets", "ssl_session_ticket_key", "ssl_protocols",
         "proxy_ssl_protocols", "proxy_ssl_ciphers", "proxy_ssl_conf_command"), PROFILES),
     **dict.fromkeys(("ssl_password_file", "proxy_ssl_password_file"), "a key must have no passphrase"),
-    **dict.fromkeys(("allow", "deny", "limit_conn", "limit_conn_zone"), _RULES),
+    **dict.fromkeys(("allow", "deny", "limit_conn", "limit_conn_zone"), RULES),
     **dict.fromkeys(("hash", "least_conn", "least_time", "random", "proxy_next_upstream", "proxy_next_upstream_tries"),
         IN_ORDER),
     **dict.fromkeys(("error_log", "access_log", "log_format", "user", "pid", "daemon", "master_process", "env",
         "worker_rlimit_nofile", "worker_rlimit_core", "worker_priority", "working_directory", "lock_file"), SYSTEM),
     **dict.fromkeys(("worker_processes", "worker_cpu_affinity", "events"),
-        "workers in [gateway] sets the number of processes"),
+        PROCESSES),
     "load_module": "the gateway has no modules",
     "ssl_trusted_certificate": "put these issuers into the file of client_ca, too",
-    **dict.fromkeys(("ssl_verify_client", "ssl_client_certificate", "ssl_verify_depth"), _VERIFIED),
+    **dict.fromkeys(("ssl_verify_client", "ssl_client_certificate", "ssl_verify_depth"), UNCHECKED),
     **dict.fromkeys(("proxy_ssl_verify", "proxy_ssl_trusted_certificate", "proxy_ssl_name", "proxy_ssl_verify_depth"),
-        _VERIFIED),
-    "proxy_ssl_server_name": "the gateway asks the backend for name, or else for the host in address",
+        UNCHECKED),
+    "proxy_ssl_server_name": BACKEND_NAME,
     "set_real_ip_from": "only with proxy_protocol in listen, where it becomes accept_proxy",
     "xclient": "nginx uses it with SMTP only",
     **dict.fromkeys(("proxy_protocol", "proxy_ssl", "ssl", "starttls"), "it is off in the gateway, too"),

@@ -11,6 +11,7 @@ from .carried import (
     SYSTEM,
     TIMES,
     UNUSED,
+    VERSIONS,
     Carried,
     Found,
     Line,
@@ -23,7 +24,6 @@ from .carried import (
 _OPTION = re.compile(r"\s*([A-Za-z][\w.]*)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"\s*\[(.+)\]\s*$")
 _PROTOCOLS = {"smtp": "smtp", "imap": "imap", "pop3": "pop3", "pgsql": "postgresql", "nntp": "nntp", "ldap": "ldap"}
-_VERSIONS = {"TLSv1.3": "modern", "TLSv1.2": "intermediate"}
 _OLD = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "all")
 _CLIENTS = "clients are not asked for a certificate"
 
@@ -133,8 +133,8 @@ def _tls(carried: Carried, found: Found, options: Lines) -> None:
                     carried.refuse(one, "put the issuers into one file for client_ca")
     for option in ("sslversion", "sslversionmin"):
         for one in options.all(option):
-            if one.word in _VERSIONS:
-                found.options["profile"] = _VERSIONS[one.take()]
+            if one.word in VERSIONS:
+                found.options["profile"] = VERSIONS[one.take()]
             elif one.word in _OLD:
                 carried.refuse(one, OLD_TLS)
 
