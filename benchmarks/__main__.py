@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 from . import chart, client, figures, peers, processes, report
+from .machine import WALK
 from .peers import Peer, Running, Stage, Unavailable
 from .workloads import WORKLOADS, Conditions, Sample, Workload, measure, together
 
@@ -43,6 +44,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--octets", type=_whole, default=10**9, help="of a transfer (1e9)")
     parser.add_argument("--slices", type=int, default=4, help="into which seconds and octets of a round are cut (4)")
     parser.add_argument("--at-once", type=int, default=16, help="sessions under way at a time (16)")
+    parser.add_argument("--walk", type=float, default=WALK, help="seconds of the walk over memory at the start (3)")
     parser.add_argument("--workers", type=int, default=1, help="processes of the gateway that serve (1)")
     parser.add_argument(
         "--python",
@@ -74,10 +76,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(f"benchmarks: ended by {signal.Signals(number).name}")
 
 
-def _machine(python: str) -> dict[str, object]:
+def _machine(python: str, walk: float) -> dict[str, object]:
     load = os.getloadavg()[0]
     try:
-        speeds = peers.speeds(python)
+        speeds = peers.speeds(python, walk)
     except Unavailable:
         speeds = {}  # it cannot run the gateway either, which is told then
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -195,7 +197,7 @@ def main(given: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, _time_up)
     signal.alarm(options.limit)
     descriptors = processes.raise_descriptor_limit(DESCRIPTORS)
-    machine = _machine(options.python)
+    machine = _machine(options.python, options.walk)
     shortened: dict[str, object] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True)))

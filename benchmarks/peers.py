@@ -158,16 +158,16 @@ def about(python: str) -> Mapping[str, str]:
     return _told(python, "benchmarks.interpreter")
 
 
-def speeds(python: str) -> Mapping[str, str]:
-    """What `benchmarks.machine` says, run by this Python."""
-    return _told(python, "benchmarks.machine")
+def speeds(python: str, walk: float) -> Mapping[str, str]:
+    """What `benchmarks.machine` says, run by this Python.  `walk`: seconds that it walks over memory."""
+    return _told(python, "benchmarks.machine", "--walk", str(walk))
 
 
-def _told(python: str, module: str) -> Mapping[str, str]:
+def _told(python: str, module: str, *arguments: str) -> Mapping[str, str]:
     """The JSON that this module prints."""
     environment = {"PATH": _PATH, "PYTHONPATH": _python_path(ROOT)}
     done = subprocess.run(
-        [python, "-m", module],
+        [python, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -57,18 +57,32 @@ def names(pid: int) -> dict[str, int]:
     return {Path(f"/proc/{one}/comm").read_text().strip(): one for one in processes.tree(pid)}
 
 
-def serving(pid: int) -> dict[str, int]:
-    family = names(pid)
+def serving(pid: int) -> Mapping[str, int]:
+    return servers(names(pid))
+
+
+def servers(family: Mapping[str, int]) -> Mapping[str, int]:
+    """Those that serve: the workers, or the only process."""
     return {name: one for name, one in family.items() if name.startswith("gateway-worker")} or family
 
 
 def private(pid: int) -> int:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return unshared(Path(f"/proc/{pid}/smaps_rollup").read_text())
+
+
+def unshared(rollup: str) -> int:
+    """Octets, from the text of smaps_rollup."""
+    fields = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
     return sum(int(fields[name].split()[0]) * 1024 for name in ("Private_Clean", "Private_Dirty"))
 
 
 def seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return spent(Path(f"/proc/{pid}/stat").read_text())
+
+
+def spent(stat: str) -> float:
+    """Seconds of CPU, from the text of /proc/PID/stat."""
+    fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / processes.TICKS
 
 
@@ -190,6 +204,16 @@ def told(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} (of {', '.join(f'{one:.2f}' for one in ratios)})"
 
 
+def verdict(rates: Mapping[int, Sequence[float]], costs: Mapping[int, Sequence[float]]) -> tuple[str, str]:
+    """What two workers are worth.  `rates`: sessions per second; `costs`: seconds of CPU; by workers, one a round."""
+    cheaper = [2 * one / two for one, two in zip(costs[1], costs[2], strict=True)]
+    faster = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    return (
+        f"two against one, by CPU without a quota, the master's counted: {told(cheaper)}",
+        f"two against one, each held: {told(faster)}",
+    )
+
+
 def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -212,9 +236,7 @@ def main(given: Sequence[str]) -> int:
                 sample = measure(stage, workers, options.seconds, options.quota)
                 rates[workers].append(sample.rate)
                 show(number, workers, sample)
-    cheaper = [2 * one / two for one, two in zip(costs[1], costs[2], strict=True)]
-    print(f"two against one, by CPU without a quota, the master's counted: {told(cheaper)}")
-    print(f"two against one, each held: {told([two / one for one, two in zip(rates[1], rates[2], strict=True)])}")
+    print("\n".join(verdict(rates, costs)))
     return 0
 
 

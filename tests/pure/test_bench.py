@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import chart, count, figures, interpreter, page, peers, report
+from benchmarks import chart, count, figures, interpreter, page, peers, processes, report, workers
 from benchmarks.figures import judge, ratio
 from benchmarks.report import Run
 from benchmarks.workloads import WORKLOADS, Sample, Target, Workload, together
@@ -398,3 +398,65 @@ def test_the_page_has_the_recorded_instructions() -> None:
 def test_the_page_says_that_the_machine_was_busy(others: float, told: bool) -> None:
     samples = [replace(sample, others=others) for sample in rounds(gateway=[1.0, 1.0])]
     assert ("Other processes kept 1.5 processors busy" in page_of(samples, "gateway")) is told
+
+
+# --- several workers -----------------------------------------------------------------------------
+
+ROLLUP = """55d0c0000000-7ffd7d9f2000 ---p 00000000 00:00 0                          [rollup]
+Rss:               21504 kB
+Pss:               13417 kB
+Shared_Clean:       9216 kB
+Shared_Dirty:          0 kB
+Private_Clean:       512 kB
+Private_Dirty:     11776 kB
+"""
+STAT = "4711 (gateway) worker) S 1 4711 4711 0 -1 4194304 2310 0 0 0 250 50 9 9 20 0 1 0 8812 27353088 5376"
+
+
+def test_the_memory_of_a_worker_is_what_it_shares_with_nobody() -> None:
+    assert workers.unshared(ROLLUP) == (512 + 11776) * 1024
+
+
+def test_the_time_of_a_worker_is_its_own_and_the_kernels_whatever_its_name_is() -> None:
+    assert workers.spent(STAT) == 300 / processes.TICKS
+
+
+@pytest.mark.parametrize(
+    ("family", "serve"),
+    [
+        ({"twistd": 7}, {"twistd": 7}),
+        (
+            {"gateway-master": 7, "gateway-worker0": 8, "gateway-worker1": 9},
+            {"gateway-worker0": 8, "gateway-worker1": 9},
+        ),
+    ],
+    ids=["one process", "a master"],
+)
+def test_a_master_does_not_serve(family: dict[str, int], serve: dict[str, int]) -> None:
+    assert workers.servers(family) == serve
+
+
+def test_two_workers_are_compared_with_one_within_each_round() -> None:
+    # The second round was slow for both.
+    assert workers.verdict(
+        {1: [50.0, 20.0, 60.0], 2: [99.0, 40.0, 108.0]}, {1: [4e-3] * 3, 2: [8e-3, 10e-3, 8e-3]}
+    ) == (
+        "two against one, by CPU without a quota, the master's counted: 1.00 (of 1.00, 0.80, 1.00)",
+        "two against one, each held: 1.98 (of 1.98, 2.00, 1.80)",
+    )
+
+
+@pytest.mark.parametrize("quota", [[0.97, 0.5], []], ids=["held", "not held"])
+def test_a_round_of_workers_is_told(quota: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    sample = workers.Sample(
+        51.25, {"twistd": 4.2e-3}, quota, {"twistd": 12_582_912}, {"twistd": (10_000_000, 11_500_000)}
+    )
+    workers.show(2, 2, sample)
+    told = capsys.readouterr().out.splitlines()
+    how = "each held" if quota else "not held"
+    assert told[0] == f"round 2: 2 serving, {how}: 51.2 sessions/s; CPU a session: twistd 4.20 ms"
+    assert told[1:-2] == (["         of its quota each used 97%, 50%"] if quota else [])
+    assert told[-2:] == [
+        "         private memory afterwards: twistd 12.6 MB",
+        "         twistd: 10.0 MB idle, 11.5 MB after sessions one at a time",
+    ]
