@@ -25,6 +25,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.running import ROOT
 
 DEADLINE = 150.0
+BRIEFLY = ("--walk", "0", "--limit", "120")
 TINY = ("--seconds", "0.2", "--octets", "1e6", "--rounds", "1", "--slices", "1")
 BRIEF = [
     workload.name
@@ -61,18 +62,7 @@ class Ground:
         self.scratch.chmod(0o711)
         path = os.pathsep.join(filter(None, [first, os.environ.get("PATH", os.defpath)]))
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "benchmarks",
-                "--walk",
-                "0",
-                "--limit",
-                "120",
-                "--out",
-                str(self.results),
-                *arguments,
-            ],
+            [sys.executable, "-m", "benchmarks", *BRIEFLY, "--out", str(self.results), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
