@@ -68,7 +68,7 @@ class Crowd:
         self._notices = notices
         self._workers = workers
         if isinstance(ledger, SharedLedger):
-            tell_killed(ledger, notices)
+            tell_killed(ledger, events)  # notices are told by the master alone
         self.limits = Limits(values, reactor.seconds, ledger)
         self.limit(values, channels)
 
@@ -79,7 +79,7 @@ class Crowd:
             shared = SharedLedger.create(self.limits.values.sessions)
             shared = shared.of(shared.claim())
             shared.take(ledger)
-            self.limits.ledger = ledger = tell_killed(shared, self._notices)
+            self.limits.ledger = ledger = tell_killed(shared, self._events)
         assert isinstance(ledger, SharedLedger)
         return ledger
 
@@ -195,12 +195,12 @@ def lowered(values: Values, descriptors: int, workers: int, notices: Teller, cha
     return replace(values, sessions=sessions)
 
 
-def tell_killed(ledger: SharedLedger, notices: Teller) -> SharedLedger:
+def tell_killed(ledger: SharedLedger, events: Teller) -> SharedLedger:
     """Have the log say which process kept all the others from counting."""
 
     def tell(pid: int) -> None:
         detail = f"it hung while all processes of the gateway waited for it to count a session, about {HUNG:.0f} s long"
-        notices.emit("process-killed", pid=pid, detail=detail)
+        events.emit("process-killed", pid=pid, detail=detail)
 
     ledger.killed = tell
     return ledger
