@@ -38,10 +38,16 @@ class Client:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(patience)
-        self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.patience = patience
         self.ending: Ending | None = None
+        try:
+            self.socket.connect(address)
+        except ConnectionResetError:
+            self.ending = Ending.RESET  # it was let in, and cut before this process ran again
+        except OSError:
+            self.socket.close()
+            raise
         self.unheard = b""
         """Octets that have come and were not asked for yet."""
         self._tls: ssl.SSLObject | None = None
