@@ -72,7 +72,6 @@ class ReachedLimit(Enum):
     SESSIONS = "sessions"
     SESSIONS_PER_CLIENT = "sessions-per-client"
     CONNECTS_PER_MINUTE = "connects-per-minute"
-    AUTH_FAILURES_PER_MINUTE = "auth-failures-per-minute"
     BANNED = "banned"
     """No limit: an administrator keeps this client out."""
 

@@ -186,10 +186,6 @@ class Snapshot:
             if not isinstance(value, Sequence) and wanted.items() <= dict(zip(names, labels, strict=True)).items()
         )
 
-    def lasting(self) -> Snapshot:
-        """What stays when its process has ended: no gauges."""
-        return Snapshot({name: series for name, series in self.values.items() if METRICS[name].kind is not Kind.GAUGE})
-
     def to_json(self) -> dict[str, list[list[Any]]]:
         return {
             name: [[list(labels), value] for labels, value in series.items()] for name, series in self.values.items()
