@@ -90,7 +90,7 @@ class Upgrade:
             raise StartError("another program has taken over already")
         if self.elders.follows:
             # The program before this one has told somebody that it is done, and lets go in this moment.
-            return self.elders.alone().addCallback(lambda _: self.begin(stop)).addErrback(_refused)
+            return self.elders.alone().addCallback(lambda _: self.begin(stop)).addErrback(self._refused)
         if self._successor is not None:
             raise StartError("an upgrade is under way")
         if not self._service.is_serving:
@@ -131,6 +131,13 @@ class Upgrade:
             raise StartError(f"no program can be started: {wrong.strerror}") from None
         self._events.emit("upgrade", state="started", pid=self._successor.pid)
         return outcome
+
+    def _refused(self, failure: Failure) -> Outcome:
+        """Whoever asked by a signal has gone on: the log says it."""
+        failure.trap(StartError)  # type: ignore[no-untyped-call]
+        why = failure.getErrorMessage()
+        self._events.emit("upgrade", state="failed", detail=why)
+        return Outcome(0, problem=why)
 
     def _told_to_stop(self, now: bool) -> None:
         if now:
@@ -176,8 +183,3 @@ class Upgrade:
         self.elders.ledger = inheritance.ledger
         self.elders.add(inheritance.before, predecessor.conversation, inheritance.stay)
         self.elders.follow(inheritance.before, self._service.listens, alone)
-
-
-def _refused(failure: Failure) -> Outcome:
-    failure.trap(StartError)  # type: ignore[no-untyped-call]
-    return Outcome(0, problem=failure.getErrorMessage())

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from gateway.app import elders
-from gateway.app.elders import GRACE, Elders
+from gateway.app.elders import GO, GRACE, Elders
+from gateway.app.upgrade import Outcome, Upgrade
 from gateway.app.workers.vigil import LOOK
 from gateway.guard.shared import SharedLedger
 from tests.memory.stepping import SteppedReactor
@@ -97,3 +98,25 @@ def test_one_whose_sessions_are_counted_elsewhere_changes_nothing_here(scene: Sc
     assert [row["sessions"] for row in scene.elders.rows()] == [0, None]
     scene.reactor.step_until(lambda: len(scene.elders.rows()) == 1)
     assert [row["sessions"] for row in scene.elders.rows()] == [0]
+
+
+class Stopping:
+    """A service that nobody can take over any more."""
+
+    is_serving = False
+
+
+def test_an_upgrade_that_waits_and_is_refused_then_is_told(scene: Scene) -> None:
+    """Who asked by a signal reads it in the log."""
+    upgrade = Upgrade(scene.reactor, {}, scene, Stopping())  # type: ignore[arg-type]
+    scene.elders = upgrade.elders
+    scene.add(1)
+    upgrade.elders.follow(1, (), lambda: None)
+    answers: list[Outcome] = []
+    upgrade.begin(lambda: None).addCallback(answers.append)
+    assert not answers
+    assert not scene.told
+    scene.reactor.clock.advance(GO)
+    why = "the gateway is about to start or to stop"
+    assert answers == [Outcome(0, problem=why)]
+    assert scene.told == [{"event": "upgrade", "state": "failed", "detail": why}]
