@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from ..config.errors import StartError
 from ..telemetry.summary import Teller
 from .control.messages import Answer, Request
+from .crowd import tell_killed
 from .elders import Elders
 from .every import Every
 from .handover import Bequest, Predecessor, Successor, write_pidfile
@@ -180,6 +181,7 @@ class Upgrade:
                 _log.warn("the pidfile {file} holds the old process, {why}", file=pidfile, why=wrong)
             self._twistd["pidfile"] = pidfile
 
-        self.elders.ledger = inheritance.ledger
+        if inheritance.ledger is not None:
+            self.elders.ledger = tell_killed(inheritance.ledger, self._events)
         self.elders.add(inheritance.before, predecessor.conversation, inheritance.stay)
         self.elders.follow(inheritance.before, self._service.listens, alone)

@@ -314,6 +314,11 @@ class Gateway:
         return int(found[1]) * 1024
 
     @property
+    def descriptors(self) -> int:
+        """How many the process has open.  A session is told in the log before all of its sockets are closed."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
     def cpu(self) -> float:
         """Seconds of CPU, user and system, that it has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()

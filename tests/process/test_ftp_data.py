@@ -14,7 +14,7 @@ import pytest
 from gateway.protocol.proxyprotocol import Origin, v2
 from tests.ports import free_ports
 from tests.process.ftptalk import Stage, Talk, received, stage
-from tests.process.running import DEADLINE, Gateway, Identity, Service, launch, running
+from tests.process.running import DEADLINE, Gateway, Identity, Service, launch, running, wait_until
 from tests.process.wire import Caller, Client, Ending
 
 MUCH = os.urandom(64 * 1024) * 32
@@ -491,10 +491,6 @@ def test_a_data_connection_must_resume_the_session_of_its_own_control_connection
 # --- nothing is left ----------------------------------------------------------------------------------------
 
 
-def descriptors(gateway: Gateway) -> int:
-    return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
-
-
 @pytest.mark.parametrize("used", ["never", "connected", "by strangers"])
 def test_sessions_that_open_ports_leave_nothing(
     gateway: Gateway, server: Stage, trusting: ssl.SSLContext, used: str
@@ -504,7 +500,7 @@ def test_sessions_that_open_ports_leave_nothing(
         with Talk(gateway, server, trusting) as first:
             first.passive().connect()
         gateway.log.wait("session", since)
-    before = descriptors(gateway)
+    before = gateway.descriptors
     since = gateway.log.mark()
     with ExitStack() as stack:
         for _ in range(40):
@@ -514,9 +510,9 @@ def test_sessions_that_open_ports_leave_nothing(
                 data.connect(secure=False)
             elif used == "by strangers":
                 stack.callback(Caller("127.0.0.3", data.address).socket.close)
-        assert descriptors(gateway) > before + 80
+        assert gateway.descriptors > before + 80
     gateway.log.wait("session", since, 40)
-    assert descriptors(gateway) <= before
+    wait_until(lambda: gateway.descriptors <= before)
 
 
 def test_a_range_that_is_used_up_recovers(

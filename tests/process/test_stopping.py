@@ -19,7 +19,7 @@ from gateway.cli.steer.command import ask
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend, Connection
-from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running
+from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running, wait_until
 from tests.process.wire import Client, Ending
 from tests.process.words import GREETING, LINES, WORDS
 
@@ -429,9 +429,6 @@ def test_many_clients_are_served_at_once(
 def test_a_connection_of_a_backend_is_given_back_with_its_session(
     gateway: Gateway, backends: dict[str, Backend], trusting: ssl.SSLContext
 ) -> None:
-    def descriptors() -> int:
-        return len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
-
     def visit(count: int) -> None:
         since = gateway.log.mark()
         for _ in range(count):
@@ -441,6 +438,6 @@ def test_a_connection_of_a_backend_is_given_back_with_its_session(
         gateway.log.wait("session", since, count=3 * count)
 
     visit(2)
-    before = descriptors()
+    before = gateway.descriptors
     visit(30)
-    assert descriptors() <= before
+    wait_until(lambda: gateway.descriptors <= before)
