@@ -147,9 +147,9 @@ class Speaker(Log):
         return found[0]
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool], patience: float = DEADLINE) -> None:
     """For what another process does without saying so."""
-    until = time.monotonic() + DEADLINE
+    until = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < until, "it did not happen"
         threading.Event().wait(0.01)
