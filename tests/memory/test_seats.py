@@ -44,7 +44,7 @@ def test_a_worker_that_hangs_is_killed_again_when_the_template_is_gone() -> None
     seats = Seats(reactor, 1, SharedLedger.create(10), owner, owner)  # type: ignore[arg-type]
     seats.fill()
     seats.forked(0, 4711)
-    reactor.clock.pump([LOOK] * int(SILENCE / LOOK))
+    reactor.clock.pump([LOOK] * (int(SILENCE / LOOK) + 5))
     assert owner.killed == [4711]
     seats.childless()
     assert owner.killed == [4711, 4711]

@@ -147,9 +147,9 @@ class Speaker(Log):
         return found[0]
 
 
-def wait_until(holds: Callable[[], bool], patience: float = DEADLINE) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     """For what another process does without saying so."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + DEADLINE
     while not holds():
         assert time.monotonic() < until, "it did not happen"
         threading.Event().wait(0.01)

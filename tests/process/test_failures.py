@@ -416,11 +416,8 @@ def test_G20_a_line_without_end_is_refused_and_reaches_nobody(front: Front, prot
     service = f"{protocol}-required"
     client = front.connect(service, mode)
     backend = front.backends[service].connection()
-    try:
-        client.say(b"x" * 70 * 1024)
-        client.finish()
-    except OSError:
-        pass  # it was cut off before the end
+    client.say(b"x" * 70 * 1024)
+    client.finish()
     assert re.match(LINES[protocol].too_long_, client.rest())
     backend.wait_until_ended()
     assert b"xxx" not in backend.heard

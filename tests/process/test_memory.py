@@ -163,6 +163,7 @@ def pour(client: Client, octets: int, block: bytes = BLOCK) -> int:
     try:
         while sent < octets:
             client.say(block)
+            assert not client.cut, f"cut behind {sent} octets"
             sent += len(block)
     except TimeoutError:
         pass

@@ -76,8 +76,9 @@ def several(
 
 
 def pids(gateway: Gateway) -> dict[int, int]:
-    """The processes of the workers, by number."""
-    return {int(event["worker"]): int(event["pid"]) for event in gateway.log.events("worker") if "pid" in event}
+    """The processes of the workers, by number.  A death may be told after the next one serves."""
+    serving = [event for event in gateway.log.events("worker") if event["state"] == "serving"]
+    return {int(event["worker"]): int(event["pid"]) for event in serving}
 
 
 def template(gateway: Gateway) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 import socket
 import ssl
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from types import TracebackType
 
 from tests.process.running import CANARY, DEADLINE
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+CUT = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+"""What connect, send and shutdown say behind an RST."""
 
 
 class Ending(Enum):
@@ -26,25 +30,30 @@ class Ending(Enum):
 
 
 class Client:
-    """One connection.  Whatever takes longer than `patience` seconds raises TimeoutError."""
+    """One connection.  Whatever takes longer than `patience` seconds raises TimeoutError.
+
+    The other side may cut it at any time, also before `connect` has returned.  Whoever speaks is not told of that:
+    what came before the cut can still be heard, and then comes the end, a RESET.
+    """
 
     source = ""
     """The address that it comes from, if that matters."""
 
     def __init__(self, address: tuple[str, int], patience: float = DEADLINE, receive_buffer: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-        if self.source:
-            self.socket.bind((self.source, 0))
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(patience)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.patience = patience
         self.ending: Ending | None = None
+        self.cut = False
+        """Something failed because of RST; `recv` reports only an error that nothing else has reported."""
         try:
-            self.socket.connect(address)
-        except ConnectionResetError:
-            self.ending = Ending.RESET  # it was let in, and cut before this process ran again
+            if self.source:
+                self.socket.bind((self.source, 0))
+            if receive_buffer:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.socket.settimeout(patience)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._unless_cut():
+                self.socket.connect(address)
         except OSError:
             self.socket.close()
             raise
@@ -63,14 +72,14 @@ class Client:
 
     def say(self, octets: bytes) -> None:
         if self._tls is None:
-            self.socket.sendall(octets)
+            self._send(octets)
         else:
             self._tls.write(octets)
             self._flush()
 
     def say_in_the_clear(self, octets: bytes) -> None:
         """Underneath TLS, if there is any."""
-        self.socket.sendall(octets)
+        self._send(octets)
 
     def encrypted(self, octets: bytes) -> bytes:
         """What would go out for this; it has to go out before anything else does."""
@@ -90,7 +99,7 @@ class Client:
                 break
             except ssl.SSLWantReadError:
                 if octets := prefix + self._outgoing.read():
-                    self.socket.sendall(octets)
+                    self._send(octets)
                 if prefix:
                     # The answer to them comes in the clear, and nothing else does.
                     prefix = b""
@@ -109,7 +118,8 @@ class Client:
 
     def finish(self) -> None:
         """No more octets: a bare FIN, even under TLS."""
-        self.socket.shutdown(socket.SHUT_WR)
+        with self._unless_cut():
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close_notify(self) -> None:
         with suppress(ssl.SSLWantReadError):
@@ -182,7 +192,7 @@ class Client:
             self.ending = Ending.RESET
             return b""
         if not octets:
-            self.ending = Ending.FIN
+            self.ending = Ending.RESET if self.cut else Ending.FIN
         return octets
 
     def _clear_line(self) -> bytes:
@@ -195,7 +205,20 @@ class Client:
 
     def _flush(self) -> None:
         if octets := self._outgoing.read():
+            self._send(octets)
+
+    def _send(self, octets: bytes) -> None:
+        with self._unless_cut():
             self.socket.sendall(octets)
+
+    @contextmanager
+    def _unless_cut(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in CUT:
+                raise
+            self.cut = True
 
 
 # --- clients of real servers ----------------------------------------------------------------------------

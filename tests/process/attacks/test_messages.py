@@ -99,11 +99,8 @@ def test_D3_long_commands_are_refused_and_the_next_is_heard(attack: Attack, octe
 
 def test_D3_a_command_without_end_ends_the_session(attack: Attack) -> None:
     client = attack.secure("smtp")
-    try:
-        for _ in range(20):
-            client.say(b"x" * 65_536)
-    except OSError:
-        pass
+    for _ in range(20):
+        client.say(b"x" * 65_536)
     client.rest()
     attack.wait("client-line-too-long")
     assert b"xxx" not in attack.visit("smtp").heard
