@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 
 from ..protocol.driver import Foreign
 from ..protocol.proxyprotocol import Header, Origin, ProxyError
+from ..protocol.vocabulary import BACKEND as BACKEND
+from ..protocol.vocabulary import CLIENT as CLIENT
 from ..protocol.vocabulary import (
     Abort,
     AlwaysSecured,
@@ -47,8 +49,6 @@ from .base import Policy, Terms
 from .bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 from .reach import Hearing, reached
 
-CLIENT: Final = Side.CLIENT
-BACKEND: Final = Side.BACKEND
 BOTH: Final = (BACKEND, CLIENT)
 
 REFUSED: Final = "refused"

@@ -23,22 +23,20 @@ from typing import Any, Final
 from .framing import BEGIN
 from .inbox import HEAD, Inbox
 from .vocabulary import (
+    BACKEND,
+    CLIENT,
+    SIDES,
     Abort,
     Action,
-    AlwaysSecured,
     Await,
     Close,
     Cut,
     Dial,
     Forward,
     Greeted,
-    Identified,
-    IsBroken,
     Label,
     Lost,
-    MayLogIn,
     Note,
-    Open,
     Pass,
     Patience,
     Peek,
@@ -85,11 +83,17 @@ class Foreign:
     def event(self, octets: bytearray, secured: bool) -> str | None:
         """The event if these octets are foreign; `secured` tells whether they came inside TLS."""
         match = self.pattern.match(octets)
-        kind = None if match is None else match.lastgroup
+        if match is None:
+            return None
+        kind = match.lastgroup
         return None if kind is None or (kind == "tls" and secured) else self.events[kind]
 
 
 _PENDING: Final = object()
+_HEARING: Final = (Await, Pass, Take, Peek, Forward, StartTLS)
+"""What one side has to say something for."""
+_TELLING: Final = (Note, Proven, Rejected, Tally, Greeted, Unserved, Label, Cut)
+"""What is only handed over."""
 
 
 class _Sides:
@@ -99,11 +103,11 @@ class _Sides:
 
     def __init__(self, foreign: Foreign | None) -> None:
         self._foreign = foreign
-        self._inboxes = {side: Inbox(side) for side in Side}
-        self._secured: dict[Side, Secured | None] = dict.fromkeys(Side)
+        self._inboxes = {side: Inbox(side) for side in SIDES}
+        self._secured: dict[Side, Secured | None] = dict.fromkeys(SIDES)
         self._ends: dict[Side, bool] = {}  # sides that are gone, and whether in order
         self._mute: set[Side] = set()
-        self._passing = dict.fromkeys(Side, 0)  # octets still to come of a unit that goes through
+        self._passing = dict.fromkeys(SIDES, 0)  # octets still to come of a unit that goes through
         self._actions: list[Action] = []
         self.crowded = False
         """Whether there is a side that is perhaps not wanted.  It is looked at when somebody has said something."""
@@ -119,14 +123,15 @@ class _Sides:
 
     def _say(self, said: Send) -> None:
         """The only way out: what is said together becomes one write, and a muted side hears nothing."""
-        if said.side in self._mute or not said.data:
+        if not said.data or said.side in self._mute:
             return
         actions = self._actions
-        last = actions[-1] if actions else None
-        if isinstance(last, Send) and last.side is said.side:
-            actions[-1] = Send(said.side, last.data + said.data)
-        else:
-            actions.append(said)
+        if actions:
+            last = actions[-1]
+            if isinstance(last, Send) and last.side is said.side:
+                actions[-1] = Send(said.side, last.data + said.data)
+                return
+        actions.append(said)
 
     def _forget(self, side: Side) -> None:
         """Whoever was there is gone, and what it said is not the next one's."""
@@ -142,21 +147,23 @@ class _Sides:
         if wait.blanks:
             inbox.skip(wait.blanks)
         early = inbox.peek()
-        if early and (wait.side is Side.BACKEND or not early.startswith(TLS_HANDSHAKE)):
+        if early and (wait.side is BACKEND or not early.startswith(TLS_HANDSHAKE)):
             # A client may send its ClientHello along (RFC 9051 6.2.1); a backend never speaks first.
-            key = "starttls-injection" if wait.side is Side.CLIENT else "backend-starttls-injection"
-            if wait.side is Side.CLIENT:
+            key = "starttls-injection" if wait.side is CLIENT else "backend-starttls-injection"
+            if wait.side is CLIENT:
                 self._say(Send(wait.side, wait.last_words))
             self._mute.add(wait.side)
-            shown = early[:BEGIN] if wait.side is Side.CLIENT else early[:32]
+            shown = early[:BEGIN] if wait.side is CLIENT else early[:32]
             raise Violation(wait.side, key, f"{len(inbox.octets)} octets behind it, beginning with {shown!r}")
         self._mute.add(wait.side)
         self._actions.append(wait)
 
-    def _foreign_event(self) -> str | None:
-        if self._foreign is None:
-            return None
-        return self._foreign.event(self._inboxes[Side.CLIENT].octets, self._secured[Side.CLIENT] is not None)
+    def _refuse_foreign(self, octets: bytearray) -> None:
+        """Raises Violation if the client, which has said these octets, speaks another protocol."""
+        if self._foreign is not None:
+            key = self._foreign.event(octets, self._secured[CLIENT] is not None)
+            if key is not None:
+                raise Violation(CLIENT, key)
 
     def _pending(self, side: Side) -> object:
         if side in self._ends:
@@ -243,10 +250,11 @@ class Negotiation(_Sides):
             octets = octets[end:]
         inbox = self._inboxes[side]
         inbox.feed(octets)
-        if side is Side.CLIENT and self._before_the_greeting():
-            key = self._foreign_event()
-            if key is not None:
-                return self._throw(Violation(side, key))
+        if side is CLIENT and self._before_the_greeting():
+            try:
+                self._refuse_foreign(inbox.octets)
+            except Violation as violation:
+                return self._throw(violation)
         actions = self._proceed()
         if self.crowded or len(inbox.octets) >= CROWDED:
             self.crowded = any(len(each.octets) >= CROWDED for each in self._inboxes.values())
@@ -259,7 +267,7 @@ class Negotiation(_Sides):
             self._mute.add(side)
         if isinstance(self.waiting, StartTLS) and self.waiting.side is side:
             return self._throw(TLSFailed(side, "connection closed during the handshake"))
-        if side is Side.CLIENT and (not orderly or (self._before_the_greeting() and not self._has_spoken())):
+        if side is CLIENT and (not orderly or (self._before_the_greeting() and not self._has_spoken())):
             return self._throw(Lost(side, orderly))
         return self._proceed()
 
@@ -312,8 +320,9 @@ class Negotiation(_Sides):
 
     def _proceed(self) -> list[Action]:
         """Resume the script if what it waits for is there."""
+        waiting = self.waiting
         try:
-            answer = self._satisfy(self.waiting)
+            answer = self._hear(waiting) if isinstance(waiting, Await) else self._satisfy(waiting)
         except Trouble as trouble:
             return self._throw(trouble)
         if answer is _PENDING:
@@ -321,7 +330,7 @@ class Negotiation(_Sides):
         return self._resume(answer)
 
     def _throw(self, trouble: Trouble) -> list[Action]:
-        for side in Side:
+        for side in SIDES:
             if self._passing[side]:
                 self._mute.add(side.other)  # our words would land inside a unit
         return self._resume(None, trouble)
@@ -336,38 +345,38 @@ class Negotiation(_Sides):
                 self._splice()
                 break
             answer = trouble = None
-            # The most frequent ones first.
-            match request:
-                case Send():
-                    self._say(request)
-                case Await() | Pass() | Take() | Peek() | Forward() | StartTLS():
-                    self.waiting = request
-                    try:
+            # The most frequent ones first, and no `match`: it takes longer to find that a value is of another class.
+            if isinstance(request, Send):
+                self._say(request)
+            elif isinstance(request, _HEARING):
+                self.waiting = request
+                try:
+                    if isinstance(request, Await):
+                        answer = self._hear(request)
+                    else:
                         if isinstance(request, StartTLS):
                             self._switch(request)
                         answer = self._satisfy(request)
-                    except Trouble as caught:
-                        trouble = caught
-                        continue
-                    if answer is _PENDING:
-                        break
-                case Note() | Proven() | Rejected() | Tally() | Greeted() | Unserved() | Label() | Cut():
-                    self._actions.append(request)
-                case Dial() | Identified() | MayLogIn() | AlwaysSecured() | Open() | IsBroken():
+                except Trouble as caught:
+                    trouble = caught
+                    continue
+                if answer is _PENDING:
+                    break
+            elif isinstance(request, _TELLING):
+                self._actions.append(request)
+            elif isinstance(request, Abort):
+                self._ends[request.side] = False
+                self._mute.add(request.side)
+                self._actions.append(request)
+            else:
+                self._actions.append(request)
+                if isinstance(request, Close):
+                    self._finish()
+                else:
                     self.waiting = request
                     if isinstance(request, Dial):
-                        self._forget(Side.BACKEND)
-                    self._actions.append(request)
-                    break
-                case Abort(side=side):
-                    self._ends[side] = False
-                    self._mute.add(side)
-                    self._actions.append(request)
-                case _:
-                    assert isinstance(request, Close)
-                    self._actions.append(request)
-                    self._finish()
-                    break
+                        self._forget(BACKEND)
+                break
         return self._handed_over()
 
     def _handed_over(self) -> list[Action]:
@@ -381,7 +390,7 @@ class Negotiation(_Sides):
     def _splice(self) -> None:
         """What was read ahead goes on raw, in order, before the legs copy to each other (RFC 2920 and
         the like allow a client to send its next commands with the login)."""
-        for side in Side:
+        for side in SIDES:
             rest = self._inboxes[side].drain()
             if rest:
                 self._say(Send(side.other, rest))
@@ -391,10 +400,8 @@ class Negotiation(_Sides):
     # --- waiting -----------------------------------------------------------------------------
 
     def _satisfy(self, wait: Wait | None) -> Any:
-        """What the script waits for, or _PENDING.  Raises what is to be thrown into it instead."""
+        """What the script waits for, if it is no Await, or _PENDING.  Raises what is to be thrown into it instead."""
         match wait:
-            case Await():
-                return self._hear(wait)
             case Pass():
                 return self._let_pass(wait)
             case Forward():
@@ -412,13 +419,12 @@ class Negotiation(_Sides):
         for side in wait.sides:
             inbox = self._inboxes[side]
             if inbox.octets:
-                if side is Side.CLIENT:
-                    key = self._foreign_event()
-                    if key is not None:
-                        raise Violation(side, key)
+                if side is CLIENT:
+                    self._refuse_foreign(inbox.octets)
                 heard = wait.framing.unit(inbox)
                 if heard is not None:
-                    self._spoken = self._spoken or side is Side.CLIENT
+                    if side is CLIENT:
+                        self._spoken = True
                     return heard
             if self._ends:
                 self._pending(side)
@@ -440,7 +446,7 @@ class Negotiation(_Sides):
 
     def _forward(self, wait: Forward) -> Any:
         # The backend once more, since its unit may have waited for the end of one of the client's.
-        for side in (Side.BACKEND, Side.CLIENT, Side.BACKEND):
+        for side in (BACKEND, CLIENT, BACKEND):
             unit = self._forward_from(side, wait)
             if unit is not None:
                 return unit
@@ -461,4 +467,4 @@ class Negotiation(_Sides):
 
     def _has_spoken(self) -> bool:
         """Whether the client has said what the backend may have to hear, though it says no more."""
-        return self._spoken or bool(self._inboxes[Side.CLIENT].octets)
+        return self._spoken or bool(self._inboxes[CLIENT].octets)

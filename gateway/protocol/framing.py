@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .inbox import Inbox, Longer
-from .vocabulary import Heard, Opaque, Side, TooLarge, Unit, Violation
+from .vocabulary import BACKEND, CLIENT, Heard, Opaque, Side, TooLarge, Unit, Violation
 
 BEGIN: Final = 8
 """Octets that are shown of what a client says at the wrong place, since a password may follow: a type and a length, or
@@ -33,7 +33,7 @@ class Lines:
     """Longest line of the backend, where that is another one."""
 
     def unit(self, inbox: Inbox) -> Heard | None:
-        if inbox.side is Side.BACKEND:
+        if inbox.side is BACKEND:
             return inbox.line(self.replies or self.limit)
         if self.layered and inbox.octets.startswith(b"\0"):
             return Opaque(inbox.side)
@@ -66,7 +66,7 @@ class Units:
             length = self.measure(head)
         except ValueError as error:
             # What a client says may be a password.
-            shown = head[:BEGIN] if side is Side.CLIENT else head
+            shown = head[:BEGIN] if side is CLIENT else head
             raise Violation(side, f"{side.value}-protocol-error", f"{error}: {shown!r}") from None
         # Whoever says 0 would be asked again for ever.
         assert length is None or length > 0, "a unit has at least one octet"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .vocabulary import Line, Side, TooLong, Unclean, Violation
+from .vocabulary import CLIENT, Line, Side, TooLong, Unclean, Violation
 
 FLOOD = 65536
 """Octets beyond a line's limit after which we no longer read on to its end: 64 KiB is more than any
@@ -54,32 +54,43 @@ class Inbox:
     def line(self, limit: int, longer: Longer | None = None) -> Line | Unclean | TooLong | None:
         """The next line, or None until it is complete.  Raises Violation for an endless one."""
         octets = self.octets
-        if self._dropped:
-            limit = self._limit
-        elif longer is not None and len(octets) > limit and longer.begins.match(octets):
-            limit = longer.limit
         end = octets.find(b"\n", self._scanned)
-        if self._dropped + (len(octets) if end < 0 else end) > limit + FLOOD:
-            raise Violation(self.side, f"{self.side.value}-line-too-long", "no end of line in sight")
-        if end < 0:
-            # One octet of grace: it may be the CR.
-            if self._dropped or len(octets) > limit + 1:
-                self._keep_ends(limit, len(octets))
-                self._dropped += len(octets)
-                octets.clear()
-            self._scanned = len(octets)
-            return None
+        if end < 0 or end > limit or self._dropped:
+            # Most lines are complete and short.
+            if self._dropped:
+                limit = self._limit
+            elif longer is not None and len(octets) > limit and longer.begins.match(octets):
+                limit = longer.limit
+            if end < 0:
+                self._look_at_begin(limit)
+                return None
+            if self._dropped or end - (octets[end - 1] == CR) > limit:
+                return self._too_long(limit, end)
         text = bytes(octets[: end - 1 if end and octets[end - 1] == CR else end])
-        if self._dropped or len(text) > limit:
-            return self._too_long(limit, end)
         del octets[: end + 1]
         self._scanned = 0
-        if self.side is Side.CLIENT and (b"\r" in text or b"\0" in text):
+        if self.side is CLIENT and (b"\r" in text or b"\0" in text):
             return Unclean(self.side, text[:BEGIN], text[-END:])
         return Line(self.side, text)
 
+    def _look_at_begin(self, limit: int) -> None:
+        """Of a line whose end has not come: drop it if it is too long.  Raises Violation if it is endless."""
+        octets = self.octets
+        self._bound(limit, len(octets))
+        # One octet of grace: it may be the CR.
+        if self._dropped or len(octets) > limit + 1:
+            self._keep_ends(limit, len(octets))
+            self._dropped += len(octets)
+            octets.clear()
+        self._scanned = len(octets)
+
+    def _bound(self, limit: int, more: int) -> None:
+        if self._dropped + more > limit + FLOOD:
+            raise Violation(self.side, f"{self.side.value}-line-too-long", "no end of line in sight")
+
     def _too_long(self, limit: int, end: int) -> TooLong:
-        """The line whose LF is at `end`; what is still there of it goes, too."""
+        """The line whose LF is at `end`; what is still there of it goes, too.  Raises Violation if it is endless."""
+        self._bound(limit, end)
         self._keep_ends(limit, end)
         heard = TooLong(self.side, self._begin, self._end.removesuffix(b"\r")[-END:])
         del self.octets[: end + 1]

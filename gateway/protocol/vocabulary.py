@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,14 @@ class Side(Enum):
 
     @property
     def other(self) -> Side:
-        return Side.BACKEND if self is Side.CLIENT else Side.CLIENT
+        return BACKEND if self is CLIENT else CLIENT
+
+
+CLIENT: Final = Side.CLIENT
+BACKEND: Final = Side.BACKEND
+SIDES: Final = (CLIENT, BACKEND)
+"""To look up a member of an Enum takes 12 times as long as to look up a global name. To go through all members takes
+13 times as long as to go through a tuple."""
 
 
 class Patience:

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .driver import Foreign, Negotiation
-from .vocabulary import Await, Forward, Heard, Line, Pass, Patience, Script, Send, Side, TooLong, Unit
+from .vocabulary import CLIENT, Await, Forward, Heard, Line, Pass, Patience, Script, Send, Side, TooLong, Unit
 
 Tell = Callable[[str, bytes], None]
 """`C` for the client's words, `S` for those that it hears; one line of them."""
 Shown = Callable[[bytes], tuple[bytes, bytes]]
 """A command -> the part of it that may be shown, and the rest."""
 
-CLIENT: Final = Side.CLIENT
 REPEATED: Final = 4
 """Octets of a masked word that is masked in replies, too."""
 _CHALLENGE: Final = re.compile(rb"(?:334|383|\+|(?::\S+ )?AUTHENTICATE) (?=\S)|\"(?=[A-Za-z0-9+/]{24,}={0,2}\"\Z)")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..config.values import TCPAddress
 from ..protocol.proxyprotocol import Header, ProxyError, canonical
-from ..protocol.vocabulary import Cut, Label, Open, Place, Secured, Side
+from ..protocol.vocabulary import BACKEND, CLIENT, Cut, Label, Open, Place, Secured, Side
 from ..wire.beside import BACKLOG, listen_beside
 from ..wire.dialer import Dialer
 from ..wire.leg import End, Leg, nobody
@@ -23,9 +23,6 @@ from ..wire.listener import Listener
 from ..wire.tls.half import TLSHalf
 from .agreed import ChannelTerms
 from .pair import Copying
-
-CLIENT: Final = Side.CLIENT
-BACKEND: Final = Side.BACKEND
 
 _mapped: Final = re.compile(r"\A::ffff:(?=[0-9.]+\Z)")
 """What stands before an IPv4 address in one of IPv6."""

@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 
 from ..protocol.driver import Negotiation
 from ..protocol.vocabulary import (
+    BACKEND,
+    CLIENT,
     Abort,
     Action,
     AlwaysSecured,
@@ -167,7 +169,7 @@ class Performer(Pair):
     def leg_ended(self, leg: Leg, end: End) -> None:
         if (side := self._side(leg)) is not None:
             self._ends[side] = end
-            if side is Side.CLIENT and leg.cause in PLAINTEXT_INSIDE:
+            if side is CLIENT and leg.cause in PLAINTEXT_INSIDE:
                 self._report(self._negotiation.unsecured, side, REJECTED)
                 return
             # A FIN without close_notify is no reset: what came before it counts, and that is all.
@@ -180,7 +182,7 @@ class Performer(Pair):
 
     def _dialled(self, sock: Any) -> None:
         self._dialling = False
-        self._leg(Side.BACKEND, sock).start()
+        self._leg(BACKEND, sock).start()
         self._report(self._negotiation.dialled)
 
     def _undialled(self, detail: str) -> None:
@@ -208,7 +210,7 @@ class Performer(Pair):
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
-                    half = self._accept(name) if side is Side.CLIENT else self._connect()
+                    half = self._accept(name) if side is CLIENT else self._connect()
                     leg.start_tls(half, self._negotiation.early(side), blanks)
                 case Dial(failed=failed):
                     self._dial(failed)
@@ -250,8 +252,8 @@ class Performer(Pair):
 
     def _dial(self, failed: str) -> None:
         self._dialling = True
-        leg = self._legs.pop(Side.BACKEND, None)
-        self._ends.pop(Side.BACKEND, None)
+        leg = self._legs.pop(BACKEND, None)
+        self._ends.pop(BACKEND, None)
         if leg is not None:
             # What failed is dropped; a backend that is only left behind still gets what was said to it.
             (leg.abort if failed else leg.close)()

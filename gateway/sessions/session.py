@@ -15,6 +15,8 @@ from ..dialects.conversation import turned_away
 from ..guard.limits import Admission
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import (
+    BACKEND,
+    CLIENT,
     Identified,
     IsBroken,
     MayLogIn,
@@ -26,7 +28,6 @@ from ..protocol.vocabulary import (
     Rejected,
     Script,
     Secured,
-    Side,
     Tally,
 )
 from ..protocol.waiting import phase_of
@@ -190,7 +191,7 @@ class Session(Waits):
                 tls=facts.version,
                 cipher=facts.cipher,
                 group=facts.group,
-                sni=facts.sni if side is Side.CLIENT else None,
+                sni=facts.sni if side is CLIENT else None,
                 seconds=self._waited(),
             )
         super().leg_secured(leg, facts)
@@ -254,7 +255,7 @@ class Session(Waits):
 
     def _connect_again(self) -> TLSHalf:
         """TLS for another connection to the backend, which resumes that of the session."""
-        half, leg = self._connect(), self._legs.get(Side.BACKEND)
+        half, leg = self._connect(), self._legs.get(BACKEND)
         # A transfer may go on behind the session, inside TLS nevertheless.
         if leg is not None and leg.half is not None and leg.half.session is not None:
             half.resume(leg.half.session)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..dialects.base import Policy
 from ..protocol.driver import Negotiation
-from ..protocol.vocabulary import Expired, Forward, Patience, Side, Trouble
+from ..protocol.vocabulary import CLIENT, Expired, Forward, Patience, Side, Trouble
 from ..protocol.waiting import lateness
 from ..wire.leg import Leg
 from .context import SessionContext
@@ -34,7 +34,7 @@ class Waits(Splicing):
         idle = context.allowances[Patience.SPLICE]
         super().__init__(reactor, negotiation, context.dialer, context.connect_tls, context.timeouts.linger, idle)
         self._context = context
-        self._client: Leg = self._leg(Side.CLIENT, sock)
+        self._client: Leg = self._leg(CLIENT, sock)
         self._proven = False
         self._began = float(reactor.seconds())
         self._limit = self._began + context.timeouts.preauth
@@ -116,5 +116,5 @@ class Waits(Splicing):
         last = self._last_moment()
         asked = self._patience is Patience.REPLY and 2 * self._waited() > last - self._began
         if not self._proven and last <= self._reactor.seconds() and not asked:
-            return Expired(Side.CLIENT, Patience.COMMAND)
+            return Expired(CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)

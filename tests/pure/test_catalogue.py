@@ -25,8 +25,7 @@ BORNE = "(a name that some other place gives)"
 # fmt: off
 GIVEN: dict[tuple[str, str], set[str]] = {
     ("gateway.dialects.conversation", "self._reason"): {"open-relay", "relay-unknown", "drained"},
-    ("gateway.protocol.driver", "self._foreign.event(self._inboxes[Side.CLIENT].octets, "
-        "self._secured[Side.CLIENT] is not None)"): {
+    ("gateway.protocol.driver", "self._foreign.event(octets, self._secured[CLIENT] is not None)"): {
         event for dialect in DIALECTS.values() if dialect.foreign for event in dialect.foreign.events.values()
     },
     ("gateway.dialects.access", "event"): {"backend-refuses-plaintext-auth", "backend-requires-tls"},
