@@ -202,10 +202,12 @@ class Performer(Pair):
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:  # an answer adds to them
+            if isinstance(action, Send):  # most are
+                leg = self._legs.get(action.side)
+                if leg is not None:
+                    leg.write(action.data)
+                continue
             match action:
-                case Send(side=side, data=octets):
-                    if side in self._legs:
-                        self._legs[side].write(octets)
                 case StartTLS(side=side, last_words=last_words, name=name, blanks=blanks):
                     leg = self._legs[side]
                     if last_words:
@@ -241,8 +243,9 @@ class Performer(Pair):
                 case _:
                     _unknown(action)
         if not (self._over or self._negotiation.over):
-            if self._negotiation.waiting is not self._awaited:
-                self._awaited = self._negotiation.waiting
+            waiting = self._negotiation.waiting
+            if waiting is not self._awaited:
+                self._awaited = waiting
                 self._wait()
             self._performed()
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ..dialects.base import Policy
 from ..protocol.driver import Negotiation
-from ..protocol.vocabulary import CLIENT, Expired, Forward, Patience, Side, Trouble
+from ..protocol.vocabulary import CLIENT, Expired, Forward, Patience, Secured, Side, Trouble
 from ..protocol.waiting import lateness
 from ..wire.leg import Leg
 from .context import SessionContext
 from .pair import BULK
 from .splicing import NEGOTIATING, Splicing
+
+DATA: Final = Patience.DATA
 
 
 class Waits(Splicing):
@@ -23,7 +25,6 @@ class Waits(Splicing):
         "_began",
         "_bulk",
         "_client",
-        "_closed_until",
         "_context",
         "_limit",
         "_patience",
@@ -37,10 +38,9 @@ class Waits(Splicing):
         self._client: Leg = self._leg(CLIENT, sock)
         self._proven = False
         self._began = float(reactor.seconds())
-        self._limit = self._began + context.timeouts.preauth
-        """When a session that has proven nothing ends, whatever trickles in."""
-        self._closed_until = self._began + min(context.timeouts.preauth, context.timeouts.plaintext)
-        """The same before TLS, where that is required."""
+        preauth, required = context.timeouts.preauth, context.terms.policy is Policy.REQUIRED
+        self._limit = self._began + (min(preauth, context.timeouts.plaintext) if required else preauth)
+        """When a session that has proven nothing ends, whatever trickles in.  It may be sooner before TLS."""
         self._awaited_since = self._began
         self._patience = Patience.CONNECT
         self._bulk = False
@@ -56,29 +56,29 @@ class Waits(Splicing):
         waiting = self._awaited
         assert waiting is not None
         self._awaited_since = now = self._reactor.seconds()
+        self._patience = patience = waiting.patience
         self._arrived = 0
-        bulk = waiting.patience is Patience.DATA or isinstance(waiting, Forward)
+        bulk = patience is DATA or isinstance(waiting, Forward)
         if bulk is not self._bulk:
             self._bulk = bulk
             for leg in self._legs.values():
                 leg.read_size = BULK if bulk else NEGOTIATING
-        self._patience = waiting.patience
         self._renew(now)
 
     def _renew(self, now: float) -> None:
         """What is awaited may take its time from now on; before the session is proven, never beyond `preauth`."""
-        due = now + self._context.allowances[self._patience]
-        if self._patience is Patience.DATA:
+        patience = self._patience
+        due = now + self._context.allowances[patience]
+        if patience is DATA:
             # Otherwise an octet a minute would keep a session, and the backend's, for ever.
             timeouts = self._context.timeouts
             due = min(due, self._awaited_since + timeouts.message + self._arrived / timeouts.message_rate)
-        self._deadline.set(due if self._proven else min(due, self._last_moment()))
+        self._deadline.set(due if self._proven or due < self._limit else self._limit)
 
-    def _last_moment(self) -> float:
-        """Of a session that has proven nothing."""
-        if self._context.terms.policy is Policy.REQUIRED and self._client.secured is None:
-            return self._closed_until
-        return self._limit
+    def leg_secured(self, leg: Leg, facts: Secured) -> None:
+        if leg is self._client:
+            self._limit = self._began + self._context.timeouts.preauth
+        super().leg_secured(leg, facts)
 
     def _received(self, side: Side, octets: bytes) -> None:
         if not self._negotiation.over:
@@ -113,8 +113,7 @@ class Waits(Splicing):
 
         A client that has proven nothing in time is late, but for one whose login the backend has had for most of it.
         """
-        last = self._last_moment()
-        asked = self._patience is Patience.REPLY and 2 * self._waited() > last - self._began
-        if not self._proven and last <= self._reactor.seconds() and not asked:
+        asked = self._patience is Patience.REPLY and 2 * self._waited() > self._limit - self._began
+        if not self._proven and self._limit <= self._reactor.seconds() and not asked:
             return Expired(CLIENT, Patience.COMMAND)
         return lateness(self._negotiation.waiting)
