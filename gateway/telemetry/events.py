@@ -20,6 +20,8 @@ LIMIT = 1024
 _CUT = "..."
 # What needs no quotes: printable ASCII but for the blank and the three signs that mean something in logfmt.
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
+_BARE_LINE = re.compile(r"[ !#-\[\]-~]*")
+"""The same, and what separates them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,26 @@ class _Logfmt(Format):
     """Almost every line has only values that need no quotes. To test them together takes half of the time."""
 
     def fields(self, fields: Mapping[str, object], limit: int) -> str:
-        told = {name: _TEXTS.get(type(value), _text)(value) for name, value in fields.items() if value is not None}
-        values = "".join(told.values())
-        if len(values) <= limit and _BARE.fullmatch(values) and "" not in told.values():
-            return "".join([f" {name}={value}" for name, value in told.items()])
-        return super().fields(told, limit)
+        told = [
+            f" {name}={value if type(value) is str else _as_text(value)}"
+            for name, value in fields.items()
+            if value is not None
+        ]
+        line = "".join(told)
+        return line if len(line) <= limit and self._is_bare(line, len(told)) else super().fields(fields, limit)
+
+    @staticmethod
+    def _is_bare(line: str, fields: int) -> bool:
+        """Whether the values in ` name=value name=value` need no quotes."""
+        return (
+            line.count(" ") == line.count("=") == fields
+            and "= " not in line
+            and not line.endswith("=")
+            and _BARE_LINE.fullmatch(line) is not None
+        )
 
     def line(self, moment: str, event: str, rest: str) -> str:
-        return f"time={moment} {self.field('event', event, LIMIT)}{rest}"
+        return f"time={moment} {_named(event)}{rest}"
 
 
 def _text(value: Any) -> str:
@@ -111,6 +125,11 @@ def _logfmt_field(name: str, value: object, limit: int) -> str:
     if len(text) <= limit and _BARE.fullmatch(text):
         return f"{name}={text}"
     return f'{name}="{_fitted(text, _escaped, limit)}"'
+
+
+@lru_cache(maxsize=256)
+def _named(event: str) -> str:
+    return _logfmt_field("event", event, LIMIT)
 
 
 def _json_field(name: str, value: object, limit: int) -> str:

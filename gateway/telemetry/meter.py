@@ -46,8 +46,8 @@ class Meter:
     def hear(self, event: str, service: str, fields: Fields) -> None:
         labels, more = _COUNTED.get(event) or _counted(UNKNOWN)
         self.counts.add("events_total", labels)
-        if event in self._by_name:
-            self._by_name[event](service, fields)
+        if (count := self._by_name.get(event)) is not None:
+            count(service, fields)
         for name in more:
             self.counts.add(name, (service, event))
 
@@ -69,7 +69,7 @@ class Meter:
 
     def _secured(self, service: str, fields: Fields) -> None:
         leg = str(fields.get("leg"))
-        labels = (service, leg, *(str(fields.get(name) or "") for name in ("tls", "cipher", "group")))
+        labels = (service, leg, *[str(fields.get(name) or "") for name in ("tls", "cipher", "group")])
         self.counts.add("handshakes_total", labels)
         self.counts.observe("handshake_seconds", (leg,), _number(fields, "seconds"))
 

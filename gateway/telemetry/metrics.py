@@ -132,9 +132,9 @@ class Counts:
 
     def add(self, name: str, labels: Labels = (), amount: float = 1) -> None:
         series = self._values[name]
-        if labels in series:
+        try:
             series[labels] += amount
-        else:
+        except KeyError:
             labels = self._bounded(name, labels)
             series[labels] = series.get(labels, 0) + amount
 

@@ -92,7 +92,8 @@ class Summary:
         if event in self.remember:
             self.remember[event](event, service, client, fields)
         self.failures.hear(event, service, client, fields)
-        self.tick()
+        if self._suppressed:
+            self.tick()
         found = row(event)
         if found.optional and not self.optional:
             return False
@@ -100,6 +101,7 @@ class Summary:
         if budget is None:
             self._remember(found.severity, event, service, client, fields)
             return True
+        self.tick()
         kind = (event, service, str(fields.get("reason") or fields.get("limit") or ""))
         key = client_key(client)
         if self._is_within(budget, kind, key):
