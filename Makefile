@@ -14,7 +14,7 @@ MINUTES = 5
 CLIENTS = 5000
 
 # The half that decides is covered by branch, all of it.
-PURE = gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.bans gateway.guard.captures gateway.guard.limits gateway.guard.shared \
+PURE = gateway.records gateway.protocol gateway.dialects gateway.config gateway.wire.health gateway.guard.bans gateway.guard.captures gateway.guard.limits gateway.guard.shared \
     gateway.telemetry.events gateway.telemetry.catalogue gateway.telemetry.data gateway.telemetry.entries gateway.telemetry.kinds \
     gateway.telemetry.operation gateway.telemetry.explaining gateway.telemetry.failures gateway.telemetry.meter gateway.telemetry.summary gateway.telemetry.report gateway.telemetry.users \
     gateway.telemetry.words gateway.sessions.agreed gateway.app.plan gateway.app.control.messages \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..config.errors import StartError
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..guard.relaywatch import RelayWatch, is_watched
+from ..records import dataclass
 from ..sessions.agreed import backend_alpn, channel_terms
 from ..sessions.context import SessionContext
 from ..telemetry.report.watch import Watch

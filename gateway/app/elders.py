@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from .. import __version__
 from ..guard.shared import SharedLedger
+from ..records import dataclass
 from ..sessions.deadline import Deadline
 from ..telemetry.summary import Teller
 from .control.answers import Row

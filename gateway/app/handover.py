@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
@@ -23,6 +22,7 @@ from twisted.internet.defer import maybeDeferred
 from .. import __version__
 from ..config.values import Configuration
 from ..guard.shared import SharedLedger
+from ..records import dataclass
 from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
 from .control.messages import Answer, Request

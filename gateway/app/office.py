@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 
 from ..config.values import Configuration
+from ..records import dataclass
 from ..telemetry.admin.acting import Action, Result
 from ..telemetry.admin.making import NoReport
 from ..telemetry.observation import Standing

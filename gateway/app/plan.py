@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 
 from ..config.values import TLS, Address, Backend, Configuration, Service
 from ..dialects.base import Policy, Terms
+from ..records import dataclass
 from ..sessions.agreed import hands_in, terms_of_errands
 from ..telemetry.report.advice import Setup
 

@@ -7,11 +7,12 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 
 from ..config.errors import StartError
 from ..config.values import Address, SystemdAddress, TCPAddress, UnixAddress
+from ..records import dataclass
 from ..wire.listener import BindError, bind, places
 from ..wire.spread import Spread, spread
 from .plan import Opening, moves

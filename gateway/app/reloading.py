@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
 from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration
+from ..records import dataclass
 from ..telemetry.summary import Teller
 from .administration import Administration
 from .desk import Desk

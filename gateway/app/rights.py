@@ -8,7 +8,8 @@ import pwd
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+from ..records import dataclass
 
 EFFECTIVE = os.access in os.supports_effective_ids
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from abc import abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..config.values import Configuration
 from ..guard.limits import Ledger
 from ..guard.memory import MemoryTrimmer
 from ..guard.relaywatch import RelayWatch
+from ..records import dataclass
 from ..sessions.agreed import channels_each
 from ..telemetry.meter import Meter
 from ..telemetry.report.watch import Watch

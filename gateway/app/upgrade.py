@@ -6,7 +6,7 @@ And the other side: be one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.errors import StartError
+from ..records import dataclass
 from ..telemetry.summary import Teller
 from .control.messages import Answer, Request
 from .crowd import tell_killed

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from ..config.values import Configuration, Pair, Service
+from ..records import dataclass
 from ..wire.tls.certificates import CertificateError, Report, inspect, load, load_authorities
 from ..wire.tls.remarks import about_all
 from ..wire.tls.server import Inventory, ServerTLS

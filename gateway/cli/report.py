@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from difflib import SequenceMatcher
 from typing import Any
 
+from ..records import dataclass
 from ..telemetry.words import counted
 
 WIDTH = 100

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..records import dataclass
 from .grammar import meant, quoted
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

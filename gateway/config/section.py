@@ -6,10 +6,10 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ..records import dataclass
 from .grammar import Grammar, any_of, meant, quoted
 from .ini import Problem, Written
 

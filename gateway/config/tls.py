@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..records import dataclass
 from .grammar import any_of, choice, network, several, single
 from .section import Section
 from .values import TLS, Network, Pair

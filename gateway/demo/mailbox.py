@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from email.utils import formatdate
+
+from ..records import dataclass
 
 
 @dataclass(eq=False, slots=True)

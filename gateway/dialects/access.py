@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from ..protocol.vocabulary import Note
+from ..records import dataclass
 from .base import BackendTLS, Dialect, Terms
 from .mail import ehlo
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from ..protocol.vocabulary import (
     Script,
     Side,
 )
+from ..records import dataclass
 
 if TYPE_CHECKING:
     from ..protocol.watching import Shown

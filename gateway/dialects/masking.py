@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
 
+from ..records import dataclass
 from . import sasl
 
 _WORD: Final = re.compile(rb"[ \t]*([A-Za-z]+)(?=[ \t:]|\Z)")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.framing import Lines
@@ -29,6 +28,7 @@ from ..protocol.vocabulary import (
     Unit,
     Violation,
 )
+from ..records import dataclass
 from ..telemetry.catalogue import PROTOCOL_ERROR
 from .bounds import REPLIES, REPLY_LINES, REPLY_OCTETS
 

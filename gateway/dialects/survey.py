@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..protocol.framing import Lines
@@ -37,6 +37,7 @@ from ..protocol.vocabulary import (
     Trouble,
     Unit,
 )
+from ..records import dataclass
 from .access import Access, Seen
 from .base import Dialect, Identity, Question, Terms
 

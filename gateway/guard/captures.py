@@ -6,9 +6,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
+
+from ..records import dataclass
 
 Network = IPv4Network | IPv6Network
 Row = tuple[float, str, str, str, str]

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ..records import dataclass
 from .framing import BEGIN
 from .inbox import HEAD, Inbox
 from .vocabulary import (

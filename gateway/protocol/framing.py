@@ -6,9 +6,9 @@ A dialect may bring another one: whatever has the method `unit` of `vocabulary.F
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from ..records import dataclass
 from .inbox import Inbox, Longer
 from .vocabulary import BACKEND, CLIENT, Heard, Opaque, Side, TooLarge, Unit, Violation
 

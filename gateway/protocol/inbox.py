@@ -8,8 +8,8 @@ would see two commands where we saw one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from ..records import dataclass
 from .vocabulary import CLIENT, Line, Side, TooLong, Unclean, Violation
 
 FLOOD = 65536

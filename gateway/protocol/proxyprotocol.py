@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Generator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from ..records import dataclass
 from .vocabulary import ClientCertificate, Secured
 
 LONGEST_V1 = 107

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import ip_address
 
@@ -10,6 +9,7 @@ from ..config.values import Backend, Configuration, Network, Service, TCPAddress
 from ..dialects import DIALECTS
 from ..dialects.access import is_submission
 from ..dialects.base import BackendTLS, Identity, Policy, Terms, port_range
+from ..records import dataclass
 
 
 def terms_of_errands(hostname: str, backend: Backend, session: str) -> Terms:

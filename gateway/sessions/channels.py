@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from ..config.values import TCPAddress
 from ..protocol.proxyprotocol import Header, ProxyError, canonical
 from ..protocol.vocabulary import BACKEND, CLIENT, Cut, Label, Open, Place, Secured, Side
+from ..records import dataclass
 from ..wire.beside import BACKLOG, listen_beside
 from ..wire.dialer import Dialer
 from ..wire.leg import End, Leg, nobody

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address
 
 from ..config.values import Network, Timeouts
 from ..dialects.base import Dialect, Terms
 from ..protocol.driver import Foreign, Negotiation
 from ..protocol.vocabulary import Patience, Script, Secured
+from ..records import dataclass
 from ..telemetry.report.watch import Watch
 from ..telemetry.summary import Teller
 from ..telemetry.users import Users

@@ -6,11 +6,12 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
+
+from ..records import dataclass
 
 Fields = Mapping[str, object]
 

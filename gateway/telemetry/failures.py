@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from ..guard.limits import client_key
+from ..records import dataclass
 from .catalogue import EVENTS
 from .kinds import Fields, Outcome, Scope, Severity
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ..records import dataclass
 from .metrics import Snapshot
 
 STEP = 300.0

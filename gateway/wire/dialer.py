@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -22,6 +21,7 @@ from zope.interface import implementer
 
 from ..config.values import Address, TCPAddress, UnixAddress
 from ..guard.limits import client_key
+from ..records import dataclass
 from ..telemetry.kinds import Blame
 from .health import Health
 from .leg import prepare, reset_on_close

@@ -15,9 +15,9 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+from ..records import dataclass
 from .listener import BACKLOG
 
 SO_ATTACH_REUSEPORT_CBPF: Final = 51

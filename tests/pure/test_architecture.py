@@ -24,6 +24,7 @@ SOURCES = {
 TREES = {module: ast.parse(path.read_bytes(), str(path)) for module, path in SOURCES.items()}
 
 PURE = (
+    "gateway.records",
     "gateway.protocol",
     "gateway.dialects",
     "gateway.config",
@@ -142,23 +143,34 @@ ROOMS = {
 
 def test_the_house_has_these_rooms() -> None:
     entries = [path for path in (ROOT / "gateway").iterdir() if path.name not in GENERATED]
-    assert {path.stem for path in entries} == {"__init__", *ROOMS}
+    assert {path.stem for path in entries} == {"__init__", "records", *ROOMS}
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_point_one_way(room: str) -> None:
-    allowed = ("gateway", *(f"gateway.{name}" for name in (room, *ROOMS[room])))
+    allowed = ("gateway", *(f"gateway.{name}" for name in ("records", room, *ROOMS[room])))
     for module in modules(f"gateway.{room}"):
         strangers = {name for name in ours(module) if name != "gateway" and not within(name, *allowed[1:])}
         assert not strangers, module
 
 
 def test_limits_and_tls_know_no_connection() -> None:
-    assert all(within(name, "gateway.protocol") for name in ours("gateway.guard.limits"))
+    below = ("gateway.protocol", "gateway.records")
+    assert all(within(name, *below) for name in ours("gateway.guard.limits"))
     for module in modules("gateway.wire.tls"):
-        assert not {
-            name for name in ours(module) if not within(name, "gateway.wire.tls", "gateway.config", "gateway.protocol")
+        assert not [name for name in ours(module) if not within(name, "gateway.wire.tls", "gateway.config", *below)]
+
+
+def test_each_dataclass_is_a_cheap_one() -> None:
+    """See gateway.records."""
+    for module in modules("gateway"):
+        names = {
+            name.name
+            for node in ast.walk(TREES[module])
+            if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+            for name in node.names
         }
+        assert "dataclass" not in names or module == "gateway.records", module
 
 
 def test_nothing_but_the_entrances_knows_the_service() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from ...records import dataclass
 
 VERSION: Final = 1
 """Raised when an old client would misunderstand an answer.  New fields in answers do not raise it."""

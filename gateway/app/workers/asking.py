@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from ...records import dataclass
 from .messages import Message
 
 PATIENCE: Final = 3.0

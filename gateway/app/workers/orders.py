@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import IO
 
 from ... import __version__
 from ...config.values import Configuration
+from ...records import dataclass
 from ...wire.spread import Spread
 from ..plan import Opening
 from ..ports import Change, Port

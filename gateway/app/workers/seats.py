@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
 from ...guard.shared import SharedLedger
+from ...records import dataclass
 from ...telemetry.summary import Teller
 from .channel import Channel
 from .messages import Message

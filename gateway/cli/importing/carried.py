@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ...dialects import DIALECTS
+from ...records import dataclass
 
 _WORDS = {"ssmtp": "smtp", "smtps": "smtp", "submission": "smtp", "imap4": "imap", "pgsql": "postgresql", "pop": "pop3"}
 _NAME = re.compile(r"[^a-z0-9-]+")

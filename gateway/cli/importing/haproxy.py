@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ...records import dataclass
 from .carried import (
     BACKEND_NAME,
     IN_ORDER,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ...dialects import DIALECTS
+from ...records import dataclass
 from .carried import (
     BACKEND_NAME,
     IN_ORDER,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ...dialects.access import Access, Seen
 from ...dialects.base import Dialect
 from ...dialects.probing import ONE_MORE, Talk, is_bare
 from ...protocol.vocabulary import Patience, Script
+from ...records import dataclass
 from ...sessions.errand import Errand
 from ...wire.dialer import Dialer
 from ...wire.tls.stranger import GROUPS, VERSIONS, Presented, Stranger, Unsupported

@@ -8,10 +8,11 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from ...records import dataclass
 from ...wire.tls.stranger import TLSA
 from ..report import shown
 from .facts import Sts

@@ -10,12 +10,12 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from ...app.control.messages import Answer, Misunderstood, Request, answer_of
 from ...config import DEFAULT_FILE, ConfigurationError, control_of
 from ...config.values import Control
+from ...records import dataclass
 from . import capturing, nagios
 from .words import WORDS, seconds
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ...records import dataclass
 from .. import sasl
 from ..conversation import Stage
 from . import extensions

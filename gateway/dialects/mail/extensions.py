@@ -11,9 +11,10 @@ command, ends the session at a go-ahead (3yz) that it did not expect, and waits 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from ...records import dataclass
 
 
 class Treatment(Enum):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ...records import dataclass
 from ..observation import Standing
 from ..words import counted
 from .parts import document, text

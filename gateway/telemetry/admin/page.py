@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from ...records import dataclass
 from ..catalogue import event as row_of
 from ..history import STEP, STEPS, Step
 from ..metrics import Snapshot

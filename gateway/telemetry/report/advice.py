@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
+from ...records import dataclass
 from ..words import counted, printable
 from .alerts import ALERTS, CERTIFICATE
 from .facts import (

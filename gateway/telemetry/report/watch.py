@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
+from ...records import dataclass
 from .facts import CLEAR, SECURED, Fact, Networks, of_user
 
 ALWAYS: Final = 3

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL import SSL, crypto
 
 from ...config.values import Pair
+from ...records import dataclass
 from . import chain as chains
 from . import files, formats
 from . import remarks as remarking

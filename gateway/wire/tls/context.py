@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from OpenSSL import SSL, crypto
 
+from ...records import dataclass
 from . import files
 from .files import CertificateError as CertificateError
 from .private import set_groups

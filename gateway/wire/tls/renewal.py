@@ -6,13 +6,14 @@ import os
 import pwd
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from ...config.values import TLS, Pair
+from ...records import dataclass
 from .certificates import Authorities, CertificateError, Certified, load, load_authorities, remarks
 from .files import looks
 from .remarks import about_all

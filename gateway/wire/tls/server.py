@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from ...config.values import TLS, Pair
+from ...records import dataclass
 from .certificates import Authorities, Certified, TooWeak, install, prove, trust
 from .chain import plain
 from .clients import MODES, ClientVerification, asked_for, judge

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512, Hash
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
+from ...records import dataclass
 from .chain import subject, weakness
 from .context import ENABLE_PARTIAL_WRITE, LEGACY_SERVER_CONNECT, NO_RENEGOTIATION, connecting, trust
 from .half import TLSHalf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,6 +20,8 @@ from service_identity.hazmat import (
     IPAddressPattern,
     verify_service_identity,
 )
+
+from ...records import dataclass
 
 PIN: Final = "sha256:"
 """Prefix of the digest in `verify`."""

@@ -6,10 +6,10 @@ SASL (RFC 6120 6), SASL2 (XEP-0388), jabber:iq:auth (XEP-0078).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from ....records import dataclass
 from ... import sasl
 from ...users import Claim, shortened
 from . import words

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from ....records import dataclass
 from ... import sasl
 from .xml import Element, Stanza
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from xml.parsers import expat
 
 from ....protocol.inbox import Inbox
 from ....protocol.vocabulary import Side, Unit, Violation, value
+from ....records import dataclass
 
 DEPTH: Final = 32
 """Levels of elements, the stream's own included."""

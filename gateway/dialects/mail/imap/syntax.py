@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from ....protocol.inbox import Longer
+from ....records import dataclass
 from ... import sasl
 from ...conversation import broken
 

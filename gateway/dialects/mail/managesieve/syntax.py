@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from ....records import dataclass
 from ... import access, sasl
 from ...conversation import Stage
 from ..strings import Malformed, strings, units

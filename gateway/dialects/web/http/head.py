@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from ....protocol.inbox import Inbox
 from ....protocol.vocabulary import Side, Unit, Violation
+from ....records import dataclass
 from ....telemetry.catalogue import PROTOCOL_ERROR
 
 REQUEST_HEAD: Final = 16 * 1024
