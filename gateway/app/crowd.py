@@ -18,7 +18,7 @@ from ..config.values import Network
 from ..dialects.conversation import REFUSED
 from ..guard.captures import Captures
 from ..guard.limits import Admission, Ledger, Limits, OwnLedger, ReachedLimit, affordable, client_key, matters
-from ..guard.shared import HUNG, SharedLedger
+from ..guard.shared import HUNG, Killed, SharedLedger
 from ..protocol.proxyprotocol import canonical, nameless
 from ..sessions.context import SessionContext
 from ..sessions.recording import recorded
@@ -67,8 +67,6 @@ class Crowd:
         self._descriptors = raise_descriptor_limit()
         self._notices = notices
         self._workers = workers
-        if isinstance(ledger, SharedLedger):
-            tell_killed(ledger, events)  # notices are told by the master alone
         self.limits = Limits(values, reactor.seconds, ledger)
         self.limit(values, channels)
 
@@ -76,10 +74,10 @@ class Crowd:
         """Count where other processes can, too."""
         ledger = self.limits.ledger
         if isinstance(ledger, OwnLedger):
-            shared = SharedLedger.create(self.limits.values.sessions)
+            shared = SharedLedger.create(self.limits.values.sessions, killed_by(self._events))
             shared = shared.of(shared.claim())
             shared.take(ledger)
-            self.limits.ledger = ledger = tell_killed(shared, self._events)
+            self.limits.ledger = ledger = shared
         assert isinstance(ledger, SharedLedger)
         return ledger
 
@@ -195,15 +193,14 @@ def lowered(values: Values, descriptors: int, workers: int, notices: Teller, cha
     return replace(values, sessions=sessions)
 
 
-def tell_killed(ledger: SharedLedger, events: Teller) -> SharedLedger:
-    """Have the log say which process kept all the others from counting."""
+def killed_by(events: Teller) -> Killed:
+    """For a ledger: have the log say which process kept all the others from counting."""
 
     def tell(pid: int) -> None:
         detail = f"it hung while all processes of the gateway waited for it to count a session, about {HUNG:.0f} s long"
         events.emit("process-killed", pid=pid, detail=detail)
 
-    ledger.killed = tell
-    return ledger
+    return tell
 
 
 def _client(address: Any) -> str:

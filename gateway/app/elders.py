@@ -200,7 +200,9 @@ class Elders:
 
     def _over(self, generation: int) -> None:
         elder = self._there[generation]
-        elder.vigil = elder.vigil or Vigil(self._reactor, partial(self._hangs, generation), GRACE)
+        if elder.vigil is None:
+            elder.vigil = Vigil(self._reactor, partial(self._hangs, generation))
+            elder.vigil.give(GRACE)
 
     def _hangs(self, generation: int) -> None:
         elder = self._there[generation]

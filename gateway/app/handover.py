@@ -15,13 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
 
 from .. import __version__
 from ..config.values import Configuration
-from ..guard.shared import SharedLedger
+from ..guard.shared import Killed, SharedLedger, check_layout, following
 from ..records import dataclass
 from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
@@ -92,8 +93,8 @@ class Bequest:
 class Inheritance(Handed):
     """The same, in the new program."""
 
-    ledger: SharedLedger | None = None
-    """None where the old program's is of another version: then counts begin anew."""
+    ledger: Callable[[Killed], SharedLedger] | None = None
+    """Opens it.  None where the old program's is of another version: then counts begin anew."""
     knowledge: Sequence[Message] = ()
     before: int = 0
     """The generation of the old program in the ledger."""
@@ -135,9 +136,10 @@ class Predecessor:
         message, descriptors = heard
         rest = iter(descriptors)
         found = Inheritance(knowledge=message["knowledge"], before=message["generation"])
+        ledger = next(rest)
         with suppress(ValueError):
-            ledger = SharedLedger(next(rest), generation=found.before)
-            found.ledger = SharedLedger(ledger.descriptor, generation=ledger.next_generation)
+            check_layout(ledger)
+            found.ledger = partial(SharedLedger, ledger, generation=following(found.before))
         elders: list[int] = list(message.get("elders", ()))
         if found.ledger is None:
             # Their numbers are those of a ledger that cannot be read here. Numbers of ours begin at 1 again.
@@ -222,7 +224,8 @@ class Successor:
         # It stays open until this process has ended: so the successor learns of the end.
         self._channel = Channel(reactor, ours, self._heard, self._lost)
         self._late = False
-        self._vigil = Vigil(reactor, self._hangs, PATIENCE)
+        self._vigil = Vigil(reactor, self._hangs)
+        self._vigil.give(PATIENCE)
         self._channel.hand(*bequest.packed())
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:

@@ -28,7 +28,7 @@ from .administration import Administration
 from .assembly import Assembler, Assembly, Door, Drained, Reachable
 from .control.answers import merged
 from .control.messages import Answer, Request
-from .crowd import Crowd
+from .crowd import Crowd, killed_by
 from .desk import Desk, words
 from .ending import Ending
 from .every import Every
@@ -211,7 +211,8 @@ class Serving(Service):
         if self._inheritance is not None:
             self._inheritance.close()
             self.knowledge.learn(self._inheritance.knowledge)
-            if (ledger := self._inheritance.ledger) is not None:
+            if self._inheritance.ledger is not None:
+                ledger = self._inheritance.ledger(killed_by(self._summed))
                 self._ledger = ledger.of(ledger.claim())
 
     def startService(self) -> None:

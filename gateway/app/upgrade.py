@@ -14,10 +14,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.errors import StartError
+from ..guard.shared import following
 from ..records import dataclass
 from ..telemetry.summary import Teller
 from .control.messages import Answer, Request
-from .crowd import tell_killed
+from .crowd import killed_by
 from .elders import Elders
 from .every import Every
 from .handover import Bequest, Predecessor, Successor, write_pidfile
@@ -118,7 +119,7 @@ class Upgrade:
         def failed(why: str) -> None:
             assert self._successor is not None
             pid, self._successor = self._successor.pid, None
-            bequest.ledger.end(bequest.ledger.next_generation)
+            bequest.ledger.end(following(bequest.ledger.generation))
             self._events.emit("upgrade", state="failed", pid=pid, detail=why)
             outcome.callback(Outcome(pid, problem=why))
 
@@ -183,6 +184,6 @@ class Upgrade:
             self._twistd["pidfile"] = pidfile
 
         if inheritance.ledger is not None:
-            self.elders.ledger = tell_killed(inheritance.ledger, self._events)
+            self.elders.ledger = inheritance.ledger(killed_by(self._events))
         self.elders.add(inheritance.before, predecessor.conversation, inheritance.stay)
         self.elders.follow(inheritance.before, self._service.listens, alone)

@@ -45,6 +45,9 @@ inherits the memory makes a new ledger then."""
 _CLAIMS: Final = 32 + 8 * COLUMNS
 _HEADER: Final = _CLAIMS + COLUMNS
 
+Killed = Callable[[int], None]
+"""Called with the process that held the lock for too long, and was killed."""
+
 
 class SharedLedger:
     """`descriptor` is of a memory file that `create` made.  It must not be closed as long as the ledger is used:
@@ -53,20 +56,17 @@ class SharedLedger:
     One process counts in one `column`; several may read.
     """
 
-    def __init__(self, descriptor: int, column: int = 0, generation: int = 1) -> None:
+    def __init__(self, descriptor: int, killed: Killed, column: int = 0, generation: int = 1) -> None:
         """`generation`: which gateway this is, 1 to 255; after an upgrade there are two.  Raises ValueError where the
         memory is not that of a ledger as this version makes it."""
+        check_layout(descriptor)
         self.descriptor = descriptor
         self.column = column
         self.generation = generation
         self._memory = memoryview(mmap.mmap(descriptor, 0))
-        header = self._memory[:32].cast("Q")
-        if header[0] != _LAYOUT:
-            raise ValueError("the shared memory has another layout")
-        self.capacity = header[1]
+        self.capacity = self._memory[:32].cast("Q")[1]
         self._key = bytes(self._memory[16:32])
-        self.killed: Callable[[int], None] = _untold
-        """Called with the process that held the lock for too long, and was killed."""
+        self._killed = killed
         self._asked = "", 1
         """The client of the last question, and its tag: there are several questions about each."""
         self._totals = self._memory[32:_CLAIMS].cast("Q")
@@ -79,18 +79,18 @@ class SharedLedger:
         self._mine = self._words(self._columns + 4 * self.capacity * column)
 
     @classmethod
-    def create(cls, sessions: int, remembered: int = REMEMBERED) -> SharedLedger:
+    def create(cls, sessions: int, killed: Killed, remembered: int = REMEMBERED) -> SharedLedger:
         """Room for so many sessions, and for the last minute of so many clients at least."""
         capacity = 1 << (max(WAYS, remembered, SPARE * sessions) - 1).bit_length()
         size = _HEADER + 2 * _SharedMinute.size(capacity) + 4 * capacity * (1 + COLUMNS)
         descriptor = os.memfd_create("starttls-gateway", os.MFD_CLOEXEC)
         os.truncate(descriptor, size)
         os.pwrite(descriptor, _LAYOUT.to_bytes(8, "little") + capacity.to_bytes(8, "little") + os.urandom(16), 0)
-        return cls(descriptor)
+        return cls(descriptor, killed)
 
     def of(self, column: int) -> SharedLedger:
         """The same ledger, for the process that counts in this column."""
-        return SharedLedger(self.descriptor, column, self.generation)
+        return SharedLedger(self.descriptor, self._killed, column, self.generation)
 
     @property
     def sessions(self) -> int:
@@ -129,7 +129,7 @@ class SharedLedger:
                 # Unless it has ended meanwhile, and another process has its number.
                 if self._holder() == holder:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    self.killed(holder)
+                    self._killed(holder)
             finally:
                 os.close(handle)
 
@@ -191,11 +191,6 @@ class SharedLedger:
         taken out what it had counted."""
         return bool(self._claims[self.column] == self.generation)
 
-    @property
-    def next_generation(self) -> int:
-        """Of the gateway that succeeds this one."""
-        return self.generation % 255 + 1
-
     def claim(self) -> int:
         """A column for a process that begins to count.  Raises StopIteration where all are claimed."""
         with self:
@@ -251,6 +246,17 @@ class SharedLedger:
 
     def view(self, at: int, octets: int) -> memoryview:
         return self._memory[at : at + octets]
+
+
+def check_layout(descriptor: int) -> None:
+    """Raises ValueError where the memory is not that of a ledger as this version makes it."""
+    if os.pread(descriptor, 8, 0) != _LAYOUT.to_bytes(8, "little"):
+        raise ValueError("the shared memory has another layout")
+
+
+def following(generation: int) -> int:
+    """The gateway that succeeds that one."""
+    return generation % 255 + 1
 
 
 class _SharedMinute:
@@ -326,7 +332,3 @@ class _SharedMinute:
 
 def _nobody(place: int) -> int:
     return 0
-
-
-def _untold(pid: int) -> None:
-    pass

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from gateway.app.ports import Change
@@ -20,6 +21,7 @@ from gateway.app.workers.messages import LONGEST, MOST_DESCRIPTORS, Incoming, Me
 from gateway.app.workers.orders import Given, packed, unpacked
 from gateway.app.workers.seats import LONGEST as LONGEST_DELAY
 from gateway.app.workers.seats import STEADY, Seat
+from gateway.app.workers.vigil import Vigil
 from gateway.config.values import TLS, Configuration, Limits, Timeouts
 from tests.memory.stepping import SteppedReactor
 
@@ -221,7 +223,7 @@ def test_what_twisted_says_in_a_worker_becomes_an_event() -> None:
 
 
 def test_workers_that_die_at_once_are_started_less_and_less_often() -> None:
-    seat, now = Seat(0), 1000.0
+    seat, now = Seat(0, Vigil(Clock(), lambda: None)), 1000.0
     delays = []
     for _ in range(10):
         seat.since = now

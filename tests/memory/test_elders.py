@@ -17,6 +17,7 @@ from gateway.app.elders import GO, GRACE, Elders
 from gateway.app.upgrade import Outcome, Upgrade
 from gateway.app.workers.vigil import LOOK
 from gateway.guard.shared import SharedLedger
+from tests.hanging import nobody_hangs
 from tests.memory.stepping import SteppedReactor
 
 LEFT, DRAIN = 60.0, 30.0
@@ -92,7 +93,7 @@ def test_one_that_comes_after_the_second_signal_has_to_end_at_once(scene: Scene)
 
 def test_one_whose_sessions_are_counted_elsewhere_changes_nothing_here(scene: Scene) -> None:
     """A version with another table of limits. Its number may be that of one that counts here."""
-    scene.elders.ledger = SharedLedger.create(10)
+    scene.elders.ledger = SharedLedger.create(10, nobody_hangs)
     scene.add(1)
     scene.add(-1).close()
     assert [row["sessions"] for row in scene.elders.rows()] == [0, None]

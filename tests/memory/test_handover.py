@@ -17,6 +17,7 @@ from gateway.app import handover
 from gateway.app.handover import PATIENCE, Bequest, Successor
 from gateway.app.workers.vigil import LOOK
 from gateway.guard.shared import SharedLedger
+from tests.hanging import nobody_hangs
 from tests.memory.stepping import SteppedReactor
 
 HANGS = "import signal; signal.pause()"
@@ -64,7 +65,7 @@ def test_a_new_program_that_does_not_serve_in_time_is_killed_and_the_old_one_goe
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     reactor = SteppedReactor()
-    ledger = SharedLedger.create(10)
+    ledger = SharedLedger.create(10, nobody_hangs)
     before = set(os.listdir("/proc/self/fd"))
     told = successor(reactor, ledger)
     reactor.clock.pump([LOOK] * 59 + [0.9])
@@ -84,7 +85,7 @@ def test_an_old_program_that_was_held_up_reads_first_what_was_said_in_time(
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     reactor = SteppedReactor()
-    told = successor(reactor, SharedLedger.create(10))
+    told = successor(reactor, SharedLedger.create(10, nobody_hangs))
     (descriptor,) = reactor.readers
     assert select.select([descriptor], [], [], 20)[0]
     reactor.clock.advance(2 * PATIENCE)

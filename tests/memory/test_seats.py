@@ -12,6 +12,7 @@ from gateway.app.workers.nursery import Nursery
 from gateway.app.workers.seats import Seats
 from gateway.app.workers.vigil import LOOK, SILENCE
 from gateway.guard.shared import SharedLedger
+from tests.hanging import nobody_hangs
 from tests.memory.stepping import SteppedReactor
 
 
@@ -41,7 +42,7 @@ class Owner:
 
 def test_a_worker_that_hangs_is_killed_again_when_the_template_is_gone() -> None:
     reactor, owner = SteppedReactor(), Owner()
-    seats = Seats(reactor, 1, SharedLedger.create(10), owner, owner)  # type: ignore[arg-type]
+    seats = Seats(reactor, 1, SharedLedger.create(10, nobody_hangs), owner, owner)  # type: ignore[arg-type]
     seats.fill()
     seats.forked(0, 4711)
     reactor.clock.pump([LOOK] * (int(SILENCE / LOOK) + 5))

@@ -12,7 +12,8 @@ class Watched:
     def __init__(self, seconds: float) -> None:
         self.clock = Clock()
         self.late: list[float] = []
-        self.vigil = Vigil(self.clock, lambda: self.late.append(self.clock.seconds()), seconds)
+        self.vigil = Vigil(self.clock, lambda: self.late.append(self.clock.seconds()))
+        self.vigil.give(seconds)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 10.0, 10.5])

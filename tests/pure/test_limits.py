@@ -27,6 +27,7 @@ from gateway.guard.limits import (
     matters,
 )
 from gateway.guard.shared import SharedLedger
+from tests.hanging import nobody_hangs
 
 NOBODY = Client("")
 ALICE, BOB, CAROL = Client("192.0.2.1"), Client("192.0.2.2"), Client("2001:db8::/64")
@@ -57,7 +58,7 @@ class Gate(Limits):
         self.clock = Clock()
         self.ledger: OwnLedger | SharedLedger = OwnLedger(remembered)
         if self.shared:
-            self.ledger = SharedLedger.create(16, 64)
+            self.ledger = SharedLedger.create(16, nobody_hangs, 64)
             self.ledger.claim()
             weakref.finalize(self, os.close, self.ledger.descriptor)
         super().__init__(options, self.clock, self.ledger)

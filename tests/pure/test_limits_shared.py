@@ -13,6 +13,7 @@ import pytest
 from gateway.guard import shared
 from gateway.guard.limits import Client, Limits, OwnLedger, ReachedLimit, client_key
 from gateway.guard.shared import COLUMNS, WAYS, SharedLedger
+from tests.hanging import nobody_hangs
 
 ALICE, BOB = Client("192.0.2.1"), Client("192.0.2.2")
 WORKERS = 4
@@ -29,7 +30,7 @@ class Options:
 
 @pytest.fixture
 def ledger() -> Iterator[SharedLedger]:
-    made = SharedLedger.create(1000, 256)
+    made = SharedLedger.create(1000, nobody_hangs, 256)
     yield made
     os.close(made.descriptor)
 
@@ -133,23 +134,22 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("is_told", [True, False])
-def test_a_process_that_hangs_with_the_lock_is_killed(ledger: SharedLedger, is_told: bool) -> None:
+def test_a_process_that_hangs_with_the_lock_is_killed_and_told() -> None:
+    killed: list[int] = []
+    ledger = SharedLedger.create(1000, killed.append, 256)
+
     def work(number: int) -> int:
         with ledger:
             os.kill(os.getpid(), signal.SIGSTOP)
         return 0
 
-    killed: list[int] = []
-
     def wait_for_it(pid: int) -> None:
         assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
-        if is_told:
-            ledger.killed = killed.append
-        with ledger:
-            assert killed == [pid] * is_told
+        with ledger.of(1):
+            assert killed == [pid]
 
     assert in_processes(work, 1, wait_for_it) == [-signal.SIGKILL]
+    os.close(ledger.descriptor)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -179,26 +179,26 @@ def test_the_holder_of_the_lock_is_known(ledger: SharedLedger) -> None:
 
 def test_the_ledger_is_found_again_by_its_descriptor(ledger: SharedLedger) -> None:
     assert Limits(Options(), time.monotonic, ledger.of(ledger.claim())).admit(ALICE) is None
-    again = SharedLedger(ledger.descriptor)
+    again = SharedLedger(ledger.descriptor, nobody_hangs)
     assert again.present(ALICE) == again.total == 1
 
 
 def test_the_memory_of_another_version_is_refused(ledger: SharedLedger) -> None:
     os.pwrite(ledger.descriptor, b"\0", 0)
     with pytest.raises(ValueError, match="another layout"):
-        SharedLedger(ledger.descriptor)
+        SharedLedger(ledger.descriptor, nobody_hangs)
 
 
 def test_a_ledger_has_room_for_its_sessions_and_those_it_remembers() -> None:
     for sessions, remembered, capacity in ((1, 1, WAYS), (1000, 1, 4096), (1024, 1, 4096), (1, 65536, 65536)):
-        made = SharedLedger.create(sessions, remembered)
+        made = SharedLedger.create(sessions, nobody_hangs, remembered)
         assert made.capacity == capacity
         assert made.sessions >= sessions
         os.close(made.descriptor)
 
 
 def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
-    made = SharedLedger.create(1, 1)
+    made = SharedLedger.create(1, nobody_hangs, 1)
     made = made.of(made.claim())
     limits = Limits(Options(), time.monotonic, made)
     clients = [client_key(f"192.0.2.{number}") for number in range(WAYS + 1)]
@@ -212,7 +212,7 @@ def test_a_client_for_whom_there_is_no_room_is_refused() -> None:
 
 
 def test_who_did_nothing_for_the_longest_time_is_forgotten_first() -> None:
-    made = SharedLedger.create(1, 1)
+    made = SharedLedger.create(1, nobody_hangs, 1)
     made = made.of(made.claim())
     now = [1000.0]
     limits = Limits(Options(auth_failures_per_minute=1), lambda: now[0], made)
@@ -230,14 +230,14 @@ def test_who_did_nothing_for_the_longest_time_is_forgotten_first() -> None:
 
 def test_clients_of_another_gateway_lie_elsewhere(ledger: SharedLedger) -> None:
     """Nobody can choose addresses that meet in one bucket."""
-    other = SharedLedger.create(1000, 256)
+    other = SharedLedger.create(1000, nobody_hangs, 256)
     assert ledger.tag(ALICE) != other.tag(ALICE)
     assert ledger.tag(ALICE) == ledger.of(5).tag(ALICE)
     os.close(other.descriptor)
 
 
 def test_both_ledgers_say_the_same_of_one_client() -> None:
-    shared = SharedLedger.create(16, 64)
+    shared = SharedLedger.create(16, nobody_hangs, 64)
     shared = shared.of(shared.claim())
     now = [0.0]
     gates = [Limits(Options(connects_per_minute=5), lambda: now[0], one) for one in (OwnLedger(), shared)]
@@ -262,7 +262,7 @@ def test_a_column_is_of_one_process_until_that_is_gone(ledger: SharedLedger) -> 
 
 
 def test_what_a_gateway_counted_counts_no_more_when_it_is_gone(ledger: SharedLedger) -> None:
-    second = SharedLedger(ledger.descriptor, generation=2)
+    second = SharedLedger(ledger.descriptor, nobody_hangs, generation=2)
     old = Limits(Options(), time.monotonic, ledger.of(ledger.claim()))
     new = Limits(Options(sessions_per_client=3), time.monotonic, second.of(second.claim()))
     assert old.admit(ALICE) is old.admit(ALICE) is new.admit(ALICE) is None
@@ -288,7 +288,7 @@ def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
         now[0] += 10
     limits.auth_failed(BOB)
     limits.auth_failed(BOB)
-    shared = SharedLedger.create(16, 64)
+    shared = SharedLedger.create(16, nobody_hangs, 64)
     shared = shared.of(shared.claim())
     shared.take(own)
     limits.ledger = shared
@@ -305,6 +305,6 @@ def test_what_one_process_counted_goes_on_in_a_shared_ledger() -> None:
     os.close(shared.descriptor)
 
 
-@pytest.mark.parametrize(("generation", "following"), [(1, 2), (254, 255), (255, 1)])
-def test_generations_fit_into_an_octet(ledger: SharedLedger, generation: int, following: int) -> None:
-    assert SharedLedger(ledger.descriptor, generation=generation).next_generation == following
+@pytest.mark.parametrize(("generation", "after"), [(1, 2), (254, 255), (255, 1)])
+def test_generations_fit_into_an_octet(generation: int, after: int) -> None:
+    assert shared.following(generation) == after

@@ -123,6 +123,7 @@ class Nursery:
         self._launched = reactor.seconds()
         self._channel = Channel(reactor, self._wire.socket, self._hear, lambda: self._give_up("is gone"))
         self._vigil = Vigil(reactor, lambda: self._hangs(f"gave no sign of life for {SILENCE:.0f} s"))
+        self._vigil.give()
         self._ear.attend(reactor)
 
     def _hear(self, message: Message, descriptors: Sequence[int] = ()) -> None:

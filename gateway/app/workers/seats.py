@@ -38,13 +38,14 @@ class Owner(Protocol):
 @dataclass(slots=True)
 class Seat:
     number: int
+    vigil: Vigil
+    """Over its worker."""
     column: int = -1
     """Where the worker's sessions are counted."""
     channel: Channel | None = None
     """None where nobody has the seat."""
     pid: int = 0
     """0 until the worker has said it."""
-    vigil: Vigil | None = None
     since: float = 0.0
     serving: bool = False
     left: bool = False
@@ -54,16 +55,15 @@ class Seat:
     deaths: int = 0
     """In a row, each soon after the start."""
 
-    def take(self, channel: Channel, column: int, vigil: Vigil, now: float) -> None:
-        self.channel, self.column, self.vigil, self.pid, self.why = channel, column, vigil, 0, ""
+    def take(self, channel: Channel, column: int, now: float) -> None:
+        self.channel, self.column, self.pid, self.why = channel, column, 0, ""
+        self.vigil.give()
         self.since = now
         self.serving = self.left = False
 
     def empty(self) -> None:
         self.channel = None
-        if self.vigil is not None:
-            self.vigil.stop()
-            self.vigil = None
+        self.vigil.stop()
 
     def delay(self, now: float) -> float:
         """The worker died.  Seconds until the next one may be started."""
@@ -88,7 +88,7 @@ class Seats:
         self._ledger = ledger
         self._events = events
         self._owner = owner
-        self._seats = [Seat(number) for number in range(count)]
+        self._seats = [Seat(number, Vigil(reactor, partial(self._hangs, number))) for number in range(count)]
         self.stopping = False
         self.held = False
         """Nobody who dies is replaced any more."""
@@ -181,14 +181,13 @@ class Seats:
             self._ledger.release(column)
             return  # it is filled when there is a template again
         channel = Channel(self._reactor, ours, partial(self._heard, seat), partial(self._lost, seat))
-        seat.take(channel, column, Vigil(self._reactor, partial(self._hangs, seat)), self._reactor.seconds())
+        seat.take(channel, column, self._reactor.seconds())
         for message in self._owner.knowledge():
             channel.say(message)
         channel.say({"serve": True})
 
     def _heard(self, seat: Seat, message: Message, descriptors: list[int]) -> None:
-        if seat.vigil is not None:
-            seat.vigil.heard()
+        seat.vigil.heard()
         match message:
             case {"serving": _}:
                 seat.serving = True
@@ -239,9 +238,9 @@ class Seats:
         if self.stopping and not any(self._taken()):
             self._owner.empty()
 
-    def _hangs(self, seat: Seat) -> None:
+    def _hangs(self, number: int) -> None:
+        seat = self._seats[number]
         if not seat.why:
             seat.why = f"it gave no sign of life for {SILENCE:.0f} s, and was killed"
         self._owner.kill(seat.pid)
-        if seat.vigil is not None:
-            seat.vigil.give(SILENCE)  # its process may not be known yet, or whoever has to kill it hangs
+        seat.vigil.give()  # its process may not be known yet, or whoever has to kill it hangs

@@ -24,7 +24,7 @@ from ..acting import Acting
 from ..administration import Administration
 from ..assembly import Assembler, Assembly, Reachable
 from ..control.messages import Answer, Request
-from ..crowd import lowered, raise_descriptor_limit, tell_killed
+from ..crowd import killed_by, lowered, raise_descriptor_limit
 from ..desk import Desk, words
 from ..every import Every
 from ..handover import Inheritance
@@ -169,8 +169,8 @@ class Supervision(Service):
         self._administration.prepare(configuration)
         try:
             self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
-            ledger = self._inheritance.ledger or SharedLedger.create(configuration.limits.sessions)
-            self._ledger = tell_killed(ledger, self._events)
+            make = self._inheritance.ledger or partial(SharedLedger.create, configuration.limits.sessions)
+            self._ledger = make(killed_by(self._events))
             self._inheritance.close()
             self._acting.begin()
             self._knowledge.learn(self._inheritance.knowledge)

@@ -21,6 +21,7 @@ from twisted.python.util import switchUID
 from ...config.errors import StartError
 from ...guard.shared import SharedLedger
 from ...wire.tls.renewal import INTERVAL
+from ..crowd import killed_by
 from ..rights import group_of
 from ..service import Gateway
 from ..serving import Shares
@@ -62,10 +63,10 @@ class Template:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.wire = Wire(socket.socket(fileno=orders.master))
-        self.ledger = SharedLedger(orders.ledger, generation=orders.generation)
         self.own = EventsToMaster(Way(self.wire.say))
         """What is told of the gateway as a whole."""
         self.sessions = EventsToMaster(Way(self.wire.say), budgeted=True)
+        self.ledger = SharedLedger(orders.ledger, killed_by(self.sessions), generation=orders.generation)
         self.given = Given(orders.sockets)
         shares = Shares(self.sessions, self.given)
         self.gateway = Gateway(orders.configuration, self.own, Late(), shares=shares)

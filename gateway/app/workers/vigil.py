@@ -20,17 +20,19 @@ class Vigil:
 
     This process may be held up itself, in a reload or with the whole machine.  Then that time does not count: what the
     other one said meanwhile was not read yet, or it could say nothing.
+
+    It begins when it is given its time.
     """
 
     __slots__ = ("_deadline", "_late", "_left", "_looked", "_reactor", "_seconds")
 
-    def __init__(self, reactor: Any, late: Callable[[], None], seconds: float = SILENCE) -> None:
+    def __init__(self, reactor: Any, late: Callable[[], None]) -> None:
         self._reactor = reactor
         self._late = late
         self._deadline = Deadline(reactor, self._look)
-        self.give(seconds)
+        self._seconds = self._left = SILENCE
 
-    def give(self, seconds: float) -> None:
+    def give(self, seconds: float = SILENCE) -> None:
         """So many seconds from now on."""
         self._seconds = self._left = seconds
         self._wait()
