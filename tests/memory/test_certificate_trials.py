@@ -566,7 +566,7 @@ def test_T15_a_certificate_that_is_not_for_servers(
     leaf, key = Issuer("Root").leaf(dns(HOST), x509.ExtendedKeyUsage(usages))
     found = warnings(written(tmp_path, key, leaf))
     assert len(found) == (not good)
-    words = ("its extendedKeyUsage lacks serverAuth", "unsuitable certificate purpose")
+    words = ("its extendedKeyUsage lacks serverAuth", "not a server certificate (its key usage says so)")
     assert good or any(each in found[0] for each in words)
 
 
@@ -596,7 +596,8 @@ def test_T15_what_has_no_words_of_its_own_is_told_in_the_librarys(tmp_path: Path
         .sign(middle.key, hashes.SHA256())
     )
     (text,) = warnings(written(tmp_path, key, leaf, middle.certificate))
-    assert f"clients will refuse the certificate for {HOST}: unhandled critical extension; ask its issuer" in text
+    words = "certificate refused: unhandled critical extension; ask its issuer"
+    assert f"clients will refuse the certificate for {HOST}: {words}" in text
 
 
 def test_T15_names_that_the_issuer_may_not_vouch_for(tmp_path: Path) -> None:
@@ -605,7 +606,7 @@ def test_T15_names_that_the_issuer_may_not_vouch_for(tmp_path: Path) -> None:
     leaf, key = middle.leaf()
     # Whom a client trusts by itself is not held to its own constraints.
     (text,) = warnings(written(tmp_path, key, leaf, middle.certificate, middle.by.certificate))
-    assert "permitted subtree violation" in text
+    assert "certificate has a name that its issuer may not certify" in text
 
 
 def test_T15_a_good_chain_is_refused_by_nobody(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import PublicKeyAlgorithmOID
@@ -303,11 +303,10 @@ def _refusals(certified: Certified) -> Iterator[str]:
     if not names:
         return
     context = bare_context(LEGACY, b"proof")
-    anchor = certified.chain[-1].public_bytes(Encoding.PEM).decode("ascii")
     name = names[0].replace("*", "any", 1)
     try:
         install(context, certified, strict=False)
-        reason = refusal(context, anchor, name)
+        reason = refusal(context, certified.chain[-1], name)
     except (ValueError, TypeError, OSError):
         return  # What cannot be installed is an error of its own; and nobody connects to what is no name.
     if reason:
@@ -419,7 +418,10 @@ def _key(certificate: x509.Certificate) -> str:
 
 def _tlsa(certificate: x509.Certificate) -> str:
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return f"3 1 1 {hashlib.sha256(key).hexdigest()}"
+    # Python's hashlib would load the system's OpenSSL besides.
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(key)
+    return f"3 1 1 {digest.finalize().hex()}"
 
 
 def _now() -> datetime:

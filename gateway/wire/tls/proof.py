@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from OpenSSL import SSL
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from .context import connecting
+from .verify import TLSClientOptions, judge
 
 VERSIONS: Final = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
 
 _MOST_FLIGHTS: Final = 6
 """Flights of a full handshake; TLS 1.2 needs four."""
 _RECORD: Final = 1 << 16
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""X509_V_FLAG_NO_CHECK_TIME, which Python does not name.  Other code checks the dates."""
+_NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name.  Other code checks the dates."""
 
 
 def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
@@ -30,44 +33,24 @@ def failures(context: SSL.Context, minimum: int) -> Mapping[str, str]:
     return found
 
 
-def refusal(context: SSL.Context, anchor: str, name: str) -> str:
-    """Why a client that trusts `anchor` (PEM) refuses the certificate for this name; empty if it accepts it.
+def refusal(context: SSL.Context, anchor: x509.Certificate, name: str) -> str:
+    """Why a client that trusts `anchor` refuses the certificate for this name; empty if it accepts it.
 
-    The client is Python's ssl module.  It checks purpose, critical extensions, name constraints and the name.
+    The client checks what the gateway checks of a backend: purpose, critical extensions, name constraints and the name.
+    Raises ValueError for what is no name.
     """
-    wanted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    wanted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
-    wanted.load_verify_locations(cadata=anchor)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = wanted.wrap_bio(incoming, outgoing, server_hostname=name)
-    server = SSL.Connection(context, None)
-    server.set_accept_state()
-    for _ in range(_MOST_FLIGHTS):
-        try:
-            client.do_handshake()
-            return ""
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLCertVerificationError as error:
-            return error.verify_message
-        except ssl.SSLError:
-            return ""  # not about the certificate
-        server.bio_write(outgoing.read())
-        try:
-            server.do_handshake()
-        except SSL.WantReadError:
-            pass
-        except SSL.Error:
-            return ""
-        incoming.write(_said(server))
-    return ""
-
-
-def _said(connection: SSL.Connection) -> bytes:
+    wanted = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    store = wanted.get_cert_store()
+    assert store is not None
+    store.add_cert(crypto.X509.from_cryptography(anchor))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
+    wanted.set_verify(SSL.VERIFY_PEER, judge)
     try:
-        return connection.bio_read(_RECORD)
-    except SSL.WantReadError:
-        return b""
+        _shake(connecting(wanted, TLSClientOptions(name)), context)
+    except SSL.Error as error:
+        # Other errors are not about the certificate.
+        return "".join(reason for about, _function, reason in _told(error) if about == "certificate")
+    return ""
 
 
 def _failure(context: SSL.Context, version: int) -> str:
@@ -77,7 +60,16 @@ def _failure(context: SSL.Context, version: int) -> str:
     wanted.set_max_proto_version(version)
     # Other code checks small keys of the profile `legacy`.
     wanted.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
-    client, server = SSL.Connection(wanted, None), SSL.Connection(context, None)
+    try:
+        finished = _shake(SSL.Connection(wanted, None), context)
+    except SSL.Error as error:
+        return _reason(error)
+    return "" if finished else "it does not come to an end"
+
+
+def _shake(client: SSL.Connection, context: SSL.Context) -> bool:
+    """Whether the handshake comes to an end.  Raises SSL.Error of the end that ends it."""
+    server = SSL.Connection(context, None)
     client.set_connect_state()
     server.set_accept_state()
     done = set()
@@ -88,12 +80,8 @@ def _failure(context: SSL.Context, version: int) -> str:
                 done.add(ours)
             except SSL.WantReadError:
                 pass
-            except SSL.Error as error:
-                return _reason(error)
             _carry(ours, theirs)
-        if len(done) == 2:
-            return ""
-    return "it does not come to an end"
+    return len(done) == 2
 
 
 def _carry(ours: SSL.Connection, theirs: SSL.Connection) -> None:
@@ -105,5 +93,8 @@ def _carry(ours: SSL.Connection, theirs: SSL.Connection) -> None:
 
 
 def _reason(error: SSL.Error) -> str:
-    reasons = [reason for _library, _function, reason in error.args[0]] if error.args else []
-    return "; ".join(filter(None, reasons)) or "OpenSSL does not say why"
+    return "; ".join(reason for _library, _function, reason in _told(error) if reason) or "OpenSSL does not say why"
+
+
+def _told(error: SSL.Error) -> Sequence[tuple[str, str, str]]:
+    return error.args[0] if error.args else ()
