@@ -23,6 +23,7 @@ LONGER: Final = Longer(re.compile(rb"%s (?:ID|AUTHENTICATE) " % TAG_PATTERN, re.
 """RFC 2971 3.3 allows an ID of 31.8 kB, and twice that if each octet is quoted.  RFC 4954 4 names 12288 octets for an
 initial response.  A session holds no more for such a line than for a response (SASL_LINE) or for literals."""
 LITERAL: Final = re.compile(rb"\{([0-9]+)(\+?)\}\Z")
+BRACE: Final = ord("{")
 _BRACE: Final = re.compile(rb'(?:\A|[ \t()"~])\{')
 """An opening brace where a word begins."""
 VERDICT: Final = re.compile(rb"(OK|NO|BAD|BYE)(?: |\Z)", re.IGNORECASE)
@@ -67,7 +68,7 @@ def literal_of(line: bytes) -> Literal | None:
     in the line, and for what is no literal but looks like one to some server."""
     if line.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') % 2:
         raise Malformed
-    if b"{" not in line:
+    if BRACE not in line:
         return None
     literal = announced(line)
     if literal is None and _seems_to_announce(outside_quotes(line)):

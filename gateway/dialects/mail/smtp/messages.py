@@ -101,7 +101,7 @@ class Messages(Greeting):
 
     def _mail_from(self, verb: bytes, text: bytes, argument: bytes) -> Script:
         utf8 = b"SMTPUTF8" in argument.upper().split()
-        if self._traces and b"SIZE=" in argument.upper():
+        if self._traces and argument.upper().find(b"SIZE=") >= 0:
             # Its date is always as long.  What may still be added: `A` for an AUTH, and an empty line behind it.
             more = len(self._field(utf8=utf8, authenticated=True)) + 2
             greater = declared(text, more)
