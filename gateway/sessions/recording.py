@@ -25,13 +25,13 @@ class Recorder:
         self._add = add
         self._whose = ("", "", "")
 
-    def bound(self, **fields: object) -> Recorder:
+    def bound(self, /, **fields: object) -> Recorder:
         """A load balancer may tell later who the client is."""
         self._events = self._events.bound(**fields)
         self._whose = str(fields["client"]), str(fields["session"]), str(fields["service"])
         return self
 
-    def emit(self, event: str, **fields: object) -> None:
+    def emit(self, event: str, /, **fields: object) -> None:
         told = (f"{name}={_text(value)}" for name, value in fields.items() if name not in _HIDDEN and value is not None)
         self._add(*self._whose, "-", " ".join([event, *told]))
         self._events.emit(event, **fields)

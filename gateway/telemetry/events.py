@@ -194,7 +194,7 @@ class Events:
     def form(self, form: Format) -> None:
         self._output.form = form
 
-    def emit(self, event: str, **fields: object) -> None:
+    def emit(self, event: str, /, **fields: object) -> None:
         output = self._output
         form = output.form
         if self._constant.keys().isdisjoint(fields):
@@ -205,7 +205,7 @@ class Events:
             rest = form.fields({**self._constant, **fields}, self._limit)
         output.sink(form.line(_moment(output.clock()), event, rest))
 
-    def bound(self, **fields: object) -> Events:
+    def bound(self, /, **fields: object) -> Events:
         """The same, with these fields first in every event."""
         return self._like({**self._constant, **fields}, self._limit)
 

@@ -174,10 +174,10 @@ class Ear:
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
 
-    def emit(self, event: str, **fields: object) -> None:
+    def emit(self, event: str, /, **fields: object) -> None:
         self.told.append((event, fields))
 
-    def bound(self, **fields: object) -> Ear:
+    def bound(self, /, **fields: object) -> Ear:
         return self
 
 

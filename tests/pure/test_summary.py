@@ -35,10 +35,10 @@ class Heard:
     told: list[Told] = field(default_factory=list)
     constant: Told = field(default_factory=dict)
 
-    def emit(self, event: str, **fields: object) -> None:
+    def emit(self, event: str, /, **fields: object) -> None:
         self.told.append({"event": event, **self.constant, **fields})
 
-    def bound(self, **fields: object) -> Heard:
+    def bound(self, /, **fields: object) -> Heard:
         return Heard(self.told, {**self.constant, **fields})
 
 

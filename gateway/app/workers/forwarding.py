@@ -35,11 +35,11 @@ class EventsToMaster:
         self._budgeted = budgeted
         self._constant = constant
 
-    def emit(self, event: str, **fields: object) -> None:
+    def emit(self, event: str, /, **fields: object) -> None:
         given = {name: value for name, value in {**self._constant, **fields}.items() if value is not None}
         self.way.tell({"event": event, "fields": given, "budgeted": self._budgeted})
 
-    def bound(self, **fields: object) -> EventsToMaster:
+    def bound(self, /, **fields: object) -> EventsToMaster:
         return EventsToMaster(self.way, self._budgeted, {**self._constant, **fields})
 
 
