@@ -353,9 +353,10 @@ class Negotiation(_Sides):
                 try:
                     if isinstance(request, Await):
                         answer = self._hear(request)
+                    elif isinstance(request, StartTLS):
+                        self._switch(request)
+                        break
                     else:
-                        if isinstance(request, StartTLS):
-                            self._switch(request)
                         answer = self._satisfy(request)
                 except Trouble as caught:
                     trouble = caught

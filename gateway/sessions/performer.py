@@ -202,44 +202,45 @@ class Performer(Pair):
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:  # an answer adds to them
-            if isinstance(action, Send):  # most are
+            # Most are to send, and the others that every session has come next.
+            if isinstance(action, Send):
                 leg = self._legs.get(action.side)
                 if leg is not None:
                     leg.write(action.data)
                 continue
             match action:
+                case Note():
+                    self._note(action)
+                case Proven() | Rejected() | Tally():
+                    self._tell(action)
+                case MayLogIn() | AlwaysSecured() | Identified() | Open() | IsBroken():
+                    answer = self._answer(action)
+                    if self._negotiation.waiting is action and not self._over:
+                        # No call of `_report`: one read may bring as many questions as lines.
+                        actions += self._negotiation.answered(answer)
+                case Dial(failed=failed):
+                    self._dial(failed)
                 case StartTLS(side=side, last_words=last_words, name=name, blanks=blanks):
                     leg = self._legs[side]
                     if last_words:
                         leg.write(last_words)
                     half = self._accept(name) if side is CLIENT else self._connect()
                     leg.start_tls(half, self._negotiation.early(side), blanks)
-                case Dial(failed=failed):
-                    self._dial(failed)
                 case Greeted():
                     assert self._attempt is not None
                     self._attempt.greeted()
-                case Unserved(failed=failed):
-                    assert self._attempt is not None
-                    self._attempt.unserved(*self._blame(failed))
-                case Note():
-                    self._note(action)
-                case Proven() | Rejected() | Tally():
-                    self._tell(action)
-                case Identified() | MayLogIn() | AlwaysSecured() | Open() | IsBroken():
-                    answer = self._answer(action)
-                    if self._negotiation.waiting is action and not self._over:
-                        # No call of `_report`: one read may bring as many questions as lines.
-                        actions += self._negotiation.answered(answer)
+                case Splice():
+                    self._splice()
+                case Close(reason=reason, detail=detail):
+                    self._close(reason, detail)
                 case Label() | Cut():
                     self._steer(action)
                 case Abort(side=side):
                     if side in self._legs:
                         self._legs[side].abort()
-                case Splice():
-                    self._splice()
-                case Close(reason=reason, detail=detail):
-                    self._close(reason, detail)
+                case Unserved(failed=failed):
+                    assert self._attempt is not None
+                    self._attempt.unserved(*self._blame(failed))
                 case _:
                     _unknown(action)
         if not (self._over or self._negotiation.over):

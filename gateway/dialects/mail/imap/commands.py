@@ -13,7 +13,6 @@ from ....protocol.vocabulary import (
     Request,
     Script,
     Send,
-    Side,
     StartTLS,
     TooLong,
 )
@@ -51,17 +50,13 @@ class IMAP(Exchange):
             heard, self._ahead = self._ahead, None
             if heard is None:
                 heard = yield from self._next()
-            match heard:
-                case Line(side=Side.BACKEND, text=text):
-                    if (yield from self._unasked(text)):
-                        return
-                case Line(text=text):
-                    if (yield from self._command(text)):
-                        return
-                case TooLong():
-                    yield from self._too_long(heard)
-                case _:
-                    yield from self._refuse_stranger(b"*", b"Invalid characters", announced(heard.end))
+            if isinstance(heard, Line):
+                if (yield from (self._command if heard.side is CLIENT else self._unasked)(heard.text)):
+                    return
+            elif isinstance(heard, TooLong):
+                yield from self._too_long(heard)
+            else:
+                yield from self._refuse_stranger(b"*", b"Invalid characters", announced(heard.end))
 
     def _too_long(self, heard: TooLong) -> Script:
         yield Note("client-line-too-long")

@@ -61,11 +61,10 @@ class SMTP(Messages):
             sides = (BACKEND, CLIENT) if self.reached else (CLIENT,)
             heard = yield Await(sides, Patience.COMMAND, LAYERED if self._layered else LINES)
             self._layered = False
+            if isinstance(heard, Line):
+                yield from (self._command if heard.side is CLIENT else self._unasked)(heard.text)
+                continue
             match heard:
-                case Line(side=Side.CLIENT, text=text):
-                    yield from self._command(text)
-                case Line(text=text):
-                    yield from self._unasked(text)
                 case TooLong(side=Side.BACKEND):
                     raise broken("a line without end")
                 case TooLong(begin=begin) | Unclean(begin=begin) if begins_chunk(begin):

@@ -90,11 +90,12 @@ class Exchange(ServerFirst):
                     within_bounds(0, octets)
                     yield from self._aside(text, shown=relayed and not lines)
                     continue
-                if lines and text[:3] != lines[0][:3]:
-                    if not self._replaces(text):
-                        raise broken(text)
-                    lines, octets = [], len(text)
-                within_bounds(len(lines), octets)
+                if lines:
+                    if text[:3] != lines[0][:3]:
+                        if not self._replaces(text):
+                            raise broken(text)
+                        lines, octets = [], len(text)
+                    within_bounds(len(lines), octets)
                 lines.append(text)
                 if text[3:4] != b"-":
                     break
