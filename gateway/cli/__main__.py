@@ -8,22 +8,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..app.rights import gid_of, group_of, uid_of
 from ..config import DEFAULT_FILE, Configuration, ConfigurationError, load, locate
 from ..config.values import Backend, Service
 from ..dialects import DIALECTS
-from . import examples, migration, run
-from .importing import command as importing
-from .probe import command as probe
-from .report import Paint, in_json, in_words
-from .steer import command as steer
+from . import examples, run
 
 if TYPE_CHECKING:
     from ..wire.tls.connector import TLSConnector
     from .certificates import Served
+    from .report import Paint
 
 Row = tuple[str, ...]
 BROKEN_PIPE = 141
@@ -42,6 +39,7 @@ def check(
     files that this user cannot read.  `domain`: the one that XMPP servers are asked for."""
     from .certificates import served, told
     from .machine import Finding, as_user, look
+    from .report import in_json, in_words
 
     findings: list[Finding] = []
     try:
@@ -121,6 +119,8 @@ def _usable(
 
 def _paint() -> Paint:
     """What standard output can show.  A file or a pipe gets plain ASCII."""
+    from .report import Paint
+
     if sys.stdout is None:
         return Paint()
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -156,8 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say()  # also for --help
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; shell completion is made from it (`make completion`)."""
+def make_parser(serving: bool = False) -> argparse.ArgumentParser:
+    """The whole command line; shell completion is made from it (`make completion`).
+
+    `serving`: only `run`.  What the other commands import would stay in memory as long as the gateway runs: 2 MB."""
     parser = argparse.ArgumentParser(
         prog="starttls-gateway",
         description="Modern TLS in front of old servers.",
@@ -165,6 +167,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"starttls-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if not serving:
+        _add_others(commands)
+    run.add(commands)
+    examples.show(commands)
+    for command in commands.choices.values():
+        command.set_defaults(error=command.error)
+    return parser
+
+
+def _add_others(commands: Any) -> None:
+    """All commands but `run`."""
+    from . import migration
+    from .importing import command as importing
+    from .probe import command as probe
+    from .steer import command as steer
+
     about = "check a configuration file: list its mistakes (exit status 1), or its listeners (exit status 0)"
     checking = commands.add_parser("check", help=about, description=f"{about[0].upper()}{about[1:]}.")
     checking.add_argument(
@@ -187,19 +205,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="also list the keys and certificates that this user of the daemon cannot read",
     )
     checking.add_argument("--gid", metavar="GROUP", help="with --uid, the group; default: the user's group")
-    probe.add(commands)
-    migration.add(commands)
-    importing.add(commands)
-    steer.add(commands)
-    run.add(commands)
-    examples.show(commands)
-    for command in commands.choices.values():
-        command.set_defaults(error=command.error)
-    return parser
+    for other in (probe, migration, importing, steer):
+        other.add(commands)
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    given, others = make_parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given, others = make_parser(list(words[:1]) == ["run"]).parse_known_args(words)
     if others:
         given.error(f"unrecognized arguments: {' '.join(others)}")  # with the usage of this command, not of all
     # A file name can have octets that are not text.
@@ -207,8 +219,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if given.command == "probe":
+        from .probe import command as probe
+
         return _guarded(lambda: probe.run(given, _say, _paint))
     if given.command == "report":
+        from . import migration
+
         return _guarded(lambda: migration.run(given, _say))
     if "run" in given:
         return _guarded(lambda: int(given.run(given, _say)))

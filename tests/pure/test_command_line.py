@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,22 @@ def test_a_configuration_that_is_not_there_is_not_taken_for_a_gateway_that_is_do
     assert f"{missing}: there is no such file; name the gateway's file" in capsys.readouterr().err
     assert main(["status", "--nagios", "-c", str(missing)]) == 3
     assert capsys.readouterr().out.startswith(f"GATEWAY UNKNOWN - {missing}: there is no such file")
+
+
+_LOADED = """
+import sys
+from gateway.cli.__main__ import make_parser
+make_parser(serving=True)
+print(*sys.modules, sep="\\n")
+"""
+
+
+def test_a_gateway_that_runs_has_no_other_command_and_no_protocol_that_it_does_not_serve() -> None:
+    told = subprocess.run([sys.executable, "-c", _LOADED], check=True, capture_output=True, text=True).stdout
+    assert "gateway.cli.run" in told.splitlines()
+    others = ("gateway.cli.probe", "gateway.cli.steer", "gateway.cli.importing", "gateway.cli.report")
+    assert not [
+        name
+        for name in told.splitlines()
+        if name.startswith((*others, "gateway.dialects.")) and name != "gateway.dialects.base"
+    ]
