@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -144,7 +144,8 @@ RUN = runs()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Village, Mapping[str, str]]]:
+    """The machines, and the ports of the servers behind the gateway."""
     if not SYSTEM.exists():
         missing("this test needs the system's own Python with the gateway's packages: make .venv-count/installed")
     identity = trustme.CA()
@@ -161,17 +162,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
             .replace("@KEPT@", KEPT)
         )
         made.gateway.run(words)
-        with serving(made):
-            pass
-        yield made
+        with speaking(made.gateway.command(sys.executable, "-c", SERVERS)) as (_, servers):
+            ports = dict(word.split("=") for word in servers.hear("smtp=.*")[0].split())
+            with serving(made, ports):
+                pass
+            yield made, ports
 
 
 @contextmanager
-def serving(place: Village) -> Iterator[None]:
+def serving(place: Village, ports: Mapping[str, str]) -> Iterator[None]:
     """A gateway in front of its servers, with a session of the client."""
     machine = place.gateway
-    with speaking(machine.command(sys.executable, "-c", SERVERS)) as (_, servers):
-        ports = dict(word.split("=") for word in servers.hear("smtp=.*")[0].split())
+    with ExitStack() as stack:
         file = f"[gateway]\nhostname = mail.example.org\ndrain = 1s\n[tls]\ncertificate = {KEPT}\n"
         file += f"[admin]\nlisten = {OUTSIDE}:9180\n"
         file += "names = gateway.example.org\ntls = yes\ntoken_file = /etc/starttls-gateway/admin-token\n"
@@ -186,19 +188,19 @@ def serving(place: Village) -> Iterator[None]:
         # A page before may have run it as another user.
         machine.run("rm -rf /var/lib/starttls-gateway/bans.json /run/starttls-gateway")
         words = ["openssl", "s_client", "-quiet", "-CAfile", "/authority.pem", "-connect", "mail.example.org:993"]
-        with ExitStack() as stack:
-            _, gateway = stack.enter_context(speaking(machine.command("/usr/bin/starttls-gateway", "run")))
-            # Also the one that an upgrade has started.
-            stack.callback(machine.attempt, ENVIRONMENT + ENDED)
-            gateway.hear("event=listening .*:4190")
-            _, client = stack.enter_context(speaking(place.client.command(*words), stdin=subprocess.PIPE))
-            client.hear("OK")
-            yield
+        _, gateway = stack.enter_context(speaking(machine.command("/usr/bin/starttls-gateway", "run")))
+        # Also the one that an upgrade has started.
+        stack.callback(machine.attempt, ENVIRONMENT + ENDED)
+        gateway.hear("event=listening .*:4190")
+        _, client = stack.enter_context(speaking(place.client.command(*words), stdin=subprocess.PIPE))
+        client.hear("OK")
+        yield
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_do_what_they_should(place: Village, page: Path) -> None:
-    with serving(place):
+def test_the_commands_of_a_page_do_what_they_should(place: tuple[Village, Mapping[str, str]], page: Path) -> None:
+    machines, ports = place
+    with serving(machines, ports):
         for block in RUN[page]:
-            done = place.gateway.attempt(script(block), PATIENCE)
+            done = machines.gateway.attempt(script(block), PATIENCE)
             assert done.returncode == 0, f"{named(block)}: exit status {done.returncode}\n{done.stdout[-4000:]}"

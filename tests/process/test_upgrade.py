@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gateway.wire.listener import ACCEPTS
 from tests.ports import free_ports, low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap
+from tests.process.meanwhile import Begun, at_once
 from tests.process.programs import SYSTEM, need
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, ROOT, Gateway, Identity, Service, launch, wait_until, wait_until_gone
@@ -40,11 +42,17 @@ from tests.process.words import WORDS
 WORDS_ = WORDS["imap"]
 
 
-@pytest.fixture
-def backend() -> Iterator[Backend]:
+@contextmanager
+def backends() -> Iterator[Backend]:
     made = Backend(imap())
     yield made
     made.close()
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with backends() as made:
+        yield made
 
 
 class Line:
@@ -648,17 +656,35 @@ def test_a_stop_ends_the_programs_before_too_and_waits_for_them(
                 wait_until_gone(pid)
 
 
+HANGING = [(workers, signals) for signals in (0, 1, 2) for workers in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def hanging(
+    tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting: ssl.SSLContext
+) -> Iterator[Mapping[tuple[int, int], Begun]]:
+    """All of them at once: each waits for ten seconds and more."""
+    make = tmp_path_factory.mktemp
+    works = {case: partial(outlive, make("hanging"), identity, trusting, *case) for case in HANGING}
+    with at_once(works) as begun:
+        yield begun
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("signals", [0, 1, 2])
+@pytest.mark.parametrize(("workers", "signals"), HANGING)
 def test_an_old_program_that_hangs_is_killed_soon_after_its_time(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int, signals: int
+    hanging: Mapping[tuple[int, int], Begun], workers: int, signals: int
 ) -> None:
     """Its time is over after `old_sessions`, after `drain` where the new program stops, or now."""
+    hanging[workers, signals]()
+
+
+def outlive(directory: Path, identity: Identity, trusting: ssl.SSLContext, workers: int, signals: int) -> None:
     # It must not end by itself before it is stopped here, however long that takes.
     old_sessions = "20 s" if signals else "5 s"
     with (
-        line(tmp_path, identity, backend, workers, old_sessions=old_sessions) as gateways,
+        backends() as backend,
+        line(directory, identity, backend, workers, old_sessions=old_sessions) as gateways,
         enter(gateways.gateway, trusting),
     ):
         log, first = gateways.gateway.log, gateways.pid
@@ -673,7 +699,7 @@ def test_an_old_program_that_hangs_is_killed_soon_after_its_time(
             if not number:
                 log.wait("stopping", since)
         if not signals:
-            wait_until(lambda: old_programs(tmp_path)[0]["left"] == 0)
+            wait_until(lambda: old_programs(directory)[0]["left"] == 0)
         # It may have been counting just then, and all the others wait for that: so they kill it sooner.
         killed = {("upgrade", "killed"), ("process-killed", None)}
         wait_until(lambda: any(
@@ -682,4 +708,4 @@ def test_an_old_program_that_hangs_is_killed_soon_after_its_time(
         for pid in (first, *workers_of_first, *[second] * bool(signals)):
             wait_until_gone(pid)
         if not signals:
-            assert old_programs(tmp_path) == []
+            assert old_programs(directory) == []

@@ -12,9 +12,10 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from gateway.app.control.messages import Request
 from gateway.cli.steer.command import ask
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap, pop3
+from tests.process.meanwhile import Begun, at_once
 from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running, wait_until_gone
 from tests.process.wire import Caller, Client
@@ -50,11 +52,17 @@ A, B = sources(0, 1)[0], sources(1, 1)[0]
 """A client of either worker."""
 
 
-@pytest.fixture
-def backend() -> Iterator[Backend]:
+@contextmanager
+def backends() -> Iterator[Backend]:
     made = Backend(imap())
     yield made
     made.close()
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with backends() as made:
+        yield made
 
 
 @contextmanager
@@ -171,11 +179,13 @@ def test_the_sessions_of_a_dead_worker_count_no_more(tmp_path: Path, identity: I
             stack.enter_context(greeted(source, gateway))
 
 
-@pytest.mark.slow
-def test_a_worker_that_hangs_is_killed_after_ten_seconds_and_replaced(
-    tmp_path: Path, identity: Identity, backend: Backend
-) -> None:
-    with several(tmp_path, identity, backend) as gateway, greeted(A, gateway), ExitStack() as stack:
+def a_worker_that_hangs_is_killed_after_ten_seconds_and_replaced(directory: Path, identity: Identity) -> None:
+    with (
+        backends() as backend,
+        several(directory, identity, backend) as gateway,
+        greeted(A, gateway),
+        ExitStack() as stack,
+    ):
         other = stack.enter_context(greeted(B, gateway))
         began = time.monotonic()
         os.kill(pids(gateway)[0], signal.SIGSTOP)
@@ -233,11 +243,8 @@ def test_workers_survive_the_template_and_it_comes_back(tmp_path: Path, identity
             is_alive(client)
 
 
-@pytest.mark.slow
-def test_a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(
-    tmp_path: Path, identity: Identity, backend: Backend
-) -> None:
-    with several(tmp_path, identity, backend) as gateway:
+def a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(directory: Path, identity: Identity) -> None:
+    with backends() as backend, several(directory, identity, backend) as gateway:
         os.kill(template(gateway), signal.SIGKILL)
         gateway.log.wait("worker", state="no-template")
         since = gateway.log.mark()
@@ -250,11 +257,8 @@ def test_a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(
             pass
 
 
-@pytest.mark.slow
-def test_a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(
-    tmp_path: Path, identity: Identity, backend: Backend
-) -> None:
-    with several(tmp_path, identity, backend) as gateway, greeted(A, gateway) as client:
+def a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(directory: Path, identity: Identity) -> None:
+    with backends() as backend, several(directory, identity, backend) as gateway, greeted(A, gateway) as client:
         stopped, killed, since = template(gateway), pids(gateway)[1], gateway.log.mark()
         began = time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
@@ -267,13 +271,54 @@ def test_a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(
         assert time.monotonic() - began < 30
         is_alive(client)
         with greeted(B, gateway) as other:
-            rewrite(tmp_path, "drain = 2 s", "drain = 3 s")
+            rewrite(directory, "drain = 2 s", "drain = 3 s")
             assert reload(gateway)["result"] == "ok"
             is_alive(other)
         # The worker that the template was asked for, and never started, is no death.
         told_of = [(one["state"], one.get("pid")) for one in gateway.log.events("worker", since)]
         assert [state for state, _ in told_of] == ["died", "no-template", "serving"], told_of
         assert told_of[0][1] == str(killed)
+
+
+def a_template_that_hangs_keeps_nothing_from_ending(directory: Path, identity: Identity, signals: int) -> None:
+    """As it does in a read of a certificate from a disk that is gone."""
+    with (
+        backends() as backend,
+        several(directory, identity, backend, gateway={"drain": "1 s"}) as gateway,
+        greeted(A, gateway),
+    ):
+        workers = pids(gateway).values()
+        os.kill(template(gateway), signal.SIGSTOP)
+        for _ in range(signals):
+            since = gateway.log.mark()
+            gateway.terminate()
+            gateway.log.wait("stopping", since)
+        gateway.end(deadline=30)
+        for pid in workers:
+            wait_until_gone(pid)
+
+
+HANGING: Mapping[str, Callable[[Path, Identity], None]] = {
+    "worker": a_worker_that_hangs_is_killed_after_ten_seconds_and_replaced,
+    "orphan": a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too,
+    "template": a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on,
+    "template, one signal": partial(a_template_that_hangs_keeps_nothing_from_ending, signals=1),
+    "template, two signals": partial(a_template_that_hangs_keeps_nothing_from_ending, signals=2),
+}
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory: pytest.TempPathFactory, identity: Identity) -> Iterator[Mapping[str, Begun]]:
+    make = tmp_path_factory.mktemp
+    works = {name: partial(work, make("hanging"), identity) for name, work in HANGING.items()}
+    with at_once(works) as begun:
+        yield begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HANGING)
+def test_who_hangs_is_replaced_and_keeps_nothing_from_ending(hanging: Mapping[str, Begun], what: str) -> None:
+    hanging[what]()
 
 
 # --- the master ------------------------------------------------------------------------------------
@@ -364,23 +409,6 @@ def test_a_second_signal_ends_sessions_of_all_workers_now(
         gateway.terminate()
         gateway.end(deadline=10)
         assert [event["reason"] for event in gateway.log.events("session")] == ["shutdown"] * 2
-
-
-@pytest.mark.parametrize("signals", [1, 2])
-def test_a_template_that_hangs_keeps_nothing_from_ending(
-    tmp_path: Path, identity: Identity, backend: Backend, signals: int
-) -> None:
-    """As it does in a read of a certificate from a disk that is gone."""
-    with several(tmp_path, identity, backend, gateway={"drain": "1 s"}) as gateway, greeted(A, gateway):
-        workers = pids(gateway).values()
-        os.kill(template(gateway), signal.SIGSTOP)
-        for _ in range(signals):
-            since = gateway.log.mark()
-            gateway.terminate()
-            gateway.log.wait("stopping", since)
-        gateway.end(deadline=30)
-        for pid in workers:
-            wait_until_gone(pid)
 
 
 # --- what holds for all of them ----------------------------------------------------------------------
