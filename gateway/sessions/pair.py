@@ -9,9 +9,6 @@ from ..protocol.vocabulary import Side
 from ..wire.leg import End, Leg
 from .deadline import Deadline
 
-BULK: Final = 64 * 1024
-"""Octets per read once the legs copy, and of a message: fewer would cost a system call each, more would stay
-allocated with every idle session that was busy once."""
 HALF_CLOSED: Final = 60.0
 """Seconds without an octet after which a pair with one end gone is over."""
 
@@ -65,8 +62,8 @@ class Copying(Pair):
     def _copy(self, idle: float) -> None:
         """From here on each leg writes to the other; `idle`: seconds without an octet after which that is over."""
         client, backend = self._legs[Side.CLIENT], self._legs[Side.BACKEND]
-        client.deliver, backend.deliver = backend.write, client.write
-        client.read_size = backend.read_size = BULK
+        client.copy_to(backend)
+        backend.copy_to(client)
         self._moved = -1
         self._extend(idle)
         for side in tuple(self._ends):

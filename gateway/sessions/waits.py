@@ -8,9 +8,8 @@ from ..dialects.base import Policy
 from ..protocol.driver import Negotiation
 from ..protocol.vocabulary import CLIENT, Expired, Forward, Patience, Secured, Side, Trouble
 from ..protocol.waiting import lateness
-from ..wire.leg import Leg
+from ..wire.leg import MOST, Leg
 from .context import SessionContext
-from .pair import BULK
 from .splicing import NEGOTIATING, Splicing
 
 DATA: Final = Patience.DATA
@@ -62,7 +61,7 @@ class Waits(Splicing):
         if bulk is not self._bulk:
             self._bulk = bulk
             for leg in self._legs.values():
-                leg.read_size = BULK if bulk else NEGOTIATING
+                leg.read_size = MOST if bulk else NEGOTIATING
         self._renew(now)
 
     def _renew(self, now: float) -> None:

@@ -6,16 +6,19 @@ read?), `Writing` (what is still to be sent?) and `Ending` (how long does a clos
 
 from __future__ import annotations
 
+from ..tls.half import MOST
 from .descriptor import ends, reset_on_close
 from .ending import FLUSH_PATIENCE
 from .interfaces import End, Owner
-from .leg import MOST_ANSWERS, READ_SIZE, Leg, nobody, prepare
+from .leg import MOST_ANSWERS, READ_SIZE, Leg, prepare
+from .steered import nobody
 from .writing import HIGH_WATER, LOW_WATER
 
 __all__ = [
     "FLUSH_PATIENCE",
     "HIGH_WATER",
     "LOW_WATER",
+    "MOST",
     "MOST_ANSWERS",
     "READ_SIZE",
     "End",

@@ -87,10 +87,6 @@ class Descriptor(ABC):
     # --- what a leg adds -------------------------------------------------------------------------
 
     @abstractmethod
-    def _read(self) -> None:
-        """The socket can be read."""
-
-    @abstractmethod
     def _drain(self) -> None:
         """The socket refuses to send. Read what is left on it."""
 
@@ -114,19 +110,9 @@ class Descriptor(ABC):
     def logPrefix(self) -> str:
         return "leg"
 
+    @abstractmethod
     def doRead(self) -> None:
-        # Written out, and not by `_guarded`: nothing is done more often.
-        # A leg that was paused earlier in the same turn may still be told that it can read.
-        if self._reads:
-            writing = self._writing
-            writing.corked = True
-            try:
-                self._read()
-            except Exception as error:
-                self._fault(error)
-            writing.corked = False
-            if writing.octets and not writing.blocked:
-                self._send_corked()
+        """The socket can be read."""
 
     def doWrite(self) -> None:
         self._guarded(self._flush)

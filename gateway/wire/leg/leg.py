@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from ...protocol.vocabulary import Secured
 from ..reactor import Reactor
-from ..tls.half import TLSError, TLSHalf
-from .descriptor import Descriptor
+from ..tls.half import MOST, TLSError, TLSHalf, arrived, opened, sealed
+from ..tls.private import octets_of
 from .ending import EndState
 from .interfaces import End, Owner
 from .reading import ReadState
+from .steered import Steered, nobody
 from .writing import WriteState, name
 
 MOST_ANSWERS: Final = 16 * 1024
@@ -37,11 +37,7 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def nobody(data: bytes) -> None:
-    """Drops the plaintext of a leg that is closed, or has no owner for it yet."""
-
-
-class Leg(Descriptor):
+class Leg(Steered):
     """A connected socket that the reactor reads and writes directly, without a transport in between.
 
     The owner is only called from the reactor, never from inside `write`, `start_tls`, `pause`, `resume`, `half_close`,
@@ -49,37 +45,22 @@ class Leg(Descriptor):
     exception, this leg ends, and no other.
     """
 
-    __slots__ = ("_owner", "deliver", "half", "read_size", "received", "secured", "sent")
+    __slots__ = ("_other", "_owner", "read_size", "received", "sent")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, linger: float = 3.0) -> None:
         """`sock` is connected and does not block; from here on it belongs to the leg. `linger` is in seconds."""
         super().__init__(reactor, sock, linger)
-        self.deliver: Callable[[bytes], object] = nobody
-        """Is called with the plaintext of each read. The owner may replace it at any time, also by another leg's
-        `write`."""
         self.received = 0
         """Plaintext octets delivered."""
         self.sent = 0
         """Plaintext octets accepted for sending."""
         self.read_size = READ_SIZE
-        """Octets per read. It limits the work of one turn."""
-        self.secured: Secured | None = None
-        """What the TLS handshake agreed on."""
+        """Octets per read, up to MOST. It limits the work of one turn."""
         self._owner = owner
-        self.half: TLSHalf | None = None
-        """TLS, once it has begun."""
+        self._other: Leg | None = None
+        """The leg that gets all that is read."""
 
     # --- what the owner does ---------------------------------------------------------------------
-
-    @property
-    def full(self) -> bool:
-        """More than HIGH_WATER octets were unsent, and there are not yet less than LOW_WATER again."""
-        return self._writing.full
-
-    def start(self) -> None:
-        """Begin to read."""
-        if self._reading.resume():
-            self._heed()
 
     def write(self, data: bytes) -> None:
         """Send what the socket takes now, and the rest later. A closed leg ignores it."""
@@ -100,6 +81,12 @@ class Leg(Descriptor):
                 return
         if writing.send(data):
             self._look()
+
+    def copy_to(self, other: Leg) -> None:
+        """Write to that leg what is read. TLS, if there is any, is agreed on both."""
+        self.deliver = other.write
+        self.read_size = MOST
+        self._other = other
 
     def start_tls(self, half: TLSHalf, early: bytes = b"", blanks: bytes = b"") -> None:
         """Everything after this call is TLS. What was written before is sent in the clear.
@@ -122,66 +109,12 @@ class Leg(Descriptor):
         if early or self._reading.over:
             self._later(self._begin)
 
-    def pause(self) -> None:
-        """Deliver nothing and read nothing. A handshake goes on."""
-        if self._reading.pause():
-            self._heed()
-
-    def resume(self) -> None:
-        """Read again. What was read while the leg was paused is delivered first."""
-        reading = self._reading
-        if not reading.resume():
-            return
-        if reading.state is ReadState.RELEASING:
-            self._later(self._release)
-        elif self._writing.state is WriteState.BROKEN:
-            self._later(self._drain)
-        self._heed()
-
-    def half_close(self) -> None:
-        """Write nothing more: the end follows what is unsent. Reading goes on."""
-        if self._writing.half_close(self._shaking):
-            self._finish()
-
-    def close(self) -> None:
-        """Send what is unsent, end in an orderly way, wait for the other end's FIN, and be gone.
-
-        Nothing is delivered any more. The leg is cut off if the other end does not close within `linger` seconds, or
-        takes nothing of what is unsent for FLUSH_PATIENCE seconds.
-        """
-        if self._ending.state is not EndState.OPEN:
-            return
-        self._ending.begin()
-        self.deliver = nobody
-        self._reading.drop()
-        state = self._writing.state
-        try:
-            if state is WriteState.BROKEN:
-                self._die()
-            elif state is _WRITABLE or state is WriteState.LAST_WORDS:
-                self._finish()
-            else:
-                self._part()
-            # What still comes is read and dropped. Closing a socket with unread octets sends RST, which may destroy our
-            # last words on their way; and some clients read only after they could write.
-            self._linger()
-            self._heed()
-        except Exception:
-            # A bug in here must not leave the leg open for ever.
-            self.abort()
-            raise
-
-    def _finish(self) -> None:
-        """Say the end: close_notify, then FIN."""
-        if self._writing.finish(b"" if self.half is None else self.half.close_notify()):
-            self._look()
-
     def _pressed(self, full: bool) -> None:
         self._owner.leg_pressed(self, full)
 
     def _closed(self) -> None:
         self.deliver = nobody
-        self.half = None
+        self.half = self._other = None
         try:
             self._owner.leg_closed(self)
         finally:
@@ -190,48 +123,104 @@ class Leg(Descriptor):
 
     # --- input -----------------------------------------------------------------------------------
 
-    @property
-    def _shaking(self) -> bool:
-        """A TLS handshake is under way."""
-        return self.half is not None and self.secured is None
+    def doRead(self) -> None:
+        # Nothing is done more often. What only one turn in thousands needs is done by the parts that every leg has.
+        reading, writing, other = self._reading, self._writing, self._other
+        if other is not None and reading.state is _READABLE and other._writing.state is _WRITABLE:
+            try:
+                self._copy(other)
+            except Exception as error:
+                self._fault(error)
+        # A leg that was paused earlier in the same turn may still be told that it can read.
+        elif self._reads:
+            writing.corked = True
+            try:
+                self._read()
+            except Exception as error:
+                self._fault(error)
+            writing.corked = False
+            if writing.octets and not writing.blocked:
+                self._send_corked()
 
-    def _heed(self) -> None:
-        """Let the reactor read the socket exactly while that is wanted."""
-        wanted = self._reading.wanted(self.half is not None and self.secured is None)
-        if wanted is not self._reads:
-            self._reads = wanted
-            (self._reactor.addReader if wanted else self._reactor.removeReader)(self)
+    def _copy(self, other: Leg) -> None:
+        """Read once, and write it to the other leg. No octet is copied in Python, and nothing is allocated.
+
+        What it does is what `_read` and the other leg's `write` do. A round trip costs half as many instructions.
+        """
+        try:
+            size = self._socket.recv_into(arrived.view)
+        except OSError as error:
+            self._guarded(self._cannot_read, error)
+            return
+        if not size:
+            self._guarded(self._meet_fin)
+            return
+        space = arrived
+        if (half := self.half) is not None:
+            space = opened
+            try:
+                size = half.open(arrived.memory, size)
+            except TLSError as error:
+                self._guarded(self._opened, half, error.plaintext, error.reason)
+                return
+            if half.ended or half.speaks:
+                self._guarded(self._opened, half, octets_of(opened.memory, size))
+                return
+            if not size:
+                return  # part of a record
+        self.received += size
+        other.sent += size
+        if (half := other.half) is not None:
+            try:
+                size = half.seal(space.memory, size)
+            except TLSError as error:
+                other._cannot_write("TLS: " + error.reason)
+                return
+            space = sealed
+        if other._writing.send(space.view[:size]):
+            other._look()
 
     def _read(self) -> None:
         try:
-            octets = self._socket.recv(self.read_size)
-        except (BlockingIOError, InterruptedError):
-            if self._writing.state is WriteState.BROKEN:
-                self._reset(self.cause)
-            return
+            size = self._socket.recv_into(arrived.view, self.read_size)
         except OSError as error:
-            self._reset(name(error))
+            self._cannot_read(error)
             return
-        if not octets:
+        half, reading = self.half, self._reading
+        if not size:
             self._meet_fin()
-        elif self.half is not None:
-            if self._reading.state is not _DROPPING:
-                self._decrypt(octets)
-        elif self._reading.state is _READABLE:
-            self.received += len(octets)
-            self.deliver(octets)
+        elif half is None:
+            if reading.state is _READABLE:
+                self.received += size
+                self.deliver(octets_of(arrived.memory, size))
+        elif reading.early or reading.blanks:
+            self._decrypt(half, reading.begin(octets_of(arrived.memory, size)))
+        elif reading.state is not _DROPPING:
+            try:
+                size = half.open(arrived.memory, size)
+            except TLSError as error:
+                self._opened(half, error.plaintext, error.reason)
+            else:
+                self._opened(half, octets_of(opened.memory, size) if size else b"")
 
-    def _decrypt(self, ciphertext: bytes) -> None:
-        half, reading, writing, shaking = self.half, self._reading, self._writing, self.secured is None
-        assert half is not None
-        if shaking and (reading.early or reading.blanks):
-            ciphertext = reading.begin(ciphertext)
+    def _cannot_read(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError | InterruptedError):
+            self._reset(name(error))
+        elif self._writing.state is WriteState.BROKEN:
+            self._reset(self.cause)
+
+    def _decrypt(self, half: TLSHalf, ciphertext: bytes) -> None:
         failure = None
         try:
             plaintext = half.feed(ciphertext)
         except TLSError as error:
             failure, plaintext = error.reason, error.plaintext
-        if spoken := half.outgoing():
+        self._opened(half, plaintext, failure)
+
+    def _opened(self, half: TLSHalf, plaintext: bytes, failure: str | None = None) -> None:
+        """This was in what the other end sent. `failure`: TLS cannot go on, for this reason."""
+        reading, writing, shaking = self._reading, self._writing, self.secured is None
+        if (half.speaks or failure is not None) and (spoken := half.outgoing()):
             self._send(spoken)
             if not shaking:
                 writing.answers += len(spoken)
@@ -265,9 +254,10 @@ class Leg(Descriptor):
 
     def _begin(self) -> None:
         """Begin the handshake with octets that were read before."""
-        if self._reading.early:
-            self._decrypt(b"")
-        if self._shaking and self._reading.over:
+        reading = self._reading
+        if reading.early and self.half is not None:
+            self._decrypt(self.half, reading.begin(b""))
+        if self._shaking and reading.over:
             self._fail_tls(_CUT_SHORT)
 
     def _release(self) -> None:

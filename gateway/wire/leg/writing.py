@@ -100,13 +100,13 @@ class Writing:
         """Keep this until TLS can encrypt it."""
         self.waiting += plaintext
 
-    def send(self, wire: bytes) -> bool:
-        """Send what the socket takes now, and keep the rest."""
+    def send(self, wire: bytes | memoryview) -> bool:
+        """Send what the socket takes now, and keep the rest. A memoryview is copied then: others will write there."""
         state = self.state
         if not wire or (state is not _OPEN and state in _MUTE):
             return False
         if self._unsent or self.corked:
-            self._unsent.append(wire)
+            self._unsent.append(bytes(wire))
             self.octets += len(wire)
             return self.blocked
         try:
@@ -117,7 +117,7 @@ class Writing:
             return self.fail(name(error))
         if count == len(wire):
             return False
-        self._keep(wire, count)
+        self._keep(bytes(wire), count)
         return True
 
     def flush(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from OpenSSL import SSL
 
@@ -12,15 +12,16 @@ from .clients import presented, refusal
 from .private import (
     WANT_READ,
     ZERO_RETURN,
+    Space,
     bio_data,
     bio_read,
     bio_write,
     handles,
-    memory,
     memory_of,
     nowhere,
     octets_of,
     raise_error,
+    renew,
     ssl_error,
     ssl_read,
     ssl_resumed,
@@ -31,18 +32,31 @@ from .private import (
 RECORD: Final = 16384
 """The largest number of plaintext octets in a TLS record (RFC 8446 5.1)."""
 
+MOST: Final = 64 * 1024
+"""Octets that a leg reads at once, and that are decrypted at once. Fewer would cost a system call each."""
+
 SLICE: Final = 16384
-"""Ciphertext octets given to OpenSSL at once. A memory BIO never shrinks, and there may be ten thousand of them."""
+"""Ciphertext octets given to OpenSSL at once. So a memory BIO does not grow beyond this by a third."""
 
 PIECE: Final = 2 * RECORD
 """Plaintext octets encrypted at once, for the same reason. It takes half as many calls as one record at a time."""
 
-ROOM: Final = 4 * RECORD
-"""Octets that OpenSSL may write at a time. One encrypted piece fits in, and so does the plaintext of one slice: the
-rest of a record that began earlier, and one more record."""
+SMALL: Final = 2048
+"""Octets at once for which a memory BIO does not grow much. A command is smaller."""
 
-_room = memory(ROOM)
-"""Where OpenSSL writes for every half. It is empty between two calls."""
+ROOM: Final = MOST + 4 * RECORD
+"""Octets that OpenSSL may write at a time. MOST octets of ciphertext are decrypted to at most MOST, and the rest of a
+record that began earlier; OpenSSL asks for room for one more record. Encryption adds up to 16 KB if the client asks for
+records of 512 octets (RFC 6066 4)."""
+
+arrived: Final = Space(MOST)
+"""Where a leg puts what it has read, if nobody keeps it. All of these are empty between two turns of a leg."""
+
+opened: Final = Space(ROOM)
+"""Where OpenSSL puts plaintext."""
+
+sealed: Final = Space(ROOM)
+"""Where OpenSSL puts ciphertext."""
 
 _ALERT: Final = re.compile(r"(?:ssl/tls|tls|sslv3|tlsv1|tlsv13) alert (.+)")
 
@@ -67,19 +81,34 @@ class TLSHalf:
     have SSL_MODE_ENABLE_PARTIAL_WRITE, so it encrypts all or nothing.
     """
 
-    __slots__ = ("_connection", "_failed", "_from_ssl", "_into_ssl", "_ssl", "ended", "holds_tickets", "secured")
+    __slots__ = (
+        "_connection",
+        "_failed",
+        "_from_ssl",
+        "_grown",
+        "_into_ssl",
+        "_ssl",
+        "ended",
+        "holds_tickets",
+        "secured",
+        "speaks",
+    )
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.secured: Secured | None = None
         """What the handshake agreed on, once it is complete."""
         self.ended = False
         """The other end sent close_notify. Nothing after it is input."""
+        self.speaks = False
+        """OpenSSL has something to say by itself: see `outgoing`."""
         self.holds_tickets = False
         """What TLS 1.3 says by itself behind the handshake goes out with what is encrypted next.  A client that only
         sends may close while these octets are unread, and its kernel then drops what it has not sent yet."""
         self._connection = connection
         self._ssl, self._into_ssl, self._from_ssl = handles(connection)
         self._failed = False
+        self._grown = True
+        """The memory BIOs have grown: a handshake makes them."""
 
     def start(self) -> None:
         """Make the ClientHello. An accepting end has nothing to say yet, and starting it changes nothing."""
@@ -94,47 +123,67 @@ class TLSHalf:
         """Before `start`: offer the server to go on with that TLS session."""
         self._connection.set_session(session)
 
-    def feed(self, ciphertext: bytes | memoryview) -> bytes:
+    def feed(self, ciphertext: bytes) -> bytes:
         """The plaintext in these octets of the other end, in one piece. Raises TLSError.
 
         Look at `outgoing`, `secured` and `ended` after each call.
         """
-        if self.ended or self._failed or not ciphertext:
-            return b""
         size = len(ciphertext)
-        if size > SLICE:
-            return self._feed_slices(memoryview(ciphertext))
-        if bio_write(self._into_ssl, memory_of(ciphertext), size) <= 0:
-            raise MemoryError
-        if self.secured is None and not self._shake():
-            return b""
-        ssl = self._ssl
-        filled = 0
-        while (count := ssl_read(ssl, _room + filled, RECORD)) > 0:
-            filled += count
-            if not bio_data(self._into_ssl, nowhere):
-                # No octet is left, and `ssl_read` takes a whole record: another call would say WANT_READ.
-                whole: bytes = octets_of(_room, filled)[:]
-                return whole
-            if filled > ROOM - RECORD:
-                raise AssertionError("more plaintext than ciphertext")
-        plaintext: bytes = octets_of(_room, filled)[:] if filled else b""
-        why = ssl_error(ssl, count)
-        if why == ZERO_RETURN:
-            self.ended = True
-        elif why != WANT_READ:
-            raise self._failure(count, plaintext)
-        return plaintext
-
-    def _feed_slices(self, ciphertext: memoryview) -> bytes:
+        if size <= MOST:
+            whole: bytes = octets_of(opened.memory, self.open(memory_of(ciphertext), size))
+            return whole
         plaintext: list[bytes] = []
         try:
-            for start in range(0, len(ciphertext), SLICE):
-                plaintext.append(self.feed(ciphertext[start : start + SLICE]))
+            for at in range(0, size, MOST):
+                plaintext.append(self.feed(ciphertext[at : at + MOST]))
         except TLSError as error:
             error.plaintext = b"".join([*plaintext, error.plaintext])
             raise
         return b"".join(plaintext)
+
+    def open(self, ciphertext: Any, size: int) -> int:
+        """Decrypt up to MOST octets of C memory. Returns the number of plaintext octets in `opened`. Raises TLSError.
+
+        Look at `outgoing`, `secured` and `ended` after each call.
+        """
+        if self.ended or self._failed or not size:
+            return 0
+        into, ssl, target = self._into_ssl, self._ssl, opened.memory
+        filled = 0
+        left = size
+        while left and not self.ended:
+            piece = left if left < SLICE else SLICE
+            if bio_write(into, ciphertext if left == size else ciphertext + (size - left), piece) <= 0:
+                raise MemoryError
+            left -= piece
+            if self.secured is None and not self._shake():
+                continue
+            while (count := ssl_read(ssl, target + filled if filled else target, RECORD)) > 0:
+                filled += count
+                if not bio_data(into, nowhere):
+                    # No octet is left, and `ssl_read` takes a whole record: another call would say WANT_READ.
+                    break
+                if filled > ROOM - RECORD:
+                    raise AssertionError("more plaintext than ciphertext")
+            else:
+                why = ssl_error(ssl, count)
+                if why == ZERO_RETURN:
+                    self.ended = True
+                elif why != WANT_READ:
+                    raise self._failure(count, octets_of(opened.memory, filled))
+        self.speaks = bio_data(self._from_ssl, nowhere) > 0
+        if size > SMALL:
+            self._grown = True
+        elif self._grown:
+            self._shrink()
+        return filled
+
+    def _shrink(self) -> None:
+        """A memory BIO keeps the memory of its largest content for ever: 65 KB after a transfer, and 4 KB after a
+        handshake. There may be ten thousand of them."""
+        if not self.ended and not self.speaks and self.secured is not None:
+            self._into_ssl, self._from_ssl = renew(self._connection)
+            self._grown = False
 
     def outgoing(self) -> bytes:
         """What OpenSSL has to say by itself: handshake, tickets, alerts.
@@ -147,29 +196,46 @@ class TLSHalf:
 
     def _spoken(self) -> bytes:
         said = b""
-        while (count := bio_read(self._from_ssl, _room, ROOM)) > 0:
-            said += octets_of(_room, count)[:]
+        while (count := bio_read(self._from_ssl, sealed.memory, ROOM)) > 0:
+            said += octets_of(sealed.memory, count)
             if count < ROOM:
                 break
         return said
 
-    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+    def encrypt(self, plaintext: bytes) -> bytes:
         """The ciphertext to send for this. Call it only after the handshake and before `close_notify`.
 
         What OpenSSL has to say by itself goes before it, also the answer to a KeyUpdate (RFC 8446 4.6.3).
         """
         size = len(plaintext)
-        if size > PIECE:
-            view = memoryview(plaintext)
-            return b"".join([self.encrypt(view[at : at + PIECE]) for at in range(0, size, PIECE)])
-        if not size:
-            return b""
-        count = ssl_write(self._ssl, memory_of(plaintext), size)
-        if count != size:
-            raise self._failure(count)
-        count = bio_read(self._from_ssl, _room, ROOM)
-        wire: bytes = octets_of(_room, count)[:]
-        return wire if count < ROOM else wire + self._spoken()
+        if size > MOST:
+            return b"".join([self.encrypt(plaintext[at : at + MOST]) for at in range(0, size, MOST)])
+        return octets_of(sealed.memory, self.seal(memory_of(plaintext), size)) if size else b""
+
+    def seal(self, plaintext: Any, size: int) -> int:
+        """Encrypt octets of C memory, as `encrypt` does: one, or as many as `open` returns. Raises TLSError.
+
+        Returns the number of octets in `sealed`.
+        """
+        source, ssl, target = self._from_ssl, self._ssl, sealed.memory
+        if size <= PIECE:
+            # Nearly always.
+            if size > SMALL:
+                self._grown = True
+            if (count := ssl_write(ssl, plaintext, size)) != size:
+                raise self._failure(count)
+            filled: int = bio_read(source, target, ROOM)
+        else:
+            self._grown = True
+            filled = 0
+            for at in range(0, size, PIECE):
+                piece = min(PIECE, size - at)
+                if (count := ssl_write(ssl, plaintext + at, piece)) != piece:
+                    raise self._failure(count)
+                filled += bio_read(source, target + filled, ROOM - filled)
+        if filled >= ROOM:
+            raise AssertionError("more ciphertext than plaintext")
+        return filled
 
     def close_notify(self) -> bytes:
         """The ciphertext of an orderly end (RFC 8446 6.1). Nothing can be encrypted after it.

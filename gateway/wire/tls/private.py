@@ -9,7 +9,8 @@
 * `SSL_session_reused` tells whether a handshake resumed an earlier session. pyOpenSSL has no name for it.
 * `SSL_do_handshake` goes on with a handshake. pyOpenSSL's method raises an exception when it waits for the other end,
   as each handshake does twice.
-* `new`, `buffer` and `from_buffer` make the memory that these functions use.
+* `new`, `buffer`, `from_buffer` and `unpack` make the memory that these functions use, and read it.
+* `BIO_new`, `BIO_s_mem` and `SSL_set_bio` give a connection new BIOs in memory, as pyOpenSSL does for a new connection.
 * `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
   the error that an unknown group leaves behind.
 * `SSL_CTX_set_session_cache_mode` and `SSL_SESS_CACHE_SERVER` make a context remember TLS sessions.
@@ -42,17 +43,22 @@ bio_data: Any = _lib.BIO_get_mem_data
 ssl_resumed: Any = _lib.SSL_session_reused
 WANT_READ: Final[int] = _lib.SSL_ERROR_WANT_READ
 ZERO_RETURN: Final[int] = _lib.SSL_ERROR_ZERO_RETURN
-octets_of, memory_of = _ffi.buffer, _ffi.from_buffer
-"""C memory as a Python buffer; a Python buffer as C memory."""
-
+memory_of, octets_of = _ffi.from_buffer, _ffi.unpack
+"""A Python buffer as C memory; so many octets of C memory, copied."""
 
 nowhere: Final[Any] = _ffi.new("char **")
 """`bio_data` writes an address here that nobody reads: its result is the number of octets in a memory BIO."""
 
 
-def memory(size: int) -> Any:
-    """New C memory of so many octets."""
-    return _ffi.new("char[]", size)
+class Space:
+    """Memory that C writes to, and Python reads."""
+
+    __slots__ = ("memory", "view")
+
+    def __init__(self, size: int) -> None:
+        """`size` in octets."""
+        self.memory: Final[Any] = _ffi.new("char[]", size)
+        self.view: Final = memoryview(_ffi.buffer(self.memory))
 
 
 def handles(connection: SSL.Connection) -> tuple[Any, Any, Any]:
@@ -62,6 +68,17 @@ def handles(connection: SSL.Connection) -> tuple[Any, Any, Any]:
     """
     inside: Any = connection
     return inside._ssl, inside._into_ssl, inside._from_ssl
+
+
+def renew(connection: SSL.Connection) -> tuple[Any, Any]:
+    """Give a connection in memory new BIOs: for what comes in, and for what goes out. The old ones must be empty."""
+    inside: Any = connection
+    into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
+    if not into or not out:
+        raise MemoryError
+    _lib.SSL_set_bio(inside._ssl, into, out)
+    inside._into_ssl, inside._from_ssl = into, out
+    return into, out
 
 
 def raise_error(connection: SSL.Connection, result: int) -> None:
