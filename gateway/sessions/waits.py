@@ -80,12 +80,16 @@ class Waits(Splicing):
         super().leg_secured(leg, facts)
 
     def _received(self, side: Side, octets: bytes) -> None:
-        if not self._negotiation.over:
-            waiting = self._awaited
-            self._report(self._negotiation.receive, side, octets)
-            if self._bulk and waiting is self._awaited and not self._negotiation.over:
-                self._arrived += len(octets)
-                self._renew(self._reactor.seconds())
+        negotiation, waiting = self._negotiation, self._awaited
+        if self._over or negotiation.over:
+            return
+        try:
+            self._perform(negotiation.receive(side, octets))
+        except Exception as error:
+            self._failed(error)
+        if self._bulk and waiting is self._awaited and not self._negotiation.over:
+            self._arrived += len(octets)
+            self._renew(self._reactor.seconds())
 
     def _expired(self) -> None:
         try:

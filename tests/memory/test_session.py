@@ -10,7 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,7 +18,8 @@ from gateway.config.values import Timeouts
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
 from gateway.dialects.mail.smtp import exchange
-from gateway.protocol.vocabulary import Patience
+from gateway.protocol.vocabulary import Action, Patience, Send
+from gateway.sessions import performer
 from gateway.sessions.pair import HALF_CLOSED
 from tests.memory.meeting import Meeting
 from tests.memory.stepping import SteppedReactor, unix_pair
@@ -672,3 +673,7 @@ def test_a_client_that_waited_for_a_backend_is_heard_again_when_that_one_is_lost
     backend.sock.close()
     meeting.until(lambda: b"421 4.4.2 " in client.heard)
     assert b"Connection to mail server lost" in client.heard
+
+
+def test_somebody_performs_every_action() -> None:
+    assert {*performer._DONE, Send} == set(get_args(Action))
