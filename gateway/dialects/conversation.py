@@ -89,6 +89,9 @@ class Stage(Enum):
     SECURE = "inside TLS, before the login"
     AUTHENTICATED = "the login's success"
 
+    # Enum's own is written in Python, and lists that were edited are remembered by it.
+    __hash__ = object.__hash__
+
 
 class Conversation(ABC):
     """One session's state; what is not in an attribute here is the generator's own place."""

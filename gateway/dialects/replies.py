@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from ..protocol.vocabulary import Request, value
+from ..protocol.vocabulary import Request
 
 
-@value
 class Reply:
     """A whole reply of the backend, its lines without terminators."""
 
-    lines: tuple[bytes, ...]
+    __slots__ = ("code", "lines")
 
-    @property
-    def code(self) -> bytes:
-        return self.lines[0][:3]
+    def __init__(self, lines: tuple[bytes, ...]) -> None:
+        self.lines = lines
+        self.code = lines[0][:3]
 
     @property
     def positive(self) -> bool:
-        return self.lines[0][:1] == b"2"
+        return self.code[:1] == b"2"
 
     @property
     def refuses(self) -> bool:
         """4yz or 5yz."""
-        return self.lines[0][:1] in (b"4", b"5")
+        return self.code[:1] in (b"4", b"5")
 
     @property
     def octets(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ... import sasl
@@ -11,6 +12,9 @@ from ...conversation import Stage
 STATUS: Final = re.compile(rb"(?:\*|[^ *+]+) (?:OK|NO|BAD|BYE|PREAUTH)(?: |\Z)", re.IGNORECASE)
 LIST: Final = re.compile(rb"\A(\* CAPABILITY)([ \t].*)?\Z", re.IGNORECASE | re.DOTALL)
 CODE: Final = re.compile(rb"(\[CAPABILITY)([ \t][^\]]*)?(?=\]|\Z)", re.IGNORECASE)
+
+REMEMBERED: Final = 16
+"""Lists that were edited.  A backend has two: before the login, and behind it."""
 
 
 def capabilities(line: bytes) -> list[bytes]:
@@ -42,11 +46,18 @@ def edit_line(line: bytes, stage: Stage) -> bytes:
     """A backend's line with its capability lists edited, wherever they stand; else as it was."""
 
     def edited(match: re.Match[bytes]) -> bytes:
-        tokens = (match[2] or b"").split()
-        told = edit_capabilities(tokens, stage)
-        return match[0] if told == tokens else b" ".join([match[1], *told])
+        told = _edited(match[2] or b"", stage)
+        return match[0] if told is None else b" ".join([match[1], *told])
 
     return _lists(line).sub(edited, line)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _edited(listed: bytes, stage: Stage) -> list[bytes] | None:
+    """The tokens that the client is to see of this list; None for all of them."""
+    tokens = listed.split()
+    told = edit_capabilities(tokens, stage)
+    return None if told == tokens else told
 
 
 def _lists(line: bytes) -> re.Pattern[bytes]:

@@ -188,7 +188,7 @@ class Greeting(ServerFirst):
         offered = capabilities(line)
         if self.secured is not None and b"LOGINDISABLED" in offered:
             yield access.note(access.NO_LOGIN, "imap", self.terms, line, b"STARTTLS" in offered)
-        if any(offers_login(token) and token.endswith(sasl.PLUS) for token in offered):
+        if any(token.endswith(sasl.PLUS) and offers_login(token) for token in offered):
             yield CHANNEL_BINDING
         if is_bye(line):
             self._bye = True
