@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
 from ...protocol.framing import Lines
@@ -13,6 +13,7 @@ from ...protocol.vocabulary import (
     Expired,
     Line,
     Lost,
+    Note,
     Patience,
     Proven,
     Request,
@@ -30,12 +31,14 @@ from ...protocol.vocabulary import (
 from .. import access, sasl
 from ..base import Terms
 from ..bounds import REPLIES, REPLY_OCTETS
-from ..conversation import BACKEND, CLIENT, ServerFirst, broken, login_note
+from ..conversation import BACKEND, BOTH, CLIENT, ServerFirst, Stage, broken, login_note
 from ..reach import Hearing
 from ..users import Claim
 
 LITERALS: Final = 65536
 """Octets of a whole command or response, its literals included, before the login."""
+INVALID: Final = b'"Invalid arguments"'
+TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
 LAST_WORDS: Final = {
     "client-line-too-long": b'BYE "Command too long"\r\n',
     "http-client": b'BYE "Invalid protocol"\r\n',
@@ -146,6 +149,14 @@ class Strings(ServerFirst):
     protocol: ClassVar[str]
     lines: ClassVar[Lines]
     """The client's commands."""
+    command: ClassVar[re.Pattern[bytes]]
+    """A whole one: `tag`, with the blank behind it, where there are tags; `verb`; `told`, its arguments."""
+    commands: ClassVar[Mapping[bytes, Callable[[Any, list[bytes]], Handled]]]
+    """All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
+    wrong: ClassVar[bytes]
+    """What a refusal of no command begins with."""
+    unsupported: ClassVar[bytes]
+    """The refusal of a mechanism."""
     later: ClassVar[re.Pattern[bytes]]
     """A refusal that says nothing of the password."""
     untagged: ClassVar[bytes]
@@ -156,8 +167,66 @@ class Strings(ServerFirst):
         super().__init__(terms)
         self._owed = False  # the backend owes a reply, or waits for a line of a dialogue
         self._bye = False  # it said its goodbye itself
+        self._tag = self.untagged  # of the command that is answered
 
     # --- the client ---
+
+    def talk(self) -> Script:
+        while True:
+            heard = yield from self.hear(BOTH, Patience.COMMAND, self.lines)
+            self._tag = self.untagged
+            match heard:
+                case Line(side=Side.BACKEND, text=text):
+                    yield from self._unasked(text)
+                case Line(text=text):
+                    if (yield from self._command(text)):
+                        return
+                case TooLong(end=end):
+                    yield Note("client-line-too-long")
+                    yield from self._collect(b"", end)
+                    yield from self._refuse(self.wrong + b'"Command too long"')
+                case _:
+                    yield from self._collect(b"", heard.end)
+                    yield from self._refuse(self.wrong + b'"Invalid characters"')
+
+    def _command(self, line: bytes) -> Handled:
+        match = self.command.match((yield from self._collect(line, line)))
+        handler = None
+        if match is not None:
+            self._tag = match["tag"]
+            handler = self.commands.get(match["verb"].upper())
+        if match is None or handler is None:
+            return (yield from self._refuse(self.wrong + b'"Unknown command"'))
+        try:
+            told = arguments(match["told"])
+        except Malformed:
+            return (yield from self._refuse(self.wrong + INVALID))
+        return (yield from handler(self, told))
+
+    def _authenticate(self, told: list[bytes]) -> Handled:
+        if self.stage is Stage.CLOSED:
+            return (yield from self._refuse((yield from self.first(TLS_FIRST))))
+        mechanism, *initial = told or [b""]
+        if len(initial) > 1 or not all(map(self._begins, initial)):
+            return (yield from self._refuse(self.wrong + INVALID))
+        claim = Claim.named(mechanism, self.wrong + INVALID, self.unsupported)
+        if isinstance(claim, bytes):
+            return (yield from self._refuse(claim))
+        if not (yield from self.may_log_in()):
+            return (yield from self._refuse(b'NO (TRYLATER) "Temporary authentication failure"'))
+        return (yield from self._dialogue(claim, told))
+
+    @abstractmethod
+    def _begins(self, initial: bytes) -> bool:
+        """Whether a login may begin with this response."""
+
+    @abstractmethod
+    def _dialogue(self, claim: Claim, told: list[bytes]) -> Handled:
+        """`told`: the mechanism as the client writes it, and an initial response at most."""
+
+    def _refuse(self, words: bytes) -> Handled:
+        yield from self._answer(self._tag + words, counts=True)
+        return False
 
     def _collect(self, text: bytes, end: bytes, framing: Lines | None = None) -> Generator[Request, Any, bytes]:
         """The whole command or response that begins so, with its literals, if the line's `end` announces any."""
@@ -178,6 +247,17 @@ class Strings(ServerFirst):
         """Ask for the literal that this line's end announces, where a client waits for that."""
 
     # --- the backend ---
+
+    @abstractmethod
+    def _is_bye(self, text: bytes) -> bool: ...
+
+    def _unasked(self, text: bytes) -> Script:
+        """The backend speaks, and nobody asked: it may say goodbye (RFC 5804 1.2), and nothing else."""
+        if not self._is_bye(text):
+            raise broken(text)
+        text = yield from whole_line(self._listen, text)
+        self._bye = True
+        yield Send(CLIENT, text + b"\r\n")
 
     def _listen(self, patience: Patience) -> Hearing[Any]:
         return (yield from self.hear((BACKEND,), patience, REPLIES))

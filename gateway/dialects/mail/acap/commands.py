@@ -6,7 +6,7 @@ login nothing reaches the backend but NOOP, LANG, AUTHENTICATE and LOGOUT, writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from typing import Any, Final
 
 from ....protocol.framing import Lines
@@ -14,7 +14,6 @@ from ....protocol.vocabulary import (
     Close,
     Line,
     Lost,
-    Note,
     Patience,
     Request,
     Script,
@@ -26,12 +25,12 @@ from ....protocol.vocabulary import (
 )
 from ... import sasl, users
 from ...base import BackendTLS, Dialect, Question, Terms, patience
-from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, Stage, broken, converse, within_bounds
+from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, broken, converse, within_bounds
 from ...masking import Verbs
 from ...probing import Attempt, Probing
 from ...reach import Hearing, ungreeted, untrusted
 from .. import FOREIGN
-from ..strings import Handled, Malformed, Strings, arguments, greeted, next_line, string, whole_line
+from ..strings import TLS_FIRST, Handled, Malformed, Strings, arguments, greeted, next_line, string, whole_line
 from .syntax import (
     COMMAND,
     LATER,
@@ -53,9 +52,7 @@ LINES: Final = Lines(4096, commands=True)
 """RFC 2244 2.6.3: a quoted string has 1024 octets at most."""
 ANSWERS: Final = Lines(LINES.limit)
 """The client's answers to challenges."""
-UNKNOWN: Final = b'BAD "Unknown command"'
 INVALID: Final = b'BAD "Invalid arguments"'
-TLS_FIRST: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
 
 
 # --- a session ---------------------------------------------------------------------------------------
@@ -66,8 +63,11 @@ class ACAP(Strings):
 
     protocol = "acap"
     lines = LINES
+    command = COMMAND
     later = LATER
     untagged = b"* "
+    wrong = b"BAD "
+    unsupported = b'NO "Unsupported authentication mechanism"'
     logout = b"sgw0 LOGOUT\r\n"
 
     def __init__(self, terms: Terms) -> None:
@@ -114,111 +114,73 @@ class ACAP(Strings):
         if not self.reached and is_bye(greeting := (yield from self.dial())):
             yield from self.pass_greeting(greeting)
 
+    def _is_bye(self, text: bytes) -> bool:
+        return is_bye(text)
+
     # --- the client ---
-
-    def talk(self) -> Script:
-        while True:
-            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
-            match heard:
-                case Line(side=Side.BACKEND, text=text):
-                    if not is_bye(text):
-                        raise broken(text)  # nobody asked
-                    text = yield from whole_line(self._listen, text)
-                    self._bye = True
-                    yield Send(CLIENT, text + b"\r\n")
-                case Line(text=text):
-                    if (yield from self._command(text)):
-                        return
-                case TooLong(end=end):
-                    yield Note("client-line-too-long")
-                    yield from self._collect(b"", end)
-                    yield from self._refuse(b"*", b'BAD "Command too long"')
-                case _:
-                    yield from self._collect(b"", heard.end)
-                    yield from self._refuse(b"*", b'BAD "Invalid characters"')
-
-    def _command(self, line: bytes) -> Handled:
-        text = yield from self._collect(line, line)
-        match = COMMAND.match(text)
-        if match is None:
-            return (yield from self._refuse(b"*", UNKNOWN))
-        handler = COMMANDS.get(match[2].upper())
-        if handler is None:
-            return (yield from self._refuse(match[1], UNKNOWN))
-        try:
-            told = arguments(match[3])
-        except Malformed:
-            return (yield from self._refuse(match[1], INVALID))
-        return (yield from handler(self, match[1], told))
 
     def _invite(self, end: bytes) -> Script:
         """A client waits before a literal without a plus (RFC 2244 2.6.3)."""
         if not end.endswith(b"+}"):
             yield Send(CLIENT, b'+ "Ready"\r\n')
 
-    def _starttls(self, tag: bytes, told: list[bytes]) -> Handled:
+    def _starttls(self, told: list[bytes]) -> Handled:
         if self.secured is not None:
-            return (yield from self._refuse(tag, b'BAD "TLS is already active"'))
+            return (yield from self._refuse(b'BAD "TLS is already active"'))
         if told:
-            return (yield from self._refuse(tag, INVALID))
-        self.secured = yield StartTLS(CLIENT, tag + b' OK "Begin TLS negotiation now"\r\n')
+            return (yield from self._refuse(INVALID))
+        self.secured = yield StartTLS(CLIENT, self._tag + b'OK "Begin TLS negotiation now"\r\n')
         self.bad = 0
         yield from self._reach()
         yield Send(CLIENT, greeting_of(edited(self._groups, self.stage)))  # RFC 2595 5
         return False
 
-    def _noop(self, tag: bytes, told: list[bytes]) -> Handled:
+    def _noop(self, told: list[bytes]) -> Handled:
         if told:
-            return (yield from self._refuse(tag, INVALID))
+            return (yield from self._refuse(INVALID))
         if not self.reached:
-            yield Send(CLIENT, tag + b' OK "Done"\r\n')
+            yield Send(CLIENT, self._tag + b'OK "Done"\r\n')
             return False
-        yield from self._pass(tag, b"NOOP")
+        yield from self._pass(b"NOOP")
         return False
 
-    def _lang(self, tag: bytes, told: list[bytes]) -> Handled:
+    def _lang(self, told: list[bytes]) -> Handled:
         if not all(map(is_plain, told)):
-            return (yield from self._refuse(tag, INVALID))
+            return (yield from self._refuse(INVALID))
         if self.closed:
-            return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
-        yield from self._pass(tag, b" ".join([b"LANG", *map(string, told)]))
+            return (yield from self._refuse((yield from self.first(TLS_FIRST))))
+        yield from self._pass(b" ".join([b"LANG", *map(string, told)]))
         return False
 
-    def _logout(self, tag: bytes, told: list[bytes]) -> Handled:
+    def _logout(self, told: list[bytes]) -> Handled:
         if told:
-            return (yield from self._refuse(tag, INVALID))
+            return (yield from self._refuse(INVALID))
         if not self.reached:
-            yield Send(CLIENT, b'* BYE "Bye"\r\n' + tag + b' OK "Done"\r\n')
+            yield Send(CLIENT, b'* BYE "Bye"\r\n' + self._tag + b'OK "Done"\r\n')
             yield Close("quit")
         try:
-            left = yield from self._pass(tag, b"LOGOUT")
+            left = yield from self._pass(b"LOGOUT")
         except Lost as lost:
             if lost.side is CLIENT or self.midway:
                 raise
-            yield Send(CLIENT, tag + b' OK "Done"\r\n')
+            yield Send(CLIENT, self._tag + b'OK "Done"\r\n')
             left = True
         if left:
             yield Close("quit")
         return False
 
-    def _authenticate(self, tag: bytes, told: list[bytes]) -> Handled:
-        if self.stage is Stage.CLOSED:
-            return (yield from self._refuse(tag, (yield from self.first(TLS_FIRST))))
-        mechanism, *initial = told or [b""]
-        claim = users.Claim.named(mechanism, INVALID, b'NO "Unsupported authentication mechanism"')
-        if len(initial) > 1 or isinstance(claim, bytes):
-            return (yield from self._refuse(tag, claim if isinstance(claim, bytes) else INVALID))
-        if not (yield from self.may_log_in()):
-            return (yield from self._refuse(tag, b'NO (TRYLATER) "Temporary authentication failure"'))
-        return (yield from self._dialogue(tag, claim, initial))
+    def _begins(self, initial: bytes) -> bool:
+        """Its octets go to a backend that waits for them."""
+        return True
 
-    def _dialogue(self, tag: bytes, claim: users.Claim, initial: list[bytes]) -> Handled:
+    def _dialogue(self, claim: users.Claim, told: list[bytes]) -> Handled:
         """RFC 2244 6.3.1."""
+        _, *initial = told
         yield from self._reach()
         self._owed = True
         for each in initial:
             claim.hear_octets(each)
-        line = tag + b' AUTHENTICATE "%s"' % claim.mechanism
+        line = self._tag + b'AUTHENTICATE "%s"' % claim.mechanism
         if all(map(is_plain, initial)):
             yield Send(BACKEND, b" ".join([line, *map(string, initial)]) + b"\r\n")
             text = yield from self._line()
@@ -236,7 +198,7 @@ class ACAP(Strings):
                 claim.hear(sasl.CANCEL)
             else:
                 claim.hear_octets(said)
-        status = b"BYE" if is_bye(text) else self._status(tag, text)
+        status = b"BYE" if is_bye(text) else self._status(text)
         self._bye = self._bye or status == b"BYE"
         return (yield from self._verdict(status, text, claim))
 
@@ -267,11 +229,11 @@ class ACAP(Strings):
 
     # --- the backend ---
 
-    def _pass(self, tag: bytes, command: bytes) -> Generator[Request, Any, bool]:
+    def _pass(self, command: bytes) -> Generator[Request, Any, bool]:
         """A command and its whole reply.  Returns whether it succeeded."""
         yield from self._reach()
         self._owed = True
-        yield Send(BACKEND, tag + b" " + command + b"\r\n")
+        yield Send(BACKEND, self._tag + command + b"\r\n")
         lines = octets = 0
         while (text := (yield from self._line())).startswith(b"* "):
             octets += len(text)
@@ -279,16 +241,16 @@ class ACAP(Strings):
             lines += 1
             self._bye = self._bye or is_bye(text)
             yield Send(CLIENT, text + b"\r\n")
-        status = self._status(tag, text)
+        status = self._status(text)
         self._owed = False
         if status == b"OK":
             self.bad = 0
         yield from self._answer(text, counts=status != b"OK")
         return status == b"OK"
 
-    def _status(self, tag: bytes, text: bytes) -> bytes:
+    def _status(self, text: bytes) -> bytes:
         match = REPLY.match(text)
-        if match is None or match[1] != tag or match[2].upper() not in (b"OK", b"NO", b"BAD"):
+        if match is None or match[1] + b" " != self._tag or match[2].upper() not in (b"OK", b"NO", b"BAD"):
             raise broken(text)
         return match[2].upper()
 
@@ -296,19 +258,13 @@ class ACAP(Strings):
         """The backend's next line, with its literals."""
         return (yield from whole_line(self._listen))
 
-    def _refuse(self, tag: bytes, words: bytes) -> Handled:
-        yield from self._answer(tag + b" " + words, counts=True)
-        return False
-
-
-COMMANDS: Final[Mapping[bytes, Callable[[ACAP, bytes, list[bytes]], Handled]]] = {
-    b"NOOP": ACAP._noop,
-    b"LANG": ACAP._lang,
-    b"LOGOUT": ACAP._logout,
-    b"STARTTLS": ACAP._starttls,
-    b"AUTHENTICATE": ACAP._authenticate,
-}
-"""All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
+    commands = {
+        b"NOOP": _noop,
+        b"LANG": _lang,
+        b"LOGOUT": _logout,
+        b"STARTTLS": _starttls,
+        b"AUTHENTICATE": Strings._authenticate,
+    }
 
 
 DIALECT = Dialect(

@@ -10,7 +10,7 @@ from ...conversation import Stage
 from ..strings import QUOTABLE, is_text, string, units
 
 TAG: Final = rb"[A-Za-z0-9.:_-]{1,32}"
-COMMAND: Final = re.compile(rb"(%s) ([A-Za-z]+)(?: (.*))?\Z" % TAG, re.DOTALL)
+COMMAND: Final = re.compile(rb"(?P<tag>%s )(?P<verb>[A-Za-z]+)(?: (?P<told>.*))?\Z" % TAG, re.DOTALL)
 REPLY: Final = re.compile(rb"(\*|%s) (OK|NO|BAD|BYE|[A-Z]+)(?= |\Z)" % TAG, re.IGNORECASE)
 LATER: Final = re.compile(rb"[^ ]+ NO \((?:TRYLATER|ENCRYPT-NEEDED|TRANSITION-NEEDED|AUTH-TOO-WEAK)\b", re.IGNORECASE)
 """A refusal that says nothing of the password (RFC 2244 4.3)."""

@@ -8,7 +8,7 @@ rights (Pigeonhole: XCLIENT); and it hangs up after three commands that it does 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from typing import Any, Final
 
 from ....protocol.framing import Lines
@@ -17,14 +17,12 @@ from ....protocol.vocabulary import (
     Close,
     Line,
     Lost,
-    Note,
     Patience,
     Request,
     Script,
     Send,
     Side,
     StartTLS,
-    TooLong,
 )
 from ... import sasl, users
 from ...base import Dialect, Policy, Question, patience
@@ -54,9 +52,7 @@ LINES: Final = Lines(
 )
 """Some clients write an initial response as a quoted string, however long it is."""
 
-UNKNOWN: Final = b'NO "Unknown command"'
 INVALID: Final = b'NO "Invalid arguments"'
-MUST_STARTTLS: Final = b'NO (ENCRYPT-NEEDED) "Must issue a STARTTLS command first"'
 
 
 class ManageSieve(Exchange):
@@ -64,36 +60,10 @@ class ManageSieve(Exchange):
 
     protocol = "managesieve"
     lines = LINES
+    command = COMMAND
     later = LATER
-
-    def talk(self) -> Script:
-        while True:
-            heard = yield from self.hear(BOTH, Patience.COMMAND, LINES)
-            match heard:
-                case Line(side=Side.BACKEND, text=text):
-                    yield from self._unasked(text)
-                case Line(text=text):
-                    if (yield from self._command(text)):
-                        return
-                case TooLong(end=end):
-                    yield Note("client-line-too-long")
-                    yield from self._collect(b"", end)
-                    yield from self._refuse(b'NO "Command too long"')
-                case _:
-                    yield from self._collect(b"", heard.end)
-                    yield from self._refuse(b'NO "Invalid characters"')
-
-    def _command(self, line: bytes) -> Handled:
-        text = yield from self._collect(line, line)
-        match = COMMAND.match(text)
-        handler = COMMANDS.get(match[1].upper()) if match else None
-        if match is None or handler is None:
-            return (yield from self._refuse(UNKNOWN))
-        try:
-            told = arguments(match[2])
-        except Malformed:
-            return (yield from self._refuse(INVALID))
-        return (yield from handler(self, told))
+    wrong = b"NO "
+    unsupported = b'NO "Unsupported authentication mechanism."'
 
     def _invite(self, end: bytes) -> Script:
         """No client waits (RFC 5804 4)."""
@@ -152,22 +122,15 @@ class ManageSieve(Exchange):
             yield Close("quit")
         return False
 
-    def _authenticate(self, told: list[bytes]) -> Handled:
-        if self.stage is Stage.CLOSED:
-            return (yield from self._refuse((yield from self.first(MUST_STARTTLS))))
-        mechanism, *initial = told or [b""]
-        if not all(map(sasl.RESPONSE.match, initial)) or len(initial) > 1 or any(map(sasl.cancels, initial)):
-            return (yield from self._refuse(INVALID))
-        claim = users.Claim.named(mechanism, INVALID, b'NO "Unsupported authentication mechanism."', initial)
-        if isinstance(claim, bytes):
-            return (yield from self._refuse(claim))
-        if not (yield from self.may_log_in()):
-            return (yield from self._refuse(b'NO (TRYLATER) "Temporary authentication failure"'))
-        return (yield from self._dialogue(claim, b'AUTHENTICATE "%s"' % mechanism, initial))
+    def _begins(self, initial: bytes) -> bool:
+        return bool(sasl.RESPONSE.match(initial)) and not sasl.cancels(initial)
 
-    def _dialogue(self, claim: users.Claim, line: bytes, initial: list[bytes]) -> Handled:
+    def _dialogue(self, claim: users.Claim, told: list[bytes]) -> Handled:
         """RFC 5804 2.1.  Nothing of the client's but base64 goes to the backend."""
-        text = yield from self._ask_line(b" ".join([line, *map(string, initial)]))
+        mechanism, *initial = told
+        for each in initial:
+            claim.hear(each)
+        text = yield from self._ask_line(b" ".join([b'AUTHENTICATE "%s"' % mechanism, *map(string, initial)]))
         while not (status := status_of(text)):
             if not is_challenge(text):
                 raise broken(text)
@@ -198,19 +161,14 @@ class ManageSieve(Exchange):
             yield from self._collect(b"", heard.end, RESPONSES)
         return (yield from self._ask_line(string(said))), said
 
-    def _refuse(self, reply: bytes) -> Handled:
-        yield from self._answer(reply, counts=True)
-        return False
+    commands = {
+        b"CAPABILITY": _capability,
+        b"NOOP": _noop,
+        b"STARTTLS": _starttls,
+        b"LOGOUT": _logout,
+        b"AUTHENTICATE": Exchange._authenticate,
+    }
 
-
-COMMANDS: Final[Mapping[bytes, Callable[[ManageSieve, list[bytes]], Handled]]] = {
-    b"CAPABILITY": ManageSieve._capability,
-    b"NOOP": ManageSieve._noop,
-    b"STARTTLS": ManageSieve._starttls,
-    b"LOGOUT": ManageSieve._logout,
-    b"AUTHENTICATE": ManageSieve._authenticate,
-}
-"""All that there is before a login.  Plain functions: bound methods would create a reference cycle."""
 
 SHOWN: Final = Verbs(
     whole=frozenset({b"CAPABILITY", b"STARTTLS", b"LOGOUT", b"NOOP", b"UNAUTHENTICATE"}),

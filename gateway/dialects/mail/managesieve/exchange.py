@@ -121,13 +121,8 @@ class Exchange(Strings):
         self._owed = False
         self._bye = self._bye or reply.status == b"BYE"
 
-    def _unasked(self, text: bytes) -> Script:
-        """The backend speaks, and nobody asked: it may say goodbye (RFC 5804 1.2), and nothing else."""
-        if status_of(text) != b"BYE":
-            raise broken(text)
-        text = yield from whole_line(self._listen, text)
-        self._bye = True
-        yield Send(CLIENT, text + b"\r\n")
+    def _is_bye(self, text: bytes) -> bool:
+        return status_of(text) == b"BYE"
 
     def _pass_list(self, reply: Reply) -> Script:
         """Capabilities for the client, edited, and the line that ends them."""

@@ -11,7 +11,7 @@ from ... import access, sasl
 from ...conversation import Stage
 from ..strings import Malformed, strings, units
 
-COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?: (.*))?\Z", re.DOTALL)
+COMMAND: Final = re.compile(rb"(?P<tag>)(?P<verb>[A-Za-z][A-Za-z0-9_-]*)(?: (?P<told>.*))?\Z", re.DOTALL)
 STATUS: Final = re.compile(rb"(OK|NO|BYE)(?= |\Z)", re.IGNORECASE)
 LATER: Final = re.compile(
     rb"NO +\((?:TRYLATER|ENCRYPT-NEEDED|TRANSITION-NEEDED|REFERRAL|AUTH-TOO-WEAK)\b", re.IGNORECASE
