@@ -228,6 +228,28 @@ def test_a_lone_close_notify_is_the_end(mixed: Pair) -> None:
     assert mixed.backend.line.owner.said == []
 
 
+def test_what_is_copied_waits_for_the_handshake(reactor: SteppedReactor, authority: Authority) -> None:
+    """A data connection of FTP copies before its TLS has begun."""
+    pair = Pair(reactor, authority, (False, False))
+    pair.copy()
+    tls = TLSLine(pair.client.line, authority)
+    pair.client.leg.start_tls(tls.half)
+    pair.backend.send(b"early")
+    pair.settle()
+    assert pair.client.line.got == b""
+    pair.client.send(tls.peer.hello())
+    pair.settle()
+    finished = tls.peer.feed(pair.client.line.got)
+    pair.client.line.got = b""
+    pair.client.send(finished + tls.peer.say(b"with the last flight"))
+    pair.settle()
+    assert pair.backend.hear() == b"with the last flight"
+    tls.peer.feed(pair.client.line.got)
+    assert tls.peer.heard == b"early"
+    pair.client.line.got = b""
+    pair.close()
+
+
 def test_a_closed_leg_gets_nothing_more(pair: Pair) -> None:
     pair.backend.leg.close()
     pair.client.send(pair.client.say(b"late"))

@@ -83,31 +83,10 @@ class Leg(Steered):
             self._look()
 
     def copy_to(self, other: Leg) -> None:
-        """Write to that leg what is read. TLS, if there is any, is agreed on both."""
+        """Write to that leg what is read."""
         self.deliver = other.write
         self.read_size = MOST
         self._other = other
-
-    def start_tls(self, half: TLSHalf, early: bytes = b"", blanks: bytes = b"") -> None:
-        """Everything after this call is TLS. What was written before is sent in the clear.
-
-        `early` is ciphertext that was read together with the last plaintext. `blanks` are dropped before the first one.
-        """
-        assert self.half is None, "TLS inside TLS"
-        if self._ending.state is not EndState.OPEN:
-            return
-        self.half = half
-        self._reading.early, self._reading.blanks = early, blanks
-        if not early:
-            try:
-                half.start()
-            except TLSError as error:
-                self._later(self._fail_tls, error.reason)
-                return
-            self._send(half.outgoing())
-        self._heed()
-        if early or self._reading.over:
-            self._later(self._begin)
 
     def _pressed(self, full: bool) -> None:
         self._owner.leg_pressed(self, full)
@@ -124,15 +103,16 @@ class Leg(Steered):
     # --- input -----------------------------------------------------------------------------------
 
     def doRead(self) -> None:
-        # Nothing is done more often. What only one turn in thousands needs is done by the parts that every leg has.
-        reading, writing, other = self._reading, self._writing, self._other
-        if other is not None and reading.state is _READABLE and other._writing.state is _WRITABLE:
-            try:
-                self._copy(other)
-            except Exception as error:
-                self._fault(error)
+        # Nothing is done more often, so `_guarded` is written out.
+        writing, other = self._writing, self._other
+        try:
+            if other is not None and self._copy(other):
+                return
+        except Exception as error:
+            self._fault(error)
+            return
         # A leg that was paused earlier in the same turn may still be told that it can read.
-        elif self._reads:
+        if self._reads:
             writing.corked = True
             try:
                 self._read()
@@ -142,43 +122,52 @@ class Leg(Steered):
             if writing.octets and not writing.blocked:
                 self._send_corked()
 
-    def _copy(self, other: Leg) -> None:
-        """Read once, and write it to the other leg. No octet is copied in Python, and nothing is allocated.
-
-        What it does is what `_read` and the other leg's `write` do. A round trip costs half as many instructions.
+    def _copy(self, other: Leg) -> bool:
+        """Read once, and write it to the other leg, as `_read` and the other leg's `write` do. No octet becomes an
+        object of Python: a round trip needs a fifth fewer instructions. False if nothing was read: a leg is paused,
+        closed or in its handshake.
         """
+        opening, sealing = self.half, other.half
+        if (
+            self._reading.state is not _READABLE
+            or other._writing.state is not _WRITABLE
+            or (opening is not None and self.secured is None)
+            or (sealing is not None and other.secured is None)
+        ):
+            return False
         try:
             size = self._socket.recv_into(arrived.view)
         except OSError as error:
             self._guarded(self._cannot_read, error)
-            return
+            return True
         if not size:
             self._guarded(self._meet_fin)
-            return
+            return True
         space = arrived
-        if (half := self.half) is not None:
+        if opening is not None:
             space = opened
             try:
-                size = half.open(arrived.memory, size)
+                size = opening.open(arrived.memory, size)
             except TLSError as error:
-                self._guarded(self._opened, half, error.plaintext, error.reason)
-                return
-            if half.ended or half.speaks:
-                self._guarded(self._opened, half, octets_of(opened.memory, size))
-                return
+                self._guarded(self._opened, opening, error.plaintext, error.reason)
+                return True
+            if opening.ended or opening.speaks:
+                self._guarded(self._opened, opening, octets_of(opened.memory, size))
+                return True
             if not size:
-                return  # part of a record
+                return True  # part of a record
         self.received += size
         other.sent += size
-        if (half := other.half) is not None:
+        if sealing is not None:
             try:
-                size = half.seal(space.memory, size)
+                size = sealing.seal(space.memory, size)
             except TLSError as error:
                 other._cannot_write("TLS: " + error.reason)
-                return
+                return True
             space = sealed
         if other._writing.send(space.view[:size]):
             other._look()
+        return True
 
     def _read(self) -> None:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ...protocol.vocabulary import Secured
 from ..reactor import Reactor
-from ..tls.half import TLSHalf
+from ..tls.half import TLSError, TLSHalf
 from .descriptor import Descriptor
 from .ending import EndState
 from .reading import ReadState
@@ -35,6 +35,14 @@ class Steered(Descriptor):
         """What the TLS handshake agreed on."""
 
     @abstractmethod
+    def _begin(self) -> None:
+        """Begin the handshake with octets that were read before."""
+
+    @abstractmethod
+    def _fail_tls(self, reason: str) -> None:
+        """TLS cannot go on."""
+
+    @abstractmethod
     def _release(self) -> None:
         """Deliver what was read while the leg was paused."""
 
@@ -47,6 +55,27 @@ class Steered(Descriptor):
         """Begin to read."""
         if self._reading.resume():
             self._heed()
+
+    def start_tls(self, half: TLSHalf, early: bytes = b"", blanks: bytes = b"") -> None:
+        """Everything after this call is TLS. What was written before is sent in the clear.
+
+        `early` is ciphertext that was read together with the last plaintext. `blanks` are dropped before the first one.
+        """
+        assert self.half is None, "TLS inside TLS"
+        if self._ending.state is not EndState.OPEN:
+            return
+        self.half = half
+        self._reading.early, self._reading.blanks = early, blanks
+        if not early:
+            try:
+                half.start()
+            except TLSError as error:
+                self._later(self._fail_tls, error.reason)
+                return
+            self._send(half.outgoing())
+        self._heed()
+        if early or self._reading.over:
+            self._later(self._begin)
 
     def pause(self) -> None:
         """Deliver nothing and read nothing. A handshake goes on."""

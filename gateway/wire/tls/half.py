@@ -171,26 +171,31 @@ class TLSHalf:
                     self.ended = True
                 elif why != WANT_READ:
                     raise self._failure(count, octets_of(opened.memory, filled))
-        self.speaks = bio_data(self._from_ssl, nowhere) > 0
+        waits = bio_data(self._from_ssl, nowhere) > 0
+        self.speaks = waits and not self._holding
         if size > SMALL:
             self._grown = True
-        elif self._grown:
+        elif self._grown and not waits:
             self._shrink()
         return filled
 
     def _shrink(self) -> None:
         """A memory BIO keeps the memory of its largest content for ever: 65 KB after a transfer, and 4 KB after a
         handshake. There may be ten thousand of them."""
-        if not self.ended and not self.speaks and self.secured is not None:
+        if not self.ended and self.secured is not None:
             self._into_ssl, self._from_ssl = renew(self._connection)
             self._grown = False
+
+    @property
+    def _holding(self) -> bool:
+        return self.holds_tickets and self.secured is not None and self.secured.version == "TLSv1.3"
 
     def outgoing(self) -> bytes:
         """What OpenSSL has to say by itself: handshake, tickets, alerts.
 
         The answer to a KeyUpdate is not among it; `encrypt` returns that.
         """
-        if self.holds_tickets and not self._failed and self.secured is not None and self.secured.version == "TLSv1.3":
+        if self._holding and not self._failed:
             return b""
         return self._spoken() if bio_data(self._from_ssl, nowhere) else b""
 
