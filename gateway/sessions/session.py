@@ -111,6 +111,8 @@ class Session(Waits):
     def start(self) -> None:
         self._events.emit("connected")
         self._client.start()
+        # One timer is enough then for greeting, handshake and login.
+        self._deadline.set(self._began + self._context.soonest)
         self._report(self._negotiation.start)
 
     def stop(self) -> None:
