@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import ssl
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+from tests.process.looking import at, checked, probed
 from tests.process.recording import Backend, Connection
-from tests.process.running import DEADLINE, ROOT, Identity, Service, running
+from tests.process.running import Identity, Service, running
 from tests.process.wire import Client
 
 GREETING = b'* ACAP (IMPLEMENTATION "old") (SASL "PLAIN" "EXTERNAL") (STARTTLS)\r\n'
@@ -65,37 +62,19 @@ def test_sessions_of_both_kinds(tmp_path: Path, identity: Identity, trusting: ss
                 client.say(b"s STARTTLS\r\n" + behind)
                 assert client.rest() == GO_AHEAD
             gateway.log.wait("starttls-injection")
-        host, port = gateway.address("acap")
-        good = probed(f"localhost:{port}", "--ca", str(identity.authority))
-        assert good["findings"] == [], host
+        good = probed("acap", at(gateway, "acap"), identity.authority)
+        assert good["findings"] == []
         assert good["starttls"]["runs_injected_commands"] is False
         assert "SASL PLAIN" not in good["capabilities"]["clear"]
         assert "SASL PLAIN" in good["capabilities"]["tls"]
-    bad = probed(backend.address, "--timeout", "1")
-    assert {each["finding"] for each in bad["findings"]} == {"credentials-in-the-clear", "tls-failed"}
+    bad = probed("acap", backend.address, None, "--timeout", "1")
+    assert bad["names"] == {"credentials-in-the-clear", "tls-failed"}
     backend.close()
-
-
-def probed(address: str, *options: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "probe", "acap", address, "--json", "--timeout", "5", *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=3 * DEADLINE, check=False,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def test_check_says_that_it_is_experimental(tmp_path: Path, identity: Identity) -> None:
     backend = Backend(server)
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:acap]\nstarttls = 127.0.0.1:0\nbackend = {backend.address}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
+    done = checked(tmp_path, identity, "acap", f"address = {backend.address}")
     backend.close()
     assert "acap is experimental: no server and no client of ACAP is left" in done.stdout, done.stdout + done.stderr
     assert "AUTHENTICATE PLAIN" in done.stdout

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.process import programs, webservers
 from tests.process.conftest import directory_for_servers
+from tests.process.looking import checked, probed
 from tests.process.recording import Backend, silent
-from tests.process.running import DEADLINE, ROOT, Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.webservers import PAGE
 from tests.process.wire import Client
 
@@ -162,15 +160,7 @@ def test_a_server_that_knows_no_upgrade_is_not_used(place: Place) -> None:
 
 
 def test_check_looks_at_the_servers(place: Place, tmp_path: Path, identity: Identity) -> None:
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:ipp]\nstarttls = 127.0.0.1:0\nbackend = {place.cupsd}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
+    done = checked(tmp_path, identity, "ipp", f"address = {place.cupsd}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"capabilities +HTTP/1\.1 200 OK\n +CUPS/2", done.stdout), done.stdout
 
@@ -240,26 +230,14 @@ def test_the_answer_to_the_request_comes_inside_tls(place: Place) -> None:
 # --- a look from outside -----------------------------------------------------------------------------
 
 
-def probed(protocol: str, address: str, place: Place) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "probe", protocol, address, "--name", "localhost", "--json",
-         "--timeout", "5", "--ca", str(place.authority)],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
-
-
 def test_probe_tells_the_gateway_from_servers(place: Place) -> None:
     """cupsd 2.4 answers a request that stands behind the wish for TLS in the clear."""
     for service, protocol in (("ipp", "ipp"), ("http", "http"), ("open", "http")):
-        found = probed(protocol, f"localhost:{place.port(service)}", place)
+        found = probed(protocol, f"localhost:{place.port(service)}", place.authority)
         assert found["names"] == set(), (service, found)
         assert found["starttls"]["runs_injected_commands"] is False
         assert found["starttls"]["answer"] == "HTTP/1.1 101 Switching Protocols"
-    found = probed("http", place.apache, place)
+    found = probed("http", place.apache, place.authority)
     assert found["names"] == {"no-starttls"}, found
-    found = probed("ipp", place.cupsd, place)
+    found = probed("ipp", place.cupsd, place.authority)
     assert found["names"] >= {"certificate-untrusted", "command-injection"}, found

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.process import ircd, programs
 from tests.process.conftest import directory_for_servers
 from tests.process.ircd import WEBIRC, InspIRCd, NgIRCd
+from tests.process.looking import at, checked, probed
 from tests.process.recording import Backend, Connection
-from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
+from tests.process.running import CANARY, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, source
 
 GO_AHEAD = b":gw.example.test 670 * :STARTTLS successful, proceed with TLS handshake\r\n"
@@ -172,40 +170,19 @@ def test_in_the_clear_where_that_is_allowed(place: Place) -> None:
 def test_check_looks_at_the_servers(place: Place, tmp_path: Path, identity: Identity) -> None:
     for password, told in ((WEBIRC, "webirc: accepted"), ("Irrtum", "backend-identity-refused")):
         (tmp_path / "password").write_text(password)
-        file = tmp_path / "gateway.ini"
-        file.write_text(
-            f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-            "[service:irc]\nimplicit = 127.0.0.1:0\nbackend = one\n"
-            f"[backend:one]\naddress = 127.0.0.1:{place.inspircd.plain}\n"
-            "identity = webirc\nwebirc_password_file = password\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"],
-            cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE,
-        )  # fmt: skip
+        backend = f"address = 127.0.0.1:{place.inspircd.plain}\nidentity = webirc\nwebirc_password_file = password"
+        done = checked(tmp_path, identity, "irc", backend, mode="implicit")
         assert told in done.stdout, done.stdout + done.stderr
         assert ("account-notify" in done.stdout) == (password == WEBIRC)
         assert "Irrtum" not in done.stdout + done.stderr
 
 
-def probed(address: tuple[str, int], place: Place, *options: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "probe", "irc", f"localhost:{address[1]}", "--json", "--timeout", "2",
-         "--ca", str(place.authority), *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
-
-
 def test_probe_tells_the_gateway_from_servers(place: Place) -> None:
     """InspIRCd runs a command that stands behind STARTTLS in the clear."""
-    found = probed(place.gateway.address("at-inspircd"), place)
+    found = probed("irc", at(place.gateway, "at-inspircd"), place.authority, "--timeout", "2")
     assert found["names"] == set(), found
     assert found["starttls"]["runs_injected_commands"] is False
-    found = probed(("127.0.0.1", place.inspircd.plain), place)
+    found = probed("irc", f"localhost:{place.inspircd.plain}", place.authority, "--timeout", "2")
     assert found["names"] >= {"command-injection"}, found
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.ports import free_port
 from tests.process import programs
 from tests.process.conftest import directory_for_servers
+from tests.process.looking import at, checked, gnutls_verifies, openssl_verifies, probed
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.process.slapd import Slapd, slapd
 from tests.pure.contract.answers.ldap import GO, STARTTLS, UNBIND, notice, result, sasl, search, simple
@@ -207,24 +205,11 @@ def test_results_of_many_megabytes_pass(gateway: Gateway, identity: Identity, tl
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 def test_openssl_speaks_to_both_ports(gateway: Gateway, identity: Identity, mode: str) -> None:
-    host, port = gateway.address("ldap", mode)
-    program = programs.need("openssl", debian="openssl")
-    starttls = ["-starttls", "ldap"] if mode == "starttls" else []
-    done = subprocess.run(
-        [program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority), *starttls],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert "Verify return code: 0 (ok)" in done.stdout, done.stderr
+    openssl_verifies(gateway, identity, "ldap", mode, "ldap")
 
 
 def test_gnutls_speaks_it(gateway: Gateway, identity: Identity) -> None:
-    _, port = gateway.address("ldap")
-    program = programs.need("gnutls-cli", debian="gnutls-bin")
-    done = subprocess.run(
-        [program, "--starttls-proto=ldap", f"--x509cafile={identity.authority}", f"--port={port}", "localhost"],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert "Handshake was completed" in done.stdout, done.stdout + done.stderr
+    gnutls_verifies(gateway, identity, "ldap", "ldap")
 
 
 _LDAP3 = """
@@ -358,59 +343,33 @@ def test_check_looks_at_a_server(
     tmp_path: Path, identity: Identity, server: Slapd, tls_server: Slapd, tls: str
 ) -> None:
     address = (server if tls == "none" else tls_server).address
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:ldap]\nstarttls = 127.0.0.1:1389\nbackend = server\n"
-        f"[backend:server]\naddress = {address}\ntls = {tls}\n" + "verify = no\n" * (tls != "none")
-    )
-    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
+    more = "\nverify = no" * (tls != "none")
+    done = checked(tmp_path, identity, "ldap", f"address = {address}\ntls = {tls}{more}")
     assert done.returncode == 0, done.stdout
     assert re.search(r"login +with SIMPLE", done.stdout), done.stdout
     assert ("1.3.6.1.4.1.1466.20037" in done.stdout) == (tls == "starttls")
 
 
-def probed(address: str, identity: Identity, *options: str) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-m",
-        "gateway.cli",
-        "probe",
-        "ldap",
-        address.replace("127.0.0.1", "localhost"),
-        "--json",
-    ]
-    done = subprocess.run(
-        [*command, "--timeout", "5", "--ca", str(identity.authority), *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
-
-
 @pytest.mark.parametrize("service", ["ldap", "auth-only"])
 def test_the_gateway_is_good(gateway: Gateway, identity: Identity, service: str) -> None:
-    found = probed("{}:{}".format(*gateway.address(service)), identity)
+    found = probed("ldap", at(gateway, service), identity.authority)
     assert found["names"] == set(), found
     assert found["starttls"]["runs_injected_commands"] is False
     assert found["tls"]["version"] == "TLSv1.3"
 
 
 def test_an_implicit_port_of_the_gateway_is_good(gateway: Gateway, identity: Identity) -> None:
-    found = probed("{}:{}".format(*gateway.address("ldap", "implicit")), identity, "--implicit")
+    found = probed("ldap", at(gateway, "ldap", "implicit"), identity.authority, "--implicit")
     assert found["names"] == set(), found
 
 
 def test_old_servers_are_not(gateway: Gateway, identity: Identity, server: Slapd, tls_server: Slapd) -> None:
-    found = probed(server.address, identity)
+    found = probed("ldap", server.address, identity.authority)
     assert found["names"] == {"no-starttls", "credentials-in-the-clear"}
     assert found["starttls"]["answer"] == "result 2: unsupported extended operation"
-    found = probed(tls_server.address, identity)
+    found = probed("ldap", tls_server.address, identity.authority)
     assert found["names"] == {"certificate-untrusted", "credentials-in-the-clear", "old-tls"}
-    found = probed("{}:{}".format(*gateway.address("open")), identity)
+    found = probed("ldap", at(gateway, "open"), identity.authority)
     assert found["names"] == {"credentials-in-the-clear"}
     (tried,) = found["login_in_the_clear"]["tried"]
     assert tried == {"command": "a bind with a password", "taken": True, "answer": "result 49: "}

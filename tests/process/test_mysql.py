@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.ports import free_port
 from tests.process import programs
 from tests.process.conftest import directory_for_servers
+from tests.process.looking import at, checked, openssl_verifies, probed
 from tests.process.mariadbd import MariaDB, mariadb
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.pure.contract.answers.mysql import SSL_REQUEST, login
@@ -161,14 +159,7 @@ def test_pymysql_asks(gateway: Gateway, identity: Identity) -> None:
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 def test_openssl_speaks_to_both_ports(gateway: Gateway, identity: Identity, mode: str) -> None:
     """It sends its ClientHello in one segment with SSLRequest."""
-    host, port = gateway.address("mysql", mode)
-    program = programs.need("openssl", debian="openssl")
-    starttls = ["-starttls", "mysql"] if mode == "starttls" else []
-    done = subprocess.run(
-        [program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority), *starttls],
-        input="", capture_output=True, text=True, errors="replace", timeout=DEADLINE,
-    )  # fmt: skip
-    assert "Verify return code: 0 (ok)" in done.stdout, done.stderr
+    openssl_verifies(gateway, identity, "mysql", mode, "mysql")
 
 
 # --- octets ------------------------------------------------------------------------------------------
@@ -195,48 +186,28 @@ def test_http_hears_the_greeting_and_nothing_else(gateway: Gateway) -> None:
 # --- the gateway's own tools -------------------------------------------------------------------------
 
 
-def checked(tmp_path: Path, identity: Identity, backend: str) -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:mysql]\nstarttls = 127.0.0.1:3306\nbackend = server\n[backend:server]\n{backend}\n"
-    )
-    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
-
-
 def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: MariaDB) -> None:
-    done = checked(tmp_path, identity, f"address = {server.address}")
+    done = checked(tmp_path, identity, "mysql", f"address = {server.address}")
     assert done.returncode == 0, done.stdout
     assert re.search(r"greeting +5\.5\.5-\S+MariaDB", done.stdout), done.stdout
     assert re.search(r"login +with mysql_native_password", done.stdout)
 
 
 def test_check_wants_tls_of_a_server_that_has_none(tmp_path: Path, identity: Identity, server: MariaDB) -> None:
-    done = checked(tmp_path, identity, f"address = {server.address}\ntls = starttls\nca = {identity.authority}")
+    done = checked(
+        tmp_path, identity, "mysql", f"address = {server.address}\ntls = starttls\nca = {identity.authority}"
+    )
     assert done.returncode == 1, done.stdout
     assert "the server does not offer TLS" in done.stdout
 
 
-def probed(address: str, identity: Identity) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "probe", "mysql", address, "--name", "localhost", "--json",
-         "--timeout", "5", "--ca", str(identity.authority)],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
-
-
 def test_probe_tells_the_gateway_from_a_server(gateway: Gateway, identity: Identity, server: MariaDB) -> None:
-    found = probed("{}:{}".format(*gateway.address("mysql")), identity)
+    found = probed("mysql", at(gateway, "mysql"), identity.authority)
     assert found["names"] == set(), found
     assert found["starttls"]["offered"] is True
     assert found["starttls"]["runs_injected_commands"] is False
     assert found["login_in_the_clear"]["offered"] == ["mysql_native_password"]
-    found = probed(server.address, identity)
+    found = probed("mysql", server.address, identity.authority)
     assert found["names"] == {"no-starttls"}, found
     assert "MariaDB" in found["greeting"]
 
@@ -282,16 +253,16 @@ def test_a_server_with_a_wrong_certificate_gets_no_login(tmp_path: Path, identit
 
 def test_check_looks_into_a_server_that_demands_tls(tmp_path: Path, identity: Identity, secure: MariaDB) -> None:
     backend = f"address = {secure.address}\ntls = starttls\nca = {identity.authority}\nname = "
-    done = checked(tmp_path, identity, f"{backend}localhost")
+    done = checked(tmp_path, identity, "mysql", f"{backend}localhost")
     assert done.returncode == 0, done.stdout
     assert re.search(r"login +with mysql_native_password", done.stdout), done.stdout
-    done = checked(tmp_path, identity, f"{backend}other.example.org")
+    done = checked(tmp_path, identity, "mysql", f"{backend}other.example.org")
     assert done.returncode == 1, done.stdout
     assert "backend-tls-failed" in done.stdout
 
 
 def test_probe_looks_at_a_server_with_tls(identity: Identity, secure: MariaDB) -> None:
-    found = probed(secure.address, identity)
+    found = probed("mysql", secure.address, identity.authority)
     assert found["names"] == set(), found
     assert found["tls"]["version"] == "TLSv1.3"
     assert found["starttls"]["runs_injected_commands"] is False

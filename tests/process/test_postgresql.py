@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +19,7 @@ from gateway.dialects.database.postgresql import SSL_REQUEST
 from tests.ports import free_port
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
+from tests.process.looking import at, checked, gnutls_verifies, openssl_verifies, probed
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.process.servers import PostgreSQL
 
@@ -232,28 +230,11 @@ def test_ctrl_c_cancels_a_query(gateway: Gateway, identity: Identity, service: s
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 def test_openssl_speaks_to_both_ports(gateway: Gateway, identity: Identity, mode: str) -> None:
-    host, port = gateway.address("postgresql", mode)
-    program = programs.need("openssl", debian="openssl")
-    starttls = ["-starttls", "postgres"] if mode == "starttls" else []
-    done = subprocess.run(
-        [
-            *(program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority)),
-            *("-verify_return_error", "-alpn", "postgresql", *starttls),
-        ],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert "ALPN protocol: postgresql" in done.stdout, done.stderr
-    assert "Verify return code: 0 (ok)" in done.stdout
+    openssl_verifies(gateway, identity, "postgresql", mode, "postgres", alpn="postgresql")
 
 
 def test_gnutls_speaks_it(gateway: Gateway, identity: Identity) -> None:
-    _, port = gateway.address("postgresql")
-    program = programs.need("gnutls-cli", debian="gnutls-bin")
-    done = subprocess.run(
-        [program, "--starttls-proto=postgres", f"--x509cafile={identity.authority}", f"--port={port}", "localhost"],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert "Handshake was completed" in done.stdout, done.stdout + done.stderr
+    gnutls_verifies(gateway, identity, "postgresql", "postgres")
 
 
 _PSYCOPG = """
@@ -356,19 +337,8 @@ def test_what_lies_behind_sslrequest_in_the_clear_ends_the_session(gateway: Gate
 # --- the gateway's own tools -------------------------------------------------------------------------
 
 
-def check(tmp_path: Path, identity: Identity, server: PostgreSQL, more: str = "") -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = localhost\n[tls]\ncertificate = {identity.certificate}\n"
-        "[service:postgresql]\nstarttls = 127.0.0.1:5432\nbackend = server\n"
-        f"[backend:server]\naddress = {server.address}\n{more}"
-    )
-    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
-
-
 def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: PostgreSQL) -> None:
-    done = check(tmp_path, identity, server)
+    done = checked(tmp_path, identity, "postgresql", f"address = {server.address}")
     assert done.returncode == 0, done.stdout
     assert re.search(r"greeting +Authentication: SCRAM-SHA-256\n", done.stdout)
     assert re.search(r"login +with SCRAM-SHA-256\n", done.stdout)
@@ -376,7 +346,8 @@ def test_check_looks_at_a_server(tmp_path: Path, identity: Identity, server: Pos
 
 def test_check_looks_into_a_server_with_tls(tmp_path: Path, identity: Identity, tls_server: PostgreSQL) -> None:
     """The `S` that answers SSLRequest is no part of its answer."""
-    done = check(tmp_path, identity, tls_server, "tls = starttls\nverify = no\n")
+    address = f"address = {tls_server.address}"
+    done = checked(tmp_path, identity, "postgresql", address + "\ntls = starttls\nverify = no")
     assert done.returncode == 0, done.stdout
     assert re.search(r"greeting +Authentication: SCRAM-SHA-256-PLUS SCRAM-SHA-256\n", done.stdout), done.stdout
 
@@ -386,22 +357,9 @@ def test_check_tells_what_pg_hba_conf_lacks(tmp_path: Path, identity: Identity) 
         hba = directory / "pg_hba.conf"
         hba.write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
         with servers.postgresql(directory, f"hba_file = '{hba}'") as server:
-            done = check(tmp_path, identity, server)
+            done = checked(tmp_path, identity, "postgresql", f"address = {server.address}")
     assert done.returncode == 1
     assert 'no pg_hba.conf entry for host "127.0.0.1"' in re.sub(r"\s+", " ", done.stdout)
-
-
-def probed(address: str, identity: Identity, *options: str) -> dict[str, Any]:
-    address = address.replace("127.0.0.1", "localhost")
-    command = [sys.executable, "-m", "gateway.cli", "probe", "postgresql", address, "--json", "--timeout", "5"]
-    done = subprocess.run(
-        [*command, "--ca", str(identity.authority), *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
 
 
 @pytest.mark.parametrize(
@@ -411,7 +369,7 @@ def test_probe_finds_nothing_wrong_with_the_gateway(
     gateway: Gateway, identity: Identity, mode: str, options: list[str]
 ) -> None:
     """`--implicit` says the ALPN name postgresql, so that a port for SSLRequest takes it, too."""
-    found = probed("{}:{}".format(*gateway.address("postgresql", mode)), identity, *options)
+    found = probed("postgresql", at(gateway, "postgresql", mode), identity.authority, *options)
     assert found["names"] == set(), found
     assert found["tls"]["version"] == "TLSv1.3"
     assert found["capabilities"]["tls"] == ["SCRAM-SHA-256"]
@@ -422,11 +380,11 @@ def test_probe_finds_nothing_wrong_with_the_gateway(
 
 
 def test_probe_looks_at_servers(identity: Identity, server: PostgreSQL, tls_server: PostgreSQL) -> None:
-    found = probed(server.address, identity)
+    found = probed("postgresql", server.address, identity.authority)
     assert found["names"] == {"no-starttls"}
     assert found["starttls"]["answer"] == "N"
     assert found["login_in_the_clear"]["offered"] == ["SCRAM-SHA-256"]
-    found = probed(tls_server.address, identity)
+    found = probed("postgresql", tls_server.address, identity.authority)
     assert found["names"] == {"certificate-untrusted"}
     assert found["starttls"]["runs_injected_commands"] is False
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import queue
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -21,6 +18,7 @@ from cryptography import x509
 from tests.ports import free_ports
 from tests.process import messengers, programs
 from tests.process.conftest import directory_for_servers
+from tests.process.looking import at, checked, gnutls_verifies, openssl_verifies, probed
 from tests.process.messengers import Messenger
 from tests.process.recording import Backend, Connection
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
@@ -330,29 +328,13 @@ def test_the_certificate_is_chosen_by_sni_and_else_by_the_streams_domain(
 
 @pytest.mark.parametrize(("service", "mode"), [("xmpp", "starttls"), ("xmpp", "implicit"), ("xmpp-server", "starttls")])
 def test_openssl_speaks_to_each_port(gateway: Gateway, identity: Identity, service: str, mode: str) -> None:
-    host, port = gateway.address(service, mode)
-    program = programs.need("openssl", debian="openssl")
+    options = ["-noservername", *(["-xmpphost", DOMAIN] if mode == "starttls" else [])]
     name = "xmpp-client" if service == "xmpp" else service
-    starttls = ["-starttls", service, "-xmpphost", DOMAIN] if mode == "starttls" else []
-    done = subprocess.run(
-        [
-            *(program, "s_client", "-connect", f"{host}:{port}", "-CAfile", str(identity.authority)),
-            *("-verify_return_error", "-noservername", "-alpn", name, *starttls),
-        ],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert f"ALPN protocol: {name}" in done.stdout, done.stderr
-    assert "Verify return code: 0 (ok)" in done.stdout
+    openssl_verifies(gateway, identity, service, mode, service, *options, alpn=name)
 
 
 def test_gnutls_speaks_it(gateway: Gateway, identity: Identity) -> None:
-    _, port = gateway.address("xmpp")
-    program = programs.need("gnutls-cli", debian="gnutls-bin")
-    done = subprocess.run(
-        [program, "--starttls-proto=xmpp", f"--x509cafile={identity.authority}", f"--port={port}", "localhost"],
-        input="", capture_output=True, text=True, timeout=DEADLINE,
-    )  # fmt: skip
-    assert "Handshake was completed" in done.stdout, done.stdout + done.stderr
+    gnutls_verifies(gateway, identity, "xmpp", "xmpp")
 
 
 # --- servers -----------------------------------------------------------------------------------------
@@ -385,14 +367,8 @@ def test_two_servers_find_each_other_through_two_gateways(tmp_path: Path) -> Non
 # --- the gateway's own tools -------------------------------------------------------------------------
 
 
-def checked(tmp_path: Path, identity: Identity, backend: str, *options: str) -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "gateway.ini"
-    file.write_text(
-        f"[gateway]\nhostname = gw.example.test\n[tls]\ncertificate = {identity.certificate}\n"
-        f"[service:xmpp]\nstarttls = 127.0.0.1:5222\nbackend = server\n[backend:server]\n{backend}\n"
-    )
-    command = [sys.executable, "-m", "gateway.cli", "check", str(file), "--live", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 2)
+def xmpp_checked(directory: Path, identity: Identity, backend: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return checked(directory, identity, "xmpp", backend, *options, hostname="gw.example.test")
 
 
 @pytest.mark.parametrize("tls", ["none", "starttls"])
@@ -401,16 +377,16 @@ def test_check_asks_for_a_domain(
 ) -> None:
     address = (server if tls == "none" else tls_server).address
     backend = f"address = {address}\ntls = {tls}\n" + "verify = no\n" * (tls != "none")
-    done = checked(tmp_path, identity, backend, "--domain", DOMAIN)
+    done = xmpp_checked(tmp_path, identity, backend, "--domain", DOMAIN)
     assert done.returncode == 0, done.stdout
     assert "SCRAM-SHA-1" in done.stdout
-    done = checked(tmp_path, identity, backend)
+    done = xmpp_checked(tmp_path, identity, backend)
     assert done.returncode == 1
     assert "gw.example.test" in done.stdout
 
 
 def test_check_knows_what_a_domain_is(tmp_path: Path, identity: Identity) -> None:
-    done = checked(tmp_path, identity, "address = 127.0.0.1:1", "--domain", "a'b")
+    done = xmpp_checked(tmp_path, identity, "address = 127.0.0.1:1", "--domain", "a'b")
     assert done.returncode == 2
     assert "is no domain" in done.stderr
 
@@ -418,21 +394,9 @@ def test_check_knows_what_a_domain_is(tmp_path: Path, identity: Identity) -> Non
 # --- a look from outside -----------------------------------------------------------------------------
 
 
-def probed(protocol: str, address: str, *options: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "probe", protocol, address, "--name", DOMAIN, "--json", "--timeout", "5",
-         *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE * 3,
-    )  # fmt: skip
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["names"] = {one["finding"] for one in found["findings"]}
-    return found
-
-
 @pytest.mark.parametrize("service", ["xmpp", "xmpp-server"])
 def test_probe_finds_nothing_wrong_with_the_gateway(gateway: Gateway, identity: Identity, service: str) -> None:
-    found = probed(service, "{}:{}".format(*gateway.address(service)), "--ca", str(identity.authority))
+    found = probed(service, at(gateway, service), identity.authority, "--name", DOMAIN)
     assert found["names"] == set(), found
     assert found["starttls"]["offered"] is True
     assert found["starttls"]["runs_injected_commands"] is False
@@ -442,19 +406,19 @@ def test_probe_finds_nothing_wrong_with_the_gateway(gateway: Gateway, identity: 
 
 def test_probe_looks_at_prosody(server: Messenger, tls_server: Messenger) -> None:
     """0.12 answers a header that stands behind STARTTLS in the clear."""
-    found = probed("xmpp", server.address)
+    found = probed("xmpp", server.address, None, "--name", DOMAIN)
     assert found["names"] == {"credentials-in-the-clear", "no-starttls"}, found
-    found = probed("xmpp", tls_server.address)
+    found = probed("xmpp", tls_server.address, None, "--name", DOMAIN)
     assert found["names"] == {"certificate-untrusted", "command-injection"}, found
     assert found["capabilities"]["clear"] == ["starttls required"]
-    found = probed("xmpp", server.address, "--name", "elsewhere.example.test")
+    found = probed("xmpp", server.address, None, "--name", "elsewhere.example.test")
     assert "host-unknown" in found["unreachable"]
 
 
 def test_probe_names_an_ipv6_address_in_brackets() -> None:
     heard = queue.Queue[bytes]()
     backend = Backend(lambda connection: heard.put(connection.until(b"streams'>")))
-    found = probed("xmpp", backend.address, "--name", "::1")
+    found = probed("xmpp", backend.address, None, "--name", "::1")
     backend.close()
     assert found["unreachable"]
     assert b" to='[::1]'" in heard.get(timeout=DEADLINE)
