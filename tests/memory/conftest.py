@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from gateway.telemetry.events import Events
 from tests import events
+from tests.memory.meeting import Meet, Meeting
 from tests.memory.stepping import LoopedReactor, SteppedReactor
 from tests.memory.tls_peer import Authority
 
@@ -49,3 +51,16 @@ def every_event_is_in_the_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def meet(reactor: SteppedReactor, authority: Authority) -> Iterator[Meet]:
+    meetings: list[Meeting] = []
+
+    def meet(protocol: str = "pop3", **options: Any) -> Meeting:
+        meetings.append(Meeting(reactor, authority, protocol, **options))
+        return meetings[-1]
+
+    yield meet
+    for meeting in meetings:
+        meeting.leave()

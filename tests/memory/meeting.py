@@ -376,3 +376,7 @@ class Meeting:
         assert not self.reactor.readers
         assert not self.reactor.writers
         assert self.reactor.pending() == []
+
+
+Meet = Callable[..., Meeting]
+"""Makes one; `protocol` and the other arguments are Meeting's."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -21,25 +20,9 @@ from gateway.dialects.mail.smtp import exchange
 from gateway.protocol.vocabulary import Action, Patience, Send
 from gateway.sessions import performer
 from gateway.sessions.pair import HALF_CLOSED
-from tests.memory.meeting import Meeting
-from tests.memory.stepping import SteppedReactor, unix_pair
-from tests.memory.tls_peer import Authority
+from tests.memory.meeting import Meet, Meeting
+from tests.memory.stepping import unix_pair
 from tests.pure.contract.party import ANSWERS
-
-Meet = Callable[..., Meeting]
-
-
-@pytest.fixture
-def meet(reactor: SteppedReactor, authority: Authority) -> Iterator[Meet]:
-    meetings: list[Meeting] = []
-
-    def meet(protocol: str = "pop3", **options: Any) -> Meeting:
-        meetings.append(Meeting(reactor, authority, protocol, **options))
-        return meetings[-1]
-
-    yield meet
-    for meeting in meetings:
-        meeting.leave()
 
 
 def welcomed(meeting: Meeting, greeting: bytes = b"+OK hi\r\n") -> Meeting:

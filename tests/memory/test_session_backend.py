@@ -15,28 +15,13 @@ import trustme
 from gateway.config.values import Backend, TCPAddress, Timeouts
 from gateway.dialects.base import Identity, Policy
 from gateway.wire.dialer import Dialer
-from tests.memory.meeting import End, Meeting, Reached
+from tests.memory.meeting import End, Meet, Meeting, Reached
 from tests.memory.stepping import SteppedReactor
 from tests.memory.tls_peer import Authority, Peer
 from tests.pure.contract.answers import ldap, mysql
 from tests.pure.contract.party import ANSWERS
 
-Meet = Callable[..., Meeting]
-
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
-
-
-@pytest.fixture
-def meet(reactor: SteppedReactor, authority: Authority) -> Iterator[Meet]:
-    meetings: list[Meeting] = []
-
-    def meet(protocol: str = "pop3", **options: Any) -> Meeting:
-        meetings.append(Meeting(reactor, authority, protocol, **options))
-        return meetings[-1]
-
-    yield meet
-    for meeting in meetings:
-        meeting.leave()
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
+from tests.pure.probes import play as played
 from tests.pure.test_probing_units import Server
-from tests.pure.test_probing_units import play as played
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 (PARTY,) = [party for party in CALLERS if party.dialect is DIALECT]

@@ -8,26 +8,14 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
-from gateway.dialects.probing import Talk, is_bare
-from gateway.protocol.driver import Negotiation
+from gateway.dialects.probing import is_bare
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.vocabulary import (
-    Action,
     Close,
-    Dial,
-    Expired,
-    Patience,
-    Script,
-    Secured,
-    Send,
-    Side,
-    StartTLS,
     Trouble,
     Violation,
 )
-
-BACKEND = Side.BACKEND
-TLS13 = Secured("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
+from tests.pure.probes import play, talk
 
 GREETINGS = {
     "smtp": b"220 mx.example.org ESMTP\r\n",
@@ -138,47 +126,6 @@ class Server:
         late, self.pending = (self.pending if self.executes else []), []
         reissued = self.reissued if any(each.startswith(self.starttls) for each in self.heard) else b""
         return reissued + b"".join(self.answers[command.split(b" ")[0]] for command in late)
-
-
-def talk(protocol: str) -> Talk:
-    dialect = DIALECTS[protocol]
-    assert dialect.probing is not None
-    assert dialect.question is not None
-    return Talk(dialect.probing, dialect.question, b"probe.example.net")
-
-
-def play(script: Script, server: Server) -> Close:
-    """The end; raises the Trouble that the script lets through."""
-    negotiation = Negotiation(script)
-    todo: list[Action] = negotiation.start()
-    while True:
-        said = b""
-        for action in todo:
-            match action:
-                case Dial():
-                    todo = negotiation.dialled() + negotiation.receive(BACKEND, server.greeting)
-                    break
-                case StartTLS(side=side):
-                    if server.tls_fails:
-                        todo = negotiation.unsecured(side, server.tls_fails)
-                    else:
-                        todo = negotiation.secured(side, TLS13)
-                        todo += negotiation.receive(BACKEND, late) if (late := server.secured()) else []
-                    break
-                case Send(data=data):
-                    said += data
-                case Close():
-                    return action
-        else:
-            if not said and server.hangs_up:
-                todo = negotiation.ended(BACKEND, True)
-            elif not said:
-                todo = negotiation.expire(Expired(BACKEND, Patience.REPLY))
-            else:
-                todo = negotiation.receive(BACKEND, server.hear(said))
-                continue
-        if said:
-            todo += negotiation.receive(BACKEND, server.hear(said))
 
 
 @pytest.mark.parametrize("protocol", GREETINGS)

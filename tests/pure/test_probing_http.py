@@ -11,7 +11,8 @@ from gateway.dialects.probing import Talk
 from gateway.dialects.web.http.head import RESPONSE_HEAD, WHOLE, asks_for_password
 from gateway.protocol.inbox import Inbox
 from gateway.protocol.vocabulary import Close, Side, Unit, Violation
-from tests.pure.test_probing_units import Server, play
+from tests.pure.probes import play
+from tests.pure.test_probing_units import Server
 
 HOST = b"Host: www.example.org\r\n"
 UPGRADE = b"OPTIONS * HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\n"

@@ -12,7 +12,8 @@ from gateway.dialects.chat.xmpp import words
 from gateway.dialects.probing import Talk
 from gateway.protocol.vocabulary import Close, Violation
 from tests.pure.contract.answers.xmpp import CLOSE, FAILURE, OFFER, PROCEED, SASL, STARTTLS, answer, error, features
-from tests.pure.test_probing_units import Server, play
+from tests.pure.probes import play
+from tests.pure.test_probing_units import Server
 
 HEADER = words.header(words.CLIENTS, to=b"chat.example.org")
 AUTH = b"<auth%s mechanism='PLAIN'/>" % SASL

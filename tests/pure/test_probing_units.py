@@ -8,19 +8,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.dialects import DIALECTS
 from gateway.dialects.chat import xmpp
 from gateway.dialects.database import postgresql
 from gateway.dialects.directory import messages
-from gateway.dialects.probing import Talk
-from gateway.protocol.driver import Negotiation
-from gateway.protocol.vocabulary import Action, Close, Dial, Expired, Patience, Script, Send, Side, StartTLS, Trouble
+from gateway.protocol.vocabulary import Close, Trouble
 from tests.pure.contract.answers import ldap as spoken
 from tests.pure.contract.answers.postgresql import PASSWORD, SASL, SSL, asks, fatal, startup
 from tests.pure.contract.answers.postgresql import message as packet
-from tests.pure.playbook import TLS13
+from tests.pure.probes import play, talk
 
-BACKEND = Side.BACKEND
 HELLO = startup(b"starttls-gateway-check", b"postgres")
 INJECTED = startup(b"starttls-gateway-probe", b"postgres")
 BIND = spoken.simple(2, b"cn=starttls-gateway-probe", b"none")
@@ -41,6 +37,7 @@ class Server:
     tls_fails: str = ""
     heard: list[bytes] = field(default_factory=list)
     late: bytes = b""
+    greeting: bytes = b""
 
     def hear(self, data: bytes) -> bytes:
         said = b""
@@ -71,48 +68,6 @@ def server(protocol: str, answers: Mapping[bytes, bytes] | None = None) -> Serve
     made = SERVERS[protocol]()
     made.answers = {**made.answers, **(answers or {})}
     return made
-
-
-def talk(protocol: str) -> Talk:
-    dialect = DIALECTS[protocol]
-    assert dialect.probing is not None
-    assert dialect.question is not None
-    return Talk(dialect.probing, dialect.question, b"probe.example.net")
-
-
-def play(script: Script, there: Server) -> Close:
-    """The end; raises the Trouble that the script lets through."""
-    negotiation = Negotiation(script)
-    todo: list[Action] = negotiation.start()
-    while True:
-        said = b""
-        for action in todo:
-            match action:
-                case Dial():
-                    todo = negotiation.dialled()
-                    break
-                case StartTLS(side=side):
-                    if there.tls_fails:
-                        todo = negotiation.unsecured(side, there.tls_fails)
-                    else:
-                        todo = negotiation.secured(side, TLS13)
-                        todo += negotiation.receive(BACKEND, late) if (late := there.secured()) else []
-                    break
-                case Send(data=data):
-                    said += data
-                case Close():
-                    there.hear(said)
-                    return action
-        else:
-            if answer := there.hear(said) if said else b"":
-                todo = negotiation.receive(BACKEND, answer)
-            elif there.hangs_up:
-                todo = negotiation.ended(BACKEND, True)
-            else:
-                todo = negotiation.expire(Expired(BACKEND, Patience.REPLY))
-            continue
-        if said:
-            todo += negotiation.receive(BACKEND, there.hear(said))
 
 
 @every_protocol
