@@ -131,13 +131,15 @@ class Reachable:
 
     def refusal(self) -> str:
         """Why nobody is served now; nothing where everybody is."""
-        if all(str(address) in self.drained for address in self.values.addresses):
+        if self.drained and all(str(address) in self.drained for address in self.values.addresses):
             return "drained"
         return "" if self.watch is None else self.watch.reason
 
     def permits(self, address: Address) -> bool:
         """Whether clients may be connected to that one of its addresses."""
-        return str(address) not in self.drained and (self.watch is None or self.watch.permits(address))
+        if self.drained and str(address) in self.drained:
+            return False
+        return self.watch is None or self.watch.permits(address)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ END = 64
 """Octets of an overlong or unclean line that are kept, of its beginning and of its end."""
 
 CR = 0x0D
+LF = 0x0A
 NUL = 0x00
 """Numbers: to look for an octet that is given as bytes costs 1,800 instructions more, since Python 3.11 first makes an
 exception of it (bytes_methods.c)."""

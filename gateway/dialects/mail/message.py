@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ...protocol.inbox import CR, LF, NUL
+
 END = b".\r\n"
 """End of data, at the start of a line (RFC 5321 4.1.1.4)."""
-
-_HARMLESS = bytes(set(range(256)) - set(b"\r\n\0"))
-"""What is left without these is CR, LF and NUL; if that is nothing but CRLFs, no line end is broken."""
 
 _HELD = (b"", b".", b"\r", b".\r")
 """Beginnings of a line that may yet become the end of data: not forwarded before more is known."""
@@ -79,8 +78,10 @@ class Message:
         if self._newlines is Newlines.PASS:
             return body
         lone_dot = self._line_start and not self._genuine and body.startswith(END)
-        if not lone_dot and len(body.translate(None, _HARMLESS)) == 2 * body.count(b"\r\n"):
-            return body
+        if not lone_dot:
+            rest = body.replace(b"\r\n", b"")
+            if not (CR in rest or LF in rest or NUL in rest):
+                return body
         if self._newlines is Newlines.REJECT:
             self.offended = True
             return b""

@@ -185,7 +185,7 @@ class SMTP(Messages):
             return
         self.bad = 0
         self._greet(name, extended=True)
-        lines = tuple(line[4:] for line in reply.lines[1:])
+        lines = tuple([line[4:] for line in reply.lines[1:]])
         offer = ehlo.offer(lines)
         self._chunking = b"CHUNKING" in offer.keywords
         self._lengthened = offer.lengthens
@@ -201,7 +201,7 @@ class SMTP(Messages):
             yield access.note(access.NO_LOGIN, self.protocol, self.terms, access.no_auth(starttls), starttls)
         if told != lines:
             told = (reply.lines[0][4:], *told)
-            reply = Reply((*(b"250-" + line for line in told[:-1]), b"250 " + told[-1]))
+            reply = Reply((*[b"250-" + line for line in told[:-1]], b"250 " + told[-1]))
         yield Send(CLIENT, reply.octets)
 
     def _lacks_login(self, told: tuple[bytes, ...]) -> bool:
