@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from gateway.cli.__main__ import make_parser
 from gateway.cli.examples import EXAMPLES
+from tests.generated import DOCS, main
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "commands.md"
+DOCUMENT = DOCS / "commands.md"
 
 HEAD = """# Commands
 
@@ -74,14 +73,5 @@ def document() -> str:
     return "\n".join([*lines, STATUSES])
 
 
-def main(arguments: list[str]) -> int:
-    if "--write" in arguments:
-        DOCUMENT.write_text(document(), "utf-8")
-    elif DOCUMENT.read_text("utf-8") != document():
-        print("docs/commands.md is not current; run python -m tests.commands --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(DOCUMENT, lambda _: document())

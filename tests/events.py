@@ -6,15 +6,14 @@ python -m tests.events --write # writes them
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from gateway.telemetry.catalogue import EVENTS
 from gateway.telemetry.entries import COMMON
 from gateway.telemetry.kinds import Budget, Event, Field, Scope, Type
+from tests.generated import DOCS, between, main
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "events.md"
+DOCUMENT = DOCS / "events.md"
 BEGIN = "<!-- The tables are written by `python -m tests.events --write`. -->\n"
 END = "<!-- End of the tables. -->\n"
 
@@ -67,11 +66,7 @@ def tables() -> str:
     return text
 
 
-def filled(document: str) -> str:
-    """The document with the tables as they should be."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+filled = between(BEGIN, END, tables)
 
 
 _HOLDS: Mapping[Type, type | tuple[type, ...]] = {
@@ -109,11 +104,5 @@ def wrong(told: Mapping[str, object], typed: bool = True) -> str:
     return ""
 
 
-def main() -> None:
-    if "--write" in sys.argv[1:]:
-        DOCUMENT.write_text(filled(DOCUMENT.read_text()))
-    sys.exit(None if DOCUMENT.read_text() == filled(DOCUMENT.read_text()) else f"{DOCUMENT}: not the table of the code")
-
-
 if __name__ == "__main__":
-    main()
+    main(DOCUMENT, filled)

@@ -6,12 +6,10 @@ python -m tests.extensions --write # writes it
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from gateway.dialects.mail.extensions import TABLE, Extension
+from tests.generated import DOCS, between, main
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "extensions.md"
+DOCUMENT = DOCS / "extensions.md"
 BEGIN = "<!-- The table is written by `python -m tests.extensions --write`. -->\n"
 END = "<!-- End of the table. -->\n"
 
@@ -31,18 +29,8 @@ def table() -> str:
     return head + "".join(map(row, TABLE))
 
 
-def filled(document: str) -> str:
-    """The document with the table as it should be."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def main() -> None:
-    if "--write" in sys.argv[1:]:
-        DOCUMENT.write_text(filled(DOCUMENT.read_text()))
-    sys.exit(None if DOCUMENT.read_text() == filled(DOCUMENT.read_text()) else f"{DOCUMENT}: not the table of the code")
+filled = between(BEGIN, END, table)
 
 
 if __name__ == "__main__":
-    main()
+    main(DOCUMENT, filled)

@@ -6,12 +6,10 @@ python -m tests.metrics --write # writes it
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from gateway.telemetry.metrics import METRICS, PREFIX, Merge, Metric
+from tests.generated import DOCS, between, main
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
+DOCUMENT = DOCS / "metrics.md"
 BEGIN = "<!-- The table is written by `python -m tests.metrics --write`. -->\n"
 END = "<!-- End of the table. -->\n"
 MERGED = {Merge.SUM: "added", Merge.GREATEST: "the greatest", Merge.LEAST: "the least"}
@@ -28,18 +26,8 @@ def table() -> str:
     return head + "".join(map(row, METRICS.values()))
 
 
-def filled(document: str) -> str:
-    """The document with the table as it should be."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def main() -> None:
-    if "--write" in sys.argv[1:]:
-        DOCUMENT.write_text(filled(DOCUMENT.read_text()))
-    sys.exit(None if DOCUMENT.read_text() == filled(DOCUMENT.read_text()) else f"{DOCUMENT}: not the table of the code")
+filled = between(BEGIN, END, table)
 
 
 if __name__ == "__main__":
-    main()
+    main(DOCUMENT, filled)

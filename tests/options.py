@@ -7,14 +7,15 @@ python -m tests.options --write # writes it
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.generated import DOCS, main
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "config" / "gateway.ini"
-DOCUMENT = ROOT / "docs" / "configuration.md"
+DOCUMENT = DOCS / "configuration.md"
 
 _SECTION = re.compile(r"\[(\w+)(?::\w+)?\]")
 _OPTION = re.compile(r"(# )?([a-z_]+) = (.+)")
@@ -139,14 +140,5 @@ def _plain(comment: Iterable[str]) -> Iterator[str]:
     yield "```"
 
 
-def main(arguments: list[str]) -> int:
-    if "--write" in arguments:
-        DOCUMENT.write_text(document(), "utf-8")
-    elif DOCUMENT.read_text("utf-8") != document():
-        print("docs/configuration.md is not current; run python -m tests.options --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(DOCUMENT, lambda _: document())

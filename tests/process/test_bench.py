@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ import pytest
 from benchmarks import peers, processes
 from benchmarks.workloads import WORKLOADS
 from tests.process.conftest import directory_for_servers
+from tests.process.meanwhile import Begun, at_once
 from tests.process.running import ROOT
 
 DEADLINE = 150.0
@@ -94,10 +96,16 @@ class Ground:
         return found
 
 
-@pytest.fixture
-def ground() -> Iterator[Ground]:
+@contextmanager
+def grounds() -> Iterator[Ground]:
     with directory_for_servers() as directory:
         yield Ground(directory)
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    with grounds() as made:
+        yield made
 
 
 def gone(watched: Sequence[int], deadline: float) -> bool:
@@ -261,34 +269,50 @@ def test_idle_sessions_are_counted(ground: Ground) -> None:
 # --- ends ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_nothing_runs_on_when_the_benchmark_is_ended(ground: Ground, number: signal.Signals) -> None:
-    process = ground.start("--seconds", "0.2", "--slices", "1", "--rounds", "1000", "--only", "round-trip")
-    assert process.stderr is not None
-    told = []
-    watched: list[int] = []
-    try:
-        for line in process.stderr:
-            told.append(line)
-            if line.startswith("round 1 "):
-                break
-        family = {*processes.tree(process.pid), *ground.processes()} - {process.pid}
-        # The backend, the gateway and Twisted; more where more is installed.
-        assert len(family) >= 3, told
-        for pid in family:
-            with suppress(ProcessLookupError):
-                watched.append(os.pidfd_open(pid))
-        process.send_signal(number)
-        _, rest = process.communicate(timeout=DEADLINE)
-        assert process.returncode == (-number if number == signal.SIGKILL else 1)
-        assert number == signal.SIGKILL or f"benchmarks: ended by {number.name}" in rest
-        assert gone(watched, DEADLINE)
-        assert not ground.processes()
-    finally:
-        for descriptor in watched:
-            os.close(descriptor)
-        process.kill()
-        process.communicate()
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[Mapping[signal.Signals, Begun]]:
+    with at_once({number: partial(end_by, number) for number in SIGNALS}) as begun:
+        yield begun
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_nothing_runs_on_when_the_benchmark_is_ended(
+    ended: Mapping[signal.Signals, Begun], number: signal.Signals
+) -> None:
+    ended[number]()
+
+
+def end_by(number: signal.Signals) -> None:
+    with grounds() as ground:
+        process = ground.start("--seconds", "0.2", "--slices", "1", "--rounds", "1000", "--only", "round-trip")
+        assert process.stderr is not None
+        told = []
+        watched: list[int] = []
+        try:
+            for line in process.stderr:
+                told.append(line)
+                if line.startswith("round 1 "):
+                    break
+            family = {*processes.tree(process.pid), *ground.processes()} - {process.pid}
+            # The backend, the gateway and Twisted; more where more is installed.
+            assert len(family) >= 3, told
+            for pid in family:
+                with suppress(ProcessLookupError):
+                    watched.append(os.pidfd_open(pid))
+            process.send_signal(number)
+            _, rest = process.communicate(timeout=DEADLINE)
+            assert process.returncode == (-number if number == signal.SIGKILL else 1)
+            assert number == signal.SIGKILL or f"benchmarks: ended by {number.name}" in rest
+            assert gone(watched, DEADLINE)
+            assert not ground.processes()
+        finally:
+            for descriptor in watched:
+                os.close(descriptor)
+            process.kill()
+            process.communicate()
 
 
 def test_what_was_measured_until_the_limit_is_told(ground: Ground) -> None:
