@@ -378,7 +378,8 @@ class Negotiation(_Sides):
                     if isinstance(request, Dial):
                         self._forget(BACKEND)
                 break
-        return self._handed_over()
+        actions, self._actions = self._actions, []  # as `_handed_over` does
+        return actions
 
     def _handed_over(self) -> list[Action]:
         actions, self._actions = self._actions, []

@@ -37,11 +37,11 @@ def lateness(wait: Wait | None) -> Trouble:
 
 def phase_of(wait: Wait | None, secured: bool) -> str:
     """Where a session is that waits for this; `secured` tells whether the client is inside TLS."""
-    match wait:
-        case None | Dial():
-            return "dialling"
-        case StartTLS():
-            return "handshake"
-        case Await(patience=Patience.GREETING):
+    if isinstance(wait, Await):
+        if wait.patience is Patience.GREETING:
             return "greeting"
+    elif wait is None or isinstance(wait, Dial):
+        return "dialling"
+    elif isinstance(wait, StartTLS):
+        return "handshake"
     return "secure" if secured else "plaintext"

@@ -51,11 +51,14 @@ class SessionContext:
     """None for a protocol that has none."""
     allowances: Mapping[Patience, float] = field(init=False)
     """Seconds for each kind of wait."""
+    policy: str = field(init=False)
+    """As the `session` event tells it."""
     soonest: float = field(init=False)
     """Seconds from the beginning of a session to the first moment at which a wait of most can end."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowances", allowances(self.timeouts, self.dialect.patience))
+        object.__setattr__(self, "policy", "implicit" if self.terms.implicit else self.terms.policy.value)
         object.__setattr__(self, "soonest", min(self.timeouts.handshake, self.timeouts.greeting))
 
     def complete(self, login: dict[str, object], secured: Secured | None) -> str | None:

@@ -189,7 +189,7 @@ class Session(Waits):
             self._events.emit(
                 "secured",
                 phase="handshake",
-                leg=side.value,
+                leg="client" if side is CLIENT else "backend",
                 tls=facts.version,
                 cipher=facts.cipher,
                 group=facts.group,
@@ -312,7 +312,7 @@ class Session(Waits):
             self._events.emit(
                 "session",
                 protocol=self._context.dialect.name,
-                policy="implicit" if self._context.terms.implicit else self._context.terms.policy.value,
+                policy=self._context.policy,
                 tls=facts.version if facts else None,
                 cipher=facts.cipher if facts else None,
                 group=facts.group if facts else None,

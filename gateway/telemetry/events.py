@@ -197,7 +197,7 @@ class Events:
     def emit(self, event: str, /, **fields: object) -> None:
         output = self._output
         form = output.form
-        if self._constant.keys().isdisjoint(fields):
+        if self._constant.keys().isdisjoint(fields.keys()):
             if self._form is not form:
                 self._form, self._begin = form, form.fields(self._constant, self._limit)
             rest = self._begin + form.fields(fields, self._limit)

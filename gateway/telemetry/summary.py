@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from ..guard.limits import Client, client_key
-from .catalogue import event as row
+from .catalogue import EVENTS, UNKNOWN
 from .failures import Failures
 from .kinds import Budget, Fields, Severity
 from .observation import RECENT, Recent
@@ -99,19 +99,21 @@ class Summary:
         self.failures.hear(event, service, client, fields)
         if self._suppressed:
             self.tick()
-        found = row(event)
+        found = EVENTS.get(event, UNKNOWN)
         if found.optional and not self.optional:
             return False
         budget = found.allows(fields)
         if budget is None:
-            self._remember(found.severity, event, service, client, fields)
+            if found.severity is not _INFO:
+                self._remember(found.severity, event, service, client, fields)
             return True
         self.tick()
         kind = (event, service, str(fields.get("reason") or fields.get("limit") or ""))
         key = client_key(client)
         if self._is_within(budget, kind, key):
             self._tell(budget, kind, key)
-            self._remember(found.severity, event, service, client, fields)
+            if found.severity is not _INFO:
+                self._remember(found.severity, event, service, client, fields)
             return True
         self._suppress(kind, key)
         return False
@@ -162,10 +164,9 @@ class Summary:
             self._clients[kind, client] = self._clients.get((kind, client), 0) + 1
 
     def _remember(self, severity: Severity, event: str, service: str, client: str, fields: Fields) -> None:
-        if severity is not _INFO:
-            told = next((fields[name] for name in _TELLING if fields.get(name)), "")
-            text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)
-            self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
+        told = next((fields[name] for name in _TELLING if fields.get(name)), "")
+        text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)
+        self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
 
     @property
     def recent(self) -> tuple[Recent, ...]:
