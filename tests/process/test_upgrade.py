@@ -16,8 +16,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,6 +143,14 @@ def line(
         gateway.kill()
 
 
+Start = Callable[..., AbstractContextManager[Line]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, identity: Identity, backend: Backend) -> Start:
+    return partial(line, tmp_path, identity, backend)
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -173,9 +181,9 @@ def rewrite(directory: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sessions_go_on_in_the_old_program_and_new_ones_begin_in_the_new(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int
 ) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+    with start(workers) as gateways:
         gateway = gateways.gateway
         rewrite(tmp_path, "hostname = gw.example.test", "hostname = new.example.test")
         with enter(gateway, trusting) as old:
@@ -194,12 +202,10 @@ def test_sessions_go_on_in_the_old_program_and_new_ones_begin_in_the_new(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_commands_reach_the_sessions_of_old_programs(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
-) -> None:
+def test_commands_reach_the_sessions_of_old_programs(start: Start, trusting: ssl.SSLContext, workers: int) -> None:
     with directory_for_servers() as directory, ExitStack() as stack:
         control = str(directory / "control")
-        gateways = stack.enter_context(line(tmp_path, identity, backend, workers, control=control))
+        gateways = stack.enter_context(start(workers, control=control))
         gateway = gateways.gateway
         inside = [stack.enter_context(enter(gateway, trusting))]
         for _ in range(2):
@@ -227,10 +233,10 @@ def test_commands_reach_the_sessions_of_old_programs(
 
 
 def test_an_old_program_whose_last_worker_ends_spoils_no_answer(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext
 ) -> None:
     """It is asked, and its worker ends instead of answering; or it has ended before."""
-    with line(tmp_path, identity, backend, workers=2) as gateways, enter(gateways.gateway, trusting):
+    with start(workers=2) as gateways, enter(gateways.gateway, trusting):
         log, control = gateways.gateway.log, str(tmp_path / "control")
         old = {int(one["pid"]) for one in log.events("worker")}
         gateways.upgrade()
@@ -250,11 +256,11 @@ def test_an_old_program_whose_last_worker_ends_spoils_no_answer(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_new_program_listens_on_addresses_that_overlap_with_the_old_ones(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int
 ) -> None:
     port, admin = free_ports(2)
     places = [f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"{port}", f"127.0.0.1:{port}"]
-    with line(tmp_path, identity, backend, workers, more=places[0]) as gateways, ExitStack() as stack:
+    with start(workers, more=places[0]) as gateways, ExitStack() as stack:
         inside: list[Client] = []
         here, there = "127.0.0.1", "localhost"
         rewrite(tmp_path, "[limits]", f"[admin]\nlisten = 127.0.0.1:{admin}\n[limits]")
@@ -274,10 +280,10 @@ def test_the_new_program_listens_on_addresses_that_overlap_with_the_old_ones(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_waits_where_only_the_old_program_listens_is_let_in(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int
 ) -> None:
     (port,) = free_ports(1)
-    with line(tmp_path, identity, backend, workers, more=f"127.0.0.1:{port}") as gateways, ExitStack() as stack:
+    with start(workers, more=f"127.0.0.1:{port}") as gateways, ExitStack() as stack:
         log, old = gateways.gateway.log, gateways.pid
         accepting = [old] if workers == 1 else [int(one["pid"]) for one in log.events("worker")]
         rewrite(tmp_path, f"implicit = 127.0.0.1:{port}\n", f"implicit = 0.0.0.0:{port}\n")
@@ -307,14 +313,9 @@ def old_programs(directory: Path) -> list[Any]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_status_shows_old_programs(
-    tmp_path: Path,
-    identity: Identity,
-    backend: Backend,
-    trusting: ssl.SSLContext,
-    workers: int,
-    capsys: pytest.CaptureFixture[str],
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways, ExitStack() as stack:
+    with start(workers) as gateways, ExitStack() as stack:
 
         def shown() -> list[tuple[int, int]]:
             rows = old_programs(tmp_path)
@@ -336,10 +337,8 @@ def test_status_shows_old_programs(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_upgrades_in_a_row_under_load_refuse_nobody(
-    tmp_path: Path, identity: Identity, backend: Backend, workers: int
-) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+def test_upgrades_in_a_row_under_load_refuse_nobody(start: Start, workers: int) -> None:
+    with start(workers) as gateways:
         counts: Counter[str] = Counter()
         over = threading.Event()
 
@@ -376,16 +375,9 @@ def test_upgrades_in_a_row_under_load_refuse_nobody(
     ("backend = ", "certificate = none.pem\nbackend = ", "none.pem"),
 ])  # fmt: skip
 def test_a_new_program_that_does_not_come_up_changes_nothing(
-    tmp_path: Path,
-    identity: Identity,
-    backend: Backend,
-    trusting: ssl.SSLContext,
-    workers: int,
-    old: str,
-    new: str,
-    why: str,
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int, old: str, new: str, why: str
 ) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+    with start(workers) as gateways:
         gateway = gateways.gateway
         with enter(gateway, trusting) as client:
             rewrite(tmp_path, old, new)
@@ -399,11 +391,9 @@ def test_a_new_program_that_does_not_come_up_changes_nothing(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_limits_hold_over_both_programs(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
-) -> None:
+def test_limits_hold_over_both_programs(start: Start, trusting: ssl.SSLContext, workers: int) -> None:
     limits = {"sessions_per_client": "3", "connects_per_minute": "6"}
-    with line(tmp_path, identity, backend, workers, limits=limits) as gateways:
+    with start(workers, limits=limits) as gateways:
         gateway = gateways.gateway
         inside = [enter(gateway, trusting), enter(gateway, trusting)]
         gateways.upgrade()
@@ -486,8 +476,8 @@ def test_ports_and_pidfile_of_root_are_handed_over_by_who_is_root_no_more(
         assert not pidfile.exists()
 
 
-def test_an_upgrade_at_a_time(tmp_path: Path, identity: Identity, backend: Backend) -> None:
-    with line(tmp_path, identity, backend) as gateways:
+def test_an_upgrade_at_a_time(start: Start) -> None:
+    with start() as gateways:
         log = gateways.gateway.log
         gateways.gateway.process.send_signal(signal.SIGUSR2)
         log.wait("upgrade", state="started")
@@ -501,15 +491,10 @@ def test_an_upgrade_at_a_time(tmp_path: Path, identity: Identity, backend: Backe
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_command_waits_until_the_new_program_serves(
-    tmp_path: Path,
-    identity: Identity,
-    backend: Backend,
-    trusting: ssl.SSLContext,
-    workers: int,
-    capsys: pytest.CaptureFixture[str],
+    start: Start, tmp_path: Path, trusting: ssl.SSLContext, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "gateway.ini")
-    with line(tmp_path, identity, backend, workers) as gateways, enter(gateways.gateway, trusting) as client:
+    with start(workers) as gateways, enter(gateways.gateway, trusting) as client:
         first = gateways.pid
         assert main(["upgrade", "--config", file]) == 0
         said = capsys.readouterr().out.splitlines()
@@ -529,8 +514,8 @@ def test_the_command_waits_until_the_new_program_serves(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_drained_stays_drained(tmp_path: Path, identity: Identity, backend: Backend, workers: int) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+def test_what_is_drained_stays_drained(start: Start, tmp_path: Path, backend: Backend, workers: int) -> None:
+    with start(workers) as gateways:
         assert ask(str(tmp_path / "control"), Request("drain", "service:imap")).good
         assert ask(str(tmp_path / "control"), Request("drain", backend.address)).good
         gateways.upgrade()
@@ -541,10 +526,10 @@ def test_what_is_drained_stays_drained(tmp_path: Path, identity: Identity, backe
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_command_tells_why_the_old_program_goes_on(
-    tmp_path: Path, identity: Identity, backend: Backend, workers: int, capsys: pytest.CaptureFixture[str]
+    start: Start, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "gateway.ini")
-    with line(tmp_path, identity, backend, workers) as gateways:
+    with start(workers) as gateways:
         rewrite(tmp_path, "drain = 2 s", "drain = never")
         assert main(["upgrade", "--config", file]) == 1
         said = capsys.readouterr().err
@@ -554,10 +539,8 @@ def test_the_command_tells_why_the_old_program_goes_on(
         rewrite(tmp_path, "drain = never", "drain = 2 s")
 
 
-def test_the_control_socket_of_a_new_file_is_where_it_says(
-    tmp_path: Path, identity: Identity, backend: Backend
-) -> None:
-    with line(tmp_path, identity, backend) as gateways:
+def test_the_control_socket_of_a_new_file_is_where_it_says(start: Start, tmp_path: Path) -> None:
+    with start() as gateways:
         rewrite(tmp_path, f"control = {tmp_path}/control", f"control = {tmp_path}/moved\ncontrol_mode = 0600")
         pid = gateways.upgrade()
         wait_until(lambda: (tmp_path / "moved").exists() and not (tmp_path / "control").exists())
@@ -589,9 +572,9 @@ def listening_inode(port: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothing(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, trusting: ssl.SSLContext, workers: int
 ) -> None:
-    with line(tmp_path, identity, backend, workers, limits={"sessions_per_client": "3"}) as gateways:
+    with start(workers, limits={"sessions_per_client": "3"}) as gateways:
         gateway = gateways.gateway
         inode = listening_inode(gateway.address("imap")[1])
         with enter(gateway, trusting) as client:
@@ -613,9 +596,9 @@ def test_a_new_program_that_crashes_with_the_sockets_in_its_hands_changes_nothin
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_new_program_that_crashes_after_taking_over_is_told_and_sessions_go_on(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, trusting: ssl.SSLContext, workers: int
 ) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+    with start(workers) as gateways:
         gateway = gateways.gateway
         with enter(gateway, trusting) as client:
             first = gateways.pid
@@ -634,9 +617,9 @@ def test_a_new_program_that_crashes_after_taking_over_is_told_and_sessions_go_on
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_ends_the_programs_before_too_and_waits_for_them(
-    tmp_path: Path, identity: Identity, backend: Backend, trusting: ssl.SSLContext, workers: int
+    start: Start, trusting: ssl.SSLContext, workers: int
 ) -> None:
-    with line(tmp_path, identity, backend, workers) as gateways:
+    with start(workers) as gateways:
         first, log = gateways.pid, gateways.gateway.log
         with enter(gateways.gateway, trusting) as old:
             second = gateways.upgrade()
