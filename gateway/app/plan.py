@@ -10,7 +10,7 @@ from ..config.values import TLS, Address, Backend, Configuration, Service
 from ..dialects.base import Policy, Terms
 from ..records import dataclass
 from ..sessions.agreed import hands_in, terms_of_errands
-from ..telemetry.report.advice import Setup
+from ..telemetry.report.facts import Setup
 
 
 @dataclass(frozen=True, slots=True)

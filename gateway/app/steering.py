@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred, succeed
 
 from .. import __version__
 from ..config.values import Configuration
-from ..dialects.openrelay import Verdict
 from ..sessions.session import Session
 from .assembly import Reachable
 from .banning import meant
@@ -111,10 +110,8 @@ class Steering:
     def _state(self, backend: Reachable, address: Any) -> str:
         if str(address) in self._gateway.drained.addresses:
             return "drained"
-        if backend.watch is not None:
-            verdict = backend.watch.verdicts[address]
-            if verdict is None or verdict is Verdict.OPEN:
-                return "unknown" if verdict is None else "relays"
+        if backend.watch is not None and not backend.watch.permits(address):
+            return "unknown" if backend.watch.verdicts[address] is None else "relays"
         return "down" if backend.dialer.is_down(address) else "up"
 
     def _certificates(self, now: datetime) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from ..dialects import DIALECTS
 from ..dialects.access import NO_LOGIN, TLS_FIRST, Access, cure
 from ..dialects.base import Identity, Policy
 from ..dialects.openrelay import CURE, Probe, Verdict
-from ..dialects.survey import ScriptedClient, Survey, unreached
+from ..dialects.scripted import ScriptedClient
+from ..dialects.survey import Survey, unreached
 from ..protocol.proxyprotocol import Origin
 from ..protocol.vocabulary import Secured, Side
 from ..sessions.agreed import hands_in, terms_of_errands

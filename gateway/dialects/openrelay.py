@@ -9,7 +9,7 @@ from enum import Enum
 
 from .access import TLS_FIRST, cure, demands_tls
 from .base import Dialect, Identity, Terms
-from .survey import ScriptedClient
+from .scripted import ScriptedClient
 
 RECIPIENTS = (b"relay-probe@example.com", b"relay-probe@[192.0.2.1]")
 """Of no server that could be behind a gateway: a reserved domain (RFC 2606 3), a reserved address (RFC 5737 3)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.probing import Talk
+from gateway.dialects.talk import Talk
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.vocabulary import Action, Close, Dial, Expired, Patience, Script, Send, Side, StartTLS
 from tests.pure.playbook import TLS13

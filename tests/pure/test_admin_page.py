@@ -32,8 +32,7 @@ from gateway.telemetry.observation import (
     as_json,
     together,
 )
-from gateway.telemetry.report.advice import Setup
-from gateway.telemetry.report.facts import Fact, of_user
+from gateway.telemetry.report.facts import Fact, Setup, of_user
 
 NAMES = frozenset({"localhost", "gw.example.org"})
 TOKEN = "0123456789abcdef"

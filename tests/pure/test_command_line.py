@@ -39,7 +39,7 @@ print(*sys.modules, sep="\\n")
 """
 
 
-def test_a_gateway_that_runs_has_no_other_command_and_no_protocol_that_it_does_not_serve() -> None:
+def test_a_gateway_that_runs_has_no_other_command_and_no_unserved_protocol() -> None:
     told = subprocess.run([sys.executable, "-c", _LOADED], check=True, capture_output=True, text=True).stdout
     assert "gateway.cli.run" in told.splitlines()
     others = ("gateway.cli.probe", "gateway.cli.steer", "gateway.cli.importing", "gateway.cli.report")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BackendTLS, Policy, Terms
-from gateway.dialects.survey import ScriptedClient, Survey
+from gateway.dialects.scripted import ScriptedClient
+from gateway.dialects.survey import Survey
 from gateway.dialects.web.http import HTTP, IPP
 from gateway.dialects.web.http.head import Malformed, body_length, parse, response_fields, starts_tls, status
 from gateway.dialects.web.http.upgrade import listed

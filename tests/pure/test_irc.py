@@ -28,8 +28,8 @@ from gateway.dialects.chat.irc.syntax import (
     too_long,
     webirc,
 )
-from gateway.dialects.probing import Talk
 from gateway.dialects.survey import Survey
+from gateway.dialects.talk import Talk
 from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Script, Side
 from tests.pure.contract.answers.irc import LISTED, LOGIN, PING, PONG, WELCOME, closing

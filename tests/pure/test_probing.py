@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.bounds import REPLY_LINE, REPLY_LINES, REPLY_OCTETS
-from gateway.dialects.probing import is_bare
+from gateway.dialects.talk import is_bare
 from gateway.protocol.inbox import FLOOD
 from gateway.protocol.vocabulary import (
     Close,

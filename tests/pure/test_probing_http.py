@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.probing import Talk
+from gateway.dialects.talk import Talk
 from gateway.dialects.web.http.head import RESPONSE_HEAD, WHOLE, asks_for_password
 from gateway.protocol.inbox import Inbox
 from gateway.protocol.vocabulary import Close, Side, Unit, Violation

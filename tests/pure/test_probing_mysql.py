@@ -7,7 +7,7 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Seen
 from gateway.dialects.database.mysql import offers_tls
-from gateway.dialects.probing import Talk, is_bare
+from gateway.dialects.talk import Talk, is_bare
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.vocabulary import Close, Expired, Patience, Script, Send, Side, StartTLS, Violation
 from tests.pure.contract.answers.mysql import NATIVE, QUIT, error, greeting

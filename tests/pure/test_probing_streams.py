@@ -9,7 +9,7 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Seen
 from gateway.dialects.chat.xmpp import words
-from gateway.dialects.probing import Talk
+from gateway.dialects.talk import Talk
 from gateway.protocol.vocabulary import Close, Violation
 from tests.pure.contract.answers.xmpp import CLOSE, FAILURE, OFFER, PROCEED, SASL, STARTTLS, answer, error, features
 from tests.pure.probes import play

@@ -19,9 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry.report import store as stores
-from gateway.telemetry.report.advice import DAY, Setup, advice, is_post_quantum, lines, strength
+from gateway.telemetry.report.advice import DAY, advice, is_post_quantum, lines, strength
 from gateway.telemetry.report.alerts import ALERTS, CERTIFICATE, alert_of
-from gateway.telemetry.report.facts import HEARD, Fact, Heard, Key, Networks, Pending, Times, facts, merged, of_user
+from gateway.telemetry.report.facts import (
+    HEARD,
+    Fact,
+    Heard,
+    Key,
+    Networks,
+    Pending,
+    Setup,
+    Times,
+    facts,
+    merged,
+    of_user,
+)
 from gateway.telemetry.report.keeper import Keeper
 from gateway.telemetry.report.store import Store, StoreError
 from gateway.telemetry.report.telling import told as written

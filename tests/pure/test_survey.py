@@ -13,7 +13,8 @@ from gateway.dialects.base import Dialect, Identity, Policy, Terms
 from gateway.dialects.mail.imap import capabilities
 from gateway.dialects.mail.pop3 import words
 from gateway.dialects.mail.smtp import replies
-from gateway.dialects.survey import INSIDE, ScriptedClient, Survey, unreached
+from gateway.dialects.scripted import INSIDE, ScriptedClient
+from gateway.dialects.survey import Survey, unreached
 from gateway.protocol.framing import Lines
 from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
 from gateway.protocol.vocabulary import (

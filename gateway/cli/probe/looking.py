@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from ...config.values import Address, TCPAddress, Timeouts
 from ...dialects.access import Access, Seen
 from ...dialects.base import Dialect
-from ...dialects.probing import ONE_MORE, Talk, is_bare
+from ...dialects.talk import ONE_MORE, Talk, is_bare
 from ...protocol.vocabulary import Patience, Script
 from ...records import dataclass
 from ...sessions.errand import Errand

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ..observation import Standing
-from ..report.advice import Setup
+from ..report.facts import Setup
 from ..report.store import Store, StoreError
 from ..report.telling import told
 from .reportpage import report_page

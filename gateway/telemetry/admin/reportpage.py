@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from typing import Final
 
 from ..observation import Standing
-from ..report.advice import DAY, Line, Setup, advice, lines
-from ..report.facts import Fact
+from ..report.advice import DAY, Line, advice, lines
+from ..report.facts import Fact, Setup
 from ..words import counted
 from .parts import document, table, text, whole
 

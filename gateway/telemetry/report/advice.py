@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from typing import Final
 
@@ -21,6 +21,7 @@ from .facts import (
     SECURED,
     TLS_REQUIRED,
     Fact,
+    Setup,
     user_in,
 )
 
@@ -32,18 +33,6 @@ LISTED: Final = 5
 """Networks, and users, that a sentence names."""
 SETTLED: Final = 30
 """Days of facts before silence says that a setting can go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What the advice must know of the configuration."""
-
-    legacy_clients: bool = False
-    """Some service admits clients below TLS 1.2."""
-    policies: Mapping[str, Collection[str]] | None = None
-    """By service, those of its plaintext listeners.  None: the configuration is not known."""
-    unprotected: Collection[str] = ()
-    """Services with `protection = optional`."""
 
 
 @dataclass(frozen=True, slots=True)

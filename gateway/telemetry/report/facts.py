@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Final
 
@@ -53,6 +53,18 @@ def of_user(name: str) -> str:
 def user_in(network: str) -> str | None:
     """The user that stands in a network's place; None for a network."""
     return network.removeprefix(USER) if network.startswith(USER) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the advice must know of the configuration.  The gateway has it without the advice itself."""
+
+    legacy_clients: bool = False
+    """Some service admits clients below TLS 1.2."""
+    policies: Mapping[str, Collection[str]] | None = None
+    """By service, those of its plaintext listeners.  None: the configuration is not known."""
+    unprotected: Collection[str] = ()
+    """Services with `protection = optional`."""
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from ..words import counted, printable
-from .advice import DAY, Line, Setup, advice, lines
-from .facts import Fact
+from .advice import DAY, Line, advice, lines
+from .facts import Fact, Setup
 
 WIDTH: Final = 100
 """Columns of the text."""
