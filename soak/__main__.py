@@ -8,7 +8,6 @@ given back.
 
 from __future__ import annotations
 
-import argparse
 import random
 import ssl
 import subprocess
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from soak import front
 from soak.clients import FAULTS, HANDSHAKE, HONEST, World
 from soak.family import Family
 from soak.front import end
@@ -185,13 +185,7 @@ def report(soak: Soak, before: Sample, after: Sample, seconds: float) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--at-once", type=int, default=24, help="clients at a time")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = front.options("soak", __doc__, minutes=30.0, at_once=24, seed=1)
     seconds = options.minutes * 60
     running.LIFE = int(seconds) + 600
     with tempfile.TemporaryDirectory(prefix="soak-") as name:

@@ -7,7 +7,6 @@ Exit status 1: something else came than should, or the gateway kept descriptors 
 
 from __future__ import annotations
 
-import argparse
 import ftplib
 import io
 import socket
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from soak import front
 from soak.backend import Peer, serve
 from soak.clients import PATIENCE, World
 from soak.cuts import Crew
@@ -183,13 +183,7 @@ class Course:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.channels", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--sessions", type=int, default=10_000)
-    parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = front.options("soak.channels", __doc__, sessions=10_000, at_once=8, seed=1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="channels-") as name, serving(Path(name)) as (gateway, trusting):
         course = Course.run(gateway, trusting, options.sessions, options.at_once, options.seed)

@@ -6,7 +6,6 @@ with the same digest.  Exit status 1: something else came.
 
 from __future__ import annotations
 
-import argparse
 import random
 import ssl
 import sys
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from soak import front
 from soak.backend import Peer, digest, serve, smtp
 from soak.clients import World, leave
 from tests.process import running
@@ -143,13 +143,7 @@ def serving(directory: Path) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.cuts", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--sessions", type=int, default=10_000)
-    parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = front.options("soak.cuts", __doc__, sessions=10_000, at_once=8, seed=1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cuts-") as name, serving(Path(name)) as (gateway, trusting):
         crew = Crew(gateway, trusting, options.sessions, options.seed)

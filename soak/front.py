@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import ssl
 import subprocess
@@ -15,6 +16,13 @@ from gateway.config.values import Limits, Timeouts
 from soak.crowd import PROTOCOLS
 from tests.process import running
 from tests.process.running import ROOT, Gateway, Identity, Service
+
+MEANINGS = {
+    "at_once": "clients at a time",
+    "every": "seconds from one octet of a client to the next",
+    "crowds": "one after the other",
+}
+"""Of options of the command line."""
 
 
 @contextmanager
@@ -39,6 +47,16 @@ def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.
             yield gateway, ssl.create_default_context(cafile=str(identity.authority))
     finally:
         end(backend)
+
+
+def options(name: str, does: str, **defaults: float) -> argparse.Namespace:
+    """Of the command line of `python -m NAME`: each has a default, whose type it is of."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}", description=does, formatter_class=argparse.RawTextHelpFormatter
+    )
+    for word, value in defaults.items():
+        parser.add_argument(f"--{word.replace('_', '-')}", type=type(value), default=value, help=MEANINGS.get(word))
+    return parser.parse_args()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,6 @@ passes on.  Exit status 1: twice as much costs more than RATIO times as much.
 
 from __future__ import annotations
 
-import argparse
 import socket
 import ssl
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.config.values import Timeouts
+from soak import front
 from soak.front import serving
 from tests.process.running import Gateway
 from tests.process.words import WORDS
@@ -119,12 +119,7 @@ def costs(gateway: Gateway, trusting: ssl.SSLContext, kind: str, octets: int, ro
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.octets", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--octets", type=int, default=2**20)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = front.options("soak.octets", __doc__, octets=2**20, rounds=3)
     well = True
     with tempfile.TemporaryDirectory(prefix="octets-") as name, serving(Path(name), Timeouts()) as (gateway, trusting):
         print(f"{'CPU seconds for':<16}{options.octets // 2:>9}{options.octets:>9} octets")

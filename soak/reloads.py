@@ -8,7 +8,6 @@ or descriptors are left.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -25,6 +24,7 @@ import trustme
 
 from gateway.app.control.messages import Answer, Request
 from gateway.cli.steer.command import ask
+from soak import front
 from soak.__main__ import Sample, Soak, backends
 from soak.clients import World
 from soak.family import Family
@@ -186,14 +186,7 @@ def reload_often(house: House, rounds: int, at_once: int, seed: int = 1, pause: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.reloads", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--at-once", type=int, default=24, help="clients at a time")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args()
+    options = front.options("soak.reloads", __doc__, rounds=100, at_once=24, seed=1, workers=1)
     with tempfile.TemporaryDirectory(prefix="reloads-") as name, serving(Path(name), options.workers) as house:
         warm = Soak(house.gateway, house.trusting, options.seed, faults=0.0)
         warm.begin(options.at_once)

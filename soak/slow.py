@@ -10,7 +10,6 @@ Gateway, slow clients, backend and honest client are a process each.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.values import Timeouts
+from soak import front
 from soak.clients import GREETINGS, HELLO, LOGIN, WELCOME, Visitor, leave
 from soak.crowd import PROTOCOLS, Plan, Stage, arguments
 from soak.front import end, serving
@@ -204,14 +204,7 @@ def crowd_out(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.slow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--clients", type=int, default=5000)
-    parser.add_argument("--every", type=float, default=9.0, help="seconds from one octet of a client to the next")
-    parser.add_argument("--sessions", type=int, default=300, help="that the honest client measures")
-    parser.add_argument("--crowds", type=int, default=2, help="one after the other")
-    options = parser.parse_args()
+    options = front.options("soak.slow", __doc__, clients=5000, every=9.0, sessions=300, crowds=2)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     running.LIFE = 600 * options.crowds

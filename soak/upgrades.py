@@ -7,7 +7,6 @@ are left.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from soak import front
 from soak.__main__ import Sample, Soak
 from soak.clients import World
 from soak.family import Family
@@ -71,14 +71,7 @@ def settle(house: House) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soak.upgrades", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--at-once", type=int, default=12, help="clients at a time")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args()
+    options = front.options("soak.upgrades", __doc__, rounds=20, at_once=12, seed=1, workers=1)
     with tempfile.TemporaryDirectory(prefix="upgrades-") as name, serving(Path(name), options.workers) as house:
         warm = Soak(house.gateway, house.trusting, options.seed, faults=0.0)
         warm.begin(options.at_once)

@@ -471,37 +471,26 @@ def test_who_is_late_if_the_backend_does_not_answer_a_login(meet: Meet, idle: fl
     assert 179 <= session["seconds"] <= 192
 
 
-def test_a_literal_that_trickles_does_not_renew_what_is_left(meet: Meet) -> None:
-    """Of a refused login 64 KiB are read on: octet by octet that would be months."""
-    meeting = meet("imap")
-    meeting.dialer.greet = lambda end: end.say(b"* OK hi\r\n")
-    client = meeting.enter()
-    meeting.rest()
-    client.say(b"a LOGIN {60000+}\r\n")
-    for _ in range(14):
-        client.say(b"x")
-        meeting.advance(5.0)
-        if client.gone:
-            break
-    assert client.gone
-    client.sock.close()
-    meeting.advance(10.0)
-    assert meeting.over()["seconds"] == pytest.approx(60.0, abs=9.0)
-
-
-def test_a_chunk_that_trickles_does_not_either(meet: Meet) -> None:
-    meeting = welcomed(meet("smtp", policy=Policy.AUTH_ONLY), b"220 hi\r\n")
+@pytest.mark.parametrize(("protocol", "greeting", "begins", "octets", "seconds"), [
+    # Of a refused login 64 KiB are read on: octet by octet that would be months.
+    ("imap", b"* OK hi\r\n", b"a LOGIN {60000+}\r\n", 1, 60.0),
+    ("smtp", b"220 hi\r\n", b"BDAT 1000000\r\n", 1000, 180.0),
+], ids=["literal", "chunk"])  # fmt: skip
+def test_what_trickles_does_not_renew_what_is_left(
+    meet: Meet, protocol: str, greeting: bytes, begins: bytes, octets: int, seconds: float
+) -> None:
+    meeting = welcomed(meet(protocol, policy=Policy.REQUIRED if protocol == "imap" else Policy.AUTH_ONLY), greeting)
     client = meeting.clients[0]
-    client.say(b"BDAT 1000000\r\n")
+    client.say(begins)
     for _ in range(40):
-        client.say(b"x" * 1000)
+        client.say(b"x" * octets)
         meeting.advance(5.0)
         if client.gone:
             break
     assert client.gone
     client.sock.close()
     meeting.advance(10.0)
-    assert meeting.over()["seconds"] == pytest.approx(180.0, abs=9.0)
+    assert meeting.over()["seconds"] == pytest.approx(seconds, abs=9.0)
 
 
 def test_a_client_with_a_mail_under_way_has_proven_something(meet: Meet) -> None:
