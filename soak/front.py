@@ -24,6 +24,14 @@ MEANINGS = {
 }
 """Of options of the command line."""
 
+_UNIT = ROOT / "config/systemd/starttls-gateway.service"
+
+
+def environment() -> dict[str, str]:
+    """Of Python, as the unit for systemd has it."""
+    lines = [line.removeprefix("Environment=") for line in _UNIT.read_text().splitlines()]
+    return dict(line.split("=", 1) for line in lines if line.startswith("PYTHON"))
+
 
 @contextmanager
 def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
@@ -43,7 +51,7 @@ def serving(directory: Path, timeouts: Timeouts) -> Iterator[tuple[Gateway, ssl.
         services = [
             Service(protocol, f"127.0.0.1:{ports[protocol]}", options={"policy": "required"}) for protocol in PROTOCOLS
         ]
-        with running.running(directory, identity, services, options, summed=True) as gateway:
+        with running.running(directory, identity, services, options, summed=True, environment=environment()) as gateway:
             yield gateway, ssl.create_default_context(cafile=str(identity.authority))
     finally:
         end(backend)

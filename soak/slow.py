@@ -1,9 +1,10 @@
 """`make slow CLIENTS=5000`, or `python -m soak.slow --clients 5000`: what idle slow clients cost everybody else.
 
-A gateway with the default limits and timeouts, and in front of it clients that say one octet every 9 seconds, each from
-an address of its own, spread over all protocols, in the clear, in the handshake and inside TLS.  An honest client
-measures its STARTTLS sessions, first alone and then among them.  A crowd takes as long as the longest deadline, three
-minutes; there are two, for what the first one left behind may be kept for the next.  Exit status 1: a bound was missed.
+A gateway with the default limits and timeouts, and the environment that the unit for systemd sets. In front of it are
+clients that say one octet every 9 seconds, each from an address of its own, spread over all protocols, in the clear,
+in the handshake and inside TLS. An honest client measures its STARTTLS sessions, first alone and then among them. A
+crowd takes as long as the longest deadline, three minutes; there are two, for what the first one left behind may be
+kept for the next. Exit status 1: a bound was missed.
 
 Gateway, slow clients, backend and honest client are a process each.
 """

@@ -81,6 +81,11 @@ class Crowd:
         assert isinstance(ledger, SharedLedger)
         return ledger
 
+    @property
+    def tables(self) -> Iterable[dict[Any, Any] | set[Any]]:
+        """Those that have grown with the number of sessions."""
+        return self.sessions, *self.limits.ledger.tables
+
     def limit(self, values: Values, channels: int = 0) -> None:
         """Other limits from now on.  What was counted stays counted, and nobody who is inside has to leave.
 

@@ -246,7 +246,7 @@ class Serving(Service):
         self._duties = [
             Every(self.reactor, TICK, self._summary.tick),
             *([] if self._shares is not None else [Every(self.reactor, TICK, self._acting.look)]),
-            Every(self.reactor, TICK, MemoryTrimmer(lambda: len(self.crowd.sessions)).trim),
+            Every(self.reactor, TICK, self._trimmer().trim),
             Every(self.reactor, FORGET, self.crowd.limits.forget),
             Every(self.reactor, INTERVAL, self._renewal.look),
         ]
@@ -270,6 +270,13 @@ class Serving(Service):
         # What is there now stays; no collection need look through it again.
         gc.collect()
         gc.freeze()
+
+    def _trimmer(self) -> MemoryTrimmer:
+        return MemoryTrimmer(
+            lambda: len(self.crowd.sessions),
+            lambda: (*self._summary.lasting, *self.meter.counts.lasting),
+            lambda: self.crowd.tables,
+        )
 
     def _open(self, door: Door) -> None:
         door.open(self._loop, self.crowd.accept, self._summed.emit, self._seat)

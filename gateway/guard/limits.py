@@ -10,10 +10,10 @@ import re
 import resource
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from ipaddress import IPv6Network
-from typing import NewType, Protocol
+from typing import Any, NewType, Protocol
 
 from ..protocol.proxyprotocol import canonical
 
@@ -125,6 +125,10 @@ class Ledger(Protocol):
     @property
     def mine(self) -> int:
         """Those of this process."""
+
+    @property
+    def tables(self) -> Iterable[dict[Client, Any]]:
+        """Those that have grown with the number of clients."""
 
     def begun(self) -> None:
         """A session of this process begins."""
@@ -273,6 +277,10 @@ class OwnLedger:
         return self.total
 
     @property
+    def tables(self) -> Iterable[dict[Client, Any]]:
+        return self._open, self.connects.table, self.failures.table
+
+    @property
     def clients(self) -> int:
         """Clients that have a session."""
         return len(self._open)
@@ -355,6 +363,10 @@ class _LastMinute:
         else:
             self._clients.move_to_end(client)
         slices.add(slice_)
+
+    @property
+    def table(self) -> dict[Client, _Slices]:
+        return self._clients
 
     def counts(self) -> Iterator[tuple[Client, int, int]]:
         """Client, slice, and how often it did something in that slice; of each client the oldest slice first."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import pickle
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
+
+Container = dict[Any, Any] | deque[Any]
+Table = dict[Any, Any] | set[Any]
 
 CROWD = 50
 """Trim when so many sessions have ended, and half of the most.  Fewer leave too little unused memory: 3 MB.  A trim
@@ -20,6 +25,31 @@ def _trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+def renew(containers: Iterable[Container]) -> None:
+    """Replace what the containers hold, plain values, by new objects that are equal.
+
+    What outlives a crowd was made among the objects of its sessions.  One small object keeps a page of memory, or 1 MB
+    with Python's own allocator.  All old ones are freed before a new one is made, so the new ones are close together.
+    """
+    found = list(containers)
+    octets = pickle.dumps([list(one if isinstance(one, deque) else one.items()) for one in found])
+    for one in found:
+        one.clear()
+    for one, content in zip(found, pickle.loads(octets), strict=True):
+        if isinstance(one, deque):
+            one.extend(content)
+        else:
+            one.update(content)
+
+
+def shrink(tables: Iterable[Table]) -> None:
+    """A dict or set that had many entries keeps its size until it is cleared: 0.5 MB for 5,000 sessions."""
+    for table in tables:
+        content = table.copy()
+        table.clear()
+        table.update(content)
+
+
 class MemoryTrimmer:
     """Trims the memory after many sessions have ended.
 
@@ -27,15 +57,23 @@ class MemoryTrimmer:
     until it ends.
     """
 
-    def __init__(self, sessions: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        sessions: Callable[[], int],
+        lasting: Callable[[], Iterable[Container]] = tuple,
+        tables: Callable[[], Iterable[Table]] = tuple,
+    ) -> None:
+        """`lasting`: to `renew`.  `tables`: to `shrink`."""
         self._sessions = sessions
+        self._lasting = lasting
+        self._tables = tables
         self._trim = _trim()
         self._most = 0
         self._left = 0
         """Calls until the second trim."""
 
     def trim(self) -> None:
-        """Call this every 10 seconds.  A trim takes a few milliseconds."""
+        """Call this every 10 seconds.  It takes a few milliseconds, 10 ms more where 2,000 clients had failures."""
         now = self._sessions()
         if self._most - now >= max(CROWD, self._most / 2):
             self._most = now
@@ -50,6 +88,8 @@ class MemoryTrimmer:
 
     def _give_back(self) -> None:
         gc.collect()  # also empties Python's lists of free objects
+        renew(self._lasting())
+        shrink(self._tables())
         if sys.version_info < (3, 12):
             # It has thousands of names that C code looked up, each in another page.
             sys._clear_type_cache()

@@ -151,6 +151,11 @@ class SharedLedger:
         return sum(total for claimed, total in zip(self._claims, self._totals, strict=True) if claimed == generation)
 
     @property
+    def tables(self) -> tuple[()]:
+        """Its memory does not grow."""
+        return ()
+
+    @property
     def mine(self) -> int:
         return self._totals[self.column]
 

@@ -67,6 +67,11 @@ class Failures:
         """Clients of whom something is known."""
         return len(self._clients)
 
+    @property
+    def lasting(self) -> dict[str, list[Failure]]:
+        """What outlives sessions."""
+        return self._clients
+
     def hear(self, event: str, service: str, client: str, fields: Fields) -> None:
         """Any event, told or not."""
         if not client:

@@ -152,6 +152,11 @@ class Counts:
     def _bounded(self, name: str, labels: Labels) -> Labels:
         return labels if len(self._values[name]) < METRICS[name].most else (OTHER,) * len(labels)
 
+    @property
+    def lasting(self) -> Iterable[dict[Labels, Any]]:
+        """What outlives sessions."""
+        return self._values.values()
+
     def snapshot(self) -> Snapshot:
         """As it is now; later counts do not change it."""
         return Snapshot(

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from ..guard.limits import Client, client_key
 from .catalogue import EVENTS, UNKNOWN
-from .failures import Failures
+from .failures import Failure, Failures
 from .kinds import Budget, Fields, Severity
 from .observation import RECENT, Recent
 
@@ -167,6 +167,11 @@ class Summary:
         told = next((fields[name] for name in _TELLING if fields.get(name)), "")
         text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)
         self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
+
+    @property
+    def lasting(self) -> tuple[deque[Recent], dict[str, list[Failure]]]:
+        """What outlives sessions and is not given up after a minute."""
+        return self._recent, self.failures.lasting
 
     @property
     def recent(self) -> tuple[Recent, ...]:

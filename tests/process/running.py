@@ -375,10 +375,12 @@ def launch(
     pidfile: str = "",
     python: str = sys.executable,
     code: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Gateway:
     """A gateway that listens.  `options` are further sections; `descriptors` is how many it may open; unless it is
     `summed`, every event is told, for to the gateway the tests are a flood.  `user` and `group`: whom it becomes;
-    `source`: where the code is, and what `python` needs besides; `code` is run in it first."""
+    `source`: where the code is, and what `python` needs besides; `code` is run in it first, with these
+    further variables in its `environment`."""
     sections: dict[str, dict[str, str]] = {
         "gateway": {
             "hostname": "gw.example.test",
@@ -417,7 +419,7 @@ def launch(
         text=True,
         errors="replace",
         cwd=directory,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source), "HOME": str(directory)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source), "HOME": str(directory), **(environment or {})},
     )
     gateway = Gateway(process, sum(len(service.modes) * len(service.addresses) for service in services))
     try:
@@ -438,9 +440,12 @@ def running(
     summed: bool = False,
     source: Path = ROOT,
     code: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(directory, identity, services, options, descriptors, summed, source=source, code=code)
+    gateway = launch(
+        directory, identity, services, options, descriptors, summed, source=source, code=code, environment=environment
+    )
     try:
         yield gateway
         if gateway.process.poll() is None:
