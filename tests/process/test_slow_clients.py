@@ -20,7 +20,7 @@ from tests.process.running import Identity, Service, running
 
 CLIENTS = 200
 TIMEOUTS = Timeouts(handshake=3.0, preauth=5.0)
-PATIENT = Timeouts(preauth=12.0)
+PATIENT = Timeouts(preauth=6.0)
 DOWNLOAD = """
 import socket, ssl, sys
 port, authority = int(sys.argv[1]), sys.argv[2]
