@@ -15,7 +15,7 @@ import pytest
 from tests.ports import free_ports
 from tests.process import programs
 from tests.process.running import CANARY, Speaker, speaking
-from tests.process.servers import ATTEMPTS
+from tests.process.servers import ATTEMPTS, is_up
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,7 @@ def mariadb(directory: Path, *options: str) -> Iterator[MariaDB]:
             "--innodb-flush-log-at-trx-commit=0",
         ]
         with speaking([*command, *options], "stderr") as (_, log):
-            try:
-                log.hear("ready for connections")
-            except AssertionError:
-                if "Address already in use" in log.text:
-                    continue
-                pytest.fail(f"MariaDB does not start:\n{log.text}")
-            yield MariaDB(port, log)
-            return
+            if is_up(log, "ready for connections", "MariaDB"):
+                yield MariaDB(port, log)
+                return
     pytest.fail("no free port for MariaDB")

@@ -237,14 +237,9 @@ def dovecot(
         ]
         file.write_text("\n".join([text, *logins]))
         with speaking([program, "-F", "-c", str(file)], "stderr") as (_, log):
-            try:
-                log.hear("starting up")
-            except AssertionError:
-                if "Address already in use" in log.text:
-                    continue
-                pytest.fail(f"Dovecot does not start:\n{log.text}")
-            yield Dovecot(directory, doors, log, (mail.pw_uid, mail.pw_gid))
-            return
+            if is_up(log, "starting up", "Dovecot"):
+                yield Dovecot(directory, doors, log, (mail.pw_uid, mail.pw_gid))
+                return
     pytest.fail("no free ports for Dovecot")
 
 
@@ -606,14 +601,9 @@ def postgresql(directory: Path, *settings: str, certificate: Path | None = None)
     for _ in range(ATTEMPTS):
         (port,) = free_ports(1)
         with speaking([*become, str(bin_ / "postgres"), "-D", str(data), "-p", str(port)], "stderr") as (_, log):
-            try:
-                log.hear("ready to accept connections")
-            except AssertionError:
-                if "Address already in use" in log.text:
-                    continue
-                pytest.fail(f"PostgreSQL does not start:\n{log.text}")
-            yield PostgreSQL(port, log)
-            return
+            if is_up(log, "ready to accept connections", "PostgreSQL"):
+                yield PostgreSQL(port, log)
+                return
     pytest.fail("no free port for PostgreSQL")
 
 
@@ -734,6 +724,17 @@ def _reading(command: list[str], root: Path, more: list[str]) -> Iterator[int]:
             if process.poll() is None:
                 pytest.fail(f"nnrpd does not listen (its own words are in syslog): {log.text}")
     pytest.fail("nnrpd does not start, or there is no free port for it; its own words are in syslog")
+
+
+def is_up(log: Speaker, words: str, name: str) -> bool:
+    """Whether a server has said these words.  False where its port was taken by another program meanwhile."""
+    try:
+        log.hear(words)
+    except AssertionError:
+        if "Address already in use" in log.text:
+            return False
+        pytest.fail(f"{name} does not start:\n{log.text}")
+    return True
 
 
 def listens(process: subprocess.Popen[str], port: int, host: str = "127.0.0.1") -> bool:

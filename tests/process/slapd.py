@@ -14,7 +14,7 @@ import pytest
 from tests.ports import free_ports
 from tests.process import programs
 from tests.process.running import CANARY, Speaker, speaking
-from tests.process.servers import ATTEMPTS
+from tests.process.servers import ATTEMPTS, is_up
 
 _SLAPD = """
 include /etc/ldap/schema/core.schema
@@ -87,12 +87,7 @@ def slapd(directory: Path, *settings: str, certificate: Path | None = None) -> I
         addresses = [f"ldap://127.0.0.1:{port}", f"pldap://127.0.0.1:{proxied}", f"ldapi://{quote(str(local), '')}"]
         addresses += [f"ldaps://127.0.0.1:{secured}"] * bool(certificate)
         with speaking([program, "-f", str(file), "-h", " ".join(addresses), "-d", "stats"], "stderr") as (_, log):
-            try:
-                log.hear("slapd starting")
-            except AssertionError:
-                if "Address already in use" in log.text:
-                    continue
-                pytest.fail(f"slapd does not start:\n{log.text}")
-            yield Slapd(port, proxied, secured, local, log)
-            return
+            if is_up(log, "slapd starting", "slapd"):
+                yield Slapd(port, proxied, secured, local, log)
+                return
     pytest.fail("no free port for slapd")
