@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from ..protocol.driver import Foreign
 from ..protocol.proxyprotocol import Header, Origin, ProxyError
@@ -134,15 +134,20 @@ class Conversation(ABC):
         """QUIT or LOGOUT for the backend, where it is at a command boundary, unauthenticated and
         outside a transaction; else nothing: a synthesised end would complete what was not completed."""
 
-    @staticmethod
-    @abstractmethod
-    def unavailable(hostname: bytes) -> bytes:
-        """What a client hears in place of a greeting when it cannot be served now."""
+    unavailable_words: ClassVar[bytes]
+    """What a client hears in place of a greeting when it cannot be served now."""
+    busy_words: ClassVar[bytes]
+    """The same where it, or everybody together, has too many connections."""
 
-    @staticmethod
-    @abstractmethod
-    def busy(hostname: bytes) -> bytes:
-        """The same where it, or everybody together, has too many connections."""
+    @classmethod
+    def unavailable(cls, hostname: bytes) -> bytes:
+        """`unavailable_words`, unless the gateway's name stands in them."""
+        return cls.unavailable_words
+
+    @classmethod
+    def busy(cls, hostname: bytes) -> bytes:
+        """`busy_words`, likewise."""
+        return cls.busy_words
 
     # --- what all have in common -------------------------------------------------------------
 
@@ -420,8 +425,4 @@ class _Closed(Conversation):
     def farewell(self) -> bytes:
         return b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return b""
-
-    busy = unavailable
+    unavailable_words = busy_words = b""

@@ -342,13 +342,8 @@ class MySQL(Conversation):
     def farewell(self) -> bytes:
         return b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return error(0, 1105, b"", b"the database server cannot be reached")
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        return error(0, 1040, b"", b"too many connections")
+    unavailable_words = error(0, 1105, b"", b"the database server cannot be reached")
+    busy_words = error(0, 1040, b"", b"too many connections")
 
 
 FOREIGN: Final = Foreign(

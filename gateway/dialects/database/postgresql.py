@@ -333,13 +333,8 @@ class PostgreSQL(Conversation):
     def farewell(self) -> bytes:
         return b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return error(b"57P03", b"the database server cannot be reached")
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        return error(b"53300", b"too many connections")
+    unavailable_words = error(b"57P03", b"the database server cannot be reached")
+    busy_words = error(b"53300", b"too many connections")
 
 
 CHANNEL_BINDING: Final = Note(

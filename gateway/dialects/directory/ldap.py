@@ -87,6 +87,7 @@ from .messages import (
     starttls_request,
 )
 
+BACKEND_DOWN: Final = b"backend unavailable"
 SHORT: Final = 4096
 """Octets of a message before TLS, where nothing is forwarded."""
 LONGEST_BIND: Final = 65536
@@ -432,16 +433,9 @@ class LDAP(Conversation):
     def farewell(self) -> bytes:
         return UNBIND_REQUEST if self.reached and not self._pending and not self.midway else b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return notice(UNAVAILABLE, BACKEND_DOWN)
+    unavailable_words = notice(UNAVAILABLE, BACKEND_DOWN)
+    busy_words = notice(UNAVAILABLE, b"too many connections")
 
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        return notice(UNAVAILABLE, b"too many connections")
-
-
-BACKEND_DOWN: Final = b"backend unavailable"
 
 FOREIGN: Final = Foreign(
     re.compile(

@@ -80,15 +80,8 @@ class Exchange(Asking):
             if greeting.code != b"220":
                 yield from self.pass_greeting(greeting)
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        """RFC 959 5.4."""
-        return UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        """RFC 959 5.4."""
-        return b"421 Too many connections\r\n"
+    unavailable_words = UNAVAILABLE  # RFC 959 5.4
+    busy_words = b"421 Too many connections\r\n"
 
     # --- replies ---
 

@@ -194,12 +194,5 @@ class Greeting(ServerFirst):
             self._bye = True
         yield Send(CLIENT, edit_line(line, self.stage) + b"\r\n")
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        """RFC 5530 3."""
-        return b"* BYE [UNAVAILABLE] %s\r\n" % UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        """RFC 5530 3."""
-        return b"* BYE [UNAVAILABLE] Too many connections\r\n"
+    unavailable_words = b"* BYE [UNAVAILABLE] %s\r\n" % UNAVAILABLE  # RFC 5530 3
+    busy_words = b"* BYE [UNAVAILABLE] Too many connections\r\n"

@@ -101,15 +101,8 @@ class Exchange(Asking):
         owed = not self.welcomed or self._outstanding or (isinstance(trouble, Violation) and trouble.side is CLIENT)
         return words if owed else b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        """RFC 3206 4."""
-        return UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        """RFC 3206 4."""
-        return b"-ERR [SYS/TEMP] Too many connections\r\n"
+    unavailable_words = UNAVAILABLE  # RFC 3206 4
+    busy_words = b"-ERR [SYS/TEMP] Too many connections\r\n"
 
     def _ask(self, line: bytes, framing: Lines = REPLIES) -> Generator[Request, Any, tuple[Status, bytes]]:
         """Send a line to the backend and hear the first line of its reply, which has so many octets at most."""

@@ -95,15 +95,8 @@ class Exchange(Asking):
             if greeting[:3] not in WELCOMES:
                 yield from self.pass_greeting(greeting)
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        """RFC 3977 5.1."""
-        return UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        """RFC 3977 5.1."""
-        return b"400 Too many connections\r\n"
+    unavailable_words = UNAVAILABLE  # RFC 3977 5.1
+    busy_words = b"400 Too many connections\r\n"
 
     # --- replies ---
 

@@ -127,13 +127,8 @@ class Upgrade(Conversation):
     def farewell(self) -> bytes:
         return b""
 
-    @staticmethod
-    def unavailable(hostname: bytes) -> bytes:
-        return UNAVAILABLE
-
-    @staticmethod
-    def busy(hostname: bytes) -> bytes:
-        return BUSY
+    unavailable_words = UNAVAILABLE
+    busy_words = BUSY
 
 
 def _response() -> Hearing[bytes]:
