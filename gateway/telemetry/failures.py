@@ -21,6 +21,8 @@ MOST: Final = 2048
 """Clients: IPv4 addresses and IPv6 /64."""
 EACH: Final = 6
 """Kinds of failure of a client."""
+TEXTS: Final = 256
+"""Texts that failures share, and that are looked for: an attacker can make each one different."""
 LONGEST: Final = 160
 """Characters of a cause."""
 
@@ -62,6 +64,7 @@ class Failures:
         self._now = now
         # In the order of the last failure.
         self._clients: OrderedDict[str, list[Failure]] = OrderedDict()
+        self._texts: dict[str, str] = {}
 
     def __len__(self) -> int:
         """Clients of whom something is known."""
@@ -106,7 +109,14 @@ class Failures:
         if len(known) >= EACH:
             del known[0]
         tls, cure = _text(fields.get("tls") or ""), _text(fields.get("cure") or "", 3 * LONGEST)
+        event, service, cause, tls, cure = map(self._shared, (event, service, cause, tls, cure))
         known.append(Failure(event, service, cause, tls, cure, client, now, now))
+
+    def _shared(self, text: str) -> str:
+        """An equal text. The failures of a crowd are alike: with the same objects they take half the memory."""
+        if len(self._texts) >= TEXTS:
+            self._texts.clear()
+        return self._texts.setdefault(text, text)
 
     def of(self, network: IPv4Network | IPv6Network) -> list[Failure]:
         """Of its clients, the latest first."""

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.telemetry.catalogue import EVENTS
 from gateway.telemetry.explaining import HANDSHAKES, LIMITS, explained
-from gateway.telemetry.failures import EACH, LONGEST, MOST, Failure, Failures
+from gateway.telemetry.failures import EACH, LONGEST, MOST, TEXTS, Failure, Failures
 from gateway.telemetry.report.alerts import ALERTS
 from tests.pure.test_bans import Clock
 
@@ -146,3 +146,17 @@ def test_links_to_pages_are_left_out() -> None:
 def test_what_looks_like_an_attack_has_a_cure(name: str) -> None:
     """It may be an honest program."""
     assert explained(failure(name))[1]
+
+
+def test_equal_texts_are_one_object_however_many_others_there_were(failures: Failures) -> None:
+    def hear(number: int, cause: str) -> str:
+        failures.hear("tls-failed", "imap", f"192.0.2.{number}", {"detail": cause})
+        return of(failures, f"192.0.2.{number}")[-1].cause  # all at the same time
+
+    one, other = "handshake timed out", b"handshake timed out".decode()
+    assert one is not other
+    assert hear(1, one) is hear(2, other) is one
+    causes = [hear(3, f"cause {number}") for number in range(2 * TEXTS)]
+    assert causes == [f"cause {number}" for number in range(2 * TEXTS)]
+    assert len(failures._texts) <= TEXTS
+    assert hear(4, other) is other
