@@ -9,7 +9,7 @@
 * `SSL_session_reused` tells whether a handshake resumed an earlier session. pyOpenSSL has no name for it.
 * `SSL_do_handshake` goes on with a handshake. pyOpenSSL's method raises an exception when it waits for the other end,
   as each handshake does twice.
-* `new`, `buffer`, `from_buffer` and `unpack` make the memory that these functions use, and read it.
+* `new`, `new_allocator`, `buffer`, `from_buffer` and `unpack` make the memory that these functions use, and read it.
 * `BIO_new`, `BIO_s_mem` and `SSL_set_bio` give a connection new BIOs in memory, as pyOpenSSL does for a new connection.
 * `SSL_CTX_set1_curves_list` sets a list of groups. The public `set_tmp_ecdh` sets only one. `ERR_clear_error` removes
   the error that an unknown group leaves behind.
@@ -50,6 +50,10 @@ nowhere: Final[Any] = _ffi.new("char **")
 """`bio_data` writes an address here that nobody reads: its result is the number of octets in a memory BIO."""
 
 
+_unwritten: Final[Any] = _ffi.new_allocator(should_clear_after_alloc=False)
+"""Memory that nobody has written to costs nothing yet."""
+
+
 class Space:
     """Memory that C writes to, and Python reads."""
 
@@ -57,7 +61,7 @@ class Space:
 
     def __init__(self, size: int) -> None:
         """`size` in octets."""
-        self.memory: Final[Any] = _ffi.new("char[]", size)
+        self.memory: Final[Any] = _unwritten("char[]", size)
         self.view: Final = memoryview(_ffi.buffer(self.memory))
 
 
