@@ -520,6 +520,25 @@ def test_blanks_are_dropped_before_the_handshake_only(line: Line, authority: Aut
     assert line.owner.said == [("tls failed", "wrong version number")]
 
 
+@pytest.mark.parametrize("blanks", [b"", b"\n"])
+def test_a_closed_leg_does_no_handshake(
+    line: Line, authority: Authority, blanks: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(half: TLSHalf, ciphertext: object, size: int) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TLSHalf, "open", fail)
+    tls = TLSLine(line, authority)
+    line.leg.write(b"last words")
+    line.leg.start_tls(tls.half, b"", blanks)
+    line.leg.close()
+    line.far.sendall(tls.peer.hello())
+    line.expect_end()
+    line.reactor.settle()
+    assert line.got == b"last words"
+    assert line.leg.cause == ""
+
+
 def test_a_handshake_in_single_octets_works(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
     tls = TLSLine(line, authority)
     line.leg.read_size = 1

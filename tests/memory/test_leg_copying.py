@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import ssl
@@ -18,6 +19,10 @@ from tests.memory.stepping import SteppedReactor, tcp_pair
 from tests.memory.test_tls_half import HANDSHAKE, KEY_UPDATE_REQUESTED, by_hand
 from tests.memory.tls_peer import Authority
 
+HELD = pytest.mark.parametrize("held", [False, True])
+"""Whether tickets wait for the first octets of ours."""
+FORGED = b"\x17\x03\x03\0\x20" + b"j" * 32
+"""A record that nobody has sealed."""
 SIZES = (1, 40, 2000, 16384, 16385, 70_000, 200_000)
 ACTS = ("say", "say", "say", "say in pieces", "say goodbye", "goodbye", "junk", "fin")
 ORDERS = ("pause", "resume", "half_close")
@@ -95,7 +100,7 @@ class Way:
         elif act == "goodbye":
             self.send(self.goodbye())
         elif act == "junk":
-            self.send(b"\x17\x03\x03\0\x20" + b"j" * 32)
+            self.send(FORGED)
         elif act == "fin":
             with suppress(OSError):
                 self.line.far.shutdown(socket.SHUT_WR)
@@ -228,11 +233,13 @@ def test_a_lone_close_notify_is_the_end(mixed: Pair) -> None:
     assert mixed.backend.line.owner.said == []
 
 
-def test_what_is_copied_waits_for_the_handshake(reactor: SteppedReactor, authority: Authority) -> None:
+@HELD
+def test_what_is_copied_waits_for_the_handshake(reactor: SteppedReactor, authority: Authority, held: bool) -> None:
     """A data connection of FTP copies before its TLS has begun."""
     pair = Pair(reactor, authority, (False, False))
     pair.copy()
     tls = TLSLine(pair.client.line, authority)
+    tls.half.holds_tickets = held
     pair.client.leg.start_tls(tls.half)
     pair.backend.send(b"early")
     pair.settle()
@@ -244,19 +251,47 @@ def test_what_is_copied_waits_for_the_handshake(reactor: SteppedReactor, authori
     pair.client.send(finished + tls.peer.say(b"with the last flight"))
     pair.settle()
     assert pair.backend.hear() == b"with the last flight"
+    assert pair.client.line.owner.said == ["secured"]
     tls.peer.feed(pair.client.line.got)
     assert tls.peer.heard == b"early"
     pair.client.line.got = b""
     pair.close()
 
 
-def test_a_closed_leg_gets_nothing_more(pair: Pair) -> None:
+def test_a_closed_leg_gets_nothing_more_and_passes_nothing_on(pair: Pair) -> None:
     pair.backend.leg.close()
     pair.client.send(pair.client.say(b"late"))
-    pair.reactor.settle()
-    assert pair.backend.hear() == b""
-    assert pair.backend.leg.sent == 0
+    pair.backend.send(pair.backend.say(b"late"))
+    pair.settle()
+    assert pair.backend.hear() == pair.client.hear() == b""
+    assert pair.backend.leg.sent == pair.client.leg.sent == pair.backend.leg.received == 0
     assert pair.client.leg.received == 4
+
+
+def test_a_paused_leg_is_not_read_though_it_is_told_so(pair: Pair) -> None:
+    pair.client.leg.pause()
+    pair.client.send(pair.client.say(b"a"))
+    pair.client.leg.doRead()
+    assert pair.client.leg.received == pair.backend.leg.sent == 0
+    pair.client.leg.resume()
+    pair.settle()
+    assert pair.backend.hear() == b"a"
+
+
+def test_what_comes_before_a_forged_record_is_passed_on(mixed: Pair) -> None:
+    mixed.client.send(mixed.client.say(b"before") + FORGED)
+    mixed.reactor.settle()
+    assert mixed.backend.hear() == b"before"
+    assert mixed.client.line.owner.said == ["secured", ("ended", End.RESET)]
+
+
+def test_legs_that_are_gone_refer_to_nobody(pair: Pair) -> None:
+    """Two of them would wait for the garbage collector."""
+    legs = [way.leg for way in pair.ways]
+    for leg in legs:
+        leg.abort()
+    pair.reactor.settle()
+    assert not [leg for leg in legs if gc.get_referents(leg) and any(one in gc.get_referents(leg) for one in legs)]
 
 
 def test_a_leg_that_is_full_is_still_written_to_in_order(pair: Pair) -> None:
@@ -266,8 +301,10 @@ def test_a_leg_that_is_full_is_still_written_to_in_order(pair: Pair) -> None:
     assert pair.client.hear().endswith(b"xend")
 
 
-def test_a_flood_of_key_updates_ends_the_leg(reactor: SteppedReactor, authority: Authority) -> None:
+@HELD
+def test_a_flood_of_key_updates_ends_the_leg(reactor: SteppedReactor, authority: Authority, held: bool) -> None:
     half, client, _server = by_hand(authority)
+    half.holds_tickets = held
     line, other = Line(reactor, tcp_pair()), Line(reactor, tcp_pair())
     line.leg.half, line.leg.secured = half, half.secured
     line.leg.copy_to(other.leg)
@@ -296,6 +333,21 @@ def test_tls_that_cannot_encrypt_breaks_the_leg_that_is_written_to(
     mixed.reactor.settle()
     assert mixed.client.leg.cause == "TLS: no memory"
     assert mixed.client.line.owner.said == ["secured", ("ended", End.RESET), "closed"]
+
+
+def test_memory_that_openssl_has_not_written_to_is_never_sent(mixed: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has octets of other sessions."""
+    sealed.view[:8] = b"of other"
+    for count in (0, -1, ROOM):
+        monkeypatch.setattr("gateway.wire.tls.half.bio_read", lambda *args, count=count: count)
+        half = mixed.client.leg.half
+        assert half is not None
+        with pytest.raises(AssertionError, match="nothing"):
+            half.encrypt(b"x")
+    mixed.backend.send(b"* OK\r\n")
+    mixed.reactor.settle()
+    assert mixed.client.hear() == b""
+    assert mixed.backend.leg.cause == "internal error"
 
 
 def test_a_bug_ends_the_leg_that_was_read(mixed: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from gateway.dialects.mail.smtp import exchange
 from gateway.protocol.vocabulary import Action, Patience, Send
 from gateway.sessions import performer
 from gateway.sessions.pair import HALF_CLOSED
+from gateway.wire.leg import Leg
 from tests.memory.meeting import Meet, Meeting
 from tests.memory.stepping import unix_pair
 from tests.pure.contract.party import ANSWERS
@@ -118,6 +119,23 @@ def test_what_was_pipelined_behind_the_login_follows_it_however_much_it_is(
     meeting.hears(backend, more)
     client.say(b"and more")
     meeting.hears(backend, b"and more")
+
+
+@every_leg
+def test_a_splice_takes_the_short_way_in_both_directions(
+    meet: Meet, implicit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting = spliced(meet(**laid(implicit)))
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("the general way")
+
+    for name in ("_read", "write"):
+        monkeypatch.setattr(Leg, name, refuse)
+    meeting.clients[0].say(b"a")
+    meeting.hears(meeting.backend, b"a")
+    meeting.backend.say(b"b")
+    meeting.hears(meeting.clients[0], b"b")
 
 
 def test_a_client_on_a_UNIX_socket(meet: Meet) -> None:

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 
 from gateway.wire.tls.context import accepting
-from gateway.wire.tls.half import RECORD, SLICE, TLSError, TLSHalf
+from gateway.wire.tls.half import MOST, RECORD, ROOM, SLICE, TLSError, TLSHalf, opened, sealed
+from gateway.wire.tls.private import octets_of
 from tests.memory.tls_peer import Authority, Peer, server_context
 
 Cut = Callable[[bytes], list[bytes]]
@@ -253,6 +254,38 @@ def test_what_is_no_record_fails_at_once(authority: Authority, junk: bytes) -> N
     with pytest.raises(TLSError) as caught:
         half.feed(peer.say(b"good") + junk)
     assert caught.value.plaintext == b"good"
+
+
+def test_a_forged_record_does_not_take_along_what_came_before_it(authority: Authority) -> None:
+    half, peer = pair(authority)
+    data = b"z" * (MOST + 1)
+    with pytest.raises(TLSError) as caught:
+        half.feed(peer.say(data) + b"\x17\x03\x03\0\x20" + b"j" * 32)
+    assert caught.value.plaintext == data
+
+
+def test_there_is_room_for_one_read_and_the_rest_of_a_record(authority: Authority) -> None:
+    """Also in records of 512 octets, with the largest MAC there is (RFC 6066 4)."""
+    half, peer = pair(authority)
+    record = b"0123456789abcdef" * (RECORD // 16)
+    wire = b"".join(peer.say(record) for _ in range(6))
+    first = RECORD + 16
+    assert half.feed(wire[:first]) == b""
+    assert half.feed(wire[first : first + MOST]) == record * 4
+    assert half.feed(wire[first + MOST :]) == record * 2
+    assert ROOM >= (MOST + RECORD) * (512 + 5 + 16 + 48 + 16) // 512
+    opened.view[: MOST + RECORD] = record * 5
+    peer.feed(octets_of(sealed.memory, half.seal(opened.memory, MOST + RECORD)))
+    assert peer.heard == record * 5
+
+
+def test_an_alert_is_not_held_back(authority: Authority) -> None:
+    half, peer = pair(authority)
+    half.holds_tickets = True
+    with pytest.raises(TLSError):
+        half.feed(b"\x17\x03\x03\0\x20" + b"j" * 32)
+    with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+        peer.feed(half.outgoing())
 
 
 def test_renegotiation_is_refused(authority: Authority) -> None:

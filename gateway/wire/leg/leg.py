@@ -83,7 +83,7 @@ class Leg(Steered):
             self._look()
 
     def copy_to(self, other: Leg) -> None:
-        """Write to that leg what is read."""
+        """From now on, write to that leg what is read. `deliver` is not replaced any more."""
         self.deliver = other.write
         self.read_size = MOST
         self._other = other
@@ -182,9 +182,11 @@ class Leg(Steered):
             if reading.state is _READABLE:
                 self.received += size
                 self.deliver(octets_of(arrived.memory, size))
+        elif reading.state is _DROPPING:
+            return
         elif reading.early or reading.blanks:
             self._decrypt(half, reading.begin(octets_of(arrived.memory, size)))
-        elif reading.state is not _DROPPING:
+        else:
             try:
                 size = half.open(arrived.memory, size)
             except TLSError as error:

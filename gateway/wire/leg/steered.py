@@ -53,8 +53,7 @@ class Steered(Descriptor):
 
     def start(self) -> None:
         """Begin to read."""
-        if self._reading.resume():
-            self._heed()
+        self.resume()
 
     def start_tls(self, half: TLSHalf, early: bytes = b"", blanks: bytes = b"") -> None:
         """Everything after this call is TLS. What was written before is sent in the clear.

@@ -44,6 +44,10 @@ PIECE: Final = 2 * RECORD
 SMALL: Final = 2048
 """Octets at once for which a memory BIO does not grow much. A command is smaller."""
 
+MOST_HELD: Final = 8192
+"""Octets that wait with `holds_tickets`. Two tickets have 500 octets, or a few thousand with the certificate of
+the client."""
+
 ROOM: Final = MOST + 4 * RECORD
 """Octets that OpenSSL may write at a time. MOST octets of ciphertext are decrypted to at most MOST, and the rest of a
 record that began earlier; OpenSSL asks for room for one more record. Encryption adds up to 16 KB if the client asks for
@@ -171,11 +175,11 @@ class TLSHalf:
                     self.ended = True
                 elif why != WANT_READ:
                     raise self._failure(count, octets_of(opened.memory, filled))
-        waits = bio_data(self._from_ssl, nowhere) > 0
-        self.speaks = waits and not self._holding
+        waiting = bio_data(self._from_ssl, nowhere)
+        self.speaks = waiting > 0 and not self._holds(waiting)
         if size > SMALL:
             self._grown = True
-        elif self._grown and not waits:
+        elif self._grown and not waiting:
             self._shrink()
         return filled
 
@@ -186,18 +190,24 @@ class TLSHalf:
             self._into_ssl, self._from_ssl = renew(self._connection)
             self._grown = False
 
-    @property
-    def _holding(self) -> bool:
-        return self.holds_tickets and self.secured is not None and self.secured.version == "TLSv1.3"
+    def _holds(self, waiting: int) -> bool:
+        """Whether so many octets wait for the next ones of ours. More than a few tickets are said at once: answers to a
+        flood of KeyUpdates must not gather where nobody counts them."""
+        return (
+            self.holds_tickets
+            and waiting <= MOST_HELD
+            and not self._failed
+            and self.secured is not None
+            and self.secured.version == "TLSv1.3"
+        )
 
     def outgoing(self) -> bytes:
         """What OpenSSL has to say by itself: handshake, tickets, alerts.
 
         The answer to a KeyUpdate is not among it; `encrypt` returns that.
         """
-        if self._holding and not self._failed:
-            return b""
-        return self._spoken() if bio_data(self._from_ssl, nowhere) else b""
+        waiting = bio_data(self._from_ssl, nowhere)
+        return self._spoken() if waiting and not self._holds(waiting) else b""
 
     def _spoken(self) -> bytes:
         said = b""
@@ -223,23 +233,20 @@ class TLSHalf:
         Returns the number of octets in `sealed`.
         """
         source, ssl, target = self._from_ssl, self._ssl, sealed.memory
-        if size <= PIECE:
-            # Nearly always.
-            if size > SMALL:
-                self._grown = True
-            if (count := ssl_write(ssl, plaintext, size)) != size:
-                raise self._failure(count)
-            filled: int = bio_read(source, target, ROOM)
-        else:
+        if size > SMALL:
             self._grown = True
-            filled = 0
-            for at in range(0, size, PIECE):
-                piece = min(PIECE, size - at)
-                if (count := ssl_write(ssl, plaintext + at, piece)) != piece:
-                    raise self._failure(count)
-                filled += bio_read(source, target + filled, ROOM - filled)
-        if filled >= ROOM:
-            raise AssertionError("more ciphertext than plaintext")
+        filled = 0
+        while size:
+            piece = size if size < PIECE else PIECE
+            if (count := ssl_write(ssl, plaintext, piece)) != piece:
+                raise self._failure(count)
+            count = bio_read(source, target + filled if filled else target, ROOM - filled)
+            if not 0 < count < ROOM - filled:
+                raise AssertionError("OpenSSL has written nothing, or more than there is room for")
+            filled += count
+            size -= piece
+            if size:
+                plaintext = plaintext + piece
         return filled
 
     def close_notify(self) -> bytes:
