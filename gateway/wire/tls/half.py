@@ -235,19 +235,19 @@ class TLSHalf:
         source, ssl, target = self._from_ssl, self._ssl, sealed.memory
         if size > SMALL:
             self._grown = True
-        filled = 0
-        while size:
+        room: int = ROOM
+        while True:
             piece = size if size < PIECE else PIECE
             if (count := ssl_write(ssl, plaintext, piece)) != piece:
                 raise self._failure(count)
-            count = bio_read(source, target + filled if filled else target, ROOM - filled)
-            if not 0 < count < ROOM - filled:
+            count = bio_read(source, target, room)
+            if not 0 < count < room:
                 raise AssertionError("OpenSSL has written nothing, or more than there is room for")
-            filled += count
+            room -= count
             size -= piece
-            if size:
-                plaintext = plaintext + piece
-        return filled
+            if not size:
+                return ROOM - room
+            plaintext, target = plaintext + piece, target + count
 
     def close_notify(self) -> bytes:
         """The ciphertext of an orderly end (RFC 8446 6.1). Nothing can be encrypted after it.
