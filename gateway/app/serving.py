@@ -275,7 +275,7 @@ class Serving(Service):
         return MemoryTrimmer(
             lambda: len(self.crowd.sessions),
             lambda: (*self._summary.lasting, *self.meter.counts.lasting),
-            lambda: self.crowd.tables,
+            lambda: (*self.crowd.tables, *getattr(self._loop, "tables", ())),
         )
 
     def _open(self, door: Door) -> None:

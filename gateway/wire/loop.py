@@ -123,6 +123,11 @@ class Loop:
         resolver: IHostnameResolver = self._reactor.nameResolver
         return resolver
 
+    @property
+    def tables(self) -> tuple[dict[int, Any], dict[int, int]]:
+        """What has grown with the number of sockets, and does not shrink by itself."""
+        return self._members, self._masks
+
     # --- sockets ---------------------------------------------------------------------------------
 
     def addReader(self, reader: Any) -> None:

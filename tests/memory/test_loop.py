@@ -12,6 +12,7 @@ import pytest
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.guard.memory import shrink
 from gateway.wire import loop as module
 from gateway.wire.loop import LINGER, MOST, MOST_CANCELLED, MOST_MISSES, ROUNDS, Loop, in_one
 from tests.memory.stepping import SteppedReactor, tcp_pair, unix_pair
@@ -119,6 +120,14 @@ def test_a_socket_is_read_and_written_as_it_was_asked_for(table: Table) -> None:
     table.loop.removeWriter(member)
     assert table.turn() == []
     assert table.loop._members == table.loop._masks == {}
+
+
+def test_tables_that_were_made_small_again_are_the_same_tables(table: Table) -> None:
+    _, far = table.reader()
+    shrink(table.loop.tables)
+    far.send(b"x")
+    assert table.turn() == ["read"]
+    assert [len(one) for one in table.loop.tables] == [1, 1]
 
 
 def test_to_remove_what_is_not_there_does_nothing(table: Table) -> None:

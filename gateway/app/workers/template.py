@@ -66,12 +66,18 @@ class Template:
         self.own = EventsToMaster(Way(self.wire.say))
         """What is told of the gateway as a whole."""
         self.sessions = EventsToMaster(Way(self.wire.say), budgeted=True)
-        self.ledger = SharedLedger(orders.ledger, killed_by(self.sessions), generation=orders.generation)
+        self.ledger = SharedLedger(orders.ledger, self._tell_killed, generation=orders.generation)
+        self.killed: int | None = None
+        """The process that was killed last because it held up all the others."""
         self.given = Given(orders.sockets)
         shares = Shares(self.sessions, self.given)
         self.gateway = Gateway(orders.configuration, self.own, Late(), shares=shares)
         self._workers: dict[int, int] = {}
         """Numbers of the workers that live, by process."""
+
+    def _tell_killed(self, pid: int) -> None:
+        self.killed = pid
+        killed_by(self.sessions)(pid)
 
     def run(self) -> None:
         try:

@@ -22,6 +22,8 @@ from ...telemetry.log import Output
 from ...telemetry.summary import Summary, SummedEvents
 from ..assembly import Reachable
 from ..control.messages import Request
+from ..control.place import credentials
+from ..crowd import killed_by
 from ..every import Every
 from ..turns import with_each
 from . import fleet, steered
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 class Worker:
     def __init__(self, reactor: Any, template: Template, number: int, sock: socket.socket) -> None:
         self._reactor = reactor
+        self._template = template
         self._gateway = template.gateway
         self._orders = template.orders
+        self._master = credentials(sock)[0]
         self._channel = Channel(reactor, sock, self._heard, self._orphaned)
         self._number = number
         self._has_served = False
@@ -150,6 +154,9 @@ class Worker:
             pass_on(message, events, sessions)
 
         self._way.tell = tell
+        if self._template.killed == self._master:
+            # It was this worker that killed it, and told nobody but the master.
+            killed_by(self._template.sessions)(self._master)
         self.told.emit("worker", state="orphaned", pid=os.getpid(), detail="the master is gone; it drains and ends")
         self._stop()
         if self._has_served:
