@@ -4,7 +4,7 @@
 
 * nothing checks at run time that it is frozen: that costs a call for each field of each object;
 * comparison, hash and repr are functions that all classes share, and none that is compiled for each class.  They are
-  slow: no session may need them;
+  slow: no session may need them. A class cannot have its own comparison or hash;
 * with `slots`, the class without them is collected.  Python 3.11.2 keeps it, and later ones keep a frozen one's.
 """
 
@@ -25,7 +25,8 @@ else:
             cls.__doc__ = cls.__doc__ or cls.__name__
             if "__repr__" not in own:
                 cls.__repr__ = _repr
-            if eq and "__eq__" not in own:
+            assert not {"__eq__", "__hash__"} & own.keys(), f"{cls.__name__} compares in a way of its own"
+            if eq:
                 cls.__eq__ = _eq
                 cls.__hash__ = _hash if frozen else None
             record = dataclasses.dataclass(init=True, repr=False, eq=False, slots=slots)(cls)

@@ -584,19 +584,21 @@ def test_T15_an_intermediate_that_may_not_issue(tmp_path: Path, wrong: dict[str,
     assert f"certificate 2 of the chain (CN=Middle) may not issue certificates for servers: {words}" in text
 
 
-def test_T15_what_has_no_words_of_its_own_is_told_in_the_librarys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [[HOST], [f"{HOST}:993", HOST], [f"{HOST}.", HOST]])
+def test_T15_what_has_no_words_of_its_own_is_told_in_the_librarys(tmp_path: Path, names: list[str]) -> None:
+    """Of the first name that is one."""
     strange = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")
     middle = Issuer("Middle", by=Issuer("Root"))
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "leaf")])
     key = p256()
     leaf = (
         x509.CertificateBuilder(middle.name, name, key.public_key(), 7, NOW - DAY, NOW + DAY)
-        .add_extension(dns(HOST), critical=False)
+        .add_extension(dns(*names), critical=False)
         .add_extension(strange, critical=True)
         .sign(middle.key, hashes.SHA256())
     )
     (text,) = warnings(written(tmp_path, key, leaf, middle.certificate))
-    words = "certificate refused: unhandled critical extension; ask its issuer"
+    words = "unhandled critical extension; ask its issuer"
     assert f"clients will refuse the certificate for {HOST}: {words}" in text
 
 

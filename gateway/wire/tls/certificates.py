@@ -299,21 +299,24 @@ def _remarks(certified: Certified) -> Iterator[str]:
 
 def _refusals(certified: Certified) -> Iterator[str]:
     """The error of a client for the first name, unless another warning has it."""
-    names = [name for name in _dns_names(certified.chain[0]) if name.isascii()]
-    if not names:
-        return
+    names = [name for name in _dns_names(certified.chain[0]) if name.isascii() and not name.endswith(".")]
     context = bare_context(LEGACY, b"proof")
-    name = names[0].replace("*", "any", 1)
     try:
         install(context, certified, strict=False)
-        reason = refusal(context, certified.chain[-1], name)
     except (ValueError, TypeError, OSError):
-        return  # What cannot be installed is an error of its own; and nobody connects to what is no name.
-    if reason:
-        yield (
-            f"{certified.pair.certificate}: clients will refuse the certificate for {chains.shown(name)}: {reason}; "
-            "ask its issuer for one without that"
-        )
+        return  # What cannot be installed is an error of its own.
+    for name in names:
+        asked = name.replace("*", "any", 1)
+        try:
+            reason = refusal(context, certified.chain[-1], asked)
+        except ValueError:
+            continue  # Nobody connects to what is no name.
+        if reason:
+            yield (
+                f"{certified.pair.certificate}: clients will refuse the certificate for {chains.shown(asked)}: "
+                f"{reason.removeprefix('certificate refused: ')}; ask its issuer for one without that"
+            )
+        return
 
 
 def _trust_remarks(certified: Certified) -> Iterator[str]:
