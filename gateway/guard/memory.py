@@ -73,7 +73,10 @@ class MemoryTrimmer:
         """Calls until the second trim."""
 
     def trim(self) -> None:
-        """Call this every 10 seconds.  It takes a few milliseconds, 10 ms more where 2,000 clients had failures."""
+        """Call this every 10 seconds.
+
+        After a crowd the collection takes 30 to 70 ms, and 2,000 clients that had a failure each take 10 ms more (80 ms
+        with six failures and long texts)."""
         now = self._sessions()
         if self._most - now >= max(CROWD, self._most / 2):
             self._most = now

@@ -71,9 +71,9 @@ class Failures:
         return len(self._clients)
 
     @property
-    def lasting(self) -> dict[str, list[Failure]]:
-        """What outlives sessions."""
-        return self._clients
+    def lasting(self) -> tuple[dict[str, list[Failure]], dict[str, str]]:
+        """What outlives sessions. The texts in both are the same objects."""
+        return self._clients, self._texts
 
     def hear(self, event: str, service: str, client: str, fields: Fields) -> None:
         """Any event, told or not."""

@@ -169,9 +169,9 @@ class Summary:
         self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
 
     @property
-    def lasting(self) -> tuple[deque[Recent], dict[str, list[Failure]]]:
+    def lasting(self) -> tuple[deque[Recent], dict[str, list[Failure]], dict[str, str]]:
         """What outlives sessions and is not given up after a minute."""
-        return self._recent, self.failures.lasting
+        return self._recent, *self.failures.lasting
 
     @property
     def recent(self) -> tuple[Recent, ...]:

@@ -107,7 +107,7 @@ def test_what_outlives_a_crowd_is_made_anew_and_stays_what_it_was(trims: list[in
 
     def seen() -> list[object]:
         known = [repr(summary.failures.of(ip_network(f"192.0.2.{number}"))) for number in range(RECENT + 9)]
-        return [list(summary.failures.lasting), known, summary.recent, meter.counts.snapshot()]
+        return [list(summary.failures.lasting[0]), known, summary.recent, meter.counts.snapshot()]
 
     for number in range(RECENT + 5):
         fail(number)
@@ -121,7 +121,7 @@ def test_what_outlives_a_crowd_is_made_anew_and_stays_what_it_was(trims: list[in
     assert not {id(one) for one in new} & {id(one) for one in old}
     fail(3)  # an old one again
     fail(RECENT + 7)
-    assert list(summary.failures.lasting)[-2:] == ["192.0.2.3", f"192.0.2.{RECENT + 7}"]
+    assert list(summary.failures.lasting[0])[-2:] == ["192.0.2.3", f"192.0.2.{RECENT + 7}"]
     assert summary.failures.of(ip_network("192.0.2.3"))[0].count == 2
     assert len(summary.recent) == RECENT
     assert summary.recent[0].client == f"192.0.2.{RECENT + 7}"

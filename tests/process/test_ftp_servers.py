@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ftplib
 import io
+import os
 import shutil
 import ssl
 import zlib
@@ -23,7 +24,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.running import CANARY, DEADLINE, Gateway, Identity, Service, running
 
 OCTETS, FILES = 1_000_000, 5
-MUCH = bytes(100_000)
+MUCH, RANDOM = bytes(100_000), os.urandom(1_000_000)
 FTP = [client for client in CLIENTS if client.protocol == "ftp" and client.name != "curl, active"]
 """curl 7.88 waits for ever in active mode with TLS, in front of every server."""
 KINDS = {kind.name: kind for kind in ftpd.KINDS}
@@ -142,7 +143,9 @@ def test_commands_that_change_a_transfer(
                     cast(ssl.SSLSocket, data).unwrap()
             client.voidresp()
             assert (home / "deflated").read_bytes() == MUCH
-            assert zlib.decompress(client.fetched("deflated")) == MUCH
+            # Of a store it loses octets, also without a gateway, unless the stream comes in one piece.
+            (home / "deflated").write_bytes(RANDOM)
+            assert zlib.decompress(client.fetched("deflated")) == RANDOM
 
 
 @pytest.mark.parametrize("kind", TLS)

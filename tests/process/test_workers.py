@@ -75,10 +75,11 @@ def several(
     summed: bool = False,
     balanced: bool = False,
     options: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Gateway]:
     services = [Service("imap", backend.address, options=BALANCED if balanced else options or {})]
     sections = {"gateway": {"workers": "2", **(gateway or {})}, "limits": {**MANY, **(limits or {})}}
-    with running(directory, identity, services, sections, summed=summed) as started:
+    with running(directory, identity, services, sections, summed=summed, environment=environment) as started:
         started.log.wait("worker", count=2, state="serving")
         yield started
 
@@ -100,6 +101,16 @@ def pids(gateway: Gateway) -> dict[int, int]:
 def template(gateway: Gateway) -> int:
     (worker, *_) = pids(gateway).values()
     return int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_of_pythons_variables_the_workers_have_the_allocator_only(serve: Serve) -> None:
+    """The others can make Python load modules from elsewhere."""
+    with serve(environment={"PYTHONMALLOC": "malloc", "PYTHONWARNINGS": "ignore", "OTHER": "1"}) as gateway:
+        given = Path(f"/proc/{template(gateway)}/environ").read_text().split("\0")
+        assert [one for one in given if one.startswith("PYTHON")] == ["PYTHONMALLOC=malloc"]
+        assert "OTHER=1" in given
+        with greeted(A, gateway):
+            pass
 
 
 def moment(event: Event) -> float:

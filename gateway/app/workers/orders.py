@@ -28,6 +28,9 @@ main(int(sys.argv[1]))
 """The modules come from where the master's came from, and not from the current directory, which may be anybody's."""
 
 
+_ALLOCATOR = "PYTHONMALLOC"
+"""The only one of Python's variables that a template has: the others can make it load modules from elsewhere."""
+
 Described = tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]
 """For each opening of a configuration: the addresses as text, each with the descriptors of its sockets."""
 
@@ -83,7 +86,9 @@ def start(orders: Orders) -> Started:
         sockets = [number for opening in orders.sockets for _, numbers in opening for number in numbers]
         passed = [file, orders.ledger, orders.master, *sockets, *([] if orders.log is None else [orders.log])]
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM, str(file), *sys.path],
+            # As with -I, but for Python's allocator: see docs/installing.md.
+            [sys.executable, "-s", "-c", _PROGRAM, str(file), *sys.path],
+            env={name: value for name, value in os.environ.items() if name == _ALLOCATOR or name[:6] != "PYTHON"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

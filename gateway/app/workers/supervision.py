@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from ...config.values import Backend, Configuration
+from ...guard.memory import MemoryTrimmer
 from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
 from ...sessions.agreed import channels_each
@@ -208,7 +209,15 @@ class Supervision(Service):
         super().startService()
         self._seats = Seats(reactor, self.workers, self._ledger, self._events, self)
         self._asking = Asking(reactor, self._seats.serving, self._seats.say)
-        self._duties = [Every(reactor, TICK, self._summary.tick), Every(reactor, TICK, self._acting.look)]
+        ledger = self._ledger
+        trimmer = MemoryTrimmer(
+            lambda: ledger.total_of(ledger.generation), lambda: (*self._summary.lasting, *self.meter.counts.lasting)
+        )
+        self._duties = [
+            Every(reactor, TICK, self._summary.tick),
+            Every(reactor, TICK, trimmer.trim),
+            Every(reactor, TICK, self._acting.look),
+        ]
         self._fleet = Fleet(
             self._asking,
             self.meter,
