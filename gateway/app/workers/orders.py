@@ -88,7 +88,9 @@ def start(orders: Orders) -> Started:
         process = subprocess.Popen(
             # As with -I, but for Python's allocator: see docs/installing.md.
             [sys.executable, "-s", "-c", _PROGRAM, str(file), *sys.path],
-            env={name: value for name, value in os.environ.items() if name == _ALLOCATOR or name[:6] != "PYTHON"},
+            env={
+                name: value for name, value in os.environ.items() if name == _ALLOCATOR or not name.startswith("PYTHON")
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -83,7 +83,7 @@ class Leg(Steered):
             self._look()
 
     def copy_to(self, other: Leg) -> None:
-        """From now on, write to that leg what is read. `deliver` is not replaced any more."""
+        """From now on, write to that leg what is read. The owner does not replace `deliver` any more."""
         self.deliver = other.write
         self.read_size = MOST
         self._other = other
@@ -124,7 +124,7 @@ class Leg(Steered):
 
     def _copy(self, other: Leg) -> bool:
         """Read once, and write it to the other leg, as `_read` and the other leg's `write` do. No octet becomes an
-        object of Python: a round trip needs a fifth fewer instructions. False if nothing was read: a leg is paused,
+        object of Python: a round trip needs a sixth fewer instructions. False if nothing was read: a leg is paused,
         closed or in its handshake.
         """
         opening, sealing = self.half, other.half
