@@ -30,6 +30,7 @@ from ..protocol.vocabulary import (
     Pass,
     Patience,
     Peek,
+    Proven,
     Rejected,
     Request,
     Script,
@@ -62,6 +63,9 @@ CHANNEL_BINDING: Final = Note(
 )
 """The backend offers mechanisms that cannot work through a gateway."""
 
+STRANGERS: Final = {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"}
+"""How a client begins that speaks another protocol -> the event."""
+
 T = TypeVar("T")
 Asking = Generator[Request, Any, list[bytes]]
 
@@ -77,8 +81,17 @@ def foreign(http: str, *, web: bool = False) -> Foreign:
         rb"|(?P<http>(?i:(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE)%s|CONNECT [^ ]{0,64}:|Host:))"
         rb"|(?P<proxy>PROXY (?:TCP[46]|UNKNOWN))" % target
     )
-    events = {"tls": "tls-on-plaintext-port", "http": http, "proxy": "unexpected-proxy-header"}
-    return Foreign(re.compile(pattern), events)
+    return Foreign(re.compile(pattern), {**STRANGERS, "http": http})
+
+
+def foreign_units(tls: bytes, proxy: bytes = rb"\r\n\r\n") -> Foreign:
+    """The same for a protocol that has no lines.  Four octets tell HTTP and a PROXY header; its frames begin otherwise.
+
+    `tls` and `proxy` are patterns: how a ClientHello begins, if that is foreign, and a header of version 2.
+    """
+    hello = rb"(?P<tls>%s)|" % tls if tls else b""
+    http = rb"(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))"
+    return Foreign(re.compile(hello + http + rb"|(?P<proxy>PROX|%s)" % proxy), STRANGERS)
 
 
 class Stage(Enum):
@@ -117,9 +130,9 @@ class Conversation(ABC):
 
     # --- what a protocol says ----------------------------------------------------------------
 
-    @abstractmethod
     def open(self) -> Script:
         """Up to the client's first command: the greeting, if this protocol has one."""
+        yield from ()
 
     @abstractmethod
     def talk(self) -> Script:
@@ -129,10 +142,10 @@ class Conversation(ABC):
     def goodbye(self, trouble: Trouble) -> bytes:
         """Last words to the client, or nothing where the protocol has none or they would be taken for data."""
 
-    @abstractmethod
     def farewell(self) -> bytes:
         """QUIT or LOGOUT for the backend, where it is at a command boundary, unauthenticated and
         outside a transaction; else nothing: a synthesised end would complete what was not completed."""
+        return b""
 
     unavailable_words: ClassVar[bytes]
     """What a client hears in place of a greeting when it cannot be served now."""
@@ -150,6 +163,15 @@ class Conversation(ABC):
         return cls.busy_words
 
     # --- what all have in common -------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """TLS is required and not there yet."""
+        return self.secured is None and self.terms.policy is Policy.REQUIRED
+
+    def tell(self, octets: bytes) -> Script:
+        """What the backend says, for the client."""
+        yield Send(CLIENT, octets)
 
     def hear(self, sides: tuple[Side, ...], patience: Patience, framing: Framing) -> Generator[Request, Any, Any]:
         """The next line or unit of one of these sides.  If the backend is lost within one, nothing is said any more."""
@@ -216,6 +238,21 @@ class Conversation(ABC):
             yield TOO_MANY_FAILURES
         return allowed
 
+    def accepted(self, mechanism: bytes, user: bytes, answer: bytes) -> Script:
+        """The backend took the client's credentials, and says so in `answer`."""
+        yield login_note(mechanism, "ok", user)
+        yield Proven()
+        yield Send(CLIENT, answer)
+
+    def not_accepted(
+        self, mechanism: bytes, user: bytes, answer: Generator[Request, Any, T], *, guessed: bool
+    ) -> Generator[Request, Any, T]:
+        """A login that failed, and `answer` is what the client hears of it.
+
+        `guessed`: that is for the credentials that the client gave."""
+        yield login_note(mechanism, "failed", user)
+        return (yield from self.rejected(answer) if guessed else answer)
+
     def rejected(self, answer: Generator[Request, Any, T]) -> Generator[Request, Any, T]:
         """The backend did not take the client's credentials, and `answer` is what the client hears of it."""
         yield Rejected()
@@ -224,6 +261,15 @@ class Conversation(ABC):
         if self._failed_logins >= self.terms.failed_logins:
             raise Violation(CLIENT, "too-many-failed-logins")
         return result
+
+    def left(self, asked: Generator[Request, Any, T], otherwise: T) -> Generator[Request, Any, T]:
+        """The backend's answer to the client's goodbye; `otherwise` where it is gone, as it was asked to be."""
+        try:
+            return (yield from asked)
+        except Lost as lost:
+            if lost.side is CLIENT or self.midway:
+                raise
+            return otherwise
 
     def count(self) -> None:
         """One more bad command."""
@@ -289,11 +335,6 @@ class ServerFirst(Conversation):
         if self.secured is not None:
             return Stage.SECURE
         return Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
-
-    @property
-    def closed(self) -> bool:
-        """TLS is required and not there yet."""
-        return self.secured is None and self.terms.policy is Policy.REQUIRED
 
 
 TOO_EARLY: Final = "a verdict before the end of the message"
@@ -420,9 +461,6 @@ class _Closed(Conversation):
         yield Close(self._reason)
 
     def goodbye(self, trouble: Trouble) -> bytes:
-        return b""
-
-    def farewell(self) -> bytes:
         return b""
 
     unavailable_words = busy_words = b""

@@ -127,6 +127,13 @@ def first_line() -> Hearing[bytes]:
     return heard.text
 
 
+def answer_to(command: bytes) -> Hearing[bytes]:
+    """The line that answers a command of ours; nothing for one without end."""
+    yield Send(Side.BACKEND, command + b"\r\n")
+    heard = yield Await((Side.BACKEND,), Patience.REPLY, REPLIES)
+    return heard.text if isinstance(heard, Line) else b""
+
+
 def ungreeted(text: bytes) -> Unavailable:
     """The backend's first words are no greeting in this protocol."""
     return Unavailable("backend-bad-greeting", repr(text[:80]))

@@ -70,6 +70,13 @@ def unusable(offered: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(hidden)
 
 
+def usable(offered: Iterable[bytes]) -> list[bytes]:
+    """Those that may be offered to a client, as they stand in the list; blanks around a name are no part of it."""
+    names = list(offered)
+    hidden = unusable(name.strip() for name in names)
+    return [name for name in names if name.strip().upper() not in hidden]
+
+
 def bound(lines: Iterable[bytes]) -> set[bytes]:
     """What looks like a mechanism with channel binding in a list's lines."""
     return {word for line in lines for word in line.upper().split() if word.endswith(PLUS)}

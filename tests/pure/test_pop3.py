@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.dialects import conversation, sasl
 from gateway.dialects.base import Policy
 from gateway.dialects.mail.pop3 import DIALECT
-from gateway.dialects.mail.pop3.words import ADDED, edit_capabilities, edit_greeting, edit_mechanisms
+from gateway.dialects.mail.pop3.words import ADDED, edit_capabilities, edit_greeting
 from gateway.protocol.vocabulary import Close, Side
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -535,8 +535,8 @@ LISTS = st.lists(
 def test_rewriting_twice_is_rewriting_once(lines: list[bytes], stage: conversation.Stage) -> None:
     once = [*edit_capabilities(lines, stage), *ADDED[stage]]
     assert [*edit_capabilities(once, stage), *ADDED[stage]] == once
-    told = edit_mechanisms(lines)
-    assert edit_mechanisms(told) == told
+    told = sasl.usable(lines)
+    assert sasl.usable(told) == told
 
 
 # --- bad commands, bad octets, other protocols: G20, G21, G25 -------------------------------------

@@ -11,14 +11,12 @@ import re
 from collections.abc import Generator
 from typing import Any, Final, NamedTuple
 
-from ...protocol.driver import Foreign
 from ...protocol.framing import Units
 from ...protocol.vocabulary import (
     Await,
     Close,
     Note,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
@@ -33,7 +31,7 @@ from ...protocol.vocabulary import (
 )
 from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
-from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, login_note
+from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, foreign_units
 from ..probing import Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import shortened
@@ -293,9 +291,7 @@ class MySQL(Conversation):
             told = self._renumbered(whole, self._shift)
             kind = payload[0] if payload else None
             if kind == OK:
-                yield login_note(self._mechanism(), "ok", shortened(login.user))
-                yield Proven()
-                yield Send(CLIENT, told)
+                yield from self.accepted(self._mechanism(), shortened(login.user), told)
                 return
             if kind == ERROR:
                 yield from self._refused(login, payload, told)
@@ -312,8 +308,7 @@ class MySQL(Conversation):
         """The server closes behind it."""
         code, _ = error_of(payload)
         answer: Script = self._tell(told)
-        yield login_note(self._mechanism(), "failed", shortened(login.user))
-        yield from self.rejected(answer) if code in DENIED else answer
+        yield from self.not_accepted(self._mechanism(), shortened(login.user), answer, guessed=code in DENIED)
         yield Close("backend-closed")
 
     def _tell(self, told: bytes) -> Script:
@@ -339,20 +334,11 @@ class MySQL(Conversation):
             error(self._next, 1158, b"08S01", b"the connection to the server was lost") if self._asked and lost else b""
         )
 
-    def farewell(self) -> bytes:
-        return b""
-
     unavailable_words = error(0, 1105, b"", b"the database server cannot be reached")
     busy_words = error(0, 1040, b"", b"too many connections")
 
 
-FOREIGN: Final = Foreign(
-    re.compile(
-        rb"(?P<tls>\x16\x03[\x01-\x04])"
-        rb"|(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))|(?P<proxy>PROX|\r\n\r\n)"
-    ),
-    {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"},
-)
+FOREIGN: Final = foreign_units(tls=rb"\x16\x03[\x01-\x04]")
 """Four octets at most: read as a length they are above LONGEST."""
 
 

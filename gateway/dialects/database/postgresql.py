@@ -10,7 +10,7 @@ import re
 from functools import partial
 from typing import Any, Final
 
-from ...protocol.driver import TLS_HANDSHAKE, Foreign
+from ...protocol.driver import TLS_HANDSHAKE
 from ...protocol.filters import Counted
 from ...protocol.framing import Units
 from ...protocol.inbox import Inbox
@@ -37,7 +37,7 @@ from ...protocol.vocabulary import (
 from ..access import Access, Seen
 from ..base import BackendTLS, Dialect, Policy, Question
 from ..bounds import REPLY_OCTETS
-from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, login_note
+from ..conversation import BACKEND, BOTH, CLIENT, Conversation, broken, converse, foreign_units, login_note
 from ..probing import Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import shortened
@@ -303,7 +303,7 @@ class PostgreSQL(Conversation):
     def _refused(self, message: bytes, mechanism: bytes, offered: list[bytes], user: bytes) -> Script:
         """An ErrorResponse: the server closes behind it."""
         code = field(message, b"C")
-        told: Script = self._tell(message)
+        told: Script = self.tell(message)
         binds = any(name.endswith(b"-PLUS") for name in offered)
         if mechanism:
             yield login_note(mechanism, "failed", user)
@@ -316,9 +316,6 @@ class PostgreSQL(Conversation):
         yield from told
         yield Close("backend-closed" if mechanism else "backend-refused")
 
-    def _tell(self, message: bytes) -> Script:
-        yield Send(CLIENT, message)
-
     # --- the end ---
 
     def goodbye(self, trouble: Trouble) -> bytes:
@@ -329,9 +326,6 @@ class PostgreSQL(Conversation):
                 return self.unavailable(self.terms.hostname)
         # As the real server: who does not speak the protocol, or is late, hears nothing.
         return LOST if getattr(trouble, "side", CLIENT) is BACKEND else b""
-
-    def farewell(self) -> bytes:
-        return b""
 
     unavailable_words = error(b"57P03", b"the database server cannot be reached")
     busy_words = error(b"53300", b"too many connections")
@@ -354,10 +348,7 @@ TRUST: Final = Note("backend-trusts", once=True)
 ALPN: Final = b"postgresql"
 """RFC 7301; IANA, since PostgreSQL 17."""
 
-FOREIGN: Final = Foreign(
-    re.compile(rb"(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))|(?P<proxy>PROX|\r\n\r\n)"),
-    {"http": "http-client", "proxy": "unexpected-proxy-header"},
-)
+FOREIGN: Final = foreign_units(tls=b"")
 """Four octets are enough: read as a length they are 1 GB and more."""
 
 

@@ -8,12 +8,10 @@ TLS or user for the client's: then it goes on looking at heads.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Final
 
-from ...protocol.driver import Foreign
 from ...protocol.filters import Counted
 from ...protocol.framing import BEGIN, Units
 from ...protocol.vocabulary import (
@@ -38,7 +36,7 @@ from ...protocol.vocabulary import (
 )
 from .. import access, sasl
 from ..base import BackendTLS, Dialect, Policy, Question, Terms
-from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, login_note
+from ..conversation import BACKEND, CLIENT, Conversation, broken, converse, foreign_units, login_note
 from ..probing import Attempt, Probing
 from ..reach import Hearing, reached, ungreeted, untrusted
 from ..users import Claim, shortened
@@ -159,24 +157,16 @@ class LDAP(Conversation):
         """A SASL bind succeeded, so that the client's next octets may begin a security layer."""
 
     @property
-    def _closed(self) -> bool:
-        """Nothing is forwarded before TLS."""
-        return self.secured is None and self.terms.policy is Policy.REQUIRED
-
-    @property
     def _guarded(self) -> bool:
         """Nothing that may hold a password is forwarded before TLS."""
         return self.secured is None and self.terms.policy is Policy.AUTH_ONLY
-
-    def open(self) -> Script:
-        yield from ()
 
     def talk(self) -> Script:
         while True:
             if self.reached:
                 heard = yield Forward(LAYERED if self._layered else MESSAGES, self._wanted, skim=skim)
             else:
-                heard = yield Await((CLIENT,), Patience.COMMAND, SHORT_MESSAGES if self._closed else MESSAGES)
+                heard = yield Await((CLIENT,), Patience.COMMAND, SHORT_MESSAGES if self.closed else MESSAGES)
             if (yield from self._asked(heard)):
                 return
 
@@ -219,7 +209,7 @@ class LDAP(Conversation):
         head, octets = read(heard)
         tag = head.operation.tag
         starts = tag == EXTENDED and is_starttls(octets, head.operation)
-        waits = self._closed or (self._guarded and may_hold_password(octets, head.operation))
+        waits = self.closed or (self._guarded and may_hold_password(octets, head.operation))
         # What is wanted of a backend that is reached would be handed out again and again.
         if isinstance(heard, TooLarge) and (self.reached or waits or starts or tag in (BIND, UNBIND, ABANDON)):
             raise Violation(CLIENT, "client-protocol-error", f"a message of {heard.octets} octets")
@@ -288,7 +278,7 @@ class LDAP(Conversation):
             yield from self._refuse(head, *MALFORMED)
             return False
         claim = self._claimed(bind)
-        if self._closed or (bind.login and self._guarded):
+        if self.closed or (bind.login and self._guarded):
             yield from self._wait_for_tls(head, bind.secret)
         elif isinstance(claim, tuple):
             yield from self._refuse(head, *claim)
@@ -337,7 +327,7 @@ class LDAP(Conversation):
             code, text = result_of(octets, head.operation)
         except ValueError as error:
             raise broken(f"{error}: {octets[:80]!r}") from None
-        told: Script = self._answer(octets)
+        told: Script = self.tell(octets)
         if bind.credentials:
             claim.hear_octets(bind.credentials)
         self._claim = claim if code == SASL_IN_PROGRESS else None
@@ -360,9 +350,6 @@ class LDAP(Conversation):
         yield from told
         harmless = self.terms.backend_tls is BackendTLS.NONE and not self.terms.backend_local
         return harmless and bind.login and code == SUCCESS and self.secured is not None
-
-    def _answer(self, octets: bytes) -> Script:
-        yield Send(CLIENT, octets)
 
     # --- the backend ---
 
@@ -437,13 +424,7 @@ class LDAP(Conversation):
     busy_words = notice(UNAVAILABLE, b"too many connections")
 
 
-FOREIGN: Final = Foreign(
-    re.compile(
-        rb"(?P<tls>\x16)"
-        rb"|(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))|(?P<proxy>PROX|\r\n\r\n)"
-    ),
-    {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"},
-)
+FOREIGN: Final = foreign_units(tls=rb"\x16")
 """Four octets, as in `ber.ENOUGH`."""
 
 

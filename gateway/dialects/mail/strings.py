@@ -15,7 +15,6 @@ from ...protocol.vocabulary import (
     Lost,
     Note,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
@@ -267,11 +266,9 @@ class Strings(ServerFirst):
         self._owed = False
         if status == b"OK":
             claim.earned(text)
-        yield login_note(claim.mechanism, "ok" if status == b"OK" else "failed", claim.user)
-        if status == b"OK":
-            yield Proven()
-            yield Send(CLIENT, text + b"\r\n")
+            yield from self.accepted(claim.mechanism, claim.user, text + b"\r\n")
             return True
+        yield login_note(claim.mechanism, "failed", claim.user)
         if access.demands_tls(text):
             yield access.note(access.NO_LOGIN, self.protocol, self.terms, text)
         later = self.later.match(text) is not None

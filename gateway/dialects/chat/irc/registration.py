@@ -92,9 +92,6 @@ class IRC(Conversation):
         super().__init__(terms)
         self._claim = users.Claim()  # the client's AUTHENTICATE, if it has a mechanism
 
-    def open(self) -> Script:
-        yield from ()
-
     def talk(self) -> Script:
         while True:
             try:
@@ -299,9 +296,7 @@ class IRC(Conversation):
 
     def _failed_login(self, mechanism: bytes, text: bytes, user: bytes = b"", *, counts: bool = True) -> Script:
         self._failed = True
-        yield login_note(mechanism, "failed", user)
-        told = self._tell(text)
-        yield from self.rejected(told) if counts else told
+        yield from self.not_accepted(mechanism, user, self.tell(text + b"\r\n"), guessed=counts)
 
     def _expelled(self, text: bytes) -> Script:
         """ERROR: the backend closes behind it (RFC 2812 3.7.4)."""
@@ -314,9 +309,6 @@ class IRC(Conversation):
         yield Close("quit" if self._quit else "backend-closed" if self._failed else "backend-refused")
 
     # --- words of ours ---
-
-    def _tell(self, text: bytes) -> Script:
-        yield Send(CLIENT, text + b"\r\n")
 
     def _say(self, words: bytes) -> Script:
         yield Send(CLIENT, b":%s %s\r\n" % (self.terms.hostname, words))

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ....protocol.framing import Lines
 from ...access import Access, Seen
 from ...base import Terms
-from ...sasl import unusable
+from ...sasl import usable
 
 TAGS: Final = 4096
 """Octets of a client's tags, with `@` and the blank behind them."""
@@ -120,8 +120,7 @@ def _edited(capability: bytes) -> bytes:
         return b""
     if name.lower() != b"sasl" or not equals:
         return capability
-    hidden = unusable(value.split(b","))
-    names = [each for each in value.split(b",") if each.upper() not in hidden]
+    names = usable(value.split(b","))
     return b"sasl=" + b",".join(names) if names else b""
 
 

@@ -6,25 +6,18 @@ import re
 from functools import partial
 from typing import Final
 
-from ....protocol.driver import Foreign
 from ....protocol.inbox import Inbox
 from ....protocol.vocabulary import Patience, Script, Side
 from ...access import Access, Seen
 from ...base import Dialect, Policy, Question, Terms
-from ...conversation import converse
+from ...conversation import converse, foreign_units
 from ...probing import Attempt, Probing
 from . import words
 from .exchange import INSIDE, LOGIN, XMPP, Federation
 from .words import Kind
 from .xml import Element, Malformed, Stanza, Stream
 
-FOREIGN: Final = Foreign(
-    re.compile(
-        rb"(?P<tls>\x16)|(?P<http>(?i:GET |HEAD|POST|PUT |DELE|OPTI|PATC|TRAC|CONN|HOST))"
-        rb"|(?P<proxy>PROX|\r\n\r\n\0)"
-    ),
-    {"tls": "tls-on-plaintext-port", "http": "http-client", "proxy": "unexpected-proxy-header"},
-)
+FOREIGN: Final = foreign_units(tls=rb"\x16", proxy=rb"\r\n\r\n\0")
 """No stream begins so."""
 _BEGIN = re.compile(rb"(?:<\?xml[^<>]*>\s*)?<(?:[^<>:\s/?]+:)?stream\s")
 

@@ -71,9 +71,6 @@ class XMPP(Conversation):
         self._attempting = False
         self._clear_logins = 0
 
-    def open(self) -> Script:
-        yield from ()
-
     def talk(self) -> Script:
         if self.secured is None:
             yield from self._in_the_clear()
@@ -275,16 +272,14 @@ class XMPP(Conversation):
             verdict = attempt.verdict(answer.element) if answer.element is not None else None
             if verdict == "ok":
                 claim.earned(answer.octets)
-                yield login_note(claim.mechanism, "ok", claim.user)
-                yield Proven()
-                yield Send(CLIENT, answer.octets)
+                yield from self.accepted(claim.mechanism, claim.user, answer.octets)
                 return True
             if verdict in ("failed", "refused"):
                 self._attempting = False
                 yield login_note(claim.mechanism, "failed", claim.user)
                 if logins.wants_encryption(answer):
                     yield self._locked(b"encryption-required")
-                told = self._tell(answer)
+                told = self.tell(answer.octets)
                 yield from self.rejected(told) if verdict == "failed" else told
                 return False
             yield from self._pass(answer)
@@ -296,9 +291,6 @@ class XMPP(Conversation):
                     raise Malformed(CLIENT, POLICY, said.name.encode("utf-8"))
                 attempt.hear(said.element)
                 yield Send(BACKEND, said.octets)
-
-    def _tell(self, answer: Stanza) -> Script:
-        yield Send(CLIENT, answer.octets)
 
     def _leave(self, heard: Stanza) -> Script:
         """The client ends its stream; the server may say what it has to, and ends its own."""
@@ -365,7 +357,7 @@ class Federation(XMPP):
         yield login_note(b"DIALBACK", "ok" if verdict == "valid" else "failed", shortened(peer))
         if verdict == "valid":
             yield Proven()
-        told = self._tell(heard)
+        told = self.tell(heard.octets)
         yield from self.rejected(told) if verdict == "invalid" else told
         return verdict == "valid"
 

@@ -145,9 +145,7 @@ def names(features: Element) -> list[bytes]:
 
 def logins(features: Element) -> list[bytes]:
     """How a client can log in."""
-    offered = names(features)
-    usable = [name for name in offered if name not in sasl.unusable(offered)]
-    return usable + [b"IQ-AUTH"] * any(each.name == _OLD_LOGIN for each in features.children)
+    return sasl.usable(names(features)) + [b"IQ-AUTH"] * any(each.name == _OLD_LOGIN for each in features.children)
 
 
 def shown(features: Stanza) -> bytes:

@@ -9,7 +9,6 @@ from ....protocol.vocabulary import (
     Close,
     Heard,
     Line,
-    Lost,
     Note,
     Patience,
     Proven,
@@ -22,7 +21,7 @@ from ....protocol.vocabulary import (
     Unclean,
 )
 from ... import users
-from ...base import Dialect, Free, Policy, Question, Terms, port_range
+from ...base import Dialect, Free, Policy, Question, port_range
 from ...conversation import BACKEND, BOTH, CLIENT, Stage, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Attempt, Probing
@@ -69,9 +68,6 @@ SHOWN: Final = Verbs(
 
 class FTP(Data):
     """One session's state; what is not in an attribute here is the generator's own place."""
-
-    def __init__(self, terms: Terms) -> None:
-        super().__init__(terms)
 
     def talk(self) -> Script:
         try:
@@ -154,12 +150,7 @@ class FTP(Data):
 
     def _quit(self, verb: bytes, line: bytes, argument: bytes) -> Script:
         if self.reached:
-            try:
-                reply = yield from self._ask(line)
-            except Lost as lost:
-                if lost.side is CLIENT:
-                    raise
-                reply = Reply((b"221 Goodbye",))  # it is gone, as it was asked to be
+            reply = yield from self.left(self._ask(line), Reply((b"221 Goodbye",)))
             yield Send(CLIENT, reply.octets)
             if reply.code != b"221":
                 yield from self._settle(reply.code)
@@ -202,9 +193,8 @@ class FTP(Data):
         elif reply.code == b"202":  # Pure-FTPd says so to every ACCT, also before a login
             yield from self._pass_on(reply)
         else:
-            yield login_note(b"USER", "failed", self._claimed)
-            answer = self._pass_on(reply)
-            yield from self.rejected(answer) if reply.code in REJECTS else answer
+            guessed = reply.code in REJECTS
+            yield from self.not_accepted(b"USER", self._claimed, self._pass_on(reply), guessed=guessed)
 
     def _ended(self, verb: bytes, code: bytes) -> Script:
         yield from super()._ended(verb, code)

@@ -28,7 +28,7 @@ from ...base import BackendTLS, Dialect, Question, Terms, patience
 from ...conversation import BACKEND, BOTH, CHANNEL_BINDING, CLIENT, broken, converse, within_bounds
 from ...masking import Verbs
 from ...probing import Attempt, Probing
-from ...reach import Hearing, ungreeted, untrusted
+from ...reach import Hearing, answer_to, ungreeted, untrusted
 from .. import FOREIGN
 from ..strings import TLS_FIRST, Handled, Malformed, Strings, arguments, greeted, next_line, string, whole_line
 from .syntax import (
@@ -83,9 +83,7 @@ class ACAP(Strings):
         if self.terms.backend_tls is BackendTLS.STARTTLS and not is_bye(greeting):
             if (b"STARTTLS", []) not in self._groups:
                 untrusted("the backend does not offer STARTTLS")
-            yield Send(BACKEND, b"sgw1 STARTTLS\r\n")
-            heard = yield from next_line(Patience.REPLY)
-            match = REPLY.match(heard.text) if isinstance(heard, Line) else None
+            match = REPLY.match((yield from answer_to(b"sgw1 STARTTLS")))
             if match is None or (match[1], match[2].upper()) != (b"sgw1", b"OK"):
                 untrusted("the backend refuses STARTTLS")
             yield StartTLS(BACKEND)

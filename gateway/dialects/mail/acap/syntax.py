@@ -55,8 +55,7 @@ def edited(groups: list[Group], stage: Stage) -> list[Group]:
     """What the client is to see of the backend's capabilities."""
     shown: list[Group] = []
     for name, values in groups:
-        hidden = sasl.unusable(values)
-        kept = [value for value in values if value.upper() not in hidden]
+        kept = sasl.usable(values)
         if name == b"SASL" and kept and stage is not Stage.CLOSED:
             shown.append((name, kept))
         elif name not in (b"SASL", b"STARTTLS"):

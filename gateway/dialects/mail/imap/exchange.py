@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from ....protocol.filters import Counted, Kept
 from ....protocol.framing import Lines
-from ....protocol.vocabulary import Line, Note, Pass, Patience, Proven, Request, Script, Send, Side, TooLong, Unclean
+from ....protocol.vocabulary import Line, Note, Pass, Patience, Request, Script, Send, Side, TooLong, Unclean
 from ... import sasl
 from ...base import Terms
 from ...bounds import REPLIES, RESPONSES
-from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, login_note, within_bounds
+from ...conversation import BACKEND, BOTH, CLIENT, Stage, broken, within_bounds
 from ...users import LONGEST, Claim
 from .capabilities import STATUS, edit_line
 from .greeting import UNTAGGED_BAD
@@ -81,15 +81,13 @@ class Exchange(Literals):
 
     def _judge(self, login: Claim, verdict: TaggedResponse) -> Generator[Request, Any, bool]:
         """The end of a login.  Returns whether it succeeded."""
-        succeeded = verdict.status == b"OK"
-        yield login_note(login.mechanism, "ok" if succeeded else "failed", login.user)
-        if succeeded:
-            yield Proven()
-            yield Send(CLIENT, edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n")
-        else:
-            answer = self._conclude(b"", verdict)
-            yield from self.rejected(answer) if verdict.rejects and login.tried else answer
-        return succeeded
+        if verdict.status == b"OK":
+            told = edit_line(verdict.line, Stage.AUTHENTICATED) + b"\r\n"
+            yield from self.accepted(login.mechanism, login.user, told)
+            return True
+        guessed = verdict.rejects and login.tried
+        yield from self.not_accepted(login.mechanism, login.user, self._conclude(b"", verdict), guessed=guessed)
+        return False
 
     def _tell(self, verdict: TaggedResponse) -> Script:
         # An untagged BAD was relayed already.  A reply to an older command with the same tag would be taken for the

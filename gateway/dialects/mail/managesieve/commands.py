@@ -16,7 +16,6 @@ from ....protocol.inbox import Longer
 from ....protocol.vocabulary import (
     Close,
     Line,
-    Lost,
     Patience,
     Request,
     Script,
@@ -112,11 +111,7 @@ class ManageSieve(Exchange):
             return (yield from self._refuse(INVALID))
         reply = Reply(b"OK", b'OK "Logout completed."')
         if self.reached:
-            try:
-                reply = yield from self._ask(b"LOGOUT")
-            except Lost as lost:
-                if lost.side is CLIENT or self.midway:
-                    raise  # else it is gone, as it was asked to be
+            reply = yield from self.left(self._ask(b"LOGOUT"), reply)
         yield from self._tell(reply)
         if reply.status != b"NO":
             yield Close("quit")

@@ -76,8 +76,7 @@ def _edit_capability(line: bytes, stage: Stage) -> bytes | None:
     if name != b"SASL":
         return line
     names = value.split()
-    hidden = sasl.unusable(names)
-    kept = [] if stage is Stage.CLOSED else [each for each in names if each.upper() not in hidden]
+    kept = [] if stage is Stage.CLOSED else sasl.usable(names)
     return line if kept == names else b'"SASL" "%s"' % b" ".join(kept)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from ....protocol.framing import Lines
-from ....protocol.vocabulary import Close, Line, Lost, Note, Patience, Request, Script, Send, Side, StartTLS, Unclean
+from ....protocol.vocabulary import Close, Line, Note, Patience, Request, Script, Send, Side, StartTLS, Unclean
 from ... import access, sasl, users
 from ...base import Dialect, Identity, Policy, Question, Terms, patience
 from ...bounds import RESPONSES
@@ -26,7 +26,6 @@ from .words import (
     agrees,
     blames_name,
     edit_capabilities,
-    edit_mechanisms,
     is_later,
     listed,
     too_long,
@@ -137,11 +136,7 @@ class POP3(Exchange):
             return (yield from self._refuse(INVALID))
         status, reply = Status.OK, b"+OK"
         if self.reached:
-            try:
-                status, reply = yield from self._ask(line)
-            except Lost as lost:
-                if lost.side is CLIENT or self.midway:
-                    raise  # else it is gone, as it was asked to be
+            status, reply = yield from self.left(self._ask(line), (status, reply))
         yield from self._conclude(status, reply)
         if status is Status.OK:
             yield Close("quit")
@@ -176,7 +171,7 @@ class POP3(Exchange):
         if not arguments:
             status, reply = yield from self._ask(line)
             if status is Status.OK:
-                yield from self.hear_list(reply, edit_mechanisms)
+                yield from self.hear_list(reply, sasl.usable)
             else:
                 yield from self._conclude(status, reply)
             return False

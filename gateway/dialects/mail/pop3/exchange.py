@@ -7,10 +7,7 @@ from typing import Any, ClassVar, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
-    Await,
-    Line,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
@@ -21,8 +18,8 @@ from ....protocol.vocabulary import (
 from ...asking import PARTING, Asking
 from ...base import BackendTLS, Identity, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, broken, login_note
-from ...reach import Hearing, first_line, refused, ungreeted, untrusted
+from ...conversation import BACKEND, CLIENT, broken
+from ...reach import Hearing, answer_to, first_line, refused, ungreeted, untrusted
 from .. import xclient
 from .words import LATER, XCLIENT, Status, blames_command, edit_greeting, is_later, is_ok
 
@@ -65,7 +62,7 @@ class Exchange(Asking):
         if Status.of(greeting) is Status.ERR:
             return greeting
         if self.terms.backend_tls is BackendTLS.STARTTLS:
-            reply = yield from self._ask_ourselves(b"STLS")
+            reply = yield from answer_to(b"STLS")
             if Status.of(reply) is Status.ERR and LATER.match(reply):
                 return reply  # a refusal that says nothing of TLS
             if not is_ok(reply):
@@ -74,19 +71,13 @@ class Exchange(Asking):
         if self.terms.identity is Identity.XCLIENT:
             if not XCLIENT.search(greeting):
                 refused("the backend does not offer XCLIENT to the gateway's address")
-            reply = yield from self._ask_ourselves(xclient.dovecot_command(self.terms))
+            reply = yield from answer_to(xclient.dovecot_command(self.terms))
             if Status.of(reply) is Status.ERR and LATER.match(reply):
                 return reply  # a refusal of this client
             # Dovecot's answer to somebody whom it does not trust begins with +OK, too.
             if not is_ok(reply) or b"not from trusted" in reply:
                 refused(f"the backend answers XCLIENT: {reply[:80]!r}")
         return greeting
-
-    def _ask_ourselves(self, command: bytes) -> Hearing[bytes]:
-        """A command of ours and the line that answers it."""
-        yield Send(BACKEND, command + b"\r\n")
-        heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
-        return heard.text if isinstance(heard, Line) else b""
 
     def _reach(self) -> Script:
         """Dial, if that was put off; the greeting is not the client's, it has had ours."""
@@ -138,18 +129,15 @@ class Exchange(Asking):
         """The reply that ends a login, which succeeds with +OK and nothing else."""
         if status is not Status.OK:
             return (yield from self._rejected(status, reply, mechanism))
-        yield login_note(mechanism, "ok", self._claimed)
-        yield Proven()
-        yield Send(CLIENT, reply + b"\r\n")
+        yield from self.accepted(mechanism, self._claimed, reply + b"\r\n")
         return True
 
     def _rejected(self, status: Status, reply: bytes, mechanism: bytes) -> Generator[Request, Any, bool]:
         """A login that failed.  It counts, unless the reply says nothing of name and password."""
-        yield login_note(mechanism, "failed", self._claimed)
-        if blames_command(reply):
-            return (yield from self._conclude(status, reply))
-        answer = self._conclude(status, reply, login=True)
-        return (yield from answer if is_later(reply) else self.rejected(answer))
+        blamed = blames_command(reply)
+        answer = self._conclude(status, reply, login=not blamed)
+        guessed = not (blamed or is_later(reply))
+        return (yield from self.not_accepted(mechanism, self._claimed, answer, guessed=guessed))
 
     def _refuse(self, reply: bytes) -> Generator[Request, Any, bool]:
         yield Send(CLIENT, reply + b"\r\n")

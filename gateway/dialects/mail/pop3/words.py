@@ -62,19 +62,12 @@ def _edit_capability(line: bytes, stage: Stage) -> bytes | None:
     if key in HIDDEN[stage]:
         return None
     if key == b"SASL":
-        kept = edit_mechanisms(words[1:])
+        kept = sasl.usable(words[1:])
         if not kept:
             return None
         if kept != words[1:]:
             return b" ".join([words[0], *kept])
     return line
-
-
-def edit_mechanisms(names: Iterable[bytes]) -> list[bytes]:
-    """Without those that cannot work through a gateway, or authenticate it instead of the client."""
-    names = list(names)
-    hidden = sasl.unusable(name.strip() for name in names)
-    return [name for name in names if name.strip().upper() not in hidden]
 
 
 def blames_command(reply: bytes) -> bool:

@@ -30,7 +30,7 @@ from ....protocol.vocabulary import (
 from ... import access, sasl, users
 from ...base import Dialect, Policy, Question, Terms
 from ...bounds import RESPONSES
-from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, Stage, broken, converse, foreign, login_note
+from ...conversation import BACKEND, CHANNEL_BINDING, CLIENT, broken, converse, foreign, login_note
 from ...masking import Verbs
 from ...probing import Attempt, Probing
 from ...reach import GREETS_ONCE
@@ -192,10 +192,7 @@ class SMTP(Messages):
         self._authority = not complete or offer.authority
         if offer.binds:
             yield CHANNEL_BINDING
-        stage = Stage.SECURE
-        if self.secured is None:
-            stage = Stage.OPEN if self.terms.policy is Policy.OPTIONAL else Stage.CLOSED
-        told = ehlo.edited(lines, stage, self._withheld)
+        told = ehlo.edited(lines, self.stage, self._withheld)
         if self._lacks_login(told):
             starttls = b"STARTTLS" in offer.keywords
             yield access.note(access.NO_LOGIN, self.protocol, self.terms, access.no_auth(starttls), starttls)

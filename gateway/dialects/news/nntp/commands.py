@@ -206,11 +206,7 @@ class NNTP(Exchange):
         if self._endless:
             yield Send(BACKEND, line + b"\r\n")  # of its answer nobody can tell that it is the one
         elif self.reached:
-            try:
-                reply = yield from self._ask(line)
-            except Lost as lost:
-                if lost.side is CLIENT or self.midway:
-                    raise  # else it is gone, as it was asked to be
+            reply = yield from self.left(self._ask(line), reply)
         yield from self._conclude(verb, reply)
         if reply[:3] == b"205":
             yield Close("quit")

@@ -7,12 +7,9 @@ from typing import Any, Final
 
 from ....protocol.framing import Lines
 from ....protocol.vocabulary import (
-    Await,
     Close,
-    Line,
     Pass,
     Patience,
-    Proven,
     Request,
     Script,
     Send,
@@ -21,9 +18,9 @@ from ....protocol.vocabulary import (
 from ...asking import Asking
 from ...base import BackendTLS, Terms
 from ...bounds import REPLIES
-from ...conversation import BACKEND, CLIENT, TOO_EARLY, broken, login_note
+from ...conversation import BACKEND, CLIENT, TOO_EARLY, broken
 from ...mail.message import Message, Newlines
-from ...reach import Hearing, first_line, ungreeted, untrusted
+from ...reach import Hearing, answer_to, first_line, ungreeted, untrusted
 from .words import (
     BAD_COMMAND,
     LATER,
@@ -75,9 +72,7 @@ class Exchange(Asking):
         if not REPLY.match(greeting) or greeting[:3] not in WELCOMES | TURNS_AWAY:
             raise ungreeted(greeting)
         if greeting[:3] in WELCOMES and self.terms.backend_tls is BackendTLS.STARTTLS:
-            yield Send(BACKEND, b"STARTTLS\r\n")
-            heard = yield Await((BACKEND,), Patience.REPLY, REPLIES)
-            reply = heard.text if isinstance(heard, Line) else b""
+            reply = yield from answer_to(b"STARTTLS")
             if REPLY.match(reply) and reply[:3] == LEAVES:
                 return reply
             if not REPLY.match(reply) or reply[:3] != b"382":
@@ -151,18 +146,14 @@ class Exchange(Asking):
     # --- logins ---
 
     def _logged_in(self, reply: bytes, mechanism: bytes) -> Ending:
-        yield login_note(mechanism, "ok", self._claimed)
-        yield Proven()
-        yield Send(CLIENT, reply + b"\r\n")
+        yield from self.accepted(mechanism, self._claimed, reply + b"\r\n")
         return True
 
     def _login_failed(self, reply: bytes, mechanism: bytes, *, guessed: bool) -> Ending:
         """It counts if the client has given credentials, and the reply speaks of these."""
-        yield login_note(mechanism, "failed", self._claimed)
         answer = self._conclude(b"AUTHINFO", reply, login=True)
-        if guessed and reply[:3] in REJECTS:
-            return (yield from self.rejected(answer))
-        yield from answer
+        counts = guessed and reply[:3] in REJECTS
+        yield from self.not_accepted(mechanism, self._claimed, answer, guessed=counts)
         if not guessed and reply[:3] not in BAD_COMMAND | LATER:
             self.count()  # else a client could say it for ever
         return False

@@ -61,9 +61,6 @@ def options(hostname: bytes, *fields: bytes) -> bytes:
 class Upgrade(Conversation):
     """One session."""
 
-    def open(self) -> Script:
-        yield from ()
-
     def talk(self) -> Script:
         try:
             heard = yield Await((CLIENT,), Patience.COMMAND, HEADS)
@@ -123,9 +120,6 @@ class Upgrade(Conversation):
             case Violation(side=Side.CLIENT):
                 return BAD
         return UNAVAILABLE
-
-    def farewell(self) -> bytes:
-        return b""
 
     unavailable_words = UNAVAILABLE
     busy_words = BUSY
