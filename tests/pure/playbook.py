@@ -4,10 +4,10 @@
         Playbook(DIALECT, terms())
         .start(DIAL)
         .dialled()
-        .backend(b"+OK hello\\r\\n", to_client(b"+OK hello\\r\\n"))
+        .returns(b"+OK hello\\r\\n")
         .client(b"STLS\\r\\n", tls(b"+OK Begin TLS negotiation now\\r\\n"))
         .secured()
-        .client(b"QUIT\\r\\n", to_backend(b"QUIT\\r\\n"))
+        .passes(b"QUIT\\r\\n")
         .ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost"))
         .run()
     )
@@ -350,6 +350,18 @@ class Playbook:
 
     def backend(self, octets: bytes, *expected: Expected) -> Playbook:
         return self._step(f"backend: {octets!r}", lambda stage: stage.receive(Side.BACKEND, octets), expected)
+
+    def passes(self, octets: bytes, *then: Expected) -> Playbook:
+        """The client says this, and the backend hears it as it is."""
+        return self.client(octets, to_backend(octets), *then)
+
+    def returns(self, octets: bytes, *then: Expected) -> Playbook:
+        """The backend says this, and the client hears it as it is."""
+        return self.backend(octets, to_client(octets), *then)
+
+    def asks(self, said: bytes, answered: bytes, *then: Expected) -> Playbook:
+        """A command that passes, its answer, which returns, and what follows from that."""
+        return self.passes(said).returns(answered, *then)
 
     def dialled(self, *expected: Expected) -> Playbook:
         return self._step("dialled", lambda stage: stage.take(stage.negotiation.dialled()), expected)

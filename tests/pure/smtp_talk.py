@@ -7,7 +7,7 @@ from typing import Any
 from gateway.dialects.base import Policy
 from gateway.dialects.mail.smtp import DIALECT
 from gateway.protocol.vocabulary import Secured
-from tests.pure.playbook import DIAL, TLS13, Playbook, terms, tls, to_backend, to_client
+from tests.pure.playbook import DIAL, TLS13, Playbook, terms, tls, to_client
 
 GREETING = b"220 legacy.example.org ESMTP Postfix\r\n"
 EHLO = b"EHLO client.example.com\r\n"
@@ -74,16 +74,11 @@ REQUIRED = Policy.REQUIRED
 def greeted(policy: Policy = REQUIRED, **changes: Any) -> Playbook:
     """A client on a plaintext port with its greeting; no trace field unless asked for."""
     agreed = terms(**{"policy": policy, "received": False, **changes})
-    return Playbook(DIALECT, agreed).start(DIAL).dialled().backend(GREETING, to_client(GREETING))
-
-
-def asked(play: Playbook, command: bytes, reply: bytes) -> Playbook:
-    """A command that goes through, and its reply that comes back as it is."""
-    return play.client(command, to_backend(command)).backend(reply, to_client(reply))
+    return Playbook(DIALECT, agreed).start(DIAL).dialled().returns(GREETING)
 
 
 def hello(play: Playbook, reply: bytes = REPLY, told: bytes = SECURE) -> Playbook:
-    return play.client(EHLO, to_backend(EHLO)).backend(reply, to_client(told))
+    return play.passes(EHLO).backend(reply, to_client(told))
 
 
 def upgraded(policy: Policy = REQUIRED, facts: Secured = TLS13, **changes: Any) -> Playbook:
@@ -98,9 +93,9 @@ def secure(policy: Policy = REQUIRED, facts: Secured = TLS13, **changes: Any) ->
 
 
 def envelope(play: Playbook, parameters: bytes = b"") -> Playbook:
-    asked(play, b"MAIL FROM:<a@example.com>%s\r\n" % parameters, b"250 2.1.0 Ok\r\n")
-    return asked(play, b"RCPT TO:<b@example.org>\r\n", b"250 2.1.5 Ok\r\n")
+    play.asks(b"MAIL FROM:<a@example.com>%s\r\n" % parameters, b"250 2.1.0 Ok\r\n")
+    return play.asks(b"RCPT TO:<b@example.org>\r\n", b"250 2.1.5 Ok\r\n")
 
 
 def authenticated(play: Playbook) -> Playbook:
-    return asked(play, b"AUTH PLAIN AGEAYg==\r\n", b"235 2.7.0 Authentication successful\r\n")
+    return play.asks(b"AUTH PLAIN AGEAYg==\r\n", b"235 2.7.0 Authentication successful\r\n")

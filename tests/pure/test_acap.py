@@ -89,7 +89,7 @@ def test_what_a_look_reads() -> None:
 
 def test_a_greeting_with_literals_is_read_to_its_end() -> None:
     said = b"* ACAP (IMPLEMENTATION {3}\r\na\r\n) (STARTTLS)\r\n"
-    PARTY.dialled().backend(said, to_client(said)).run()
+    PARTY.dialled().returns(said).run()
     ending = PARTY.sorry("backend-bad-greeting")
     PARTY.dialled().backend(b"* ACAP (IMPLEMENTATION {999999}\r\n", *ending).run()
     PARTY.dialled().client(b"x" * 70_000).run((WHOLE,))
@@ -104,7 +104,7 @@ def test_channel_binding_that_cannot_work_is_told() -> None:
 def test_a_backend_that_greets_with_bye_is_not_asked_for_tls() -> None:
     bye = b'* BYE "busy"\r\n'
     play = PARTY.dialled(backend_tls=BackendTLS.STARTTLS)
-    play.backend(bye, note("backend-refused"), to_client(bye), close("backend-refused")).run()
+    play.returns(bye, note("backend-refused"), close("backend-refused")).run()
     PARTY.dialled(backend_tls=BackendTLS.STARTTLS).backend(INSIDE, *PARTY.sorry("backend-tls-failed")).run()
 
 
@@ -163,35 +163,34 @@ def test_a_lazy_session_in_the_clear_dials_when_the_backend_is_needed() -> None:
         play.client(said, DIAL).dialled().backend(OFFER, to_backend(said)).run()
     bye = b'* BYE "busy"\r\n'
     play = PARTY._lazy().secured(DIAL).dialled()
-    play.backend(bye, to_client(bye), note("backend-refused"), close("backend-refused")).run()
+    play.returns(bye, note("backend-refused"), close("backend-refused")).run()
 
 
 def test_goodbyes() -> None:
     bye = b'* BYE "gone"\r\n'
-    inside().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
-    play = inside().client(b"q LOGOUT\r\n", to_backend(b"q LOGOUT\r\n")).backend(bye, to_client(bye))
+    inside().returns(bye).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+    play = inside().asks(b"q LOGOUT\r\n", bye)
     play.ended(BACKEND, True, to_client(b'q OK "Done"\r\n'), close("quit")).run()
-    play = inside().client(b"q LOGOUT\r\n", to_backend(b"q LOGOUT\r\n"))
-    play.backend(b'q BAD "no"\r\n', to_client(b'q BAD "no"\r\n')).run()
-    play = inside().client(b"q LOGOUT\r\n", to_backend(b"q LOGOUT\r\n"))
+    play = inside().asks(b"q LOGOUT\r\n", b'q BAD "no"\r\n').run()
+    play = inside().passes(b"q LOGOUT\r\n")
     play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 
 def test_untagged_lines_of_a_reply_pass_and_it_has_an_end() -> None:
     more = b'* LANG "en" {3}\r\na\r\n\r\n'
-    play = inside().client(b'l LANG "en"\r\n', to_backend(b'l LANG "en"\r\n')).backend(more, to_client(more))
-    play.backend(b'l NO "no"\r\n', to_client(b'l NO "no"\r\n')).run()
-    play = inside().client(b"n NOOP\r\n", to_backend(b"n NOOP\r\n"))
+    play = inside().asks(b'l LANG "en"\r\n', more)
+    play.returns(b'l NO "no"\r\n').run()
+    play = inside().passes(b"n NOOP\r\n")
     play.backend(b"* X\r\n" * 1001, to_client(b"* X\r\n" * 1000 + UNAVAILABLE), *BROKEN[:1], *BROKEN[2:]).run((WHOLE,))
 
 
 @pytest.mark.parametrize("answer", [b"m OK\r\n", b"n FOO\r\n", b"n\r\n", b"n OKAY\r\n"])
 def test_a_reply_to_something_else(answer: bytes) -> None:
-    inside().client(b"n NOOP\r\n", to_backend(b"n NOOP\r\n")).backend(answer, *BROKEN).run()
+    inside().passes(b"n NOOP\r\n").backend(answer, *BROKEN).run()
 
 
 def test_a_line_without_end_behind_a_literal() -> None:
-    play = inside().client(b"n NOOP\r\n", to_backend(b"n NOOP\r\n"))
+    play = inside().passes(b"n NOOP\r\n")
     play.backend(b"* X {1}\r\nx" + b"y" * 9000 + b"\r\n", *BROKEN).run((WHOLE,))
 
 
@@ -200,29 +199,29 @@ def test_a_line_without_end_behind_a_literal() -> None:
 
 def begun(initial: bytes = b"", **changes: Any) -> Playbook:
     line = b'a AUTHENTICATE "PLAIN"%s\r\n' % initial
-    return inside(**changes).client(line, to_backend(line))
+    return inside(**changes).passes(line)
 
 
 @pytest.mark.parametrize("password", [b"*", b"=", b" "])
 def test_a_password_is_none_of_the_words_of_base64(password: bytes) -> None:
     said = b'"%s"\r\n' % password
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).client(said, to_backend(said))
+    play = begun().returns(b'+ ""\r\n').passes(said)
     accepted = b'a OK "in"\r\n'
-    play.backend(accepted, note("auth", mechanism="PLAIN"), PROVEN, to_client(accepted), SPLICE).run()
+    play.returns(accepted, note("auth", mechanism="PLAIN"), PROVEN, SPLICE).run()
 
 
 def test_a_dialogue_whose_octets_are_no_text() -> None:
     """RFC 2244 6.3.1 knows no base64."""
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    play = begun().returns(b'+ ""\r\n')
     said = b"{%d+}\r\n%s\r\n" % (len(PLAIN), PLAIN)
-    play.client(said, to_backend(said))
+    play.passes(said)
     ok = note("auth", result="ok", mechanism="PLAIN", user=PLAIN.split(b"\0")[1])
     play.backend(b'a OK "in"\r\n', ok, PROVEN, to_client(b'a OK "in"\r\n'), SPLICE)
-    play.client(b"\0\r", to_backend(b"\0\r")).run()
+    play.passes(b"\0\r").run()
 
 
 def test_a_client_waits_for_the_gateway_before_its_literal() -> None:
-    play = begun().backend(b'+ "x"\r\n', to_client(b'+ "x"\r\n'))
+    play = begun().returns(b'+ "x"\r\n')
     play.client(b"{%d}\r\n" % len(PLAIN), to_client(READY))
     play.client(PLAIN + b"\r\n", to_backend(b"{%d+}\r\n%s\r\n" % (len(PLAIN), PLAIN))).run()
 
@@ -231,49 +230,49 @@ def test_an_initial_response_goes_to_a_backend_that_waits_for_it() -> None:
     said = b'a AUTHENTICATE "PLAIN" {%d+}\r\n%s\r\n' % (len(PLAIN), PLAIN)
     announced = to_backend(b'a AUTHENTICATE "PLAIN" {%d}\r\n' % len(PLAIN))
     play = inside().client(said, announced).backend(b'+ "go"\r\n', to_backend(PLAIN + b"\r\n"))
-    play.backend(b'a NO "wrong"\r\n', REJECTED, to_client(b'a NO "wrong"\r\n')).run()
+    play.returns(b'a NO "wrong"\r\n', REJECTED).run()
     refused = b'a BAD "no such mechanism"\r\n'
-    inside().client(said, announced).backend(refused, to_client(refused)).run()
+    inside().client(said, announced).returns(refused).run()
 
 
 @pytest.mark.parametrize("said", [b"*\r\n", b"x\r\n", b'"a" "b"\r\n', b"\r\n", b"\0\r\n", b"x" * 5000 + b"\r\n"])
 def test_a_login_that_is_taken_back(said: bytes) -> None:
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).client(said, to_backend(b"*\r\n"))
+    play = begun().returns(b'+ ""\r\n').client(said, to_backend(b"*\r\n"))
     answer = b'a NO "cancelled"\r\n'
-    assert play.backend(answer, to_client(answer)).run((WHOLE, 999)).rejected == 0
+    assert play.returns(answer).run((WHOLE, 999)).rejected == 0
 
 
 @pytest.mark.parametrize("said", [b'"\0" ', b"x" * 5000])
 def test_G30_a_literal_behind_a_bad_response_is_swallowed(said: bytes) -> None:
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    play = begun().returns(b'+ ""\r\n')
     play.client(said + b"{11+}\r\nb NOOP\r\nb N\r\n", to_backend(b"*\r\n"))
     answer = b'a NO "cancelled"\r\n'
-    play.backend(answer, to_client(answer)).client(b"c NOOP\r\n", to_backend(b"c NOOP\r\n")).run((WHOLE, 999))
+    play.returns(answer).passes(b"c NOOP\r\n").run((WHOLE, 999))
 
 
 def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
     """What the client says then is a command, and not for a backend that does not wait for it."""
     late = b"a NO {4}\r\nslow\r\n"
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).backend(late, note("auth"), to_client(late))
-    play.client(b"c NOOP\r\n", to_backend(b"c NOOP\r\n"))
+    play = begun().returns(b'+ ""\r\n').returns(late, note("auth"))
+    play.passes(b"c NOOP\r\n")
     assert play.run().rejected == 0
-    ok = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    ok = begun().returns(b'+ ""\r\n')
     ok.backend(b'a OK "in"\r\n', *BROKEN).run()
-    again = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n'))
+    again = begun().returns(b'+ ""\r\n')
     again.backend(b'+ ""\r\n', *BROKEN).run()
 
 
 def test_a_goodbye_in_a_dialogue() -> None:
     bye = b'* BYE "down"\r\n'
-    play = begun().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost"))
+    play = begun().returns(bye).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost"))
     play.run()
-    play = begun().backend(b'+ ""\r\n', to_client(b'+ ""\r\n')).backend(bye, to_client(bye))
+    play = begun().returns(b'+ ""\r\n').returns(bye)
     play.ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_goodbye_with_a_literal_is_read_to_its_end() -> None:
     bye = b"* BYE {4}\r\ndown\r\n"
-    inside().backend(bye, to_client(bye)).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
+    inside().returns(bye).ended(BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_success_without_credentials_is_none() -> None:

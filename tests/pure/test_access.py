@@ -11,7 +11,7 @@ from gateway.dialects import DIALECTS, access
 from gateway.dialects.access import NO_LOGIN, TLS_FIRST, Access, Mail, Seen, cure, demands_tls, is_submission
 from gateway.dialects.base import BackendTLS, Policy
 from gateway.protocol.vocabulary import Note
-from tests.pure.playbook import DIAL, PROVEN, Playbook, note, terms, tls, to_backend, to_client
+from tests.pure.playbook import DIAL, PROVEN, Playbook, note, terms, tls, to_client
 
 SMTP, IMAP, POP3 = (DIALECTS[name] for name in ("smtp", "imap", "pop3"))
 NONE = BackendTLS.NONE
@@ -276,18 +276,17 @@ def smtp_inside(**changes: object) -> Playbook:
         .start(tls(b""))
         .secured(DIAL)
         .dialled()
-        .backend(b"220 legacy\r\n", to_client(b"220 legacy\r\n"))
+        .returns(b"220 legacy\r\n")
     )
 
 
 def smtp_greeted(offered: bytes, shown: bytes, **changes: object) -> Playbook:
-    return smtp_inside(**changes).client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n")).backend(offered, to_client(shown))
+    return smtp_inside(**changes).passes(b"EHLO c\r\n").backend(offered, to_client(shown))
 
 
 def test_T17_smtp_a_session_in_which_MAIL_wants_TLS_is_an_event() -> None:
     book = smtp_greeted(b"250 legacy\r\n", b"250 legacy\r\n")
-    book.client(b"MAIL FROM:<a@b>\r\n", to_backend(b"MAIL FROM:<a@b>\r\n"))
-    book.backend(MUST + b"\r\n", note(TLS_FIRST, detail=MUST), to_client(MUST + b"\r\n"))
+    book.asks(b"MAIL FROM:<a@b>\r\n", MUST + b"\r\n", note(TLS_FIRST, detail=MUST))
     assert events(book) == [TLS_FIRST]
 
 
@@ -297,16 +296,14 @@ def test_T17_smtp_a_session_in_which_MAIL_wants_TLS_is_an_event() -> None:
 ])  # fmt: skip
 def test_T17_smtp_a_session_in_which_AUTH_wants_TLS_is_an_event(answer: bytes) -> None:
     book = smtp_greeted(b"250-legacy\r\n250 AUTH PLAIN\r\n", b"250-legacy\r\n250 AUTH PLAIN\r\n", submission=True)
-    book.client(b"AUTH PLAIN AGEAYg==\r\n", to_backend(b"AUTH PLAIN AGEAYg==\r\n"))
-    book.backend(answer, to_client(answer))
+    book.asks(b"AUTH PLAIN AGEAYg==\r\n", answer)
     assert events(book) == [NO_LOGIN]
 
 
 def test_T17_smtp_a_wrong_password_is_none() -> None:
     answer = b"535 5.7.8 Error: authentication failed\r\n"
     book = smtp_greeted(b"250-legacy\r\n250 AUTH PLAIN\r\n", b"250-legacy\r\n250 AUTH PLAIN\r\n", submission=True)
-    book.client(b"AUTH PLAIN AGEAYg==\r\n", to_backend(b"AUTH PLAIN AGEAYg==\r\n"))
-    book.backend(answer, to_client(answer))
+    book.asks(b"AUTH PLAIN AGEAYg==\r\n", answer)
     assert events(book) == []
 
 
@@ -325,7 +322,7 @@ def test_T17_smtp_where_mail_is_handed_in_a_session_without_AUTH_is_an_event(
 
 def test_T17_smtp_before_TLS_nothing_is_missing() -> None:
     book = Playbook(SMTP, terms(submission=True)).start(DIAL).dialled()
-    book.backend(b"220 legacy\r\n", to_client(b"220 legacy\r\n")).client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n"))
+    book.returns(b"220 legacy\r\n").passes(b"EHLO c\r\n")
     book.backend(b"250 legacy\r\n", to_client(b"250-legacy\r\n250 STARTTLS\r\n"))
     assert events(book) == []
 
@@ -334,15 +331,14 @@ def test_T17_smtp_who_is_logged_in_misses_nothing() -> None:
     """Some servers offer no AUTH to them."""
     greeted = b"250-legacy\r\n250 AUTH PLAIN\r\n"
     book = smtp_greeted(greeted, greeted, submission=True)
-    book.client(b"AUTH PLAIN AGEAYg==\r\n", to_backend(b"AUTH PLAIN AGEAYg==\r\n"))
-    book.backend(b"235 in\r\n", PROVEN, to_client(b"235 in\r\n"))
-    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n")).backend(b"250 legacy\r\n", to_client(b"250 legacy\r\n"))
+    book.asks(b"AUTH PLAIN AGEAYg==\r\n", b"235 in\r\n", PROVEN)
+    book.asks(b"EHLO c\r\n", b"250 legacy\r\n")
     assert events(book) == []
 
 
 def imap_inside() -> Playbook:
     book = Playbook(IMAP, terms(implicit=True)).start(tls(b"")).secured(DIAL).dialled()
-    return book.backend(b"* OK hi\r\n", to_client(b"* OK hi\r\n"))
+    return book.returns(b"* OK hi\r\n")
 
 
 @pytest.mark.parametrize("command", [b"a LOGIN u p\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n"])
@@ -352,13 +348,13 @@ def imap_inside() -> Playbook:
     b"a BAD A SSL/TLS-connection is required for authentication.\r\n",
 ])  # fmt: skip
 def test_T17_imap_a_session_in_which_a_login_wants_TLS_is_an_event(command: bytes, answer: bytes) -> None:
-    book = imap_inside().client(command, to_backend(command)).backend(answer, to_client(answer))
+    book = imap_inside().asks(command, answer)
     assert events(book) == [NO_LOGIN]
 
 
 def test_T17_imap_a_wrong_password_is_none() -> None:
     answer = b"a NO [AUTHENTICATIONFAILED] Authentication failed.\r\n"
-    book = imap_inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n")).backend(answer, to_client(answer))
+    book = imap_inside().asks(b"a LOGIN u p\r\n", answer)
     assert events(book) == []
 
 
@@ -373,19 +369,19 @@ def test_T17_imap_what_the_list_says_is_in_the_event() -> None:
 
 def pop3_inside(greeting: bytes = b"+OK hi\r\n", **changes: object) -> Playbook:
     book = Playbook(POP3, terms(implicit=True, **changes)).start(tls(b"")).secured(DIAL).dialled()
-    return book.backend(greeting, to_client(greeting))
+    return book.returns(greeting)
 
 
 @pytest.mark.parametrize("command", [b"USER u\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"APOP u x\r\n", b"PASS p\r\n"])
 @pytest.mark.parametrize("answer", [DISALLOWED + b"\r\n", b"-ERR STLS is required.\r\n"])
 def test_T17_pop3_a_session_in_which_a_login_wants_TLS_is_an_event(command: bytes, answer: bytes) -> None:
-    book = pop3_inside().client(command, to_backend(command)).backend(answer, to_client(answer))
+    book = pop3_inside().asks(command, answer)
     assert events(book) == [NO_LOGIN]
 
 
 def test_T17_pop3_a_wrong_name_is_none() -> None:
-    book = pop3_inside().client(b"USER u\r\n", to_backend(b"USER u\r\n"))
-    assert events(book.backend(b"-ERR no u\r\n", to_client(b"-ERR no u\r\n"))) == []
+    book = pop3_inside().passes(b"USER u\r\n")
+    assert events(book.returns(b"-ERR no u\r\n")) == []
 
 
 @pytest.mark.parametrize(("greeting", "listed", "shown", "found"), [
@@ -398,14 +394,14 @@ def test_T17_pop3_a_wrong_name_is_none() -> None:
 def test_T17_pop3_a_list_without_a_login_is_an_event(
     greeting: bytes, listed: bytes, shown: bytes, found: list[str]
 ) -> None:
-    book = pop3_inside(greeting).client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book = pop3_inside(greeting).passes(b"CAPA\r\n")
     book.backend(b"+OK\r\n%s.\r\n" % listed, to_client(b"+OK\r\n%s.\r\n" % shown))
     assert events(book) == found
 
 
 def test_T17_pop3_before_TLS_the_list_says_nothing() -> None:
     book = Playbook(POP3, terms(policy=Policy.OPTIONAL)).start(DIAL).dialled()
-    book.backend(b"+OK hi\r\n", to_client(b"+OK hi\r\n")).client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.returns(b"+OK hi\r\n").passes(b"CAPA\r\n")
     book.backend(b"+OK\r\nTOP\r\n.\r\n", to_client(b"+OK\r\nTOP\r\nSTLS\r\n.\r\n"))
     assert events(book) == []
 
@@ -420,12 +416,12 @@ def test_T17_the_event_is_the_same_for_all_protocols() -> None:
 @pytest.mark.parametrize("name", [b"tls required", b"must use starttls", b"plaintext disabled"])
 def test_T17_a_clients_words_in_a_refusal_are_not_believed(name: bytes) -> None:
     line, answer = b"USER %s\r\n" % name, b"-ERR no mailbox for %s\r\n" % name
-    assert events(pop3_inside().client(line, to_backend(line)).backend(answer, to_client(answer))) == []
+    assert events(pop3_inside().asks(line, answer)) == []
     line, answer = b'a LOGIN "%s" x\r\n' % name, b"a NO no mailbox for %s\r\n" % name
-    assert events(imap_inside().client(line, to_backend(line)).backend(answer, to_client(answer))) == []
+    assert events(imap_inside().asks(line, answer)) == []
     line, answer = b'MAIL FROM:<"%s"@b>\r\n' % name, b'550 5.1.8 "%s"@b is unknown\r\n' % name
     book = smtp_greeted(b"250 legacy\r\n", b"250 legacy\r\n")
-    assert events(book.client(line, to_backend(line)).backend(answer, to_client(answer))) == []
+    assert events(book.asks(line, answer)) == []
 
 
 def test_a_greeting_is_searched_once_for_the_stamp_of_apop() -> None:

@@ -9,7 +9,7 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Policy
 from tests.pure.contract.answers.http import REQUIRED
-from tests.pure.playbook import DIAL, Playbook, close, note, terms, to_backend, to_client
+from tests.pure.playbook import DIAL, Playbook, close, note, terms, to_client
 
 DATES = {"first_tls": "2023-11-14T22:13:20Z", "last_tls": "2023-11-15T22:13:20Z"}
 DOWNGRADE = note("downgrade", action="refused", **DATES)
@@ -70,9 +70,9 @@ def test_who_always_used_tls_is_refused_without_and_told_once(protocol: str, cli
     greeting, command, refusal = TALK[protocol]
     agreed = terms(client=client, policy=policy, insists=True)
     play = Playbook(DIALECTS[protocol], agreed, always=always(client))
-    play.start(DIAL).dialled().backend(greeting, to_client(greeting))
+    play.start(DIAL).dialled().returns(greeting)
     if client == "192.0.2.2" and policy is Policy.OPTIONAL:
-        play.client(command, to_backend(command))
+        play.passes(command)
         play.run()
         return
     held = client == "192.0.2.1" and policy is Policy.OPTIONAL

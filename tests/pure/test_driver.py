@@ -306,7 +306,7 @@ def test_counted_octets_and_a_look_ahead() -> None:
 
 def test_octets_pass_and_the_rest_is_kept() -> None:
     book = play(Pass(CLIENT, Counted(4)), Pass(CLIENT, Counted(2), forward=False), COMMAND, Close("done")).start()
-    book.client(b"ab", to_backend(b"ab")).client(b"cdxxline\n", to_backend(b"cd"), close("done")).run()
+    book.passes(b"ab").client(b"cdxxline\n", to_backend(b"cd"), close("done")).run()
     play(Pass(BACKEND, Counted(2)), Close("done")).start().backend(b"abc", to_client(b"ab"), close("done")).run()
 
 

@@ -116,7 +116,7 @@ def test_a_length_of_nothing_is_a_bug_of_the_dialect() -> None:
 def test_units_go_through_both_ways_until_one_is_wanted() -> None:
     play = Playbook(dialect(FORWARD)).start()
     play.client(b"\x03ab\xc8", to_backend(b"\x03ab")).client(b"x" * 100, to_backend(b"\xc8" + b"x" * 100))
-    play.backend(b"\x02y", to_client(b"\x02y")).client(b"x" * 99, to_backend(b"x" * 99))
+    play.returns(b"\x02y").passes(b"x" * 99)
     play.client(b"\x03!", to_client(b"")).client(b"z\x02q", note("heard", what=Unit(CLIENT, b"\x03!z")), close("done"))
     play.run((0,))
 
@@ -127,13 +127,13 @@ def test_a_wanted_unit_above_the_limit_is_told() -> None:
 
 
 def test_inside_a_unit_nothing_is_said_to_its_receiver() -> None:
-    play = Playbook(dialect(FORWARD)).start().backend(b"\x05ab", to_client(b"\x05ab"))
+    play = Playbook(dialect(FORWARD)).start().returns(b"\x05ab")
     play.expire(Expired(CLIENT, Patience.COMMAND), close("client-timeout")).run((0,))
 
 
 def test_a_shutdown_waits_for_the_end_of_a_unit() -> None:
-    play = Playbook(dialect(FORWARD)).start().client(b"\x05ab", to_backend(b"\x05ab")).stop()
-    play.client(b"cd", to_backend(b"cd"), to_client(b"goodbye"), close("shutdown")).run((0,))
+    play = Playbook(dialect(FORWARD)).start().passes(b"\x05ab").stop()
+    play.passes(b"cd", to_client(b"goodbye"), close("shutdown")).run((0,))
     play = Playbook(dialect(FORWARD)).start().stop(to_client(b"goodbye"), close("shutdown"))
     play.run()
 
@@ -146,9 +146,9 @@ def test_the_end_of_a_side_ends_it() -> None:
 def test_what_lies_behind_a_unit_that_has_to_wait_is_bounded() -> None:
     """A backend that hangs within a unit would let a client fill the memory."""
     waiting = b"\x03!a" + b"\x08" * 40_000
-    play = Playbook(dialect(FORWARD)).start().backend(b"\x05ab", to_client(b"\x05ab"))
+    play = Playbook(dialect(FORWARD)).start().returns(b"\x05ab")
     play.client(waiting).wants(CLIENT, False).wants(BACKEND)
-    play.backend(b"cd", to_client(b"cd"), note("heard", what=Unit(CLIENT, b"\x03!a")), close("done")).run((0, 9000))
+    play.returns(b"cd", note("heard", what=Unit(CLIENT, b"\x03!a")), close("done")).run((0, 9000))
 
 
 def test_who_is_late_and_that_both_sides_are_read() -> None:

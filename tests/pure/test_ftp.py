@@ -57,7 +57,7 @@ def told(play: Playbook, *pairs: tuple[bytes, bytes]) -> Playbook:
 
 def asked(play: Playbook, said: bytes, answer: bytes) -> Playbook:
     """A command that goes through, and its answer, which comes back as it is."""
-    return play.client(said + b"\r\n", to_backend(said + b"\r\n")).backend(answer, to_client(answer))
+    return play.asks(said + b"\r\n", answer)
 
 
 def opened(*, policy: Policy = Policy.REQUIRED, options: dict[str, str] | None = None, **changes: Any) -> Playbook:
@@ -67,7 +67,7 @@ def opened(*, policy: Policy = Policy.REQUIRED, options: dict[str, str] | None =
 
 
 def greeted(**changes: Any) -> Playbook:
-    return opened(**changes).start(DIAL).dialled().backend(GREETING, to_client(GREETING))
+    return opened(**changes).start(DIAL).dialled().returns(GREETING)
 
 
 def inside(**changes: Any) -> Playbook:
@@ -123,7 +123,7 @@ def test_other_mechanisms_are_refused() -> None:
 
 def test_what_was_said_in_the_clear_is_forgotten_with_its_connection() -> None:
     play = asked(greeted(policy=Policy.OPTIONAL), b"TYPE I", b"200 ok\r\n")
-    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(b"331 go\r\n", to_client(b"331 go\r\n"))
+    play.asks(b"USER joe\r\n", b"331 go\r\n")
     play.client(b"AUTH TLS\r\n", tls(GO_AHEAD)).secured(to_backend(b"QUIT\r\n"), DIAL)
     asked(play.dialled().backend(GREETING), b"PASS x", b"503 USER first\r\n").run()
 
@@ -131,7 +131,7 @@ def test_what_was_said_in_the_clear_is_forgotten_with_its_connection() -> None:
 def test_a_fresh_connection_may_be_refused() -> None:
     play = asked(greeted(), b"HOST a", b"220 ok\r\n").client(b"AUTH TLS\r\n", tls(GO_AHEAD))
     play.secured(to_backend(b"QUIT\r\n"), DIAL).dialled()
-    play.backend(b"421 full\r\n", to_client(b"421 full\r\n"), close("backend-refused")).run()
+    play.returns(b"421 full\r\n", close("backend-refused")).run()
 
 
 def test_a_login_in_the_clear_ends_its_data_connection_at_auth() -> None:
@@ -143,11 +143,11 @@ def test_a_login_in_the_clear_ends_its_data_connection_at_auth() -> None:
 def test_features_are_edited_and_made_up_where_there_are_none() -> None:
     own = b"211-Features:\r\n PBSZ\r\n PROT\r\n211 End\r\n"
     for answer in (b"500 what\r\n", b"502 no\r\n", b"211 no features\r\n"):
-        inside().client(b"FEAT\r\n", to_backend(b"FEAT\r\n")).backend(answer, to_client(own)).run()
+        inside().passes(b"FEAT\r\n").backend(answer, to_client(own)).run()
     asked(inside(), b"FEAT", b"530 log in\r\n").run()
     listed = b"211-x\r\n EPRT\r\n\r\n SIZE\r\n211 End\r\n"
     shown = b"211-x\r\n EPRT\r\n\r\n SIZE\r\n PBSZ\r\n PROT\r\n211 End\r\n"
-    play = inside(options={"active": "yes"}).client(b"FEAT\r\n", to_backend(b"FEAT\r\n"))
+    play = inside(options={"active": "yes"}).passes(b"FEAT\r\n")
     play.backend(listed, to_client(shown)).run()
 
 
@@ -161,7 +161,7 @@ def test_telnet_commands_before_a_command_are_dropped() -> None:
     play = inside()
     lost = (b"\xff\xf4\xff", b"\xff\xf4\xf2")  # an octet of SYNCH, which was urgent data
     for telnet in (b"\xff\xf4\xff\xf2", b"\xff\xf4", b"\xff\xfd\x06", b"\xff\xf4\xff\xfb\x01", *lost):
-        play.client(telnet + b"ABOR\r\n", to_backend(b"ABOR\r\n")).backend(b"225 none\r\n", to_client(b"225 none\r\n"))
+        play.client(telnet + b"ABOR\r\n", to_backend(b"ABOR\r\n")).returns(b"225 none\r\n")
     # In the middle of a verb some servers drop them, too, and see another verb than we do.
     told(play, (b"PO\xff\xf1RT 1,2,3,4,5,6", b"500 Syntax error"), (b"\xff\xff", b"500 Syntax error")).run()
 
@@ -178,7 +178,7 @@ def test_what_is_no_command_never_reaches_the_backend() -> None:
 def test_replies_of_many_lines_come_line_by_line() -> None:
     status = b"213-STAT\r\n-rw 1\r\n 213 not yet\r\n213-still\r\n211 other\r\n213 end\r\n"
     asked(asked(inside(), b"STAT /", status), b"PWD", b"257 /\r\n").run()
-    play = inside().client(b"STAT /\r\n", to_backend(b"STAT /\r\n"))
+    play = inside().passes(b"STAT /\r\n")
     play.backend(b"213-a\r\n b", to_client(b"213-a\r\n")).ended(
         BACKEND, True, ABORT_BACKEND, close("backend-lost")
     ).run()
@@ -189,41 +189,40 @@ def test_preliminary_replies_of_any_command() -> None:
 
 
 def test_421_ends_the_session_whenever_it_comes() -> None:
-    asked(inside(), b"PWD", b"257 /\r\n").backend(b"421-a\r\n421 b\r\n", to_client(b"421-a\r\n421 b\r\n"), BYE).run()
-    play = inside().client(b"PWD\r\n", to_backend(b"PWD\r\n"))
-    play.backend(b"421 bye\r\n", to_client(b"421 bye\r\n"), BYE).run()
+    asked(inside(), b"PWD", b"257 /\r\n").returns(b"421-a\r\n421 b\r\n", BYE).run()
+    play = inside().asks(b"PWD\r\n", b"421 bye\r\n", BYE).run()
     play = begins(listens(private()))
-    play.backend(b"421 bye\r\n", to_client(b"421 bye\r\n"), BYE).run()
+    play.returns(b"421 bye\r\n", BYE).run()
 
 
 def test_a_greeting_may_be_put_off() -> None:
     play = opened().start(DIAL).dialled().backend(b"120 in 5 minutes\r\n")
-    play.backend(b"220 now\r\n", to_client(b"220 now\r\n")).run()
+    play.returns(b"220 now\r\n").run()
 
 
 @pytest.mark.parametrize("said", [b"USER joe", b"PASS x", b"FEAT", b"QUIT"])
 def test_a_reply_that_begins_with_1_is_not_the_last(said: bytes) -> None:
-    play = inside().client(said + b"\r\n", to_backend(said + b"\r\n")).backend(b"150-wait\r\n150 wait\r\n120 a\r\n")
-    play.backend(b"331 go\r\n", to_client(b"331 go\r\n")).run()
+    play = inside().passes(said + b"\r\n").backend(b"150-wait\r\n150 wait\r\n120 a\r\n")
+    play.returns(b"331 go\r\n").run()
 
 
 def test_a_reply_without_end() -> None:
-    play = inside().client(b"FEAT\r\n", to_backend(b"FEAT\r\n"))
+    play = inside().passes(b"FEAT\r\n")
     end = (to_client(b"421 Service not available, closing control connection\r\n"), ABORT_BACKEND)
     play.backend(b"211-x\r\n" * 1001, note("backend-protocol-error"), *end, close("backend-protocol-error"))
     play.run((WHOLE,))
-    play = inside().client(b"FEAT\r\n", to_backend(b"FEAT\r\n"))
+    play = inside().passes(b"FEAT\r\n")
     play.backend(b"2" * 9000 + b"\r\n", note("backend-protocol-error"), *end, close("backend-protocol-error")).run()
 
 
 def test_goodbye() -> None:
-    play = inside().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play = inside().passes(b"QUIT\r\n")
     play.ended(BACKEND, True, to_client(b"221 Goodbye\r\n"), close("quit")).run()
-    play = inside().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play = inside().passes(b"QUIT\r\n")
     play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
     asked(asked(inside(), b"QUIT now", b"501 what\r\n"), b"PWD", b"257 /\r\n").run()
-    play = inside().client(b"QUIT\r\n", to_backend(b"QUIT\r\n")).ended(CLIENT, True)
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+    play = inside().passes(b"QUIT\r\n").ended(CLIENT, True)
+    play.returns(b"221 bye\r\n", close("quit")).run()
 
 
 # --- logins -----------------------------------------------------------------------------------------------
@@ -232,7 +231,7 @@ def test_goodbye() -> None:
 def test_a_login_may_want_an_account() -> None:
     play = asked(asked(inside(), b"USER joe", b"331 password\r\n"), b"PASS x", b"332 account\r\n")
     ok = note("auth", result="ok", mechanism="USER", user=b"joe")
-    play.client(b"ACCT y\r\n", to_backend(b"ACCT y\r\n")).backend(b"230 in\r\n", ok, PROVEN, to_client(b"230 in\r\n"))
+    play.passes(b"ACCT y\r\n").backend(b"230 in\r\n", ok, PROVEN, to_client(b"230 in\r\n"))
     play.run()
 
 
@@ -244,14 +243,13 @@ def test_a_command_that_is_superfluous_proves_nothing() -> None:
 def test_only_a_refusal_of_the_password_is_a_guess() -> None:
     failed = note("auth", result="failed", mechanism="USER")
     for answer, counted in ((b"530 no\r\n", True), (b"430 no\r\n", True), (b"503 USER first\r\n", False)):
-        play = inside().client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
+        play = inside().passes(b"PASS x\r\n")
         play.backend(answer, failed, *([REJECTED] if counted else []), to_client(answer)).run()
 
 
 def test_a_server_that_demands_tls_is_told_of() -> None:
     answer = b"530 Non-anonymous sessions must use encryption.\r\n"
-    play = inside().client(b"USER joe\r\n", to_backend(b"USER joe\r\n"))
-    play.backend(answer, to_client(answer)).run()
+    play = inside().asks(b"USER joe\r\n", answer).run()
     assert [one.event for one in play.notes] == ["backend-refuses-plaintext-auth", "auth"]
 
 
@@ -273,11 +271,11 @@ def test_without_prot_p_there_is_no_data() -> None:
     play = told(inside(), *((one, UNPROTECTED[:-2]) for one in (b"PASV", b"EPSV", b"LIST", b"STOR a")))
     told(play, (b"PBSZ 16384", b"200 PBSZ=0"), (b"PROT P", b"200 Protection set to P"))
     listens(play).run()
-    play = told(inside(options={"active": "yes"}), (b"PORT 192,0,2,10,4,1", UNPROTECTED[:-2])).run()
+    told(inside(options={"active": "yes"}), (b"PORT 192,0,2,10,4,1", UNPROTECTED[:-2])).run()
 
 
 def test_where_tls_comes_first_the_level_is_p() -> None:
-    play = opened(implicit=True).start(tls(b"")).secured(DIAL).dialled().backend(GREETING, to_client(GREETING))
+    play = opened(implicit=True).start(tls(b"")).secured(DIAL).dialled().returns(GREETING)
     begins(listens(play)).run()
 
 
@@ -300,12 +298,12 @@ def test_the_address_in_the_backends_reply_is_not_used() -> None:
         b"229 ok (|1|10.9.8.7|40000|)",
         b"229 ok (|2|2001:db8::1|40000|)",
     ):
-        play = private().client(b"PASV\r\n", to_backend(b"PASV\r\n"))
+        play = private().passes(b"PASV\r\n")
         play.backend(answer + b"\r\n", OPEN, to_client(PASSIVE)).run()
 
 
 def test_behind_a_nat_the_address_is_the_configured_one() -> None:
-    play = private(options={"passive_address": "203.0.113.5"}).client(b"PASV\r\n", to_backend(b"PASV\r\n"))
+    play = private(options={"passive_address": "203.0.113.5"}).passes(b"PASV\r\n")
     ours = b"227 Entering Passive Mode (203,0,113,5,195,81)\r\n"
     play.backend(b"227 (1,2,3,4,156,64)\r\n", Open(CLIENT, 40000, True), to_client(ours)).run()
 
@@ -315,7 +313,7 @@ def test_behind_a_nat_the_address_is_the_configured_one() -> None:
     [b"227 ok (1,2,3,4,0,22)", b"229 ok (|||22|)", b"229 ok (|||70000|)", b"227 ok", b"227 (1,2,3,4,5,256)"],
 )
 def test_no_port_of_a_server_is_dialled(announced: bytes) -> None:
-    play = private().client(b"EPSV\r\n", to_backend(b"EPSV\r\n"))
+    play = private().passes(b"EPSV\r\n")
     end = (to_client(b"421 Service not available, closing control connection\r\n"), ABORT_BACKEND)
     play.backend(announced + b"\r\n", note("backend-protocol-error"), *end, close("backend-protocol-error")).run()
 
@@ -325,9 +323,9 @@ def test_a_backend_may_know_the_other_command_only() -> None:
         (b"EPSV", b"PASV", b"227 ok (1,2,3,4,156,64)\r\n", EXTENDED),
         (b"PASV", b"EPSV", b"229 ok (|||40000|)\r\n", PASSIVE),
     ):
-        play = private().client(said + b"\r\n", to_backend(said + b"\r\n"))
+        play = private().passes(said + b"\r\n")
         play.backend(b"500 what\r\n", to_backend(other + b"\r\n")).backend(announced, OPEN, to_client(ours)).run()
-        play = private().client(said + b"\r\n", to_backend(said + b"\r\n"))
+        play = private().passes(said + b"\r\n")
         play.backend(b"502 no\r\n", to_backend(other + b"\r\n")).backend(b"500 no\r\n", to_client(b"502 no\r\n")).run()
     asked(private(), b"EPSV", b"530 log in\r\n").run()
 
@@ -337,12 +335,12 @@ def test_an_ipv4_client_that_comes_by_ipv6_has_to_use_epsv() -> None:
         ({}, Cut(), to_client(b"522 Use EPSV\r\n")),
         ({"passive_address": "198.51.100.1"}, to_client(PASSIVE)),
     ):
-        play = private(place=Place("2001:db8::1", 50001), options=options).client(b"PASV\r\n", to_backend(b"PASV\r\n"))
+        play = private(place=Place("2001:db8::1", 50001), options=options).passes(b"PASV\r\n")
         play.backend(b"227 (1,2,3,4,156,64)\r\n", OPEN, *answer).run()
 
 
 def test_where_no_port_is_free_the_client_may_try_again() -> None:
-    play = private(place=None).client(b"EPSV\r\n", to_backend(b"EPSV\r\n"))
+    play = private(place=None).passes(b"EPSV\r\n")
     play.backend(b"229 ok (|||40000|)\r\n", OPEN, to_client(NO_PORT))
     told(play, (b"RETR a", b"425 Use PASV or EPSV first")).run()
 
@@ -357,7 +355,7 @@ def test_epsv_names_the_clients_own_family() -> None:
     play = told(private(), (b"EPSV 2", b"522 Network protocol not supported, use (1)"))
     play.client(b"EPSV 1\r\n", to_backend(b"EPSV\r\n")).run()
     agreed = terms(client="2001:db8::10", policy=Policy.REQUIRED)
-    play = Playbook(DIALECT, agreed).start(DIAL).dialled().backend(GREETING, to_client(GREETING))
+    play = Playbook(DIALECT, agreed).start(DIAL).dialled().returns(GREETING)
     play.client(b"AUTH TLS\r\n", tls(GO_AHEAD)).secured()
     told(play, (b"PROT P", b"200 Protection set to P"), (b"PASV", b"522 Use EPSV"))
     told(play, (b"EPSV 1", b"522 Network protocol not supported, use (2)"))
@@ -383,32 +381,32 @@ def test_the_name_of_a_file_is_told_if_that_is_wanted() -> None:
 
 def test_a_transfer_and_what_it_leaves() -> None:
     play = begins(listens(private()))
-    play.backend(b"150-go\r\n150 go\r\n", to_client(b"150-go\r\n150 go\r\n"))
-    play.backend(b"226 done\r\n", to_client(b"226 done\r\n")).waits(Patience.COMMAND)
+    play.returns(b"150-go\r\n150 go\r\n")
+    play.returns(b"226 done\r\n").waits(Patience.COMMAND)
     # What is under way may arrive: the next port does not cut it.
     told(play, (b"RETR b", b"425 Use PASV or EPSV first"))
     begins(listens(play, 40001), b"LIST").run()
 
 
 def test_226_without_150() -> None:
-    begins(listens(private())).backend(b"226 done\r\n", to_client(b"226 done\r\n")).waits(Patience.COMMAND).run()
+    begins(listens(private())).returns(b"226 done\r\n").waits(Patience.COMMAND).run()
 
 
 def test_a_transfer_that_does_not_begin_closes_its_port() -> None:
-    play = begins(listens(private())).backend(b"550 no such file\r\n", to_client(b"550 no such file\r\n"), Cut())
+    play = begins(listens(private())).returns(b"550 no such file\r\n", Cut())
     told(play, (b"RETR b", b"425 Use PASV or EPSV first")).run()
 
 
 def test_a_transfer_that_fails_midway_ends_by_itself() -> None:
-    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
-    listens(play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n")), 40001).run()
+    play = begins(listens(private())).returns(b"150 go\r\n")
+    listens(play.returns(b"426 cut\r\n"), 40001).run()
 
 
 def test_other_commands_wait_for_the_end_of_a_transfer() -> None:
-    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private())).returns(b"150 go\r\n")
     play.client(b"PWD\r\nCWD /\r\n")
-    play.backend(b"226 done\r\n", to_client(b"226 done\r\n"), to_backend(b"PWD\r\n"))
-    play.backend(b"257 /\r\n", to_client(b"257 /\r\n"), to_backend(b"CWD /\r\n")).run()
+    play.returns(b"226 done\r\n", to_backend(b"PWD\r\n"))
+    play.returns(b"257 /\r\n", to_backend(b"CWD /\r\n")).run()
 
 
 def test_bad_lines_wait_as_well() -> None:
@@ -421,18 +419,18 @@ def test_bad_lines_wait_as_well() -> None:
 
 
 def test_abor_closes_the_data_connection_before_the_backend_hears_it() -> None:
-    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private())).returns(b"150 go\r\n")
     play.client(b"\xff\xf4\xff\xf2ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n")).waits(Patience.COMMAND)
-    play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).waits(Patience.COMMAND)
+    play.returns(b"426 cut\r\n").waits(Patience.COMMAND)
+    play.returns(b"226 aborted\r\n").waits(Patience.COMMAND)
     listens(play, 40001).run()
 
 
 def aborted(*pipelined: bytes) -> Playbook:
     """A transfer that was aborted, and the first reply to that."""
-    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private())).returns(b"150 go\r\n")
     play.client(b"ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    return play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n"))
+    return play.returns(b"426 cut\r\n")
 
 
 @pytest.mark.parametrize("answers", [(b"200 ok\r\n",), (b"200-o\r\n200 k\r\n",), (b"226 aborted\r\n", b"500 what\r\n")])
@@ -440,19 +438,18 @@ def test_a_server_may_say_one_reply_to_a_transfer_and_its_abor(answers: tuple[by
     """A NOOP of ours tells whether another one comes: commands are answered in turn."""
     play = aborted().client(b"PWD\r\n", to_backend(b"NOOP\r\n")).waits(TRANSFER)
     for answer in answers[:-1]:
-        play.backend(answer, to_client(answer))
-    play.backend(answers[-1], to_backend(b"PWD\r\n")).backend(b"257 /\r\n", to_client(b"257 /\r\n"))
+        play.returns(answer)
+    play.backend(answers[-1], to_backend(b"PWD\r\n")).returns(b"257 /\r\n")
     asked(play, b"SYST", b"215 x\r\n").run()
 
 
 def test_goodbye_behind_an_abor_that_is_not_answered() -> None:
-    play = aborted().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+    aborted().asks(b"QUIT\r\n", b"221 bye\r\n", close("quit")).run()
 
 
 def test_a_server_leaves_behind_an_abor() -> None:
-    play = aborted().client(b"PWD\r\n", to_backend(b"NOOP\r\n")).backend(b"226 a\r\n", to_client(b"226 a\r\n"))
-    play.backend(b"421 bye\r\n", to_client(b"421 bye\r\n"), BYE).run()
+    play = aborted().client(b"PWD\r\n", to_backend(b"NOOP\r\n")).returns(b"226 a\r\n")
+    play.returns(b"421 bye\r\n", BYE).run()
 
 
 def test_a_client_that_waits_for_another_reply_to_abor_is_idle() -> None:
@@ -464,33 +461,33 @@ def test_a_client_that_waits_for_another_reply_to_abor_is_idle() -> None:
 def test_abor_closes_a_port_that_nobody_has_used() -> None:
     """The backend may give it up, and another session's data be there next."""
     play = listens(private()).client(b"ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    play.backend(b"225 none\r\n", to_client(b"225 none\r\n"))
+    play.returns(b"225 none\r\n")
     told(play, (b"RETR a", b"425 Use PASV or EPSV first")).run()
 
 
 def test_the_end_of_a_cut_transfer_in_pure_ftpd() -> None:
-    play = begins(listens(private(broken=True))).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private(broken=True))).returns(b"150 go\r\n")
     play.client(b"ABOR\r\n", Cut(), to_backend(b"ABOR\r\n"))
     play.backend(b"150 0.03 seconds\r\n", to_client(b"426 0.03 seconds\r\n"))
-    play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).waits(Patience.COMMAND).run()
-    play = begins(listens(private())).backend(b"125 a\r\n", to_client(b"125 a\r\n"))
-    play.backend(b"150 b\r\n", to_client(b"150 b\r\n")).waits(TRANSFER).run()
+    play.returns(b"226 aborted\r\n").waits(Patience.COMMAND).run()
+    play = begins(listens(private())).returns(b"125 a\r\n")
+    play.returns(b"150 b\r\n").waits(TRANSFER).run()
 
 
 def test_stat_noop_and_quit_go_through_during_a_transfer() -> None:
-    play = begins(listens(private())).backend(b"150 go\r\n", to_client(b"150 go\r\n"))
-    play.client(b"STAT\r\nNOOP\r\n", to_backend(b"STAT\r\nNOOP\r\n"))
+    play = begins(listens(private())).returns(b"150 go\r\n")
+    play.passes(b"STAT\r\nNOOP\r\n")
     play.client(b"QUIT\r\nPWD\r\n", to_backend(b"QUIT\r\n"))
-    play.backend(b"226 done\r\n", to_client(b"226 done\r\n"))
-    play.backend(b"211-a\r\n b\r\n211 c\r\n", to_client(b"211-a\r\n b\r\n211 c\r\n"))
-    play.backend(b"200 ok\r\n", to_client(b"200 ok\r\n"))
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+    play.returns(b"226 done\r\n")
+    play.returns(b"211-a\r\n b\r\n211 c\r\n")
+    play.returns(b"200 ok\r\n")
+    play.returns(b"221 bye\r\n", close("quit")).run()
 
 
 def test_stat_may_be_answered_before_the_end_of_a_transfer() -> None:
-    play = begins(listens(private()), b"STOR a").backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private()), b"STOR a").returns(b"150 go\r\n")
     for said, answer in ((b"STAT\r\n", b"213-a\r\n b\r\n213 c\r\n"), (b"NOOP\r\n", b"200 ok\r\n")):
-        play.client(said, to_backend(said)).backend(answer, to_client(answer)).waits(TRANSFER)
+        play.asks(said, answer).waits(TRANSFER)
     play.ended(CLIENT, False, Cut(), ABORT_BACKEND, close("client-lost")).run()
 
 
@@ -498,14 +495,14 @@ def test_a_reply_may_repeat_the_longest_path() -> None:
     path = b"/d" * 2044
     play = begins(listens(private()), b"RETR " + path)
     go = b"150 Opening data connection for %s (12 bytes).\r\n" % path
-    play.backend(go, to_client(go)).run((WHOLE,))
+    play.returns(go).run((WHOLE,))
 
 
 def test_replies_that_are_owed_are_limited() -> None:
     play = begins(listens(private()))
     noops = (MOST_OWED - 1) * b"NOOP\r\n"
     play.client(noops + b"NOOP\r\n", to_backend(noops))
-    play.backend(b"226 done\r\n", to_client(b"226 done\r\n"), to_backend(b"NOOP\r\n")).run()
+    play.returns(b"226 done\r\n", to_backend(b"NOOP\r\n")).run()
 
 
 def test_pret_precedes_pasv() -> None:
@@ -529,7 +526,7 @@ def test_who_is_lost_during_a_transfer_takes_it_along() -> None:
 
 def test_a_stop_waits_for_the_end_of_a_transfer() -> None:
     bye = (to_client(b"421 Service not available, closing control connection\r\n"), to_backend(b"QUIT\r\n"))
-    play = begins(listens(private())).stop().backend(b"150 go\r\n", to_client(b"150 go\r\n"))
+    play = begins(listens(private())).stop().returns(b"150 go\r\n")
     done = to_client(b"226 done\r\n421 Service not available, closing control connection\r\n")
     play.backend(b"226 done\r\n", done, to_backend(b"QUIT\r\n"), close("shutdown")).run()
     listens(private()).stop(*bye, close("shutdown")).run()
@@ -553,7 +550,7 @@ def test_the_backend_is_told_a_port_of_ours(said: bytes) -> None:
     play = private(options=ACTIVE).client(
         said + b"\r\n", Open(BACKEND, 1025, True), to_backend(b"PORT 198,51,100,1,195,81\r\n")
     )
-    begins(play.backend(b"200 ok\r\n", to_client(b"200 ok\r\n")), b"STOR a").run()
+    begins(play.returns(b"200 ok\r\n"), b"STOR a").run()
     play = private(options=ACTIVE, place=Place("2001:db8::1%eth0", 50001))
     play.client(said + b"\r\n", Open(BACKEND, 1025, True), to_backend(b"EPRT |2|2001:db8::1|50001|\r\n"))
     play.backend(b"501 no\r\n", Cut(), to_client(b"501 no\r\n")).run()
@@ -599,7 +596,7 @@ def test_data_connections_with_a_backend_that_has_tls_have_it_too() -> None:
 
 def test_a_backend_that_does_not_protect_data_is_not_used_for_it() -> None:
     play = opened(backend_tls=BackendTLS.IMPLICIT).start(DIAL).dialled(SWITCH).secured()
-    play.backend(GREETING, to_client(GREETING)).client(b"AUTH TLS\r\n", tls(GO_AHEAD)).secured()
+    play.returns(GREETING).client(b"AUTH TLS\r\n", tls(GO_AHEAD)).secured()
     told(play, (b"PROT P", b"200 Protection set to P"))
     play.client(b"EPSV\r\n", to_backend(b"PBSZ 0\r\n"))
     end = (to_client(b"421 Service not available, closing control connection\r\n"), ABORT_BACKEND)
@@ -608,7 +605,7 @@ def test_a_backend_that_does_not_protect_data_is_not_used_for_it() -> None:
 
 def test_a_backend_may_turn_away_instead_of_tls() -> None:
     play = opened(backend_tls=BackendTLS.STARTTLS).start(DIAL).dialled().backend(GREETING, to_backend(b"AUTH TLS\r\n"))
-    play.backend(b"421 full\r\n", to_client(b"421 full\r\n"), close("backend-refused")).run()
+    play.returns(b"421 full\r\n", close("backend-refused")).run()
 
 
 # --- octets come as the network cuts them ---------------------------------------------------------------------------
@@ -616,10 +613,10 @@ def test_a_backend_may_turn_away_instead_of_tls() -> None:
 
 def test_every_cut_of_the_segments_gives_the_same() -> None:
     play = begins(listens(private()))
-    play.backend(b"150-go\r\n ahead\r\n150 go\r\n", to_client(b"150-go\r\n ahead\r\n150 go\r\n"))
+    play.returns(b"150-go\r\n ahead\r\n150 go\r\n")
     play.client(b"\xff\xf4\xff\xf2ABOR\r\nPASV\r\n", Cut(), to_backend(b"ABOR\r\n"))
-    play.backend(b"426 cut\r\n", to_client(b"426 cut\r\n"), to_backend(b"NOOP\r\n"))
-    play.backend(b"226 aborted\r\n", to_client(b"226 aborted\r\n")).backend(b"200 ok\r\n", to_backend(b"PASV\r\n"))
+    play.returns(b"426 cut\r\n", to_backend(b"NOOP\r\n"))
+    play.returns(b"226 aborted\r\n").backend(b"200 ok\r\n", to_backend(b"PASV\r\n"))
     play.backend(b"227 (1,2,3,4,156,65)\r\n", Open(CLIENT, 40001, True), to_client(PASSIVE))
     play.run((WHOLE, *range(SINGLE, 24)))
 

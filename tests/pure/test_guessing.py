@@ -71,17 +71,17 @@ ANSWERS = {
 def test_E12_a_failure_is_what_says_something_of_the_password(
     protocol: str, command: bytes, answer: bytes, counts: bool
 ) -> None:
-    play = inside(protocol).client(command, to_backend(command))
+    play = inside(protocol).passes(command)
     end = (close("backend-closed"),) if answer.startswith(b"421") else ()
-    play.backend(answer, FAILED, to_client(answer), *end, *[REJECTED] * counts).run()
+    play.returns(answer, FAILED, *end, *[REJECTED] * counts).run()
     assert play.rejected == counts
 
 
 def test_E12_only_the_end_of_a_dialogue_counts() -> None:
-    play = inside("smtp").client(b"AUTH LOGIN\r\n", to_backend(b"AUTH LOGIN\r\n"))
+    play = inside("smtp").passes(b"AUTH LOGIN\r\n")
     for _ in range(2):
-        play.backend(b"334 eA==\r\n", to_client(b"334 eA==\r\n")).client(b"eA==\r\n", to_backend(b"eA==\r\n"))
-    play.backend(b"535 no\r\n", to_client(b"535 no\r\n"), REJECTED).run()
+        play.returns(b"334 eA==\r\n").passes(b"eA==\r\n")
+    play.returns(b"535 no\r\n", REJECTED).run()
     assert play.rejected == 1
 
 
@@ -92,7 +92,7 @@ def test_E12_only_the_end_of_a_dialogue_counts() -> None:
     ("pop3", b"AUTH\r\n", b"-ERR what\r\n"),
 ])  # fmt: skip
 def test_E12_what_proves_nobody_is_no_failure(protocol: str, command: bytes, answer: bytes) -> None:
-    play = inside(protocol).client(command, to_backend(command)).backend(answer, to_client(answer)).run()
+    play = inside(protocol).asks(command, answer).run()
     assert play.rejected == 0
 
 
@@ -116,18 +116,16 @@ GOODBYES = {
 def test_E12_who_takes_his_word_back_guesses_nothing() -> None:
     play = inside("smtp")
     for _ in range(FAILED_LOGINS + 1):
-        play.client(b"AUTH LOGIN\r\n", to_backend(b"AUTH LOGIN\r\n"))
-        play.backend(b"334 VQ==\r\n", to_client(b"334 VQ==\r\n")).client(b"*\r\n", to_backend(b"*\r\n"))
-        play.backend(b"501 5.7.0 cancelled\r\n", FAILED, to_client(b"501 5.7.0 cancelled\r\n"))
+        play.asks(b"AUTH LOGIN\r\n", b"334 VQ==\r\n").asks(b"*\r\n", b"501 5.7.0 cancelled\r\n", FAILED)
     play.run()
     assert play.rejected == 0
 
 
 def test_E12_who_is_in_guesses_nothing() -> None:
     guess, _refusal, _ = GUESSES["smtp"]
-    play = inside("smtp").client(guess, to_backend(guess)).backend(b"235 in\r\n", to_client(b"235 in\r\n"))
+    play = inside("smtp").asks(guess, b"235 in\r\n")
     for _ in range(FAILED_LOGINS + 1):
-        play.client(guess, to_backend(guess)).backend(b"503 already\r\n", FAILED, to_client(b"503 already\r\n"))
+        play.asks(guess, b"503 already\r\n", FAILED)
     play.run()
     assert play.rejected == 0
 
@@ -187,23 +185,22 @@ def test_T12_three_hundred_names_in_one_session_are_five() -> None:
 
 @pytest.mark.parametrize("answer", NOBODY)
 def test_T12_a_name_that_is_refused_is_a_failure(answer: bytes) -> None:
-    play = inside("pop3").client(b"USER joe\r\n", to_backend(b"USER joe\r\n"))
+    play = inside("pop3").passes(b"USER joe\r\n")
     play.backend(answer, TOLD, REJECTED, to_client(answer)).run()
     assert (play.rejected, len(play.notes)) == (1, 1)
 
 
 @pytest.mark.parametrize("answer", [*ANYBODY, *LATER])
 def test_T12_a_refusal_that_anybody_would_hear_says_nothing_of_the_name(answer: bytes) -> None:
-    play = inside("pop3").client(b"USER joe\r\n", to_backend(b"USER joe\r\n"))
-    play.backend(answer, to_client(answer)).run()
+    play = inside("pop3").asks(b"USER joe\r\n", answer).run()
     assert (play.rejected, [told for told in play.notes if told.event == "auth"]) == (0, [])
 
 
 @pytest.mark.parametrize("answer", ANYBODY)
 def test_T12_and_is_a_bad_command(answer: bytes) -> None:
     play = inside("pop3", bad_commands=2)
-    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(answer, to_client(answer))
-    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(
+    play.asks(b"USER joe\r\n", answer)
+    play.passes(b"USER joe\r\n").backend(
         answer, to_client(answer + b"-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
         close("too-many-bad-commands"),
     ).run()  # fmt: skip
@@ -212,29 +209,32 @@ def test_T12_and_is_a_bad_command(answer: bytes) -> None:
 @pytest.mark.parametrize("name", [b"joe+TLS", b"joe ssl", b"tls", b"plaintext"])
 def test_T12_a_name_cannot_look_like_such_a_refusal(name: bytes) -> None:
     line, answer = b"USER " + name + b"\r\n", b"-ERR no mailbox for " + name + b" here\r\n"
-    play = inside("pop3").client(line, to_backend(line)).backend(answer, REJECTED, to_client(answer)).run()
+    play = inside("pop3").asks(line, answer, REJECTED).run()
     assert play.rejected == 1
 
 
 def test_T12_a_name_and_its_password_are_one_failure() -> None:
     play = inside("pop3").client(b"USER jeo\r\nPASS x\r\n", to_backend(b"USER jeo\r\n"))
     play.backend(b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n"), to_backend(b"PASS x\r\n"))
-    play.backend(b"-ERR USER first\r\n", to_client(b"-ERR USER first\r\n"))
+    play.returns(b"-ERR USER first\r\n")
     # ... but another password is another one, and so is another name.
-    play.client(b"PASS y\r\n", to_backend(b"PASS y\r\n"))
+    play.passes(b"PASS y\r\n")
     play.backend(b"-ERR no\r\n", TOLD, REJECTED, to_client(b"-ERR no\r\n"))
-    play.client(b"USER jeo\r\n", to_backend(b"USER jeo\r\n"))
+    play.passes(b"USER jeo\r\n")
     play.backend(b"-ERR nobody\r\n", TOLD, REJECTED, to_client(b"-ERR nobody\r\n"))
-    play.client(b"USER joe\r\n", to_backend(b"USER joe\r\n")).backend(b"+OK\r\n", to_client(b"+OK\r\n"))
-    play.client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
+    play.asks(b"USER joe\r\n", b"+OK\r\n")
+    play.passes(b"PASS x\r\n")
     play.backend(b"-ERR no\r\n", TOLD, REJECTED, to_client(b"-ERR no\r\n")).run()
     assert (play.rejected, len(play.notes)) == (4, 4)
 
 
 def test_T12_a_password_without_a_name_may_be_right() -> None:
-    play = inside("pop3").client(b"USER jeo\r\n", to_backend(b"USER jeo\r\n"))
-    play.backend(b"-ERR nobody\r\n", to_client(b"-ERR nobody\r\n")).client(b"PASS x\r\n", to_backend(b"PASS x\r\n"))
-    play.backend(b"+OK in\r\n", note("auth", result="ok"), to_client(b"+OK in\r\n"), SPLICE).run()
+    play = (
+        inside("pop3")
+        .asks(b"USER jeo\r\n", b"-ERR nobody\r\n")
+        .asks(b"PASS x\r\n", b"+OK in\r\n", note("auth", result="ok"), SPLICE)
+        .run()
+    )
     assert play.proven == 1
 
 
@@ -259,11 +259,10 @@ def test_T12_a_password_without_a_name_may_be_right() -> None:
 def test_T12_a_command_or_mechanism_that_is_not_known_is_no_failure(
     command: bytes, answer: bytes, counts: bool
 ) -> None:
-    play = inside("pop3", bad_commands=2).client(command, to_backend(command))
-    play.backend(answer, FAILED, to_client(answer), *[REJECTED] * counts).run()
+    play = inside("pop3", bad_commands=2).asks(command, answer, FAILED, *[REJECTED] * counts).run()
     assert play.rejected == counts
     if not counts:  # it is a bad command
-        play = inside("pop3", bad_commands=1).client(command, to_backend(command))
+        play = inside("pop3", bad_commands=1).passes(command)
         play.backend(
             answer, to_client(answer + b"-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
             close("too-many-bad-commands"),
@@ -272,8 +271,8 @@ def test_T12_a_command_or_mechanism_that_is_not_known_is_no_failure(
 
 def test_T12_bare_AUTH_that_is_refused_is_a_bad_command() -> None:
     play = inside("pop3", bad_commands=2)
-    play.client(b"AUTH\r\n", to_backend(b"AUTH\r\n")).backend(b"-ERR what\r\n", to_client(b"-ERR what\r\n"))
-    play.client(b"AUTH \r\n", to_backend(b"AUTH \r\n")).backend(
+    play.asks(b"AUTH\r\n", b"-ERR what\r\n")
+    play.passes(b"AUTH \r\n").backend(
         b"-ERR what\r\n", to_client(b"-ERR what\r\n-ERR Too many invalid commands\r\n"), to_backend(b"QUIT\r\n"),
         close("too-many-bad-commands"),
     ).run()  # fmt: skip
@@ -297,7 +296,7 @@ def test_T11_T12_a_token_that_the_client_takes_back_was_a_guess(protocol: str) -
     play = inside(protocol)
     for given in (b"", token[:-2]):
         login = command % given
-        play.client(login, to_backend(login)).backend(challenge, to_client(challenge)).client(back, to_backend(told))
+        play.asks(login, challenge).client(back, to_backend(told))
         play.backend(refusal, FAILED, *[REJECTED] * bool(given), to_client(refusal))
     play.run()
     assert play.rejected == 1
@@ -305,5 +304,4 @@ def test_T11_T12_a_token_that_the_client_takes_back_was_a_guess(protocol: str) -
 
 def test_T09_a_long_challenge_of_an_SMTP_server_passes() -> None:
     challenge = b"334 " + b"A" * 20_000 + b"\r\n"
-    play = inside("smtp").client(b"AUTH GSSAPI\r\n", to_backend(b"AUTH GSSAPI\r\n"))
-    play.backend(challenge, to_client(challenge)).run()
+    inside("smtp").asks(b"AUTH GSSAPI\r\n", challenge).run()

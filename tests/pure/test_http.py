@@ -186,15 +186,15 @@ def test_what_is_read_of_a_response() -> None:
 @pytest.mark.parametrize("policy", Policy)
 def test_libcups_asks_for_tls_and_is_answered_inside(policy: Policy) -> None:
     play = fresh(policy=policy).client(WISH, tls(GO_AHEAD)).secured(DIAL).dialled(to_backend(REQUEST))
-    play.backend(OK, PROVEN, to_client(OK), SPLICE)
-    play.client(POST, to_backend(POST)).backend(b"\0raw", to_client(b"\0raw")).run()
+    play.returns(OK, PROVEN, SPLICE)
+    play.asks(POST, b"\0raw").run()
 
 
 def test_a_get_may_ask_too_and_is_not_waited_for() -> None:
     """Its answer may take long."""
     wish = GET.replace(b"Host", b"Upgrade: TLS/1.0\r\nConnection: Upgrade\r\nHost")
     play = fresh().client(wish, tls(GO_AHEAD)).secured(DIAL).dialled(to_backend(GET), PROVEN, SPLICE)
-    play.backend(b"anything", to_client(b"anything")).run()
+    play.returns(b"anything").run()
 
 
 @pytest.mark.parametrize("policy", [Policy.REQUIRED, Policy.AUTH_ONLY])
@@ -215,12 +215,12 @@ def test_G30_a_request_with_a_body_is_never_upgraded() -> None:
 
 def test_optional_forwards_in_the_clear() -> None:
     play = fresh(policy=Policy.OPTIONAL).client(POST + POST, DIAL)
-    play.dialled(to_backend(POST + POST), PROVEN, SPLICE).backend(OK, to_client(OK)).run()
+    play.dialled(to_backend(POST + POST), PROVEN, SPLICE).returns(OK).run()
 
 
 def test_inside_tls_a_request_goes_as_it_came() -> None:
     wish = request(b"Upgrade: websocket", b"Connection: Upgrade", b"Expect: 100-continue", b"Content-Length: 3")
-    inside().client(wish, DIAL).dialled(to_backend(wish), SPLICE).client(b"abc", to_backend(b"abc")).run()
+    inside().client(wish, DIAL).dialled(to_backend(wish), SPLICE).passes(b"abc").run()
     inside().client(WISH, DIAL).dialled(to_backend(WISH)).run()
 
 
@@ -257,7 +257,7 @@ def test_a_response_without_end() -> None:
 def test_an_answer_that_is_no_refusal_passes_whatever_it_says() -> None:
     for answer in (closing(b"503 Service Unavailable"), b"HTTP/1.0 501 x\nA: b\n\n"):
         play = inside().client(REQUEST, DIAL).dialled(to_backend(REQUEST))
-        play.backend(answer, to_client(answer), SPLICE).run()
+        play.returns(answer, SPLICE).run()
 
 
 SWITCHED = head(b"HTTP/1.1 101 Switching Protocols", b"Upgrade: TLS/1.0, HTTP/1.1", b"Connection: Upgrade")

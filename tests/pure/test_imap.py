@@ -52,12 +52,7 @@ LOGOUT = to_backend(b"sgw9 LOGOUT\r\n")
 
 def plain(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
     """A plaintext port, greeted."""
-    return (
-        Playbook(DIALECT, terms(policy=policy, **changes))
-        .start(DIAL)
-        .dialled()
-        .backend(b"* OK ready\r\n", to_client(b"* OK ready\r\n"))
-    )
+    return Playbook(DIALECT, terms(policy=policy, **changes)).start(DIAL).dialled().returns(b"* OK ready\r\n")
 
 
 def inside(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
@@ -80,10 +75,6 @@ def lazy(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
     return Playbook(DIALECT, terms(policy=policy, lazy=True, **changes)).start(
         to_client(b"* OK [CAPABILITY %s] gw.example.org ready\r\n" % hello)
     )
-
-
-def relays(book: Playbook, command: bytes, reply: bytes, shown: bytes | None = None) -> Playbook:
-    return book.client(command, to_backend(command)).backend(reply, to_client(reply if shown is None else shown))
 
 
 # --- the transcript, I01 -------------------------------------------------------------------------
@@ -110,7 +101,7 @@ def test_i01_the_sample_session() -> None:
         )
         .client(b"b STARTTLS\r\n", tls(b"b OK Begin TLS negotiation now\r\n"))
         .secured()
-        .client(b"c CAPABILITY\r\n", to_backend(b"c CAPABILITY\r\n"))
+        .passes(b"c CAPABILITY\r\n")
         .waits(Patience.REPLY)
         .backend(
             b"* CAPABILITY %s\r\n" % listed + completed,
@@ -118,12 +109,9 @@ def test_i01_the_sample_session() -> None:
         )
         .waits(Patience.COMMAND)
         .client(b"d STARTTLS\r\n", to_client(b"d BAD TLS is already active\r\n"))
-        .client(b"e LOGIN {3}\r\n", to_backend(b"e LOGIN {3}\r\n"))
-        .backend(b"+ OK\r\n", to_client(b"+ OK\r\n"))
-        .client(b"joe {6}\r\n", to_backend(b"joe {6}\r\n"))
-        .backend(b"+ OK\r\n", to_client(b"+ OK\r\n"))
-        .client(b"secret\r\n", to_backend(b"secret\r\n"))
-        .backend(after, note("auth", result="ok", mechanism="LOGIN"), PROVEN, to_client(after), SPLICE)
+        .asks(b"e LOGIN {3}\r\n", b"+ OK\r\n")
+        .asks(b"joe {6}\r\n", b"+ OK\r\n")
+        .asks(b"secret\r\n", after, note("auth", result="ok", mechanism="LOGIN"), PROVEN, SPLICE)
         .run()
     )
     assert book.proven == 1
@@ -195,9 +183,9 @@ def test_g10_starttls_with_a_literal_inside_tls() -> None:
     (
         implicit()
         .dialled()
-        .backend(b"* OK hi\r\n", to_client(b"* OK hi\r\n"))
+        .returns(b"* OK hi\r\n")
         .client(b"a STARTTLS x {2+}\r\nyy\r\n", to_client(b"a BAD TLS is already active\r\n"))
-        .client(b"b NOOP\r\n", to_backend(b"b NOOP\r\n"))
+        .passes(b"b NOOP\r\n")
         .run()
     )
 
@@ -307,7 +295,7 @@ def test_i06_many_literals_count_together() -> None:
     "line", [b'a LOGIN "x{3}"', b'a LOGIN "x\\"{3}"', b'a LOGIN "x{3" y}', b"a LOGIN u pa{ss", b"a LOGIN u pa{5}ss"]
 )
 def test_i07_no_literals(line: bytes) -> None:
-    inside().client(line + b"\r\n", to_backend(line + b"\r\n")).run()
+    inside().passes(line + b"\r\n").run()
 
 
 @pytest.mark.parametrize(
@@ -347,7 +335,7 @@ def test_a_literal_goes_to_the_backend_only_when_it_asks() -> None:
     book = inside().client(b"a LOGIN {003+}\r\njoe {6+}\r\nsecret\r\n", to_backend(b"a LOGIN {3}\r\n"))
     book.backend(b"+ go\r\n", to_backend(b"joe {6}\r\n"))
     book.backend(b"+ go\r\n", to_backend(b"secret\r\n"))
-    book.backend(b"a NO sorry\r\n", to_client(b"a NO sorry\r\n"), note("auth", result="failed", mechanism="LOGIN"))
+    book.returns(b"a NO sorry\r\n", note("auth", result="failed", mechanism="LOGIN"))
     book.run()
 
 
@@ -358,7 +346,7 @@ def test_i19_a_literal_of_a_rejected_command_never_reaches_the_backend(verb: byt
         b"a %s {%d+}\r\n" % (verb, len(sneaky)) + sneaky + b" x\r\nc NOOP\r\n",
         to_backend(b"a %s {%d}\r\n" % (verb, len(sneaky))),
     )
-    book.backend(b"a BAD no\r\n", to_client(b"a BAD no\r\n"), to_backend(b"c NOOP\r\n")).run()
+    book.returns(b"a BAD no\r\n", to_backend(b"c NOOP\r\n")).run()
 
 
 def test_i19_a_verb_that_is_no_atom() -> None:
@@ -369,8 +357,8 @@ def test_i19_a_verb_that_is_no_atom() -> None:
 
 
 def test_a_rejected_literal_that_waits_is_not_awaited() -> None:
-    book = relays(inside(), b"a LOGIN {3}\r\n", b"* OK so\r\na NO [X] no\r\n")
-    book.client(b"b NOOP\r\n", to_backend(b"b NOOP\r\n")).run()
+    book = inside().asks(b"a LOGIN {3}\r\n", b"* OK so\r\na NO [X] no\r\n")
+    book.passes(b"b NOOP\r\n").run()
 
 
 def test_a_large_literal_is_rejected_and_swallowed_once() -> None:
@@ -379,7 +367,7 @@ def test_a_large_literal_is_rejected_and_swallowed_once() -> None:
 
 
 def test_a_login_without_its_password_does_not_succeed() -> None:
-    book = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n"))
+    book = inside().passes(b"a LOGIN {3}\r\n")
     book.backend(
         b"a OK so be it\r\n",
         note("backend-protocol-error"),
@@ -387,25 +375,24 @@ def test_a_login_without_its_password_does_not_succeed() -> None:
         ABORT_BACKEND,
         close("backend-protocol-error"),
     ).run()
-    book = inside().client(b"a FOO {3}\r\n", to_backend(b"a FOO {3}\r\n"))
-    book.backend(b"a OK whatever\r\n", to_client(b"a OK whatever\r\n")).run()
+    inside().asks(b"a FOO {3}\r\n", b"a OK whatever\r\n").run()
 
 
 @pytest.mark.parametrize("rest", [b'"x\r\n', b"{x}\r\n", b"\0\r\n", b"x\ry\r\n"])
 def test_a_broken_line_behind_a_literal_ends_the_session(rest: bytes) -> None:
     end = (to_client(b"* BYE Invalid command\r\n"), close("client-bad-command"))
-    book = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n")).backend(b"+ \r\n", to_client(b"+ \r\n"))
+    book = inside().asks(b"a LOGIN {3}\r\n", b"+ \r\n")
     book.client(b"joe" + rest, to_backend(b"joe"), end[0], ABORT_BACKEND, end[1]).run()
     plain().client(b"a LOGIN {3+}\r\njoe" + rest, end[0], LOGOUT, end[1]).run()
 
 
 def test_literals_of_the_backend_pass() -> None:
     said = b'* ID ("name" {5}\r\nab\r\nc "x" {2}\r\nde)\r\na OK done\r\n'
-    relays(inside(), b'a ID ("name" "x")\r\n', said).run()
+    inside().asks(b'a ID ("name" "x")\r\n', said).run()
 
 
 def test_human_text_announces_no_literal() -> None:
-    relays(inside(), b"a NOOP\r\n", b"* OK no braces {3}\r\na OK done {3}\r\n").run()
+    inside().asks(b"a NOOP\r\n", b"* OK no braces {3}\r\na OK done {3}\r\n").run()
 
 
 # --- logins, I08 to I11 ---------------------------------------------------------------------------
@@ -413,14 +400,11 @@ def test_human_text_announces_no_literal() -> None:
 
 def test_i08_authenticate_in_all_its_turns() -> None:
     book = inside().client(b"a AUTHENTICATE PLAIN\r\nLOGOUT\r\n", to_backend(b"a AUTHENTICATE PLAIN\r\n"))
-    book.backend(b"+ \r\n", to_client(b"+ \r\n"), to_backend(b"LOGOUT\r\n"))
-    book.backend(b"a NO [AUTHENTICATIONFAILED] no\r\n", to_client(b"a NO [AUTHENTICATIONFAILED] no\r\n"))
-    book.client(b"b authenticate login\r\n", to_backend(b"b authenticate login\r\n"))
-    book.backend(b"+ VXNlcm5hbWU6\r\n", to_client(b"+ VXNlcm5hbWU6\r\n"))
-    book.client(b"*\r\n", to_backend(b"*\r\n"))
-    book.backend(b"b BAD cancelled\r\n", to_client(b"b BAD cancelled\r\n"))
-    book.client(b"c AUTHENTICATE PLAIN AGEAYg==\r\n", to_backend(b"c AUTHENTICATE PLAIN AGEAYg==\r\n"))
-    book.backend(b"c OK in\r\n", to_client(b"c OK in\r\n"), SPLICE).run()
+    book.returns(b"+ \r\n", to_backend(b"LOGOUT\r\n"))
+    book.returns(b"a NO [AUTHENTICATIONFAILED] no\r\n")
+    book.asks(b"b authenticate login\r\n", b"+ VXNlcm5hbWU6\r\n")
+    book.asks(b"*\r\n", b"b BAD cancelled\r\n")
+    book.asks(b"c AUTHENTICATE PLAIN AGEAYg==\r\n", b"c OK in\r\n", SPLICE).run()
     assert [dict(each.fields) for each in book.notes if each.event == "auth"] == [
         {"result": "failed", "mechanism": "PLAIN"},
         {"result": "failed", "mechanism": "LOGIN"},
@@ -447,53 +431,52 @@ def test_a_mechanism_is_a_bare_atom(words: bytes) -> None:
 
 @pytest.mark.parametrize("line", [b"\0", b"AGE\rb NOOP", b'b ID ("x-originating-ip" "10.0.0.1")', b"AGE=b", b" "])
 def test_an_unclean_response_cancels_the_exchange(line: bytes) -> None:
-    book = relays(inside(), b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))
-    book.backend(b"a BAD cancelled\r\n", to_client(b"a BAD cancelled\r\n")).run()
+    book = inside().asks(b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))
+    book.returns(b"a BAD cancelled\r\n").run()
 
 
 def test_responses_may_be_long_but_not_endless() -> None:
     line = b"x" * 65536 + b"\r\n"
-    book = relays(inside(), b"a AUTHENTICATE GSSAPI\r\n", b"+ \r\n").client(line, to_backend(line))
-    book.backend(b"+ \r\n", to_client(b"+ \r\n"))
+    book = inside().asks(b"a AUTHENTICATE GSSAPI\r\n", b"+ \r\n").asks(line, b"+ \r\n")
     book.client(b"x" * 65536 * 2 + b"x", to_client(TOO_LONG), ABORT_BACKEND, close("client-line-too-long"))
     book.run(cuts=(WHOLE, 5000))
 
 
 def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
-    book = relays(inside(), b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n")
-    book.backend(b"* OK still here\r\n+ again\r\n", to_client(b"* OK still here\r\n+ again\r\n"))
-    book.backend(b"a NO too slow\r\n", to_client(b"a NO too slow\r\n"))
-    book.client(b"b NOOP\r\n", to_backend(b"b NOOP\r\n")).run()
+    book = inside().asks(b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n")
+    book.returns(b"* OK still here\r\n+ again\r\n")
+    book.returns(b"a NO too slow\r\n")
+    book.passes(b"b NOOP\r\n").run()
 
 
 def test_i10_the_list_in_the_logins_success_is_edited() -> None:
-    book = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
+    book = inside().passes(b"a LOGIN u p\r\n")
     book.backend(
         b"a OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED AUTH=EXTERNAL UNAUTHENTICATE] in\r\n",
         to_client(b"a OK [CAPABILITY IMAP4rev1 AUTH=EXTERNAL UNAUTHENTICATE] in\r\n"),
         SPLICE,
     )
-    book.backend(b"* CAPABILITY STARTTLS\r\n", to_client(b"* CAPABILITY STARTTLS\r\n")).run()
+    book.returns(b"* CAPABILITY STARTTLS\r\n").run()
 
 
 def test_i10_the_same_in_the_clear_under_optional() -> None:
-    book = plain(Policy.OPTIONAL).client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
+    book = plain(Policy.OPTIONAL).passes(b"a LOGIN u p\r\n")
     book.backend(
         b"a OK [CAPABILITY IMAP4rev1 STARTTLS] in\r\n", to_client(b"a OK [CAPABILITY IMAP4rev1] in\r\n"), PROVEN, SPLICE
     ).run()
 
 
 def test_i11_only_the_tagged_ok_is_a_success() -> None:
-    book = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
+    book = inside().passes(b"a LOGIN u p\r\n")
     for line in (b"* OK fake\r\n", b"* CAPABILITY IMAP4rev1\r\n", b"* a OK\r\n"):
-        book.backend(line, to_client(line))
-    book.backend(b"a NO no\r\n", to_client(b"a NO no\r\n"))
+        book.returns(line)
+    book.returns(b"a NO no\r\n")
     book.client(b"b STARTTLS\r\n", to_client(b"b BAD TLS is already active\r\n")).run()
 
 
 @pytest.mark.parametrize("line", [b"A OK x", b"b OK x", b"a YES", b"aOK", b"a", b"", b"*", b" BAD NULL COMMAND"])
 def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
-    book = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
+    book = inside().passes(b"a LOGIN u p\r\n")
     book.backend(
         line + b"\r\n",
         note("backend-protocol-error"),
@@ -517,7 +500,7 @@ def test_no_line_goes_out_unexamined_where_no_login_may(policy: Policy) -> None:
 
 def test_no_other_command_than_a_login_may_ask_for_more() -> None:
     """What the client says then would be data for the backend or not, and we could not know."""
-    book = inside().client(b"a IDLE\r\n", to_backend(b"a IDLE\r\n"))
+    book = inside().passes(b"a IDLE\r\n")
     book.backend(
         b"+ idling\r\n",
         to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
@@ -557,7 +540,7 @@ def test_a_reply_without_measure(flood: bytes) -> None:
 
 
 def test_g13_i17_inside_tls() -> None:
-    book = inside().client(b"a CAPABILITY\r\n", to_backend(b"a CAPABILITY\r\n"))
+    book = inside().passes(b"a CAPABILITY\r\n")
     book.backend(
         b"* CAPABILITY %s LOGINDISABLED\r\na OK\r\n" % OFFERED,
         to_client(b"* CAPABILITY %s LOGINDISABLED\r\na OK\r\n" % SHOWN["secure"]),
@@ -568,7 +551,7 @@ def test_g13_i17_inside_tls() -> None:
 
 
 def test_i17_before_tls_it_says_nothing() -> None:
-    book = relays(plain(Policy.OPTIONAL), b"a CAPABILITY\r\n", b"* CAPABILITY LOGINDISABLED STARTTLS\r\na OK\r\n").run()
+    book = plain(Policy.OPTIONAL).asks(b"a CAPABILITY\r\n", b"* CAPABILITY LOGINDISABLED STARTTLS\r\na OK\r\n").run()
     assert not book.notes
 
 
@@ -668,14 +651,14 @@ def test_i13_id_inside_tls(said: bytes, forwarded: bytes | None) -> None:
         book.client(b"a ID " + said + b"\r\n", to_client(b"a BAD Invalid arguments\r\n")).run()
         return
     book.client(b"a ID " + said + b"\r\n", to_backend(b"a ID " + forwarded + b"\r\n"))
-    book.backend(b"* ID NIL\r\na OK\r\n", to_client(b"* ID NIL\r\na OK\r\n")).run()
+    book.returns(b"* ID NIL\r\na OK\r\n").run()
 
 
 def test_i13_id_with_literals() -> None:
     book = inside().client(
         b'a ID ({16+}\r\nx-originating-ip {7+}\r\n1.2.3.4 {4+}\r\nn"me "x")\r\n', to_backend(b'a ID ("n\\"me" "x")\r\n')
     )
-    book.backend(b"a OK\r\n", to_client(b"a OK\r\n"))
+    book.returns(b"a OK\r\n")
     book.client(b"b ID ({4}\r\n", to_client(b"+ OK\r\n"))
     book.client(b"name {1}\r\n", to_client(b"+ OK\r\n"))
     book.client(b"x)\r\n", to_backend(b'b ID ("name" "x")\r\n')).run()
@@ -700,7 +683,7 @@ def test_i13_a_literal_that_is_too_long_for_a_line_becomes_one_again() -> None:
         b'a ID ("name" {9000+}\r\n' + b"x" * 9000 + b' "os" "y")\r\n', to_backend(b'a ID ("name" {9000}\r\n')
     )
     book.backend(b"+ go\r\n", to_backend(b"x" * 9000 + b' "os" "y")\r\n'))
-    book.backend(b"a OK\r\n", to_client(b"a OK\r\n")).run(cuts=(WHOLE, 1000))
+    book.returns(b"a OK\r\n").run(cuts=(WHOLE, 1000))
 
 
 @given(st.binary(max_size=80) | st.text('"\\(){} xX-NILnil', max_size=40).map(str.encode))
@@ -728,7 +711,7 @@ def test_i18_tags_that_are_none(tag: bytes) -> None:
 )
 def test_T07_tags_that_are_some(tag: bytes) -> None:
     plain().client(tag + b" STARTTLS\r\n", tls(tag + b" OK Begin TLS negotiation now\r\n")).run()
-    relays(inside(), tag + b" NOOP\r\n", tag + b" OK done\r\n").run()
+    inside().asks(tag + b" NOOP\r\n", tag + b" OK done\r\n").run()
 
 
 # --- bad commands, bad octets, other protocols: G20, G21, G25 -------------------------------------
@@ -757,13 +740,13 @@ def test_T07_a_tag_alone_is_repeated_in_the_answer_and_three_are_another_protoco
 def test_bad_commands_in_a_row() -> None:
     """The backend's BAD counts like ours; a success begins anew, but not NOOP's; NO is neither."""
     book = plain(Policy.AUTH_ONLY, bad_commands=3).client(b"a FOO(\r\n", to_client(b"a BAD Invalid command\r\n"))
-    relays(book, b"a FOO\r\n", b"a BAD what\r\n")
-    relays(book, b"a CAPABILITY\r\n", b"* CAPABILITY IMAP4 STARTTLS LOGINDISABLED\r\na OK\r\n")
+    book.asks(b"a FOO\r\n", b"a BAD what\r\n")
+    book.asks(b"a CAPABILITY\r\n", b"* CAPABILITY IMAP4 STARTTLS LOGINDISABLED\r\na OK\r\n")
     book.client(b"a LOGIN x y\r\n", to_client(MUST))
-    relays(book, b"a NOOP\r\n", b"a OK\r\n")
-    relays(book, b"a BAR\r\n", b"a NO\r\n")
+    book.asks(b"a NOOP\r\n", b"a OK\r\n")
+    book.asks(b"a BAR\r\n", b"a NO\r\n")
     book.client(b"a ID\r\n", to_client(b"a BAD Invalid arguments\r\n"))
-    book.client(b"a FOO\r\n", to_backend(b"a FOO\r\n"))
+    book.passes(b"a FOO\r\n")
     book.backend(
         b"a BAD what\r\n", to_client(b"a BAD what\r\n" + TOO_MANY), LOGOUT, close("too-many-bad-commands")
     ).run()
@@ -782,52 +765,50 @@ def test_an_answer_of_our_own_is_a_success() -> None:
 
 
 def test_a_logout_that_is_not_granted() -> None:
-    book = relays(plain(), b"a LOGOUT\r\n", b"a BAD not now\r\n")
+    book = plain().asks(b"a LOGOUT\r\n", b"a BAD not now\r\n")
     book.client(b"b NOOP\r\n", to_client(b"b OK NOOP completed\r\n")).run()
 
 
 @pytest.mark.parametrize("said", [b"", b"* BYE bye\r\n"])
 def test_a_backend_that_leaves_before_the_logout_is_complete(said: bytes) -> None:
-    book = plain().client(b"a LOGOUT\r\n", to_backend(b"a LOGOUT\r\n"))
+    book = plain().passes(b"a LOGOUT\r\n")
     if said:
-        book.backend(said, to_client(said))
+        book.returns(said)
     ours = b"" if said else b"* BYE logging out\r\n"
     book.ended(Side.BACKEND, True, to_client(ours + b"a OK LOGOUT completed\r\n"), close("quit")).run()
 
 
 def test_a_backend_that_leaves_within_its_last_line() -> None:
-    book = plain().client(b"a LOGOUT\r\n", to_backend(b"a LOGOUT\r\n")).backend(b"* BY")
+    book = plain().passes(b"a LOGOUT\r\n").backend(b"* BY")
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 @pytest.mark.parametrize("said", [b"* CAPABILITY IMAP4 STARTTLS LOGINDISABLED\r\n", b"* CAPAB", b"a O"])
 def test_g17_the_backend_is_lost_within_a_reply(said: bytes) -> None:
-    book = plain().client(b"a CAPABILITY\r\n", to_backend(b"a CAPABILITY\r\n"))
+    book = plain().passes(b"a CAPABILITY\r\n")
     book.backend(said, *([to_client(said)] if said.endswith(b"\n") else []))
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_g17_the_backend_is_lost_within_a_literal() -> None:
-    book = inside().client(b"a ID NIL\r\n", to_backend(b"a ID NIL\r\n"))
-    book.backend(b'* ID ("x" {9}\r\nabc', to_client(b'* ID ("x" {9}\r\nabc'))
+    book = inside().asks(b"a ID NIL\r\n", b'* ID ("x" {9}\r\nabc')
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_the_backend_leaves_after_a_complete_reply() -> None:
-    book = relays(plain(), b"a CAPABILITY\r\n", b"* CAPABILITY X STARTTLS LOGINDISABLED\r\na OK\r\n")
+    book = plain().asks(b"a CAPABILITY\r\n", b"* CAPABILITY X STARTTLS LOGINDISABLED\r\na OK\r\n")
     book.ended(Side.BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-closed")).run()
 
 
 def test_after_its_own_goodbye_ours_is_not_needed() -> None:
-    book = plain().backend(b"* BYE Autologout\r\n", to_client(b"* BYE Autologout\r\n"))
+    book = plain().returns(b"* BYE Autologout\r\n")
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
 def test_g18_the_client_is_lost_within_a_login() -> None:
-    asked = inside().client(b"a LOGIN u p\r\n", to_backend(b"a LOGIN u p\r\n"))
-    asked.ended(Side.CLIENT, True).backend(b"a NO\r\n", to_client(b"a NO\r\n"), LOGOUT, close("client-closed")).run()
-    literal = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n"))
-    literal.backend(b"+ \r\n", to_client(b"+ \r\n")).client(b"jo", to_backend(b"jo"))
+    asked = inside().passes(b"a LOGIN u p\r\n")
+    asked.ended(Side.CLIENT, True).returns(b"a NO\r\n", LOGOUT, close("client-closed")).run()
+    literal = inside().asks(b"a LOGIN {3}\r\n", b"+ \r\n").passes(b"jo")
     literal.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
 
 

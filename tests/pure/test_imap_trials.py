@@ -32,7 +32,7 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
-from tests.pure.test_imap import LOGOUT, LOST, TOO_MANY, UNAVAILABLE, inside, plain, relays
+from tests.pure.test_imap import LOGOUT, LOST, TOO_MANY, UNAVAILABLE, inside, plain
 
 POLICIES = tuple(Policy)
 DOVECOT = b"* BAD Error in IMAP command received by server.\r\n"
@@ -49,10 +49,10 @@ def broken(book: Playbook, line: bytes, tag: bytes = b"a", *, lost: bool = True)
 
 def still_there(book: Playbook, tag: bytes = b"z") -> Playbook:
     """One question, one answer, and the end."""
-    relays(book, tag + b" NOOP\r\n", tag + b" OK done\r\n")
-    book.client(tag + b" LOGOUT\r\n", to_backend(tag + b" LOGOUT\r\n"))
+    book.asks(tag + b" NOOP\r\n", tag + b" OK done\r\n")
+    book.passes(tag + b" LOGOUT\r\n")
     said = b"* BYE\r\n" + tag + b" OK bye\r\n"
-    return book.backend(said, to_client(said), close("quit"))
+    return book.returns(said, close("quit"))
 
 
 # --- T07: an untagged BAD ---------------------------------------------------------------------------
@@ -77,23 +77,23 @@ def still_there(book: Playbook, tag: bytes = b"z") -> Playbook:
 )
 @pytest.mark.parametrize("answer", [DOVECOT, b"* bad\r\n", b"* BAD\r\n", b"* BAD [CLIENTBUG] what\r\n"], ids=repr)
 def test_T07_the_session_goes_on_behind_an_untagged_BAD(command: bytes, answer: bytes) -> None:
-    book = inside().client(command, to_backend(command)).backend(answer, to_client(answer))
+    book = inside().asks(command, answer)
     still_there(book).run()
 
 
 @pytest.mark.parametrize("policy", [Policy.AUTH_ONLY, Policy.OPTIONAL])
 def test_T07_the_same_in_the_clear(policy: Policy) -> None:
-    still_there(relays(plain(policy), b"A] NOOP\r\n", DOVECOT)).run()
-    relays(plain(Policy.REQUIRED), b"A] LOGOUT\r\n", DOVECOT).client(
+    still_there(plain(policy).asks(b"A] NOOP\r\n", DOVECOT)).run()
+    plain(Policy.REQUIRED).asks(b"A] LOGOUT\r\n", DOVECOT).client(
         b"b NOOP\r\n", to_client(b"b OK NOOP completed\r\n")
     ).run()
 
 
 def test_T07_what_was_pipelined_behind_it_is_answered() -> None:
     book = inside().client(b"A] NOOP\r\nb NOOP\r\nc NOOP\r\n", to_backend(b"A] NOOP\r\n"))
-    book.backend(DOVECOT, to_client(DOVECOT), to_backend(b"b NOOP\r\n"))
-    book.backend(b"b OK\r\n", to_client(b"b OK\r\n"), to_backend(b"c NOOP\r\n"))
-    book.backend(b"c OK\r\n", to_client(b"c OK\r\n")).run()
+    book.returns(DOVECOT, to_backend(b"b NOOP\r\n"))
+    book.returns(b"b OK\r\n", to_backend(b"c NOOP\r\n"))
+    book.returns(b"c OK\r\n").run()
 
 
 def test_T07_a_literal_that_was_sent_along_is_no_command() -> None:
@@ -103,28 +103,26 @@ def test_T07_a_literal_that_was_sent_along_is_no_command() -> None:
             b"A] %s {%d+}\r\n" % (verb, len(sneaky)) + sneaky + b" {2+}\r\nxy\r\nz NOOP\r\n",
             to_backend(b"A] %s {%d}\r\n" % (verb, len(sneaky))),
         )
-        book.backend(DOVECOT, to_client(DOVECOT), to_backend(b"z NOOP\r\n")).run()
+        book.returns(DOVECOT, to_backend(b"z NOOP\r\n")).run()
 
 
 def test_T07_nor_is_it_asked_for_when_it_is_gone() -> None:
     book = inside().client(b"A] LOGIN {3+}\r\njoe {6+}\r\nsecret\r\n", to_backend(b"A] LOGIN {3}\r\n"))
-    book.backend(DOVECOT, to_client(DOVECOT))
+    book.returns(DOVECOT)
     broken(book, b"+ go\r\n", b"A]").run()
 
 
 def test_T07_behind_a_mere_warning_a_literal_is_still_asked_for() -> None:
-    book = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n"))
-    book.backend(b"* BAD [ALERT] exposed\r\n+ go\r\n", to_client(b"* BAD [ALERT] exposed\r\n+ go\r\n"))
-    book.client(b"joe pw\r\n", to_backend(b"joe pw\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    book = inside().asks(b"a LOGIN {3}\r\n", b"* BAD [ALERT] exposed\r\n+ go\r\n")
+    book.asks(b"joe pw\r\n", b"a OK in\r\n", SPLICE).run()
 
 
 def test_T07_a_warning_is_not_the_end_of_what_is_owed() -> None:
     """LOGOUT would be taken for the literal; and the client waits for a reply."""
     tagged = b"a NO [UNAVAILABLE] Connection to mail server lost\r\n"
     for leaves in (Side.CLIENT, Side.BACKEND):
-        book = relays(inside(), b"a AUTHENTICATE PLAIN\r\n", b"* BAD [ALERT] exposed\r\n+ go\r\n")
-        book.client(ENCODED + b"\r\n", to_backend(ENCODED + b"\r\n"))
+        book = inside().asks(b"a AUTHENTICATE PLAIN\r\n", b"* BAD [ALERT] exposed\r\n+ go\r\n")
+        book.passes(ENCODED + b"\r\n")
         if leaves is Side.CLIENT:
             book.ended(leaves, False, ABORT_BACKEND, close("client-lost")).run()
         else:
@@ -133,121 +131,115 @@ def test_T07_a_warning_is_not_the_end_of_what_is_owed() -> None:
 
 def test_T07_the_literal_of_our_own_ID_may_be_refused_in_this_way() -> None:
     book = inside().client(b'a ID ("name" {9000+}\r\n' + b"x" * 9000 + b")\r\n", to_backend(b'a ID ("name" {9000}\r\n'))
-    book.backend(DOVECOT, to_client(DOVECOT))
+    book.returns(DOVECOT)
     still_there(book).run(cuts=(WHOLE, 1000))
 
 
 def test_T07_a_tagged_reply_that_follows_is_the_reply() -> None:
     """As Dovecot says it where LOGIN needs TLS: an untagged BAD, and then NO."""
     exposed = b"* BAD [ALERT] Plaintext authentication not allowed without SSL/TLS.\r\n"
-    book = (
-        inside().client(b"a LOGIN joe pw\r\n", to_backend(b"a LOGIN joe pw\r\n")).backend(exposed, to_client(exposed))
-    )
-    book.backend(b"* OK still\r\n", to_client(b"* OK still\r\n")).backend(DOVECOT, to_client(DOVECOT))
+    book = inside().asks(b"a LOGIN joe pw\r\n", exposed)
+    book.returns(b"* OK still\r\n").returns(DOVECOT)
     refused = b"a NO [PRIVACYREQUIRED] no\r\n"
-    book.backend(refused, to_client(refused), REJECTED)
-    book.client(b"b LOGIN joe pw\r\n", to_backend(b"b LOGIN joe pw\r\n")).backend(exposed, to_client(exposed))
-    book.backend(b"b OK in\r\n", to_client(b"b OK in\r\n"), PROVEN, SPLICE).run()
+    book.returns(refused, REJECTED)
+    book.asks(b"b LOGIN joe pw\r\n", exposed)
+    book.returns(b"b OK in\r\n", PROVEN, SPLICE).run()
     assert [dict(each.fields)["result"] for each in book.notes if each.event == "auth"] == ["failed", "ok"]
 
 
 @pytest.mark.parametrize("login", [b"a LOGIN joe pw\r\n", b"a AUTHENTICATE PLAIN %s\r\n" % ENCODED], ids=repr)
 def test_T07_a_tagged_reply_that_comes_late_is_the_older_commands(login: bytes) -> None:
-    book = inside().client(login, to_backend(login)).backend(DOVECOT, to_client(DOVECOT))
-    book.client(b"b NOOP\r\n", to_backend(b"b NOOP\r\n"))
-    book.backend(b"a NO wrong\r\n", to_client(b"a NO wrong\r\n"), REJECTED, note("auth", result="failed"))
-    book.backend(b"b OK\r\n", to_client(b"b OK\r\n"))
+    book = inside().asks(login, DOVECOT)
+    book.asks(b"b NOOP\r\n", b"a NO wrong\r\n", REJECTED, note("auth", result="failed"))
+    book.returns(b"b OK\r\n")
     still_there(book).run()
 
 
 def test_T07_it_may_come_when_nothing_is_asked() -> None:
-    book = (
-        inside().client(b"a LOGIN joe pw\r\n", to_backend(b"a LOGIN joe pw\r\n")).backend(DOVECOT, to_client(DOVECOT))
-    )
-    relays(book, b"b NOOP\r\n", b"b OK\r\n")
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), PROVEN, SPLICE).run()
-    book = relays(inside(), b"a FOO\r\n", DOVECOT)
-    relays(book, b"b NOOP\r\n", b"b OK\r\n")
-    book.backend(b"a OK so what\r\n", to_client(b"a OK so what\r\n"))
+    book = inside().asks(b"a LOGIN joe pw\r\n", DOVECOT)
+    book.asks(b"b NOOP\r\n", b"b OK\r\n")
+    book.returns(b"a OK in\r\n", PROVEN, SPLICE).run()
+    book = inside().asks(b"a FOO\r\n", DOVECOT)
+    book.asks(b"b NOOP\r\n", b"b OK\r\n")
+    book.returns(b"a OK so what\r\n")
     still_there(book).run()
 
 
 def test_T07_a_success_that_crosses_with_a_newer_command_ends_the_session() -> None:
     for late in (b"a OK in\r\n", b"a YES\r\n"):
-        book = inside().client(b"a LOGIN joe pw\r\n", to_backend(b"a LOGIN joe pw\r\n"))
-        book.backend(DOVECOT, to_client(DOVECOT)).client(b"b LOGIN joe pw\r\n", to_backend(b"b LOGIN joe pw\r\n"))
+        book = inside().asks(b"a LOGIN joe pw\r\n", DOVECOT).passes(b"b LOGIN joe pw\r\n")
         broken(book, late, b"b").run()
 
 
 def test_T07_a_late_success_without_credentials_is_none() -> None:
     for command in (b"a LOGIN joe\r\n", b"a LOGIN {3}\r\n", b"a AUTHENTICATE PLAIN\r\n"):
-        book = relays(inside(), command, DOVECOT)
-        relays(book, b"b NOOP\r\n", b"b OK\r\n")
+        book = inside().asks(command, DOVECOT)
+        book.asks(b"b NOOP\r\n", b"b OK\r\n")
         broken(book, b"a OK in\r\n", lost=False).run()
 
 
 @pytest.mark.parametrize("older", [b"a NOOP\r\n", b"a FOO\r\n", b"a LOGIN joe wrong\r\n"], ids=repr)
 def test_T07_where_a_tag_is_used_again_a_late_reply_is_not_taken_for_the_new_one(older: bytes) -> None:
     """What the backend says before it answers our NOOP is about the older command; and its client waits for another."""
-    book = relays(inside(), older, DOVECOT)
+    book = inside().asks(older, DOVECOT)
     book.client(b"a LOGIN joe pw\r\n", to_backend(b"sgw10 NOOP\r\n"))
     book.backend(b"* OK by the way\r\na NO late\r\n", to_client(b"* OK by the way\r\n"))
     book.backend(b"sgw10 OK done\r\n", to_backend(b"a LOGIN joe pw\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), PROVEN, SPLICE).run()
+    book.returns(b"a OK in\r\n", PROVEN, SPLICE).run()
     assert book.rejected == (b"LOGIN" in older)
 
 
 def test_T07_so_it_goes_on_for_a_client_that_has_one_tag_only() -> None:
     book = inside()
-    relays(book, b"A] NOOP\r\n", DOVECOT)
+    book.asks(b"A] NOOP\r\n", DOVECOT)
     for _ in range(5):
         book.client(b"A] NOOP\r\n", to_backend(b"sgw10 NOOP\r\n"))
-        book.backend(b"sgw10 OK\r\n", to_backend(b"A] NOOP\r\n")).backend(DOVECOT, to_client(DOVECOT))
+        book.backend(b"sgw10 OK\r\n", to_backend(b"A] NOOP\r\n")).returns(DOVECOT)
     still_there(book).run()
 
 
 @pytest.mark.parametrize("answer", [DOVECOT, b"+ go on\r\n", b"a OK in\r\n", b"sgw10 YES\r\n"], ids=repr)
 def test_T07_who_does_not_answer_NOOP_cannot_be_followed(answer: bytes) -> None:
-    book = relays(inside(), b"a LOGIN joe pw\r\n", DOVECOT).client(b"a NOOP\r\n", to_backend(b"sgw10 NOOP\r\n"))
+    book = inside().asks(b"a LOGIN joe pw\r\n", DOVECOT).client(b"a NOOP\r\n", to_backend(b"sgw10 NOOP\r\n"))
     tagged = b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n"
     told = answer if answer == DOVECOT else b""
     book.backend(answer, to_client(told + tagged + UNAVAILABLE), *BROKEN).run()
 
 
 def test_T07_our_own_tag_is_nobody_elses() -> None:
-    book = relays(inside(), b"sgw10 FOO\r\n", DOVECOT)
+    book = inside().asks(b"sgw10 FOO\r\n", DOVECOT)
     book.client(b"sgw10 LOGIN joe pw\r\n", to_backend(b"sgw11 NOOP\r\n"))
     book.backend(b"sgw10 OK late\r\n").backend(b"sgw11 OK\r\n", to_backend(b"sgw10 LOGIN joe pw\r\n"))
-    book.backend(b"sgw10 NO\r\n", to_client(b"sgw10 NO\r\n")).run()
+    book.returns(b"sgw10 NO\r\n").run()
 
 
 def test_T07_a_go_ahead_for_an_older_command_is_not_taken_for_one_to_a_literal() -> None:
     """The literal would be obeyed as commands."""
     for older in (b"a AUTHENTICATE PLAIN\r\n", b"a FOO {11}\r\n"):
-        book = relays(inside(), older, DOVECOT)
+        book = inside().asks(older, DOVECOT)
         book.client(b"b FOO {41}\r\n", to_backend(b"sgw10 NOOP\r\n"))
         broken(book, b"+ go\r\n", b"b").run()
-        book = relays(inside(), older, DOVECOT)
+        book = inside().asks(older, DOVECOT)
         book.client(b"b LOGIN {3}\r\n", to_backend(b"sgw10 NOOP\r\n"))
-        book.backend(b"sgw10 OK\r\n", to_backend(b"b LOGIN {3}\r\n")).backend(b"+ go\r\n", to_client(b"+ go\r\n"))
-        book.client(b"joe pw\r\n", to_backend(b"joe pw\r\n")).backend(b"b NO\r\n", to_client(b"b NO\r\n")).run()
-        book = relays(inside(), older, DOVECOT)
-        relays(book, b"b NOOP\r\n", b"b OK\r\n")  # so nothing older is under way any more
-        book.client(b"b LOGIN {3}\r\n", to_backend(b"b LOGIN {3}\r\n")).run()
+        book.backend(b"sgw10 OK\r\n", to_backend(b"b LOGIN {3}\r\n")).returns(b"+ go\r\n")
+        book.asks(b"joe pw\r\n", b"b NO\r\n").run()
+        book = inside().asks(older, DOVECOT)
+        book.asks(b"b NOOP\r\n", b"b OK\r\n")  # so nothing older is under way any more
+        book.passes(b"b LOGIN {3}\r\n").run()
 
 
 def test_T07_what_is_remembered_is_bounded() -> None:
     book = inside(bad_commands=1000)
     for number in range(UNPAID):
-        relays(book, b"a%d NOOP\r\n" % number, DOVECOT)
+        book.asks(b"a%d NOOP\r\n" % number, DOVECOT)
     book.client(b"b NOOP\r\n", to_backend(b"sgw10 NOOP\r\n")).backend(b"sgw10 BAD\r\n", to_backend(b"b NOOP\r\n"))
-    book.backend(b"b OK\r\n", to_client(b"b OK\r\n"))
+    book.returns(b"b OK\r\n")
     still_there(book).run()
 
 
 def test_T07_what_was_said_in_the_clear_is_answered_in_the_clear() -> None:
-    book = relays(plain(Policy.OPTIONAL), b"a LOGIN joe pw\r\n", DOVECOT)
-    book.client(b"b STARTTLS\r\n", to_backend(b"sgw10 NOOP\r\n")).backend(b"a NO late\r\n", to_client(b"a NO late\r\n"))
+    book = plain(Policy.OPTIONAL).asks(b"a LOGIN joe pw\r\n", DOVECOT)
+    book.client(b"b STARTTLS\r\n", to_backend(b"sgw10 NOOP\r\n")).returns(b"a NO late\r\n")
     book.backend(b"sgw10 OK\r\n", tls(b"b OK Begin TLS negotiation now\r\n")).secured()
     broken(book, b"a OK in\r\n", lost=False).run()
 
@@ -255,8 +247,8 @@ def test_T07_what_was_said_in_the_clear_is_answered_in_the_clear() -> None:
 def test_T07_it_counts_as_a_bad_command() -> None:
     book = inside(bad_commands=3)
     for tag in (b"a", b"b"):
-        relays(book, tag + b"] FOO\r\n", DOVECOT)
-    relays(book, b"c] FOO\r\n", DOVECOT)
+        book.asks(tag + b"] FOO\r\n", DOVECOT)
+    book.asks(b"c] FOO\r\n", DOVECOT)
     book.client(b"d NOOP\r\n", to_client(TOO_MANY), LOGOUT, close("too-many-bad-commands")).run()
 
 
@@ -266,27 +258,27 @@ def test_T07_guesses_that_are_answered_in_this_way_count_when_the_answer_comes()
         tag = b"a%d" % number
         login = tag + b" LOGIN joe guess\r\n"
         last = (to_client(b"* BYE Too many failed logins\r\n"), LOGOUT, close("too-many-failed-logins"))
-        book.client(login, to_backend(login)).backend(DOVECOT, to_client(DOVECOT))
-        relays(book, b"b NOOP\r\n", b"b OK\r\n")
+        book.asks(login, DOVECOT)
+        book.asks(b"b NOOP\r\n", b"b OK\r\n")
         said = tag + b" NO wrong\r\n"
         if number < FAILED_LOGINS - 1:
-            book.backend(said, to_client(said))
+            book.returns(said)
         else:
-            book.backend(said, to_client(said), *last)
+            book.returns(said, *last)
     book.run()
     assert book.rejected == FAILED_LOGINS
 
 
 def test_T07_ends_behind_it_are_as_between_commands() -> None:
     def doubtful() -> Playbook:
-        return relays(inside(), b"A] NOOP\r\n", DOVECOT)
+        return inside().asks(b"A] NOOP\r\n", DOVECOT)
 
     doubtful().waits(Patience.COMMAND).ended(Side.CLIENT, True, LOGOUT, close("client-closed")).run()
     doubtful().ended(Side.BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-closed")).run()
     doubtful().stop(to_client(b"* BYE Server shutting down\r\n"), LOGOUT, close("shutdown")).run()
     idle = to_client(b"* BYE Autologout; idle for too long\r\n")
     doubtful().expire(Expired(Side.CLIENT, Patience.COMMAND), idle, LOGOUT, close("client-timeout")).run()
-    book = relays(inside(), b"A] LOGOUT\r\n", DOVECOT)
+    book = inside().asks(b"A] LOGOUT\r\n", DOVECOT)
     gone = to_client(b"* BYE logging out\r\nA] OK LOGOUT completed\r\n")
     book.ended(Side.BACKEND, True, gone, close("quit")).run()
 
@@ -300,7 +292,7 @@ def test_T07_ends_behind_it_are_as_between_commands() -> None:
     ],
 )
 def test_T07_a_client_may_go_on_with_anything(line: bytes, told: bytes) -> None:
-    book = relays(inside(), b"A] NOOP\r\n", DOVECOT).client(line, to_client(told))
+    book = inside().asks(b"A] NOOP\r\n", DOVECOT).client(line, to_client(told))
     still_there(book).run(cuts=(WHOLE, 1000))
 
 
@@ -308,29 +300,27 @@ def test_T07_a_client_may_go_on_with_anything(line: bytes, told: bytes) -> None:
 
 
 def asked(mechanism: bytes = b"PLAIN") -> Playbook:
-    return relays(inside(), b"a AUTHENTICATE " + mechanism + b"\r\n", b"+ \r\n")
+    return inside().asks(b"a AUTHENTICATE " + mechanism + b"\r\n", b"+ \r\n")
 
 
 def test_T07_untagged_lines_before_a_response_do_not_make_the_gateway_deaf_to_it() -> None:
     for said in (b"* OK still here\r\n", DOVECOT):
-        book = asked().backend(said, to_client(said)).waits(Patience.COMMAND)
-        book.client(ENCODED + b"\r\n", to_backend(ENCODED + b"\r\n"))
-        book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+        book = asked().returns(said).waits(Patience.COMMAND)
+        book.asks(ENCODED + b"\r\n", b"a OK in\r\n", SPLICE).run()
 
 
 def test_T07_an_untagged_BAD_may_answer_a_response() -> None:
-    book = asked().client(b"AAAA\r\n", to_backend(b"AAAA\r\n")).backend(DOVECOT, to_client(DOVECOT))
+    book = asked().asks(b"AAAA\r\n", DOVECOT)
     still_there(book).run()
-    book = asked().client(b"AAAA\r\n", to_backend(b"AAAA\r\n")).backend(DOVECOT, to_client(DOVECOT))
-    book.backend(b"+ again\r\n", to_client(b"+ again\r\n")).client(b"BBBB\r\n", to_backend(b"BBBB\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    book = asked().asks(b"AAAA\r\n", DOVECOT)
+    book.returns(b"+ again\r\n").asks(b"BBBB\r\n", b"a OK in\r\n", SPLICE).run()
 
 
 @pytest.mark.parametrize("cancelled", [b"a BAD cancelled\r\n", DOVECOT], ids=repr)
 def test_T07_a_client_that_takes_it_for_the_end_of_the_exchange_is_heard(cancelled: bytes) -> None:
-    book = asked().backend(DOVECOT, to_client(DOVECOT)).client(b"b NOOP\r\n", to_backend(b"*\r\n"))
-    book.backend(cancelled, to_client(cancelled), to_backend(b"b NOOP\r\n"))
-    book.backend(b"b OK\r\n", to_client(b"b OK\r\n"))
+    book = asked().returns(DOVECOT).client(b"b NOOP\r\n", to_backend(b"*\r\n"))
+    book.returns(cancelled, to_backend(b"b NOOP\r\n"))
+    book.returns(b"b OK\r\n")
     still_there(book).run()
 
 
@@ -369,13 +359,12 @@ def test_T07_an_untagged_BAD_to_a_command_of_ours_is_a_refusal() -> None:
     ],
 )
 def test_T08_a_brace_at_the_end_of_an_atom_announces_nothing(line: bytes) -> None:
-    still_there(relays(inside(), line + b"\r\n", b"a1 NO no\r\n")).run()
+    still_there(inside().asks(line + b"\r\n", b"a1 NO no\r\n")).run()
 
 
 def test_T08_it_may_end_the_line_behind_a_literal() -> None:
-    book = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n")).backend(b"+ \r\n", to_client(b"+ \r\n"))
-    book.client(b"joe secret}\r\n", to_backend(b"joe secret}\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    book = inside().asks(b"a LOGIN {3}\r\n", b"+ \r\n")
+    book.asks(b"joe secret}\r\n", b"a OK in\r\n", SPLICE).run()
 
 
 # --- T09: long lines ----------------------------------------------------------------------------------
@@ -394,7 +383,7 @@ def test_T09_an_ID_of_the_greatest_legal_size_reaches_the_backend() -> None:
     book.client(said, to_backend(lines[0] + b"\r\n"))
     for line in lines[1:]:
         book.backend(b"+ go\r\n", to_backend(line + b"\r\n"))
-    book.backend(b"* ID NIL\r\na OK\r\n", to_client(b"* ID NIL\r\na OK\r\n"))
+    book.returns(b"* ID NIL\r\na OK\r\n")
     still_there(book).run(cuts=(WHOLE, 1000))
     assert len(lines) == 4
     assert max(map(len, lines)) <= COMMAND_LINE + 1024  # with the literal that each begins with
@@ -402,7 +391,7 @@ def test_T09_an_ID_of_the_greatest_legal_size_reaches_the_backend() -> None:
 
 def test_T09_it_may_be_refused_on_the_way() -> None:
     book = inside().client(b"a ID " + fields(30) + b"\r\n", to_backend(id_lines(b"a", fields(30))[0] + b"\r\n"))
-    book.backend(b"a BAD what\r\n", to_client(b"a BAD what\r\n"))
+    book.returns(b"a BAD what\r\n")
     still_there(book).run(cuts=(WHOLE, 1000))
 
 
@@ -444,16 +433,15 @@ def test_T09_no_line_of_a_long_ID_is_longer_than_others(pairs: list[tuple[bytes,
 def test_T09_an_initial_response_may_be_as_long_as_others(octets: int) -> None:
     for book in (inside(), plain(Policy.OPTIONAL)):
         login = b"a1 AUTHENTICATE XOAUTH2 " + b"A" * octets + b"\r\n"
-        book.client(login, to_backend(login))
-        book.backend(b"a1 OK in\r\n", to_client(b"a1 OK in\r\n"), SPLICE).run(cuts=(WHOLE, 1000))
+        book.asks(login, b"a1 OK in\r\n", SPLICE).run(cuts=(WHOLE, 1000))
 
 
 def test_T09_nothing_else_may_be_longer_than_a_line_and_no_base64_at_all() -> None:
     book = inside()
     for verb in (b"LOGIN", b"NOOP", b"IDLE", b"AUTHENTICATEX", b"LOGIN ID", b"ID\t"):
         book.client(b"a1 " + verb + b" " + b"A" * 9000 + b"\r\n", to_client(b"a1 BAD Command too long\r\n"))
-        relays(book, b"z NOOP\r\n", b"z OK\r\n")
-        relays(book, b"z CAPABILITY\r\n", b"z OK\r\n")
+        book.asks(b"z NOOP\r\n", b"z OK\r\n")
+        book.asks(b"z CAPABILITY\r\n", b"z OK\r\n")
     book.client(b"a1 AUTHENTICATE PLAIN " + b"A " * 9000 + b"\r\n", to_client(b"a1 BAD Invalid arguments\r\n"))
     still_there(book).run(cuts=(WHOLE, 1000))
 
@@ -477,8 +465,7 @@ def test_T09_nothing_else_may_be_longer_than_a_line_and_no_base64_at_all() -> No
 def test_T09_a_line_too_long_is_answered_and_the_session_goes_on(line: bytes, told: bytes, policy: Policy) -> None:
     for book in (plain(policy), inside(policy)):
         book.client(line + b"\r\n", note("client-line-too-long"), to_client(told))
-        book.client(b"b LOGOUT\r\n", to_backend(b"b LOGOUT\r\n"))
-        book.backend(b"b OK\r\n", to_client(b"b OK\r\n"), close("quit")).run(cuts=(WHOLE, 1000))
+        book.asks(b"b LOGOUT\r\n", b"b OK\r\n", close("quit")).run(cuts=(WHOLE, 1000))
 
 
 def test_T09_a_literal_behind_a_line_too_long_is_no_command() -> None:
@@ -515,7 +502,7 @@ def test_T09_a_line_behind_a_literal_that_the_backend_has_not_may_be_too_long() 
 
 
 def test_T09_where_the_backend_waits_for_it_the_session_ends() -> None:
-    book = inside().client(b"a LOGIN {3}\r\n", to_backend(b"a LOGIN {3}\r\n")).backend(b"+ \r\n", to_client(b"+ \r\n"))
+    book = inside().asks(b"a LOGIN {3}\r\n", b"+ \r\n")
     book.client(
         b"joe " + b"x" * 9000 + b"\r\n",
         to_backend(b"joe"),
@@ -536,7 +523,7 @@ def test_T09_lines_that_are_dropped_are_paid_for() -> None:
 
 def test_T09_a_response_too_long_cancels_the_exchange() -> None:
     book = asked(b"GSSAPI").client(b"x" * 65_537 + b"\r\n", note("client-line-too-long"), to_backend(b"*\r\n"))
-    book.backend(b"a BAD cancelled\r\n", to_client(b"a BAD cancelled\r\n"))
+    book.returns(b"a BAD cancelled\r\n")
     still_there(book).run(cuts=(WHOLE, 1000))
 
 
@@ -546,32 +533,29 @@ def test_T09_a_response_too_long_cancels_the_exchange() -> None:
 @pytest.mark.parametrize("blanks", [b" ", b"  ", b"\t", b"\t ", b" \t"], ids=repr)
 def test_T04_T10_blanks_behind_a_command_are_nothing(blanks: bytes) -> None:
     for policy in POLICIES:
-        book = plain(policy).client(b"a CAPABILITY" + blanks + b"\r\n", to_backend(b"a CAPABILITY" + blanks + b"\r\n"))
-        book.backend(b"a OK\r\n", to_client(b"a OK\r\n"))
+        book = plain(policy).asks(b"a CAPABILITY" + blanks + b"\r\n", b"a OK\r\n")
         if policy is Policy.REQUIRED:
             book.client(b"b NOOP" + blanks + b"\r\n", to_client(b"b OK NOOP completed\r\n"))
         else:
-            relays(book, b"b NOOP" + blanks + b"\r\n", b"b OK\r\n")
+            book.asks(b"b NOOP" + blanks + b"\r\n", b"b OK\r\n")
         book.client(b"c ID NIL" + blanks + b"\r\n", to_client(b"* ID NIL\r\nc OK ID completed\r\n"))
         book.client(b"d STARTTLS" + blanks + b"\r\n", tls(b"d OK Begin TLS negotiation now\r\n")).secured()
         book.client(b"e STARTTLS" + blanks + b"\r\n", to_client(b"e BAD TLS is already active\r\n"))
         for command in (b"CAPABILITY", b"NOOP", b"LOGIN joe pw", b"AUTHENTICATE PLAIN", b"AUTHENTICATE PLAIN AGEAYg=="):
-            relays(book, b"f " + command + blanks + b"\r\n", b"f NO\r\n")
-        book.client(b"g LOGOUT" + blanks + b"\r\n", to_backend(b"g LOGOUT" + blanks + b"\r\n"))
-        book.backend(b"g OK\r\n", to_client(b"g OK\r\n"), close("quit")).run()
-        book = plain(policy).client(b"g LOGOUT" + blanks + b"\r\n", to_backend(b"g LOGOUT" + blanks + b"\r\n"))
-        book.backend(b"g OK\r\n", to_client(b"g OK\r\n"), close("quit")).run()
+            book.asks(b"f " + command + blanks + b"\r\n", b"f NO\r\n")
+        book.asks(b"g LOGOUT" + blanks + b"\r\n", b"g OK\r\n", close("quit")).run()
+        plain(policy).asks(b"g LOGOUT" + blanks + b"\r\n", b"g OK\r\n", close("quit")).run()
 
 
 @pytest.mark.parametrize("said", [b"a1 BYE\r\n", b"* BYE so long\r\na1 bye see you\r\n"], ids=repr)
 def test_T10_a_tagged_BYE_ends_the_session(said: bytes) -> None:
     for book in (plain(), inside()):
-        book.client(b"a1 LOGOUT\r\n", to_backend(b"a1 LOGOUT\r\n")).backend(said, to_client(said), close("quit")).run()
+        book.asks(b"a1 LOGOUT\r\n", said, close("quit")).run()
 
 
 def test_T10_to_another_command_it_is_the_goodbye_of_the_backend() -> None:
     for command in (b"a LOGIN joe pw\r\n", b"a NOOP\r\n"):
-        book = relays(inside(), command, b"a BYE enough\r\n")
+        book = inside().asks(command, b"a BYE enough\r\n")
         book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
@@ -590,7 +574,7 @@ def test_T10_to_another_command_it_is_the_goodbye_of_the_backend() -> None:
 @pytest.mark.parametrize("answer", [b"a OK in\r\n", b"* OK in\r\na ok\r\n", DOVECOT + b"a OK in\r\n"], ids=repr)
 def test_T11_a_success_before_the_client_has_said_anything_is_none(command: bytes, answer: bytes) -> None:
     for book in (inside(), plain(Policy.OPTIONAL)):
-        book.client(b"a " + command + b"\r\n", to_backend(b"a " + command + b"\r\n"))
+        book.passes(b"a " + command + b"\r\n")
         untagged = answer.rpartition(b"a ")[0]
         tagged = b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n"
         book.backend(answer, to_client(untagged + tagged + UNAVAILABLE), *BROKEN).run()
@@ -604,50 +588,50 @@ def test_T11_nor_is_one_that_does_not_wait_for_the_first_response() -> None:
 
 @pytest.mark.parametrize("taken_back", [b"*", b"no base64", b"A" * 65_537], ids=lambda line: repr(line[:10]))
 def test_T11_nor_is_one_behind_a_word_taken_back(taken_back: bytes) -> None:
-    for book in (asked(), relays(asked(b"LOGIN"), b"am9l\r\n", b"+ UGFzc3dvcmQ6\r\n")):
+    for book in (asked(), asked(b"LOGIN").asks(b"am9l\r\n", b"+ UGFzc3dvcmQ6\r\n")):
         broken(book.client(taken_back + b"\r\n", to_backend(b"*\r\n")), b"a OK in\r\n").run(cuts=(WHOLE, 1000))
 
 
 @pytest.mark.parametrize("response", [b"", b"=", ENCODED], ids=repr)
 def test_T11_any_response_is_one(response: bytes) -> None:
     """Whether an empty one is enough is the mechanism's matter (ANONYMOUS, and GSSAPI in its second turn)."""
-    book = asked(b"ANONYMOUS").client(response + b"\r\n", to_backend(response + b"\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), PROVEN, SPLICE).run()
-    book = relays(asked(b"GSSAPI"), b"YII=\r\n", b"+ YII=\r\n")
-    relays(book, b"\r\n", b"+ AQID\r\n").client(response + b"\r\n", to_backend(response + b"\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    book = asked(b"ANONYMOUS").asks(response + b"\r\n", b"a OK in\r\n", PROVEN, SPLICE).run()
+    book = asked(b"GSSAPI").asks(b"YII=\r\n", b"+ YII=\r\n")
+    book.asks(b"\r\n", b"+ AQID\r\n").asks(response + b"\r\n", b"a OK in\r\n", SPLICE).run()
 
 
 def test_T11_an_initial_response_is_one() -> None:
     for command in (b"a AUTHENTICATE ANONYMOUS =\r\n", b"a AUTHENTICATE PLAIN %s\r\n" % ENCODED):
-        book = inside().client(command, to_backend(command))
-        book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), PROVEN, SPLICE).run()
+        inside().asks(command, b"a OK in\r\n", PROVEN, SPLICE).run()
 
 
 def test_T11_the_last_word_of_the_server_needs_no_answer() -> None:
     """SCRAM's server signature, from a server that does not wait for the empty line behind it."""
-    book = relays(asked(b"SCRAM-SHA-1"), b"biws\r\n", b"+ cj0=\r\n")
-    book.client(b"Yz0=\r\n", to_backend(b"Yz0=\r\n")).backend(b"+ dj0=\r\n", to_client(b"+ dj0=\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    book = asked(b"SCRAM-SHA-1").asks(b"biws\r\n", b"+ cj0=\r\n")
+    book.asks(b"Yz0=\r\n", b"+ dj0=\r\n")
+    book.returns(b"a OK in\r\n", SPLICE).run()
 
 
 @pytest.mark.parametrize("arguments", [b"joe pw", b'"joe doe" ""', b'"" ""', b"joe pw ", b'"a\\"b c" d'], ids=repr)
 def test_T11_a_login_with_both_words_may_succeed(arguments: bytes) -> None:
     command = b"a LOGIN " + arguments + b"\r\n"
-    book = inside().client(command, to_backend(command))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
+    inside().asks(command, b"a OK in\r\n", SPLICE).run()
 
 
 def test_T11_words_may_be_literals() -> None:
-    book = relays(inside(), b"a LOGIN {3}\r\n", b"+ \r\n").client(b"joe {0}\r\n", to_backend(b"joe {0}\r\n"))
-    book.backend(b"+ \r\n", to_client(b"+ \r\n")).client(b"\r\n", to_backend(b"\r\n"))
-    book.backend(b"a OK in\r\n", to_client(b"a OK in\r\n"), SPLICE).run()
-    book = relays(inside(), b"a LOGIN {3}\r\n", b"+ \r\n").client(b"joe\r\n", to_backend(b"joe\r\n"))
+    book = (
+        inside()
+        .asks(b"a LOGIN {3}\r\n", b"+ \r\n")
+        .asks(b"joe {0}\r\n", b"+ \r\n")
+        .asks(b"\r\n", b"a OK in\r\n", SPLICE)
+        .run()
+    )
+    book = inside().asks(b"a LOGIN {3}\r\n", b"+ \r\n").passes(b"joe\r\n")
     broken(book, b"a OK in\r\n").run()
 
 
 def test_T11_other_commands_may_succeed_with_nothing() -> None:
-    still_there(relays(inside(), b"a FOO\r\n", b"a OK\r\n")).run()
+    still_there(inside().asks(b"a FOO\r\n", b"a OK\r\n")).run()
 
 
 # --- what a long line costs ---------------------------------------------------------------------------
@@ -706,25 +690,25 @@ def test_T08_a_scan_finds_what_the_grammar_says(pieces: list[bytes]) -> None:
 def test_T11_words_that_cannot_be_told_apart_are_no_credentials() -> None:
     odd = b'a LOGIN \\" "" x\r\n'
     end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
-    inside().client(odd, to_backend(odd)).backend(b"a OK in\r\n", *end).run()
+    inside().passes(odd).backend(b"a OK in\r\n", *end).run()
 
 
 @pytest.mark.parametrize("response", [b"", b"=", b"* ", b"*"], ids=repr)
 def test_T11_a_response_that_says_nothing_earns_no_success(response: bytes) -> None:
     end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
     command = b"a AUTHENTICATE NTLM\r\n"
-    play = inside().client(command, to_backend(command)).backend(b"+ \r\n", to_client(b"+ \r\n"))
-    play.client(response + b"\r\n", to_backend(response + b"\r\n")).backend(b"a OK in\r\n", *end).run()
+    play = inside().asks(command, b"+ \r\n")
+    play.passes(response + b"\r\n").backend(b"a OK in\r\n", *end).run()
 
 
 def test_T11_an_initial_response_that_says_nothing_earns_no_success() -> None:
     end = (to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE), *BROKEN)
     command = b"a AUTHENTICATE NTLM =\r\n"
-    inside().client(command, to_backend(command)).backend(b"a OK in\r\n", *end).run()
+    inside().passes(command).backend(b"a OK in\r\n", *end).run()
 
 
 def test_T11_an_empty_last_response_of_GSSAPI_takes_nothing_back() -> None:
     command, token = b"a AUTHENTICATE GSSAPI\r\n", b"YIICWQ==\r\n"
-    play = inside().client(command, to_backend(command)).backend(b"+ \r\n", to_client(b"+ \r\n"))
-    play.client(token, to_backend(token)).backend(b"+ YII=\r\n", to_client(b"+ YII=\r\n"))
-    play.client(b"\r\n", to_backend(b"\r\n")).backend(b"a OK in\r\n", PROVEN, to_client(b"a OK in\r\n"), SPLICE).run()
+    play = inside().asks(command, b"+ \r\n")
+    play.asks(token, b"+ YII=\r\n")
+    play.asks(b"\r\n", b"a OK in\r\n", PROVEN, SPLICE).run()

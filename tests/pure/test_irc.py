@@ -144,7 +144,7 @@ def test_what_a_look_reads() -> None:
 
 @pytest.mark.parametrize("line", [b":i CAP * NEW :sts=port=6697\r\n", b":i CAP * DEL :tls\r\n", b"CAP joe new sts\r\n"])
 def test_news_of_the_servers_own_tls_are_not_told(line: bytes) -> None:
-    registering().backend(line).backend(b":i CAP * NEW :away\r\n", to_client(b":i CAP * NEW :away\r\n")).run()
+    registering().backend(line).returns(b":i CAP * NEW :away\r\n").run()
     assert mechanisms([b"sasl", b"a", b"sasl=plain,,X"]) == [b"PLAIN", b"X"]
     assert answered(b"", b"")
     assert not answered(b"CAP LS 302", b":i CAP * LS * :a\r\n")
@@ -221,8 +221,9 @@ def test_optional_forwards_in_the_clear_and_offers_tls() -> None:
     play = fresh(policy=Policy.OPTIONAL).client(b"CAP REQ :tls\r\n", to_client(b":gw.example.org CAP * ACK :tls\r\n"))
     play.client(b"CAP LS 302\r\n", DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(b"CAP LS 302\r\n"))
     play.backend(b":i CAP * LS :sasl\r\n", to_client(b":i CAP * LS :sasl tls\r\n"))
-    play.client(b"WEBIRC a b c d\r\n", to_client(UNKNOWN)).client(REGISTER, to_backend(REGISTER))
-    play.backend(WELCOME, PROVEN, to_client(WELCOME), SPLICE).client(b"STARTTLS\r\n", to_backend(b"STARTTLS\r\n")).run()
+    play.client(b"WEBIRC a b c d\r\n", to_client(UNKNOWN)).asks(REGISTER, WELCOME, PROVEN, SPLICE).passes(
+        b"STARTTLS\r\n"
+    ).run()
 
 
 def test_what_the_backend_heard_in_the_clear_is_left_behind() -> None:
@@ -241,12 +242,11 @@ def test_what_the_backend_heard_in_the_clear_is_left_behind() -> None:
 def test_both_sides_speak_when_they_like() -> None:
     play = registering()
     for octets in (b":i NOTICE * :*** Looking up your hostname\r\n", b":i 433 * joe :Nickname is already in use\r\n"):
-        play.backend(octets, to_client(octets))
-    play.client(b"NICK jim\r\nCAP END\r\nFOO\r\n", to_backend(b"NICK jim\r\nCAP END\r\nFOO\r\n"))
-    play.backend(b"PING :123\r\n", to_client(b"PING :123\r\n")).client(b"PONG :123\r\n", to_backend(b"PONG :123\r\n"))
+        play.returns(octets)
+    play.asks(b"NICK jim\r\nCAP END\r\nFOO\r\n", b"PING :123\r\n").passes(b"PONG :123\r\n")
     more = b":i 002 jim :x\r\n\xff\0\r"
-    play.backend(WELCOME + more, PROVEN, to_client(WELCOME + more), SPLICE)
-    play.client(b"WEBIRC\0\r", to_backend(b"WEBIRC\0\r")).run()
+    play.returns(WELCOME + more, PROVEN, SPLICE)
+    play.passes(b"WEBIRC\0\r").run()
     assert [told for told in play.notes if told.event == "auth"] == []
 
 
@@ -286,12 +286,12 @@ def test_a_server_that_turns_the_client_away() -> None:
 def test_a_client_that_leaves() -> None:
     said = b"QUIT :bye\r\n"
     error = b"ERROR :Closing link\r\n"
-    registering().client(said, to_backend(said)).backend(error, to_client(error), close("quit")).run()
-    registering().client(said, to_backend(said)).ended(BACKEND, True, close("quit")).run()
-    play = registering().client(said, to_backend(said)).ended(CLIENT, True)  # it may close at once
-    play.backend(error, to_client(error), close("quit")).run()
+    registering().asks(said, error, close("quit")).run()
+    registering().passes(said).ended(BACKEND, True, close("quit")).run()
+    play = registering().passes(said).ended(CLIENT, True)  # it may close at once
+    play.returns(error, close("quit")).run()
     heard = b":i 433 * joe :Nickname is already in use\r\n"
-    play = registering().backend(heard, to_client(heard))
+    play = registering().returns(heard)
     play.ended(CLIENT, True, to_backend(b"QUIT\r\n"), close("client-closed")).run()
     registering().ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
     lost = (
@@ -312,23 +312,21 @@ SECRET = b"AUTHENTICATE AGpvZQBzZWNyZXQ=\r\n"
 def dialogue(**changes: Any) -> Playbook:
     """The server has the client's credentials."""
     play = PARTY.inside(**changes).client(b"AUTHENTICATE PLAIN\r\n", DIAL).dialled(to_backend(PING))
-    play.backend(PONG, to_backend(b"AUTHENTICATE PLAIN\r\n")).backend(ASKED, to_client(ASKED))
-    return play.client(SECRET, to_backend(SECRET))
+    play.backend(PONG, to_backend(b"AUTHENTICATE PLAIN\r\n")).returns(ASKED)
+    return play.passes(SECRET)
 
 
 def test_sasl_is_told_and_does_not_splice() -> None:
     success = b":i 903 joe :SASL authentication successful\r\n"
-    play = dialogue().backend(success, note("auth", result="ok", mechanism="PLAIN", user=b"joe"), to_client(success))
-    play.client(REGISTER, to_backend(REGISTER)).backend(WELCOME, PROVEN, to_client(WELCOME), SPLICE).run()
+    play = dialogue().returns(success, note("auth", result="ok", mechanism="PLAIN", user=b"joe"))
+    play.asks(REGISTER, WELCOME, PROVEN, SPLICE).run()
 
 
 @pytest.mark.parametrize(("numeric", "counts"), [(b"904", True), (b"902", True), (b"905", False), (b"906", False)])
 def test_a_sasl_login_that_fails(numeric: bytes, counts: bool) -> None:
     failure = b":i %s joe :SASL authentication failed\r\n" % numeric
-    play = dialogue().backend(
-        failure, note("auth", result="failed", mechanism="PLAIN", user=b"joe"), to_client(failure)
-    )
-    assert play.client(b"AUTHENTICATE X\r\n", to_backend(b"AUTHENTICATE X\r\n")).run().rejected == counts
+    play = dialogue().returns(failure, note("auth", result="failed", mechanism="PLAIN", user=b"joe"))
+    assert play.passes(b"AUTHENTICATE X\r\n").run().rejected == counts
     play = dialogue(failed_logins=1)
     told = (to_client(failure),)
     if counts:
@@ -351,7 +349,7 @@ AGAIN = b"AUTHENTICATE PLAIN\r\n"
 def cancelled() -> Playbook:
     """The server has asked, and the client takes its login back."""
     play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
-    return play.backend(ASKED, to_client(ASKED)).client(b"AUTHENTICATE *\r\n", to_backend(b"AUTHENTICATE *\r\n"))
+    return play.returns(ASKED).passes(b"AUTHENTICATE *\r\n")
 
 
 @pytest.mark.parametrize("mechanism", [b"EXTERNAL", b"SCRAM-SHA-256-PLUS"])
@@ -365,23 +363,23 @@ def test_an_open_part_of_a_response_is_no_way_to_another_mechanism() -> None:
     part = b"AUTHENTICATE " + b"A" * 400 + b"\r\n"
     refusal = to_client(b":gw.example.org 904 * :SASL authentication failed\r\n")
     play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
-    play.backend(ASKED, to_client(ASKED)).client(part, to_backend(part))
-    play.client(b"AUTHENTICATE AA==\r\n", to_backend(b"AUTHENTICATE AA==\r\n"))
+    play.returns(ASKED).passes(part)
+    play.passes(b"AUTHENTICATE AA==\r\n")
     play.client(b"AUTHENTICATE EXTERNAL\r\n", refusal).run((WHOLE, 999))
 
 
 def test_a_login_that_begins_before_the_verdict_on_another_one_counts() -> None:
     failed = note("auth", result="failed", mechanism="PLAIN")
-    play = cancelled().client(AGAIN, to_backend(AGAIN)).backend(ABORTED, failed, to_client(ABORTED))
-    play.backend(ASKED, to_client(ASKED)).client(SECRET, to_backend(SECRET))
+    play = cancelled().passes(AGAIN).backend(ABORTED, failed, to_client(ABORTED))
+    play.returns(ASKED).passes(SECRET)
     assert play.backend(FAILURE, failed, REJECTED, to_client(FAILURE)).run().rejected == 1
 
 
 def test_a_response_that_comes_too_early_is_not_told_as_a_mechanism() -> None:
     early = b"AUTHENTICATE AGpvZQB4\r\n"
     play = PARTY.inside().client(AGAIN, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(AGAIN))
-    play.client(early, to_backend(early)).backend(ASKED, to_client(ASKED))
-    play.backend(FAILURE, note("auth", result="failed", mechanism="PLAIN"), REJECTED, to_client(FAILURE)).run()
+    play.asks(early, ASKED)
+    play.returns(FAILURE, note("auth", result="failed", mechanism="PLAIN"), REJECTED).run()
 
 
 def test_channel_binding_that_cannot_work_is_told() -> None:
@@ -395,18 +393,18 @@ def test_channel_binding_that_cannot_work_is_told() -> None:
 def test_the_servers_password() -> None:
     wrong = b":i 464 joe :Password incorrect\r\n"
     play = PARTY.logs_in(PARTY.ready())
-    play.backend(WELCOME, note("auth", result="ok", mechanism="PASS"), PROVEN, to_client(WELCOME), SPLICE).run()
+    play.returns(WELCOME, note("auth", result="ok", mechanism="PASS"), PROVEN, SPLICE).run()
     play = PARTY.logs_in(PARTY.ready())
-    play.backend(wrong, note("auth", result="failed", mechanism="PASS"), REJECTED, to_client(wrong))
+    play.returns(wrong, note("auth", result="failed", mechanism="PASS"), REJECTED)
     error = b"ERROR :Closing link\r\n"
-    play.backend(error, to_client(error), close("backend-closed")).run()
+    play.returns(error, close("backend-closed")).run()
     # ngIRCd says it in one line.
     denied = b"ERROR :Access denied: Bad password?\r\n"
     failed = note("auth", result="failed", mechanism="PASS")
     play = PARTY.logs_in(PARTY.ready())
     assert play.backend(denied, failed, to_client(denied), close("backend-closed")).run().rejected == 1
     # Nobody has said a password.
-    assert registering().backend(wrong, to_client(wrong)).run().rejected == 0
+    assert registering().returns(wrong).run().rejected == 0
 
 
 def test_above_the_limit_the_backend_is_not_asked() -> None:
@@ -449,7 +447,7 @@ def test_a_server_that_does_not_believe_the_gateway_is_not_used(answer: bytes) -
 def test_a_server_that_bans_the_client_it_was_told_of_says_so() -> None:
     banned = b"ERROR :Closing Link: (K-lined)\r\n"
     play = telling().dialled(to_backend(TOLD + b" :secure\r\n" + PING))
-    play.backend(banned, note("backend-refused"), to_client(banned), close("backend-refused")).run()
+    play.returns(banned, note("backend-refused"), close("backend-refused")).run()
 
 
 def test_a_client_without_an_address_is_not_served() -> None:

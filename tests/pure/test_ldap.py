@@ -100,7 +100,7 @@ def served(**changes: object) -> Playbook:
         play.dialled(to_backend(STARTTLS)).backend(GO, SWITCH).secured(*steps)
     else:
         play.dialled(*steps)
-    return play.backend(welcome, PROVEN, to_client(welcome))
+    return play.returns(welcome, PROVEN)
 
 
 def ending(words: bytes, key: str, *, known: bool = False) -> tuple[Expected, ...]:
@@ -150,8 +150,8 @@ def test_what_may_hold_a_password_waits_for_tls(name: str) -> None:
         assert [each.event for each in play.notes].count("password-in-clear") == shown
     bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
     play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
-    play.backend(welcome, to_client(welcome)).client(request, refused)
-    play.client(search(6), to_backend(search(6))).run()
+    play.returns(welcome).client(request, refused)
+    play.passes(search(6)).run()
 
 
 def test_what_holds_none_passes_before_tls() -> None:
@@ -160,7 +160,7 @@ def test_what_holds_none_passes_before_tls() -> None:
         fresh(policy=Policy.AUTH_ONLY).client(request, DIAL).dialled(to_backend(request)).run()
         bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
         play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
-        play.backend(welcome, to_client(welcome)).client(request, to_backend(request)).run()
+        play.returns(welcome).passes(request).run()
         fresh(policy=Policy.OPTIONAL).client(CHANGE, DIAL).dialled(to_backend(CHANGE)).run()
 
 
@@ -195,7 +195,7 @@ def test_lengths_may_be_longer_than_they_need_be() -> None:
 def test_abandon_and_unbind_have_no_answer() -> None:
     fresh().client(ABANDON).client(UNBIND, close("quit")).run()
     PARTY.inside().client(ABANDON).client(UNBIND, close("quit")).run()
-    served().client(ABANDON, to_backend(ABANDON)).client(UNBIND, to_backend(UNBIND), close("quit")).run()
+    served().passes(ABANDON).passes(UNBIND, close("quit")).run()
 
 
 def test_starttls_has_no_value() -> None:
@@ -241,25 +241,28 @@ def test_what_was_bound_in_the_clear_does_not_count_inside() -> None:
     """Somebody on the way may have bound as himself: a fresh connection is made, and only that one is asked."""
     bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
     play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
-    play.backend(welcome, to_client(welcome)).client(STARTTLS, tls(GO)).backend(b"late").secured()
-    play.client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).backend(WELCOME, to_client(WELCOME), SPLICE).run()
+    play.returns(welcome).client(STARTTLS, tls(GO)).backend(b"late").secured()
+    play.client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).returns(WELCOME, SPLICE).run()
 
 
 def test_a_name_that_came_in_the_clear_is_nobodys_inside() -> None:
     """Somebody on the way may have begun a login; the log must not name him for the one inside TLS."""
     begun, more = sasl(1, b"SCRAM-SHA-256", b"n,,n=mallory,r=x"), result(1, 0x61, 14)
     joe = sasl(2, b"SCRAM-SHA-256", b"n,,n=joe,r=x")
-    play = fresh(policy=Policy.OPTIONAL).client(begun, DIAL).dialled(to_backend(begun)).backend(more, to_client(more))
+    play = fresh(policy=Policy.OPTIONAL).client(begun, DIAL).dialled(to_backend(begun)).returns(more)
     play.client(STARTTLS, tls(GO)).secured().client(joe, DIAL).dialled(to_backend(joe))
-    play.backend(WELCOME, note("auth", result="ok", user=b"joe"), PROVEN, to_client(WELCOME), SPLICE).run()
+    play.returns(WELCOME, note("auth", result="ok", user=b"joe"), PROVEN, SPLICE).run()
 
 
 def test_another_mechanism_begins_anew() -> None:
     """RFC 4511 4.2.1."""
     begun, more = sasl(1, b"SCRAM-SHA-256", b"n,,n=mallory,r=x"), result(1, 0x61, 14)
     joe = sasl(2, b"PLAIN", b"\0joe\0secret")
-    play = served().client(begun, to_backend(begun)).backend(more, to_client(more)).client(joe, to_backend(joe))
-    play.backend(WELCOME, note("auth", result="ok", mechanism="PLAIN", user=b"joe"), PROVEN, to_client(WELCOME), SPLICE)
+    play = (
+        served()
+        .asks(begun, more)
+        .asks(joe, WELCOME, note("auth", result="ok", mechanism="PLAIN", user=b"joe"), PROVEN, SPLICE)
+    )
     play.run()
 
 
@@ -270,34 +273,32 @@ def test_starttls_waits_for_what_is_outstanding() -> None:
 
     def asked() -> Playbook:
         play = fresh(policy=Policy.OPTIONAL).client(search(5), DIAL).dialled(to_backend(search(5)))
-        return play.backend(one, to_client(one)).client(STARTTLS, refused)
+        return play.returns(one).client(STARTTLS, refused)
 
-    asked().backend(done, to_client(done)).client(STARTTLS, tls(GO)).run()
-    asked().client(ABANDON, to_backend(ABANDON)).client(STARTTLS, tls(GO)).run()
+    asked().returns(done).client(STARTTLS, tls(GO)).run()
+    asked().passes(ABANDON).client(STARTTLS, tls(GO)).run()
 
 
 def test_a_login_in_the_clear_leaves_the_session_inspected() -> None:
     play = fresh(policy=Policy.OPTIONAL).client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
-    play.backend(WELCOME, PROVEN, to_client(WELCOME)).client(STARTTLS, tls(GO)).run()
+    play.returns(WELCOME, PROVEN).client(STARTTLS, tls(GO)).run()
 
 
 # --- binds -------------------------------------------------------------------------------------------
 
 
 def bound(bind: bytes = PASSWORD, **changes: object) -> Playbook:
-    return served(**changes).client(bind, to_backend(bind)).waits(Patience.REPLY)
+    return served(**changes).passes(bind).waits(Patience.REPLY)
 
 
 def test_a_login_that_succeeds_is_the_end_of_looking() -> None:
-    play = bound().backend(
-        WELCOME, note("auth", result="ok", mechanism="SIMPLE", user=b"cn=joe"), PROVEN, to_client(WELCOME), SPLICE
-    )
-    play.client(STARTTLS[:9], to_backend(STARTTLS[:9])).run()
+    play = bound().returns(WELCOME, note("auth", result="ok", mechanism="SIMPLE", user=b"cn=joe"), PROVEN, SPLICE)
+    play.passes(STARTTLS[:9]).run()
 
 
 def test_a_login_as_the_first_request() -> None:
-    PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).backend(
-        WELCOME, Greeted(), note("auth", result="ok"), PROVEN, to_client(WELCOME), SPLICE
+    PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).returns(
+        WELCOME, Greeted(), note("auth", result="ok"), PROVEN, SPLICE
     ).run()
 
 
@@ -305,10 +306,8 @@ def test_a_login_as_the_first_request() -> None:
 def test_where_the_backend_could_know_the_gateway_all_heads_are_looked_at(changes: dict[str, Any]) -> None:
     external = sasl(7, b"External")
     refused = to_client(result(7, 0x61, 7, b"EXTERNAL is not available here"))
-    play = bound(**changes).backend(WELCOME, PROVEN, to_client(WELCOME)).client(external, refused)
-    play.client(search(8), to_backend(search(8))).client(
-        STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))
-    )
+    play = bound(**changes).returns(WELCOME, PROVEN).client(external, refused)
+    play.passes(search(8)).client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started")))
     play.run()
     PARTY.inside(**changes).client(external, refused).run()
     bound_ = to_client(result(7, 0x61, 7, b"EXTERNAL-PLUS is not available here"))
@@ -316,19 +315,19 @@ def test_where_the_backend_could_know_the_gateway_all_heads_are_looked_at(change
 
 
 def test_an_anonymous_bind_is_no_login() -> None:
-    play = bound(simple(2, b"", b"")).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play = bound(simple(2, b"", b"")).returns(WELCOME, PROVEN)
     play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run()
     assert play.notes == []
-    play = bound(sasl(2, b"ANONYMOUS", b"me")).backend(WELCOME, PROVEN, to_client(WELCOME)).run()
+    play = bound(sasl(2, b"ANONYMOUS", b"me")).returns(WELCOME, PROVEN).run()
     no = result(2, 0x61, 53, b"unauthenticated bind (DN with no password) disallowed")
-    play = bound(simple(2, b"cn=joe", b"")).backend(no, to_client(no)).run()
+    play = bound(simple(2, b"cn=joe", b"")).returns(no).run()
     assert (play.notes, play.rejected) == ([], 0)
 
 
 @pytest.mark.parametrize(("code", "rejected"), [(49, 1), (53, 0), (52, 0), (1, 0)])
 def test_wrong_passwords_are_counted_and_other_refusals_are_not(code: int, rejected: int) -> None:
     no = result(2, 0x61, code)
-    play = bound().backend(no, note("auth", result="failed", mechanism="SIMPLE"), to_client(no))
+    play = bound().returns(no, note("auth", result="failed", mechanism="SIMPLE"))
     assert play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run().rejected == rejected
 
 
@@ -338,14 +337,14 @@ def test_wrong_passwords_are_counted_and_other_refusals_are_not(code: int, rejec
 ])  # fmt: skip
 def test_a_server_that_takes_passwords_only_under_tls_is_told_of(code: int, text: bytes, named: str) -> None:
     no = result(2, 0x61, code, text)
-    play = bound().backend(no, note("backend-refuses-plaintext-auth"), to_client(no)).run()
+    play = bound().returns(no, note("backend-refuses-plaintext-auth")).run()
     (cure,) = [str(dict(each.fields)["cure"]) for each in play.notes if each.event != "auth"]
     assert named in cure
     assert play.rejected == 0
 
 
 def test_the_last_failed_login_ends_the_session() -> None:
-    play = bound(failed_logins=2).backend(WRONG, REJECTED, to_client(WRONG)).client(PASSWORD, to_backend(PASSWORD))
+    play = bound(failed_logins=2).returns(WRONG, REJECTED).passes(PASSWORD)
     words = WRONG + notice(52, b"too many failures")
     play.backend(WRONG, REJECTED, *ending(words, "too-many-failed-logins", known=True)[1:]).run()
 
@@ -379,15 +378,15 @@ def test_controls_behind_a_bind_pass() -> None:
 def test_what_others_are_told_before_the_answer_to_a_bind_passes() -> None:
     one, done = entry(8, b"", cn=[b"x"]), result(8, 0x65, 0)
     huge = b"\x30\x83\1\x11\x78\2\1\x08\x64\x83\1\x11\x70" + bytes(70000)
-    play = served().client(search(8), to_backend(search(8))).client(PASSWORD + search(9), to_backend(PASSWORD))
-    play.backend(one + done, to_client(one + done)).backend(huge, to_client(huge))
-    play.backend(WELCOME, to_client(WELCOME), to_backend(search(9)), SPLICE).run((WHOLE, 999))
+    play = served().passes(search(8)).client(PASSWORD + search(9), to_backend(PASSWORD))
+    play.returns(one + done).returns(huge)
+    play.returns(WELCOME, to_backend(search(9)), SPLICE).run((WHOLE, 999))
 
 
 def test_a_backend_that_is_lost_in_a_large_message() -> None:
     """Nothing of ours lands inside it."""
     begin = b"\x30\x83\2\0\0\2\1\x08\x64\x83\1\xff\0" + bytes(50)
-    play = bound().backend(begin, to_client(begin))
+    play = bound().returns(begin)
     play.ended(BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run((WHOLE,))
 
 
@@ -415,13 +414,13 @@ LAYERED = bytes.fromhex("0000003c") + bytes(60)
 
 def layered() -> Playbook:
     """The client has logged in by a mechanism that may have a security layer."""
-    return bound(sasl(2, b"GSSAPI", b"ticket"), **LAYERS).backend(WELCOME, PROVEN, to_client(WELCOME))
+    return bound(sasl(2, b"GSSAPI", b"ticket"), **LAYERS).returns(WELCOME, PROVEN)
 
 
 def test_a_security_layer_ends_the_inspection() -> None:
     """What it carries cannot be read."""
-    layered().client(LAYERED, to_backend(LAYERED), SPLICE).run((WHOLE,))
-    layered().backend(LAYERED, to_client(LAYERED), SPLICE).run((WHOLE,))
+    layered().passes(LAYERED, SPLICE).run((WHOLE,))
+    layered().returns(LAYERED, SPLICE).run((WHOLE,))
 
 
 @pytest.mark.parametrize("mechanism", [b"PLAIN", b"CRAM-MD5", b""])
@@ -434,7 +433,7 @@ def test_a_success_without_credentials_is_none(mechanism: bytes) -> None:
 def test_only_the_next_octets_begin_a_security_layer() -> None:
     """RFC 4513 5.2: it is there at once, or not at all."""
     for late in (LAYERED, b"\0" + search(8)[1:]):  # the second one would be a message, but for its first octet
-        play = layered().client(search(8), to_backend(search(8)))
+        play = layered().passes(search(8))
         play.client(late, note(BAD), to_client(NOT_UNDERSTOOD), ABORT_BACKEND, close(BAD)).run((WHOLE,))
     served().client(LAYERED, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
 
@@ -449,7 +448,7 @@ def test_where_the_backend_knows_the_gateways_user_there_is_no_layer(mechanism: 
 @pytest.mark.parametrize("mechanism", [b"PLAIN", b"ANONYMOUS", b"SCRAM-SHA-256", b"OAUTHBEARER"])
 def test_without_a_security_layer_the_inspection_goes_on(mechanism: bytes) -> None:
     """Else a client could say by one octet that nobody looks at its binds any more."""
-    play = bound(sasl(2, mechanism, b"joe"), backend_local=True).backend(WELCOME, PROVEN, to_client(WELCOME))
+    play = bound(sasl(2, mechanism, b"joe"), backend_local=True).returns(WELCOME, PROVEN)
     play.client(bytes.fromhex("0000003c") + bytes(60), *ending(NOT_UNDERSTOOD, BAD, known=True)).run((WHOLE,))
 
 
@@ -460,10 +459,9 @@ def test_without_a_security_layer_the_inspection_goes_on(mechanism: bytes) -> No
 def test_requests_pass_and_so_do_their_answers(name: str) -> None:
     request, tag = OTHERS[name]
     answer = result(5, tag, 0)
-    play = served(backend_tls=BackendTLS.STARTTLS).client(request, to_backend(request))
-    play.backend(answer, to_client(answer)).run()
+    play = served(backend_tls=BackendTLS.STARTTLS).asks(request, answer).run()
     play = PARTY.inside().client(request, DIAL).dialled(to_backend(request))
-    play.backend(answer, to_client(answer)).client(request, to_backend(request)).run()
+    play.returns(answer).passes(request).run()
 
 
 def test_what_changes_the_directory_is_said_to_one_address_only() -> None:
@@ -478,13 +476,13 @@ def test_a_large_message_passes_in_pieces_and_nothing_lands_in_it() -> None:
     begin = b"\x30\x83\2\0\0\2\1\x08"
     add = begin + b"\x68\x83\1\xff\xf8" + bytes(131072 - 8)
     for play in (PARTY.inside().client(add[:70000], DIAL).dialled(to_backend(add[:70000])),
-                 served().client(add[:70000], to_backend(add[:70000]))):  # fmt: skip
-        play.client(add[70000:], to_backend(add[70000:]))
+                 served().passes(add[:70000])):  # fmt: skip
+        play.passes(add[70000:])
         play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run((WHOLE,))
     photo = begin + b"\x64\x83\1\xff\xf8" + bytes(131072 - 8)
     refused = to_client(result(1, 0x78, 1, b"TLS already started"))
-    play = served().backend(photo[:100], to_client(photo[:100])).client(STARTTLS)
-    play.backend(photo[100:], to_client(photo[100:]), refused).run((WHOLE,))
+    play = served().returns(photo[:100]).client(STARTTLS)
+    play.returns(photo[100:], refused).run((WHOLE,))
 
 
 ONE = entry(5, b"", cn=[b"x" * 9])
@@ -532,9 +530,9 @@ def test_what_is_skimmed_passes_as_what_is_looked_at_well(kinds: list[str], cut:
 def test_a_large_first_answer_passes() -> None:
     photo = b"\x30\x83\2\0\0\2\1\x05\x64\x83\1\xff\xf8" + bytes(131072 - 8)
     play = PARTY.inside().client(search(5), DIAL).dialled(to_backend(search(5)))
-    play.backend(photo[:99], to_client(photo[:99])).backend(photo[99:], to_client(photo[99:])).run((WHOLE,))
+    play.returns(photo[:99]).returns(photo[99:]).run((WHOLE,))
     play = PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
-    play.backend(photo, to_client(photo)).backend(WELCOME, to_client(WELCOME), SPLICE).run((WHOLE, 999))
+    play.returns(photo).returns(WELCOME, SPLICE).run((WHOLE, 999))
 
 
 def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None:
@@ -544,25 +542,25 @@ def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None
 
 def test_a_disconnection_of_the_backends_passes() -> None:
     theirs = notice(52, b"slapd shutting down")
-    play = served().backend(theirs, to_client(theirs))
+    play = served().returns(theirs)
     play.ended(BACKEND, True, note("backend-closed"), to_client(DOWN), ABORT_BACKEND, close("backend-closed")).run()
 
 
 def test_each_outstanding_request_is_answered_when_the_backend_is_lost() -> None:
     words = result(5, 0x65, 52, b"backend unavailable") + result(9, 0x78, 52, b"backend unavailable") + DOWN
-    play = served().client(search(5) + WHO, to_backend(search(5) + WHO))
+    play = served().passes(search(5) + WHO)
     play.ended(BACKEND, False, *ending(words, "backend-lost")).run()
 
 
 def test_more_requests_than_any_server_takes_end_the_session() -> None:
     many = b"".join(search(ident) for ident in range(1, 1001))
-    play = served().client(many, to_backend(many))
+    play = served().passes(many)
     play.client(search(1001), *ending(NOT_UNDERSTOOD, BAD)).run((WHOLE,))
 
 
 def test_a_client_that_leaves_is_said_goodbye_for() -> None:
     served().ended(CLIENT, True, to_backend(UNBIND), close("client-closed")).run()
-    play = served().client(search(5), to_backend(search(5)))
+    play = served().passes(search(5))
     play.ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
 
 
@@ -658,7 +656,7 @@ ODD_NAME = message(3, 0x77, b"\x80\x80abc")
 def test_an_extended_request_without_a_name_is_the_backends_to_refuse() -> None:
     cut, short, other = (message(3, 0x77, each) for each in (b"\x80\x16abc", b"\x80", tlv(0x81, STARTTLS_NAME)))
     for request in (message(3, 0x77), short, message(3, 0x77, tlv(0x80, b"1.2")), cut, ODD_NAME, other):
-        served().client(request, to_backend(request)).run()
+        served().passes(request).run()
 
 
 # --- every position ----------------------------------------------------------------------------------
@@ -771,7 +769,7 @@ def test_answers_are_readable() -> None:
 
 
 def test_a_cram_challenge_is_no_login() -> None:
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(CHALLENGE, to_client(CHALLENGE)).run()
+    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(CHALLENGE).run()
     assert play.notes == []
 
 

@@ -12,7 +12,7 @@ from gateway.dialects.mail.lmtp import DIALECT, LMTP, of_lmtp
 from gateway.dialects.mail.smtp import exchange
 from gateway.protocol.vocabulary import Expired, Side
 from tests.pure.playbook import ABORT_BACKEND, DELIVERED, DIAL, Playbook, close, terms, tls, to_backend, to_client
-from tests.pure.smtp_talk import AUTH_ONLY, GARBAGE, GO_AHEAD, LOST, MUST_STARTTLS, OPTIONAL, REQUIRED, asked
+from tests.pure.smtp_talk import AUTH_ONLY, GARBAGE, GO_AHEAD, LOST, MUST_STARTTLS, OPTIONAL, REQUIRED
 
 GREETING = b"220 legacy.example.org Dovecot ready.\r\n"
 LHLO = b"LHLO client.example.com\r\n"
@@ -31,12 +31,12 @@ def reply(*lines: bytes) -> bytes:
 
 
 def hello(play: Playbook, *more: bytes) -> Playbook:
-    return play.client(LHLO, to_backend(LHLO)).backend(reply(*OFFERED), to_client(reply(*OFFERED, *more)))
+    return play.passes(LHLO).backend(reply(*OFFERED), to_client(reply(*OFFERED, *more)))
 
 
 def greeted(**changes: Any) -> Playbook:
     agreed = terms(**{"received": False, **changes})
-    return Playbook(DIALECT, agreed).start(DIAL).dialled().backend(GREETING, to_client(GREETING))
+    return Playbook(DIALECT, agreed).start(DIAL).dialled().returns(GREETING)
 
 
 def upgraded(**changes: Any) -> Playbook:
@@ -46,19 +46,19 @@ def upgraded(**changes: Any) -> Playbook:
 
 def envelope(play: Playbook, *recipients: bytes) -> Playbook:
     """Each of the recipients is `1`, `2` ... or empty for one that the backend refuses."""
-    asked(play, MAIL, OK)
+    play.asks(MAIL, OK)
     for recipient in recipients:
-        asked(play, b"RCPT TO:<%s>\r\n" % recipient, OK if recipient else b"550 5.1.1 who?\r\n")
+        play.asks(b"RCPT TO:<%s>\r\n" % recipient, OK if recipient else b"550 5.1.1 who?\r\n")
     return play
 
 
 def message(play: Playbook) -> Playbook:
-    asked(play, b"DATA\r\n", b"354 OK\r\n")
-    return play.client(b"x\r\n.\r\n", to_backend(b"x\r\n.\r\n")).waits(exchange.FINAL)
+    play.asks(b"DATA\r\n", b"354 OK\r\n")
+    return play.passes(b"x\r\n.\r\n").waits(exchange.FINAL)
 
 
 def goes_on(play: Playbook) -> Playbook:
-    return asked(play, b"NOOP\r\n", b"250 ok\r\n")
+    return play.asks(b"NOOP\r\n", b"250 ok\r\n")
 
 
 # --- introductions -----------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_before_tls_there_are_no_envelopes_under_required() -> None:
 
 
 def test_a_backend_without_lhlo_is_not_asked_for_helo() -> None:
-    asked(greeted(), LHLO, b"500 5.5.1 what?\r\n").run()
+    greeted().asks(LHLO, b"500 5.5.1 what?\r\n").run()
 
 
 def test_a_lazy_session() -> None:
@@ -98,7 +98,7 @@ def test_a_lazy_session() -> None:
     told = b"250-gw.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n"
     play.client(LHLO, to_client(told)).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     play.client(LHLO, DIAL).dialled().backend(GREETING, to_backend(LHLO))
-    goes_on(play.backend(reply(*OFFERED), to_client(reply(*OFFERED)))).run()
+    goes_on(play.returns(reply(*OFFERED))).run()
 
 
 def test_a_backend_that_is_dialled_late_hears_lhlo_and_nothing_else() -> None:
@@ -107,7 +107,7 @@ def test_a_backend_that_is_dialled_late_hears_lhlo_and_nothing_else() -> None:
     play.start(to_client(b"220 gw.example.org LMTP\r\n"))
     told = b"250-gw.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n"
     play.client(LHLO, to_client(told)).client(MAIL, DIAL).dialled().backend(GREETING, to_backend(LHLO))
-    play.backend(b"550 5.7.1 not you\r\n", to_backend(MAIL)).backend(OK, to_client(OK)).run()
+    play.backend(b"550 5.7.1 not you\r\n", to_backend(MAIL)).returns(OK).run()
 
 
 # --- one verdict for each recipient ------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_a_backend_that_is_dialled_late_hears_lhlo_and_nothing_else() -> None:
 
 def test_S28_a_message_has_as_many_verdicts_as_recipients() -> None:
     play = message(envelope(upgraded_and_hello(), b"1", b"", b"2", b"3"))
-    play.backend(ONE, to_client(ONE), DELIVERED).backend(TWO, to_client(TWO)).backend(THREE, to_client(THREE))
+    play.returns(ONE, DELIVERED).returns(TWO).returns(THREE)
     goes_on(play).run()
     assert play.delivered == 1
 
@@ -127,15 +127,14 @@ def upgraded_and_hello(**changes: Any) -> Playbook:
 def test_verdicts_of_one_segment_and_of_many_lines() -> None:
     verdicts = b"250-2.0.0 <1>\r\n250 saved\r\n" + TWO + THREE
     play = message(envelope(upgraded_and_hello(), b"1", b"2", b"3"))
-    goes_on(play.backend(verdicts, to_client(verdicts))).run()
+    goes_on(play.returns(verdicts)).run()
 
 
 def test_the_last_chunk_has_them_and_others_have_one() -> None:
     play = envelope(upgraded_and_hello(), b"1", b"2")
     play.client(b"BDAT 3\r\nabcBDAT 2 LAST\r\nde", to_backend(b"BDAT 3\r\nabc"))
-    play.backend(b"250 2.0.0 Added 3 octets\r\n", to_client(b"250 2.0.0 Added 3 octets\r\n"),
-                 to_backend(b"BDAT 2 LAST\r\nde"))  # fmt: skip
-    goes_on(play.backend(ONE + TWO, to_client(ONE + TWO))).run()
+    play.returns(b"250 2.0.0 Added 3 octets\r\n", to_backend(b"BDAT 2 LAST\r\nde"))
+    goes_on(play.returns(ONE + TWO)).run()
 
 
 @pytest.mark.parametrize("line", [b"DATA\r\n", b"BDAT 0 LAST\r\n", b"BDAT 5 LAST\r\nQUIT\n", b"BDAT 2\r\nxx"])
@@ -152,50 +151,48 @@ def test_recipients_are_counted_anew(ends: bytes) -> None:
     if ends == LHLO:
         hello(play)
     else:
-        asked(play, ends, OK)
+        play.asks(ends, OK)
     play.client(b"DATA\r\n", to_client(NOBODY))
-    goes_on(message(envelope(play, b"1")).backend(ONE, to_client(ONE))).run()
+    goes_on(message(envelope(play, b"1")).returns(ONE)).run()
 
 
 @pytest.mark.parametrize("refused", ["data", "chunk"])
 def test_behind_refused_data_the_backend_might_answer_for_the_recipients_before_it(refused: str) -> None:
     play = envelope(upgraded_and_hello(), b"1")
     if refused == "data":
-        asked(play, b"DATA\r\n", b"451 4.3.0 later\r\n")
+        play.asks(b"DATA\r\n", b"451 4.3.0 later\r\n")
     else:
-        play.client(b"BDAT 1\r\nx", to_backend(b"BDAT 1\r\nx")).backend(
-            b"552 5.3.4 no\r\n", to_client(b"552 5.3.4 no\r\n")
-        )
+        play.asks(b"BDAT 1\r\nx", b"552 5.3.4 no\r\n")
     play.client(b"RCPT TO:<2>\r\nDATA\r\n", to_client(RSET_FIRST + NOBODY))
-    asked(play, b"RSET\r\n", OK)
-    goes_on(message(envelope(play, b"1")).backend(ONE, to_client(ONE))).run()
+    play.asks(b"RSET\r\n", OK)
+    goes_on(message(envelope(play, b"1")).returns(ONE)).run()
 
 
 def test_a_backend_lost_between_verdicts() -> None:
     """Those that came are told, and one refusal for all others."""
-    play = message(envelope(upgraded_and_hello(), b"1", b"2", b"3")).backend(ONE, to_client(ONE))
+    play = message(envelope(upgraded_and_hello(), b"1", b"2", b"3")).returns(ONE)
     play.ended(Side.BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_backend_lost_within_a_verdict() -> None:
-    play = message(envelope(upgraded_and_hello(), b"1", b"2", b"3")).backend(ONE, to_client(ONE))
+    play = message(envelope(upgraded_and_hello(), b"1", b"2", b"3")).returns(ONE)
     play.backend(b"452-4.2.2\r\n452 f").ended(
         Side.BACKEND, True, to_client(b"452 4.2.2\r\n" + LOST), ABORT_BACKEND, close("backend-lost")
     ).run()
 
 
 def test_the_wait_begins_again_with_each_verdict() -> None:
-    play = message(envelope(upgraded_and_hello(), b"1", b"2")).backend(ONE, to_client(ONE)).waits(exchange.FINAL)
+    play = message(envelope(upgraded_and_hello(), b"1", b"2")).returns(ONE).waits(exchange.FINAL)
     late = b"421 4.4.2 gw.example.org Timeout waiting for mail server\r\n"
     play.expire(Expired(Side.BACKEND, exchange.FINAL), to_client(late), ABORT_BACKEND, close("backend-timeout")).run()
 
 
 def test_421_is_about_one_recipient_while_more_are_due() -> None:
     leaves = b"421 4.3.2 going\r\n"
-    play = message(envelope(upgraded_and_hello(), b"1", b"2")).backend(leaves, to_client(leaves))
-    goes_on(play.backend(ONE, to_client(ONE), DELIVERED)).run()
-    play = message(envelope(upgraded_and_hello(), b"1", b"2")).backend(ONE, to_client(ONE))
-    play.backend(leaves, to_client(leaves), close("backend-closed"))
+    play = message(envelope(upgraded_and_hello(), b"1", b"2")).returns(leaves)
+    goes_on(play.returns(ONE, DELIVERED)).run()
+    play = message(envelope(upgraded_and_hello(), b"1", b"2")).returns(ONE)
+    play.returns(leaves, close("backend-closed"))
     play.run()
 
 
@@ -207,7 +204,7 @@ def test_verdicts_that_do_not_say_where_they_end() -> None:
 
 
 def test_more_verdicts_than_recipients() -> None:
-    play = message(envelope(upgraded_and_hello(), b"1")).backend(ONE, to_client(ONE))
+    play = message(envelope(upgraded_and_hello(), b"1")).returns(ONE)
     play.backend(THREE, to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
@@ -221,9 +218,9 @@ def test_more_verdicts_than_recipients() -> None:
 def test_the_trace_field_says_lmtp(parameters: bytes, logged_in: bool, keyword: bytes) -> None:
     play = upgraded_and_hello(received=True)
     if logged_in:
-        asked(play, b"AUTH PLAIN AGEAYg==\r\n", b"235 2.7.0 in\r\n")
-    asked(play, MAIL[:-2] + parameters + b"\r\n", OK)
-    asked(asked(play, b"RCPT TO:<1>\r\n", OK), b"DATA\r\n", b"354 OK\r\n")
+        play.asks(b"AUTH PLAIN AGEAYg==\r\n", b"235 2.7.0 in\r\n")
+    play.asks(MAIL[:-2] + parameters + b"\r\n", OK)
+    play.asks(b"RCPT TO:<1>\r\n", OK).asks(b"DATA\r\n", b"354 OK\r\n")
     field = field_of(parameters, logged_in)
     assert b" with %s id " % keyword in field
     play.client(b"x\r\n.\r\n", to_backend(field + b"x\r\n.\r\n")).run()
@@ -255,9 +252,7 @@ def test_it_is_no_smtp() -> None:
 
 def test_an_early_verdict_is_about_nobody() -> None:
     """If it were about the first recipient, the success of the first would be told as that of the second."""
-    play = asked(envelope(hello(upgraded()), b"1", b"2"), b"DATA\r\n", b"354 OK\r\n").client(
-        b"x\r\n", to_backend(b"x\r\n")
-    )
-    play.backend(b"451 busy\r\n").client(
-        b".\r\n", to_backend(b".\r\n"), to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error")
+    play = envelope(hello(upgraded()), b"1", b"2").asks(b"DATA\r\n", b"354 OK\r\n").passes(b"x\r\n")
+    play.backend(b"451 busy\r\n").passes(
+        b".\r\n", to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error")
     ).run()

@@ -151,13 +151,13 @@ def test_the_list_comes_again_before_what_the_client_says_next() -> None:
     play = SIEVE.greeted().client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured(to_backend(b"CAPABILITY\r\n"))
     play.client(b'NOOP "STARTTLS-RESYNC-CAPA"\r\n')
     listed = SIEVE.answers.reissue.answered
-    play.backend(listed, to_client(listed), to_backend(b'NOOP "STARTTLS-RESYNC-CAPA"\r\n')).run()
+    play.returns(listed, to_backend(b'NOOP "STARTTLS-RESYNC-CAPA"\r\n')).run()
 
 
 @pytest.mark.parametrize(("said", "bye"), [(b'NO "later"\r\n', False), (b'BYE "later"\r\n', True)])
 def test_the_backend_does_not_list_again(said: bytes, bye: bool) -> None:
     play = SIEVE.greeted().client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured(to_backend(b"CAPABILITY\r\n"))
-    play.backend(said, to_client(said))
+    play.returns(said)
     play.ended(
         Side.BACKEND,
         True,
@@ -195,13 +195,12 @@ def test_a_lazy_client_hears_the_refusal() -> None:
 
 
 def test_a_dialogue() -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "login"\r\n', to_backend(b'AUTHENTICATE "login"\r\n'))
-    play.backend(b'"VXNlcm5hbWU6"\r\n', to_client(b'"VXNlcm5hbWU6"\r\n'))
+    play = SIEVE.inside().asks(b'AUTHENTICATE "login"\r\n', b'"VXNlcm5hbWU6"\r\n')
     play.client(b"{8+}\r\ndXNlcg==\r\n", to_backend(b'"dXNlcg=="\r\n'))
-    play.backend(b"{12}\r\nUGFzc3dvcmQ6\r\n", to_client(b"{12}\r\nUGFzc3dvcmQ6\r\n"))
-    play.client(b'"c2VjcmV0"\r\n', to_backend(b'"c2VjcmV0"\r\n'))
-    play.backend(b'OK (SASL "dj0x") "in"\r\n', note("auth", result="ok", mechanism="LOGIN"), PROVEN,
-                 to_client(b'OK (SASL "dj0x") "in"\r\n'), SPLICE).run()  # fmt: skip
+    play.returns(b"{12}\r\nUGFzc3dvcmQ6\r\n")
+    play.asks(
+        b'"c2VjcmV0"\r\n', b'OK (SASL "dj0x") "in"\r\n', note("auth", result="ok", mechanism="LOGIN"), PROVEN, SPLICE
+    ).run()
 
 
 def test_a_long_response_goes_as_a_literal() -> None:
@@ -209,47 +208,44 @@ def test_a_long_response_goes_as_a_literal() -> None:
     token = b"A" * 2000
     play = SIEVE.inside().client(b'AUTHENTICATE "OAUTHBEARER" "%s"\r\n' % token,
                                  to_backend(b'AUTHENTICATE "OAUTHBEARER" {2000+}\r\n%s\r\n' % token))  # fmt: skip
-    play.backend(b'OK "in"\r\n', to_client(b'OK "in"\r\n'), SPLICE).run()
+    play.returns(b'OK "in"\r\n', SPLICE).run()
 
 
 @pytest.mark.parametrize(
     "said", [b'"*"', b"AGEAYg==", b'"x" "y"', b'"XCLIENT ADDR=1"', b"", b"\0", b'"x', b"x" * 70000]
 )
 def test_what_is_no_response_cancels_the_dialogue(said: bytes) -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
-    play.backend(b'""\r\n', to_client(b'""\r\n')).client(said + b"\r\n", to_backend(b'"*"\r\n'))
+    play = SIEVE.inside().asks(b'AUTHENTICATE "PLAIN"\r\n', b'""\r\n').client(said + b"\r\n", to_backend(b'"*"\r\n'))
     told = b'NO "Authentication aborted by client."\r\n'
-    play.backend(told, note("auth", result="failed"), to_client(told))
+    play.returns(told, note("auth", result="failed"))
     SIEVE.leaves(play).run((WHOLE, 1000))
     assert play.rejected == 0
 
 
 @pytest.mark.parametrize("said", [b'"\0" ', b"x" * 70000])
 def test_G30_a_literal_behind_a_bad_response_is_swallowed(said: bytes) -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
-    play.backend(b'""\r\n', to_client(b'""\r\n'))
+    play = SIEVE.inside().asks(b'AUTHENTICATE "PLAIN"\r\n', b'""\r\n')
     play.client(said + b"{9+}\r\nNOOP\r\nNOO\r\n", to_backend(b'"*"\r\n'))
     told = b'NO "Authentication aborted by client."\r\n'
-    SIEVE.leaves(play.backend(told, to_client(told))).run((WHOLE, 1000))
+    SIEVE.leaves(play.returns(told)).run((WHOLE, 1000))
 
 
 def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
-    play.backend(b'""\r\n', to_client(b'""\r\n')).backend(b'NO "slow"\r\n', to_client(b'NO "slow"\r\n'))
+    play = SIEVE.inside().asks(b'AUTHENTICATE "PLAIN"\r\n', b'""\r\n').returns(b'NO "slow"\r\n')
     SIEVE.leaves(play).run()
 
 
 @pytest.mark.parametrize("unasked", [b'"more"\r\n', b"what\r\n"])
 def test_a_second_challenge_is_a_broken_protocol(unasked: bytes) -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
+    play = SIEVE.inside().passes(b'AUTHENTICATE "PLAIN"\r\n')
     key = "backend-protocol-error"
-    play.backend(b'""\r\n', to_client(b'""\r\n'))
+    play.returns(b'""\r\n')
     play.backend(unasked, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run()
 
 
 @pytest.mark.parametrize("reply", [b'"a" "b"\r\n', b"+ go\r\n", b'OK "in"\r\n'])
 def test_no_challenge_and_no_success_without_credentials(reply: bytes) -> None:
-    play = SIEVE.inside().client(b'AUTHENTICATE "PLAIN"\r\n', to_backend(b'AUTHENTICATE "PLAIN"\r\n'))
+    play = SIEVE.inside().passes(b'AUTHENTICATE "PLAIN"\r\n')
     key = "backend-protocol-error"
     play.backend(reply, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run()
     assert play.proven == 0
@@ -257,17 +253,15 @@ def test_no_challenge_and_no_success_without_credentials(reply: bytes) -> None:
 
 def test_a_backend_that_wants_tls_itself() -> None:
     refusal = b'NO (ENCRYPT-NEEDED) "TLS first"\r\n'
-    play = SIEVE.inside().client(LOGIN, to_backend(LOGIN))
-    play.backend(refusal, note("backend-refuses-plaintext-auth"), to_client(refusal)).run()
+    play = SIEVE.inside().asks(LOGIN, refusal, note("backend-refuses-plaintext-auth")).run()
     assert play.rejected == 0
 
 
 def test_a_goodbye_in_place_of_a_verdict() -> None:
     bye = b'BYE "too many"\r\n'
-    play = SIEVE.inside().client(LOGIN, to_backend(LOGIN)).backend(bye, note("auth", result="failed"), to_client(bye))
+    play = SIEVE.inside().asks(LOGIN, bye, note("auth", result="failed"))
     play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
-    play = SIEVE.inside().client(LOGIN, to_backend(LOGIN))
-    play.backend(b'NO "wrong"\r\n', REJECTED, to_client(b'NO "wrong"\r\n')).run()
+    SIEVE.inside().asks(LOGIN, b'NO "wrong"\r\n', REJECTED).run()
 
 
 # --- the backend -------------------------------------------------------------------------------------
@@ -275,13 +269,13 @@ def test_a_goodbye_in_place_of_a_verdict() -> None:
 
 def test_a_goodbye_that_nobody_asked_for() -> None:
     for bye in (b'BYE "Disconnected for inactivity."\r\n', b"BYE {4}\r\nidle\r\n"):
-        play = SIEVE.inside().backend(bye, to_client(bye))
+        play = SIEVE.inside().returns(bye)
         play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_list_with_literals() -> None:
     listed = b'"SASL" {14}\r\nPLAIN EXTERNAL\r\n{5}\r\nSIEVE "a \\"b\\""\r\n"X" {2}\r\n\r\n\r\nOK {2}\r\nhi\r\n'
-    play = SIEVE.inside().client(b"CAPABILITY\r\n", to_backend(b"CAPABILITY\r\n"))
+    play = SIEVE.inside().passes(b"CAPABILITY\r\n")
     told = b'"SASL" "PLAIN"' + listed[listed.index(b"\r\n{5}") :]
     SIEVE.leaves(play.backend(listed, to_client(told))).run()
 
@@ -291,25 +285,21 @@ def test_a_list_with_literals() -> None:
     (b'"x" {8000}\r\n' + b"x" * 8000 + b"\r\n") * 40,
 ], ids=lambda said: repr(said[:20]))  # fmt: skip
 def test_a_list_that_breaks_the_protocol(said: bytes) -> None:
-    play = SIEVE.inside().client(b"CAPABILITY\r\n", to_backend(b"CAPABILITY\r\n"))
+    play = SIEVE.inside().passes(b"CAPABILITY\r\n")
     key = "backend-protocol-error"
     play.backend(said, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run((WHOLE,))
 
 
 def test_a_backend_without_a_login_is_told_once() -> None:
-    play = SIEVE.inside().client(b"CAPABILITY\r\n", to_backend(b"CAPABILITY\r\n"))
-    play.backend(
-        b'"SASL" ""\r\nOK\r\n', note("backend-refuses-plaintext-auth"), to_client(b'"SASL" ""\r\nOK\r\n')
-    ).run()
+    SIEVE.inside().asks(b"CAPABILITY\r\n", b'"SASL" ""\r\nOK\r\n', note("backend-refuses-plaintext-auth")).run()
 
 
 def test_a_logout_that_is_answered_by_the_end() -> None:
-    play = SIEVE.inside().client(b"LOGOUT\r\n", to_backend(b"LOGOUT\r\n"))
+    play = SIEVE.inside().passes(b"LOGOUT\r\n")
     play.ended(Side.BACKEND, True, to_client(b'OK "Logout completed."\r\n'), close("quit")).run()
-    play = SIEVE.inside().client(b"LOGOUT\r\n", to_backend(b"LOGOUT\r\n"))
-    play.backend(b'NO "stay"\r\n', to_client(b'NO "stay"\r\n'))
+    play = SIEVE.inside().asks(b"LOGOUT\r\n", b'NO "stay"\r\n')
     SIEVE.leaves(play).run()
-    play = SIEVE.inside().client(b"LOGOUT\r\n", to_backend(b"LOGOUT\r\n")).backend(b"OK")
+    play = SIEVE.inside().passes(b"LOGOUT\r\n").backend(b"OK")
     play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
 
 
@@ -323,9 +313,7 @@ def test_starttls_that_is_not_offered_is_not_tried() -> None:
 
 def test_a_backend_that_turns_away_inside_tls() -> None:
     play = SIEVE.switched().secured()
-    play.backend(
-        b'BYE "busy"\r\n', to_client(b'BYE "busy"\r\n'), note("backend-refused"), close("backend-refused")
-    ).run()
+    play.returns(b'BYE "busy"\r\n', note("backend-refused"), close("backend-refused")).run()
 
 
 @pytest.mark.parametrize("greeting", [b'"SASL" "PLAIN"\r\nOK\r\n', b'"XCLIENT"\r\nOK\r\n'])

@@ -90,7 +90,7 @@ def test_a_login_in_the_clear_is_refused(policy: Policy) -> None:
 def test_a_login_in_the_clear_passes_where_it_may() -> None:
     for first in (login(1, ssl=False), login(1)):
         play = greeted(policy=Policy.OPTIONAL).client(first, to_backend(login(1, ssl=False)))
-        play.backend(packet(2, OK), note("auth", result="ok"), PROVEN, to_client(packet(2, OK)), SPLICE).run()
+        play.returns(packet(2, OK), note("auth", result="ok"), PROVEN, SPLICE).run()
 
 
 def test_no_login_is_taken_for_tls() -> None:
@@ -98,7 +98,7 @@ def test_no_login_is_taken_for_tls() -> None:
     user = b"j" * (790 - len(login(1, user=b"")) + 4)
     first = login(1, user=user, ssl=False)
     assert first[:3] == b"\x16\x03\0"
-    greeted(policy=Policy.OPTIONAL).client(first, to_backend(first)).run((WHOLE, 99))
+    greeted(policy=Policy.OPTIONAL).passes(first).run((WHOLE, 99))
 
 
 def test_who_always_used_tls_is_held_to_it() -> None:
@@ -115,7 +115,7 @@ def test_the_numbers_are_counted_anew_up_to_the_verdict() -> None:
     play.backend(packet(2, OK), note("auth", result="ok", mechanism="MYSQL_NATIVE_PASSWORD", user=b"joe"), PROVEN,
                  to_client(packet(3, OK)), SPLICE)  # fmt: skip
     query = packet(0, b"\x03select 1")
-    play.client(query, to_backend(query)).backend(packet(1, b"x"), to_client(packet(1, b"x"))).run()
+    play.asks(query, packet(1, b"x")).run()
 
 
 def test_a_client_hello_in_the_same_segment_belongs_to_the_handshake() -> None:
@@ -129,8 +129,7 @@ def test_octets_behind_ssl_request_end_the_session() -> None:
 
 
 def test_on_an_implicit_port_nothing_is_renumbered() -> None:
-    play = greeted(implicit=True).client(login(1, ssl=False), to_backend(login(1, ssl=False)))
-    play.backend(packet(2, OK), PROVEN, to_client(packet(2, OK)), SPLICE).run()
+    greeted(implicit=True).asks(login(1, ssl=False), packet(2, OK), PROVEN, SPLICE).run()
 
 
 def test_a_failed_handshake_is_told_to_nobody() -> None:
@@ -210,7 +209,7 @@ def test_a_password_that_would_be_in_the_clear_is_refused(plugin: bytes) -> None
         play.backend(greeting(), to_client(greeting(ssl=True))).client(SSL_REQUEST, tls(b"")).secured()
         play.client(login(2, plugin=plugin), to_backend(login(1, plugin=plugin, ssl=False))).run()
     open_ = greeted(policy=Policy.OPTIONAL)
-    open_.client(login(1, plugin=plugin, ssl=False), to_backend(login(1, plugin=plugin, ssl=False))).run()
+    open_.passes(login(1, plugin=plugin, ssl=False)).run()
 
 
 def test_caching_sha2_works_for_users_whom_the_server_remembers() -> None:
@@ -314,7 +313,7 @@ def secure(**changes: object) -> Playbook:
 def test_the_server_is_asked_for_tls_with_the_clients_own_abilities() -> None:
     """It takes them from SSLRequest.  Each leg counts its own packets."""
     inner = secure().client(SSL_REQUEST, tls(b"")).secured().client(login(2), to_backend(SSL_REQUEST), SWITCH)
-    inner.secured(to_backend(login(2))).backend(packet(3, OK), PROVEN, to_client(packet(3, OK)), SPLICE).run()
+    inner.secured(to_backend(login(2))).returns(packet(3, OK), PROVEN, SPLICE).run()
     first = secure(implicit=True).client(login(1, ssl=False), to_backend(SSL_REQUEST), SWITCH)
     first.secured(to_backend(login(2))).backend(packet(3, OK), PROVEN, to_client(packet(2, OK)), SPLICE).run()
     clear = secure(policy=Policy.OPTIONAL).client(login(1, ssl=False), to_backend(SSL_REQUEST), SWITCH)
@@ -334,11 +333,9 @@ def test_a_server_that_does_not_offer_tls_is_not_used() -> None:
     key = "backend-tls-failed"
     dialled(backend_tls=STARTTLS).backend(greeting(), *sorry(key)).run()
     play = dialled(backend_tls=STARTTLS, others=True).backend(greeting(), Dial(key)).dialled()
-    play.backend(greeting(ssl=True), to_client(greeting(ssl=True))).run()
+    play.returns(greeting(ssl=True)).run()
     full = error(0, 1040, b"", b"Too many connections")
-    dialled(backend_tls=STARTTLS).backend(
-        full, note("backend-refused"), to_client(full), close("backend-refused")
-    ).run()
+    dialled(backend_tls=STARTTLS).returns(full, note("backend-refused"), close("backend-refused")).run()
 
 
 def test_a_server_that_fails_at_tls_is_no_longer_the_first() -> None:

@@ -57,7 +57,7 @@ def inside(dialect: Dialect, greeting: bytes) -> Playbook:
 
 def ask(book: Playbook, command: bytes, reply: bytes, told: bytes | None = None, *more: Any) -> Playbook:
     """A command that goes to the backend, and what becomes of the reply."""
-    return book.client(command, to_backend(command)).backend(reply, to_client(reply if told is None else told), *more)
+    return book.passes(command).backend(reply, to_client(reply if told is None else told), *more)
 
 
 # --- SMTP: greetings -------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def ask(book: Playbook, command: bytes, reply: bytes, told: bytes | None = None,
 )
 def test_a_smtp_greeting_is_relayed_octet_for_octet(teaches: str, greeting: str) -> None:
     book = greeted(smtp.DIALECT, lines(greeting))
-    ask(book, b"QUIT\r\n", b"221 bye\r\n", None, close("quit")).run()
+    book.asks(b"QUIT\r\n", b"221 bye\r\n", close("quit")).run()
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def test_a_greeting_that_refuses_is_relayed_and_one_that_is_none_is_not(refusal:
 def test_a_server_that_refuses_with_5yz_still_hears_quit(greeting: bytes) -> None:
     book = greeted(smtp.DIALECT, greeting)
     book.client(b"RSET\r\n", to_client(b"503 5.5.1 Only QUIT is allowed now\r\n"))
-    ask(book, b"QUIT\r\n", b"221 bye\r\n", None, close("quit")).run()
+    book.asks(b"QUIT\r\n", b"221 bye\r\n", close("quit")).run()
 
 
 # --- SMTP: EHLO ------------------------------------------------------------------------------------
@@ -236,9 +236,9 @@ EHLOS = [
 def test_an_odd_ehlo_reply_is_edited_and_not_otherwise_touched(oddity: Ehlo, end: bytes) -> None:
     said = lines(*oddity.said, end=end)
     book = greeted(smtp.DIALECT, b"220 mx\r\n")
-    ask(book, b"EHLO c\r\n", said, lines(*oddity.before))
+    book.passes(b"EHLO c\r\n").backend(said, to_client(lines(*oddity.before)))
     upgraded(book, smtp.DIALECT)
-    ask(book, b"EHLO c\r\n", said, lines(*oddity.inside)).run()
+    book.passes(b"EHLO c\r\n").backend(said, to_client(lines(*oddity.inside))).run()
 
 
 @pytest.mark.parametrize(
@@ -247,16 +247,16 @@ def test_an_odd_ehlo_reply_is_edited_and_not_otherwise_touched(oddity: Ehlo, end
 )
 def test_a_server_without_ehlo_is_asked_helo_so_that_its_clients_learn_of_starttls(refusal: str) -> None:
     book = greeted(smtp.DIALECT, b"220 ***************2***0*00\r\n")
-    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n")).backend(lines(refusal), to_backend(b"HELO c\r\n"))
+    book.passes(b"EHLO c\r\n").backend(lines(refusal), to_backend(b"HELO c\r\n"))
     book.backend(b"250 your name is not c\r\n", to_client(b"250-your name is not c\r\n250 STARTTLS\r\n"))
     upgraded(book, smtp.DIALECT)
-    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n")).backend(lines(refusal), to_backend(b"HELO c\r\n"))
-    book.backend(b"250 your name is not c\r\n", to_client(b"250 your name is not c\r\n")).run()
+    book.passes(b"EHLO c\r\n").backend(lines(refusal), to_backend(b"HELO c\r\n"))
+    book.returns(b"250 your name is not c\r\n").run()
 
 
 def test_a_server_that_refuses_helo_too_is_heard_with_its_first_refusal() -> None:
     book = greeted(smtp.DIALECT, b"220 mx\r\n")
-    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n"))
+    book.passes(b"EHLO c\r\n")
     book.backend(b"500 Unrecognized command\r\n", to_backend(b"HELO c\r\n"))
     book.backend(b"501 not you\r\n", to_client(b"500 Unrecognized command\r\n")).run()
 
@@ -271,18 +271,18 @@ def test_a_server_that_refuses_helo_too_is_heard_with_its_first_refusal() -> Non
     ids=slug,
 )
 def test_other_refusals_of_ehlo_are_relayed(teaches: str, command: bytes, refusal: bytes) -> None:
-    ask(greeted(smtp.DIALECT, b"220 mx\r\n"), command, refusal).run()
+    greeted(smtp.DIALECT, b"220 mx\r\n").asks(command, refusal).run()
 
 
 def test_T02_a_server_that_refuses_the_second_ehlo_gets_a_fresh_connection() -> None:
     """Postfix of January 1999.  It would still take MAIL for what was said in the clear."""
     book = greeted(smtp.DIALECT, b"220 mx\r\n")
-    ask(book, b"EHLO c\r\n", b"250 mx\r\n", b"250-mx\r\n250 STARTTLS\r\n")
+    book.passes(b"EHLO c\r\n").backend(b"250 mx\r\n", to_client(b"250-mx\r\n250 STARTTLS\r\n"))
     upgraded(book, smtp.DIALECT)
-    book.client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n"))
+    book.passes(b"EHLO c\r\n")
     book.backend(b"503 Error: duplicate HELO/EHLO\r\n", to_backend(b"QUIT\r\n"), DIAL)
-    book.dialled().backend(b"220 mx\r\n", to_backend(b"EHLO c\r\n")).backend(b"250 mx\r\n", to_client(b"250 mx\r\n"))
-    ask(book, b"MAIL FROM:<a@b.test>\r\n", b"250 ok\r\n").run()
+    book.dialled().backend(b"220 mx\r\n", to_backend(b"EHLO c\r\n")).returns(b"250 mx\r\n")
+    book.asks(b"MAIL FROM:<a@b.test>\r\n", b"250 ok\r\n").run()
 
 
 # --- SMTP: replies and commands --------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_T02_a_server_that_refuses_the_second_ehlo_gets_a_fresh_connection() -> 
 
 def within_smtp() -> Playbook:
     book = inside(smtp.DIALECT, b"220 mx\r\n")
-    return ask(book, b"EHLO c\r\n", b"250 mx\r\n")
+    return book.asks(b"EHLO c\r\n", b"250 mx\r\n")
 
 
 @pytest.mark.parametrize(
@@ -309,29 +309,29 @@ def within_smtp() -> Playbook:
     ids=slug,
 )
 def test_an_odd_smtp_exchange_is_relayed(teaches: str, command: bytes, reply: bytes) -> None:
-    ask(within_smtp(), command, reply).run()
+    within_smtp().asks(command, reply).run()
 
 
 def test_an_empty_line_behind_a_reply_ends_the_session() -> None:
     """hMailServer, behind HELP."""
-    book = ask(within_smtp(), b"HELP\r\n", b"211 DATA HELO EHLO\r\n")
+    book = within_smtp().asks(b"HELP\r\n", b"211 DATA HELO EHLO\r\n")
     told = to_client(b"421 4.3.0 gw.example.org Internal error\r\n")
     book.backend(b"\r\n", told, ABORT_BACKEND, note("backend-protocol-error"), close("backend-protocol-error")).run()
 
 
 def test_last_words_without_a_code_are_replaced_by_words_with_one() -> None:
-    book = within_smtp().client(b"BAD\r\n", to_backend(b"BAD\r\n"))
+    book = within_smtp().passes(b"BAD\r\n")
     told = to_client(b"421 4.3.0 gw.example.org Internal error\r\n")
     book.backend(b"Too many invalid commands. Bye!\r\n", told, ABORT_BACKEND, close("backend-protocol-error")).run()
 
 
 def test_a_reply_that_breaks_off_is_relayed_and_nothing_is_put_behind_it() -> None:
-    book = within_smtp().client(b"HELP\r\n", to_backend(b"HELP\r\n")).backend(b"241-\r\n")
+    book = within_smtp().passes(b"HELP\r\n").backend(b"241-\r\n")
     book.ended(Side.BACKEND, True, to_client(b"241-\r\n"), ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_list_that_breaks_off_is_not_told_at_all_as_it_cannot_be_edited() -> None:
-    book = greeted(smtp.DIALECT, b"220 mx\r\n").client(b"EHLO c\r\n", to_backend(b"EHLO c\r\n"))
+    book = greeted(smtp.DIALECT, b"220 mx\r\n").passes(b"EHLO c\r\n")
     book.backend(b"250-mx\r\n250-AUTH LOGIN\r\n")
     told = to_client(b"421 4.4.2 gw.example.org Connection to mail server lost\r\n")
     book.ended(Side.BACKEND, True, told, ABORT_BACKEND, close("backend-lost")).run()
@@ -341,29 +341,27 @@ def test_a_script_that_ends_its_lines_with_lf_can_send_to_a_server_that_refuses_
     """curl sends what it is given; qmail answers a bare LF with 451 and hangs up."""
     book = inside_transaction(greeted(smtp.DIALECT, b"220 mx\r\n", policy=Policy.OPTIONAL, received=False))
     book.client(b"Subject: x\n\nhello", to_backend(b"Subject: x\r\n\r\nhello"))
-    book.client(b"\r\n.\r\n", to_backend(b"\r\n.\r\n"))
-    book.backend(b"250 ok\r\n", to_client(b"250 ok\r\n"), DELIVERED).run()
+    book.asks(b"\r\n.\r\n", b"250 ok\r\n", DELIVERED).run()
 
 
 def test_the_end_of_a_message_may_come_in_a_segment_of_its_own_behind_an_empty_line() -> None:
     book = inside_transaction(greeted(smtp.DIALECT, b"220 mx\r\n", policy=Policy.OPTIONAL, received=False))
-    book.client(b"Subject: x\r\n\r\nhello\r\n", to_backend(b"Subject: x\r\n\r\nhello\r\n"))
-    book.client(b"\r\n.\r\n", to_backend(b"\r\n.\r\n"))
-    book.backend(b"250 ok\r\n", to_client(b"250 ok\r\n"), DELIVERED).run()
+    book.passes(b"Subject: x\r\n\r\nhello\r\n")
+    book.asks(b"\r\n.\r\n", b"250 ok\r\n", DELIVERED).run()
 
 
 def inside_transaction(book: Playbook) -> Playbook:
-    ask(book, b"HELO c\r\n", b"250 mx\r\n")
-    ask(book, b"MAIL FROM:<a@b.test>\r\n", b"250 ok\r\n")
-    ask(book, b"RCPT TO:<c@d.test>\r\n", b"250 ok\r\n")
-    return ask(book, b"DATA\r\n", b"354  Go ahead\r\n")
+    book.asks(b"HELO c\r\n", b"250 mx\r\n")
+    book.asks(b"MAIL FROM:<a@b.test>\r\n", b"250 ok\r\n")
+    book.asks(b"RCPT TO:<c@d.test>\r\n", b"250 ok\r\n")
+    return book.asks(b"DATA\r\n", b"354  Go ahead\r\n")
 
 
 def test_a_client_that_resets_after_every_refusal_is_answered_each_time() -> None:
     must = to_client(b"530 5.7.0 Must issue a STARTTLS command first\r\n")
     book = greeted(smtp.DIALECT, b"220 mx\r\n")
     book.client(b"MAIL FROM:<a@b.test>\r\n", must).client(b"RSET\r\n", must)
-    ask(book, b"QUIT\r\n", b"221 bye\r\n", None, close("quit")).run()
+    book.asks(b"QUIT\r\n", b"221 bye\r\n", close("quit")).run()
 
 
 @pytest.mark.parametrize(
@@ -379,8 +377,8 @@ def test_a_client_that_speaks_first_is_answered_in_its_turn(
     dialect: Dialect, greeting: bytes, early: bytes, reply: bytes
 ) -> None:
     book = Playbook(dialect, terms()).start(DIAL).client(early).dialled()
-    book.backend(greeting, to_client(greeting), to_backend(early))
-    book.backend(reply, to_client(reply), close("quit")).run()
+    book.returns(greeting, to_backend(early))
+    book.returns(reply, close("quit")).run()
 
 
 # --- IMAP --------------------------------------------------------------------------------------------
@@ -459,9 +457,9 @@ LISTINGS = [
 def test_an_odd_imap_list_is_edited_and_not_otherwise_touched(listing: Listing) -> None:
     done = b"a OK Thats all she wrote!"
     book = greeted(imap.DIALECT, b"* OK hello\r\n")
-    ask(book, b"a CAPABILITY\r\n", lines(listing.said, done), lines(listing.before, done))
+    book.passes(b"a CAPABILITY\r\n").backend(lines(listing.said, done), to_client(lines(listing.before, done)))
     upgraded(book, imap.DIALECT)
-    ask(book, b"a CAPABILITY\r\n", lines(listing.said, done), lines(listing.inside, done)).run()
+    book.passes(b"a CAPABILITY\r\n").backend(lines(listing.said, done), to_client(lines(listing.inside, done))).run()
 
 
 @pytest.mark.parametrize(
@@ -499,7 +497,7 @@ def test_an_odd_imap_exchange_is_relayed(
     teaches: str, command: bytes, reply: list[bytes], more: tuple[Any, ...]
 ) -> None:
     book = inside(imap.DIALECT, b"* OK hello\r\n")
-    ask(book, lines(command), lines(*reply), None, *more).run()
+    book.asks(lines(command), lines(*reply), *more).run()
 
 
 @pytest.mark.parametrize(
@@ -515,21 +513,17 @@ def test_a_client_that_sends_its_command_in_two_segments_is_understood() -> None
         .client(b"01 CAPABILITY")
         .client(b"\r\n", to_backend(b"01 CAPABILITY\r\n"))
     )
-    book.backend(b"01 OK\r\n", to_client(b"01 OK\r\n")).run()
+    book.returns(b"01 OK\r\n").run()
 
 
 def test_a_client_that_says_everything_in_literals_can_log_in() -> None:
     book = inside(imap.DIALECT, b"* OK hello\r\n")
-    ask(book, b"2 LOGIN {4}\r\n", b"+ \r\n")
-    ask(book, b"user {6}\r\n", b"+ \r\n")
-    ask(
-        book,
-        b"secret\r\n",
-        b"2 OK [CAPABILITY IMAP4rev1 STARTTLS] in\r\n",
-        b"2 OK [CAPABILITY IMAP4rev1] in\r\n",
-        SPLICE,
+    book.asks(b"2 LOGIN {4}\r\n", b"+ \r\n")
+    book.asks(b"user {6}\r\n", b"+ \r\n")
+    book.passes(b"secret\r\n").backend(
+        b"2 OK [CAPABILITY IMAP4rev1 STARTTLS] in\r\n", to_client(b"2 OK [CAPABILITY IMAP4rev1] in\r\n"), SPLICE
     )
-    book.client(b"3 SELECT {5}\r\n", to_backend(b"3 SELECT {5}\r\n")).run()
+    book.passes(b"3 SELECT {5}\r\n").run()
 
 
 # --- POP3 --------------------------------------------------------------------------------------------
@@ -576,50 +570,50 @@ CAPAS = [
 def test_an_odd_capa_list_is_edited_and_not_otherwise_touched(listing: Listing) -> None:
     said = lines(b"+OK", listing.said, b".")
     book = greeted(pop3.DIALECT, b"+OK hello\r\n")
-    ask(book, b"CAPA\r\n", said, lines(b"+OK", listing.before, b"."))
+    book.passes(b"CAPA\r\n").backend(said, to_client(lines(b"+OK", listing.before, b".")))
     upgraded(book, pop3.DIALECT)
-    ask(book, b"CAPA\r\n", said, lines(b"+OK", listing.inside, b".")).run()
+    book.passes(b"CAPA\r\n").backend(said, to_client(lines(b"+OK", listing.inside, b"."))).run()
 
 
 @pytest.mark.parametrize("refusal", [b"-ERR authorization first\r\n", b"-ERR\r\n"])
 def test_a_server_without_capa_has_one_before_tls_and_is_heard_itself_inside(refusal: bytes) -> None:
     book = greeted(pop3.DIALECT, b"+OK <23128.1176377120@mail.example.test>\r\n")
-    ask(book, b"CAPA\r\n", refusal, b"+OK Capability list follows\r\nSTLS\r\n.\r\n")
+    book.passes(b"CAPA\r\n").backend(refusal, to_client(b"+OK Capability list follows\r\nSTLS\r\n.\r\n"))
     upgraded(book, pop3.DIALECT)
-    ask(book, b"CAPA\r\n", refusal)
-    ask(book, b"USER user\r\n", b"+OK \r\n")
-    ask(book, b"PASS secret\r\n", b"+OK \r\n", None, SPLICE)
-    ask(book, b"CAPA\r\n", b"-ERR unimplemented\r\n").run()
+    book.asks(b"CAPA\r\n", refusal)
+    book.asks(b"USER user\r\n", b"+OK \r\n")
+    book.asks(b"PASS secret\r\n", b"+OK \r\n", SPLICE)
+    book.asks(b"CAPA\r\n", b"-ERR unimplemented\r\n").run()
 
 
 def test_a_challenge_may_be_a_plus_and_nothing_else() -> None:
     book = inside(pop3.DIALECT, b"+OK hello\r\n")
-    ask(book, b"AUTH PLAIN\r\n", b"+\r\n")
-    ask(book, b"AHVzZXIAc2VjcmV0\r\n", b"+OK User successfully logged on.\r\n", None, SPLICE).run()
+    book.asks(b"AUTH PLAIN\r\n", b"+\r\n")
+    book.asks(b"AHVzZXIAc2VjcmV0\r\n", b"+OK User successfully logged on.\r\n", SPLICE).run()
 
 
 def test_a_refused_password_may_be_followed_by_a_goodbye_that_begins_like_success() -> None:
     """Qpopper; it hangs up then.  Nobody is logged in."""
     book = inside(pop3.DIALECT, b"+OK hello\r\n")
-    ask(book, b"USER user\r\n", b"+OK \r\n")
-    ask(book, b"PASS wrong\r\n", b"-ERR [AUTH] incorrect.\r\n+OK signing off.\r\n")
+    book.asks(b"USER user\r\n", b"+OK \r\n")
+    book.asks(b"PASS wrong\r\n", b"-ERR [AUTH] incorrect.\r\n+OK signing off.\r\n")
     book.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
 def test_an_error_that_begins_with_a_plus_is_no_success() -> None:
     """hMailServer, when its database fails: `+ERR`."""
     book = inside(pop3.DIALECT, b"+OK hello\r\n")
-    ask(book, b"USER user\r\n", b"+OK Send your password\r\n")
-    ask(book, b"PASS secret\r\n", b"+ERR Server error\r\n")
-    ask(book, b"QUIT\r\n", b"+OK bye\r\n", None, close("quit")).run()
+    book.asks(b"USER user\r\n", b"+OK Send your password\r\n")
+    book.asks(b"PASS secret\r\n", b"+ERR Server error\r\n")
+    book.asks(b"QUIT\r\n", b"+OK bye\r\n", close("quit")).run()
 
 
 def test_the_list_behind_a_bare_auth_may_have_text_in_its_first_line() -> None:
-    ask(inside(pop3.DIALECT, b"+OK hello\r\n"), b"AUTH\r\n", b"+OK methods supported:\r\nLOGIN\r\nPLAIN\r\n.\r\n").run()
+    inside(pop3.DIALECT, b"+OK hello\r\n").asks(b"AUTH\r\n", b"+OK methods supported:\r\nLOGIN\r\nPLAIN\r\n.\r\n").run()
 
 
 def test_a_client_that_never_asks_for_capabilities_can_have_tls_and_a_mailbox() -> None:
     book = inside(pop3.DIALECT, b"+OK hello\r\n")
-    ask(book, b"USER user\r\n", b"+OK\r\n")
-    ask(book, b"PASS secret\r\n", b"+OK\r\n", None, SPLICE)
-    book.client(b"STAT\r\n", to_backend(b"STAT\r\n")).run()
+    book.asks(b"USER user\r\n", b"+OK\r\n")
+    book.asks(b"PASS secret\r\n", b"+OK\r\n", SPLICE)
+    book.passes(b"STAT\r\n").run()

@@ -45,12 +45,7 @@ OFFERED = (
 
 def plain(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
     """A plaintext port, greeted."""
-    return (
-        Playbook(DIALECT, terms(policy=policy, **changes))
-        .start(DIAL)
-        .dialled()
-        .backend(b"+OK ready\r\n", to_client(b"+OK ready\r\n"))
-    )
+    return Playbook(DIALECT, terms(policy=policy, **changes)).start(DIAL).dialled().returns(b"+OK ready\r\n")
 
 
 def inside(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
@@ -60,10 +55,6 @@ def inside(policy: Policy = Policy.REQUIRED, **changes: object) -> Playbook:
 
 def lazy(policy: Policy = Policy.REQUIRED) -> Playbook:
     return Playbook(DIALECT, terms(policy=policy, lazy=True)).start(to_client(b"+OK gw.example.org ready\r\n"))
-
-
-def relays(book: Playbook, command: bytes, reply: bytes, shown: bytes | None = None) -> Playbook:
-    return book.client(command, to_backend(command)).backend(reply, to_client(reply if shown is None else shown))
 
 
 # --- the transcript, P01 --------------------------------------------------------------------------
@@ -76,25 +67,18 @@ def test_p01_the_sample_session() -> None:
         b"+OK [XCLIENT] legacy ready <1896.697170952@legacy.example.org>\r\n",
         to_client(b"+OK legacy ready <1896.697170952@legacy.example.org>\r\n"),
     )
-    book.client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.passes(b"CAPA\r\n")
     book.backend(listed + b"STLS\r\nUSER\r\nSASL PLAIN LOGIN EXTERNAL\r\n.\r\n", to_client(listed + b"STLS\r\n.\r\n"))
     book.client(b"USER joe\r\n", to_client(MUST))
     book.client(b"STLS\r\n", tls(GO_AHEAD)).secured()
-    book.client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book.passes(b"CAPA\r\n")
     book.backend(
         listed + b"STLS\r\nUSER\r\nSASL PLAIN LOGIN EXTERNAL\r\n.\r\n",
         to_client(listed + b"USER\r\nSASL PLAIN LOGIN\r\n.\r\n"),
     )
     book.client(b"STLS\r\n", to_client(b"-ERR Command not permitted when TLS active\r\n"))
-    relays(book, b"USER joe\r\n", b"+OK\r\n")
-    book.client(b"PASS secret\r\n", to_backend(b"PASS secret\r\n"))
-    book.backend(
-        b"+OK Logged in.\r\n",
-        note("auth", result="ok", mechanism="USER"),
-        PROVEN,
-        to_client(b"+OK Logged in.\r\n"),
-        SPLICE,
-    )
+    book.asks(b"USER joe\r\n", b"+OK\r\n")
+    book.asks(b"PASS secret\r\n", b"+OK Logged in.\r\n", note("auth", result="ok", mechanism="USER"), PROVEN, SPLICE)
     book.run()
     assert book.proven == 1
 
@@ -133,7 +117,7 @@ COMMANDS = [
 def test_every_command_before_tls(row: tuple[bytes, ...], policy: Policy) -> None:
     sent, outcome = row[0], row[1 + POLICIES.index(policy)]
     if outcome is FORWARD:
-        plain(policy).client(sent, to_backend(sent)).run()
+        plain(policy).passes(sent).run()
     else:
         plain(policy).client(sent, to_client(outcome)).run()
 
@@ -146,8 +130,10 @@ def test_stls_before_tls(policy: Policy) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("reply", [b"-ERR what\r\n", b"+ERR what\r\n"])
 def test_p02_a_backend_without_capa(policy: Policy, reply: bytes) -> None:
-    relays(plain(policy), b"CAPA\r\n", reply, OWN_LIST).ended(Side.CLIENT, True, QUIT, close("client-closed")).run()
-    relays(inside(policy), b"CAPA\r\n", reply).run()
+    plain(policy).passes(b"CAPA\r\n").backend(reply, to_client(OWN_LIST)).ended(
+        Side.CLIENT, True, QUIT, close("client-closed")
+    ).run()
+    inside(policy).asks(b"CAPA\r\n", reply).run()
 
 
 # --- the switch: G05 to G10, G14, P05, P07 --------------------------------------------------------
@@ -159,22 +145,21 @@ def test_g10_stls_with_an_argument_inside_tls() -> None:
 
 def test_p07_g28_stls_after_user() -> None:
     """A refused password clears the name; nothing clears UTF8."""
-    book = relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"+OK\r\n")
+    book = plain(Policy.OPTIONAL).asks(b"USER joe\r\n", b"+OK\r\n")
     book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n"))
-    relays(book, b"USER jim\r\n", b"-ERR\r\n")
+    book.asks(b"USER jim\r\n", b"-ERR\r\n")
     book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n"))
-    relays(book, b"PASS x\r\n", b"-ERR\r\n")
+    book.asks(b"PASS x\r\n", b"-ERR\r\n")
     book.client(b"STLS\r\n", tls(GO_AHEAD)).run()
-    relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"-ERR\r\n").client(b"STLS\r\n", tls(GO_AHEAD)).run()
-    book = relays(plain(Policy.AUTH_ONLY), b"UTF8\r\n", b"+OK\r\n")
-    relays(book, b"UTF8\r\n", b"-ERR\r\n")
+    plain(Policy.OPTIONAL).asks(b"USER joe\r\n", b"-ERR\r\n").client(b"STLS\r\n", tls(GO_AHEAD)).run()
+    book = plain(Policy.AUTH_ONLY).asks(b"UTF8\r\n", b"+OK\r\n")
+    book.asks(b"UTF8\r\n", b"-ERR\r\n")
     book.client(b"STLS\r\n", to_client(b"-ERR STLS not permitted in this state\r\n")).run()
 
 
 def test_p05_apop() -> None:
-    book = relays(inside(), b"APOP joe 0123\r\n", b"-ERR no\r\n")
-    book.client(b"APOP joe 0124\r\n", to_backend(b"APOP joe 0124\r\n"))
-    book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
+    book = inside().asks(b"APOP joe 0123\r\n", b"-ERR no\r\n")
+    book.asks(b"APOP joe 0124\r\n", b"+OK in\r\n", PROVEN, SPLICE).run()
     assert [dict(each.fields) for each in book.notes] == [
         {"result": "failed", "mechanism": "APOP", "user": b"joe"},
         {"result": "ok", "mechanism": "APOP", "user": b"joe"},
@@ -205,33 +190,29 @@ def test_p08_greetings(said: bytes, told: bytes) -> None:
 
 def test_p03_the_list_of_a_bare_auth_is_edited() -> None:
     listed = b"+OK\r\nPLAIN\r\nSCRAM-SHA-1\r\nSCRAM-SHA-1-PLUS\r\n external \r\n.\r\n"
-    relays(inside(), b"AUTH\r\n", listed, b"+OK\r\nPLAIN\r\n.\r\n").run()
-    relays(plain(Policy.OPTIONAL), b"auth \r\n", b"+OK\r\nLOGIN\r\n.\r\n").run()
-    relays(inside(), b"AUTH\r\n", b"-ERR what\r\n").run()
+    inside().passes(b"AUTH\r\n").backend(listed, to_client(b"+OK\r\nPLAIN\r\n.\r\n")).run()
+    plain(Policy.OPTIONAL).asks(b"auth \r\n", b"+OK\r\nLOGIN\r\n.\r\n").run()
+    inside().asks(b"AUTH\r\n", b"-ERR what\r\n").run()
 
 
 @pytest.mark.parametrize("more", [b"+ ", b"+", b"+Go ahead", b"+ T0sgdGhlbg=="])
 def test_p04_continuations(more: bytes) -> None:
-    book = relays(inside(), b"AUTH PLAIN\r\n", more + b"\r\n")
-    book.client(b"XCLIENT\r\n", to_backend(b"XCLIENT\r\n"))
-    book.backend(more + b"\r\n", to_client(more + b"\r\n"))
-    book.client(b"\r\n", to_backend(b"\r\n"))
-    book.backend(
-        b"+OK in\r\n", note("auth", result="ok", mechanism="PLAIN"), PROVEN, to_client(b"+OK in\r\n"), SPLICE
-    ).run()
+    book = inside().asks(b"AUTH PLAIN\r\n", more + b"\r\n")
+    book.asks(b"XCLIENT\r\n", more + b"\r\n")
+    book.asks(b"\r\n", b"+OK in\r\n", note("auth", result="ok", mechanism="PLAIN"), PROVEN, SPLICE).run()
 
 
 def test_a_response_that_is_none_cancels_the_exchange() -> None:
     """A server that splits long lines would find a command in it."""
-    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
+    book = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n")
     book.client(b"A" * 512 + b"XCLIENT ADDR=1.2.3.4\r\n", to_backend(b"*\r\n"))
-    book.backend(b"-ERR cancelled\r\n", to_client(b"-ERR cancelled\r\n")).run()
+    book.returns(b"-ERR cancelled\r\n").run()
 
 
 def test_an_exchange_that_fails() -> None:
-    book = relays(inside(), b"AUTH login\r\n", b"+ \r\n")
-    relays(book, b"*\r\n", b"-ERR cancelled\r\n")
-    relays(book, b"AUTH login eA==\r\n", b"-ERR no\r\n").run()
+    book = inside().asks(b"AUTH login\r\n", b"+ \r\n")
+    book.asks(b"*\r\n", b"-ERR cancelled\r\n")
+    book.asks(b"AUTH login eA==\r\n", b"-ERR no\r\n").run()
     told = {"result": "failed", "mechanism": "LOGIN"}
     assert [dict(each.fields) for each in book.notes] == [told, {**told, "user": b"x"}]
     assert book.rejected == 1
@@ -239,13 +220,13 @@ def test_an_exchange_that_fails() -> None:
 
 @pytest.mark.parametrize("line", [b"\0", b"x\ry", b"x" * 65537])
 def test_a_response_that_is_not_forwarded_cancels_the_exchange(line: bytes) -> None:
-    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))
-    book.backend(b"-ERR cancelled\r\n", to_client(b"-ERR cancelled\r\n")).run(cuts=(WHOLE, 1000))
+    book = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))
+    book.returns(b"-ERR cancelled\r\n").run(cuts=(WHOLE, 1000))
 
 
 def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
-    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").backend(b"-ERR slow\r\n", to_client(b"-ERR slow\r\n"))
-    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+    book = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n").returns(b"-ERR slow\r\n")
+    book.asks(b"NOOP\r\n", b"+OK\r\n").run()
 
 
 @pytest.mark.parametrize("words", [b"EXTERNAL", b"external =", b"SCRAM-SHA-1-PLUS", b"Gs2-Krb5-Plus abc"])
@@ -261,15 +242,14 @@ def test_a_mechanism_is_a_bare_word(words: bytes) -> None:
 def test_a_login_that_fails_leaves_the_rest_inspected() -> None:
     book = inside().client(b"PASS x\r\nSTLS\r\n", to_backend(b"PASS x\r\n"))
     book.backend(b"-ERR no\r\n", to_client(b"-ERR no\r\n-ERR Command not permitted when TLS active\r\n"))
-    relays(book, b"PASS x\r\n", b"+ERR database\r\n").run()
+    book.asks(b"PASS x\r\n", b"+ERR database\r\n").run()
     assert [dict(each.fields)["result"] for each in book.notes] == ["failed", "failed"]
 
 
 def test_under_optional_a_login_in_the_clear_is_spliced() -> None:
-    book = relays(plain(Policy.OPTIONAL), b"USER joe\r\n", b"+OK\r\n").client(
-        b"PASS  a b \r\n", to_backend(b"PASS  a b \r\n")
-    )
-    book.backend(b"+OK in\r\n", to_client(b"+OK in\r\n"), PROVEN, SPLICE).run()
+    plain(Policy.OPTIONAL).asks(b"USER joe\r\n", b"+OK\r\n").asks(
+        b"PASS  a b \r\n", b"+OK in\r\n", PROVEN, SPLICE
+    ).run()
 
 
 # --- trials with real servers: T04, T09, T11 ------------------------------------------------------
@@ -279,18 +259,22 @@ def test_under_optional_a_login_in_the_clear_is_spliced() -> None:
 def test_T04_blanks_behind_a_command_change_nothing(blanks: bytes) -> None:
     for policy in POLICIES:
         for command in (b"CAPA", b"capa"):
-            relays(plain(policy), command + blanks + b"\r\n", OFFERED[:5] + b".\r\n", b"+OK\r\nSTLS\r\n.\r\n").run()
+            plain(policy).passes(command + blanks + b"\r\n").backend(
+                OFFERED[:5] + b".\r\n", to_client(b"+OK\r\nSTLS\r\n.\r\n")
+            ).run()
         plain(policy).client(b"Stls" + blanks + b"\r\n", tls(GO_AHEAD)).run()
-        book = plain(policy).client(b"QUIT" + blanks + b"\r\n", to_backend(b"QUIT" + blanks + b"\r\n"))
-        book.backend(b"+OK bye\r\n", to_client(b"+OK bye\r\n"), close("quit")).run()
+        plain(policy).asks(b"QUIT" + blanks + b"\r\n", b"+OK bye\r\n", close("quit")).run()
     for line in (b"NOOP", b"LANG en", b"UTF8", b"RSET", b"AUTH PLAIN"):
-        relays(plain(Policy.OPTIONAL), line + blanks + b"\r\n", b"-ERR no\r\n").run()
-        relays(inside(), line + blanks + b"\r\n", b"-ERR no\r\n").run()
-    relays(inside(), b"CAPA" + blanks + b"\r\n", b"+OK\r\nSTLS\r\nTOP\r\n.\r\n", b"+OK\r\nTOP\r\n.\r\n").run()
-    relays(inside(), b"AUTH" + blanks + b"\r\n", b"+OK\r\nEXTERNAL\r\nPLAIN\r\n.\r\n", b"+OK\r\nPLAIN\r\n.\r\n").run()
-    relays(inside(), b"LANG" + blanks + b"\r\n", b"+OK\r\nen English\r\n.\r\n").run()
-    book = inside().client(b"QUIT" + blanks + b"\r\n", to_backend(b"QUIT" + blanks + b"\r\n"))
-    book.backend(b"+OK bye\r\n", to_client(b"+OK bye\r\n"), close("quit")).run()
+        plain(Policy.OPTIONAL).asks(line + blanks + b"\r\n", b"-ERR no\r\n").run()
+        inside().asks(line + blanks + b"\r\n", b"-ERR no\r\n").run()
+    inside().passes(b"CAPA" + blanks + b"\r\n").backend(
+        b"+OK\r\nSTLS\r\nTOP\r\n.\r\n", to_client(b"+OK\r\nTOP\r\n.\r\n")
+    ).run()
+    inside().passes(b"AUTH" + blanks + b"\r\n").backend(
+        b"+OK\r\nEXTERNAL\r\nPLAIN\r\n.\r\n", to_client(b"+OK\r\nPLAIN\r\n.\r\n")
+    ).run()
+    inside().asks(b"LANG" + blanks + b"\r\n", b"+OK\r\nen English\r\n.\r\n").run()
+    inside().asks(b"QUIT" + blanks + b"\r\n", b"+OK bye\r\n", close("quit")).run()
     active = to_client(b"-ERR Command not permitted when TLS active\r\n")
     inside().client(b"STLS" + blanks + b"\r\n", active).run()
     lazy().client(b"CAPA" + blanks + b"\r\n", to_client(OWN_LIST)).client(
@@ -301,11 +285,11 @@ def test_T04_blanks_behind_a_command_change_nothing(blanks: bytes) -> None:
 
 @pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "], ids=repr)
 def test_T04_blanks_behind_a_response_are_no_part_of_it(blanks: bytes) -> None:
-    book = relays(inside(), b"AUTH PLAIN AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
-    relays(book, b"AUTH PLAIN =" + blanks + b"\r\n", b"+ \r\n")
-    relays(book, b"AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
-    relays(book, b"AUTH PLAIN\r\n", b"+ \r\n")
-    relays(book, b"*" + blanks + b"\r\n", b"-ERR cancelled\r\n")
+    book = inside().asks(b"AUTH PLAIN AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
+    book.asks(b"AUTH PLAIN =" + blanks + b"\r\n", b"+ \r\n")
+    book.asks(b"AGEAYg==" + blanks + b"\r\n", b"-ERR no\r\n")
+    book.asks(b"AUTH PLAIN\r\n", b"+ \r\n")
+    book.asks(b"*" + blanks + b"\r\n", b"-ERR cancelled\r\n")
     book.client(b"AUTH PLAIN *" + blanks + b"\r\n", to_client(INVALID)).run()
     assert book.rejected == 2
 
@@ -316,9 +300,9 @@ def test_T04_a_blank_does_not_hide_a_mechanism(line: bytes) -> None:
 
 
 def test_T04_blanks_of_a_name_and_a_password_are_theirs() -> None:
-    book = relays(inside(), b"USER joe \r\n", b"+OK\r\n")
-    relays(book, b"PASS  x \t\r\n", b"-ERR no\r\n")
-    relays(book, b"PASS \r\n", b"-ERR no\r\n").run()
+    book = inside().asks(b"USER joe \r\n", b"+OK\r\n")
+    book.asks(b"PASS  x \t\r\n", b"-ERR no\r\n")
+    book.asks(b"PASS \r\n", b"-ERR no\r\n").run()
 
 
 TOKEN = b"eHh4" * 3072
@@ -329,22 +313,18 @@ TOKEN = b"eHh4" * 3072
 def test_T09_an_initial_response_of_12288_octets_passes(mechanism: bytes) -> None:
     line = b"AUTH " + mechanism + b" " + TOKEN + b"\r\n"
     for book in (inside(), plain(Policy.OPTIONAL)):
-        book.client(line, to_backend(line))
-        book.backend(b"+OK in\r\n", PROVEN, to_client(b"+OK in\r\n"), SPLICE).run(cuts=(WHOLE, 1000))
+        book.asks(line, b"+OK in\r\n", PROVEN, SPLICE).run(cuts=(WHOLE, 1000))
     plain().client(line, to_client(MUST)).run(cuts=(WHOLE, 1000))
 
 
 def test_T09_a_response_of_65536_octets_passes_and_so_does_a_challenge() -> None:
     """Tickets of Kerberos are longer than RFC 4954's figure, on both sides."""
     long = b"eHh4" * 16384 + b"\r\n"
-    book = relays(inside(), b"AUTH GSSAPI\r\n", b"+ \r\n")
-    book.client(long, to_backend(long)).backend(b"+ " + long[2:], to_client(b"+ " + long[2:]))
-    book.client(b"eHh4\r\n", to_backend(b"eHh4\r\n")).backend(b"+OK in\r\n", PROVEN, to_client(b"+OK in\r\n"), SPLICE)
+    book = inside().asks(b"AUTH GSSAPI\r\n", b"+ \r\n")
+    book.asks(long, b"+ " + long[2:])
+    book.asks(b"eHh4\r\n", b"+OK in\r\n", PROVEN, SPLICE)
     book.run(cuts=(WHOLE, 1000))
-    book = inside().client(b"AUTH GSSAPI eHh4\r\n", to_backend(b"AUTH GSSAPI eHh4\r\n"))
-    book.backend(b"+ " + long[2:], to_client(b"+ " + long[2:])).client(b"*\r\n", to_backend(b"*\r\n")).run(
-        (WHOLE, 1000)
-    )
+    inside().asks(b"AUTH GSSAPI eHh4\r\n", b"+ " + long[2:]).passes(b"*\r\n").run((WHOLE, 1000))
 
 
 @pytest.mark.parametrize(
@@ -381,14 +361,10 @@ GO_ON = [b"+OK\r\n", b"+OK go on\r\n", b"+ok\r\n", b"+OK NTLM supported\r\n"]
 @pytest.mark.parametrize("go_ahead", [*GO_ON, b"+ \r\n", b"+ OK\r\n", b"+\r\n"])
 @pytest.mark.parametrize("command", [b"AUTH NTLM\r\n", b"auth ntlm \r\n", b"AUTH MSN\r\n", b"AUTH NTLM =\r\n"])
 def test_T11_exchanges_go_ahead_is_no_success(command: bytes, go_ahead: bytes) -> None:
-    book = relays(relays(inside(), command, go_ahead), NTLM_1, NTLM_2)
+    book = inside().asks(command, go_ahead).asks(NTLM_1, NTLM_2)
     mechanism = command.split()[1].decode().upper()
-    book.client(NTLM_3, to_backend(NTLM_3)).backend(
-        b"+OK User successfully logged on.\r\n",
-        note("auth", result="ok", mechanism=mechanism),
-        PROVEN,
-        to_client(b"+OK User successfully logged on.\r\n"),
-        SPLICE,
+    book.asks(
+        NTLM_3, b"+OK User successfully logged on.\r\n", note("auth", result="ok", mechanism=mechanism), PROVEN, SPLICE
     ).run()
     assert (book.proven, len(book.notes)) == (1, 1)
 
@@ -399,9 +375,9 @@ def test_T11_exchanges_go_ahead_is_no_success(command: bytes, go_ahead: bytes) -
 )
 def test_T11_no_mechanism_succeeds_before_the_client_has_said_anything(mechanism: bytes, go_ahead: bytes) -> None:
     """What is wrong then is a login that failed, and counts."""
-    book = relays(inside(), b"AUTH " + mechanism + b"\r\n", go_ahead)
-    relays(book, b"eHh4\r\n", b"-ERR Logon failure\r\n")
-    relays(book, b"NOOP\r\n", b"+OK\r\n").client(b"XCLIENT ADDR=1.2.3.4\r\n", to_client(UNKNOWN)).run()
+    book = inside().asks(b"AUTH " + mechanism + b"\r\n", go_ahead)
+    book.asks(b"eHh4\r\n", b"-ERR Logon failure\r\n")
+    book.asks(b"NOOP\r\n", b"+OK\r\n").client(b"XCLIENT ADDR=1.2.3.4\r\n", to_client(UNKNOWN)).run()
     assert (book.proven, book.rejected) == (0, 1)
     assert [dict(each.fields)["result"] for each in book.notes] == ["failed"]
 
@@ -409,31 +385,31 @@ def test_T11_no_mechanism_succeeds_before_the_client_has_said_anything(mechanism
 @pytest.mark.parametrize("mechanism", [b"NTLM", b"PLAIN", b"ANONYMOUS"])
 def test_T11_data_in_the_command_can_succeed_at_once(mechanism: bytes) -> None:
     line = b"AUTH " + mechanism + b" eHh4\r\n"
-    inside().client(line, to_backend(line)).backend(b"+OK\r\n", PROVEN, to_client(b"+OK\r\n"), SPLICE).run()
+    inside().asks(line, b"+OK\r\n", PROVEN, SPLICE).run()
 
 
 @pytest.mark.parametrize("opening", [b"AUTH ANONYMOUS =\r\n", b"AUTH anonymous = \r\n"])
 def test_T11_an_empty_response_is_a_whole_login_in_ANONYMOUS(opening: bytes) -> None:
     """RFC 4505 2."""
     end = (note("auth", result="ok", mechanism="ANONYMOUS"), PROVEN, to_client(b"+OK\r\n"), SPLICE)
-    inside().client(opening, to_backend(opening)).backend(b"+OK\r\n", *end).run()
-    book = relays(inside(), b"AUTH ANONYMOUS\r\n", b"+ \r\n")
-    book.client(b"\r\n", to_backend(b"\r\n")).backend(b"+OK\r\n", *end).run()
+    inside().passes(opening).backend(b"+OK\r\n", *end).run()
+    book = inside().asks(b"AUTH ANONYMOUS\r\n", b"+ \r\n")
+    book.passes(b"\r\n").backend(b"+OK\r\n", *end).run()
 
 
 @pytest.mark.parametrize("nothing", [b"\r\n", b"=\r\n"])
 def test_T11_an_empty_response_proves_nothing_elsewhere(nothing: bytes) -> None:
-    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
-    relays(relays(book, nothing, b"+OK\r\n"), b"AGEAYg==\r\n", b"-ERR no\r\n").run()
+    book = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n")
+    book.asks(nothing, b"+OK\r\n").asks(b"AGEAYg==\r\n", b"-ERR no\r\n").run()
     assert book.proven == 0
 
 
 @pytest.mark.parametrize("command", [b"NOOP", b"quit ", b"CAPA", b"Utf8", b"LANG", b"STLS", b"AUTH"])
 def test_T11_a_command_is_no_proof_where_the_go_ahead_was_none(command: bytes) -> None:
     """A backend that says +OK to whatever it does not know would let anybody in with two lines."""
-    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
-    relays(book, command + b"\r\n", b"+OK\r\n")
-    relays(book, command + b"\r\n", b"-ERR\r\n")
+    book = inside().asks(b"AUTH NTLM\r\n", b"+OK\r\n")
+    book.asks(command + b"\r\n", b"+OK\r\n")
+    book.asks(command + b"\r\n", b"-ERR\r\n")
     book.client(b"XCLIENT ADDR=1.2.3.4\r\n", to_client(UNKNOWN)).run()
     assert book.proven == 0
 
@@ -442,22 +418,22 @@ def test_T11_a_command_is_no_proof_where_the_go_ahead_was_none(command: bytes) -
 @pytest.mark.parametrize("line", [b"*\r\n", b"XCLIENT ADDR=1.2.3.4\r\n", b"\0\r\n", b"x" * 65537 + b"\r\n"], ids=len)
 def test_T11_who_takes_his_word_back_is_not_in(line: bytes, opening: bytes) -> None:
     """Whatever the backend says to the asterisk."""
-    book = relays(inside(), opening, b"+ \r\n").client(line, to_backend(b"*\r\n"))
-    book.backend(b"+OK cancelled\r\n", note("auth", result="failed"), to_client(b"+OK cancelled\r\n"))
-    relays(book, b"NOOP\r\n", b"+OK\r\n").run(cuts=(WHOLE, 1000))
+    book = inside().asks(opening, b"+ \r\n").client(line, to_backend(b"*\r\n"))
+    book.returns(b"+OK cancelled\r\n", note("auth", result="failed"))
+    book.asks(b"NOOP\r\n", b"+OK\r\n").run(cuts=(WHOLE, 1000))
     assert book.proven == 0
 
 
 def test_T11_a_success_that_comes_unasked_is_none() -> None:
-    book = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n").backend(b"+OK in\r\n", to_client(b"+OK in\r\n"))
-    relays(book, b"AGEAYg==\r\n", b"-ERR no\r\n").run()
+    book = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n").returns(b"+OK in\r\n")
+    book.asks(b"AGEAYg==\r\n", b"-ERR no\r\n").run()
     assert (book.proven, book.rejected) == (0, 1)
 
 
 def test_T11_a_session_that_ends_in_a_dialogue_says_nothing_like_a_response() -> None:
-    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
+    book = inside().asks(b"AUTH NTLM\r\n", b"+OK\r\n")
     book.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
-    book = relays(inside(), b"AUTH NTLM\r\n", b"+OK\r\n")
+    book = inside().asks(b"AUTH NTLM\r\n", b"+OK\r\n")
     book.ended(Side.BACKEND, True, note("backend-lost"), to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
@@ -465,20 +441,20 @@ def test_T11_a_session_that_ends_in_a_dialogue_says_nothing_like_a_response() ->
 
 
 def test_lists_of_languages() -> None:
-    relays(inside(), b"LANG\r\n", b"+OK languages\r\nen English\r\n.\r\n").run()
-    relays(inside(), b"LANG de\r\n", b"+OK auf Deutsch\r\n").run()
-    relays(inside(), b"LANG\r\n", b"-ERR what\r\n").run()
+    inside().asks(b"LANG\r\n", b"+OK languages\r\nen English\r\n.\r\n").run()
+    inside().asks(b"LANG de\r\n", b"+OK auf Deutsch\r\n").run()
+    inside().asks(b"LANG\r\n", b"-ERR what\r\n").run()
 
 
 def test_lines_that_nobody_asked_for_are_relayed() -> None:
     """As Qpopper says a second line after a failed login."""
-    book = relays(inside(), b"PASS x\r\n", b"-ERR no\r\n+OK signing off\r\n")
+    book = inside().asks(b"PASS x\r\n", b"-ERR no\r\n+OK signing off\r\n")
     book.ended(Side.BACKEND, True, note("backend-closed"), ABORT_BACKEND, close("backend-closed")).run()
 
 
 @pytest.mark.parametrize("line", [b"", b"OK", b"* OK", b".", b"x" * 8193])
 def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
-    book = inside().client(b"STAT\r\n", to_backend(b"STAT\r\n"))
+    book = inside().passes(b"STAT\r\n")
     book.backend(
         line + b"\r\n",
         note("backend-protocol-error"),
@@ -545,24 +521,26 @@ def test_rewriting_twice_is_rewriting_once(lines: list[bytes], stage: conversati
 def test_bad_commands_in_a_row() -> None:
     """The backend's -ERR counts like ours, but not to a login; a success begins anew, but not NOOP's."""
     book = inside(bad_commands=3).client(b"XCLIENT\r\n", to_client(UNKNOWN))
-    relays(book, b"FOO\r\n", b"-ERR what\r\n")
-    relays(book, b"LANG en\r\n", b"+OK\r\n")
+    book.asks(b"FOO\r\n", b"-ERR what\r\n")
+    book.asks(b"LANG en\r\n", b"+OK\r\n")
     for _ in range(2):
-        relays(book, b"USER x\r\n", b"-ERR\r\n")
-        relays(book, b"PASS x\r\n", b"-ERR\r\n")
+        book.asks(b"USER x\r\n", b"-ERR\r\n")
+        book.asks(b"PASS x\r\n", b"-ERR\r\n")
     book.client(b"\r\n", to_client(UNKNOWN))
-    relays(book, b"noop\r\n", b"+OK\r\n")
-    relays(book, b"NOOPS\r\n", b"-ERR\r\n")
+    book.asks(b"noop\r\n", b"+OK\r\n")
+    book.asks(b"NOOPS\r\n", b"-ERR\r\n")
     book.client(b"\0\r\n", to_client(b"-ERR Invalid characters\r\n" + TOO_MANY), QUIT, close("too-many-bad-commands"))
     book.run()
 
 
 def test_a_list_and_tls_are_successes() -> None:
     book = plain(bad_commands=2).client(b"USER x\r\n", to_client(MUST))
-    relays(book, b"CAPA\r\n", b"-ERR\r\n", OWN_LIST).client(b"USER x\r\n", to_client(MUST))
-    relays(book, b"CAPA\r\n", b"+OK\r\n.\r\n", b"+OK\r\nSTLS\r\n.\r\n").client(b"USER x\r\n", to_client(MUST))
+    book.passes(b"CAPA\r\n").backend(b"-ERR\r\n", to_client(OWN_LIST)).client(b"USER x\r\n", to_client(MUST))
+    book.passes(b"CAPA\r\n").backend(b"+OK\r\n.\r\n", to_client(b"+OK\r\nSTLS\r\n.\r\n")).client(
+        b"USER x\r\n", to_client(MUST)
+    )
     book.client(b"STLS\r\n", tls(GO_AHEAD)).secured().client(b"\r\n", to_client(UNKNOWN))
-    relays(book, b"USER x\r\n", b"+OK\r\n").client(b"\r\n", to_client(UNKNOWN))
+    book.asks(b"USER x\r\n", b"+OK\r\n").client(b"\r\n", to_client(UNKNOWN))
     book.client(b"\r\n", to_client(UNKNOWN + TOO_MANY), QUIT, close("too-many-bad-commands")).run()
 
 
@@ -579,25 +557,25 @@ def test_g20_a_line_of_513_octets_is_too_long() -> None:
 
 
 def test_a_quit_that_is_not_granted() -> None:
-    book = relays(inside(), b"QUIT now\r\n", b"-ERR no arguments\r\n")
-    relays(book, b"NOOP\r\n", b"+OK\r\n").run()
+    book = inside().asks(b"QUIT now\r\n", b"-ERR no arguments\r\n")
+    book.asks(b"NOOP\r\n", b"+OK\r\n").run()
 
 
 def test_the_backend_is_lost_during_quit() -> None:
-    asked = plain().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    asked = plain().passes(b"QUIT\r\n")
     asked.ended(Side.BACKEND, True, to_client(b"+OK\r\n"), close("quit")).run()
-    asked = plain().client(b"QUIT\r\n", to_backend(b"QUIT\r\n")).backend(b"+O")
+    asked = plain().passes(b"QUIT\r\n").backend(b"+O")
     asked.ended(Side.BACKEND, True, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_g17_the_backend_is_lost_within_a_list() -> None:
-    book = plain().client(b"CAPA\r\n", to_backend(b"CAPA\r\n"))
+    book = plain().passes(b"CAPA\r\n")
     book.backend(b"+OK\r\nTOP\r\nSTLS\r\nUI", to_client(b"+OK\r\n"))
     book.ended(Side.BACKEND, True, to_client(b"TOP\r\n"), ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_g18_the_client_is_lost_within_a_dialogue() -> None:
-    exchange = relays(inside(), b"AUTH PLAIN\r\n", b"+ \r\n")
+    exchange = inside().asks(b"AUTH PLAIN\r\n", b"+ \r\n")
     exchange.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
 
 

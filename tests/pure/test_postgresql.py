@@ -156,65 +156,61 @@ def test_a_client_hello_anywhere_else_is_garbage() -> None:
 
 
 def test_scram_passes_and_then_the_session_is_spliced() -> None:
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(SASL, to_client(SASL))
-    play.client(FIRST, to_backend(FIRST)).waits(Patience.REPLY)
-    play.backend(asks(11, b"r=x,s=y,i=4096"), to_client(asks(11, b"r=x,s=y,i=4096")))
+    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(SASL)
+    play.passes(FIRST).waits(Patience.REPLY)
+    play.returns(asks(11, b"r=x,s=y,i=4096"))
     final = asks(12, b"v=z")
-    play.client(FINAL, to_backend(FINAL)).backend(final, to_client(final)).waits(Patience.REPLY)
+    play.asks(FINAL, final).waits(Patience.REPLY)
     ready = message(b"Z", b"I")
     ok = note("auth", result="ok", mechanism="SCRAM-SHA-256", user=b"joe")
     play.backend(asks(0) + ready, ok, PROVEN, to_client(asks(0) + ready), SPLICE)
-    play.client(b"Q\0\0", to_backend(b"Q\0\0")).run()
+    play.passes(b"Q\0\0").run()
 
 
 @pytest.mark.parametrize(("code", "mechanism"), [(3, "PASSWORD"), (5, "MD5"), (7, "GSSAPI"), (9, "SSPI"), (77, "77")])
 def test_the_mechanism_is_told(code: int, mechanism: str) -> None:
     question = asks(code, b"salt")
     answer = message(b"p", b"x\0")
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(question, to_client(question))
-    play.client(answer, to_backend(answer))
-    play.backend(asks(0), note("auth", result="ok", mechanism=mechanism), to_client(asks(0)), SPLICE).run()
+    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(question)
+    play.asks(answer, asks(0), note("auth", result="ok", mechanism=mechanism), SPLICE).run()
 
 
 @pytest.mark.parametrize(("code", "mechanism"), [(7, "GSSAPI"), (9, "SSPI")])
 def test_the_last_token_of_the_server_has_no_answer(code: int, mechanism: str) -> None:
     """libpq says nothing to it, and AuthenticationOk comes by itself."""
     token, more = message(b"p", b"token"), asks(8, b"token")
-    play = PARTY.dialled().backend(asks(code), to_client(asks(code))).client(token, to_backend(token))
-    play.backend(more, to_client(more)).client(token, to_backend(token)).waits(Patience.REPLY)
-    play.backend(more, to_client(more)).waits(AUTHENTICATION)
-    play.backend(asks(0), note("auth", result="ok", mechanism=mechanism), PROVEN, to_client(asks(0)), SPLICE).run()
+    play = PARTY.dialled().returns(asks(code)).asks(token, more).passes(token).waits(Patience.REPLY)
+    play.returns(more).waits(AUTHENTICATION)
+    play.returns(asks(0), note("auth", result="ok", mechanism=mechanism), PROVEN, SPLICE).run()
 
 
 def test_a_token_that_is_not_taken() -> None:
     token, more, error = message(b"p", b"token"), asks(8, b"token"), fatal(b"28000", b"no")
-    play = PARTY.dialled().backend(asks(7), to_client(asks(7))).client(token, to_backend(token))
-    play.backend(more, to_client(more)).backend(error, note("auth", result="failed", mechanism="GSSAPI"), REJECTED,
-                                                to_client(error), close("backend-closed")).run()  # fmt: skip
+    PARTY.dialled().returns(asks(7)).asks(token, more).returns(
+        error, note("auth", result="failed", mechanism="GSSAPI"), REJECTED, close("backend-closed")
+    ).run()
 
 
 def test_a_mechanism_with_strange_octets_is_told() -> None:
     answer = message(b"p", b"\xff" * 21 + b"\0")
-    play = PARTY.dialled().backend(SASL, to_client(SASL)).client(answer, to_backend(answer))
-    play.backend(asks(0), note("auth", result="ok", mechanism="other"), to_client(asks(0)), SPLICE).run()
+    PARTY.dialled().returns(SASL).asks(answer, asks(0), note("auth", result="ok", mechanism="other"), SPLICE).run()
 
 
 def test_a_server_that_asks_for_nothing_is_told_of() -> None:
-    play = PARTY.dialled().backend(asks(0), note("backend-trusts"), note("auth", mechanism="TRUST"), PROVEN,
-                                   to_client(asks(0)), SPLICE)  # fmt: skip
+    play = PARTY.dialled().returns(asks(0), note("backend-trusts"), note("auth", mechanism="TRUST"), PROVEN, SPLICE)
     play.run()
 
 
 def test_notices_before_the_question_pass() -> None:
     more = message(b"N", b"SNOTICE\0\0") + message(b"v", b"\0\3\0\0\0\0\0\0")
-    PARTY.dialled().backend(more + PASSWORD, to_client(more + PASSWORD)).run()
+    PARTY.dialled().returns(more + PASSWORD).run()
 
 
 def rejected(*then: Expected, code: bytes = b"28P01", question: bytes = PASSWORD, **changes: object) -> Playbook:
     error = fatal(code, b"no")
     answer = FIRST if question[8] == 10 else PARTY.answers.credentials
-    play = PARTY.inside(**changes).client(LOGIN, DIAL).dialled(to_backend(LOGIN)).backend(question, to_client(question))
-    play.client(answer, to_backend(answer))
+    play = PARTY.inside(**changes).client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(question)
+    play.passes(answer)
     play.backend(error, note("auth", result="failed"), *then, to_client(error), close("backend-closed")).run()
     return play
 
@@ -229,7 +225,7 @@ def test_wrong_credentials_are_counted_and_other_errors_are_not() -> None:
 def test_the_last_failed_login_is_told_in_the_servers_words() -> None:
     error = PARTY.answers.rejected
     play = PARTY.logs_in(PARTY.ready(failed_logins=1))
-    play.backend(error, REJECTED, to_client(error), ABORT_BACKEND, close("too-many-failed-logins")).run()
+    play.returns(error, REJECTED, ABORT_BACKEND, close("too-many-failed-logins")).run()
 
 
 def test_channel_binding_that_cannot_work_is_told_and_is_no_wrong_password() -> None:
@@ -248,7 +244,7 @@ def test_an_error_before_any_question_is_the_servers_refusal() -> None:
 
 def test_an_error_without_fields_is_passed_on() -> None:
     error = message(b"E", b"")
-    PARTY.dialled().backend(error, to_client(error), close("backend-refused")).run()
+    PARTY.dialled().returns(error, close("backend-refused")).run()
 
 
 def test_a_server_that_says_no_to_the_gateway_before_tls_is_not_used() -> None:
@@ -268,32 +264,30 @@ def test_what_a_client_says_ahead_waits_for_the_question() -> None:
     answer = PARTY.answers.credentials
     query = message(b"Q", b"select 1\0")
     play = PARTY.inside().client(LOGIN + answer + query, DIAL).dialled(to_backend(LOGIN))
-    play.backend(PASSWORD, to_client(PASSWORD), to_backend(answer))
-    play.backend(asks(0), to_client(asks(0)), to_backend(query), SPLICE).run()
+    play.returns(PASSWORD, to_backend(answer))
+    play.returns(asks(0), to_backend(query), SPLICE).run()
 
 
 @pytest.mark.parametrize(
     "said", [message(b"Q", b"select 1\0"), b"p\0\0\0\3", b"p\xff\xff\xff\xff", b"p\0\1\0\4", LOGIN]
 )
 def test_before_the_login_nothing_but_credentials_reaches_the_backend(said: bytes) -> None:
-    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD))
+    play = PARTY.dialled().returns(PASSWORD)
     play.client(said, *GARBLED).run()
 
 
 def test_the_longest_token_passes() -> None:
     token = message(b"p", b"x" * 65_535)
-    play = PARTY.dialled().backend(asks(7), to_client(asks(7)))
-    play.client(token, to_backend(token)).run((WHOLE, 1000))
+    play = PARTY.dialled().returns(asks(7))
+    play.passes(token).run((WHOLE, 1000))
 
 
 def test_a_client_that_has_no_password_yet_leaves_in_order() -> None:
     """So does psql, each time: it connects, learns that it needs a password, asks for it, and connects again."""
-    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).waits(AUTHENTICATION)
+    play = PARTY.dialled().returns(PASSWORD).waits(AUTHENTICATION)
     play.ended(CLIENT, True, close("client-closed")).run()
-    PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).ended(
-        CLIENT, False, ABORT_BACKEND, close("client-lost")
-    ).run()
-    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD))
+    PARTY.dialled().returns(PASSWORD).ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+    play = PARTY.dialled().returns(PASSWORD)
     play.client(b"X\0\0\0\4", close("quit")).run()
 
 
@@ -301,14 +295,14 @@ def test_the_backend_is_lost_while_the_client_thinks() -> None:
     """That shows when the client has answered: until then nothing is awaited of the backend."""
     answer = PARTY.answers.credentials
     ending = (note("backend-lost"), to_client(PARTY.answers.lost_words), ABORT_BACKEND, close("backend-lost"))
-    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).ended(BACKEND, True)
-    play.client(answer, to_backend(answer), *ending).run()
+    play = PARTY.dialled().returns(PASSWORD).ended(BACKEND, True)
+    play.passes(answer, *ending).run()
 
 
 def test_a_client_that_does_not_answer() -> None:
     late = Expired(CLIENT, AUTHENTICATION)
     ending = (note("client-timeout"), ABORT_BACKEND, close("client-timeout"))
-    PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).expire(late, *ending).run()
+    PARTY.dialled().returns(PASSWORD).expire(late, *ending).run()
 
 
 # --- cancelling --------------------------------------------------------------------------------------
@@ -510,5 +504,5 @@ def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, inside: bool
 
 
 def test_no_password_is_told_with_a_fault() -> None:
-    play = PARTY.dialled().backend(PASSWORD, to_client(PASSWORD)).client(message(b"P", b"secret\0"), *GARBLED)
+    play = PARTY.dialled().returns(PASSWORD).client(message(b"P", b"secret\0"), *GARBLED)
     assert not [each for each in play.run((WHOLE,)).notes if "secret" in repr(each)]

@@ -121,7 +121,7 @@ def asked(origin: Origin = HERE, offer: bytes = OFFER, *then: Expected, **change
 def test_S25_H2_what_the_backend_takes_is_told(origin: Origin, offer: bytes, told: bytes) -> None:
     greeting = b"220-now I know\r\n220 who you are\r\n"
     play = asked(origin, offer, to_backend(b"XCLIENT %s\r\n" % told))
-    play.backend(greeting, GREETED, to_client(greeting)).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n")).run()
+    play.returns(greeting, GREETED).passes(b"EHLO me\r\n").run()
 
 
 def test_S25_on_an_implicit_port_Dovecot_learns_that_there_is_TLS() -> None:
@@ -132,13 +132,13 @@ def test_S25_on_an_implicit_port_Dovecot_learns_that_there_is_TLS() -> None:
 def test_S25_H2_behind_TLS_it_is_asked_again() -> None:
     play = SMTP.switched(identity=Identity.XCLIENT, origin=HERE).secured(to_backend(HELLO))
     play.backend(offers(b"ADDR"), to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
-    play.backend(b"220 inside\r\n", to_client(b"220 inside\r\n"), GREETED).run()
+    play.returns(b"220 inside\r\n", GREETED).run()
 
     agreed = terms(identity=Identity.XCLIENT, origin=HERE, backend_tls=BackendTLS.IMPLICIT)
     play = Playbook(SMTP.dialect, agreed).start(DIAL).dialled(SWITCH).secured()
     play.backend(SMTP.offer, to_backend(HELLO))
     play.backend(offers(b"ADDR"), to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
-    play.backend(b"220 inside\r\n", to_client(b"220 inside\r\n"), GREETED).run()
+    play.returns(b"220 inside\r\n", GREETED).run()
 
 
 LONG = "x" * 490
@@ -151,9 +151,9 @@ def test_S25_H2_a_command_that_would_be_too_long_is_two_and_ADDR_comes_last(repl
     play.backend(b"220 one\r\n", to_backend(b"XCLIENT ADDR=192.0.2.10\r\n"))
     match reply[:3]:
         case b"220":
-            play.backend(reply, to_client(reply), GREETED)
+            play.returns(reply, GREETED)
         case b"421":
-            play.backend(reply, to_client(reply), GREETED, close("backend-refused"))
+            play.returns(reply, GREETED, close("backend-refused"))
         case _:
             play.backend(reply, *SMTP.sorry("backend-identity-refused"))
     play.run()
@@ -163,7 +163,7 @@ def test_S26_a_first_half_that_is_refused_is_the_answer() -> None:
     play = asked(
         HERE, b"ADDR PORT SESSION", to_backend(b"XCLIENT PORT=40000 SESSION=%s\r\n" % LONG.encode()), session=LONG
     )
-    play.backend(b"554 no\r\n", to_client(b"554 no\r\n"), GREETED).run()
+    play.returns(b"554 no\r\n", GREETED).run()
 
 
 @given(st.integers(1, 600))
@@ -188,7 +188,7 @@ def test_S26_another_refusal_is_this_clients() -> None:
     told().backend(b"421 busy\r\n", GREETED, refused, to_client(b"421 busy\r\n"), close("backend-refused")).run()
     play = told().backend(b"554 5.7.1 listed\r\n", GREETED, refused, to_client(b"554 5.7.1 listed\r\n"))
     play.client(b"EHLO me\r\n", to_client(b"503 5.5.1 Only QUIT is allowed now\r\n"))
-    play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n")).backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit"))
+    play.asks(b"QUIT\r\n", b"221 bye\r\n", close("quit"))
     play.run()
 
 
@@ -212,7 +212,7 @@ def test_S26_without_ADDR_it_is_worth_nothing(offer: bytes) -> None:
 
 def test_S26_a_greeting_that_refuses_needs_no_name() -> None:
     play = SMTP.dialled(identity=Identity.XCLIENT, origin=HERE)
-    play.backend(b"554 no\r\n", to_client(b"554 no\r\n")).run()
+    play.returns(b"554 no\r\n").run()
 
 
 # --- B24: what we put into commands ---------------------------------------------------------------
@@ -283,8 +283,7 @@ def test_I14_the_exact_line_and_no_tag_of_the_clients_is_touched(origin: Origin,
     play = (
         id_told(origin, fields).backend(b'* ID ("name" "Dovecot")\r\n').backend(b"sgw4 OK done\r\n", to_client(SHOWN))
     )
-    play.client(b"sgw4 CAPABILITY\r\n", to_backend(b"sgw4 CAPABILITY\r\n"))
-    play.backend(b"sgw4 OK done\r\n", to_client(b"sgw4 OK done\r\n")).run()
+    play.asks(b"sgw4 CAPABILITY\r\n", b"sgw4 OK done\r\n").run()
 
 
 def test_I14_inside_TLS_that_is_told_too() -> None:
@@ -343,7 +342,7 @@ def test_T03_a_refusal_of_ID_that_is_one_of_the_client(said: bytes, told: bytes)
 
 def test_T03_a_refusal_of_XCLIENT_that_is_one_of_the_client() -> None:
     said = b"-ERR [SYS/PERM] client 192.0.2.10 blocked\r\n"
-    pop_told().backend(said, GREETED, note("backend-refused"), to_client(said), close("backend-refused")).run()
+    pop_told().returns(said, GREETED, note("backend-refused"), close("backend-refused")).run()
 
 
 @pytest.mark.parametrize("how", ["closed", "lost"])
@@ -369,7 +368,7 @@ def pop_told(origin: Origin = HERE, told: bytes = P_V4, **changes: Any) -> Playb
 @pytest.mark.parametrize(("origin", "line"), [(HERE, P_V4), (MAPPED, P_V4), (HERE6, P_V6)], ids=short)
 def test_P08_POP3_has_no_prefixes_and_the_client_gets_the_first_greeting(origin: Origin, line: bytes) -> None:
     play = pop_told(origin, line).backend(b"+OK Updated\r\n", to_client(b"+OK Dovecot ready.\r\n"), GREETED)
-    play.client(b"CAPA\r\n", to_backend(b"CAPA\r\n")).run()
+    play.passes(b"CAPA\r\n").run()
 
 
 def test_P08_on_an_implicit_port_it_learns_that_there_is_TLS() -> None:
@@ -413,9 +412,7 @@ GO = {"smtp": b"220 2.0.0 Ready to start TLS\r\n", "pop3": b"+OK Begin TLS negot
 
 def greeted(party: Party, policy: Policy = Policy.OPTIONAL, **changes: Any) -> Playbook:
     play = party.dialled(policy=policy, **changes)
-    return play.backend(
-        b"+OK hi\r\n" if party is POP3 else b"220 hi\r\n", to_client(b"+OK hi\r\n" if party is POP3 else b"220 hi\r\n")
-    )
+    return play.returns(b"+OK hi\r\n" if party is POP3 else b"220 hi\r\n")
 
 
 @pytest.mark.parametrize("policy", list(Policy))
@@ -451,16 +448,14 @@ def test_H1_nor_inside_a_pipelined_group_or_when_authenticated() -> None:
         b"250 ok\r\n", ok
     ).run()
     login = b"AUTH PLAIN AGEAYg==\r\n"
-    inside = (
-        greeted(SMTP, implicit=True).client(login, to_backend(login)).backend(b"235 ok\r\n", to_client(b"235 ok\r\n"))
-    )
+    inside = greeted(SMTP, implicit=True).asks(login, b"235 ok\r\n")
     inside.client(b"XCLIENT LOGIN=root\r\n", to_client(REFUSAL["smtp"])).run()
 
 
 @pytest.mark.parametrize("identity", [Identity.NONE, Identity.XCLIENT])
 def test_H1_nor_is_it_ever_offered(identity: Identity) -> None:
     play = told() if identity is Identity.XCLIENT else SMTP.dialled()
-    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n")).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n"))
+    play.returns(b"220 hi\r\n").passes(b"EHLO me\r\n")
     play.backend(
         b"250-legacy\r\n250-XCLIENT NAME ADDR\r\n250-xforward NAME\r\n250 SIZE\r\n",
         to_client(b"250-legacy\r\n250-SIZE\r\n250 STARTTLS\r\n"),
@@ -483,18 +478,18 @@ def test_H4_fields_of_ours_in_a_clients_ID_never_arrive(forged: bytes, identity:
         play = id_told(fields=V4_FIELDS + b' "x-client-transport" "TLS"', implicit=True)
         play.backend(b"sgw4 OK\r\n", to_client(LISTED))
     else:
-        play = IMAP.dialled(implicit=True).backend(LISTED, to_client(LISTED))
+        play = IMAP.dialled(implicit=True).returns(LISTED)
     if b"\\x" in forged:
         play.client(b"a ID %s\r\n" % forged, to_client(b"a BAD Invalid arguments\r\n")).run()
         return
     play.client(b"a ID %s\r\n" % forged, to_backend(b"a ID NIL\r\n"))
-    play.backend(b"a OK done\r\n", to_client(b"a OK done\r\n"))
+    play.returns(b"a OK done\r\n")
     mixed = b'b ID (%s "name" "x")\r\n' % forged[1:-1]
-    play.client(mixed, to_backend(b'b ID ("name" "x")\r\n')).backend(b"b OK\r\n", to_client(b"b OK\r\n")).run()
+    play.client(mixed, to_backend(b'b ID ("name" "x")\r\n')).returns(b"b OK\r\n").run()
 
 
 def test_H4_nor_as_literals() -> None:
-    play = IMAP.dialled(implicit=True).backend(LISTED, to_client(LISTED))
+    play = IMAP.dialled(implicit=True).returns(LISTED)
     play.client(b"a ID ({16+}\r\nX-ORIGINATING-IP {8+}\r\n10.0.0.1)\r\n", to_backend(b"a ID NIL\r\n")).run()
 
 
@@ -519,7 +514,7 @@ def proxied(dialect: Dialect, **changes: Any) -> Playbook:
 @pytest.mark.parametrize("header", [HEADER, HEADER2], ids=["v1", "v2"])
 def test_H6_what_comes_along_with_it_is_the_clients(header: bytes) -> None:
     play = proxied(SMTP.dialect).client(header + b"EHLO me\r\n", REAL, DIAL).dialled()
-    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n"), to_backend(b"EHLO me\r\n")).run()
+    play.returns(b"220 hi\r\n", to_backend(b"EHLO me\r\n")).run()
 
 
 def test_H6_a_client_behind_a_balancer_may_not_begin_with_TLS_either() -> None:
@@ -529,7 +524,7 @@ def test_H6_a_client_behind_a_balancer_may_not_begin_with_TLS_either() -> None:
     # In one segment it is noticed when the client would be heard.
     ending = (note("tls-on-plaintext-port"), to_backend(b"QUIT\r\n"), close("tls-on-plaintext-port"))
     play = proxied(SMTP.dialect).client(HEADER + hello, REAL, DIAL).dialled()
-    play.backend(b"220 hi\r\n", to_client(b"220 hi\r\n"), *ending).run((WHOLE,))
+    play.returns(b"220 hi\r\n", *ending).run((WHOLE,))
 
 
 @pytest.mark.parametrize("header", [

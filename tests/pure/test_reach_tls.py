@@ -90,8 +90,7 @@ def test_B3_the_clients_own_question_goes_to_the_backend_inside() -> None:
     """What our EHLO in the clear was answered is nobody's: CHUNKING there allows no chunk."""
     clear = b"250-legacy\r\n250-STARTTLS\r\n250 CHUNKING\r\n"
     party = SMTP.but(asks=((HELLO, clear),))
-    play = party.secured(implicit=True).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n"))
-    play.backend(b"250-legacy\r\n250 SIZE\r\n", to_client(b"250-legacy\r\n250 SIZE\r\n"))
+    play = party.secured(implicit=True).asks(b"EHLO me\r\n", b"250-legacy\r\n250 SIZE\r\n")
     play.client(b"BDAT 2 LAST\r\nhi", to_client(b"502 5.5.1 Command not implemented\r\n")).run()
 
 
@@ -276,7 +275,7 @@ def test_B15_B25_POP3_inside_TLS_nobody_speaks_unasked(said: bytes) -> None:
 
 
 def test_a_POP3_server_may_say_that_it_is_tired_of_waiting() -> None:
-    POP3.secured().backend(b"-ERR timeout\r\n", to_client(b"-ERR timeout\r\n")).ended(
+    POP3.secured().returns(b"-ERR timeout\r\n").ended(
         BACKEND, True, note("backend-closed"), ABORT_BACKEND, close("backend-closed")
     ).run()
 
@@ -284,7 +283,7 @@ def test_a_POP3_server_may_say_that_it_is_tired_of_waiting() -> None:
 @pytest.mark.parametrize("said", [b"sgw2 OK done", b"sgw1 OK", b"a OK LOGIN completed", b"+ go", b"", b"250 ok"])
 def test_B15_B25_IMAP_inside_TLS_only_untagged_lines_come_unasked(said: bytes) -> None:
     for implicit in (False, True):
-        IMAP.secured(implicit=implicit).backend(b"* OK still here\r\n", to_client(b"* OK still here\r\n")).backend(
+        IMAP.secured(implicit=implicit).returns(b"* OK still here\r\n").backend(
             said + b"\r\n", *IMAP.sorry("backend-protocol-error")
         ).run()
 
@@ -341,7 +340,7 @@ def test_B20_a_bare_LF_ends_a_line_of_the_backends_too() -> None:
 @pytest.mark.parametrize("implicit", [False, True])
 def test_a_promise_of_TLS_is_made_where_both_legs_keep_it(verified: bool, implicit: bool) -> None:
     """REQUIRETLS (RFC 8689)."""
-    play = SMTP.secured(implicit=implicit, backend_verified=verified).client(b"EHLO me\r\n", to_backend(b"EHLO me\r\n"))
+    play = SMTP.secured(implicit=implicit, backend_verified=verified).passes(b"EHLO me\r\n")
     shown = [b"250-legacy\r\n", *[b"250-REQUIRETLS\r\n"] * (verified and implicit), b"250-SIZE\r\n"]
     last = b"250 SIZE\r\n" if implicit else b"250 STARTTLS\r\n"
     told = b"".join([*shown[:-1], last] if implicit else [*shown, last])

@@ -35,7 +35,6 @@ from tests.pure.smtp_talk import (
     OPEN,
     REPLY,
     SECURE,
-    asked,
     authenticated,
     envelope,
     greeted,
@@ -51,8 +50,8 @@ BLOCKED = b"521 5.7.1 Service unavailable; client [192.0.2.9] blocked using dnsb
 def turned_away(play: Playbook, words: bytes) -> Playbook:
     """What follows in SMTP is the client's QUIT, or the backend's end."""
     play.client(b"NOOP\r\n", to_client(b"503 5.5.1 Only QUIT is allowed now\r\n"))
-    play.client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
-    return play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit"))
+    play.passes(b"QUIT\r\n")
+    return play.returns(b"221 bye\r\n", close("quit"))
 
 
 # --- T03: while the client waits for its greeting ---------------------------------------------------
@@ -95,15 +94,15 @@ REFUSED_EHLO = (b"554 5.7.1 not you\r\n", b"550 5.7.1 not you\r\n", b"450 4.7.1 
 def test_T03_a_refusal_of_our_EHLO_is_the_clients_greeting(how: dict[str, Any], words: bytes) -> None:
     play = SMTP.dialled(**how).backend(SMTP.offer, to_backend(HELLO))
     ending = (close("backend-refused"),) if words.startswith(b"421") else ()
-    play.backend(words, GREETED, note("backend-refused"), to_client(words), *ending).run()
+    play.returns(words, GREETED, note("backend-refused"), *ending).run()
 
 
 def test_T03_a_refusal_in_answer_to_our_STARTTLS_is_the_clients_greeting() -> None:
-    SMTP.asked().backend(BLOCKED, GREETED, note("backend-refused"), to_client(BLOCKED)).run()
+    SMTP.asked().returns(BLOCKED, GREETED, note("backend-refused")).run()
 
 
 def test_T03_a_421_to_our_STARTTLS_is_the_clients_greeting() -> None:
-    SMTP.asked().backend(b"421 bye\r\n", GREETED, to_client(b"421 bye\r\n"), close("backend-refused")).run()
+    SMTP.asked().returns(b"421 bye\r\n", GREETED, close("backend-refused")).run()
 
 
 def test_T03_an_IMAP_server_that_says_bye_and_leaves_has_refused() -> None:
@@ -136,7 +135,7 @@ def test_T03_a_lazy_session_with_a_backend_that_refuses(party: Party, refusal: b
 
 @pytest.mark.parametrize("words", [BLOCKED, b"554-5.7.1 no\r\n554 5.7.1 never\r\n", b"450 4.3.2 later\r\n"], ids=short)
 def test_T03_a_refusal_that_comes_unasked_is_told_and_ends_the_session(words: bytes) -> None:
-    greeted().backend(words, note("backend-refused"), to_client(words), close("backend-refused")).run()
+    greeted().returns(words, note("backend-refused"), close("backend-refused")).run()
 
 
 @pytest.mark.parametrize("words", [b"500 5.5.2 what\r\n", b"503 5.5.1 what\r\n", b"250 ok\r\n"], ids=short)
@@ -146,7 +145,7 @@ def test_T03_an_answer_to_what_nobody_asked_is_no_refusal(words: bytes) -> None:
 
 
 def test_T03_a_421_that_cuts_a_reply_is_told_alone() -> None:
-    play = greeted().client(EHLO, to_backend(EHLO))
+    play = greeted().passes(EHLO)
     said = b"250-legacy.example.org\r\n421 4.3.2 shutting down\r\n"
     play.backend(said, to_client(b"421 4.3.2 shutting down\r\n"), close("backend-closed")).run()
 
@@ -163,7 +162,7 @@ def afresh(play: Playbook) -> Playbook:
 
 
 def test_T02_a_second_EHLO_that_is_refused_goes_to_a_fresh_connection() -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO))
+    play = upgraded().passes(EHLO)
     play.backend(ALREADY, note(GREETS_ONCE, text=ALREADY.strip()), QUIT, DIAL)
     envelope(afresh(play)).run()
 
@@ -189,42 +188,42 @@ SAID = {b"EHLO": (EHLO, REPLY), b"HELO": (b"HELO me\r\n", OLD)}
 @pytest.mark.parametrize("second", SAID)
 def test_T02_HELO_counts_as_well(first: bytes, second: bytes) -> None:
     line, reply = SAID[first]
-    play = greeted(policy=Policy.OPTIONAL).client(line, to_backend(line))
+    play = greeted(policy=Policy.OPTIONAL).passes(line)
     play.backend(reply, to_client(OPEN if first == b"EHLO" else OLD))
     play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     line, reply = SAID[second]
-    play.client(line, to_backend(line)).backend(ALREADY, QUIT, DIAL)
+    play.passes(line).backend(ALREADY, QUIT, DIAL)
     told = SECURE if second == b"EHLO" else OLD
     play.dialled().backend(GREETING, to_backend(line)).backend(reply, to_client(told)).run()
 
 
 @pytest.mark.parametrize("code", [b"500", b"502"])
 def test_T02_other_words_for_it_count_where_the_same_was_taken_before(code: bytes) -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(code + b" no\r\n", QUIT, DIAL)
+    play = upgraded().passes(EHLO).backend(code + b" no\r\n", QUIT, DIAL)
     envelope(afresh(play)).run()
 
 
 def test_T02_refused_once_more_it_is_the_clients_affair() -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL)
-    play.dialled().backend(GREETING, to_backend(EHLO)).backend(ALREADY, to_client(ALREADY)).run()
+    play = upgraded().passes(EHLO).backend(ALREADY, QUIT, DIAL)
+    play.dialled().backend(GREETING, to_backend(EHLO)).returns(ALREADY).run()
 
 
 def test_T02_before_TLS_it_is_the_clients_affair() -> None:
-    asked(hello(greeted(), told=CLOSED), EHLO, ALREADY).run()
+    hello(greeted(), told=CLOSED).asks(EHLO, ALREADY).run()
 
 
 def test_T02_a_fresh_connection_that_cannot_be_had_ends_the_session() -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL)
+    play = upgraded().passes(EHLO).backend(ALREADY, QUIT, DIAL)
     play.undialled(note("backend-connect-failed"), to_client(DOWN_LATER), ABORT, close("backend-connect-failed")).run()
 
 
 def test_T02_a_fresh_connection_that_is_refused_is_told_in_the_backends_words() -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL)
+    play = upgraded().passes(EHLO).backend(ALREADY, QUIT, DIAL)
     play.dialled().backend(b"450 4.7.0 later\r\n", to_client(b"554 4.7.0 later\r\n")).run()
 
 
 def test_T02_what_the_old_connection_still_says_is_nobodys() -> None:
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY + b"221 bye\r\n", QUIT, DIAL)
+    play = upgraded().passes(EHLO).backend(ALREADY + b"221 bye\r\n", QUIT, DIAL)
     afresh(play).run((WHOLE,))
 
 
@@ -233,20 +232,20 @@ def test_T02_a_fresh_connection_is_told_who_the_client_is_and_gets_TLS() -> None
     header = b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"
     inside = tls(b"", BACKEND)
     play = Playbook(DIALECT, agreed).start(DIAL).dialled(to_backend(header), inside).secured()
-    play.backend(GREETING, to_client(GREETING))
+    play.returns(GREETING)
     hello(play, told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
-    play.client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL).dialled(to_backend(header), inside).secured()
+    play.passes(EHLO).backend(ALREADY, QUIT, DIAL).dialled(to_backend(header), inside).secured()
     play.backend(GREETING, to_backend(EHLO)).backend(REPLY, to_client(SECURE)).run()
 
 
 def test_T02_a_third_EHLO_is_the_clients_affair() -> None:
     """A client may not lose its login, nor make connections without end, by saying EHLO again."""
-    play = upgraded().client(EHLO, to_backend(EHLO)).backend(ALREADY, QUIT, DIAL)
+    play = upgraded().passes(EHLO).backend(ALREADY, QUIT, DIAL)
     play = authenticated(afresh(play))
-    asked(asked(play, EHLO, ALREADY), EHLO, ALREADY).run()
+    play.asks(EHLO, ALREADY).asks(EHLO, ALREADY).run()
 
 
 def test_T02_on_an_implicit_port_a_second_EHLO_is_the_clients_affair() -> None:
     play = Playbook(DIALECT, terms(implicit=True, received=False)).start(tls(b"")).secured(DIAL).dialled()
-    play.backend(GREETING, to_client(GREETING))
-    asked(hello(play), EHLO, ALREADY).run()
+    play.returns(GREETING)
+    hello(play).asks(EHLO, ALREADY).run()

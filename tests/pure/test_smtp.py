@@ -34,7 +34,6 @@ from tests.pure.smtp_talk import (
     OPTIONAL,
     REQUIRED,
     SYNTAX,
-    asked,
     authenticated,
     envelope,
     greeted,
@@ -109,7 +108,7 @@ TABLE: tuple[tuple[bytes, bytes | str, bytes | str, bytes | str], ...] = (
 def test_a_command_before_tls(command: bytes, policy: Policy, outcome: bytes | str) -> None:
     play = greeted(policy)
     if outcome == FORWARDED:
-        asked(play, command + b"\r\n", b"550 5.7.1 whatever\r\n")
+        play.asks(command + b"\r\n", b"550 5.7.1 whatever\r\n")
     elif outcome == HTTP:
         last_words = to_client(b"421 4.7.0 Protocol error\r\n")
         # Cut, the driver may know a request before its line is whole.
@@ -135,11 +134,10 @@ def test_G04_a_refusal_is_relayed_and_only_quit_works() -> None:
     refusal = b"554-no\r\n554 service\r\n"
     only_quit = to_client(b"503 5.5.1 Only QUIT is allowed now\r\n")
     play = Playbook(DIALECT, terms()).start(DIAL).dialled()
-    play.backend(refusal, to_client(refusal), note("backend-refused", text=refusal))
+    play.returns(refusal, note("backend-refused", text=refusal))
     play.client(EHLO, only_quit).client(b"STARTTLS\r\n", only_quit).client(b"A\0\r\n", only_quit)
     play.client(b"x" * 600 + b"\r\n", only_quit)
-    play.client(b"quit\r\n", to_backend(b"quit\r\n"))
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+    play.asks(b"quit\r\n", b"221 bye\r\n", close("quit")).run()
 
 
 @pytest.mark.parametrize(
@@ -152,24 +150,24 @@ def test_G04_a_refusal_is_relayed_and_only_quit_works() -> None:
     ids=["421", "no-end", "unasked"],
 )
 def test_a_backend_that_refused_may_say_421_and_no_more(words: bytes, ending: tuple[Expected, ...]) -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().backend(b"554 no\r\n", to_client(b"554 no\r\n"))
+    play = Playbook(DIALECT, terms()).start(DIAL).dialled().returns(b"554 no\r\n")
     play.backend(words, *ending).run()
 
 
 def test_a_backend_that_refused_and_closes_ends_the_session_without_another_word() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().backend(b"554 no\r\n", to_client(b"554 no\r\n"))
+    play = Playbook(DIALECT, terms()).start(DIAL).dialled().returns(b"554 no\r\n")
     play.ended(BACKEND, True, ABORT_BACKEND, close("backend-closed")).run()
 
 
 def implicit() -> Playbook:
     play = Playbook(DIALECT, terms(implicit=True, received=False)).start(tls(b"")).secured(DIAL).dialled()
-    return play.backend(GREETING, to_client(GREETING))
+    return play.returns(GREETING)
 
 
 @pytest.mark.parametrize("inside", [upgraded, secure, implicit], ids=["upgraded", "greeted", "implicit"])
 def test_G10_there_is_no_tls_inside_tls(inside: Callable[[], Playbook]) -> None:
     play = inside().client(b"STARTTLS now\r\n", to_client(NO_PARAMETERS))
-    asked(play, b"NOOP\r\n", b"250 ok\r\n").run()
+    play.asks(b"NOOP\r\n", b"250 ok\r\n").run()
 
 
 UNUSABLE = b"504 5.5.4 Unrecognized authentication type\r\n"
@@ -184,11 +182,11 @@ UNUSABLE = b"504 5.5.4 Unrecognized authentication type\r\n"
 @pytest.mark.parametrize("verb", [b"AUTH", b"auth", b"X-EXPS"])
 def test_G12_a_mechanism_that_would_speak_for_us_is_refused(verb: bytes, word: bytes, answer: bytes) -> None:
     play = secure().client(verb + b" " + word + b"\r\n", to_client(answer))
-    asked(play, b"NOOP\r\n", b"250 ok\r\n").run()
+    play.asks(b"NOOP\r\n", b"250 ok\r\n").run()
 
 
 def test_the_backend_is_lost_inside_an_ehlo_reply_of_which_the_client_has_nothing() -> None:
-    play = greeted().client(EHLO, to_backend(EHLO)).backend(b"250-x\r\n")
+    play = greeted().passes(EHLO).backend(b"250-x\r\n")
     play.ended(BACKEND, True, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
@@ -203,7 +201,7 @@ def test_two_lines_ended_by_lf_are_two_commands() -> None:
 
 
 def test_the_backend_closes_instead_of_answering_quit() -> None:
-    play = secure().client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play = secure().passes(b"QUIT\r\n")
     bye = to_client(b"221 2.0.0 gw.example.org closing connection\r\n")
     play.ended(BACKEND, True, bye, ABORT_BACKEND, close("backend-lost")).run()
 
@@ -214,9 +212,9 @@ DIRTY = to_client(b"503 5.5.1 STARTTLS not permitted after AUTH or during a mail
 @pytest.mark.parametrize("verb", [b"MAIL", b"SEND", b"SOML", b"SAML"])
 @pytest.mark.parametrize("policy", [AUTH_ONLY, OPTIONAL])
 def test_G28_starttls_inside_a_transaction_is_refused_until_rset(policy: Policy, verb: bytes) -> None:
-    play = asked(greeted(policy), verb + b" FROM:<a>\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", DIRTY)
-    asked(play, b"RSET\r\n", b"451 not now\r\n").client(b"STARTTLS\r\n", DIRTY)
-    asked(play, b"RSET\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
+    play = greeted(policy).asks(verb + b" FROM:<a>\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", DIRTY)
+    play.asks(b"RSET\r\n", b"451 not now\r\n").client(b"STARTTLS\r\n", DIRTY)
+    play.asks(b"RSET\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
 
 
 def test_G28_ehlo_and_helo_and_the_end_of_a_message_clear_as_well() -> None:
@@ -224,23 +222,24 @@ def test_G28_ehlo_and_helo_and_the_end_of_a_message_clear_as_well() -> None:
         return envelope(greeted(AUTH_ONLY)).client(b"STARTTLS\r\n", DIRTY)
 
     hello(begun(), told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
-    asked(begun(), b"HELO x\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
-    asked(begun(), b"HELO x\r\n", b"501 no\r\n").client(b"STARTTLS\r\n", DIRTY).run()
-    play = asked(begun(), b"DATA\r\n", b"354 go\r\n").client(b".\r\n", to_backend(b".\r\n"))
-    play.backend(b"451 later\r\n", to_client(b"451 later\r\n")).client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
+    begun().asks(b"HELO x\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", tls(GO_AHEAD)).run()
+    begun().asks(b"HELO x\r\n", b"501 no\r\n").client(b"STARTTLS\r\n", DIRTY).run()
+    begun().asks(b"DATA\r\n", b"354 go\r\n").asks(b".\r\n", b"451 later\r\n").client(
+        b"STARTTLS\r\n", tls(GO_AHEAD)
+    ).run()
 
 
 def test_G28_starttls_after_authentication_is_refused_for_ever() -> None:
     play = authenticated(greeted(OPTIONAL)).client(b"STARTTLS\r\n", DIRTY)
-    asked(play, b"RSET\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", DIRTY).run()
+    play.asks(b"RSET\r\n", b"250 ok\r\n").client(b"STARTTLS\r\n", DIRTY).run()
 
 
 def test_G29_no_note_tells_a_secret() -> None:
     play = secure()
-    asked(play, b"AUTH PLAIN AGEAc2VjcmV0\r\n", b"535 5.7.8 no\r\n")
-    asked(play, b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")
-    asked(play, b"YWxpY2U=\r\n", b"334 UGFzc3dvcmQ6\r\n")
-    asked(play, b"c2VjcmV0\r\n", b"235 2.7.0 ok\r\n").run()
+    play.asks(b"AUTH PLAIN AGEAc2VjcmV0\r\n", b"535 5.7.8 no\r\n")
+    play.asks(b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")
+    play.asks(b"YWxpY2U=\r\n", b"334 UGFzc3dvcmQ6\r\n")
+    play.asks(b"c2VjcmV0\r\n", b"235 2.7.0 ok\r\n").run()
     assert [told.fields for told in play.notes] == [
         (("result", "failed"), ("mechanism", "PLAIN"), ("user", b"a")),
         (("result", "ok"), ("mechanism", "LOGIN"), ("user", b"alice")),

@@ -35,7 +35,6 @@ from tests.pure.smtp_talk import (
     NOT_IMPLEMENTED,
     OPTIONAL,
     TOO_MANY,
-    asked,
     authenticated,
     envelope,
     greeted,
@@ -53,15 +52,15 @@ QUEUED = b"250 2.0.0 Ok: queued\r\n"
 
 
 def data(play: Playbook) -> Playbook:
-    return asked(play, b"DATA\r\n", b"354 End data with <CR><LF>.<CR><LF>\r\n").waits(Patience.DATA)
+    return play.asks(b"DATA\r\n", b"354 End data with <CR><LF>.<CR><LF>\r\n").waits(Patience.DATA)
 
 
 def queued(play: Playbook) -> Playbook:
-    return play.backend(QUEUED, to_client(QUEUED), DELIVERED)
+    return play.returns(QUEUED, DELIVERED)
 
 
 def goes_on(play: Playbook) -> Playbook:
-    return asked(play, b"NOOP\r\n", b"250 ok\r\n")
+    return play.asks(b"NOOP\r\n", b"250 ok\r\n")
 
 
 # --- DATA ------------------------------------------------------------------------------------------------
@@ -70,7 +69,7 @@ def goes_on(play: Playbook) -> Playbook:
 @pytest.mark.parametrize("body", [b"", b"Subject: x\r\n\r\nbody\r\n", b"..\r\n.x\r\n", b"\xff" * 4000 + b"\r\n"],
                          ids=["empty", "usual", "dots", "long"])  # fmt: skip
 def test_S15_S16_a_message_passes_unchanged_and_its_end_is_found_once(body: bytes) -> None:
-    play = data(envelope(secure())).client(body + b".\r\n", to_backend(body + b".\r\n")).waits(exchange.FINAL)
+    play = data(envelope(secure())).passes(body + b".\r\n").waits(exchange.FINAL)
     goes_on(queued(play)).run(EVERY_CUT)
     assert play.delivered == 1
 
@@ -88,37 +87,37 @@ def test_S14_a_smuggled_message_is_none(variant: bytes, backend: str) -> None:
 
 def test_S17_pass_is_byte_identical() -> None:
     body = b"a\nb\rc\0d\n.\n\r.\r\n\r\n.\r\n"
-    play = data(envelope(secure(newlines=Newlines.PASS))).client(body, to_backend(body))
+    play = data(envelope(secure(newlines=Newlines.PASS))).passes(body)
     goes_on(queued(play)).run(EVERY_CUT)
 
 
 def test_S17_reject_aborts_the_backend_without_an_end_of_data() -> None:
     play = data(envelope(secure(newlines=Newlines.REJECT)))
-    play.client(b"good\r\n", to_backend(b"good\r\n")).client(b"\nbad\r\nmore\r\n")
+    play.passes(b"good\r\n").client(b"\nbad\r\nmore\r\n")
     play.client(b".\r\n", ABORT_BACKEND, to_client(b"521 5.5.2 Bare newline in message data\r\n"),
                 note("client-bare-newline"), close("client-bare-newline")).run(EVERY_CUT)  # fmt: skip
 
 
 def test_S27_the_verdict_may_take_long() -> None:
-    play = data(envelope(secure())).client(b".\r\n", to_backend(b".\r\n")).waits(exchange.FINAL)
+    play = data(envelope(secure())).passes(b".\r\n").waits(exchange.FINAL)
     assert DIALECT.patience[exchange.FINAL] > 9 * 60
     queued(play).run()
 
 
 def test_a_message_and_the_next_envelope_in_one_segment() -> None:
     play = data(envelope(secure())).client(b"x\r\n.\r\nMAIL FROM:<a>\r\nQUIT\r\n", to_backend(b"x\r\n.\r\n"))
-    play.backend(QUEUED, to_client(QUEUED), to_backend(b"MAIL FROM:<a>\r\n"))
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n"), to_backend(b"QUIT\r\n")).run()
+    play.returns(QUEUED, to_backend(b"MAIL FROM:<a>\r\n"))
+    play.returns(b"250 ok\r\n", to_backend(b"QUIT\r\n")).run()
 
 
 def test_the_first_recipient_proves_a_session_and_the_second_proves_no_more() -> None:
-    play = asked(envelope(secure()), b"RCPT TO:<c@example.org>\r\n", b"250 2.1.5 Ok\r\n")
+    play = envelope(secure()).asks(b"RCPT TO:<c@example.org>\r\n", b"250 2.1.5 Ok\r\n")
     assert play.run().proven == 1
 
 
 def test_nothing_behind_data_is_forwarded_before_the_go_ahead() -> None:
     play = envelope(secure()).client(b"DATA\r\nx\r\n.\r\n", to_backend(b"DATA\r\n")).waits(exchange.GO_AHEAD)
-    play.backend(b"354 go\r\n", to_client(b"354 go\r\n"), to_backend(b"x\r\n.\r\n")).run()
+    play.returns(b"354 go\r\n", to_backend(b"x\r\n.\r\n")).run()
 
 
 @pytest.mark.parametrize("orderly", [True, False])
@@ -129,7 +128,7 @@ def test_a_client_that_goes_in_a_message_completes_nothing(said: bytes, orderly:
 
 
 def test_a_client_that_is_silent_in_a_message_completes_nothing() -> None:
-    play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n"))
+    play = data(envelope(secure())).passes(b"x\r\n")
     play.expire(Expired(CLIENT, Patience.DATA), to_client(b"421 4.4.2 gw.example.org Timeout exceeded\r\n"),
                 ABORT_BACKEND, close("client-timeout")).run()  # fmt: skip
 
@@ -137,15 +136,15 @@ def test_a_client_that_is_silent_in_a_message_completes_nothing() -> None:
 @pytest.mark.parametrize("early", [b"552 5.3.4 too big\r\n", QUEUED])
 def test_a_verdict_before_the_end_of_a_message_is_the_last_thing_that_is_asked(early: bytes) -> None:
     """Its real verdict would be taken for the reply to the next command, and each reply for the one before it."""
-    play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n")).backend(early)
+    play = data(envelope(secure())).passes(b"x\r\n").backend(early)
     ending = (to_client(early + GARBAGE), ABORT_BACKEND, close("backend-protocol-error"))
     play.client(b".\r\nRSET\r\n", to_backend(b".\r\n"), *ending).run()
 
 
 @pytest.mark.parametrize("early", [b"354 end with a dot\r\n", b"050 hello\r\n"])
 def test_what_is_no_verdict_may_come_before_the_end_of_a_message(early: bytes) -> None:
-    play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n")).backend(early)
-    asked(queued(play.client(b".\r\n", to_backend(b".\r\n"))), b"RSET\r\n", b"250 ok\r\n").run()
+    play = data(envelope(secure())).passes(b"x\r\n").backend(early)
+    queued(play.passes(b".\r\n")).asks(b"RSET\r\n", b"250 ok\r\n").run()
 
 
 def test_why_a_backend_goes_in_a_great_message_is_told() -> None:
@@ -156,7 +155,7 @@ def test_why_a_backend_goes_in_a_great_message_is_told() -> None:
 
 
 def test_a_backend_that_goes_in_a_message_is_told_at_its_end() -> None:
-    play = data(envelope(secure())).client(b"x\r\n", to_backend(b"x\r\n")).ended(BACKEND, True).client(b"y\r\n")
+    play = data(envelope(secure())).passes(b"x\r\n").ended(BACKEND, True).client(b"y\r\n")
     play.client(b".\r\n", to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
@@ -166,13 +165,13 @@ def test_a_backend_that_goes_in_a_great_message_is_told_sooner() -> None:
 
 
 def test_the_verdict_is_lost() -> None:
-    play = data(envelope(secure())).client(b".\r\n", to_backend(b".\r\n"))
+    play = data(envelope(secure())).passes(b".\r\n")
     play.ended(BACKEND, False, to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
 
 
 @pytest.mark.parametrize("go_ahead", [b"334 \r\n", b"300 x\r\n"])
 def test_data_is_entered_on_354_only(go_ahead: bytes) -> None:
-    play = envelope(secure()).client(b"DATA\r\n", to_backend(b"DATA\r\n"))
+    play = envelope(secure()).passes(b"DATA\r\n")
     play.backend(go_ahead, to_client(b"421 4.3.0 gw.example.org Internal error\r\n"), ABORT_BACKEND,
                  close("backend-protocol-error")).run()  # fmt: skip
 
@@ -196,13 +195,13 @@ def test_a_refused_chunk_that_is_too_large_to_swallow_ends_the_session(where: Ca
 def test_S12_a_chunk_is_forwarded_verbatim() -> None:
     chunk = b"\r\n.\r\nQUIT\r\nXCLIENT ADDR=1.2.3.4\r\n\n.\n\r\0\xff"
     head = b"BDAT %d LAST\r\n" % len(chunk)
-    goes_on(queued(envelope(secure()).client(head + chunk, to_backend(head + chunk)))).run(EVERY_CUT)
+    goes_on(queued(envelope(secure()).passes(head + chunk))).run(EVERY_CUT)
 
 
 def test_chunks_are_answered_one_by_one() -> None:
     play = envelope(secure()).client(b"bdat 3\r\nabcBDAT 0\r\nBDAT 2 LAST\r\nde", to_backend(b"BDAT 3\r\nabc"))
-    play.backend(b"250 3 octets\r\n", to_client(b"250 3 octets\r\n"), to_backend(b"BDAT 0\r\n"))
-    play.backend(b"250 0 octets\r\n", to_client(b"250 0 octets\r\n"), to_backend(b"BDAT 2 LAST\r\nde"))
+    play.returns(b"250 3 octets\r\n", to_backend(b"BDAT 0\r\n"))
+    play.returns(b"250 0 octets\r\n", to_backend(b"BDAT 2 LAST\r\nde"))
     goes_on(queued(play)).run()
 
 
@@ -249,7 +248,7 @@ def test_a_chunk_that_a_backend_might_count_otherwise_is_refused(octets: int) ->
 
 def test_a_large_chunk_is_passed_on() -> None:
     head = b"BDAT %d\r\n" % LARGEST_CHUNK
-    envelope(secure()).client(head + b"abc", to_backend(head + b"abc")).run()
+    envelope(secure()).passes(head + b"abc").run()
 
 
 EVIL = b"XCLIENT ADDR=1.2.3.4 LOGIN=root\r\n"
@@ -264,35 +263,34 @@ def test_S31_a_chunk_to_a_backend_that_does_not_offer_chunks_is_swallowed() -> N
 def test_S31_it_is_the_latest_ehlo_that_counts() -> None:
     play = envelope(hello(secure(), NO_CHUNKING, NO_CHUNKING))
     play.client(b"BDAT %d\r\n" % len(EVIL) + EVIL, to_client(NOT_IMPLEMENTED)).run()
-    play = envelope(asked(secure(), b"HELO x\r\n", b"250 x\r\n"))
+    play = envelope(secure().asks(b"HELO x\r\n", b"250 x\r\n"))
     play.client(b"BDAT %d\r\n" % len(EVIL) + EVIL, to_client(NOT_IMPLEMENTED)).run()
 
 
 def test_S31_a_chunk_without_a_recipient_is_swallowed() -> None:
     refused = b"BDAT %d\r\n" % len(EVIL) + EVIL
     play = secure().client(refused, to_client(NEED_RCPT))
-    asked(play, b"MAIL FROM:<a>\r\n", b"250 ok\r\n").client(refused, to_client(NEED_RCPT))
-    asked(play, b"RCPT TO:<b>\r\n", b"550 no\r\n").client(refused, to_client(NEED_RCPT))
-    asked(play, b"RCPT TO:<b>\r\n", b"250 ok\r\n")
-    asked(play, b"RSET\r\n", b"250 ok\r\n").client(refused, to_client(NEED_RCPT)).run()
+    play.asks(b"MAIL FROM:<a>\r\n", b"250 ok\r\n").client(refused, to_client(NEED_RCPT))
+    play.asks(b"RCPT TO:<b>\r\n", b"550 no\r\n").client(refused, to_client(NEED_RCPT))
+    play.asks(b"RCPT TO:<b>\r\n", b"250 ok\r\n")
+    play.asks(b"RSET\r\n", b"250 ok\r\n").client(refused, to_client(NEED_RCPT)).run()
 
 
 def test_a_chunk_behind_a_failed_one_is_swallowed() -> None:
     # RFC 3030 2: the state is indeterminate.  A backend that dropped the transaction might not take it for data.
-    play = envelope(secure()).client(b"BDAT 1\r\nx", to_backend(b"BDAT 1\r\nx"))
-    play.backend(b"552 too much\r\n", to_client(b"552 too much\r\n"))
+    play = envelope(secure()).asks(b"BDAT 1\r\nx", b"552 too much\r\n")
     play.client(b"BDAT %d LAST\r\n" % len(EVIL) + EVIL, to_client(NEED_RCPT))
-    asked(play, b"RSET\r\n", b"250 ok\r\n")
-    queued(envelope(play).client(b"BDAT 1 LAST\r\ny", to_backend(b"BDAT 1 LAST\r\ny"))).run()
+    play.asks(b"RSET\r\n", b"250 ok\r\n")
+    queued(envelope(play).passes(b"BDAT 1 LAST\r\ny")).run()
 
 
 def test_a_chunk_behind_a_refused_data_is_swallowed() -> None:
-    play = asked(envelope(secure()), b"DATA\r\n", b"554 no\r\n")
+    play = envelope(secure()).asks(b"DATA\r\n", b"554 no\r\n")
     play.client(b"BDAT %d LAST\r\n" % len(EVIL) + EVIL, to_client(NEED_RCPT)).run()
 
 
 def test_a_chunk_cut_off_completes_nothing() -> None:
-    play = envelope(secure()).client(b"BDAT 9 LAST\r\nabc", to_backend(b"BDAT 9 LAST\r\nabc"))
+    play = envelope(secure()).passes(b"BDAT 9 LAST\r\nabc")
     play.ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
 
 
@@ -345,9 +343,9 @@ def test_S22_each_message_has_one() -> None:
 
 def test_S22_the_first_chunk_that_is_not_empty_carries_it() -> None:
     header = trace()
-    play = traced().client(b"BDAT 0\r\n", to_backend(b"BDAT 0\r\n")).backend(b"250 ok\r\n", to_client(b"250 ok\r\n"))
+    play = traced().asks(b"BDAT 0\r\n", b"250 ok\r\n")
     play.client(b"BDAT 5\r\nhello", to_backend(b"BDAT %d\r\n" % (5 + len(header)) + header + b"hello"))
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n")).client(b"BDAT 0 LAST\r\n", to_backend(b"BDAT 0 LAST\r\n"))
+    play.returns(b"250 ok\r\n").passes(b"BDAT 0 LAST\r\n")
     queued(play).run()
 
 
@@ -368,8 +366,8 @@ def test_S22_a_chunk_does_not_continue_it(first: bytes) -> None:
 def test_S22_rset_arms_it_again() -> None:
     header = trace()
     play = traced().client(b"BDAT 1\r\na", to_backend(b"BDAT %d\r\n" % (1 + len(header)) + header + b"a"))
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n"))
-    envelope(asked(play, b"RSET\r\n", b"250 ok\r\n"))
+    play.returns(b"250 ok\r\n")
+    envelope(play.asks(b"RSET\r\n", b"250 ok\r\n"))
     data(play).client(b".\r\n", to_backend(header + b".\r\n")).run()
 
 
@@ -377,27 +375,26 @@ def test_S22_what_burl_fetches_lies_behind_it() -> None:
     header = trace()
     play = traced().client(b"BURL imap://x/1\r\n", to_backend(b"BDAT %d\r\n" % len(header) + header))
     play.backend(b"250 swallowed\r\n", to_backend(b"BURL imap://x/1\r\n")).waits(exchange.FINAL)
-    play.backend(b"250 ok\r\n", to_client(b"250 ok\r\n")).client(b"BURL imap://x/2 last\r\n",
-                                                               to_backend(b"BURL imap://x/2 last\r\n"))  # fmt: skip
+    play.returns(b"250 ok\r\n").passes(b"BURL imap://x/2 last\r\n")
     queued(play).client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n")).run()
 
 
 def test_S22_a_refused_header_is_burls_refusal() -> None:
     header = trace()
     play = traced().client(b"BURL imap://x/1 LAST\r\n", to_backend(b"BDAT %d\r\n" % len(header) + header))
-    play.backend(b"552 full\r\n", to_client(b"552 full\r\n"))
+    play.returns(b"552 full\r\n")
     play.client(b"BDAT %d\r\n" % len(EVIL) + EVIL, to_client(NEED_RCPT)).run()
 
 
 def test_burl_without_a_recipient_is_the_backends_to_refuse() -> None:
-    asked(secure(received=True), b"BURL imap://x/1 LAST\r\n", b"503 no\r\n").run()
+    secure(received=True).asks(b"BURL imap://x/1 LAST\r\n", b"503 no\r\n").run()
 
 
 def test_burl_needs_chunks_where_there_is_a_header() -> None:
     play = hello(upgraded(received=True), b"250-x\r\n250 BURL imap\r\n", b"250 x\r\n")
     envelope(play).client(b"BURL imap://x/1 LAST\r\n", to_client(NOT_IMPLEMENTED)).run()
     play = hello(upgraded(), b"250-x\r\n250 BURL imap\r\n", b"250-x\r\n250 BURL imap\r\n")
-    asked(envelope(play), b"BURL imap://x/1 LAST\r\n", QUEUED).run()
+    envelope(play).asks(b"BURL imap://x/1 LAST\r\n", QUEUED).run()
     assert play.delivered == 1
 
 
@@ -406,7 +403,7 @@ def test_S23_the_keyword_is_that_of_the_message(parameters: bytes) -> None:
     play = envelope(authenticated(secure(received=True)), parameters)
     queued(data(play).client(b".\r\n", to_backend(trace("UTF8SMTPSA") + b".\r\n")))
     data(envelope(play)).client(b".\r\n", to_backend(trace("ESMTPSA", 2) + b".\r\n")).run()
-    play = envelope(asked(upgraded(received=True), b"HELO client.example.com\r\n", b"250 x\r\n"))
+    play = envelope(upgraded(received=True).asks(b"HELO client.example.com\r\n", b"250 x\r\n"))
     data(play).client(b".\r\n", to_backend(trace("SMTP") + b".\r\n")).run()
 
 
@@ -430,22 +427,22 @@ def test_S23_in_the_clear_and_with_an_old_cipher() -> None:
 def test_S24_the_name_that_the_client_gives_itself_forges_nothing(name: bytes) -> None:
     play = upgraded(received=True)
     line, *behind = (b"EHLO " + name).split(b"\n")
-    play.client(line + b"\r\n", to_backend(line.rstrip() + b"\r\n")).backend(b"250 x\r\n", to_client(b"250 x\r\n"))
+    play.client(line + b"\r\n", to_backend(line.rstrip() + b"\r\n")).returns(b"250 x\r\n")
     for command in behind:
-        asked(play, command + b"\r\n", b"250 ok\r\n")
+        play.asks(command + b"\r\n", b"250 ok\r\n")
     data(envelope(play)).client(b".\r\n", to_backend(trace(name="unknown") + b".\r\n")).run()
 
 
 def test_the_name_of_the_clear_is_forgotten_and_words_behind_a_name_are_not_shown() -> None:
     play = hello(greeted(received=True), told=CLOSED).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
-    asked(play, b"EHLO other.example and more\r\n", b"250 x\r\n")
+    play.asks(b"EHLO other.example and more\r\n", b"250 x\r\n")
     data(envelope(play)).client(b".\r\n", to_backend(trace(name="other.example") + b".\r\n")).run()
 
 
 def test_behind_a_load_balancer_the_client_is_the_one_that_it_names() -> None:
     play = Playbook(DIALECT, terms(policy=AUTH_ONLY, proxied=True)).start()
     play.client(b"PROXY TCP4 203.0.113.7 198.51.100.1 40000 25\r\n", Identified("203.0.113.7", 40000), DIAL)
-    play.dialled().backend(GREETING, to_client(GREETING))
+    play.dialled().returns(GREETING)
     play = envelope(hello(play, told=CLOSED))
     data(play).client(
         b".\r\n",
@@ -465,12 +462,12 @@ def test_a_load_balancer_that_names_nobody_properly_is_told_nothing() -> None:
 
 
 def test_without_the_option_there_is_none() -> None:
-    data(envelope(greeted(OPTIONAL))).client(b".\r\n", to_backend(b".\r\n")).run()
+    data(envelope(greeted(OPTIONAL))).passes(b".\r\n").run()
     assert GREETING.startswith(b"220")
     assert Playbook(DIALECT, terms()).start(DIAL).run().delivered == 0
 
 
 def test_behind_a_failed_BURL_chunks_are_swallowed() -> None:
     """The backend may have dropped the transaction (RFC 3030 2), and would take a chunk for commands."""
-    play = asked(envelope(secure()), b"BURL imap://x/1\r\n", b"554 5.7.0 no\r\n")
+    play = envelope(secure()).asks(b"BURL imap://x/1\r\n", b"554 5.7.0 no\r\n")
     play.client(b"BDAT 6\r\nQUIT\r\n", to_client(b"503 5.5.1 Need RCPT command\r\n")).run()

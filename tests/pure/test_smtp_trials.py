@@ -46,7 +46,6 @@ from tests.pure.smtp_talk import (
     OPTIONAL,
     SYNTAX,
     TOO_MANY,
-    asked,
     authenticated,
     envelope,
     greeted,
@@ -63,7 +62,7 @@ NO_PARAMETERS = b"501 5.5.4 Syntax: STARTTLS takes no parameters\r\n"
 
 
 def goes_on(play: Playbook) -> Playbook:
-    return asked(play, b"NOOP\r\n", b"250 ok\r\n")
+    return play.asks(b"NOOP\r\n", b"250 ok\r\n")
 
 
 # --- T01: hidden extensions ------------------------------------------------------------------------------
@@ -124,16 +123,16 @@ def test_T01_parameters_of_other_extensions_pass() -> None:
 
 
 def in_data(play: Playbook) -> Playbook:
-    asked(play, b"DATA\r\n", b"354 go\r\n")
-    return play.client(b"x\r\n.\r\n", to_backend(b"x\r\n.\r\n")).waits(exchange.FINAL)
+    play.asks(b"DATA\r\n", b"354 go\r\n")
+    return play.passes(b"x\r\n.\r\n").waits(exchange.FINAL)
 
 
 def in_last_chunk(play: Playbook) -> Playbook:
-    return play.client(b"BDAT 1 LAST\r\nx", to_backend(b"BDAT 1 LAST\r\nx")).waits(exchange.FINAL)
+    return play.passes(b"BDAT 1 LAST\r\nx").waits(exchange.FINAL)
 
 
 def in_last_url(play: Playbook) -> Playbook:
-    return play.client(b"BURL imap://x/1 LAST\r\n", to_backend(b"BURL imap://x/1 LAST\r\n")).waits(exchange.FINAL)
+    return play.passes(b"BURL imap://x/1 LAST\r\n").waits(exchange.FINAL)
 
 
 ENDS = (in_data, in_last_chunk, in_last_url)
@@ -153,7 +152,7 @@ End = Callable[[Playbook], Playbook]
     ids=lambda octets: repr(octets[:12]),
 )  # fmt: skip
 def test_T01_T06_what_comes_before_a_verdict_is_not_the_verdict(end: End, before: bytes) -> None:
-    play = end(envelope(secure())).backend(before).backend(QUEUED, to_client(QUEUED), DELIVERED)
+    play = end(envelope(secure())).backend(before).returns(QUEUED, DELIVERED)
     goes_on(play).run((WHOLE, 1000))
     assert play.delivered == 1
 
@@ -240,7 +239,7 @@ def test_T01_a_url_may_be_the_first_that_a_backend_dialled_late_hears() -> None:
     play = Playbook(DIALECT, terms(lazy=True, policy=OPTIONAL, received=False))
     play.start(to_client(b"220 gw.example.org ESMTP\r\n")).client(b"BURL imap://x/1 LAST\r\n", DIAL).dialled()
     play.backend(GREETING, to_backend(b"BURL imap://x/1 LAST\r\n")).waits(exchange.FINAL)
-    goes_on(play.backend(b"503 no\r\n", to_client(b"503 no\r\n"))).run()
+    goes_on(play.returns(b"503 no\r\n")).run()
 
 
 def test_T01_noise_before_a_verdict_is_told_once() -> None:
@@ -359,21 +358,15 @@ def test_T04_blanks_behind_any_command_are_not_sent_on(blanks: bytes) -> None:
         b"NOOP", b"RSET", b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>", b"VRFY a", b"HELP", b"HELO x", b"AUTH PLAIN AGEAYg==",
     )  # fmt: skip
     for command in commands:
-        play.client(command + blanks + b"\r\n", to_backend(command + b"\r\n")).backend(
-            b"250 ok\r\n", to_client(b"250 ok\r\n")
-        )
+        play.client(command + blanks + b"\r\n", to_backend(command + b"\r\n")).returns(b"250 ok\r\n")
     hello(play, HARMLESS, HARMLESS)
-    envelope(play).client(b"BDAT 1" + blanks + b"\r\nx", to_backend(b"BDAT 1\r\nx")).backend(OK, to_client(OK))
-    play.client(b"BDAT 1 LAST" + blanks + b"\r\ny", to_backend(b"BDAT 1 LAST\r\ny")).backend(QUEUED, to_client(QUEUED))
-    envelope(play).client(b"BURL u LAST" + blanks + b"\r\n", to_backend(b"BURL u LAST\r\n")).backend(
-        QUEUED, to_client(QUEUED)
-    )
-    envelope(play).client(b"DATA" + blanks + b"\r\n", to_backend(b"DATA\r\n")).backend(
-        b"354 go\r\n", to_client(b"354 go\r\n")
-    )
-    play.client(b".\r\n", to_backend(b".\r\n")).backend(QUEUED, to_client(QUEUED), DELIVERED)
+    envelope(play).client(b"BDAT 1" + blanks + b"\r\nx", to_backend(b"BDAT 1\r\nx")).returns(OK)
+    play.client(b"BDAT 1 LAST" + blanks + b"\r\ny", to_backend(b"BDAT 1 LAST\r\ny")).returns(QUEUED)
+    envelope(play).client(b"BURL u LAST" + blanks + b"\r\n", to_backend(b"BURL u LAST\r\n")).returns(QUEUED)
+    envelope(play).client(b"DATA" + blanks + b"\r\n", to_backend(b"DATA\r\n")).returns(b"354 go\r\n")
+    play.asks(b".\r\n", QUEUED, DELIVERED)
     play.client(b"QUIT" + blanks + b"\r\n", to_backend(b"QUIT\r\n"))
-    play.backend(b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
+    play.returns(b"221 bye\r\n", close("quit")).run()
     assert play.delivered == 3
 
 
@@ -383,16 +376,14 @@ def test_T04_a_chunk_refused_before_tls_may_have_blanks_too() -> None:
 
 
 def test_T04_who_is_turned_away_may_leave_with_blanks() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().backend(b"554 no\r\n", to_client(b"554 no\r\n"))
-    play.client(b"quit \t\r\n", to_backend(b"quit\r\n")).backend(
-        b"221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")
-    )
+    play = Playbook(DIALECT, terms()).start(DIAL).dialled().returns(b"554 no\r\n")
+    play.client(b"quit \t\r\n", to_backend(b"quit\r\n")).returns(b"221 bye\r\n", close("quit"))
     play.run()
 
 
 def test_T04_a_line_of_blanks_is_an_empty_line() -> None:
     greeted().client(b" \t\r\n", to_client(SYNTAX)).run()
-    secure().client(b"  \r\n", to_backend(b"\r\n")).backend(b"500 what\r\n", to_client(b"500 what\r\n")).run()
+    secure().client(b"  \r\n", to_backend(b"\r\n")).returns(b"500 what\r\n").run()
 
 
 def test_T04_blanks_do_not_make_a_short_command_long() -> None:
@@ -426,9 +417,9 @@ def test_T05_the_declared_size_is_that_of_the_message_with_our_field(keyword: by
         authenticated(play)
     play.client(b"MAIL FROM:<a@b> SIZE=%d%s\r\n" % (len(first), utf8),
                 to_backend(b"MAIL FROM:<a@b> SIZE=%d%s\r\n" % (len(first) + more, utf8)))  # fmt: skip
-    play.backend(OK, to_client(OK))
-    asked(play, b"RCPT TO:<b@c>\r\n", b"250 ok\r\n")
-    asked(play, b"DATA\r\n", b"354 go\r\n")
+    play.returns(OK)
+    play.asks(b"RCPT TO:<b@c>\r\n", b"250 ok\r\n")
+    play.asks(b"DATA\r\n", b"354 go\r\n")
     header = FIELD % keyword + (b"\r\n" if first.startswith(b" ") else b"")
     sent = header + first
     assert len(sent) <= len(first) + more <= len(sent) + 3
@@ -436,7 +427,7 @@ def test_T05_the_declared_size_is_that_of_the_message_with_our_field(keyword: by
 
 
 def test_T05_without_a_field_the_size_is_the_clients() -> None:
-    asked(secure(), b"MAIL FROM:<a@b> SIZE=1000\r\n", b"250 ok\r\n").run()
+    secure().asks(b"MAIL FROM:<a@b> SIZE=1000\r\n", b"250 ok\r\n").run()
 
 
 def test_T05_a_backend_dialled_late_hears_the_greater_size() -> None:
@@ -457,7 +448,7 @@ def test_T05_the_backends_limit_is_the_limit_with_our_field() -> None:
     """The backend counts the field, too: it would refuse the message at its end, after all of it was sent."""
     play = secure(received=True)
     play.client(b"MAIL FROM:<a@b> SIZE=10240000\r\n", to_backend(b"MAIL FROM:<a@b> SIZE=%d\r\n" % (10240000 + MORE)))
-    play.backend(b"552 5.3.4 too big\r\n", to_client(b"552 5.3.4 too big\r\n"))
+    play.returns(b"552 5.3.4 too big\r\n")
     goes_on(play).run()
 
 
@@ -466,7 +457,7 @@ def test_T05_a_line_that_would_become_too_long_stays_as_it_is() -> None:
     line %= b"a" * (510 - len(line) + 2)
     told = b"250 x\r\n"
     play = hello(upgraded(received=True), told, told)
-    asked(play, line + b"\r\n", b"250 ok\r\n").run()
+    play.asks(line + b"\r\n", b"250 ok\r\n").run()
 
 
 @pytest.mark.parametrize(
@@ -523,17 +514,12 @@ def test_T05_the_size_never_shrinks_and_keeps_to_20_digits(octets: int, more: in
 
 
 def test_T06_who_said_VERB_gets_what_comes_before_the_final_reply() -> None:
-    play = asked(secure(), b"VERB\r\n", b"250 2.0.0 Verbose mode\r\n")
+    play = secure().asks(b"VERB\r\n", b"250 2.0.0 Verbose mode\r\n")
     in_data(envelope(play))
-    play.backend(
-        b"050 <b@example.org>... Connecting to local...\r\n",
-        to_client(b"050 <b@example.org>... Connecting to local...\r\n"),
-    )
-    play.backend(
-        b"050 <b@example.org>... Sent\r\n" + QUEUED, to_client(b"050 <b@example.org>... Sent\r\n" + QUEUED), DELIVERED
-    )
-    play.backend(b"050 idle\r\n", to_client(b"050 idle\r\n"))
-    play.client(b"VRFY a\r\n", to_backend(b"VRFY a\r\n"))
+    play.returns(b"050 <b@example.org>... Connecting to local...\r\n")
+    play.returns(b"050 <b@example.org>... Sent\r\n" + QUEUED, DELIVERED)
+    play.returns(b"050 idle\r\n")
+    play.passes(b"VRFY a\r\n")
     play.backend(b"050 a\r\n150 b\r\n252-c\r\n", to_client(b"050 a\r\n150 b\r\n"))
     play.backend(b"050 in the middle\r\n252 d\r\n", to_client(b"252-c\r\n252 d\r\n"))
     goes_on(play).run()
@@ -541,34 +527,33 @@ def test_T06_who_said_VERB_gets_what_comes_before_the_final_reply() -> None:
 
 @pytest.mark.parametrize("before", [b"050 x\r\n", b"150 x\r\n", b"050-x\r\n050 y\r\n", b"000\r\n"], ids=repr)
 def test_T06_others_would_take_such_a_line_for_a_failure_and_do_not_get_it(before: bytes) -> None:
-    play = asked(secure(), b"VERB\r\n", b"502 no\r\n").client(b"FOO\r\n", to_backend(b"FOO\r\n")).backend(before)
+    play = secure().asks(b"VERB\r\n", b"502 no\r\n").passes(b"FOO\r\n").backend(before)
     play.backend(before + b"250 ok\r\n", to_client(b"250 ok\r\n")).backend(before)
-    in_data(envelope(play)).backend(before).backend(QUEUED, to_client(QUEUED), DELIVERED)
+    in_data(envelope(play)).backend(before).returns(QUEUED, DELIVERED)
     goes_on(play).run()
 
 
 def test_T06_such_lines_answer_clients_and_never_the_gateways_own_questions() -> None:
-    play = asked(hello(greeted(OPTIONAL), HARMLESS, HARMLESS.replace(b"250 AUTH", b"250-AUTH") + b"250 STARTTLS\r\n"),
-                 b"VERB\r\n", b"250 ok\r\n")  # fmt: skip
-    play.client(EHLO, to_backend(EHLO)).backend(b"050 x\r\n").backend(
+    play = hello(greeted(OPTIONAL), HARMLESS, HARMLESS.replace(b"250 AUTH", b"250-AUTH") + b"250 STARTTLS\r\n").asks(
+        b"VERB\r\n", b"250 ok\r\n"
+    )
+    play.passes(EHLO).backend(b"050 x\r\n").backend(
         HARMLESS, to_client(HARMLESS.replace(b"250 AUTH", b"250-AUTH") + b"250 STARTTLS\r\n"))  # fmt: skip
-    play.client(b"AUTH LOGIN\r\n", to_backend(b"AUTH LOGIN\r\n"))
-    play.backend(b"050 y\r\n334 VXNlcm5hbWU6\r\n", to_client(b"050 y\r\n334 VXNlcm5hbWU6\r\n"))
-    play.backend(b"050 z\r\n", to_client(b"050 z\r\n")).client(b"eA==\r\n", to_backend(b"eA==\r\n"))
-    play.backend(b"535 no\r\n", to_client(b"535 no\r\n"), REJECTED)
+    play.asks(b"AUTH LOGIN\r\n", b"050 y\r\n334 VXNlcm5hbWU6\r\n")
+    play.returns(b"050 z\r\n").asks(b"eA==\r\n", b"535 no\r\n", REJECTED)
     # What was asked for in the clear is forgotten (RFC 3207 4.2).
-    play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured().client(b"NOOP\r\n", to_backend(b"NOOP\r\n"))
+    play.client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured().passes(b"NOOP\r\n")
     play.backend(b"050 w\r\n250 ok\r\n", to_client(b"250 ok\r\n")).run()
 
 
 def test_T06_who_was_turned_away_is_not_disturbed() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).dialled().backend(b"554 no\r\n", to_client(b"554 no\r\n"))
-    play.backend(b"050 x\r\n").client(b"QUIT\r\n", to_backend(b"QUIT\r\n"))
+    play = Playbook(DIALECT, terms()).start(DIAL).dialled().returns(b"554 no\r\n")
+    play.backend(b"050 x\r\n").passes(b"QUIT\r\n")
     play.backend(b"050 y\r\n221 bye\r\n", to_client(b"221 bye\r\n"), close("quit")).run()
 
 
 def test_T06_they_have_an_end_where_no_message_is_at_stake() -> None:
-    play = secure().client(b"FOO\r\n", to_backend(b"FOO\r\n")).backend((b"050 " + b"x" * 1018 + b"\r\n") * 256)
+    play = secure().passes(b"FOO\r\n").backend((b"050 " + b"x" * 1018 + b"\r\n") * 256)
     play.backend(b"050 " + b"x" * 1018 + b"\r\n", to_client(GARBAGE), ABORT_BACKEND, close("backend-protocol-error"))
     play.run((WHOLE,))
 
@@ -586,7 +571,7 @@ SUCCESS = b"235 2.7.0 Authentication successful\r\n"
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=repr)
 def test_T11_235_to_a_client_that_has_given_nothing_is_no_login(mechanism: bytes, verb: bytes) -> None:
     play = hello(upgraded(bad_commands=2), HARMLESS, HARMLESS)
-    asked(play, verb + b" " + mechanism + b"\r\n", SUCCESS)
+    play.asks(verb + b" " + mechanism + b"\r\n", SUCCESS)
     # Neither trusted ...
     play.client(b"\0\r\n", to_client(SYNTAX))  # ... nor under a security layer, nor beyond the limits.
     play.client(b"TURN\r\n", to_client(TOO_MANY), to_backend(b"QUIT\r\n"), close("too-many-bad-commands"))
@@ -598,39 +583,38 @@ def test_T11_235_to_a_client_that_has_given_nothing_is_no_login(mechanism: bytes
 @pytest.mark.parametrize("mechanism", [name for name in MECHANISMS if name != b"ANONYMOUS"], ids=repr)
 @pytest.mark.parametrize("nothing", [b"", b"="], ids=repr)
 def test_T11_empty_responses_prove_nothing(mechanism: bytes, nothing: bytes) -> None:
-    play = asked(secure(), b"AUTH %s\r\n" % mechanism, b"334 \r\n")
-    asked(play, nothing + b"\r\n", SUCCESS)
-    asked(play, b"AUTH %s =\r\n" % mechanism, SUCCESS).run()
+    play = secure().asks(b"AUTH %s\r\n" % mechanism, b"334 \r\n")
+    play.asks(nothing + b"\r\n", SUCCESS)
+    play.asks(b"AUTH %s =\r\n" % mechanism, SUCCESS).run()
     assert play.proven == 0
     assert {dict(each.fields)["result"] for each in play.notes if each.event == "auth"} == {"unproven"}
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=repr)
 def test_T11_data_prove_as_much_as_the_backend_says(mechanism: bytes) -> None:
-    play = asked(secure(), b"AUTH %s\r\n" % mechanism, b"334 \r\n")
-    play.client(b"eA==\r\n", to_backend(b"eA==\r\n")).backend(SUCCESS, to_client(SUCCESS), PROVEN)
+    play = secure().asks(b"AUTH %s\r\n" % mechanism, b"334 \r\n")
+    play.asks(b"eA==\r\n", SUCCESS, PROVEN)
     play.run()
     assert [dict(each.fields)["result"] for each in play.notes if each.event == "auth"] == ["ok"]
-    play = secure().client(b"AUTH %s eA==\r\n" % mechanism, to_backend(b"AUTH %s eA==\r\n" % mechanism))
-    play.backend(SUCCESS, to_client(SUCCESS), PROVEN).run()
+    secure().asks(b"AUTH %s eA==\r\n" % mechanism, SUCCESS, PROVEN).run()
 
 
 def test_T11_who_has_only_a_success_to_show_may_start_TLS_and_its_mail_says_so() -> None:
     play = greeted(OPTIONAL, received=True)
     hello(play, HARMLESS, HARMLESS.replace(b"250 AUTH", b"250-AUTH") + b"250 STARTTLS\r\n")
-    asked(play, b"AUTH NTLM\r\n", SUCCESS).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
+    play.asks(b"AUTH NTLM\r\n", SUCCESS).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     hello(play, HARMLESS, HARMLESS)
-    asked(envelope(asked(play, b"AUTH NTLM\r\n", SUCCESS)), b"DATA\r\n", b"354 go\r\n")
+    envelope(play.asks(b"AUTH NTLM\r\n", SUCCESS)).asks(b"DATA\r\n", b"354 go\r\n")
     play.client(b".\r\n", to_backend(FIELD % b"ESMTPS" + b".\r\n")).run()
 
 
 def test_T11_a_success_without_a_mechanism_is_none() -> None:
-    play = asked(secure(), b"AUTH\r\n", SUCCESS).run()
+    play = secure().asks(b"AUTH\r\n", SUCCESS).run()
     assert not play.notes
     assert play.proven == 0
 
 
 def test_T11_a_word_taken_back_proves_nothing() -> None:
-    play = asked(secure(), b"AUTH NTLM\r\n", b"334 \r\n")
-    asked(play, b"*\r\n", SUCCESS).run()
+    play = secure().asks(b"AUTH NTLM\r\n", b"334 \r\n")
+    play.asks(b"*\r\n", SUCCESS).run()
     assert play.proven == 0

@@ -74,7 +74,7 @@ def fresh(dialect: Dialect = DIALECT, **changes: object) -> Playbook:
 def welcomed(told: bytes = GREETING, *then: Expected, party: Caller = CLIENTS, **changes: object) -> Playbook:
     """Inside TLS, and the backend has greeted with this."""
     play = party.inside(**changes).client(party.answers.login, DIAL).dialled(to_backend(party.answers.login))
-    return play.backend(told, to_client(told), *then)
+    return play.returns(told, *then)
 
 
 def malformed(*told: Expected, key: str = "client-protocol-error") -> tuple[Expected, ...]:
@@ -312,33 +312,32 @@ QUERY = (
     ],
 )
 def test_T11_a_success_without_credentials_is_none(said: bytes, done: bytes) -> None:
-    play = welcomed().client(said, to_backend(said))
+    play = welcomed().passes(said)
     play.backend(done, *malformed(to_client(error(b"internal-server-error")), key="backend-protocol-error")).run()
 
 
 @pytest.mark.parametrize("end", [b"<response%s>AGpvZQBz</response>", b"<abort%s/>"])
 def test_a_login_that_was_taken_back_succeeds_no_more(end: bytes) -> None:
     said, end = b"<auth%s mechanism='PLAIN'>AGpvZQBz</auth>" % SASL, end % SASL
-    play = welcomed().client(said, to_backend(said)).backend(CHALLENGE, to_client(CHALLENGE))
-    play.client(end, to_backend(end))
+    play = welcomed().asks(said, CHALLENGE)
+    play.passes(end)
     if b"abort" in end:
         play.backend(
             SUCCESS, *malformed(to_client(error(b"internal-server-error")), key="backend-protocol-error")
         ).run()
     else:
-        play.backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+        play.returns(SUCCESS, PROVEN, SPLICE).run()
 
 
 def test_an_anonymous_login_needs_no_credentials() -> None:
     said = b"<auth%s mechanism='ANONYMOUS'/>" % SASL
-    welcomed().client(said, to_backend(said)).backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+    welcomed().asks(said, SUCCESS, PROVEN, SPLICE).run()
 
 
 def test_a_server_without_a_version_has_no_features() -> None:
     told = answer(b"").replace(b" version='1.0'", b"", 2).replace(b"<?xml?>", b"<?xml version='1.0'?>")
     done = b"<iq type='result' id='a'/>"
-    play = welcomed(told).client(QUERY, to_backend(QUERY))
-    play.backend(done, note("auth", mechanism="IQ-AUTH", user=b"joe"), PROVEN, to_client(done), SPLICE).run()
+    welcomed(told).asks(QUERY, done, note("auth", mechanism="IQ-AUTH", user=b"joe"), PROVEN, SPLICE).run()
 
 
 def test_a_refusal_is_told_in_the_servers_words() -> None:
@@ -386,10 +385,9 @@ def auth(mechanism: bytes) -> bytes:
 
 def test_scram_passes_and_then_the_session_is_spliced() -> None:
     said, more = auth(b"SCRAM-SHA-1"), HEADER + b"\0anything"
-    play = welcomed().client(said, to_backend(said)).backend(CHALLENGE, to_client(CHALLENGE))
-    play.client(RESPONSE, to_backend(RESPONSE))
-    play.backend(SUCCESS, note("auth", result="ok", mechanism="SCRAM-SHA-1"), PROVEN, to_client(SUCCESS), SPLICE)
-    play.client(more, to_backend(more)).backend(b"<!-- x -->", to_client(b"<!-- x -->")).run()
+    play = welcomed().asks(said, CHALLENGE)
+    play.asks(RESPONSE, SUCCESS, note("auth", result="ok", mechanism="SCRAM-SHA-1"), PROVEN, SPLICE)
+    play.asks(more, b"<!-- x -->").run()
     assert play.proven == 1
 
 
@@ -397,17 +395,15 @@ def test_sasl2_passes_with_its_tasks() -> None:
     said = b"<authenticate%s mechanism='PLAIN'><initial-response>AGpvZQBz</initial-response><a/></authenticate>" % SASL2
     task, following = b"<continue%s><tasks><task>T</task></tasks></continue>" % SASL2, b"<next%s task='T'/>" % SASL2
     done = b"<success%s><authorization-identifier>joe@gw.example.org</authorization-identifier></success>" % SASL2
-    play = welcomed().client(said, to_backend(said)).backend(task, to_client(task))
-    play.client(following, to_backend(following))
-    play.backend(done, note("auth", mechanism="PLAIN", user=b"joe"), PROVEN, to_client(done), SPLICE).run()
+    play = welcomed().asks(said, task)
+    play.asks(following, done, note("auth", mechanism="PLAIN", user=b"joe"), PROVEN, SPLICE).run()
 
 
 def test_a_name_that_comes_after_a_challenge_is_told() -> None:
     said, first = b"<auth%s mechanism='SCRAM-SHA-1'/>" % SASL, RESPONSE.replace(b"Yz1i", b"biwsbj1qb2Uscj14")
-    play = welcomed().client(said, to_backend(said)).backend(CHALLENGE, to_client(CHALLENGE))
-    play.client(first, to_backend(first)).backend(CHALLENGE, to_client(CHALLENGE))
-    play.client(RESPONSE, to_backend(RESPONSE))
-    play.backend(SUCCESS, note("auth", result="ok", user=b"joe"), PROVEN, to_client(SUCCESS), SPLICE).run()
+    play = welcomed().asks(said, CHALLENGE)
+    play.asks(first, CHALLENGE)
+    play.asks(RESPONSE, SUCCESS, note("auth", result="ok", user=b"joe"), PROVEN, SPLICE).run()
 
 
 @pytest.mark.parametrize(
@@ -429,21 +425,20 @@ def test_mechanisms_that_cannot_work_are_refused_and_counted(
 ])  # fmt: skip
 def test_a_failed_login_is_told_and_counted_if_it_was_a_guess(condition: bytes, counted: bool) -> None:
     failed = DENIED.replace(b"not-authorized", condition)
-    play = welcomed().client(AUTH, to_backend(AUTH))
-    play.backend(failed, note("auth", result="failed", mechanism="PLAIN"), to_client(failed))
-    play.client(AUTH, to_backend(AUTH)).backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+    play = welcomed().asks(AUTH, failed, note("auth", result="failed", mechanism="PLAIN"))
+    play.asks(AUTH, SUCCESS, PROVEN, SPLICE).run()
     assert play.rejected == counted
 
 
 def test_the_last_failed_login_ends_the_session() -> None:
-    play = welcomed(failed_logins=2).client(AUTH, to_backend(AUTH)).backend(DENIED, REJECTED, to_client(DENIED))
+    play = welcomed(failed_logins=2).asks(AUTH, DENIED, REJECTED)
     ending = (to_client(DENIED + error(b"policy-violation")), to_backend(CLOSE), close("too-many-failed-logins"))
-    play.client(AUTH, to_backend(AUTH)).backend(DENIED, REJECTED, *ending).run()
+    play.passes(AUTH).backend(DENIED, REJECTED, *ending).run()
 
 
 def test_a_login_that_is_refused_for_want_of_tls_is_told_of() -> None:
     refused = REFUSED % SASL
-    play = welcomed().client(AUTH, to_backend(AUTH)).backend(refused, LOCKED, to_client(refused)).run()
+    play = welcomed().passes(AUTH).backend(refused, LOCKED, to_client(refused)).run()
     assert play.rejected == 0
 
 
@@ -452,8 +447,7 @@ def test_a_login_by_a_query_that_only_asks_is_one() -> None:
     guess = QUERY.replace(b"type='set'", b"type='get'")
     assert guess != QUERY
     no = b"<iq type='error' id='a'><error type='auth'><not-authorized xmlns='urn:x'/></error></iq>"
-    play = welcomed().client(guess, to_backend(guess))
-    play.backend(no, note("auth", result="failed", mechanism="IQ-AUTH"), REJECTED, to_client(no)).run()
+    welcomed().asks(guess, no, note("auth", result="failed", mechanism="IQ-AUTH"), REJECTED).run()
 
 
 def test_above_the_limit_the_backend_is_not_asked() -> None:
@@ -469,27 +463,27 @@ def test_above_the_limit_the_backend_is_not_asked() -> None:
 
 @pytest.mark.parametrize("said", [AUTH, auth(b"EXTERNAL"), STARTTLS, b"<iq type='get' id='1'/>"])
 def test_only_an_answer_may_follow_a_challenge(said: bytes) -> None:
-    play = welcomed().client(auth(b"X"), to_backend(auth(b"X"))).backend(CHALLENGE, to_client(CHALLENGE))
+    play = welcomed().asks(auth(b"X"), CHALLENGE)
     play.client(said, *malformed(to_client(error(b"policy-violation")))).run()
 
 
 def test_a_client_may_leave_after_a_challenge() -> None:
-    play = welcomed().client(auth(b"X"), to_backend(auth(b"X"))).backend(CHALLENGE, to_client(CHALLENGE))
-    play.client(CLOSE, to_backend(CLOSE)).backend(CLOSE, to_client(CLOSE), close("quit")).run()
+    play = welcomed().asks(auth(b"X"), CHALLENGE)
+    play.asks(CLOSE, CLOSE, close("quit")).run()
 
 
 def test_what_else_comes_during_a_login_passes() -> None:
     other, unknown = b"<iq type='get' id='9'/>", b"<other%s/>" % SASL
-    play = welcomed().client(AUTH, to_backend(AUTH)).backend(other + unknown, to_client(other + unknown))
-    play.backend(SUCCESS, PROVEN, to_client(SUCCESS), SPLICE).run()
+    play = welcomed().asks(AUTH, other + unknown)
+    play.returns(SUCCESS, PROVEN, SPLICE).run()
 
 
 def test_a_success_that_nobody_asked_for_opens_nothing() -> None:
     done = b"<iq type='result' id='a'/>"
-    play = welcomed().backend(SUCCESS + done, to_client(SUCCESS + done))
+    play = welcomed().returns(SUCCESS + done)
     play.client(auth(b"EXTERNAL"), to_client(b"<failure%s><invalid-mechanism/></failure>" % SASL)).run()
     assert play.proven == 0
-    play = welcomed(xmpp_server.GREETING, party=PEERS).backend(VALID, to_client(VALID)).run()
+    play = welcomed(xmpp_server.GREETING, party=PEERS).returns(VALID).run()
     assert play.proven == 0
 
 
@@ -499,11 +493,11 @@ def test_a_login_by_a_query_fails_as_others_do() -> None:
     other = b"<iq type='result' id='b'/>"
     for code, name, counted in ((b"", b"authorized", 1), (b" code='401'", b"x", 1), (b" code='405'", b"allowed", 0)):
         told = failed % (code, name)
-        play = welcomed().client(query, to_backend(query)).backend(other, to_client(other))
-        play.backend(told, note("auth", result="failed", mechanism="IQ-AUTH"), to_client(told)).run()
+        play = welcomed().asks(query, other)
+        play.returns(told, note("auth", result="failed", mechanism="IQ-AUTH")).run()
         assert play.rejected == counted
     get = query.replace(b"set", b"get")
-    play = welcomed().client(get, to_backend(get)).client(REGISTER, to_backend(REGISTER)).run()
+    welcomed().passes(get).passes(REGISTER).run()
 
 
 # --- servers -----------------------------------------------------------------------------------------
@@ -516,7 +510,7 @@ def met(**changes: object) -> Playbook:
 @pytest.mark.parametrize("key", [KEY, KEY.replace(b"<db:result", b"<db:result type='x'")])
 def test_dialback_proves_a_server_and_then_the_session_is_spliced(key: bytes) -> None:
     """Prosody does not look at the type of a key."""
-    play = met().waits(LOGIN).client(key, to_backend(key)).waits(Patience.REPLY)
+    play = met().waits(LOGIN).passes(key).waits(Patience.REPLY)
     told = note("auth", result="ok", mechanism="DIALBACK", user=b"peer.example")
     play.backend(VALID, told, PROVEN, to_client(VALID), SPLICE).run()
     limited = (note("refused"), to_client(error(b"policy-violation")), to_backend(CLOSE), close("refused"))
@@ -528,17 +522,16 @@ def test_a_key_does_not_make_the_other_keys_wait() -> None:
     verify = b"<db:verify from='peer.example' to='gw.example.org' id='1'>k</db:verify>"
     verified = b"<db:verify from='gw.example.org' to='peer.example' id='1' type='valid'/>"
     wrong = verified.replace(b"valid", b"invalid")
-    play = met().client(KEY + verify, to_backend(KEY + verify)).backend(wrong, to_client(wrong))
-    play.backend(verified, PROVEN, to_client(verified))
-    play.backend(VALID, PROVEN, to_client(VALID), SPLICE).run()
+    play = met().asks(KEY + verify, wrong)
+    play.returns(verified, PROVEN)
+    play.returns(VALID, PROVEN, SPLICE).run()
     assert play.proven == 2
 
 
 def test_a_key_that_is_wrong_is_counted() -> None:
     failed = INVALID.replace(b"invalid", b"error")
-    play = met(failed_logins=2).client(KEY * 3, to_backend(KEY * 3))
-    play.backend(INVALID, note("auth", result="failed"), REJECTED, to_client(INVALID))
-    play.backend(failed, note("auth", result="failed"), to_client(failed))
+    play = met(failed_logins=2).asks(KEY * 3, INVALID, note("auth", result="failed"), REJECTED)
+    play.returns(failed, note("auth", result="failed"))
     ending = (to_client(INVALID + error(b"policy-violation")), to_backend(CLOSE), close("too-many-failed-logins"))
     play.backend(INVALID, REJECTED, *ending).run()
 
@@ -546,7 +539,7 @@ def test_a_key_that_is_wrong_is_counted() -> None:
 def test_a_server_that_ends_its_stream() -> None:
     ending = (to_client(CLOSE), close("backend-closed"))
     met().backend(CLOSE, *ending).run()
-    met().client(KEY, to_backend(KEY)).backend(CLOSE, *ending).run()
+    met().passes(KEY).backend(CLOSE, *ending).run()
     told = error(b"conflict").removesuffix(CLOSE)
     refused = note("backend-refused", text=b"conflict")
     met().backend(told, refused, to_client(told + CLOSE), close("backend-closed")).run()
@@ -568,21 +561,21 @@ def test_starttls_inside_tls_ends_the_session_as_prosody_does() -> None:
 def test_compression_is_refused() -> None:
     said = b"<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>"
     refused = b"<failure xmlns='http://jabber.org/protocol/compress'><setup-failed/></failure>"
-    welcomed().client(said, to_client(refused)).client(AUTH, to_backend(AUTH)).run()
+    welcomed().client(said, to_client(refused)).passes(AUTH).run()
 
 
 def test_a_client_that_leaves_is_let_go_by_both() -> None:
     more = b"<iq type='get' id='1'/>"
-    welcomed().client(CLOSE, to_backend(CLOSE)).backend(more + CLOSE, to_client(more + CLOSE), close("quit")).run()
-    welcomed().client(CLOSE, to_backend(CLOSE)).ended(BACKEND, True, to_client(CLOSE), close("quit")).run()
+    welcomed().asks(CLOSE, more + CLOSE, close("quit")).run()
+    welcomed().passes(CLOSE).ended(BACKEND, True, to_client(CLOSE), close("quit")).run()
     lost = (ABORT_BACKEND, close("client-lost"))
-    welcomed().client(CLOSE, to_backend(CLOSE)).ended(CLIENT, False, *lost).run()
+    welcomed().passes(CLOSE).ended(CLIENT, False, *lost).run()
     welcomed().ended(CLIENT, True, to_backend(CLOSE), close("client-closed")).run()
 
 
 def test_stanzas_before_the_login_pass_as_they_are() -> None:
     said = b" \n<iq type='set'  id=\"1\"><query xmlns='jabber:iq:register'><password>p</password></query></iq>"
-    welcomed().client(said, to_backend(said)).run((WHOLE,))
+    welcomed().passes(said).run((WHOLE,))
 
 
 @pytest.mark.parametrize(("said", "condition"), [

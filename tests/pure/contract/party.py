@@ -99,7 +99,7 @@ class Anyone(Registered):
 
     def greets(self, play: Playbook, *then: Expected) -> Playbook:
         """The backend greets."""
-        return play.backend(self.answers.greeting, to_client(self.answers.greeting), *then)
+        return play.returns(self.answers.greeting, *then)
 
     def inside(self, **changes: Any) -> Playbook:
         """Inside TLS after STARTTLS."""
@@ -113,7 +113,7 @@ class Anyone(Registered):
         said, answered = self.answers.reissue
         if not said:
             return play.secured(to_client(answered))
-        return play.secured(to_backend(said)).backend(answered, to_client(answered))
+        return play.secured(to_backend(said)).returns(answered)
 
     def enter(self, stage: Stage) -> None:
         """The same on a stage."""
@@ -125,7 +125,7 @@ class Anyone(Registered):
         """Inside TLS, and as far as a client must be to log in."""
         play = self.inside(**changes)
         for said, answered in self.answers.introduction:
-            play.client(said, to_backend(said)).backend(answered, to_client(answered))
+            play.asks(said, answered)
         return play
 
     def opening(self, cut: int = 0, **changes: Any) -> Stage:
@@ -223,10 +223,10 @@ class Party(Anyone):
         return to_backend(self.answers.farewell)
 
     def owed(self) -> Playbook:
-        return self.inside().client(self.answers.command.said, to_backend(self.answers.command.said))
+        return self.inside().passes(self.answers.command.said)
 
     def logs_in(self, play: Playbook) -> Playbook:
-        return play.client(self.answers.login, to_backend(self.answers.login))
+        return play.passes(self.answers.login)
 
     def refuses_login(self, play: Playbook, *then: Expected) -> Playbook:
         return play.client(self.answers.login, *then, to_client(self.answers.closed_login))
@@ -284,7 +284,7 @@ class Party(Anyone):
     def leaves(self, play: Playbook) -> Playbook:
         """The session is alive: the client says goodbye and the backend answers."""
         said, answered = self.answers.leave
-        return play.client(said, to_backend(said)).backend(answered, to_client(answered), close("quit"))
+        return play.asks(said, answered, close("quit"))
 
     @property
     def offer(self) -> bytes:
@@ -373,7 +373,7 @@ class Caller(Anyone):
         self.greets(play.client(answers.login, DIAL).dialled(*self.hello()))
         if not answers.judges:
             return play
-        return play.client(answers.credentials, to_backend(answers.credentials))
+        return play.passes(answers.credentials)
 
     @property
     def phase_inside(self) -> str:

@@ -95,9 +95,9 @@ def test_what_a_client_says_too_early_waits_and_is_bounded(party: Party) -> None
     greeting = party.answers.greeting
     play = party.dialled(implicit=True).client(command)
     play.backend(greeting, to_client(party.greeting_inside), to_backend(command))
-    play.backend(answer, to_client(answer)).run()
+    play.returns(answer).run()
     play = party.dialled().client(b"x" * 100).wants(CLIENT).client(b"x" * 9000).wants(CLIENT, False)
-    play.backend(greeting, to_client(greeting)).run(LONG)
+    play.returns(greeting).run(LONG)
 
 
 @every_party
@@ -105,8 +105,8 @@ def test_commands_sent_ahead_reach_the_backend_one_at_a_time(party: Party) -> No
     command, answer = party.answers.command
     play = party.inside().client(command * 3, to_backend(command))
     for _ in range(2):
-        play.backend(answer, to_client(answer), to_backend(command))
-    party.leaves(play.backend(answer, to_client(answer))).run()
+        play.returns(answer, to_backend(command))
+    party.leaves(play.returns(answer)).run()
 
 
 # --- other protocols ---------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_success_begins_the_count_anew(party: Party) -> None:
     play = party.inside(bad_commands=2)
     for _ in range(3):
         play.client(said, to_client(answer))
-        play.client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_inside))
+        play.passes(asks).backend(listed, to_client(party.answers.listing_inside))
     play.run()
 
 
@@ -195,12 +195,11 @@ def test_I09_P06_what_was_read_ahead_follows_a_login_that_succeeds(party: Party)
     if answers.splices:  # a backend that says more than that at once is read ahead, too
         told = (to_client(answers.accepted), to_backend(command + command[:-2]), to_client(b"* and"), SPLICE)
         play.backend(answers.accepted + b"* and", note("auth", result="ok"), PROVEN, *told)
-        play.client(command[-2:], to_backend(command[-2:]))
-        play.backend(b" more\0at\nall", to_client(b" more\0at\nall")).client(b"\x16\0", to_backend(b"\x16\0"))
+        play.asks(command[-2:], b" more\0at\nall").passes(b"\x16\0")
     else:
         accepted = to_client(answers.accepted)
         play.backend(answers.accepted, note("auth", result="ok"), PROVEN, accepted, to_backend(command))
-        play.backend(answer, to_client(answer))
+        play.returns(answer)
     play.run()
     assert play.proven == 1
 
@@ -249,12 +248,12 @@ def test_E12_the_last_failed_login_is_answered_and_then_the_session_is_over(part
     login, rejected, postponed = party.answers.login, party.answers.rejected, party.answers.postponed
     play = party.ready(failed_logins=3)
     for _ in range(2):
-        play.client(login, to_backend(login)).backend(rejected, FAILED, REJECTED, to_client(rejected))
+        play.asks(login, rejected, FAILED, REJECTED)
         # What says nothing of the password is no guess.
-        play.client(login, to_backend(login)).backend(postponed, FAILED, to_client(postponed))
+        play.asks(login, postponed, FAILED)
     end = (to_backend(party.answers.farewell), close("too-many-failed-logins"))
     words = rejected + party.answers.too_many_logins
-    play.client(login, to_backend(login)).backend(rejected, FAILED, REJECTED, to_client(words), *end).run()
+    play.passes(login).backend(rejected, FAILED, REJECTED, to_client(words), *end).run()
     assert play.rejected == 3
     assert {event.event for event in play.notes} == {"auth"}
 
@@ -264,8 +263,8 @@ def test_E12_the_last_login_may_be_right(party: Party) -> None:
     login, rejected, accepted = party.answers.login, party.answers.rejected, party.answers.accepted
     play = party.ready(failed_logins=3)
     for _ in range(2):
-        play.client(login, to_backend(login)).backend(rejected, to_client(rejected))
-    play.client(login, to_backend(login)).backend(accepted, to_client(accepted), *[SPLICE] * party.answers.splices)
+        play.asks(login, rejected)
+    play.asks(login, accepted, *[SPLICE] * party.answers.splices)
     play.run()
     assert play.proven == 1
 
@@ -276,11 +275,11 @@ def test_E12_a_login_that_is_taken_back_is_a_bad_command(party: Party) -> None:
     taken_back = party.answers.taken_back
     play = party.ready(bad_commands=3)
     for said, answer in taken_back * 2:
-        play.client(said, to_backend(said)).backend(answer, to_client(answer))
+        play.asks(said, answer)
     for number, (said, answer) in enumerate(taken_back, 1):
         end = (to_backend(party.answers.farewell), close("too-many-bad-commands"))
         told = to_client(answer) if number < len(taken_back) else to_client(answer + party.answers.too_many_bad)
-        play.client(said, to_backend(said)).backend(answer, told, *end * (number == len(taken_back)))
+        play.passes(said).backend(answer, told, *end * (number == len(taken_back)))
     play.run()
     assert play.rejected == 0
 
@@ -291,7 +290,7 @@ def test_E12_logins_sent_ahead_are_tried_one_at_a_time(party: Party) -> None:
     login, rejected = party.answers.login, party.answers.rejected
     play = party.ready(failed_logins=3).client(login * 10, to_backend(login))
     for _ in range(2):
-        play.backend(rejected, to_client(rejected), to_backend(login))
+        play.returns(rejected, to_backend(login))
     end = (to_backend(party.answers.farewell), close("too-many-failed-logins"))
     play.backend(rejected, to_client(rejected + party.answers.too_many_logins), *end).run()
 
@@ -319,7 +318,7 @@ def test_E12_the_limit_is_asked_with_every_login(party: Party) -> None:
     login, rejected = party.answers.login, party.answers.rejected
     for cut in (0, 1):
         play = party.ready(may_log_in=Allowance(1))
-        play.client(login, to_backend(login)).backend(rejected, to_client(rejected))
+        play.asks(login, rejected)
         play.client(login, REFUSED, to_client(party.answers.limited)).run((cut,))
 
 

@@ -112,16 +112,16 @@ def test_G14_an_answer_that_is_due_comes_before_the_go_ahead(party: Party) -> No
     said, told = party.answers.starttls
     command, answer = party.answers.command
     play = party.greeted(policy=Policy.OPTIONAL).client(command + said, to_backend(command))
-    play.backend(answer, to_client(answer), tls(told)).run()
+    play.returns(answer, tls(told)).run()
 
 
 @every_party
 def test_what_was_learnt_in_the_clear_does_not_count_inside(party: Party) -> None:
     """The client asks again inside TLS, and sees what the backend lists then."""
     asks, listed = party.answers.listing
-    play = party.greeted().client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_closed))
+    play = party.greeted().passes(asks).backend(listed, to_client(party.answers.listing_closed))
     party.entered(play.client(party.answers.starttls.said, tls(party.answers.starttls.answered)))
-    play.client(asks, to_backend(asks)).backend(listed, to_client(party.answers.listing_inside)).run()
+    play.passes(asks).backend(listed, to_client(party.answers.listing_inside)).run()
 
 
 # --- policies ----------------------------------------------------------------------------------------
@@ -132,14 +132,14 @@ def test_what_was_learnt_in_the_clear_does_not_count_inside(party: Party) -> Non
 def test_capabilities_before_tls_show_no_login_unless_it_is_allowed(party: Party, policy: Policy) -> None:
     asks, listed = party.answers.listing
     shown = party.answers.listing_open if policy is Policy.OPTIONAL else party.answers.listing_closed
-    party.greeted(policy=policy).client(asks, to_backend(asks)).backend(listed, to_client(shown)).run()
+    party.greeted(policy=policy).passes(asks).backend(listed, to_client(shown)).run()
 
 
 @every_party
 @every_policy
 def test_G13_capabilities_inside_tls_show_only_what_works_there(party: Party, policy: Policy) -> None:
     asks, listed = party.answers.listing
-    play = party.inside(policy=policy).client(asks, to_backend(asks))
+    play = party.inside(policy=policy).passes(asks)
     binds = b"-PLUS" in listed
     told = [note("backend-channel-binding")] if binds else []
     play.backend(listed, to_client(party.answers.listing_inside), *told).run()
@@ -166,7 +166,7 @@ def test_other_commands_before_tls_are_refused_under_required_only(party: Party,
     command, refusal = party.answers.closed
     expected = to_client(refusal) if policy is Policy.REQUIRED else to_backend(command)
     party.greeted(policy=policy).client(command, expected).run()
-    party.ready(policy=policy).client(command, to_backend(command)).run()
+    party.ready(policy=policy).passes(command).run()
 
 
 @every_party
@@ -184,7 +184,7 @@ def test_a_lazy_session_dials_when_the_backend_is_needed(party: Party) -> None:
     asks, listed = party.answers.listing
     play = party.lazy_dials().dialled().backend(party.answers.greeting, party.lazy_goes_on())
     if party.answers.reissue is not None:
-        play.client(asks, to_backend(asks))
+        play.passes(asks)
     play.backend(listed, to_client(party.answers.listing_inside)).run()
 
 

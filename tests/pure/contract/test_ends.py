@@ -144,9 +144,9 @@ def test_G18_a_client_that_leaves_completes_nothing(party: Party) -> None:
 def test_G27_a_client_that_closes_after_its_goodbye(party: Party) -> None:
     said, answered = party.answers.leave
     for play in (party.greeted(), party.inside()):
-        play.client(said, to_backend(said)).ended(CLIENT, True)
-        play.backend(answered, to_client(answered), close("quit")).run()
-    party.inside().client(said, to_backend(said)).ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
+        play.passes(said).ended(CLIENT, True)
+        play.returns(answered, close("quit")).run()
+    party.inside().passes(said).ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 
 @everyone

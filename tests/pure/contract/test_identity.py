@@ -63,7 +63,7 @@ def test_G22_H7_the_header_is_the_first_on_the_connection(party: Party, mode: Ba
         case BackendTLS.IMPLICIT:
             play.secured().backend(party.answers.offer_inside, to_client(party.answers.welcome), GREETED)
         case BackendTLS.NONE:
-            play.backend(party.answers.greeting, to_client(party.answers.greeting), GREETED)
+            play.returns(party.answers.greeting, GREETED)
     play.run()
 
 
@@ -163,7 +163,7 @@ def proxied(party: Anyone, moved: Callable[[str], str] = lambda client: "", **ch
 @pytest.mark.parametrize("header", [HEADER, HEADER2], ids=["v1", "v2"])
 def test_H6_a_header_tells_who_the_client_is_however_it_is_cut(party: Party, header: bytes) -> None:
     play = proxied(party).client(header, REAL, DIAL).dialled()
-    play.backend(party.answers.greeting, to_client(party.answers.greeting)).run()
+    play.returns(party.answers.greeting).run()
 
 
 @every_party
