@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="tell it as JSON")
     form.add_argument("--csv", action="store_true", help="one line for each service and network, without advice")
-    parser.set_defaults(error=parser.error)
+    parser.set_defaults(run=run)
 
 
 def _days(text: str) -> int:

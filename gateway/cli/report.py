@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -197,6 +199,15 @@ class Paint:
     colours: bool = False
     lines: bool = False
     """Box drawing."""
+
+    @classmethod
+    def of_the_terminal(cls) -> Paint:
+        """What standard output can show.  A file or a pipe gets plain ASCII."""
+        if sys.stdout is None:
+            return cls()
+        terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+        return cls(colours=terminal and not os.environ.get("NO_COLOR"), lines=terminal and encoding == "utf8")
 
     def red(self, text: str) -> str:
         return self._painted("31", text)

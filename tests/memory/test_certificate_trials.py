@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from gateway.cli.__main__ import check
+from gateway.cli.__main__ import main
 from gateway.cli.certificates import complaints, served
 from gateway.config import load as load_configuration
 from gateway.config.values import TLS, Pair
@@ -728,7 +728,7 @@ def test_T15_check_says_it_with_exit_status_0(tmp_path: Path, capsys: pytest.Cap
         "[gateway]\nhostname = mail.example.org\n[tls]\ncertificate = one.pem\n"
         "[service:smtp]\nstarttls = 127.0.0.1:0\nbackend = 127.0.0.1:25\n"
     )
-    assert check(str(tmp_path / "gw.ini")) == 0
+    assert main(["check", str(tmp_path / "gw.ini")]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning ")]
     assert len(lines) == 3
     assert "demands OCSP stapling" in lines[0]

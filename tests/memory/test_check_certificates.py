@@ -11,7 +11,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.cli.__main__ import check
+from gateway.cli.__main__ import main
 from gateway.cli.certificates import complaints, served, told
 from gateway.config import Configuration, load
 from gateway.dialects import DIALECTS
@@ -150,7 +150,7 @@ def old_rsa(directory: Path) -> None:
 
 def test_check_shows_it_all(directory: Path, authority: Authority, capsys: pytest.CaptureFixture[str]) -> None:
     configured(directory, f"certificate = {authority.both}")
-    assert check(str(directory / "gw.ini")) == 0
+    assert main(["check", str(directory / "gw.ini")]) == 0
     text = capsys.readouterr().out
     assert f"\n\nto clients   {authority.both} of [tls], for smtp, imap\nnames        mail.example.test\n" in text
     assert "\nTLSA         3 1 1 " in text
@@ -161,6 +161,6 @@ def test_check_lists_what_is_wrong_and_nothing_else(
 ) -> None:
     (directory / "bad.pem").write_text("nothing of the kind\n")
     configured(directory, f"certificate = {authority.both}", imap="certificate = bad.pem")
-    assert check(str(directory / "gw.ini")) == 1
+    assert main(["check", str(directory / "gw.ini")]) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{directory}/gw.ini, line 12: [service:imap] certificate: {directory}/bad.pem: ")

@@ -330,7 +330,7 @@ def test_T22_check_has_the_daemons_default_file(monkeypatch: pytest.MonkeyPatch)
         asked.append(file)
         return 0
 
-    monkeypatch.setattr(cli, "check", check)
+    monkeypatch.setattr("gateway.cli.check.check", check)
     assert cli.main(["check"]) == 0
     assert asked == ["/etc/starttls-gateway/gateway.ini"]
     options: Any = Options.optParameters

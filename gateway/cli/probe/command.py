@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ...config.grammar import canonical, certificate_name, destination
 from ...config.values import Address, TCPAddress
 from ...dialects import DIALECTS
 from ...dialects.probing import Probing
-from ..report import Paint
 
 PROTOCOLS = {name: dialect.probing for name, dialect in DIALECTS.items() if dialect.probing and dialect.question}
 """Those whose servers can be probed."""
@@ -43,12 +42,13 @@ def add(commands: Any) -> None:
         "--timeout", type=float, default=15.0, metavar="SECONDS", help="for each answer (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="tell it as JSON")
-    parser.set_defaults(error=parser.error)
+    parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace, say: Callable[..., None], paint: Callable[[], Paint]) -> int:
+def run(given: argparse.Namespace, say: Callable[..., None]) -> int:
     """The exit status."""
     from ...wire.tls.files import CertificateError
+    from ..report import Paint
     from .looking import Target, look
     from .verdict import findings, remarks, status
     from .words import in_json, in_words
@@ -77,10 +77,10 @@ def run(given: argparse.Namespace, say: Callable[..., None], paint: Callable[[],
     facts = look(target)
     found, worth_knowing = findings(facts), list(remarks(facts))
     code = status(facts, found)
-    lines: Iterable[str] = (
-        [in_json(facts, found, worth_knowing, code)] if given.json else in_words(facts, found, worth_knowing, paint())
-    )
-    say(*lines)
+    if given.json:
+        say(in_json(facts, found, worth_knowing, code))
+    else:
+        say(*in_words(facts, found, worth_knowing, Paint.of_the_terminal()))
     return code
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...telemetry.words import counted, printable
+from ...telemetry.words import columns, counted, printable
 
 Result = Mapping[str, Any]
 Row = Sequence[str]
@@ -47,12 +47,6 @@ def octets(number: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
 # --- status ----------------------------------------------------------------------------------------
 
 
@@ -78,13 +72,13 @@ def status(result: Result) -> Iterator[str]:
     for warning in result["warnings"]:
         yield f"{'warning':<12}{warning}"
     yield ""
-    yield from table(
+    yield from columns(
         [("service", "protocol", "listens on", "TLS", "policy", "state", "sessions", "backend"), *_services(result)]
     )
     yield ""
-    yield from table([("backend", "address", "TLS", "state", "sessions"), *_backends(result)])
+    yield from columns([("backend", "address", "TLS", "state", "sessions"), *_backends(result)])
     yield ""
-    yield from table([("certificate", "days", "names"), *_certificates(result)])
+    yield from columns([("certificate", "days", "names"), *_certificates(result)])
 
 
 def _last(reload: Result | None) -> str:
@@ -151,7 +145,7 @@ def who(result: Result) -> Iterator[str]:
     users = any(row.get("user") for row in sessions)
     head = ("id", "service", "client", *["user"] * users, "TLS", "phase", "backend", "age", "idle", "received", "sent",
             "counted")  # fmt: skip
-    yield from table([head, *(_session(row, users) for row in sessions)])
+    yield from columns([head, *(_session(row, users) for row in sessions)])
 
 
 def _session(row: Result, users: bool) -> Row:
@@ -182,7 +176,7 @@ def unban(result: Result) -> Iterator[str]:
 
 def bans(result: Result) -> Iterator[str]:
     rows = [(one["network"], one["until"], duration(one["left"])) for one in result["bans"]]
-    yield from table([("banned", "until", "left"), *rows])
+    yield from columns([("banned", "until", "left"), *rows])
 
 
 def why(result: Result) -> Iterator[str]:

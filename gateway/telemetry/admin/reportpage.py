@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from typing import Final
 
 from ..observation import Standing
 from ..report.advice import DAY, Line, advice, lines
 from ..report.facts import Fact, Setup
-from ..words import counted
+from ..words import counted, day
 from .parts import document, table, text, whole
 
 PERIODS: Final = (7, 30, 90, 365)
@@ -31,7 +30,7 @@ def report_page(standing: Standing, facts: Sequence[Fact], now: int, days: int, 
     sentences = "".join(f"<li>{text(sentence)}</li>" for sentence in advice(facts, now, days, setup))
     users = [line for line in found if line.user]
     sections = {
-        "period": f"<h2>Period</h2><p>The last {counted(days, 'day')} of those since {_day(begun)}. Others: {periods}. "
+        "period": f"<h2>Period</h2><p>The last {counted(days, 'day')} of those since {day(begun)}. Others: {periods}. "
         f"All of it for programs: {files}.</p>",
         "advice": f"<h2>Advice</h2><ul>{sentences}</ul>",
         "networks": "<h2>Networks</h2>"
@@ -51,18 +50,14 @@ def _lines(caption: str, found: Sequence[Line]) -> str:
 
 def _cells(found: Iterable[Line]) -> Iterable[tuple[str, ...]]:
     for line in found:
-        clear = f"{whole(line.clear)}, last {_day(line.last_clear)}" if line.clear else ""
+        clear = f"{whole(line.clear)}, last {day(line.last_clear)}" if line.clear else ""
         yield (
             text(line.service),
             text(line.network or line.user),
-            _day(line.last),
+            day(line.last),
             text(line.lowest),
             text(line.weakest),
             clear,
             text(", ".join(line.refusals)),
             whole(line.sessions),
         )
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d")

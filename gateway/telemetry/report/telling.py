@@ -7,21 +7,17 @@ import io
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from datetime import datetime, timezone
+from dataclasses import asdict, fields
 from typing import Any, Final
 
-from ..words import counted, printable
+from ..words import columns, counted, day, moment, printable
 from .advice import DAY, Line, advice, lines
 from .facts import Fact, Setup
 
 WIDTH: Final = 100
 """Columns of the text."""
-COLUMNS: Final = (
-    "service", "network", "user", "first", "last", "sessions", "clear", "last_clear", "clear_logins", "clear_data",
-    "last_tls", "lowest", "weakest", "classical", "nameless", "refusals", "downgrades", "tls_required",
-)  # fmt: skip
-"""Of the CSV; docs/report.md tells what they mean."""
+TIMES: Final = ("first", "last", "last_clear", "last_tls")
+"""The fields of a line that are times."""
 
 
 def told(facts: Sequence[Fact], now: int, days: int, setup: Setup | None, form: str) -> Iterable[str]:
@@ -35,7 +31,7 @@ def told(facts: Sequence[Fact], now: int, days: int, setup: Setup | None, form: 
         yield _json(facts, found, sentences, now, days)
         return
     begun = min((fact.first for fact in facts), default=now)
-    yield f"the last {counted(days, 'day')}; facts are kept since {_day(begun)}"
+    yield f"the last {counted(days, 'day')}; facts are kept since {day(begun)}"
     if found:
         yield ""
         yield from _table(found)
@@ -45,40 +41,36 @@ def told(facts: Sequence[Fact], now: int, days: int, setup: Setup | None, form: 
 
 
 def _json(facts: Sequence[Fact], found: Sequence[Line], sentences: Sequence[str], now: int, days: int) -> str:
-    def times(line: Line) -> dict[str, Any]:
-        values = asdict(line)
-        for name in ("first", "last", "last_clear", "last_tls"):
-            values[name] = _moment(values[name])
-        return values
-
     begun = min((fact.first for fact in facts), default=0)
     whole = {
-        "now": _moment(now),
+        "now": moment(now),
         "days": days,
         "since": _moment(begun),
-        "networks": [times(line) for line in found if line.network],
-        "users": [times(line) for line in found if line.user],
+        "networks": [_values(line) for line in found if line.network],
+        "users": [_values(line) for line in found if line.user],
         "advice": list(sentences),
     }
     return json.dumps(whole, indent=2)
 
 
+def _values(line: Line) -> dict[str, Any]:
+    """The fields of a line, with readable times; docs/report.md tells what they mean."""
+    values = asdict(line)
+    return values | {name: _moment(values[name]) for name in TIMES}
+
+
 def _csv(found: Sequence[Line]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in found:
-        values = asdict(line)
-        for name in ("first", "last", "last_clear", "last_tls"):
-            values[name] = _moment(values[name]) or ""
-        for name in ("classical", "refusals"):
-            values[name] = " ".join(values[name])
-        writer.writerow([_cell(values[name]) for name in COLUMNS])
+    writer.writerow(field.name for field in fields(Line))
+    writer.writerows(map(_cell, _values(line).values()) for line in found)
     return out.getvalue().rstrip("\n")
 
 
 def _cell(value: object) -> object:
     """Text that no spreadsheet takes for a formula, and no terminal for a command; users choose their names."""
+    if isinstance(value, tuple):
+        value = " ".join(value)
     if not isinstance(value, str):
         return value
     text = printable(value)
@@ -89,14 +81,12 @@ def _table(found: Sequence[Line]) -> Iterable[str]:
     whom = "network or user" if any(line.user for line in found) else "network"
     rows = [("service", whom, "last seen", "sessions", "in the clear", "lowest TLS", "weakest cipher suite")]
     for line in found:
-        clear = f"{line.clear}, last {_day(line.last_clear)}" if line.clear else "-"
+        clear = f"{line.clear}, last {day(line.last_clear)}" if line.clear else "-"
         rows.append((
-            line.service, line.network or printable(line.user), _day(line.last), str(line.sessions), clear,
+            line.service, line.network or printable(line.user), day(line.last), str(line.sessions), clear,
             line.lowest or "-", line.weakest or "-",
         ))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return columns(rows)
 
 
 def _wrapped(sentence: str) -> Iterable[str]:
@@ -104,10 +94,4 @@ def _wrapped(sentence: str) -> Iterable[str]:
 
 
 def _moment(seconds: int) -> str | None:
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _day(seconds: int) -> str:
-    return (_moment(seconds) or "-")[:10]
+    return moment(seconds) if seconds else None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Final
 
 from ...records import dataclass
+from ..words import moment
 from .facts import CLEAR, SECURED, Fact, Networks, of_user
 
 ALWAYS: Final = 3
@@ -110,14 +110,10 @@ class Watch:
         habit = self._habits.get((service, who))
         if habit is None or habit.clear or habit.count < ALWAYS:
             return None
-        return {"first_tls": _date(habit.first), "last_tls": _date(habit.last)}
+        return {"first_tls": moment(habit.first), "last_tls": moment(habit.last)}
 
     def _new(self, key: tuple[str, str], now: int) -> Habit:
         if len(self._habits) >= MOST:
             del self._habits[next(iter(self._habits))]
         habit = self._habits[key] = Habit(now, now)
         return habit
-
-
-def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
