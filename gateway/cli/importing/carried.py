@@ -119,6 +119,17 @@ class Carried:
         if (remark := Remark(line, what, why)) not in self.remarks:
             self.remarks.append(remark)
 
+    def connect(self, wait: Line | None, unit: str) -> None:
+        """How long to wait for a backend; `unit` is of a number alone."""
+        if wait is not None and wait.words:
+            time = wait.word if wait.word[-1:].isalpha() else f"{wait.word} {unit}"
+            self.once(self.timeouts, "connect", time, wait)
+
+    def sessions(self, most: Line | None) -> None:
+        """How many there may be; 0 is no value for it."""
+        if most is not None and most.word not in ("", "0"):
+            self.once(self.limits, "sessions", most.word, most)
+
     def refuse(self, line: Line, why: str) -> None:
         line.taken = True
         self.remark(line.number, line.text, why)
@@ -169,6 +180,14 @@ def address(host: str, port: str) -> str:
     if host in ("", "*"):
         return port
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def place(text: str) -> str:
+    """The same for one text: `*:993`, `:993`, `:::993`, `[::1]:993`, `host:993`, `unix:/path`, `/path`."""
+    if text.startswith(("unix:", "/")):
+        return f"unix:{text.removeprefix('unix:')}"
+    host, _, port = text.rpartition(":")
+    return address(host.strip("[]"), port)
 
 
 def written(carried: Carried, source: str) -> str:

@@ -25,7 +25,7 @@ from .carried import (
     Line,
     Lines,
     Unreadable,
-    address,
+    place,
     protocol_of,
 )
 
@@ -126,8 +126,7 @@ def read(text: str) -> Carried:
     carried = Carried()
     parts = parse(text)
     files = Lines([line for part in parts if part.kind == "global" for line in part.lines.own])
-    if (sessions := files.find("maxconn")) is not None and sessions.word not in ("", "0"):
-        carried.once(carried.limits, "sessions", sessions.word, sessions)
+    carried.sessions(files.find("maxconn"))
     backends = {part.name: part for part in parts if part.kind in ("backend", "listen")}
     for part in parts:
         if part.kind in ("frontend", "listen"):
@@ -137,10 +136,8 @@ def read(text: str) -> Carried:
                 part.used = True
     for part in parts:
         if part.used or part.kind in ("global", "defaults"):
-            for line in (one for one in part.lines.own if one.name == "timeout connect" and one.words):
-                # A time without a unit is in milliseconds.
-                time = line.word if line.word[-1:].isalpha() else f"{line.word} ms"
-                carried.once(carried.timeouts, "connect", time, line)
+            for line in (one for one in part.lines.own if one.name == "timeout connect"):
+                carried.connect(line, "ms")
             carried.leave(part.lines.own, ELSEWHERE)
         elif part.kind == "backend":
             carried.remark(part.line, part.title, UNUSED)
@@ -295,10 +292,6 @@ def _on(settings: Lines, name: str) -> bool:
 
 
 def _place(text: str) -> str:
-    """`*:993`, `:993`, `:::993`, `ipv4@10.0.0.1:993`, `unix@/path`, `/path`."""
-    kind, at, rest = text.partition("@")
-    plain = rest if at else text
-    if kind == "unix" or plain.startswith("/"):
-        return f"unix:{plain}"
-    host, _, port = plain.rpartition(":")
-    return address(host.strip("[]"), port)
+    """The same, or with a family before it: `ipv4@10.0.0.1:993`, `unix@/path`."""
+    kind, _, rest = text.rpartition("@")
+    return f"unix:{rest}" if kind == "unix" else place(rest)

@@ -26,6 +26,7 @@ from .carried import (
     Lines,
     Unreadable,
     address,
+    place,
     protocol_of,
 )
 
@@ -172,7 +173,7 @@ class _Server:
             if not listen.words:
                 raise Unreadable(f"line {listen.number}: listen has no address")
             implicit = secure or "ssl" in listen.words
-            (found.implicit if implicit else found.starttls).append(_place(listen.word))
+            (found.implicit if implicit else found.starttls).append(place(listen.word))
         found.protocol = lines.look("protocol") or protocol_of("", [*found.starttls, *found.implicit])
         if self._module == "stream" and not found.implicit:
             return "it has no ssl and only forwards; leave it to nginx"
@@ -200,9 +201,7 @@ class _Server:
             found.towards["identity"] = "proxy-v1"
         if self._module == "mail" and (name := lines.find("server_name")) is not None:
             self._carried.once(self._carried.gateway, "hostname", name.word, name)
-        if (wait := lines.find("proxy_connect_timeout")) is not None:
-            time = wait.word if wait.word[-1:].isalpha() else f"{wait.word} s"
-            self._carried.once(self._carried.timeouts, "connect", time, wait)
+        self._carried.connect(lines.find("proxy_connect_timeout"), "s")
         self._carried.services.append(found)
         return ""
 
@@ -252,7 +251,7 @@ class _Server:
         there = lines.take("proxy_pass")
         upstream = self._upstreams.get(there)
         if upstream is None:
-            found.backend = [_place(there)]
+            found.backend = [place(there)]
         else:
             upstream.taken = True
             spare = [one for one in upstream.inside if "backup" in one.words]
@@ -275,7 +274,7 @@ class _Server:
         if "down" in one.words:
             self._carried.refuse(one, "it is down")
         elif one.name == "server" and one.words:
-            found.backend.append(_place(one.take()))
+            found.backend.append(place(one.take()))
             for flag in one.words[1:]:
                 if flag != "backup":
                     self._carried.remark(one.number, f"{one.text}: {flag}", _reason(flag))
@@ -283,10 +282,3 @@ class _Server:
 
 def _reason(flag: str) -> str:
     return PARAMETERS.get(flag.partition("=")[0], NOTHING)
-
-
-def _place(text: str) -> str:
-    if text.startswith("unix:"):
-        return text
-    host, _, port = text.rpartition(":")
-    return address(host.strip("[]"), port)

@@ -113,8 +113,7 @@ def read(text: str) -> Carried:
             found.towards["verify"] = "no"
         elif file := options.take("ssl_ca_file"):
             found.towards["ca"] = file
-    if (sessions := options.find("connection_limit")) is not None and sessions.word not in ("", "0"):
-        carried.once(carried.limits, "sessions", sessions.word, sessions)
+    carried.sessions(options.find("connection_limit"))
     carried.services.append(found)
     carried.leave(options.own, ELSEWHERE)
     return carried

@@ -17,7 +17,7 @@ from .carried import (
     Line,
     Lines,
     Unreadable,
-    address,
+    place,
     protocol_of,
 )
 
@@ -73,14 +73,6 @@ def read(text: str) -> Carried:
     return carried
 
 
-def place(text: str) -> str:
-    """An address as stunnel writes it: a port alone is localhost's for `connect`."""
-    if text.startswith("/"):
-        return f"unix:{text}"
-    host, _, port = text.rpartition(":")
-    return address(host, port)
-
-
 def _service(carried: Carried, name: str, line: int, options: Lines) -> str:
     """One section is carried over, or why not."""
     accept, connect = options.look("accept"), options.all("connect")
@@ -92,6 +84,7 @@ def _service(carried: Carried, name: str, line: int, options: Lines) -> str:
     if not accept:
         return ELSEWHERE["sni"] if options.all("sni") else "it listens nowhere"
     places = [one.word for one in connect]
+    # A port alone is localhost's.
     backend = [place(one if ":" in one or one.startswith("/") else f"127.0.0.1:{one}") for one in places]
     listens = [place(accept)]
     protocol = _PROTOCOLS.get(kind) or protocol_of(name, [*listens, *backend])
@@ -109,8 +102,7 @@ def _service(carried: Carried, name: str, line: int, options: Lines) -> str:
     for option in ("accept", "protocol"):
         options.take(option)
     _tls(carried, found, options)
-    if wait := options.find("timeoutconnect"):
-        carried.once(carried.timeouts, "connect", f"{wait.word} s", wait)
+    carried.connect(options.find("timeoutconnect"), "s")
     carried.services.append(found)
     return ""
 
