@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from ..config import Places
 from ..config.values import Configuration, Pair, Service
 from ..records import dataclass
+from ..telemetry.words import counted
 from ..wire.tls.certificates import CertificateError, Report, inspect, load, load_authorities
 from ..wire.tls.remarks import about_all
 from ..wire.tls.server import Inventory, ServerTLS
-from .machine import Finding
+from .finding import Finding, at
 from .report import shown
 
 _STRICTEST = ("modern", "intermediate", "legacy")
@@ -55,14 +57,11 @@ def _with_remarks(found: list[Served], hostname: str) -> list[Served]:
 
 
 def complaints(
-    configuration: Configuration,
-    found: Sequence[Served],
-    places: Callable[[str, str], int] = lambda section, option: 0,
-    now: datetime | None = None,
+    configuration: Configuration, found: Sequence[Served], places: Places, now: datetime | None = None
 ) -> Iterable[Finding]:
-    """The errors of these files.  `places`: section and option -> line."""
+    """The errors of these files."""
     for section, option, text in _wrong(configuration, found, now):
-        yield Finding(places(section, option) or places(section, ""), f"[{section}] {option}: {text}")
+        yield at(places, section, option, text)
 
 
 def _wrong(
@@ -117,10 +116,6 @@ def told(found: Sequence[Served]) -> Iterable[str]:
         yield f"names        {', '.join(shown(name.encode('utf-8')) for name in report.names) or 'none'}"
         yield f"key          {report.key}"
         if report.not_after is not None and report.days is not None:
-            yield f"valid        until {report.not_after:%Y-%m-%d}, {_counted(report.days)} left"
+            yield f"valid        until {report.not_after:%Y-%m-%d}, {counted(report.days, 'day')} left"
         yield f"TLSA         {report.tlsa}"
         yield from (f"warning      {warning}" for warning in report.warnings)
-
-
-def _counted(days: int) -> str:
-    return f"{days} day{'s' if days != 1 else ''}"

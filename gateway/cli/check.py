@@ -17,7 +17,7 @@ from ..telemetry.words import columns
 if TYPE_CHECKING:
     from ..wire.tls.connector import TLSConnector
     from .certificates import Served
-    from .machine import Finding
+    from .finding import Finding
 
 Row = tuple[str, ...]
 Say = Callable[..., None]

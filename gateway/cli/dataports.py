@@ -11,7 +11,7 @@ from typing import Final
 from ..config import Places
 from ..config.values import Configuration, Service, TCPAddress
 from ..sessions.agreed import channel_terms
-from .finding import Finding
+from .finding import Finding, at
 
 PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")))
 """Behind a NAT, if clients come from the Internet (RFC 1918, RFC 6598)."""
@@ -47,10 +47,8 @@ def look(
         terms = channel_terms(configuration, service)
         if terms is None:
             continue
-        title, options = f"service:{service.name}", dict(service.options)
-        for option, fault in _faults(service, options, terms.ports, listening, root, outgoing):
-            text = f"[{title}] {option}: {fault}"
-            yield Finding(places(title, option) or places(title), text, fatal=False)
+        for option, fault in _faults(service, dict(service.options), terms.ports, listening, root, outgoing):
+            yield at(places, f"service:{service.name}", option, fault, fatal=False)
 
 
 def _faults(

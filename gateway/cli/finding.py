@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..config import Places
 from ..config.ini import Problem
 from ..records import dataclass
 
@@ -12,3 +13,8 @@ class Finding(Problem):
 
     fatal: bool = True
     """The gateway cannot start or cannot serve all clients.  Otherwise it is a warning."""
+
+
+def at(places: Places, section: str, option: str, fault: str, *, fatal: bool = True) -> Finding:
+    """What is wrong with an option; the line is that of its section where the option is missing."""
+    return Finding(places(section, option) or places(section), f"[{section}] {option}: {fault}", fatal)

@@ -17,7 +17,7 @@ from ..config import Places
 from ..config.values import Address, Configuration, Service, SystemdAddress, TCPAddress, UnixAddress
 from ..dialects import DIALECTS
 from . import dataports
-from .finding import Finding as Finding
+from .finding import Finding, at
 from .units import SocketUnit, passed, socket_units
 
 AT_ONCE = 16
@@ -45,16 +45,15 @@ def _hostname(configuration: Configuration, places: Places) -> Iterator[Finding]
     name = configuration.hostname
     if name.lower().rstrip(".") in _LOCAL_NAMES:
         own = "" if places("gateway", "hostname") else ", the name of this machine"
-        text = f"[gateway] hostname: the gateway's host name is {name}{own}; write the name that clients connect to"
-        yield Finding(places("gateway", "hostname") or places("gateway"), text, fatal=False)
+        fault = f"the gateway's host name is {name}{own}; write the name that clients connect to"
+        yield at(places, "gateway", "hostname", fault, fatal=False)
 
 
 def _experimental(configuration: Configuration, places: Places) -> Iterator[Finding]:
     for service in configuration.services:
         if why := DIALECTS[service.protocol].experimental:
-            title = f"service:{service.name}"
-            text = f"[{title}] protocol: {service.protocol} is experimental: {why}"
-            yield Finding(places(title, "protocol") or places(title), text, fatal=False)
+            fault = f"{service.protocol} is experimental: {why}"
+            yield at(places, f"service:{service.name}", "protocol", fault, fatal=False)
 
 
 def _report(configuration: Configuration, places: Places) -> Iterator[Finding]:
@@ -63,7 +62,7 @@ def _report(configuration: Configuration, places: Places) -> Iterator[Finding]:
         fault = (
             f"{file.parent} is no directory, so nothing is remembered; make it, and let the gateway's user write to it"
         )
-        yield Finding(places("report", "file"), f"[report] file: {file}: {fault}", fatal=False)
+        yield at(places, "report", "file", f"{file}: {fault}", fatal=False)
 
 
 def _control(configuration: Configuration, places: Places) -> Iterator[Finding]:
@@ -72,13 +71,13 @@ def _control(configuration: Configuration, places: Places) -> Iterator[Finding]:
         try:
             grp.getgrnam(control.group)
         except KeyError:
-            text = f"there is no group {control.group}; `getent group` lists those that there are"
-            yield Finding(places("gateway", "control_group"), f"[gateway] control_group: {text}")
+            fault = f"there is no group {control.group}; `getent group` lists those that there are"
+            yield at(places, "gateway", "control_group", fault)
     if control.path is not None and control.named:
         above = os.path.dirname(os.path.dirname(control.path))
         if not os.path.isdir(above):
-            text = f"{above} is no directory; create it, or write another path"
-            yield Finding(places("gateway", "control"), f"[gateway] control: {control.path}: {text}")
+            fault = f"{control.path}: {above} is no directory; create it, or write another path"
+            yield at(places, "gateway", "control", fault)
 
 
 def _listening(configuration: Configuration) -> Iterator[tuple[Service, str, Address]]:
@@ -93,15 +92,14 @@ def _listening(configuration: Configuration) -> Iterator[tuple[Service, str, Add
 
 def _listeners(configuration: Configuration, places: Places) -> Iterator[Finding]:
     for service, option, address in _listening(configuration):
-        where = f"[service:{service.name}] {option}"
+        section = f"service:{service.name}"
         match address:
             case TCPAddress(host=str(host)):
                 if fault := _not_ours(host):
-                    yield Finding(places(f"service:{service.name}", option), f"{where}: {address}: {fault}")
+                    yield at(places, section, option, f"{address}: {fault}")
             case UnixAddress(path=path) if not os.path.isdir(os.path.dirname(path)):
                 fault = f"{os.path.dirname(path)} is not a directory; create it before the gateway starts"
-                line = places(f"service:{service.name}", option)
-                yield Finding(line, f"{where}: {address}: {fault}", fatal=False)
+                yield at(places, section, option, f"{address}: {fault}", fatal=False)
 
 
 def _not_ours(host: str) -> str:
@@ -135,25 +133,24 @@ def _cannot_bind(family: socket.AddressFamily, place: Any) -> str:
 
 
 def _backends(configuration: Configuration, places: Places) -> Iterator[Finding]:
-    named: dict[tuple[str, str, TCPAddress], int] = {}
+    named: dict[tuple[str, str, TCPAddress], None] = {}
     for service in configuration.services:
         for address in service.backend.addresses:
             if isinstance(address, TCPAddress):
                 section, option = f"backend:{service.backend.name}", "address"
                 if not places(section):
                     section, option = f"service:{service.name}", "backend"
-                named[section, option, address] = places(section, option)
+                named[section, option, address] = None
     hosts = list(dict.fromkeys(address.host or "" for _, _, address in named))
     if not hosts:
         return
     with ThreadPoolExecutor(min(AT_ONCE, len(hosts))) as pool:
         unresolved = dict(zip(hosts, pool.map(_unresolved, hosts), strict=True))
-    for (section, option, address), line in named.items():
+    for section, option, address in named:
         if trouble := unresolved[address.host or ""]:
             why, fatal = trouble
-            text = f"[{section}] {option}: {address}: the name does not resolve ({why}); "
             cure = "correct it, or write an IP address" if fatal else "check the resolver of this machine"
-            yield Finding(line, text + cure, fatal)
+            yield at(places, section, option, f"{address}: the name does not resolve ({why}); {cure}", fatal=fatal)
 
 
 def _unresolved(host: str) -> tuple[str, bool] | None:
@@ -189,7 +186,7 @@ def _sockets(configuration: Configuration, places: Places) -> Iterator[Finding]:
             fault, cure = source, f"set FileDescriptorName={name} in the .socket unit of the gateway"
         else:
             continue
-        yield Finding(places(section, option), f"[{section}] {option}: systemd:{name}: {fault}; {cure}", fatal=False)
+        yield at(places, section, option, f"systemd:{name}: {fault}; {cure}", fatal=False)
     for name, unit in _spare(names, units, wanted):
         cure = f"write systemd:{name} in the starttls or implicit of a service, or disable {unit}"
         yield Finding(0, f"systemd passes a socket {name}, and no service uses it; {cure}", fatal=False)

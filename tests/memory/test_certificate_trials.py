@@ -20,6 +20,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from gateway.cli.__main__ import main
 from gateway.cli.certificates import complaints, served
+from gateway.config import Places
 from gateway.config import load as load_configuration
 from gateway.config.values import TLS, Pair
 from gateway.dialects import DIALECTS
@@ -509,7 +510,7 @@ def test_T14_check_and_start_say_the_same_of_a_small_key(tmp_path: Path) -> None
             "legacy_clients = 192.0.2.0/24\n[service:smtp]\nstarttls = 25\nbackend = 192.0.2.1:25\n"
         )
         configuration = load_configuration(tmp_path / "gw.ini", DIALECTS)
-        assert (not list(complaints(configuration, served(configuration)))) is good
+        assert (not list(complaints(configuration, served(configuration), Places({})))) is good
     with pytest.raises(CertificateError, match="too small"):
         serving(small, profile="legacy")
     assert serving(small, strong, profile="legacy")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.cli.__main__ import main
 from gateway.cli.certificates import complaints, served, told
-from gateway.config import Configuration, load
+from gateway.config import Configuration, Places, load
 from gateway.dialects import DIALECTS
 from tests.memory.tls_peer import Authority
 
@@ -51,7 +51,7 @@ def record(certificate: x509.Certificate) -> str:
 
 
 def wrong(configuration: Configuration) -> list[str]:
-    return [one.text for one in complaints(configuration, served(configuration, NOW), now=NOW)]
+    return [one.text for one in complaints(configuration, served(configuration, NOW), Places({}), NOW)]
 
 
 def test_every_certificate_in_use_is_shown_once(directory: Path) -> None:
