@@ -10,6 +10,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from ..config.values import Address, Backend, Configuration
 from ..dialects import DIALECTS
 from ..dialects.access import NO_LOGIN, TLS_FIRST, Access, cure
@@ -25,7 +27,7 @@ from ..wire.dialer import Dialer
 from ..wire.tls.connector import TLSConnector
 from ..wire.tls.half import TLSHalf
 from ..wire.tls.verify import PeerCertificate, peer_certificate
-from .names import Names
+from .names import awaited
 from .report import Certificate, Lazy, Login, Problem, Relay, Report, Sending, shown
 
 LIMIT = 60.0
@@ -69,67 +71,40 @@ IDENTITY_CURES = {
 UNRESOLVED = ("the name does not resolve", "the name was not resolved")
 """Errors of the dialer about a name."""
 
-Look = tuple[Backend, str, Address]
-"""A backend, its protocol, and one of its addresses."""
 
-
-class Inspection:
-    """Looks at all backends of a configuration; `done` is called once, with the reports in the file's order.
+def inspected(
+    reactor: Any, configuration: Configuration, connectors: dict[Backend, TLSConnector], domain: str = ""
+) -> Deferred[list[Report]]:
+    """Look at all backends of a configuration: their reports, in the file's order.
 
     `connectors`: of the backends that have TLS.  `domain`: what servers are asked for that serve domains (XMPP); the
     gateway's own name if it is empty.
     """
-
-    def __init__(
-        self,
-        reactor: Any,
-        configuration: Configuration,
-        connectors: dict[Backend, TLSConnector],
-        done: Callable[[list[Report]], object],
-        domain: str = "",
-    ) -> None:
-        self._reactor = reactor
-        self._done = done
-        looks = dict.fromkeys(_looks(configuration))
-        self._reports: dict[Look, Report | None] = dict.fromkeys(looks)
-        self._under_way = [
-            _Looking(reactor, configuration, look, connectors.get(look[0]), self._looked, domain) for look in looks
-        ]
-
-    def start(self) -> None:
-        for looking in self._under_way:
-            looking.start()
-        if not self._under_way:
-            self._reactor.callLater(0, self._done, [])
-
-    def _looked(self, look: Look, report: Report) -> None:
-        self._reports[look] = report
-        reports = [report for report in self._reports.values() if report is not None]
-        if len(reports) == len(self._reports):
-            self._done(reports)
-
-
-def _looks(configuration: Configuration) -> Iterable[Look]:
-    for service in configuration.services:
-        for address in service.backend.addresses:
-            yield service.backend, service.protocol, address
+    looks = dict.fromkeys(
+        (service.backend, service.protocol, address)
+        for service in configuration.services
+        for address in service.backend.addresses
+    )
+    return gatherResults(
+        _Looking(reactor, configuration, backend, protocol, address, connectors.get(backend), domain).start()
+        for backend, protocol, address in looks
+    )
 
 
 class _Looking:
-    """Tests one address: a survey, then the test for open relay.  `done` is called once in every case."""
+    """Tests one address: a survey, then the test for open relay.  There is a report in every case."""
 
     def __init__(
         self,
         reactor: Any,
         configuration: Configuration,
-        look: Look,
+        backend: Backend,
+        protocol: str,
+        address: Address,
         connector: TLSConnector | None,
-        done: Callable[[Look, Report], object],
         domain: str,
     ) -> None:
-        backend, protocol, address = look
         self._reactor = reactor
-        self._look = look
         self._backend = backend
         self._dialect = DIALECTS[protocol]
         self._services = tuple(
@@ -141,12 +116,11 @@ class _Looking:
         self._terms = terms_of_errands(hostname, backend, "check")
         self._dialer = Dialer(reactor, (address,), configuration.timeouts.connect)
         self._connector = connector
-        self._done = done
+        self._done: Deferred[Report] = Deferred()
         self._connections: list[Any] = []
         self._errand: Errand | None = None
         self._until = 0.0
         self._guard: Any = None
-        self._over = False
         self._survey = Survey(self._dialect, self._terms, self._dialect.question, self._ends)
         self._nothing = Report(
             backend=backend.name,
@@ -159,14 +133,15 @@ class _Looking:
 
     # --- what is done ------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self) -> Deferred[Report]:
         self._until = self._reactor.seconds() + LIMIT
         self._guard = self._reactor.callLater(LIMIT + GRACE, self._give_up)
         self._safely(lambda: self._send(self._survey, self._surveyed))
+        return self._done
 
     def _safely(self, step: Callable[[], object]) -> None:
         """Turns an exception into a finding.  Otherwise `check` would wait for ever."""
-        if self._over:
+        if self._done.called:
             return
         try:
             step()
@@ -184,12 +159,11 @@ class _Looking:
             errand.cancel()
 
     def _finish(self, report: Report) -> None:
-        if self._over:
+        if self._done.called:
             return
-        self._over = True
         if self._guard.active():
             self._guard.cancel()
-        self._done(self._look, report)
+        self._done.callback(report)
 
     def _send(self, visit: ScriptedClient, done: Callable[[Errand], None]) -> None:
         self._errand = Errand(
@@ -402,20 +376,5 @@ def _names(listed: Sequence[bytes] | None) -> tuple[str, ...] | None:
 
 
 def look(configuration: Configuration, connectors: dict[Backend, TLSConnector], domain: str = "") -> list[Report]:
-    """The reports of all backends.  `domain`: as in `Inspection`.  Raises KeyboardInterrupt after Ctrl-C."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
-    found: list[Report] | None = None
-
-    def done(reports: list[Report]) -> None:
-        nonlocal found
-        found = reports
-        reactor.stop()
-
-    reactor.installNameResolver(Names(reactor))
-    reactor.callWhenRunning(Inspection(reactor, configuration, connectors, done, domain).start)
-    reactor.run()
-    if found is None:
-        raise KeyboardInterrupt
-    return found
+    """The reports of all backends.  `domain`: as in `inspected`.  Raises KeyboardInterrupt after Ctrl-C."""
+    return awaited(lambda reactor: inspected(reactor, configuration, connectors, domain))

@@ -1,16 +1,42 @@
-"""A resolver that does not delay the end of the process."""
+"""The reactor of a command, with a resolver that does not delay the end of the process."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
+
+T = TypeVar("T")
+
+
+def awaited(start: Callable[[Any], Deferred[T]]) -> T:
+    """Run the reactor until this is done.  Raises what it fails with, or KeyboardInterrupt after Ctrl-C."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    ended: list[Any] = []
+
+    def done(result: Any) -> None:
+        ended.append(result)
+        reactor.stop()
+
+    reactor.installNameResolver(Names(reactor))
+    reactor.callWhenRunning(lambda: start(reactor).addBoth(done))
+    reactor.run()
+    if not ended:
+        raise KeyboardInterrupt
+    if isinstance(ended[0], Failure):
+        ended[0].raiseException()
+    result: T = ended[0]
+    return result
 
 
 @implementer(IHostResolution)

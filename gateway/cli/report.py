@@ -226,11 +226,11 @@ def in_words(reports: Sequence[Report], paint: Paint) -> Iterable[str]:
     for report in reports:
         yield ""
         yield from _block(report, paint)
-    wrong = sum(not report.good for report in reports)
+    bad = sum(not report.good for report in reports)
     warned = sum(bool(report.warnings) for report in reports)
     yield ""
     looked = f"{len(reports)} address{'es' if len(reports) != 1 else ''} tested"
-    yield f"{looked}: {paint.red(f'{wrong} with problems') if wrong else paint.green('all good')}" + (
+    yield f"{looked}: {paint.red(f'{bad} with problems') if bad else paint.green('all good')}" + (
         f", {warned} with a warning" if warned else ""
     )
 
@@ -252,22 +252,31 @@ def _block(report: Report, paint: Paint) -> Iterable[str]:
     if report.relay is not None:
         yield from row("relay", _relay(report.relay, report.sending))
     yield from _capabilities(report, paint)
-    for problem in report.problems:
-        detail = f"{problem.problem}: {problem.detail}" if problem.detail else problem.problem
-        yield from (paint.red(line) for line in row("wrong", detail))
-        yield from row("cure", problem.cure)
+    yield from problems(report.problems, paint)
     for warning in report.warnings:
         yield from row("warning", f"{warning.problem}: {warning.detail}")
         yield from row("cure", warning.cure)
 
 
 def _heading(report: Report, paint: Paint) -> str:
-    rule = "─" if paint.lines else "-"
     place = report.address if report.backend == report.address else f"{report.backend} at {report.address}"
     title = f"{place}: {report.protocol} for {', '.join(report.services)}"
-    word = "good" if report.good else "WRONG"
+    return heading(title, "good" if report.good else "WRONG", report.good, paint)
+
+
+def heading(title: str, word: str, good: bool, paint: Paint) -> str:
+    """A line across the report, with what is looked at and the verdict."""
+    rule = "─" if paint.lines else "-"
     filling = rule * max(2, WIDTH - len(title) - len(word) - 5)
-    return f"{rule * 2} {paint.bold(title)} {filling} {(paint.green if report.good else paint.red)(word)}"
+    return f"{rule * 2} {paint.bold(title)} {filling} {(paint.green if good else paint.red)(word)}"
+
+
+def problems(found: Iterable[Problem], paint: Paint) -> Iterable[str]:
+    """Each with its cure."""
+    for one in found:
+        detail = f"{one.problem}: {one.detail}" if one.detail else one.problem
+        yield from (paint.red(line) for line in row("wrong", detail))
+        yield from row("cure", one.cure)
 
 
 def row(label: str, text: str) -> Iterable[str]:
@@ -282,7 +291,7 @@ def _tls(report: Report) -> str:
         return "none: plaintext"
     if report.version is None:
         return f"{report.mode}: not reached"
-    return ", ".join(word for word in (report.mode, report.version, report.cipher, report.group) if word)
+    return ", ".join(filter(None, (report.mode, report.version, report.cipher, report.group)))
 
 
 def _certificate(certificate: Certificate) -> str:

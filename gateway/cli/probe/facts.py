@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -118,9 +119,6 @@ class Facts:
         return self.version is not None
 
     def as_json(self) -> dict[str, Any]:
-        def tried(those: tuple[Tried, ...]) -> list[dict[str, Any]]:
-            return [{"name": one.name, "accepted": one.accepted, "detail": one.detail} for one in those]
-
         chain, dane, sts = self.chain, self.dane, self.sts
         return {
             "protocol": self.protocol,
@@ -144,8 +142,8 @@ class Facts:
                 "cipher": self.cipher,
                 "group": self.group,
                 "failure": self.failure or None,
-                "versions": tried(self.versions),
-                "groups": tried(self.groups),
+                "versions": [asdict(one) for one in self.versions],
+                "groups": [asdict(one) for one in self.groups],
             },
             "certificate": None
             if chain is None
@@ -161,18 +159,11 @@ class Facts:
             "login_in_the_clear": {
                 "offered": self.logins,
                 "show_the_password": self.bare,
-                "tried": [{"command": one.command, "taken": one.taken, "answer": one.answer} for one in self.tried],
+                "tried": [asdict(one) for one in self.tried],
             },
             "dns": {
                 "skipped": self.dns or None,
-                "dane": None
-                if dane is None
-                else {
-                    "records": dane.records,
-                    "secure": dane.secure,
-                    "matches": dane.matches,
-                    "error": dane.error or None,
-                },
+                "dane": None if dane is None else asdict(dane) | {"error": dane.error or None},
                 "mta_sts": None
                 if sts is None
                 else {

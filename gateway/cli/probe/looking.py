@@ -19,7 +19,7 @@ from ...records import dataclass
 from ...sessions.errand import Errand
 from ...wire.dialer import Dialer
 from ...wire.tls.stranger import GROUPS, VERSIONS, Presented, Stranger, Unsupported
-from ..names import Names
+from ..names import awaited
 from ..report import shown
 from .facts import Chain, Dane, Facts, Login, Tried, last, line
 from .names import Told, ask
@@ -242,24 +242,4 @@ def _chain(tls: Stranger) -> Chain | None:
 
 def look(target: Target) -> Facts:
     """Everything about one server; raises KeyboardInterrupt if it is broken off."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
-    ended: list[Any] = []
-
-    def done(result: Any) -> None:
-        ended.append(result)
-        reactor.stop()
-
-    def start() -> None:
-        Deferred.fromCoroutine(Looking(reactor, target).run()).addBoth(done)
-
-    reactor.installNameResolver(Names(reactor))
-    reactor.callWhenRunning(start)
-    reactor.run()
-    if not ended:
-        raise KeyboardInterrupt
-    if not isinstance(ended[0], Facts):
-        ended[0].raiseException()
-    facts: Facts = ended[0]
-    return facts
+    return awaited(lambda reactor: Deferred.fromCoroutine(Looking(reactor, target).run()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...telemetry.words import counted
 from ..report import Problem
 from .facts import Facts
 
@@ -121,8 +122,8 @@ def _certificate(facts: Facts) -> Iterator[Problem]:
             )
             yield Problem("certificate-untrusted", objection, cure)
     if 0 <= chain.days_left < SOON:
-        days = f"{chain.days_left} day{'s' if chain.days_left != 1 else ''}"
-        yield Problem("certificate-expires", f"only {days} left", "renew it; look why that is not done by itself")
+        left = f"only {counted(chain.days_left, 'day')} left"
+        yield Problem("certificate-expires", left, "renew it; look why that is not done by itself")
     if chain.weakness:
         detail, _, cure = chain.weakness.partition("; ")
         yield Problem("certificate-weak", detail, cure)

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 from ...telemetry.words import counted
-from ..report import WIDTH, Paint, Problem, row
+from ..report import Paint, Problem, heading, problems, row
 from .facts import Chain, Dane, Facts, Sts, Tried
 
 
 def in_json(facts: Facts, found: Sequence[Problem], remarks: Sequence[str], status: int) -> str:
     verdict = {0: "good", 1: "findings", 2: "unreachable"}[status]
-    whole = {
-        "verdict": verdict,
-        **facts.as_json(),
-        "findings": [
-            {"finding": one["problem"], "detail": one["detail"], "cure": one["cure"]} for one in map(asdict, found)
-        ],
-        "remarks": list(remarks),
-    }
+    findings = [{"finding": one.problem, "detail": one.detail, "cure": one.cure} for one in found]
+    whole = {"verdict": verdict, **facts.as_json(), "findings": findings, "remarks": list(remarks)}
     return json.dumps(whole, indent=2)
 
 
 def in_words(facts: Facts, found: Sequence[Problem], remarks: Sequence[str], paint: Paint) -> Iterable[str]:
     if facts.unreachable:
-        yield _heading(facts, "UNREACHABLE", paint.red, paint)
+        yield heading(_title(facts), "UNREACHABLE", False, paint)
         yield from row("wrong", facts.unreachable)
         yield from row("verdict", "Nothing is known about this server.")
         return
     good = not found
     word = "good" if good else f"{len(found)} FINDING{'S' if len(found) != 1 else ''}"
-    yield _heading(facts, word, paint.green if good else paint.red, paint)
+    yield heading(_title(facts), word, good, paint)
     if facts.greeting:
         yield from row("greeting", facts.greeting)
     yield from row("starttls", _starttls(facts))
@@ -55,9 +48,7 @@ def in_words(facts: Facts, found: Sequence[Problem], remarks: Sequence[str], pai
         yield from row("mta-sts", _sts(facts.sts))
     for remark in remarks:
         yield from row("remark", remark)
-    for one in found:
-        yield from (paint.red(line) for line in row("wrong", f"{one.problem}: {one.detail}"))
-        yield from row("cure", one.cure)
+    yield from problems(found, paint)
     yield from row("verdict", _verdict(facts, found))
 
 
@@ -78,14 +69,9 @@ def _verdict(facts: Facts, found: Sequence[Problem]) -> str:
     return "There is TLS, and something about it should be better."
 
 
-def _heading(facts: Facts, word: str, colour: object, paint: Paint) -> str:
-    rule = "─" if paint.lines else "-"
+def _title(facts: Facts) -> str:
     title = f"{facts.protocol} at {facts.address}"
-    if facts.reached and facts.reached != facts.address:
-        title += f" ({facts.reached})"
-    filling = rule * max(2, WIDTH - len(title) - len(word) - 5)
-    painted = colour(word) if callable(colour) else word
-    return f"{rule * 2} {paint.bold(title)} {filling} {painted}"
+    return f"{title} ({facts.reached})" if facts.reached not in ("", facts.address) else title
 
 
 def _starttls(facts: Facts) -> str:
@@ -100,7 +86,7 @@ def _starttls(facts: Facts) -> str:
 def _tls(facts: Facts) -> str:
     if not facts.secured:
         return f"NONE: {facts.failure}"
-    return ", ".join(word for word in (facts.version, facts.cipher, facts.group) if word)
+    return ", ".join(filter(None, (facts.version, facts.cipher, facts.group)))
 
 
 def _tried(those: Sequence[Tried]) -> str:
@@ -147,7 +133,7 @@ def _dane(dane: Dane) -> str:
         return "no TLSA record"
     fits = {True: "fits", False: "does NOT fit", None: "nothing to compare with"}[dane.matches]
     safe = "vouched for by DNSSEC" if dane.secure else "not vouched for by DNSSEC"
-    return f"{dane.records} TLSA record{'s' if dane.records != 1 else ''}, {safe}; {fits}"
+    return f"{counted(dane.records, 'TLSA record')}, {safe}; {fits}"
 
 
 def _sts(sts: Sts) -> str:
