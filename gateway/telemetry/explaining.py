@@ -30,52 +30,42 @@ LIMITS: Final = {
 
 HANDSHAKES: Final = (
     (
-        "timed out",
+        ("timed out",),
         "the client began a TLS handshake and did not finish it in time",
         "look for packet loss on the way; [timeouts] handshake, if the client is only slow",
     ),
     (
-        "connection closed",
+        ("connection closed",),
         "the client closed the connection during the TLS handshake",
         "many clients do this without a word if they do not accept the certificate: see `check`, and the client's log",
     ),
     (
-        "no shared cipher",
+        ("no shared cipher",),
         "the client and the gateway have no cipher suite in common",
         "update the client, or add its network to [tls] legacy_clients",
     ),
     (
-        "unsupported protocol",
+        ("unsupported protocol", "version too low"),
         "the client only speaks versions of TLS that the gateway does not allow",
         "update the client, or add its network to [tls] legacy_clients",
     ),
     (
-        "version too low",
-        "the client only speaks versions of TLS that the gateway does not allow",
-        "update the client, or add its network to [tls] legacy_clients",
-    ),
-    (
-        "no suitable signature algorithm",
+        ("no suitable signature algorithm",),
         "the client cannot use the kind of key that the certificate has",
         "serve an RSA certificate beside it",
     ),
     (
-        "http request",
+        ("http request",),
         "the client speaks HTTP where TLS was expected",
         "look at the port in the client's settings",
     ),
     (
-        "wrong version number",
-        "the client did not speak TLS where TLS was expected",
-        "set the client to STARTTLS, or to an implicit port of the gateway",
-    ),
-    (
-        "packet length too long",
+        ("wrong version number", "packet length too long"),
         "the client did not speak TLS where TLS was expected",
         "set the client to STARTTLS, or to an implicit port of the gateway",
     ),
 )
-"""Part of the detail of a failed handshake that has no alert of the client's; what it means; what to do."""
+"""Parts of the detail of a failed handshake that has no alert of the client's; what they mean; what to do."""
 
 
 _LINK = re.compile(r" ?\(\[[^]]*\]\([^)]*\)\)")
@@ -103,8 +93,8 @@ def explained(failure: Failure) -> tuple[str, str]:
 def _handshake(detail: str) -> tuple[str, str]:
     if (alert := ALERTS.get(alert_of(detail))) is not None:
         return f"TLS handshake: the client {alert.meaning}", alert.cure
-    for part, words, cure in HANDSHAKES:
-        if part in detail.lower():
+    for parts, words, cure in HANDSHAKES:
+        if any(part in detail.lower() for part in parts):
             return words, cure
     found = row("tls-failed")
     return found.meaning, found.cure

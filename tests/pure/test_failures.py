@@ -116,7 +116,7 @@ def test_a_limit_that_is_not_in_the_table_is_explained_by_the_catalogue() -> Non
 
 @pytest.mark.parametrize(("detail", "words"), [
     ("alert: unknown ca", "TLS handshake: the client does not know the issuer of the certificate"),
-    *((part, words) for part, words, _ in HANDSHAKES),
+    *((part, words) for parts, words, _ in HANDSHAKES for part in parts),
     ("a riddle", EVENTS["tls-failed"].meaning),
 ])  # fmt: skip
 def test_each_handshake_is_explained(detail: str, words: str) -> None:

@@ -84,10 +84,7 @@ def _order(item: tuple[tuple[str, str], list[Fact]]) -> tuple[bool, str, tuple[i
 
 
 def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
-    def of(kind: str) -> list[Fact]:
-        return [fact for fact in facts if fact.kind == kind]
-
-    secured, clear = of(SECURED), of(CLEAR)
+    secured, clear = _of(facts, SECURED), _of(facts, CLEAR)
     user = user_in(network)
     return Line(
         service,
@@ -98,17 +95,29 @@ def _line(service: str, network: str, facts: Sequence[Fact]) -> Line:
         _count(secured) + _count(clear),
         _count(clear),
         _last(clear),
-        _count(of(CLEAR_LOGIN)),
-        _count(of(CLEAR_DATA)),
+        _count(_of(facts, CLEAR_LOGIN)),
+        _count(_of(facts, CLEAR_DATA)),
         _last(secured),
         min((fact.value for fact in secured), key=_rank, default=""),
-        min((fact.value for fact in of(CIPHER)), key=lambda name: (strength(name), name), default=""),
-        tuple(sorted(fact.value for fact in of(GROUP) if not is_post_quantum(fact.value))),
-        _count(of(NO_NAME)),
-        tuple(sorted(fact.value for fact in of(REFUSAL))),
-        _count(of(DOWNGRADE)),
-        _count(of(TLS_REQUIRED)),
+        min((fact.value for fact in _of(facts, CIPHER)), key=lambda name: (strength(name), name), default=""),
+        tuple(sorted(fact.value for fact in _of(facts, GROUP) if not is_post_quantum(fact.value))),
+        _count(_of(facts, NO_NAME)),
+        tuple(sorted(fact.value for fact in _of(facts, REFUSAL))),
+        _count(_of(facts, DOWNGRADE)),
+        _count(_of(facts, TLS_REQUIRED)),
     )
+
+
+def _of(facts: Iterable[Fact], kind: str) -> list[Fact]:
+    return [fact for fact in facts if fact.kind == kind]
+
+
+def _at(facts: Iterable[Fact], service: str) -> list[Fact]:
+    return [fact for fact in facts if fact.service == service]
+
+
+def _services(facts: Iterable[Fact]) -> list[str]:
+    return sorted({fact.service for fact in facts})
 
 
 def _count(facts: Iterable[Fact]) -> int:
@@ -163,25 +172,20 @@ def advice(facts: Sequence[Fact], now: int, days: int, setup: Setup | None = Non
 
 
 def _policy(facts: Sequence[Fact], recent: Sequence[Fact], days: int, known: int, setup: Setup) -> Iterator[str]:
-    services = sorted({fact.service for fact in facts})
-    for service in services:
-        mine = [fact for fact in recent if fact.service == service]
-        clear = [fact for fact in mine if fact.kind == CLEAR]
-        if clear:
-            yield f"policy required on {service} would have refused {_networks(clear)} in {_days(days)}: {_list(clear)}"
-            logins = [fact for fact in mine if fact.kind == CLEAR_LOGIN]
-            if logins:
+    for service in _services(facts):
+        mine = _at(recent, service)
+        if clear := _of(mine, CLEAR):
+            yield f"policy required on {service} would have refused {_whom(clear, days)}"
+            if logins := _of(mine, CLEAR_LOGIN):
                 yield (
-                    f"passwords came in the clear on {service} from {_networks(logins)} in {_days(days)}: "
-                    f"{_list(logins)}; policy auth-only would have refused these"
+                    f"passwords came in the clear on {service} from {_whom(logins, days)}; "
+                    "policy auth-only would have refused these"
                 )
             elif any(fact.value == "optional" for fact in clear):
                 yield f"policy auth-only on {service} would have refused nobody in {_days(days)}"
             continue
-        loose = [policy for policy in (setup.policies or {}).get(service, ()) if policy != "required"]
-        if not loose:
-            continue
-        yield _nobody(f"policy required on {service}", days, known)
+        if any(policy != "required" for policy in (setup.policies or {}).get(service, ())):
+            yield _nobody(f"policy required on {service}", days, known)
 
 
 def _nobody(setting: str, days: int, known: int) -> str:
@@ -196,11 +200,11 @@ def _nobody(setting: str, days: int, known: int) -> str:
 
 
 def _data(recent: Sequence[Fact], days: int, known: int, setup: Setup) -> Iterator[str]:
-    clear = [fact for fact in recent if fact.kind == CLEAR_DATA]
-    for service in sorted({fact.service for fact in clear}.union(setup.unprotected)):
-        if those := [fact for fact in clear if fact.service == service]:
+    clear = _of(recent, CLEAR_DATA)
+    for service in sorted({*_services(clear), *setup.unprotected}):
+        if those := _at(clear, service):
             yield (
-                f"files went in the clear on {service} for {_networks(those)} in {_days(days)}: {_list(those)}; "
+                f"files went in the clear on {service} for {_whom(those, days)}; "
                 "policy required and protection required would have refused these"
             )
         else:
@@ -208,10 +212,10 @@ def _data(recent: Sequence[Fact], days: int, known: int, setup: Setup) -> Iterat
 
 
 def _required(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    secured = {(fact.service, fact.network) for fact in recent if fact.kind == SECURED}
-    refused = [fact for fact in recent if fact.kind == TLS_REQUIRED]
-    for service in sorted({fact.service for fact in refused}):
-        those = [fact for fact in refused if fact.service == service]
+    secured = {(fact.service, fact.network) for fact in _of(recent, SECURED)}
+    refused = _of(recent, TLS_REQUIRED)
+    for service in _services(refused):
+        those = _at(refused, service)
         never = len({fact.network for fact in those if (service, fact.network) not in secured})
         who, did = ("it", "was") if len(those) == 1 else (f"{never or 'all'} of them", "were")
         yield (
@@ -221,14 +225,13 @@ def _required(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _old(facts: Sequence[Fact], recent: Sequence[Fact], now: int, days: int, known: int, setup: Setup) -> Iterator[str]:
-    needed = [fact for fact in recent if fact.kind == SECURED and fact.value in OLD]
+    needed = [fact for fact in _of(recent, SECURED) if fact.value in OLD]
     for version in OLD:
         if those := [fact for fact in needed if fact.value == version]:
-            yield f"{_name(version)} was used by {_networks(those)} in {_days(days)}: {_list(those)}"
-    past = [fact for fact in facts if fact.kind == SECURED and fact.value in OLD]
+            yield f"{_name(version)} was used by {_whom(those, days)}"
+    past = [fact for fact in _of(facts, SECURED) if fact.value in OLD]
     if needed:
-        services = {fact.service for fact in needed}
-        yield f"legacy_clients is still needed on {', '.join(sorted(services))}; it need admit no others than these"
+        yield f"legacy_clients is still needed on {', '.join(_services(needed))}; it need admit no others than these"
     elif past:
         last = max(past, key=lambda fact: fact.last)
         ago = (now - last.last) // DAY
@@ -239,24 +242,23 @@ def _old(facts: Sequence[Fact], recent: Sequence[Fact], now: int, days: int, kno
 
 
 def _modern(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    secured = [fact for fact in recent if fact.kind == SECURED]
-    older = [fact for fact in secured if fact.value != "TLSv1.3"]
-    if older:
-        yield f"profile modern (TLS 1.3 only) would have refused {_networks(older)} in {_days(days)}: {_list(older)}"
+    secured = _of(recent, SECURED)
+    if older := [fact for fact in secured if fact.value != "TLSv1.3"]:
+        yield f"profile modern (TLS 1.3 only) would have refused {_whom(older, days)}"
     elif secured:
         yield f"profile modern (TLS 1.3 only) would have refused nobody in {_days(days)}"
 
 
 def _ciphers(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    ciphers = [fact for fact in recent if fact.kind == CIPHER]
+    ciphers = _of(recent, CIPHER)
     for weak, what in ((0, "without forward secrecy"), (1, "without authenticated encryption (CBC)")):
         if those := [fact for fact in ciphers if strength(fact.value) == weak]:
             names = ", ".join(sorted({fact.value for fact in those}))
-            yield f"cipher suites {what} ({names}) were used by {_networks(those)} in {_days(days)}: {_list(those)}"
+            yield f"cipher suites {what} ({names}) were used by {_whom(those, days)}"
 
 
 def _groups(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    groups = [fact for fact in recent if fact.kind == GROUP and user_in(fact.network) is None]
+    groups = [fact for fact in _of(recent, GROUP) if user_in(fact.network) is None]
     classical = [fact for fact in groups if not is_post_quantum(fact.value)]
     if groups:
         part = round(100 * (1 - _count(classical) / _count(groups)))
@@ -267,7 +269,7 @@ def _groups(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _names(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    if nameless := [fact for fact in recent if fact.kind == NO_NAME]:
+    if nameless := _of(recent, NO_NAME):
         yield (
             f"{_networks(nameless)} sent no server name (SNI) in {_days(days)} and got the first certificate: "
             f"{_list(nameless)}"
@@ -275,7 +277,7 @@ def _names(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _refusals(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    refusals = [fact for fact in recent if fact.kind == REFUSAL]
+    refusals = _of(recent, REFUSAL)
     for alert in sorted({fact.value for fact in refusals}, key=lambda name: (name not in CERTIFICATE, name)):
         those = [fact for fact in refusals if fact.value == alert]
         meaning, cure = ALERTS.get(alert, ("refused the handshake", "look into the client's log"))
@@ -283,7 +285,7 @@ def _refusals(recent: Sequence[Fact], days: int) -> Iterator[str]:
 
 
 def _downgrades(recent: Sequence[Fact], days: int) -> Iterator[str]:
-    if those := [fact for fact in recent if fact.kind == DOWNGRADE]:
+    if those := _of(recent, DOWNGRADE):
         yield (
             f"{_networks(those)} always used TLS and then came without in {_days(days)}: {_list(those)}; look whether "
             "somebody on the way takes STARTTLS out (starttls-gateway probe, from there)"
@@ -310,6 +312,10 @@ def _networks(facts: Iterable[Fact]) -> str:
     named = _unique(facts)
     networks = [name for name in named if user_in(name) is None]
     return counted(len(networks), "network") if networks or not named else counted(len(named), "user")
+
+
+def _whom(facts: Sequence[Fact], days: int) -> str:
+    return f"{_networks(facts)} in {_days(days)}: {_list(facts)}"
 
 
 def _days(days: int) -> str:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ...records import dataclass
 from ..kinds import Fields
@@ -141,6 +141,17 @@ _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 """An IPv4 address as an IPv6 address begins so (RFC 4291 2.5.5.2)."""
 
 
+K = TypeVar("K", "Heard", Key)
+
+
+def _add(table: dict[K, Times], key: K, times: Times) -> None:
+    """To what the table knows."""
+    if key in table:
+        table[key].add(times)
+    else:
+        table[key] = Times(times.first, times.last, times.count)
+
+
 Heard = tuple[str, str, str, object, tuple[Any, ...]]
 """Event, service, network, user or None, and what else of the event makes facts."""
 
@@ -188,10 +199,8 @@ class Pending:
     def put_back(self, heard: Mapping[Heard, Times]) -> None:
         """What could not be written."""
         for key, times in heard.items():
-            if key in self._heard:
-                self._heard[key].add(times)
-            elif len(self._heard) < self.MOST:
-                self._heard[key] = times
+            if key in self._heard or len(self._heard) < self.MOST:
+                _add(self._heard, key, times)
             else:
                 self.lost += 1
 
@@ -247,11 +256,7 @@ def facts(heard: Mapping[Heard, Times]) -> dict[Key, Times]:
             whom.append(network)
         for who in filter(None, whom):
             for kind, value in _meant(event, said):
-                key = service, who, kind, value
-                if key in found:
-                    found[key].add(times)
-                else:
-                    found[key] = Times(times.first, times.last, times.count)
+                _add(found, (service, who, kind, value), times)
     return found
 
 
@@ -284,10 +289,6 @@ def merged(*collections: Iterator[Fact] | list[Fact]) -> list[Fact]:
     times: dict[Key, Times] = {}
     for facts in collections:
         for fact in facts:
-            key = fact.service, fact.network, fact.kind, fact.value
             one = Times(fact.first, fact.last, fact.count)
-            if key in times:
-                times[key].add(one)
-            else:
-                times[key] = one
+            _add(times, (fact.service, fact.network, fact.kind, fact.value), one)
     return [Fact(*key, one.first, one.last, one.count) for key, one in sorted(times.items())]
