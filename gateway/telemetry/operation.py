@@ -7,9 +7,7 @@ from .kinds import Event, Field, Scope, Severity, Type
 
 OPERATION = (
     Event(
-        "listening",
-        Severity.INFO,
-        "an address is being served",
+        "listening", Severity.INFO, "an address is being served",
         (
             *LISTEN[:1],
             word("protocol", "the service's protocol"),
@@ -21,14 +19,11 @@ OPERATION = (
         ),
     ),
     Event(
-        "admin-listening",
-        Severity.INFO,
-        "the admin listener is being served",
+        "admin-listening", Severity.INFO, "the admin listener is being served",
         (word("scheme", "`http` or `https`"), LISTEN[1]),
     ),
     Event(
-        "suppressed",
-        Severity.WARNING,
+        "suppressed", Severity.WARNING,
         "a minute is over in which clients caused more events than are told one by one (see below)",
         (
             Field("count", Type.INTEGER, "of all that were not told"),
@@ -40,8 +35,7 @@ OPERATION = (
         ),
     ),
     Event(
-        "limit-lowered",
-        Severity.WARNING,
+        "limit-lowered", Severity.WARNING,
         "at the start: the gateway may open too few files for what the configuration wants, and the limit is lowered "
         "by more than 1 %",
         (
@@ -54,8 +48,7 @@ OPERATION = (
         cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
     ),
     Event(
-        "certificate",
-        Severity.NOTICE,
+        "certificate", Severity.NOTICE,
         "something about a certificate of the gateway's, or about a `client_ca` file ([tls.md](tls.md))",
         (
             word(
@@ -77,16 +70,13 @@ OPERATION = (
         cure="the cure stands in `detail` or `warning`",
     ),
     Event(
-        "descriptors-exhausted",
-        Severity.ERROR,
-        "connections were turned away for want of file descriptors or memory",
+        "descriptors-exhausted", Severity.ERROR, "connections were turned away for want of file descriptors or memory",
         (*LISTEN, detail("what happened, and the cure")),
         budget=COSTS_NOTHING,
         cure="raise the limit of open files (LimitNOFILE), or lower [limits] sessions",
     ),
     Event(
-        "worker",
-        Severity.WARNING,
+        "worker", Severity.WARNING,
         "something about one of the worker processes, where there are several ([operation.md](operation.md))",
         (
             word(
@@ -107,17 +97,14 @@ OPERATION = (
         "before; where `how` is `SIGKILL` and nobody did it, memory ran out (`journalctl -k`)",
     ),
     Event(
-        "process-killed",
-        Severity.ERROR,
+        "process-killed", Severity.ERROR,
         "a process of the gateway hung while it held what all its processes need, and was killed by one of them",
         (Field("pid", Type.INTEGER, "the process that was killed"), detail("what it held, and for how long")),
         cure="a worker is replaced, and an old program's sessions are lost; if nobody stopped the process (SIGSTOP, a "
         "debugger), look for a disk or memory that does not answer (`journalctl -k`)",
     ),
     Event(
-        "upgrade",
-        Severity.NOTICE,
-        "a new program takes over the listening sockets ([operation.md](operation.md))",
+        "upgrade", Severity.NOTICE, "a new program takes over the listening sockets ([operation.md](operation.md))",
         (
             word(
                 "state",
@@ -132,9 +119,7 @@ OPERATION = (
         "again, report it",
     ),
     Event(
-        "signal",
-        Severity.INFO,
-        "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
+        "signal", Severity.INFO, "SIGHUP, SIGUSR1 or SIGUSR2 was handled ([operation.md](operation.md))",
         (
             word("signal", "its name"),
             word("configuration", "`used`: the new file is in use; `refused`: it is not, see `reload`"),
@@ -148,9 +133,7 @@ OPERATION = (
         ),
     ),
     Event(
-        "reload",
-        Severity.NOTICE,
-        "the configuration file was read again ([operation.md](operation.md))",
+        "reload", Severity.NOTICE, "the configuration file was read again ([operation.md](operation.md))",
         (
             word("result", "`ok`: all of it is in use; `refused`: nothing of it is, and the old one is kept"),
             Field("problems", Type.INTEGER, "what is wrong with the new file: so many mistakes"),
@@ -161,9 +144,7 @@ OPERATION = (
         cure="`starttls-gateway check FILE` lists all mistakes; mend them and reload again",
     ),
     Event(
-        "stopping",
-        Severity.NOTICE,
-        "the gateway stops; it comes again when the sessions that are left are cut off",
+        "stopping", Severity.NOTICE, "the gateway stops; it comes again when the sessions that are left are cut off",
         (
             Field("sessions", Type.INTEGER, "that are open"),
             Field("until", Type.TIME, "when they are cut off"),
@@ -172,30 +153,25 @@ OPERATION = (
         ),
     ),
     Event(
-        "rights-missing",
-        Severity.WARNING,
+        "rights-missing", Severity.WARNING,
         "at the start: the user that the gateway runs as cannot open its log file again, or cannot remove its pidfile",
         (Field("file", Type.TEXT, "which"), WHY, CURE),
         cure="what to change stands in the line",
     ),
     Event(
-        "unused-socket",
-        Severity.WARNING,
-        "at the start: systemd passed a socket that no service listens on",
+        "unused-socket", Severity.WARNING, "at the start: systemd passed a socket that no service listens on",
         (Field("name", Type.TEXT, "its FileDescriptorName"), Field("address", Type.ADDRESS, "its address"), CURE),
         cure="name it in a service, or disable its .socket unit",
     ),
     Event(
-        "report-unwritable",
-        Severity.WARNING,
+        "report-unwritable", Severity.WARNING,
         "the file of `[report]` cannot be written; what is known is kept in memory, within bounds, and written when it "
         "can be; nothing else is affected",
         (detail("the file, and why"), CURE),
         cure="let the gateway's user write to the file's directory, or write [report] file = off",
     ),
     Event(
-        "control",
-        Severity.NOTICE,
+        "control", Severity.NOTICE,
         "an administrator asked for a change at the control socket ([control.md](control.md)), or on the status page "
         "([admin.md](admin.md))",
         (
@@ -205,9 +181,7 @@ OPERATION = (
         ),
     ),
     Event(
-        "ban",
-        Severity.NOTICE,
-        "clients are kept out, or no longer ([control.md](control.md#bans))",
+        "ban", Severity.NOTICE, "clients are kept out, or no longer ([control.md](control.md#bans))",
         (
             word("state", "`began`, `lifted` (by an administrator), `over` (it has ended by itself), `unkept`"),
             word("network", "an address, or a network"),
@@ -216,31 +190,25 @@ OPERATION = (
         ),
     ),
     Event(
-        "control-unavailable",
-        Severity.WARNING,
+        "control-unavailable", Severity.WARNING,
         "the control socket cannot be made at its default place; the gateway serves without it",
         (WHY,),
         cure="what to change stands in the line",
     ),
     Event(
-        "log-lines-lost",
-        Severity.WARNING,
+        "log-lines-lost", Severity.WARNING,
         "lines of the log could not be written; told when the next one can be.  No session is harmed",
         (Field("count", Type.INTEGER, "how many lines are lost"), detail("why, like `No space left on device`")),
         cure="make room for the log, or rotate it earlier",
     ),
     Event(
-        "log",
-        Severity.INFO,
-        "a message of Twisted or Python",
+        "log", Severity.INFO, "a message of Twisted or Python",
         (word("level", "`debug`, `info`, `warn`, `error` or `critical`"), Field("message", Type.TEXT, "its text")),
     ),
     Event(
-        "internal-error",
-        Severity.ERROR,
-        "a bug ended a look at a backend",
+        "internal-error", Severity.ERROR, "a bug ended a look at a backend",
         (detail("the exception's class"),),
         Scope.BACKEND,
         cure="report it, with the lines before",
     ),
-)
+)  # fmt: skip
