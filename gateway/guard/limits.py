@@ -15,6 +15,7 @@ from enum import Enum
 from ipaddress import IPv6Network
 from typing import Any, NewType, Protocol
 
+from ..config.values import Limits as Values
 from ..protocol.proxyprotocol import canonical
 
 DESCRIPTORS = 2
@@ -76,23 +77,6 @@ class ReachedLimit(Enum):
     """No limit: an administrator keeps this client out."""
 
 
-class Values(Protocol):
-    """The options of `[limits]` that this module applies."""
-
-    @property
-    def sessions(self) -> int:
-        """Already lowered to what is `affordable`."""
-
-    @property
-    def sessions_per_client(self) -> int: ...
-
-    @property
-    def connects_per_minute(self) -> int: ...
-
-    @property
-    def auth_failures_per_minute(self) -> int: ...
-
-
 class Minute(Protocol):
     """How often each client did something in the last minute.  Slices are numbered, and each is as long as SLICE."""
 
@@ -150,27 +134,19 @@ class Limits:
 
     def __init__(self, values: Values, seconds: Callable[[], float], ledger: Ledger | None = None) -> None:
         self.values = values
-        """May be replaced; who is in already stays in."""
+        """May be replaced; who is in already stays in.  `sessions` is lowered already to what is `affordable`."""
         self.own = sys.maxsize
         """As many sessions can this process have, however many there are in others."""
         self.banned: Callable[[str], bool] = lambda address: False
         """Whether the client at this address is kept out, whatever it does."""
         self._seconds = seconds
-        self._ledger: Ledger = OwnLedger() if ledger is None else ledger
-
-    @property
-    def ledger(self) -> Ledger:
+        self.ledger: Ledger = OwnLedger() if ledger is None else ledger
         """May be replaced by one that has the same counts."""
-        return self._ledger
-
-    @ledger.setter
-    def ledger(self, ledger: Ledger) -> None:
-        self._ledger = ledger
 
     @property
     def open(self) -> int:
         """Sessions of the whole gateway."""
-        return self._ledger.total
+        return self.ledger.total
 
     def admit(self, client: Client) -> ReachedLimit | None:
         """Count a session, or return the limit that refuses it.  Call `left` when an admitted session is over.
@@ -179,14 +155,14 @@ class Limits:
         `client_key("")`, and `moved` when the PROXY header has come.
         """
         slice_ = self._slice()
-        with self._ledger:
+        with self.ledger:
             refusal = self._refusal(client, slice_)
             if refusal is None and self._is_full():
                 refusal = ReachedLimit.SESSIONS
             if refusal is None and not self._enter(client, slice_):
                 refusal = ReachedLimit.SESSIONS
             if refusal is None:
-                self._ledger.begun()
+                self.ledger.begun()
         return refusal
 
     def moved(self, old: Client, new: Client) -> ReachedLimit | None:
@@ -195,64 +171,64 @@ class Limits:
         if old == new:
             return None
         slice_ = self._slice()
-        with self._ledger:
+        with self.ledger:
             refusal = self._refusal(new, slice_)
             if refusal is None and not self._enter(new, slice_):
                 refusal = ReachedLimit.SESSIONS
             if refusal is None and old:
-                self._ledger.leave(old)
+                self.ledger.leave(old)
         return refusal
 
     def left(self, client: Client) -> None:
         """A session is over.  `client`: for whom it was admitted, or moved to."""
-        with self._ledger:
-            self._ledger.ended()
+        with self.ledger:
+            self.ledger.ended()
             if client:
-                self._ledger.leave(client)
+                self.ledger.leave(client)
 
     def auth_failed(self, client: Client) -> None:
         """The backend rejected the client's credentials."""
         if client:
-            with self._ledger:
-                self._ledger.failures.add(client, self._slice())
+            with self.ledger:
+                self.ledger.failures.add(client, self._slice())
 
     def may_authenticate(self, client: Client) -> bool:
         """Whether the backend may be asked.  Logins in progress do not count yet: a client can fail once more in each
         of its other sessions."""
         if not client:
             return True
-        with self._ledger:
-            return self._ledger.failures.count(client, self._slice()) < self.values.auth_failures_per_minute
+        with self.ledger:
+            return self.ledger.failures.count(client, self._slice()) < self.values.auth_failures_per_minute
 
     def forget(self) -> None:
         """Free the memory of expired counts.  Call it about once a minute.  New clients free expired counts too:
         without this call only the memory of a flood would stay."""
         slice_ = self._slice()
-        self._ledger.connects.expire(slice_)
-        self._ledger.failures.expire(slice_)
+        self.ledger.connects.expire(slice_)
+        self.ledger.failures.expire(slice_)
 
     def _slice(self) -> int:
         return int(self._seconds() // SLICE)
 
     def _is_full(self) -> bool:
-        return self._ledger.total >= self.values.sessions or self._ledger.mine >= self.own
+        return self.ledger.total >= self.values.sessions or self.ledger.mine >= self.own
 
     def _refusal(self, client: Client, slice_: int) -> ReachedLimit | None:
         """The limits of one client, independent of all others."""
         if not client:
             return None
-        if self._ledger.connects.count(client, slice_) >= self.values.connects_per_minute:
+        if self.ledger.connects.count(client, slice_) >= self.values.connects_per_minute:
             return ReachedLimit.CONNECTS_PER_MINUTE
-        if self._ledger.present(client) >= self.values.sessions_per_client:
+        if self.ledger.present(client) >= self.values.sessions_per_client:
             return ReachedLimit.SESSIONS_PER_CLIENT
         return None
 
     def _enter(self, client: Client, slice_: int) -> bool:
         if not client:
             return True
-        if not self._ledger.enter(client, slice_):
+        if not self.ledger.enter(client, slice_):
             return False
-        self._ledger.connects.add(client, slice_)
+        self.ledger.connects.add(client, slice_)
         return True
 
 

@@ -53,8 +53,8 @@ class Door:
 
     @property
     def ledger(self) -> OwnLedger:
-        assert isinstance(self.limits._ledger, OwnLedger)
-        return self.limits._ledger
+        assert isinstance(self.limits.ledger, OwnLedger)
+        return self.limits.ledger
 
     @property
     def sessions(self) -> list[Session]:

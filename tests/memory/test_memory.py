@@ -9,6 +9,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from gateway.config.values import Limits as Options
 from gateway.guard import memory
 from gateway.guard.limits import Limits, OwnLedger, client_key
 from gateway.guard.memory import AGAIN, CROWD, MemoryTrimmer
@@ -19,7 +20,6 @@ from gateway.telemetry.summary import MINUTE, Summary
 from soak.front import environment
 from tests.hanging import nobody_hangs
 from tests.process.running import ROOT
-from tests.pure.test_limits import Options
 from tests.pure.test_summary import Heard
 
 

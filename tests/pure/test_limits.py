@@ -6,12 +6,12 @@ import os
 import resource
 import weakref
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.config.values import Limits as Options
 from gateway.guard.limits import (
     DESCRIPTORS,
     REMEMBERED,
@@ -33,14 +33,6 @@ NOBODY = Client("")
 ALICE, BOB, CAROL = Client("192.0.2.1"), Client("192.0.2.2"), Client("2001:db8::/64")
 
 
-@dataclass(frozen=True)
-class Options:
-    sessions: int = 10000
-    sessions_per_client: int = 50
-    connects_per_minute: int = 300
-    auth_failures_per_minute: int = 20
-
-
 class Clock:
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -56,25 +48,25 @@ class Gate(Limits):
 
     def __init__(self, options: Options, remembered: int = REMEMBERED) -> None:
         self.clock = Clock()
-        self.ledger: OwnLedger | SharedLedger = OwnLedger(remembered)
+        self.book: OwnLedger | SharedLedger = OwnLedger(remembered)
         if self.shared:
-            self.ledger = SharedLedger.create(16, nobody_hangs, 64)
-            self.ledger.claim()
-            weakref.finalize(self, os.close, self.ledger.descriptor)
-        super().__init__(options, self.clock, self.ledger)
+            self.book = SharedLedger.create(16, nobody_hangs, 64)
+            self.book.claim()
+            weakref.finalize(self, os.close, self.book.descriptor)
+        super().__init__(options, self.clock, self.book)
 
     @property
     def known(self) -> int:
-        if isinstance(self.ledger, SharedLedger):
+        if isinstance(self.book, SharedLedger):
             recent = self._slice() - SLICES
-            return sum(latest > recent for latest in (*self.ledger.connects._latest, *self.ledger.failures._latest))
-        return len(self.ledger.connects._clients) + len(self.ledger.failures._clients)
+            return sum(latest > recent for latest in (*self.book.connects._latest, *self.book.failures._latest))
+        return len(self.book.connects._clients) + len(self.book.failures._clients)
 
     @property
     def present(self) -> int:
-        if isinstance(self.ledger, SharedLedger):
-            return sum(map(bool, self.ledger._present))
-        return self.ledger.clients
+        if isinstance(self.book, SharedLedger):
+            return sum(map(bool, self.book._present))
+        return self.book.clients
 
 
 @pytest.fixture(params=[False, True], ids=["own", "shared"])
@@ -325,7 +317,7 @@ def strangers(count: int, first: int = 0) -> list[Client]:
 
 def test_who_did_nothing_for_a_minute_is_forgotten() -> None:
     gate = Gate(Options())
-    assert isinstance(gate.ledger, OwnLedger)
+    assert isinstance(gate.book, OwnLedger)
     for client in strangers(100):
         assert gate.admit(client) is None
         gate.left(client)
@@ -336,7 +328,7 @@ def test_who_did_nothing_for_a_minute_is_forgotten() -> None:
     gate.clock.now += 10
     gate.forget()
     assert gate.known == 1
-    assert not gate.ledger.connects._clients
+    assert not gate.book.connects._clients
     gate.clock.now += 60
     gate.forget()
     assert gate.known == 0

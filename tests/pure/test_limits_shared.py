@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from gateway.config import values
 from gateway.guard import shared
 from gateway.guard.limits import Client, Limits, OwnLedger, ReachedLimit, client_key
 from gateway.guard.shared import COLUMNS, WAYS, SharedLedger
@@ -18,14 +19,8 @@ from tests.hanging import nobody_hangs
 ALICE, BOB = Client("192.0.2.1"), Client("192.0.2.2")
 WORKERS = 4
 TRIES = 200
-
-
-@dataclass(frozen=True)
-class Options:
-    sessions: int = 10000
-    sessions_per_client: int = 10000
-    connects_per_minute: int = 10000
-    auth_failures_per_minute: int = 10000
+# Other limits than the one that a test is about are far away.
+Options = partial(values.Limits, sessions_per_client=10000, connects_per_minute=10000, auth_failures_per_minute=10000)
 
 
 @pytest.fixture
@@ -62,7 +57,7 @@ def in_processes(
     (Options(connects_per_minute=97), ReachedLimit.CONNECTS_PER_MINUTE),
 ])  # fmt: skip
 def test_a_limit_is_exact_over_processes_that_count_at_once(
-    ledger: SharedLedger, options: Options, refusal: ReachedLimit
+    ledger: SharedLedger, options: values.Limits, refusal: ReachedLimit
 ) -> None:
     def work(number: int) -> int:
         limits = Limits(options, lambda: 1000.0, ledger.of(ledger.claim()))
