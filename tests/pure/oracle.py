@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway.dialects.base import Policy
 
@@ -42,32 +41,6 @@ class Outcome:
     afresh: bool = False
     """The server is left and dialled again; what it hears then first is `again`."""
     again: bytes = b""
-
-
-class Oracle(Protocol):
-    """One session: asked before each step what must follow from it."""
-
-    secured: bool
-    spliced: bool
-    dialogue: bool
-    """The client's next line is a SASL response."""
-    data: bool
-    """The client's next octets are a message."""
-
-    def unavailable(self) -> bytes: ...
-
-    def greeting(self, lines: Sequence[bytes]) -> Outcome: ...
-
-    def command(self, line: bytes) -> Outcome: ...
-
-    def reply(self, lines: Sequence[bytes]) -> Outcome:
-        """... to the last command that was heard; `heard` is a question of the gateway's own."""
-
-    def lost(self) -> Outcome:
-        """The backend closes where `reply` was told lines that are no whole reply, or none."""
-
-    def unasked(self, lines: Sequence[bytes]) -> Outcome:
-        """... which the backend says by itself, while no reply is due."""
 
 
 def wire(lines: Sequence[bytes]) -> bytes:

@@ -62,7 +62,6 @@ SYNTAX = b"500 5.5.2 Syntax error\r\n"
 LOST = b"421 4.4.2 gw.example.org Connection to mail server lost\r\n"
 GARBAGE = b"421 4.3.0 gw.example.org Internal error\r\n"
 TOO_MANY = b"421 4.7.0 gw.example.org Too many errors\r\n"
-DOWN = b"421 gw.example.org Service not available, closing transmission channel\r\n"
 DOWN_LATER = b"421 4.3.2 gw.example.org Service not available, closing transmission channel\r\n"
 OK = b"250 2.0.0 OK\r\n"
 

@@ -190,9 +190,6 @@ def test_g10_starttls_with_a_literal_inside_tls() -> None:
     )
 
 
-# --- the switch, G05 to G09, G14 -----------------------------------------------------------------
-
-
 # --- greetings, G01 to G04, I02, I15 --------------------------------------------------------------
 
 
@@ -410,14 +407,6 @@ def test_i08_authenticate_in_all_its_turns() -> None:
         {"result": "failed", "mechanism": "LOGIN"},
         {"result": "ok", "mechanism": "PLAIN", "user": b"a"},
     ]
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("word", [b"external", b"EXTERNAL =", b"SCRAM-SHA-256-PLUS", b"scram-sha-1-plus abc="])
-def test_g12_mechanisms_that_would_authenticate_the_gateway(word: bytes, policy: Policy) -> None:
-    inside(policy).client(
-        b"a AUTHENTICATE " + word + b"\r\n", to_client(b"a NO Unsupported authentication mechanism\r\n")
-    ).run()
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,6 @@ def test_B4_who_lists_nothing_is_asked_for_STARTTLS_all_the_same() -> None:
     party.asked().backend(b"sgw1 BAD what\r\n", *IMAP.sorry("backend-tls-failed")).run()
 
 
-"""Answers to STARTTLS that are answers, and not yes."""
 NONSENSE = {
     SMTP: (b"2200 go", b"220\tgo", b"22", b"", b"go", b"220_go", b"220-a\r\n250 b", b"999 x", b"120 x", b"+OK"),
     IMAP: (b"+ go", b"X OK go", b"SGW1 OK go", b"sgw1OK", b"sgw11 OK", b"sgw9 OK go", b"", b"OK", b" sgw1 OK", b"+",
@@ -247,9 +246,6 @@ def test_B12_B15_one_greeting_and_not_two(party: Party, ending: tuple[Expected, 
     play.backend(party.offer, *ending).run()
 
 
-# --- B14: implicit TLS ----------------------------------------------------------------------------
-
-
 # --- B15, B25: unasked words right behind the handshake -------------------------------------------
 
 
@@ -286,14 +282,6 @@ def test_B15_B25_IMAP_inside_TLS_only_untagged_lines_come_unasked(said: bytes) -
         IMAP.secured(implicit=implicit).returns(b"* OK still here\r\n").backend(
             said + b"\r\n", *IMAP.sorry("backend-protocol-error")
         ).run()
-
-
-# --- G16, B16, B17, B21: the handshake fails ------------------------------------------------------
-
-# --- G16, B22, B23: what the client says waits for the end of it all ------------------------------
-
-
-# --- B18: stalls ----------------------------------------------------------------------------------
 
 
 # --- B19, B20: answers without measure ------------------------------------------------------------

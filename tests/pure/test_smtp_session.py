@@ -473,12 +473,6 @@ def test_who_is_authenticated_may_err() -> None:
     play.run()
 
 
-def test_an_early_talker_is_heard_after_the_greeting() -> None:
-    play = Playbook(DIALECT, terms()).start(DIAL).client(b"EHLO a\r\nQUIT\r\n").dialled()
-    play.returns(GREETING, to_backend(b"EHLO a\r\n"))
-    play.backend(b"250 x\r\n", to_client(b"250-x\r\n250 STARTTLS\r\n"), to_backend(b"QUIT\r\n")).run()
-
-
 def test_the_registered_dialect() -> None:
     assert DIALECT.patience[FINAL] >= 600
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
-from gateway.dialects.base import Dialect, Identity, Policy, Terms
+from gateway.dialects.base import Dialect, Identity, Terms
 from gateway.dialects.mail.imap import capabilities
 from gateway.dialects.mail.pop3 import words
 from gateway.dialects.mail.smtp import replies
@@ -65,22 +65,6 @@ OK = b"250 ok\r\n"
 REPLY = b"250-legacy\r\n250-SIZE 10\r\n250-STARTTLS\r\n250-XCLIENT NAME ADDR\r\n250 AUTH PLAIN EXTERNAL\r\n"
 
 
-def test_an_SMTP_server_is_asked_EHLO_and_left() -> None:
-    looking = Looking(SMTP)
-    looking.play.dialled().backend(b"220-old\r\n220 legacy ESMTP\r\n", to_backend(EHLO))
-    looking.play.backend(REPLY, MAIL).backend(OK, RSET).backend(OK, to_backend(b"QUIT\r\n"))
-    looking.play.backend(b"221 bye\r\n", close("quit"))
-    survey = looking.found()
-    assert survey.greeted
-    assert survey.greeting == survey.welcome == b"220-old\r\n220 legacy ESMTP\r\n"
-    assert survey.offered == [b"SIZE 10", b"STARTTLS", b"XCLIENT NAME ADDR", b"AUTH PLAIN EXTERNAL"]
-    assert survey.shown == [b"SIZE 10", b"AUTH PLAIN"]
-    said = [b"", b"EHLO gw.example.org", b"MAIL FROM:<>", b"RSET", b"QUIT"]
-    assert [exchange.said for exchange in survey.exchanges] == said
-    assert survey.exchanges[-1].told == b"221 bye\r\n"
-    assert survey.end == Close("quit")
-
-
 def test_an_SMTP_server_from_before_ESMTP_lists_nothing() -> None:
     looking = Looking(SMTP)
     looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
@@ -92,38 +76,12 @@ def test_an_SMTP_server_from_before_ESMTP_lists_nothing() -> None:
     assert survey.shown == []
 
 
-def test_an_IMAP_server_is_asked_CAPABILITY_and_left() -> None:
-    looking = Looking(IMAP)
-    looking.play.dialled().backend(b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n", to_backend(b"sgw7 CAPABILITY\r\n"))
-    looking.play.backend(
-        b"* CAPABILITY IMAP4rev1 STARTTLS AUTH=EXTERNAL\r\nsgw7 OK done\r\n", to_backend(b"sgw8 LOGOUT\r\n")
-    )
-    looking.play.backend(b"* BYE\r\nsgw8 OK bye\r\n", close("quit"))
-    survey = looking.found()
-    assert survey.greeting == b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n"
-    assert survey.welcome == b"* OK [CAPABILITY IMAP4rev1] hi\r\n"
-    assert survey.offered == [b"IMAP4rev1", b"STARTTLS", b"AUTH=EXTERNAL"]
-    assert survey.shown == [b"IMAP4rev1"]
-
-
 def test_an_IMAP_servers_literal_is_nobodys() -> None:
     looking = Looking(IMAP)
     looking.play.dialled().backend(b"* OK hi\r\n", to_backend(b"sgw7 CAPABILITY\r\n"))
     looking.play.backend(b"* X {5}\r\nab\r\nc\r\nsgw7 BAD no\r\n", to_backend(b"sgw8 LOGOUT\r\n"))
     looking.play.backend(b"sgw8 OK bye\r\n", close("quit"))
     assert looking.found().offered is None
-
-
-def test_a_POP3_server_is_asked_CAPA_and_left() -> None:
-    looking = Looking(POP3)
-    looking.play.dialled().backend(b"+OK [XCLIENT] hi\r\n", to_backend(b"CAPA\r\n"))
-    looking.play.backend(b"+OK\r\nTOP\r\nSTLS\r\nSASL PLAIN EXTERNAL\r\n.\r\n", USER)
-    looking.play.backend(b"+OK\r\n", to_backend(b"QUIT\r\n"))
-    looking.play.backend(b"+OK bye\r\n", close("quit"))
-    survey = looking.found()
-    assert (survey.greeting, survey.welcome) == (b"+OK [XCLIENT] hi\r\n", b"+OK hi\r\n")
-    assert survey.offered == [b"TOP", b"STLS", b"SASL PLAIN EXTERNAL"]
-    assert survey.shown == [b"TOP", b"SASL PLAIN"]
 
 
 @pytest.mark.parametrize(("listed", "reply"), [
@@ -271,32 +229,6 @@ def test_T18_without_a_question_the_greeting_is_all() -> None:
     assert (surveys[-1].welcome, surveys[-1].greeted) == (b"* OK hi\r\n", True)
     assert surveys[-1].offered is None
     assert surveys[-1].access == Access()
-
-
-@pytest.mark.parametrize(("dialect", "policy", "greeting", "listed"), [
-    (SMTP, Policy.AUTH_ONLY, b"220 gw.example.org ESMTP\r\n", [b"ENHANCEDSTATUSCODES", b"STARTTLS"]),
-    (
-        IMAP,
-        Policy.REQUIRED,
-        b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.org ready\r\n",
-        [b"IMAP4rev1", b"STARTTLS", b"LOGINDISABLED"],
-    ),
-    (
-        IMAP,
-        Policy.OPTIONAL,
-        b"* OK [CAPABILITY IMAP4rev1 STARTTLS] gw.example.org ready\r\n",
-        [b"IMAP4rev1", b"STARTTLS"],
-    ),
-    (POP3, Policy.REQUIRED, b"+OK gw.example.org ready\r\n", [b"STLS"]),
-])  # fmt: skip
-def test_T18_on_a_lazy_listener_the_gateway_speaks_for_itself(
-    dialect: Dialect, policy: Policy, greeting: bytes, listed: list[bytes]
-) -> None:
-    question = dialect.question
-    assert question is not None
-    seen = unreached(dialect, terms(lazy=True, policy=policy), [question.ask(b"gw.example.org")])
-    assert seen[0].told == greeting
-    assert question.listed(seen[1].told) == listed
 
 
 def test_T18_a_script_that_ends_by_itself_is_the_end() -> None:

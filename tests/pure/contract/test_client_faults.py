@@ -344,7 +344,7 @@ def reached_by(party: Anyone, name: bytes) -> bytes:
     *(octets + EXTERNAL for octets in (b"\0", b" ", b"  ", b"\t", b"\x0b", b"PLAIN,", b"\xc2\xa0", b"*")),
     b"PLAIN\0", b"GSSAPI\0x", b"*", b"PLAIN;", b"\xef\xbc\xa5XTERNAL", b"\xff", b"X" * 41, EXTERNAL + b"X" * 9999,
 ], ids=lambda name: ascii(name[:20])[2:-1])  # fmt: skip
-def test_no_mechanism_name_reaches_a_server_that_reads_it_otherwise(party: Anyone, name: bytes) -> None:
+def test_G12_no_mechanism_name_reaches_a_server_that_reads_it_otherwise(party: Anyone, name: bytes) -> None:
     """slapd reads a name up to a NUL, Cyrus SASL strips `-PLUS`, all fold case, and many skip blanks."""
     assert reached_by(party, name) == b""
 
