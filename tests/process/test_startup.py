@@ -76,8 +76,27 @@ def makeService(options):
     Toy(startup.events, options["fail"]).setServiceParent(startup)
     return startup
 """
-TEXT = "starttls-gateway: 0.0.0.0:25: Address already in use; another server listens there, "
+TEXT = "0.0.0.0:25: Address already in use; another server listens there, "
 EVENT = r"time=\S+Z event=listening service=toy address=127\.0\.0\.1:25"
+
+
+def end(pid: int) -> None:
+    """Ask a process to stop, and wait until it is gone."""
+    gone = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        assert select.select([gone], [], [], 60) == ([gone], [], [])
+    finally:
+        os.close(gone)
+
+
+def certificate(directory: Path, name: str = "both.pem") -> Path:
+    path = directory / name
+    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(path))
+    return path
+
+
+both_modes = pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
 
 
 @dataclass
@@ -129,13 +148,22 @@ class Twistd:
     def stop(self) -> None:
         """Ends the daemon and waits until it is gone."""
         assert self.pid is not None
-        end = os.pidfd_open(self.pid)
-        try:
-            os.kill(self.pid, signal.SIGTERM)
-            assert select.select([end], [], [], 60) == ([end], [], [])
-        finally:
-            os.close(end)
+        end(self.pid)
         assert self.pid is None
+
+    def refused(self, *arguments: str) -> str:
+        """The one line that it says where it does not start."""
+        done = self.run(*arguments)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line.partition(": ")[0]) == (1, "starttls-gateway"), done.stderr
+        assert "Traceback" not in done.stdout
+        assert self.pid is None
+        return line.partition(": ")[2]
+
+    def certified(self, text: str) -> None:
+        """A file of the gateway, and the certificate that it names."""
+        (self.directory / "gw.ini").write_text(text)
+        certificate(self.directory)
 
     def told_in_the_foreground(self, *arguments: str) -> list[str]:
         """The lines of a run that is ended when the toy has nothing more to say."""
@@ -181,16 +209,12 @@ def test_options_do_not_choose_the_reactor() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 @pytest.mark.parametrize("moment", ["early", "late"])
 def test_a_start_that_fails_ends_in_one_line(twistd: Twistd, mode: list[str], moment: str) -> None:
-    done = twistd.run(*mode, "toy", f"--fail={moment}")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    line = twistd.refused(*mode, "toy", f"--fail={moment}")
     assert line.startswith(TEXT)
     assert line.count("another server listens there") == 3
-    assert "Traceback" not in done.stdout
-    assert twistd.pid is None
 
 
 def test_a_daemons_log_tells_why_it_did_not_start(twistd: Twistd) -> None:
@@ -198,7 +222,7 @@ def test_a_daemons_log_tells_why_it_did_not_start(twistd: Twistd) -> None:
     assert re.match(r'time=\S+Z event=log level=critical message="0\.0\.0\.0:25: Address already', twistd.log()[-1])
 
 
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 def test_mistakes_in_the_file_are_one_line_each(twistd: Twistd, mode: list[str]) -> None:
     (twistd.directory / "gw.ini").write_text(
         "[gateway]\nhostname = mx.example.org\nworkers = none\nlog = xml\n[tls]\ncertificate = none.pem\n"
@@ -226,7 +250,7 @@ def test_without_a_file(twistd: Twistd) -> None:
     )
 
 
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 @pytest.mark.parametrize(
     ("trouble", "line"),
     [
@@ -247,7 +271,7 @@ def test_the_gateway_that_cannot_start_says_so_in_one_line(
         f"[service:smtp]\nstarttls = 127.0.0.1:{port}\nbackend = 127.0.0.1:1\n"
     )
     for name in {"both.pem", "other.pem"} - ({"both.pem"} if trouble == "certificate" else set()):
-        CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(twistd.directory / name))
+        certificate(twistd.directory, name)
     with busy:
         done = twistd.run(*mode, "starttls-gateway", "-c", "gw.ini")
     assert re.fullmatch(line + "\n", done.stderr)
@@ -272,12 +296,9 @@ Desk.open = open
 def test_a_start_that_is_stopped_leaves_no_control_socket(twistd: Twistd, workers: int) -> None:
     directory = twistd.directory
     (directory / "sitecustomize.py").write_text(INTERRUPTED)
-    (directory / "gw.ini").write_text(
-        LISTENING.replace("control = off\n", f"control = {directory}/control\nworkers = {workers}\n")
-    )
-    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(directory / "both.pem"))
-    done = twistd.run("--nodaemon", "starttls-gateway", "-c", "gw.ini")
-    assert (done.returncode, done.stderr) == (1, "starttls-gateway: stopped by SIGTERM before it had started\n")
+    twistd.certified(LISTENING.replace("control = off\n", f"control = {directory}/control\nworkers = {workers}\n"))
+    line = twistd.refused("--nodaemon", "starttls-gateway", "-c", "gw.ini")
+    assert line == "stopped by SIGTERM before it had started"
     assert not (directory / "control").exists()
 
 
@@ -307,24 +328,14 @@ def test_a_daemon_logs_to_twistds_file_and_tidies_up(twistd: Twistd) -> None:
     assert twistd.log()[-1].endswith('message="Server Shut Down."')
 
 
-def test_a_log_file_is_appended_to_and_opened_anew_for_logrotate(twistd: Twistd) -> None:
-    log = twistd.directory / "gw.log"
-    log.write_text("old\n")
-    twistd.run("--logfile=gw.log", "toy")
-    assert twistd.log("gw.log")[0] == "old"
-    log.rename(twistd.directory / "gw.log.1")
-    assert twistd.pid is not None
-    os.kill(twistd.pid, signal.SIGUSR1)
-    twistd.stop()
-    assert twistd.log("gw.log")[-1].endswith('message="Server Shut Down."')
-    assert not twistd.log("gw.log.1")[-1].endswith('message="Server Shut Down."')
-
-
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_T19_a_log_file_is_opened_anew_and_the_answer_stands_in_it(twistd: Twistd, number: signal.Signals) -> None:
+    log = twistd.directory / "gw.log"
+    log.touch(0o640)
+    log.write_text("event=old\n")
     twistd.run("--logfile=gw.log", "toy")
     assert twistd.pid is not None
-    (twistd.directory / "gw.log").rename(twistd.directory / "gw.log.1")
+    log.rename(twistd.directory / "gw.log.1")
     os.kill(twistd.pid, number)
     twistd.stop()
     said = [event_of(line) for line in twistd.log("gw.log")]
@@ -334,9 +345,13 @@ def test_T19_a_log_file_is_opened_anew_and_the_answer_stands_in_it(twistd: Twist
         "reopened",
         "read" if number is signal.SIGHUP else None,
     )
-    assert "signal" not in [event_of(line)["event"] for line in twistd.log("gw.log.1")]
+    assert said[-1]["message"] == "Server Shut Down."
+    before = [event_of(line) for line in twistd.log("gw.log.1")]
+    assert before[0]["event"] == "old", "it was appended to"
+    assert "signal" not in [one["event"] for one in before]
+    assert "Server Shut Down." not in [one.get("message") for one in before]
     # The same people can read it, although a daemon's umask would let nobody.
-    assert (twistd.directory / "gw.log").stat().st_mode & 0o777 == 0o640
+    assert log.stat().st_mode & 0o777 == 0o640
 
 
 def test_T19_a_log_file_that_logrotate_has_made_stays_as_it_was_made(twistd: Twistd) -> None:
@@ -367,7 +382,7 @@ def test_T19_a_log_file_that_cannot_be_opened_anew_goes_on_and_says_why(twistd: 
     )
 
 
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 def test_T19_a_storm_of_signals_ends_nothing(twistd: Twistd, mode: list[str]) -> None:
     """From the moment at which the pidfile tells whom to send them to, until the process is gone."""
     with subprocess.Popen(
@@ -395,18 +410,13 @@ def test_T19_a_storm_of_signals_ends_nothing(twistd: Twistd, mode: list[str]) ->
     assert twistd.pid is None
 
 
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_T20_a_signal_to_stop_ends_a_start_that_is_under_way(
     twistd: Twistd, mode: list[str], number: signal.Signals
 ) -> None:
-    done = twistd.run(*mode, "toy", f"--fail=early {number.name}")
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"starttls-gateway: stopped by {number.name} before it had started\n",
-    )
-    assert "Traceback" not in done.stdout
-    assert twistd.pid is None
+    line = twistd.refused(*mode, "toy", f"--fail=early {number.name}")
+    assert line == f"stopped by {number.name} before it had started"
 
 
 @pytest.mark.parametrize("moment", ["late", "lost"])
@@ -425,7 +435,7 @@ def test_T20_a_signal_to_stop_at_the_end_of_the_start_is_not_lost(
 
 
 @pytest.mark.parametrize("kind", ["none", "of a file", "is a directory", "of the kernel"])
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], kind: str) -> None:
     (twistd.directory / "file").touch()
     pidfile, why = {
@@ -435,12 +445,9 @@ def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], k
         "of the kernel": ("/proc/gw.pid", "No such file or directory"),
     }[kind]
     (twistd.directory / "gw.ini").write_text(FILE)
-    done = twistd.run(*mode, f"--pidfile={pidfile}", "starttls-gateway", "--config=gw.ini")
-    assert (done.returncode, done.stdout, done.stderr) == (
-        1,
-        "",
-        f"starttls-gateway: the pidfile {os.path.abspath(twistd.directory / pidfile)}: {why}; "
-        "name a file in a directory that can be written with --pidfile, or none with --pidfile=\n",
+    assert twistd.refused(*mode, f"--pidfile={pidfile}", "starttls-gateway", "--config=gw.ini") == (
+        f"the pidfile {os.path.abspath(twistd.directory / pidfile)}: {why}; "
+        "name a file in a directory that can be written with --pidfile, or none with --pidfile="
     )
 
 
@@ -452,19 +459,17 @@ def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], k
         (["--uid=77777"], "--uid 77777: there is no such user; `getent passwd` lists those that there are"),
     ],
 )
-@pytest.mark.parametrize("mode", [["--nodaemon"], []], ids=["foreground", "daemon"])
+@both_modes
 def test_T21_a_user_that_does_not_exist(twistd: Twistd, mode: list[str], options: list[str], line: str) -> None:
     (twistd.directory / "gw.ini").write_text(FILE)
-    done = twistd.run(*mode, "starttls-gateway", "--config=gw.ini", *options)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"starttls-gateway: {line}\n")
+    assert twistd.refused(*mode, "starttls-gateway", "--config=gw.ini", *options) == line
     assert sorted(file.name for file in twistd.directory.glob("twistd.*")) == []
 
 
 def test_T21_a_number_before_the_command_is_looked_at_too(twistd: Twistd) -> None:
     (twistd.directory / "gw.ini").write_text(FILE)
-    done = twistd.run("--nodaemon", "--uid=77777", "starttls-gateway", "--config=gw.ini")
-    line = "--uid 77777: there is no such user; `getent passwd` lists those that there are"
-    assert done.stderr == f"starttls-gateway: {line}\n"
+    line = twistd.refused("--nodaemon", "--uid=77777", "starttls-gateway", "--config=gw.ini")
+    assert line == "--uid 77777: there is no such user; `getent passwd` lists those that there are"
 
 
 def test_T21_another_runner_gives_up_no_rights(twistd: Twistd) -> None:
@@ -492,9 +497,7 @@ class Dropped:
     def start(self) -> list[dict[str, str]]:
         """What it said when it started."""
         (self.twistd.directory / "gw.ini").write_text(LISTENING)
-        pem = self.twistd.directory / "both.pem"
-        CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(pem))
-        pem.chmod(0o644)
+        certificate(self.twistd.directory).chmod(0o644)
         names = [f"--logfile={self.log}", f"--pidfile={self.pidfile}"]
         self.run = self.twistd.run(*names, "starttls-gateway", "--config=gw.ini", "--uid=nobody")
         self.pid = int(self.pidfile.read_text())
@@ -508,12 +511,7 @@ class Dropped:
         return self.log.rename(self.log.with_suffix(".1"))
 
     def stop(self) -> None:
-        end = os.pidfd_open(self.pid)
-        try:
-            os.kill(self.pid, signal.SIGTERM)
-            assert select.select([end], [], [], 60) == ([end], [], [])
-        finally:
-            os.close(end)
+        end(self.pid)
 
 
 @pytest.fixture
@@ -590,18 +588,15 @@ def test_T21_root_follows_no_link_that_a_user_put_in_the_place_of_the_log(twistd
     os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
     treasure = twistd.directory / "treasure"
     (place / "gw.log").symlink_to(treasure)
-    done = twistd.run(f"--logfile={place}/gw.log", "toy")
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"starttls-gateway: {place}/gw.log: a symbolic link, in a directory that is not root's alone; "
-        "name a log file that can be written with --logfile\n",
+    assert twistd.refused(f"--logfile={place}/gw.log", "toy") == (
+        f"{place}/gw.log: a symbolic link, in a directory that is not root's alone; "
+        "name a log file that can be written with --logfile"
     )
     assert not treasure.exists()
 
 
 def test_T22_a_socket_of_systemd_that_no_service_uses_is_told(twistd: Twistd) -> None:
-    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(twistd.directory / "both.pem"))
-    (twistd.directory / "gw.ini").write_text(LISTENING.replace("127.0.0.1:0", "systemd:used"))
+    twistd.certified(LISTENING.replace("127.0.0.1:0", "systemd:used"))
     with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as unused:
         environment = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=used:spare"
         # systemd's begin at 3; what they are here must not be in their way.
@@ -631,20 +626,14 @@ def test_T22_a_socket_of_systemd_that_no_service_uses_is_told(twistd: Twistd) ->
 
 
 def test_a_log_file_that_cannot_be_written(twistd: Twistd) -> None:
-    done = twistd.run("--logfile=none/gw.log", "toy")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "starttls-gateway: none/gw.log: No such file or directory; "
-        "name a log file that can be written with --logfile\n",
+    assert twistd.refused("--logfile=none/gw.log", "toy") == (
+        "none/gw.log: No such file or directory; name a log file that can be written with --logfile"
     )
-    assert twistd.pid is None
 
 
 def test_a_daemon_cannot_log_to_standard_output(twistd: Twistd) -> None:
-    done = twistd.run("--logfile=-", "toy")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "starttls-gateway: a daemon has no standard output to log to; name a file with --logfile\n",
+    assert twistd.refused("--logfile=-", "toy") == (
+        "a daemon has no standard output to log to; name a file with --logfile"
     )
 
 
@@ -713,7 +702,7 @@ connect = lazy
 
 
 def test_check_shows_what_would_be_served(tmp_path: Path) -> None:
-    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    certificate(tmp_path)
     done = check(tmp_path, FILE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n\n")[0].splitlines() == [
@@ -736,14 +725,6 @@ def test_check_lists_every_problem(tmp_path: Path) -> None:
     ]
 
 
-def test_check_looks_into_the_certificate(tmp_path: Path) -> None:
-    (tmp_path / "both.pem").write_text("nothing of the kind\n")
-    done = check(tmp_path, FILE)
-    assert (done.returncode, done.stderr) == (1, "")
-    (line,) = done.stdout.splitlines()
-    assert line.startswith(f"{tmp_path}/gw.ini, line 5: [tls] certificate: ")
-
-
 BROKEN_PIPE = 141
 CHECK: list[str | bytes] = [sys.executable, "-m", "gateway.cli", "check"]
 PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -760,7 +741,7 @@ PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
     ],
 )
 def test_T21_nobody_reads_what_check_says(tmp_path: Path, arguments: list[str], status: int) -> None:
-    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    certificate(tmp_path)
     (tmp_path / "gw.ini").write_text(LISTENING)
     reader, writer = os.pipe()
     os.close(reader)
@@ -781,7 +762,7 @@ def test_T21_nobody_reads_what_check_says(tmp_path: Path, arguments: list[str], 
     ],
 )
 def test_T21_check_in_a_shell(tmp_path: Path, script: str, statuses: tuple[int, ...], complaint: str) -> None:
-    CA().issue_cert("mx.example.org").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    certificate(tmp_path)
     (tmp_path / "gw.ini").write_text(LISTENING)
     check = shlex.join(map(os.fsdecode, CHECK))
     done = subprocess.run(
