@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,6 +102,35 @@ class Front:
             client.socket.close()
         if self.clients:
             self.gateway.log.wait("session", self.since, count=len(self.clients))
+
+
+@dataclass
+class Opening:
+    """Opens gateways for a test, one after the other in the same directory."""
+
+    directory: Path
+    identity: Identity
+    trusting: ssl.SSLContext
+
+    @contextmanager
+    def __call__(
+        self, *protocols: str, options: Mapping[str, str] | None = None, **sections: Mapping[str, str]
+    ) -> Iterator[Front]:
+        """In front of a backend for each protocol, which ends with it.  `options`: of each service."""
+        with ExitStack() as stack:
+            backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in protocols}
+            for backend in backends.values():
+                stack.callback(backend.close)
+            services = [
+                Service(protocol, backend.address, options=options or {}) for protocol, backend in backends.items()
+            ]
+            gateway = stack.enter_context(running(self.directory, self.identity, services, options=sections))
+            yield Front(gateway, backends, self.trusting)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> Opening:
+    return Opening(tmp_path, identity, trusting)
 
 
 @pytest.fixture(scope="session")

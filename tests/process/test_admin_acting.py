@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,9 @@ import pytest
 
 from gateway.telemetry.report.facts import Times
 from gateway.telemetry.report.store import Store
-from tests.process.legacy import SERVERS
-from tests.process.recording import Backend
-from tests.process.running import Identity, Service, running
-from tests.process.test_admin import TOKEN, Front
+from tests.process.conftest import Opening
+from tests.process.test_admin import ADMIN, TOKEN, Admin
 from tests.process.wire import Client
-from tests.process.words import WORDS
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"admin:{TOKEN}".encode()).decode()}
@@ -31,7 +27,7 @@ JSON = {"Accept": "application/json"}
 
 @dataclass
 class House:
-    front: Front
+    front: Admin
 
     def do(self, command: str, headers: dict[str, str], **fields: str) -> tuple[int, str]:
         headers = {"Content-Type": "application/x-www-form-urlencoded", **headers}
@@ -39,10 +35,7 @@ class House:
         return answer.status, body.decode()
 
     def enter(self) -> Client:
-        client = Client(self.front.gateway.address("imap", "implicit"))
-        client.shake_hands(self.front.trusting)
-        client.hear(WORDS["imap"].greeting_)
-        return client
+        return self.front.connect("imap", "implicit")
 
     @property
     def csrf(self) -> str:
@@ -52,21 +45,17 @@ class House:
 
 
 @pytest.fixture(params=["1", "2"])
-def house(
-    request: pytest.FixtureRequest, tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
-) -> Iterator[House]:
+def house(request: pytest.FixtureRequest, tmp_path: Path, opened: Opening) -> Iterator[House]:
     (tmp_path / "token").write_text(TOKEN)
-    backend = Backend(SERVERS["imap"](None))
-    options = {
-        "admin": {"listen": "127.0.0.1:0", "token_file": "token"},
+    sections = {
+        "admin": {**ADMIN, "token_file": "token"},
         "gateway": {"workers": request.param},
         "report": {"file": "r.db", "keep": "3650 d"},
     }
-    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
+    with opened("imap", **sections) as one:
         if request.param != "1":
-            gateway.log.wait("worker", count=int(request.param), state="serving")
-        yield House(Front(gateway, trusting, {"imap": backend}))
-    backend.close()
+            one.gateway.log.wait("worker", count=int(request.param), state="serving")
+        yield House(Admin.of(one))
 
 
 def test_who_has_the_token_can_cut_off_ban_and_drain(house: House) -> None:
@@ -124,13 +113,10 @@ def test_the_report_over_http(house: House, tmp_path: Path) -> None:
     assert house.front.status("/report") == 401
 
 
-def test_without_a_token_the_page_only_shows(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> None:
-    backend = Backend(SERVERS["imap"](None))
-    options = {"admin": {"listen": "127.0.0.1:0"}, "report": {"file": "off"}}
-    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
-        one = House(Front(gateway, trusting, {"imap": backend}))
+def test_without_a_token_the_page_only_shows(opened: Opening) -> None:
+    with opened("imap", admin=ADMIN, report={"file": "off"}) as front:
+        one = House(Admin.of(front))
         assert b"<form" not in one.front.ask("/")[1]
         assert one.do("kick", {}, whom="127.0.0.1")[0] == 403
         answer, body = one.front.ask("/report")
         assert (answer.status, body) == (404, b"The gateway keeps no report: name a file in [report].\n")
-    backend.close()

@@ -6,7 +6,6 @@ Screenshots are left in the directory ARTEFACTS, if that is set.
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import pytest
 from gateway.telemetry.report.facts import Times, of_user
 from gateway.telemetry.report.store import Store
 from tests.process.browsing import Browser, Page, browser
-from tests.process.legacy import SERVERS
+from tests.process.conftest import Opening
 from tests.process.programs import missing, need
-from tests.process.recording import Backend
-from tests.process.running import ROOT, Identity, Service, running
-from tests.process.test_admin import HOSTILE, TOKEN, Crowd, Front, total
+from tests.process.running import ROOT
+from tests.process.test_admin import ADMIN, HOSTILE, TOKEN, Admin, Crowd, total
 from tests.process.test_admin_acting import BASIC, House
 from tests.process.words import WORDS
 
@@ -45,13 +43,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> Iterator[House]:
+def house(tmp_path: Path, opened: Opening) -> Iterator[House]:
     """A gateway that has seen something, with a token and a report; one session is open."""
     (tmp_path / "token").write_text(TOKEN)
-    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
-    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
-    options = {
-        "admin": {"listen": "127.0.0.1:0", "token_file": "token"},
+    sections = {
+        "admin": {**ADMIN, "token_file": "token"},
         "gateway": {"log_users": "yes"},
         "report": {"file": "r.db", "keep": "3650 d"},
     }
@@ -60,14 +56,12 @@ def house(tmp_path: Path, identity: Identity, trusting: ssl.SSLContext) -> Itera
     facts |= {("imap", f"203.0.{number}.0/24", "tls", "TLSv1"): long_ago for number in range(30)}
     facts["imap", of_user(HOSTILE_NAME), "clear", "optional"] = long_ago
     Store(tmp_path / "r.db").add(facts, 0)
-    with running(tmp_path, identity, services, options=options) as gateway:
-        one = House(Front(gateway, trusting, backends))
+    with opened(*WORDS, **sections) as front:
+        one = House(Admin.of(front))
         crowd = Crowd(one.front)
         for deed in (crowd.login, crowd.injection, crowd.garbage, crowd.plaintext):
             deed("smtp")
         yield one
-    for backend in backends.values():
-        backend.close()
 
 
 def url(house: House, path: str = "/") -> str:

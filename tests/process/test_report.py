@@ -16,10 +16,8 @@ import pytest
 from gateway.cli import migration
 from gateway.telemetry.report.facts import Times
 from gateway.telemetry.report.store import Store
-from tests.process.conftest import Front
-from tests.process.legacy import SERVERS
-from tests.process.recording import Backend
-from tests.process.running import DEADLINE, ROOT, Identity, Service, running
+from tests.process.conftest import Opening
+from tests.process.running import DEADLINE, ROOT, Identity
 from tests.process.test_workers import A, B
 from tests.process.wire import Caller
 from tests.process.words import WORDS
@@ -37,20 +35,16 @@ def report(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_sessions_are_in_the_report_after_a_restart(tmp_path: Path, identity: Identity, front: Front) -> None:
-    backend = Backend(SERVERS["imap"](None))
-    service = Service("imap", backend.address, options={"policy": "optional"})
+def test_sessions_are_in_the_report_after_a_restart(tmp_path: Path, opened: Opening) -> None:
     file = tmp_path / "report.db"
     for _ in range(2):
-        with running(tmp_path, identity, [service], options={"report": {"file": str(file)}}) as gateway:
-            one = Front(gateway, {"imap": backend}, front.trusting)
+        with opened("imap", options={"policy": "optional"}, report={"file": str(file)}) as one:
             one.enter("imap")
             one.enter("imap", "implicit")
             clear = one.connect("imap")
             clear.say(WORDS["imap"].login)
             clear.hear(WORDS["imap"].login_)
             one.leave()
-    backend.close()
     done = report(str(tmp_path / "gateway.ini"), "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
@@ -107,25 +101,20 @@ def test_a_gateway_that_keeps_no_report_is_told(tmp_path: Path, identity: Identi
     assert "[report] file: the gateway keeps no report; name a file there" in done.stderr
 
 
-def test_a_report_that_cannot_be_written_harms_nobody(tmp_path: Path, identity: Identity, front: Front) -> None:
-    backend = Backend(SERVERS["imap"](None))
-    options = {"report": {"file": str(tmp_path / "none" / "r.db")}}
-    with running(tmp_path, identity, [Service("imap", backend.address)], options=options) as gateway:
-        one = Front(gateway, {"imap": backend}, front.trusting)
+def test_a_report_that_cannot_be_written_harms_nobody(tmp_path: Path, opened: Opening) -> None:
+    with opened("imap", report={"file": str(tmp_path / "none" / "r.db")}) as one:
         one.enter("imap")
         one.leave()
-        gateway.terminate()
-        told = gateway.log.wait("report-unwritable")
+        one.gateway.terminate()
+        told = one.wait("report-unwritable")
     assert "No such file or directory" in told["detail"]
     assert "[report] file = off" in told["cure"]
-    backend.close()
 
 
-def test_a_reload_can_begin_and_end_the_report(tmp_path: Path, identity: Identity, front: Front) -> None:
-    backend, file = Backend(SERVERS["imap"](None)), tmp_path / "report.db"
-    configuration = tmp_path / "gateway.ini"
-    with running(tmp_path, identity, [Service("imap", backend.address)]) as gateway:
-        one = Front(gateway, {"imap": backend}, front.trusting)
+def test_a_reload_can_begin_and_end_the_report(tmp_path: Path, opened: Opening) -> None:
+    configuration, file = tmp_path / "gateway.ini", tmp_path / "report.db"
+    with opened("imap") as one:
+        gateway = one.gateway
         text = configuration.read_text()
         for count, report in enumerate(("", f"[report]\nfile = {file}\n", "[report]\nfile = off\n"), 1):
             configuration.write_text(text.replace("[limits]", f"{report}[limits]"))
@@ -136,24 +125,20 @@ def test_a_reload_can_begin_and_end_the_report(tmp_path: Path, identity: Identit
             one.leave()
             one.since, one.clients = gateway.log.mark(), []
     assert [fact.count for fact in Store(file).facts() if fact.kind == "tls"] == [1]
-    backend.close()
 
 
 @pytest.mark.parametrize("protocol", WORDS)
 @pytest.mark.parametrize("action", ["log", "refuse"])
 def test_a_client_that_always_used_tls_comes_without(
-    tmp_path: Path, identity: Identity, front: Front, protocol: str, action: str
+    tmp_path: Path, opened: Opening, protocol: str, action: str
 ) -> None:
-    backend, words = Backend(SERVERS[protocol](None)), WORDS[protocol]
-    service = Service(protocol, backend.address, options={"policy": "optional", "downgrade": action})
-    options = {"report": {"file": str(tmp_path / "report.db")}}
-    with running(tmp_path, identity, [service], options=options) as gateway:
-        one = Front(gateway, {protocol: backend}, front.trusting)
+    words, report = WORDS[protocol], {"file": str(tmp_path / "report.db")}
+    options = {"policy": "optional", "downgrade": action}
+    with opened(protocol, options=options, report=report) as one:
         for _ in range(3):
             one.enter(protocol)
         one.leave()
-    with running(tmp_path, identity, [service], options=options) as gateway:
-        one = Front(gateway, {protocol: backend}, front.trusting)
+    with opened(protocol, options=options, report=report) as one:
         one.enter(protocol, "implicit")  # by now the gateway has read what it knows
         client = one.connect(protocol)
         client.say(words.hello + words.login)
@@ -162,61 +147,55 @@ def test_a_client_that_always_used_tls_comes_without(
             assert client.line() == words.refused
             client.say(words.starttls)
             assert client.line() == words.go_ahead
-            client.shake_hands(front.trusting)
+            client.shake_hands(one.trusting)
             client.say(words.hello + words.login)
             client.hear(words.hello_)
         client.hear(words.login_)
         one.leave()
-        told = gateway.log.events("downgrade")
+        told = one.gateway.log.events("downgrade")
     assert [event["action"] for event in told] == ["logged" if action == "log" else "refused"]
     assert "2020" < told[0]["first_tls"] <= told[0]["last_tls"]
     assert told[0]["client"] == "127.0.0.1"
     assert [fact.value for fact in Store(tmp_path / "report.db").facts() if fact.kind == "downgrade"] == [
         told[0]["action"]
     ]
-    backend.close()
 
 
-def test_a_client_behind_a_load_balancer_is_meant_itself(tmp_path: Path, identity: Identity, front: Front) -> None:
-    backend, words = Backend(SERVERS["imap"](None)), WORDS["imap"]
+def test_a_client_behind_a_load_balancer_is_meant_itself(tmp_path: Path, opened: Opening) -> None:
     file = tmp_path / "report.db"
     Store(file).add({("imap", "198.51.100.0/24", "tls", "TLSv1.3"): Times(START, START + 9, 3)}, 0)
-    more = {"policy": "optional", "downgrade": "refuse", "accept_proxy": "127.0.0.1", "implicit": ""}
-    service = Service("imap", backend.address, modes=("starttls",), options={k: v for k, v in more.items() if v})
-    options = {"report": {"file": str(file), "keep": "3650 d"}}
-    with running(tmp_path, identity, [service], options=options) as gateway:
-        one = Front(gateway, {"imap": backend}, front.trusting)
+    options = {"policy": "optional", "downgrade": "refuse", "accept_proxy": "127.0.0.1"}
+    with opened("imap", options=options, report={"file": str(file), "keep": "3650 d"}) as one:
         for source, answer in (("203.0.113.7", rb"^g LOGIN|^g OK [^\n]*\n"), ("198.51.100.7", rb"^g NO [^\n]*\n")):
             client = one.connect("imap", greeted=False)
             client.say(f"PROXY TCP4 {source} 127.0.0.1 4711 143\r\n".encode())
-            client.hear(words.greeting_)
+            client.hear(WORDS["imap"].greeting_)
             client.say(b"g LOGIN grete secret\r\n")
             client.hear(answer)
-        assert gateway.log.wait("downgrade")["client"] == "198.51.100.7"
+        assert one.wait("downgrade")["client"] == "198.51.100.7"
         one.leave()
-    backend.close()
 
 
-def test_the_sessions_of_all_workers_are_in_one_report_and_all_know_it(
-    tmp_path: Path, identity: Identity, front: Front
-) -> None:
+def test_the_sessions_of_all_workers_are_in_one_report_and_all_know_it(tmp_path: Path, opened: Opening) -> None:
     """Clients A and B are served by different workers and belong to one network."""
-    backend, file, words = Backend(SERVERS["imap"](None)), tmp_path / "report.db", WORDS["imap"]
-    service = Service("imap", backend.address, options={"policy": "optional", "downgrade": "refuse"})
+    file, words = tmp_path / "report.db", WORDS["imap"]
+    options = {"policy": "optional", "downgrade": "refuse"}
     sections = {"report": {"file": str(file)}, "gateway": {"workers": "2"}}
     assert A.rpartition(".")[0] == B.rpartition(".")[0]
-    with running(tmp_path, identity, [service], options=sections) as gateway:
+    with opened("imap", options=options, **sections) as one:
+        gateway = one.gateway
         gateway.log.wait("worker", count=2, state="serving")
         for source in (A, A, B, B):
             client = Caller(source, gateway.address("imap", "implicit"))
-            client.shake_hands(front.trusting)
+            client.shake_hands(one.trusting)
             client.say(words.login)
             client.hear(words.login_)
             client.socket.close()
         gateway.log.wait("session", count=4)
     (secured,) = [fact for fact in Store(file).facts() if fact.kind == "tls"]
     assert (secured.network, secured.count) == (f"{A.rpartition('.')[0]}.0/24", 4)
-    with running(tmp_path, identity, [service], options=sections) as gateway:
+    with opened("imap", options=options, **sections) as one:
+        gateway = one.gateway
         gateway.log.wait("worker", count=2, state="serving")
         for source in (A, B):
             client = Caller(source, gateway.address("imap"))
@@ -225,4 +204,3 @@ def test_the_sessions_of_all_workers_are_in_one_report_and_all_know_it(
             assert client.line() == words.refused
             client.socket.close()
         assert gateway.log.wait("downgrade", count=2)["action"] == "refused"
-    backend.close()
