@@ -57,10 +57,15 @@ def bugs() -> Iterator[list[LogEvent]]:
 
 
 @pytest.fixture
-def tls(line: Line, authority: Authority) -> TLSLine:
-    secured = TLSLine(line, authority)
-    secured.shake()
-    return secured
+def fresh(line: Line, authority: Authority) -> TLSLine:
+    """Before its handshake."""
+    return TLSLine(line, authority)
+
+
+@pytest.fixture
+def tls(fresh: TLSLine) -> TLSLine:
+    fresh.shake()
+    return fresh
 
 
 # --- in the clear ----------------------------------------------------------------------------------
@@ -465,15 +470,14 @@ def test_a_bug_of_the_owner_goes_no_further(
 # --- TLS ---------------------------------------------------------------------------------------------
 
 
-def test_plaintext_written_before_goes_out_in_the_clear_before_it(line: Line, authority: Authority) -> None:
+def test_plaintext_written_before_goes_out_in_the_clear_before_it(line: Line, fresh: TLSLine) -> None:
     line.leg.write(b"220 go ahead\r\n")
-    tls = TLSLine(line, authority)
-    line.do(line.leg.start_tls, tls.half)
+    line.do(line.leg.start_tls, fresh.half)
     line.expect(b"220 go ahead\r\n")
     line.got = b""
-    line.far.sendall(tls.peer.hello())
-    line.reactor.step_until(tls.pump)
-    assert line.leg.secured is tls.half.secured is not None
+    line.far.sendall(fresh.peer.hello())
+    line.reactor.step_until(fresh.pump)
+    assert line.leg.secured is fresh.half.secured is not None
 
 
 def test_octets_go_both_ways_under_tls_and_are_counted_in_plaintext(tls: TLSLine, reactor: SteppedReactor) -> None:
@@ -484,36 +488,32 @@ def test_octets_go_both_ways_under_tls_and_are_counted_in_plaintext(tls: TLSLine
     assert (tls.line.leg.received, tls.line.leg.sent) == (8, 8)
 
 
-def test_a_client_hello_that_was_read_already_is_used(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    tls.shake(early=tls.peer.hello())
+def test_a_client_hello_that_was_read_already_is_used(line: Line, fresh: TLSLine) -> None:
+    fresh.shake(early=fresh.peer.hello())
 
 
-def test_a_client_hello_may_be_cut_between_early_and_the_socket(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    hello = tls.peer.hello()
+def test_a_client_hello_may_be_cut_between_early_and_the_socket(line: Line, fresh: TLSLine) -> None:
+    hello = fresh.peer.hello()
     line.far.sendall(hello[3:])
     # The rest lies in the socket before the early octets had their turn.
-    line.do(line.leg.start_tls, tls.half, hello[:3])
+    line.do(line.leg.start_tls, fresh.half, hello[:3])
     line.leg.doRead()
-    line.reactor.step_until(tls.pump)
+    line.reactor.step_until(fresh.pump)
 
 
 @pytest.mark.parametrize("blanks", [(b"", b"\n"), (b"\r", b"\n \t"), (b" ", b"")])
-def test_blanks_may_come_before_the_handshake(line: Line, authority: Authority, blanks: tuple[bytes, bytes]) -> None:
+def test_blanks_may_come_before_the_handshake(line: Line, fresh: TLSLine, blanks: tuple[bytes, bytes]) -> None:
     """XMPP: some clients send a line end behind <starttls/>, and the network cuts where it likes."""
-    tls = TLSLine(line, authority)
     first, then = blanks
-    line.do(line.leg.start_tls, tls.half, first, b" \t\r\n")
+    line.do(line.leg.start_tls, fresh.half, first, b" \t\r\n")
     line.far.sendall(then)
     line.reactor.settle()
-    line.far.sendall(b"\n" + tls.peer.hello())
-    line.reactor.step_until(tls.pump)
+    line.far.sendall(b"\n" + fresh.peer.hello())
+    line.reactor.step_until(fresh.pump)
 
 
-def test_blanks_are_dropped_before_the_handshake_only(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    line.do(line.leg.start_tls, tls.half, b"", b"\n")
+def test_blanks_are_dropped_before_the_handshake_only(line: Line, fresh: TLSLine) -> None:
+    line.do(line.leg.start_tls, fresh.half, b"", b"\n")
     line.far.sendall(b"\n\x16\n")
     line.far.sendall(b"\n" * 8)
     line.reactor.step_until(lambda: line.owner.said)
@@ -522,93 +522,84 @@ def test_blanks_are_dropped_before_the_handshake_only(line: Line, authority: Aut
 
 @pytest.mark.parametrize("blanks", [b"", b"\n"])
 def test_a_closed_leg_does_no_handshake(
-    line: Line, authority: Authority, blanks: bytes, monkeypatch: pytest.MonkeyPatch
+    line: Line, fresh: TLSLine, blanks: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(half: TLSHalf, ciphertext: object, size: int) -> int:
         raise ZeroDivisionError
 
     monkeypatch.setattr(TLSHalf, "open", fail)
-    tls = TLSLine(line, authority)
     line.leg.write(b"last words")
-    line.leg.start_tls(tls.half, b"", blanks)
+    line.leg.start_tls(fresh.half, b"", blanks)
     line.leg.close()
-    line.far.sendall(tls.peer.hello())
+    line.far.sendall(fresh.peer.hello())
     line.expect_end()
     line.reactor.settle()
     assert line.got == b"last words"
     assert line.leg.cause == ""
 
 
-def test_a_handshake_in_single_octets_works(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
-    tls = TLSLine(line, authority)
+def test_a_handshake_in_single_octets_works(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
     line.leg.read_size = 1
-    tls.shake()
+    fresh.shake()
     assert line.owner.said == ["secured"]
-    line.far.sendall(tls.peer.say(b"EHLO a\r\n"))
+    line.far.sendall(fresh.peer.say(b"EHLO a\r\n"))
     reactor.step_until(lambda: line.owner.heard == b"EHLO a\r\n")
 
 
-def test_what_is_written_during_the_handshake_waits_for_its_end(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half)
+def test_what_is_written_during_the_handshake_waits_for_its_end(line: Line, fresh: TLSLine) -> None:
+    line.leg.start_tls(fresh.half)
     line.leg.write(b"220 hello\r\n")
     line.reactor.settle()
     line.pull()
     assert line.got == b""
-    line.far.sendall(tls.peer.hello())
-    tls.heard(b"220 hello\r\n")
+    line.far.sendall(fresh.peer.hello())
+    fresh.heard(b"220 hello\r\n")
 
 
-def test_what_waits_for_the_handshake_counts_as_unsent(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half)
+def test_what_waits_for_the_handshake_counts_as_unsent(line: Line, fresh: TLSLine) -> None:
+    line.leg.start_tls(fresh.half)
     line.leg.write(b"x" * (HIGH_WATER + 1))
     assert line.owner.said == [("pressed", True)]
-    line.far.sendall(tls.peer.hello())
-    tls.heard(b"x" * (HIGH_WATER + 1))
+    line.far.sendall(fresh.peer.hello())
+    fresh.heard(b"x" * (HIGH_WATER + 1))
     assert line.owner.said == [("pressed", True), "secured", ("pressed", False)]
 
 
 def test_the_first_words_go_out_with_the_end_of_the_handshake(
-    line: Line, authority: Authority, reactor: SteppedReactor
+    line: Line, fresh: TLSLine, reactor: SteppedReactor
 ) -> None:
-    tls = TLSLine(line, authority)
     line.owner.on["secured"] = lambda: line.leg.write(b"220 hello\r\n")
-    line.leg.start_tls(tls.half)
-    line.far.sendall(tls.peer.hello())
+    line.leg.start_tls(fresh.half)
+    line.far.sendall(fresh.peer.hello())
     reactor.settle()
     line.pull()
-    finished, line.got = tls.peer.feed(line.got), b""
+    finished, line.got = fresh.peer.feed(line.got), b""
     counted = counting(line)
     line.far.sendall(finished)
-    tls.heard(b"220 hello\r\n")
+    fresh.heard(b"220 hello\r\n")
     assert len(counted.sends) == 1, "tickets and greeting"
 
 
 def test_plaintext_with_the_last_flight_comes_after_secured(
-    line: Line, authority: Authority, reactor: SteppedReactor
+    line: Line, fresh: TLSLine, reactor: SteppedReactor
 ) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half)
-    line.far.sendall(tls.peer.hello())
+    line.leg.start_tls(fresh.half)
+    line.far.sendall(fresh.peer.hello())
     reactor.settle()
     line.pull()
     line.owner.on["heard"] = lambda: line.owner.said.append("heard")
-    line.far.sendall(tls.peer.feed(line.got) + tls.peer.say(b"EHLO a\r\n"))
+    line.far.sendall(fresh.peer.feed(line.got) + fresh.peer.say(b"EHLO a\r\n"))
     reactor.settle()
     assert line.owner.said == ["secured", "heard"]
 
 
-def test_a_paused_leg_shakes_hands_but_holds_what_it_reads(
-    line: Line, authority: Authority, reactor: SteppedReactor
-) -> None:
-    tls = TLSLine(line, authority)
+def test_a_paused_leg_shakes_hands_but_holds_what_it_reads(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
     line.leg.pause()
-    line.leg.start_tls(tls.half)
-    line.far.sendall(tls.peer.hello())
+    line.leg.start_tls(fresh.half)
+    line.far.sendall(fresh.peer.hello())
     reactor.settle()
     line.pull()
-    line.far.sendall(tls.peer.feed(line.got) + tls.peer.say(b"EHLO a\r\n") + tls.peer.goodbye())
+    line.far.sendall(fresh.peer.feed(line.got) + fresh.peer.say(b"EHLO a\r\n") + fresh.peer.goodbye())
     reactor.settle()
     assert line.owner.said == ["secured"]
     assert line.owner.heard == b""
@@ -690,14 +681,13 @@ def test_half_close_under_tls_says_close_notify_and_hears_on(tls: TLSLine, react
     assert tls.line.owner.said == ["secured", "closed"]
 
 
-def test_half_close_during_the_handshake_waits_for_what_waits(line: Line, authority: Authority) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half)
+def test_half_close_during_the_handshake_waits_for_what_waits(line: Line, fresh: TLSLine) -> None:
+    line.leg.start_tls(fresh.half)
     line.leg.write(b"only this")
     line.leg.half_close()
-    line.far.sendall(tls.peer.hello())
-    tls.heard(b"only this")
-    line.reactor.step_until(lambda: tls.pump() and tls.peer.ended)
+    line.far.sendall(fresh.peer.hello())
+    fresh.heard(b"only this")
+    line.reactor.step_until(lambda: fresh.pump() and fresh.peer.ended)
 
 
 def test_a_peer_that_never_answers_close_notify_is_cut_off(tls: TLSLine, reactor: SteppedReactor) -> None:
@@ -727,19 +717,16 @@ def test_a_failed_handshake_sends_its_alert_says_why_and_closes(
 
 
 def test_early_octets_that_are_no_tls_fail_in_the_next_turn(
-    line: Line, authority: Authority, reactor: SteppedReactor
+    line: Line, fresh: TLSLine, reactor: SteppedReactor
 ) -> None:
-    tls = TLSLine(line, authority)
-    line.do(line.leg.start_tls, tls.half, b"MAIL FROM:<evil@x>\r\n")
+    line.do(line.leg.start_tls, fresh.half, b"MAIL FROM:<evil@x>\r\n")
     assert line.owner.said == []
     reactor.settle()
     assert line.owner.said == [("tls failed", "wrong version number")]
 
 
-def test_a_fin_during_the_handshake_is_a_failed_handshake(
-    line: Line, authority: Authority, reactor: SteppedReactor
-) -> None:
-    line.leg.start_tls(TLSLine(line, authority).half)
+def test_a_fin_during_the_handshake_is_a_failed_handshake(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
+    line.leg.start_tls(fresh.half)
     line.far.close()
     reactor.settle()
     assert line.owner.said == [("tls failed", "connection closed during the handshake"), "closed"]
@@ -755,10 +742,10 @@ def test_a_reset_during_the_handshake_is_a_failed_handshake(
     assert tcp.owner.said == [("tls failed", reason), "closed"]
 
 
-def test_tls_after_the_end_of_input_fails(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
+def test_tls_after_the_end_of_input_fails(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
     line.far.shutdown(socket.SHUT_WR)
     reactor.settle()
-    line.do(line.leg.start_tls, TLSLine(line, authority).half)
+    line.do(line.leg.start_tls, fresh.half)
     reactor.settle()
     assert line.owner.said[1:] == [("tls failed", "connection closed during the handshake"), "closed"]
 
@@ -773,17 +760,15 @@ def test_a_forged_record_is_a_reset_behind_what_came_before(tls: TLSLine, reacto
     assert "bad record mac" in tls.line.leg.cause
 
 
-def test_aborting_during_the_handshake_is_quiet(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half, tls.peer.hello())
+def test_aborting_during_the_handshake_is_quiet(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
+    line.leg.start_tls(fresh.half, fresh.peer.hello())
     line.do(line.leg.abort)
     reactor.settle()
     assert line.owner.said == ["closed"]
 
 
-def test_closing_during_the_handshake_is_quiet(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
-    tls = TLSLine(line, authority)
-    line.leg.start_tls(tls.half)
+def test_closing_during_the_handshake_is_quiet(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
+    line.leg.start_tls(fresh.half)
     line.leg.write(b"220 never to be said\r\n")
     line.do(line.leg.close)
     line.expect_end()
@@ -855,9 +840,9 @@ class Sick(TLSHalf):
 
 
 def test_a_client_side_that_cannot_even_begin_fails_in_the_next_turn(
-    line: Line, authority: Authority, reactor: SteppedReactor
+    line: Line, fresh: TLSLine, reactor: SteppedReactor
 ) -> None:
-    line.do(line.leg.start_tls, Sick(TLSLine(line, authority).half))
+    line.do(line.leg.start_tls, Sick(fresh.half))
     reactor.settle()
     assert line.owner.said == [("tls failed", "no ciphers available")]
 
@@ -870,9 +855,9 @@ def test_an_encryption_that_fails_is_a_reset(tls: TLSLine, reactor: SteppedReact
     assert tls.line.leg.cause == "TLS: internal error"
 
 
-def test_a_closed_leg_does_not_begin_tls(line: Line, authority: Authority, reactor: SteppedReactor) -> None:
+def test_a_closed_leg_does_not_begin_tls(line: Line, fresh: TLSLine, reactor: SteppedReactor) -> None:
     line.leg.close()
-    line.do(line.leg.start_tls, TLSLine(line, authority).half)
+    line.do(line.leg.start_tls, fresh.half)
     line.far.close()
     reactor.settle()
     assert line.owner.said == ["closed"]
@@ -909,7 +894,7 @@ def test_fin_while_we_still_flush_does_not_stop_the_flush(line: Line, reactor: S
 
 @pytest.mark.parametrize("nth", range(12))
 def test_whatever_call_goes_wrong_the_leg_ends_and_nobody_else(
-    line: Line, authority: Authority, reactor: SteppedReactor, bugs: list[LogEvent], nth: int
+    line: Line, fresh: TLSLine, reactor: SteppedReactor, bugs: list[LogEvent], nth: int
 ) -> None:
     calls = 0
 
@@ -919,23 +904,22 @@ def test_whatever_call_goes_wrong_the_leg_ends_and_nobody_else(
         if calls == nth:
             raise RuntimeError
 
-    tls = TLSLine(line, authority)
     for moment in ("secured", "heard", "pressed", "ended", "closed"):
         line.owner.on[moment] = count
-    line.leg.start_tls(tls.half)
-    for wire in (tls.peer.hello(), b"", b""):
+    line.leg.start_tls(fresh.half)
+    for wire in (fresh.peer.hello(), b"", b""):
         with suppress(OSError):
             line.far.sendall(wire)
             reactor.settle()
             line.pull()
-            answer, line.got = tls.peer.feed(line.got), b""
+            answer, line.got = fresh.peer.feed(line.got), b""
             line.far.sendall(answer)
             reactor.settle()
     with suppress(OSError):
         for _ in range(6):
-            line.far.sendall(tls.peer.say(b"NOOP\r\n"))
+            line.far.sendall(fresh.peer.say(b"NOOP\r\n"))
             reactor.settle()
-        line.far.sendall(tls.peer.goodbye())
+        line.far.sendall(fresh.peer.goodbye())
         reactor.settle()
     line.leg.close()
     line.far.close()
