@@ -10,7 +10,6 @@ from typing import Any
 
 from tests.process import programs
 from tests.process.running import DEADLINE, ROOT, Gateway, Identity
-from tests.process.wire import Client
 
 
 def _cli(*words: str) -> subprocess.CompletedProcess[str]:
@@ -73,13 +72,3 @@ def gnutls_verifies(gateway: Gateway, identity: Identity, service: str, starttls
         input="", capture_output=True, text=True, timeout=DEADLINE,
     )  # fmt: skip
     assert "Handshake was completed" in done.stdout, done.stdout + done.stderr
-
-
-def ends_at_starttls(gateway: Gateway, service: str, greeting: bytes, behind: bytes, go_ahead: bytes) -> None:
-    """With octets behind it, fragments without CRLF, too.  Nothing comes behind the go-ahead."""
-    since = gateway.log.mark()
-    with Client(gateway.address(service)) as client:
-        client.hear(greeting)
-        client.say(b"STARTTLS\r\n" + behind)
-        assert client.rest() == go_ahead
-    assert gateway.log.wait("session", since, service=service)["reason"] == "starttls-injection"

@@ -56,12 +56,6 @@ def test_sessions_of_both_kinds(tmp_path: Path, identity: Identity, trusting: ss
                 assert client.line() == b'a OK "in"\r\n'
                 client.say(b"\0any\roctets\n")
                 assert client.hear(rb"\n") == b"\0any\roctets\n"
-        for behind in (b"n NOOP\r\n", b"n", b"\r\n"):
-            with Client(gateway.address("acap")) as client:
-                assert client.line() == CLEAR
-                client.say(b"s STARTTLS\r\n" + behind)
-                assert client.rest() == GO_AHEAD
-            gateway.log.wait("starttls-injection")
         good = probed("acap", at(gateway, "acap"), identity.authority)
         assert good["findings"] == []
         assert good["starttls"]["runs_injected_commands"] is False

@@ -74,10 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting
             "ngircd-starttls": {"address": ngircd.address, "tls": "starttls", **trusted},
         }
         services = [Service(f"at-{name}", name, "irc") for name in backends]
-        services += [
-            Service(policy, scripted.address, "irc", options={"policy": policy})
-            for policy in ("required", "auth-only", "optional")
-        ]
+        services.append(Service("required", scripted.address, "irc"))
         services.append(Service("open", plain, "irc", options={"policy": "optional"}))
         options = {f"backend:{name}": values for name, values in backends.items()}
         options["timeouts"] = {"greeting": "1 s"}
@@ -281,18 +278,6 @@ def test_irssis_opening_in_one_segment(place: Place) -> None:
         client.shake_hands(place.trusting)
         client.say(b"CAP LS 302\r\n")
         assert b" CAP * LS :" in client.line()
-
-
-@pytest.mark.parametrize("behind", [b"NICK evil\r\n", b"NI", b"\r\n", b"WEBIRC a b c 192.0.2.1\r\n"])
-@pytest.mark.parametrize("policy", ["required", "auth-only", "optional"])
-def test_octets_behind_starttls_end_the_session(place: Place, behind: bytes, policy: str) -> None:
-    """A fragment without CRLF, too.  Nobody is dialled."""
-    since = place.gateway.log.mark()
-    with Client(place.gateway.address(policy)) as client:
-        client.say(b"STARTTLS\r\n" + behind)
-        assert client.rest() == GO_AHEAD
-    ended = place.gateway.log.wait("session", since, service=policy)
-    assert (ended["reason"], "address" in ended) == ("starttls-injection", False)
 
 
 def test_what_a_backend_hears(place: Place) -> None:

@@ -18,7 +18,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.looking import at, checked, gnutls_verifies, openssl_verifies, probed
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
 from tests.process.slapd import Slapd, slapd
-from tests.pure.contract.answers.ldap import GO, STARTTLS, UNBIND, notice, result, sasl, search, simple
+from tests.pure.contract.answers.ldap import UNBIND, notice, result, sasl, search, simple
 
 NAME = "uid=user,dc=example,dc=test"
 UNAVAILABLE = b" is not available here"
@@ -268,15 +268,6 @@ def tls(identity: Identity) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(identity.authority))
 
 
-def test_what_lies_behind_starttls_in_the_clear_ends_the_session(gateway: Gateway) -> None:
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("ldap"), DEADLINE) as client:
-        client.sendall(STARTTLS + simple(2, NAME.encode(), CANARY.encode()))
-        assert client.recv(100) == GO
-        assert client.recv(1) == b""
-    gateway.log.wait("starttls-injection", since)
-
-
 @pytest.mark.parametrize(
     ("mechanism", "refused"),
     [
@@ -310,15 +301,6 @@ def test_what_is_no_ldap_is_told_so(gateway: Gateway) -> None:
         client.sendall(b"\x30\x80\2\1\1")
         assert client.recv(100) == notice(2, b"not understood")
         assert client.recv(1) == b""
-
-
-@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"])
-def test_http_hears_nothing(gateway: Gateway, request_: bytes) -> None:
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("ldap"), DEADLINE) as client:
-        client.sendall(request_)
-        assert client.recv(1) == b""
-    gateway.log.wait("http-client", since)
 
 
 def test_many_searches_at_once_are_all_answered(gateway: Gateway, identity: Identity) -> None:

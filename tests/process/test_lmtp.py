@@ -14,7 +14,6 @@ import pytest
 
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
-from tests.process.looking import ends_at_starttls
 from tests.process.recording import Backend, Connection
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.servers import SECURITY, Dovecot
@@ -27,7 +26,6 @@ LISTED = rb"^250 [^\n]*\n"
 TEXT = b"Subject: for two\r\n\r\n.. is what a dot looks like\r\n"
 STORED = b"Subject: for two\r\n\r\n. is what a dot looks like\r\n"
 TOLD = ("none", "xclient", "proxy-v1", "proxy-v2")
-POLICIES = ("required", "auth-only", "optional")
 
 _users = (f"u{number}" for number in count())
 
@@ -69,9 +67,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, identity: Identity, trusting
         doors = dovecot.doors["lmtp"]
         options: dict[str, dict[str, str]] = {}
         services = [
-            Service(f"scripted-{policy}", scripted.address, "lmtp", options={"policy": policy}) for policy in POLICIES
+            Service("scripted", scripted.address, "lmtp"),
+            Service("socket", f"unix:{dovecot.lmtp}", "lmtp"),
         ]
-        services.append(Service("socket", f"unix:{dovecot.lmtp}", "lmtp"))
         for told in TOLD:
             for way in SECURITY:
                 name = f"{told}-{way}"
@@ -194,19 +192,8 @@ def test_programs_that_know_starttls_for_lmtp(place: Place, program: str) -> Non
 # --- exact octets ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"LH", b"MAIL FROM:<evil@example.org>\r\n", b"BDAT 3 LAST\r\nabc"])
-@pytest.mark.parametrize("policy", POLICIES)
-def test_octets_behind_starttls_end_the_session(place: Place, behind: bytes, policy: str) -> None:
-    place.scripted.play(legacy)
-    ends_at_starttls(place.gateway, f"scripted-{policy}", rb"^220 [^\n]*\n", behind, GO_AHEAD)
-    connection = place.scripted.connection()
-    connection.wait_until_ended()
-    assert connection.heard == b"QUIT\r\n"
-
-
 def test_what_a_backend_hears_before_tls(place: Place) -> None:
-    place.scripted.play(legacy)
-    with Client(place.gateway.address("scripted-required")) as client:
+    with Client(place.gateway.address("scripted")) as client:
         client.hear(rb"^220 [^\n]*\n")
         client.say(LHLO + b"HELO a\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b>\r\nBDAT 9 LAST\r\nXCLIENT\r\nDATA\r\n")
         heard = client.hear(rb"(?:^5[^\n]*\n){5}")

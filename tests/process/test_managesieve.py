@@ -14,7 +14,6 @@ import pytest
 
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
-from tests.process.looking import ends_at_starttls
 from tests.process.recording import Backend, Connection
 from tests.process.running import CANARY, DEADLINE, Gateway, Identity, Service, running
 from tests.process.servers import Dovecot
@@ -202,17 +201,6 @@ def test_programs_that_know_starttls_for_sieve(place: Place, program: str) -> No
 
 
 # --- exact octets ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"NO", LOGIN, b"\r\n", b"FOO {9+}\r\nXCLIENT"])
-@pytest.mark.parametrize("policy", ["required", "auth-only", "optional"])
-def test_octets_behind_starttls_end_the_session(place: Place, behind: bytes, policy: str) -> None:
-    """A fragment without CRLF, too.  Nothing of it reaches the backend, and nothing comes behind the go-ahead."""
-    place.scripted.play(legacy)
-    ends_at_starttls(place.gateway, f"scripted-{policy}", rb"^OK\r\n", behind, GO_AHEAD)
-    connection = place.scripted.connection()
-    connection.wait_until_ended()
-    assert connection.heard == b"LOGOUT\r\n"
 
 
 @pytest.mark.parametrize("policy", ["required", "auth-only", "optional"])

@@ -18,7 +18,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.looking import at, checked, openssl_verifies, probed
 from tests.process.mariadbd import MariaDB, mariadb
 from tests.process.running import CANARY, DEADLINE, ROOT, Gateway, Identity, Service, running
-from tests.pure.contract.answers.mysql import SSL_REQUEST, login
+from tests.pure.contract.answers.mysql import login
 
 REQUIRED = "ERROR 3159 (HY000): TLS required"
 
@@ -163,24 +163,6 @@ def test_openssl_speaks_to_both_ports(gateway: Gateway, identity: Identity, mode
 
 
 # --- octets ------------------------------------------------------------------------------------------
-
-
-def test_what_lies_behind_ssl_request_in_the_clear_ends_the_session(gateway: Gateway) -> None:
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("mysql"), DEADLINE) as client:
-        assert client.recv(4096)[4] == 10
-        client.sendall(SSL_REQUEST + login(2))
-        assert client.recv(1) == b""
-    gateway.log.wait("starttls-injection", since)
-
-
-def test_http_hears_the_greeting_and_nothing_else(gateway: Gateway) -> None:
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("mysql"), DEADLINE) as client:
-        assert client.recv(4096)[4] == 10
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert client.recv(1) == b""
-    gateway.log.wait("http-client", since)
 
 
 # --- the gateway's own tools -------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import pytest
 
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
-from tests.process.looking import ends_at_starttls
 from tests.process.recording import Backend, Connection
 from tests.process.running import CANARY, DEADLINE, Gateway, Identity, Service, running
 from tests.process.servers import ARTICLE, SECURITY
@@ -274,17 +273,6 @@ def test_tin(place: Place, tmp_path: Path) -> None:
 
 
 # --- exact octets ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("behind", [b"DATE\r\n", b"DA", LOGIN, b"\r\n", b"TAKETHIS <2@example.org>\r\n" + ARTICLE])
-@pytest.mark.parametrize("policy", POLICIES)
-def test_octets_behind_starttls_end_the_session(place: Place, behind: bytes, policy: str) -> None:
-    """A fragment without CRLF, too.  Nothing of it reaches the backend, and nothing comes behind the go-ahead."""
-    place.scripted.play(legacy)
-    ends_at_starttls(place.gateway, f"scripted-{policy}", rb"^201 [^\n]*\n", behind, GO_AHEAD)
-    connection = place.scripted.connection()
-    connection.wait_until_ended()
-    assert connection.heard == b"QUIT\r\n"
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dialects.database.postgresql import SSL_REQUEST
 from tests.ports import free_port
 from tests.process import programs, servers
 from tests.process.conftest import directory_for_servers
@@ -294,15 +293,6 @@ def test_a_browser_gets_no_tls(gateway: Gateway, identity: Identity, mode: str) 
     plain.close()
 
 
-@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"])
-def test_http_hears_nothing(gateway: Gateway, request_: bytes) -> None:
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("postgresql"), DEADLINE) as client:
-        client.sendall(request_)
-        assert client.recv(1) == b""
-    gateway.log.wait("http-client", since)
-
-
 def test_a_client_above_the_limit_of_failed_logins_is_answered_by_the_gateway(
     tmp_path: Path, identity: Identity, server: PostgreSQL
 ) -> None:
@@ -321,17 +311,6 @@ def test_pgbench_runs_a_thousand_transactions(gateway: Gateway, identity: Identi
     done = run("pgbench", "-c", "4", "-t", "250", "-n", target(gateway, identity, sslmode="require"))
     assert "number of transactions actually processed: 1000/1000" in done.stdout, done.stderr
     assert "number of failed transactions: 0" in done.stdout
-
-
-def test_what_lies_behind_sslrequest_in_the_clear_ends_the_session(gateway: Gateway) -> None:
-    """CVE-2021-23214."""
-    startup = b"\0\0\0\x1a\0\3\0\0user\0shop\0\0"
-    since = gateway.log.mark()
-    with socket.create_connection(gateway.address("postgresql"), DEADLINE) as client:
-        client.sendall(SSL_REQUEST + startup)
-        assert client.recv(1) == b"S"
-        assert client.recv(1) == b""
-    gateway.log.wait("starttls-injection", since)
 
 
 # --- the gateway's own tools -------------------------------------------------------------------------
