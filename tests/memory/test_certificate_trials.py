@@ -40,6 +40,17 @@ def p256() -> Key:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def must_staple() -> x509.TLSFeature:
+    return x509.TLSFeature([x509.TLSFeatureType.status_request])
+
+
+def usage(**wanted: bool) -> x509.KeyUsage:
+    nothing = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+                             "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+                            False)  # fmt: skip
+    return x509.KeyUsage(**{**nothing, **wanted})
+
+
 class Issuer:
     """Someone who issues certificates, wrong ones too."""
 
@@ -65,11 +76,9 @@ class Issuer:
     ) -> x509.Certificate:
         builder = x509.CertificateBuilder(issuer or self.name, name, key.public_key(), x509.random_serial_number(),
                                           NOW + begins * DAY, NOW + days * DAY)  # fmt: skip
-        usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-                               "key_agreement", "crl_sign", "encipher_only", "decipher_only"), False)  # fmt: skip
         known = (
             x509.BasicConstraints(ca, path_length if ca else None),
-            x509.KeyUsage(**{**usage, "digital_signature": True}, key_cert_sign=ca and signs),
+            usage(digital_signature=True, key_cert_sign=ca and signs),
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
             x509.AuthorityKeyIdentifier.from_issuer_public_key((known_by or self.key).public_key()),
         )
@@ -93,6 +102,14 @@ def written(directory: Path, key: Key, *chain: x509.Certificate) -> Pair:
     pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     pair.key.chmod(0o600)
     return pair
+
+
+def issued(
+    directory: Path, by: Issuer, *extensions: x509.ExtensionType, behind: tuple[Issuer, ...] = (), **wrong: Any
+) -> Pair:
+    """What `by` issues, and the certificates that stand behind it in the file."""
+    leaf, key = by.leaf(*extensions, **wrong)
+    return written(directory, key, leaf, *(one.certificate for one in behind))
 
 
 def errors(pair: Pair, profile: str = "intermediate") -> tuple[str, ...]:
@@ -136,13 +153,11 @@ def sha1(directory: Path) -> Pair:
 
 
 def test_T13_a_leaf_signed_with_SHA1_is_refused_for_that_and_nothing_else(tmp_path: Path) -> None:
-    (text,) = errors(sha1(tmp_path))
+    pair = sha1(tmp_path)
+    (text,) = errors(pair)
     assert "signed with a broken hash (SHA1); get it signed with SHA-256" in text
     assert "remove" not in text
-
-
-def test_T13_it_is_served_to_old_clients(tmp_path: Path) -> None:
-    assert not inspect([sha1(tmp_path)], profile="legacy")[0].errors
+    assert not inspect([pair], profile="legacy")[0].errors, "it is served to old clients"
 
 
 def test_T13_a_signature_of_the_past_by_somebody_else_is_none(tmp_path: Path) -> None:
@@ -154,39 +169,32 @@ def test_T13_a_signature_of_the_past_by_somebody_else_is_none(tmp_path: Path) ->
 
 
 def test_T13_another_issuer(tmp_path: Path) -> None:
-    root, other = Issuer("Root"), Issuer("Other")
-    leaf, key = root.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, other.certificate))
+    (text,) = errors(issued(tmp_path, Issuer("Root"), behind=(Issuer("Other"),)))
     assert "did not issue certificate 1 (CN=leaf): its issuer is CN=Root; put the right issuer there" in text
 
 
 def test_T13_an_issuer_that_has_a_new_key(tmp_path: Path) -> None:
-    old, new = Issuer("Root"), Issuer("Root")
-    leaf, key = old.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, new.certificate))
+    (text,) = errors(issued(tmp_path, Issuer("Root"), behind=(Issuer("Root"),)))
     assert "its issuer has this name, but another key (authorityKeyIdentifier)" in text
 
 
 def test_T13_a_signature_that_does_not_fit(tmp_path: Path) -> None:
-    old, new = Issuer("Root"), Issuer("Root")
-    leaf, key = old.leaf(known_by=new.key)
-    (text,) = errors(written(tmp_path, key, leaf, new.certificate))
+    new = Issuer("Root")
+    (text,) = errors(issued(tmp_path, Issuer("Root"), known_by=new.key, behind=(new,)))
     assert "its signature was not made with this key" in text
 
 
 def test_T13_an_issuer_that_has_expired(tmp_path: Path) -> None:
     root = Issuer("Root")
     middle = Issuer("Middle", by=root, days=-1)
-    leaf, key = middle.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, middle.certificate))
+    (text,) = errors(issued(tmp_path, middle, behind=(middle,)))
     assert "certificate 2 of the chain (CN=Middle) expired on" in text
     assert "fetch the chain again from the issuer" in text
 
 
 def test_T13_an_issuer_of_tomorrow(tmp_path: Path) -> None:
     middle = Issuer("Middle", by=Issuer("Root"), begins=1)
-    leaf, key = middle.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, middle.certificate))
+    (text,) = errors(issued(tmp_path, middle, behind=(middle,)))
     assert "certificate 2 of the chain (CN=Middle) is not valid before" in text
     assert "check the clock of this machine" in text
 
@@ -210,8 +218,7 @@ def authority_by_sha1(directory: Path, by: Issuer | None) -> Issuer:
 
 def test_T13_an_issuer_that_is_signed_with_SHA1(tmp_path: Path) -> None:
     middle = authority_by_sha1(tmp_path, Issuer("Root", rsa.generate_private_key(65537, 2048)))
-    leaf, key = middle.leaf()
-    pair = written(tmp_path, key, leaf, middle.certificate)
+    pair = issued(tmp_path, middle, behind=(middle,))
     (text,) = errors(pair)
     assert "certificate 2 of the chain is signed with a broken hash (SHA1)" in text
     assert not inspect([pair], profile="legacy")[0].errors
@@ -219,14 +226,12 @@ def test_T13_an_issuer_that_is_signed_with_SHA1(tmp_path: Path) -> None:
 
 def test_T13_a_root_that_signs_itself_with_SHA1_is_trusted_for_itself(tmp_path: Path) -> None:
     root = authority_by_sha1(tmp_path, None)
-    leaf, key = root.leaf()
-    assert not errors(written(tmp_path, key, leaf, root.certificate))
+    assert not errors(issued(tmp_path, root, behind=(root,)))
 
 
 def test_T13_an_issuer_whose_key_is_too_small(tmp_path: Path) -> None:
     middle = Issuer("Middle", rsa.generate_private_key(65537, 1024), by=Issuer("Root"))
-    leaf, key = middle.leaf()
-    pair = written(tmp_path, key, leaf, middle.certificate)
+    pair = issued(tmp_path, middle, behind=(middle,))
     (text,) = errors(pair)
     assert "certificate 2 of the chain (CN=Middle) has a key that is too small (RSA 1024)" in text
     assert "get a certificate from another issuer" in text
@@ -235,15 +240,13 @@ def test_T13_an_issuer_whose_key_is_too_small(tmp_path: Path) -> None:
 
 def test_T13_a_root_whose_key_is_too_small_need_not_be_there(tmp_path: Path) -> None:
     root = Issuer("Root", rsa.generate_private_key(65537, 1024))
-    leaf, key = root.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, root.certificate))
+    (text,) = errors(issued(tmp_path, root, behind=(root,)))
     assert "(RSA 1024), so clients refuse the chain; remove it: clients have it already" in text
 
 
 def test_T13_an_issuer_with_a_key_of_another_kind(tmp_path: Path) -> None:
-    old, new = Issuer("Root"), Issuer("Root", ed25519.Ed25519PrivateKey.generate())
-    leaf, key = old.leaf()
-    (text,) = errors(written(tmp_path, key, leaf, new.certificate))
+    new = Issuer("Root", ed25519.Ed25519PrivateKey.generate())
+    (text,) = errors(issued(tmp_path, Issuer("Root"), behind=(new,)))
     assert "its issuer has this name, but another key" in text
 
 
@@ -339,8 +342,7 @@ def test_T13_the_place_of_the_right_issuer_is_told(tmp_path: Path) -> None:
         AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier("http://ca.example.test/r3.der")
     )
     old, new = Issuer("Root"), Issuer("Root")
-    leaf, key = old.leaf(dns(HOST), x509.AuthorityInformationAccess([place]))
-    (text,) = errors(written(tmp_path, key, leaf, new.certificate))
+    (text,) = errors(issued(tmp_path, old, dns(HOST), x509.AuthorityInformationAccess([place]), behind=(new,)))
     assert "put the right issuer there (it is at http://ca.example.test/r3.der)" in text
 
 
@@ -368,8 +370,7 @@ def test_T13_a_signature_that_fits_and_an_identifier_that_does_not(
     tmp_path: Path, identifier: x509.AuthorityKeyIdentifier
 ) -> None:
     root = Issuer("Root")
-    leaf, key = root.leaf(dns(HOST), identifier)
-    (text,) = warnings(written(tmp_path, key, leaf, root.certificate))
+    (text,) = warnings(issued(tmp_path, root, dns(HOST), identifier, behind=(root,)))
     assert "certificate 1 has an authorityKeyIdentifier of another issuer than certificate 2 (CN=Root)" in text
     assert "remove" not in text
 
@@ -378,15 +379,14 @@ def test_T13_a_signature_that_fits_and_an_identifier_that_does_not(
 def test_T13_a_name_in_another_spelling(tmp_path: Path, spelling: str) -> None:
     root = Issuer("Root")
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, spelling)])
-    leaf, key = root.leaf(issuer=name)
-    (text,) = warnings(written(tmp_path, key, leaf, root.certificate))
+    (text,) = warnings(issued(tmp_path, root, issuer=name, behind=(root,)))
     assert "spells the name of its issuer differently than certificate 2 (CN=Root)" in text
 
 
 def test_T13_an_algorithm_that_nobody_knows(tmp_path: Path) -> None:
-    leaf, key = Issuer("Root").leaf()
-    pair = written(tmp_path, key, leaf)
+    pair = issued(tmp_path, Issuer("Root"))
     known, unknown = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d04037f")
+    (leaf,) = load(pair).chain
     octets = leaf.public_bytes(Encoding.DER).replace(known, unknown)
     pair.certificate.write_bytes(x509.load_der_x509_certificate(octets).public_bytes(Encoding.PEM))
     (text,) = warnings(pair)
@@ -435,17 +435,7 @@ def test_T14_an_RSA_PSS_key_is_told_as_such(tmp_path: Path) -> None:
 
 
 def test_T14_a_certificate_that_may_not_sign_is_told_as_such(tmp_path: Path) -> None:
-    root = Issuer("Root")
-    key = p256()
-    usage = dict.fromkeys(("digital_signature", "content_commitment", "data_encipherment", "key_agreement",
-                           "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)  # fmt: skip
-    leaf = (
-        x509.CertificateBuilder(root.name, root.name, key.public_key(), 7, NOW - DAY, NOW + DAY)
-        .add_extension(dns(HOST), critical=False)
-        .add_extension(x509.KeyUsage(key_encipherment=True, **usage), critical=True)
-        .sign(root.key, hashes.SHA256())
-    )
-    (text,) = errors(written(tmp_path, key, leaf))
+    (text,) = errors(issued(tmp_path, Issuer("Root"), dns(HOST), usage(key_encipherment=True)))
     assert "its keyUsage lacks digitalSignature; have it issued with digitalSignature" in text
 
 
@@ -478,8 +468,7 @@ def test_T14_a_DSA_key(tmp_path: Path) -> None:
 
 
 def test_T14_a_key_that_cannot_sign(tmp_path: Path) -> None:
-    leaf, key = Issuer("Root").leaf(key=x25519.X25519PrivateKey.generate())
-    (text,) = errors(written(tmp_path, key, leaf))
+    (text,) = errors(issued(tmp_path, Issuer("Root"), key=x25519.X25519PrivateKey.generate()))
     assert "OpenSSL refuses it" in text or "clients cannot be served with it" in text
 
 
@@ -547,8 +536,7 @@ def test_T14_each_certificate_is_proven_once_for_all_services_and_renewals(
 
 
 def test_T15_must_staple(tmp_path: Path) -> None:
-    leaf, key = Issuer("Root").leaf(dns(HOST), x509.TLSFeature([x509.TLSFeatureType.status_request]))
-    (text,) = warnings(written(tmp_path, key, leaf))
+    (text,) = warnings(issued(tmp_path, Issuer("Root"), dns(HOST), must_staple()))
     assert "demands OCSP stapling" in text
     assert "without --must-staple" in text
 
@@ -564,8 +552,7 @@ def test_T15_must_staple(tmp_path: Path) -> None:
 def test_T15_a_certificate_that_is_not_for_servers(
     tmp_path: Path, usages: list[x509.ObjectIdentifier], good: bool
 ) -> None:
-    leaf, key = Issuer("Root").leaf(dns(HOST), x509.ExtendedKeyUsage(usages))
-    found = warnings(written(tmp_path, key, leaf))
+    found = warnings(issued(tmp_path, Issuer("Root"), dns(HOST), x509.ExtendedKeyUsage(usages)))
     assert len(found) == (not good)
     words = ("its extendedKeyUsage lacks serverAuth", "not a server certificate (its key usage says so)")
     assert good or any(each in found[0] for each in words)
@@ -580,8 +567,7 @@ def test_T15_a_certificate_that_is_not_for_servers(
 )
 def test_T15_an_intermediate_that_may_not_issue(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
     middle = Issuer("Middle", by=Issuer("Root"), **wrong)
-    leaf, key = middle.leaf()
-    (text,) = warnings(written(tmp_path, key, leaf, middle.certificate))
+    (text,) = warnings(issued(tmp_path, middle, behind=(middle,)))
     assert f"certificate 2 of the chain (CN=Middle) may not issue certificates for servers: {words}" in text
 
 
@@ -606,23 +592,20 @@ def test_T15_what_has_no_words_of_its_own_is_told_in_the_librarys(tmp_path: Path
 def test_T15_names_that_the_issuer_may_not_vouch_for(tmp_path: Path) -> None:
     only = x509.NameConstraints([x509.DNSName("other.example")], None)
     middle = Issuer("Middle", by=Issuer("Root"), extensions=(only,))
-    leaf, key = middle.leaf()
     # Whom a client trusts by itself is not held to its own constraints.
-    (text,) = warnings(written(tmp_path, key, leaf, middle.certificate, middle.by.certificate))
+    (text,) = warnings(issued(tmp_path, middle, behind=(middle, middle.by)))
     assert "certificate has a name that its issuer may not certify" in text
 
 
 def test_T15_a_good_chain_is_refused_by_nobody(tmp_path: Path) -> None:
     middle = Issuer("Middle", by=Issuer("Root"))
-    leaf, key = middle.leaf()
-    assert not warnings(written(tmp_path, key, leaf, middle.certificate))
+    assert not warnings(issued(tmp_path, middle, behind=(middle,)))
 
 
 def test_T15_a_path_that_is_too_long(tmp_path: Path) -> None:
     top = Issuer("Top", by=Issuer("Root"), path_length=0)
     middle = Issuer("Middle", by=top)
-    leaf, key = middle.leaf()
-    (text,) = warnings(written(tmp_path, key, leaf, middle.certificate, top.certificate))
+    (text,) = warnings(issued(tmp_path, middle, behind=(middle, top)))
     assert "it allows 0 CA certificates below it (path length), and there are 1" in text
 
 
@@ -638,8 +621,7 @@ def entered() -> Iterator[Path]:
     ("mode", "words", "letters"), [(0o644, "read", "r"), (0o622, "write", "w"), (0o666, "read and write", "rw")]
 )
 def test_T15_a_key_that_others_can_read(entered: Path, mode: int, words: str, letters: str) -> None:
-    leaf, key = Issuer("Root").leaf()
-    pair = written(entered, key, leaf)
+    pair = issued(entered, Issuer("Root"))
     assert pair.key is not None
     pair.key.chmod(mode)
     (text,) = warnings(pair)
@@ -654,8 +636,7 @@ def test_T15_a_key_that_others_can_read(entered: Path, mode: int, words: str, le
 def test_T15_a_key_that_others_cannot_reach_is_their_business_no_more(entered: Path) -> None:
     """As systemd and certbot have it: the directory is closed, whatever the file's own rights are."""
     (entered / "closed").mkdir(mode=0o750)
-    leaf, key = Issuer("Root").leaf()
-    pair = written(entered / "closed", key, leaf)
+    pair = issued(entered / "closed", Issuer("Root"))
     assert pair.key is not None
     pair.key.chmod(0o644)
     assert not warnings(pair)
@@ -737,21 +718,9 @@ def test_T15_check_says_it_with_exit_status_0(tmp_path: Path, capsys: pytest.Cap
     assert "is not for mail.example.org, the `hostname` of [gateway]; clients that" in lines[2]
 
 
-def must_staple() -> x509.TLSFeature:
-    return x509.TLSFeature([x509.TLSFeatureType.status_request])
-
-
-def usage(**wanted: bool) -> x509.KeyUsage:
-    nothing = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-                             "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-                            False)  # fmt: skip
-    return x509.KeyUsage(**{**nothing, **wanted})
-
-
 def test_T15_a_key_that_may_not_sign(tmp_path: Path) -> None:
-    wanted = usage(key_encipherment=True)
-    leaf, key = Issuer("Root").leaf(dns(HOST), wanted, key=rsa.generate_private_key(65537, 2048))
-    (text,) = warnings(written(tmp_path, key, leaf))
+    key = rsa.generate_private_key(65537, 2048)
+    (text,) = warnings(issued(tmp_path, Issuer("Root"), dns(HOST), usage(key_encipherment=True), key=key))
     assert "keyUsage lacks digitalSignature" in text
     assert text.endswith("have it issued with digitalSignature")
 
@@ -759,8 +728,7 @@ def test_T15_a_key_that_may_not_sign(tmp_path: Path) -> None:
 def test_T15_an_intermediate_for_other_purposes(tmp_path: Path) -> None:
     usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
     middle = Issuer("Middle", by=Issuer("Root"), extensions=(usages,))
-    leaf, key = middle.leaf()
-    (text,) = warnings(written(tmp_path, key, leaf, middle.certificate))
+    (text,) = warnings(issued(tmp_path, middle, behind=(middle,)))
     assert "(CN=Middle) may not issue certificates for servers: its extendedKeyUsage lacks serverAuth" in text
 
 
@@ -773,15 +741,13 @@ def test_T15_an_intermediate_for_other_purposes(tmp_path: Path) -> None:
 )
 def test_T15_a_name_that_the_issuer_may_not_certify(tmp_path: Path, constraints: x509.NameConstraints) -> None:
     middle = Issuer("Middle", by=Issuer("Root"), extensions=(constraints,))
-    leaf, key = middle.leaf()
-    (text,) = warnings(written(tmp_path, key, leaf, middle.certificate))
+    (text,) = warnings(issued(tmp_path, middle, behind=(middle,)))
     assert "a name that its issuer may not certify" in text
 
 
 @pytest.mark.parametrize(("days", "good"), [(725, True), (726, False)])
 def test_T15_a_certificate_that_is_valid_for_too_long(tmp_path: Path, days: int, good: bool) -> None:
-    leaf, key = Issuer("Root").leaf(days=days)
-    found = warnings(written(tmp_path, key, leaf))
+    found = warnings(issued(tmp_path, Issuer("Root"), days=days))
     assert len(found) == (not good)
     assert good or "valid for more than 825 days" in found[0]
 
@@ -795,22 +761,19 @@ def test_T15_a_curve_that_is_spelled_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".example.test", "a\0b.example.test", "a\nb", "x" * 300, "*", "a b", "-"])
 def test_T15_what_is_no_name_does_no_harm(tmp_path: Path, name: str) -> None:
-    leaf, key = Issuer("Root").leaf(dns(name, HOST))
-    assert all(text.isprintable() for text in warnings(written(tmp_path, key, leaf)))
+    assert all(text.isprintable() for text in warnings(issued(tmp_path, Issuer("Root"), dns(name, HOST))))
 
 
 def test_T15_a_fault_over_a_warning_keeps_nobody_from_being_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.wire.tls.remarks.has_explicit_curve", lambda _leaf: 1 / 0)
-    leaf, key = Issuer("Root").leaf()
-    (text,) = warnings(written(tmp_path, key, leaf))
+    (text,) = warnings(issued(tmp_path, Issuer("Root")))
     assert text.endswith("the certificate cannot be looked at closer (ZeroDivisionError)")
 
 
 def test_T15_an_address_as_a_DNS_name(tmp_path: Path) -> None:
-    leaf, key = Issuer("Root").leaf(dns(HOST, "192.0.2.1"))
-    (text,) = warnings(written(tmp_path, key, leaf))
+    (text,) = warnings(issued(tmp_path, Issuer("Root"), dns(HOST, "192.0.2.1")))
     assert "192.0.2.1 is a DNS name in the certificate" in text
 
 
