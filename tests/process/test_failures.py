@@ -434,10 +434,21 @@ def test_G20_T09_a_line_that_is_too_long_is_refused_and_the_next_one_heard(front
     assert b"xxx" not in front.backends[service].connection().heard
 
 
-@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\nQUIT\r\n"])
+MAIL_IN_A_FORM = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\na LOGIN u p\r\nUSER u\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: mail\r\nContent-Length: 90\r\n\r\n" + MAIL_IN_A_FORM,
+        b"CONNECT h:25 HTTP/1.1\r\n\r\nUSER u\r\n",
+    ],
+    ids=["GET", "POST", "CONNECT"],
+)
 @each_mode
 @each_speaker
-def test_G21_browsers_are_turned_away(front: Front, protocol: str, mode: str, request_: bytes) -> None:
+def test_G21_C3_browsers_are_turned_away(front: Front, protocol: str, mode: str, request_: bytes) -> None:
     service = f"{protocol}-required"
     client = begin(front, service, mode)
     client.say(request_)
@@ -447,10 +458,13 @@ def test_G21_browsers_are_turned_away(front: Front, protocol: str, mode: str, re
     assert greeting.sub(b"", rest, count=1).count(b"\r\n") <= 1
     front.wait("http-client", service=service)
     assert front.wait("session", service=service)["reason"] == "http-client"
+    if protocol in GREETING:
+        heard = front.backends[service].connection().heard
+        assert not [word for word in (b"MAIL", b"LOGIN", b"USER", b"EHLO x", b"HTTP") if word in heard]
 
 
 @each_speaker
-def test_G21_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: str) -> None:
+def test_G21_A16_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: str) -> None:
     service = f"{protocol}-required"
     client = front.connect(service, greeted=False)
     with pytest.raises(ssl.SSLError):
@@ -460,7 +474,7 @@ def test_G21_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: str) 
 
 
 @each_speaker
-def test_G21_plaintext_on_an_implicit_port_is_told_apart(front: Front, protocol: str) -> None:
+def test_G21_A16_plaintext_on_an_implicit_port_is_told_apart(front: Front, protocol: str) -> None:
     service = f"{protocol}-required"
     client = front.connect(service, "implicit", greeted=False)
     client.say(LINES[protocol].hello)

@@ -89,10 +89,10 @@ def test_command_injection_tester_finds_nothing(tester: Path, real: Gateway, tmp
 # --- rows G of docs/conformance.md ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"NOO", b"\r\n", b" ", b"\0", b"\x15\x03\x01\0\2\2\x28"])
+@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"NOO", b"\r\n", b" ", b"\0", ALERT + b"\x01\0\2\2\x28"])
 @each_policy
 @each_protocol
-def test_G05_G06_whatever_comes_behind_starttls_ends_the_session(
+def test_G05_G06_A1_A2_whatever_comes_behind_starttls_ends_the_session(
     front: Front, protocol: str, policy: str, behind: bytes
 ) -> None:
     words = GREETING[protocol]
@@ -156,11 +156,12 @@ def client_hello(context: ssl.SSLContext) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "words_in_the_clear", [b"NOOP\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"\x16\x03NOOP\r\n"]
+    "words_in_the_clear",
+    [b"NOOP\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"\x16\x03NOOP\r\n", ALERT + b"\x01\0\2\2\x28"],
 )
 @each_policy
 @each_protocol
-def test_G08_plaintext_in_place_of_a_handshake_gets_an_alert_and_no_reply(
+def test_G08_A11_plaintext_in_place_of_a_handshake_gets_an_alert_and_no_reply(
     front: Front, protocol: str, policy: str, words_in_the_clear: bytes
 ) -> None:
     client = begun(front, f"{protocol}-{policy}")
@@ -208,14 +209,14 @@ def test_G09_a_client_that_knows_only_tls_1_0_is_told_so_by_an_alert(front: Fron
 
 
 @each_protocol
-def test_G09_an_sslv2_hello_ends_the_session(front: Front, protocol: str) -> None:
+def test_G09_A11_an_sslv2_hello_ends_the_session(front: Front, protocol: str) -> None:
     client = begun(front, f"{protocol}-required")
     client.say(b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80" + bytes(34))
     check_refused_handshake(client, front, f"{protocol}-required")
 
 
 @each_protocol
-def test_G09_a_client_that_closes_in_place_of_a_handshake_is_not_answered(front: Front, protocol: str) -> None:
+def test_G09_A11_a_client_that_closes_in_place_of_a_handshake_is_not_answered(front: Front, protocol: str) -> None:
     client = begun(front, f"{protocol}-required")
     client.finish()
     assert "closed" in check_refused_handshake(client, front, f"{protocol}-required")
@@ -245,7 +246,7 @@ def test_G09_clients_that_stall_in_their_handshakes_are_cut_off(front: Front) ->
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 @each_protocol
-def test_G10_a_second_starttls_is_refused_and_the_session_goes_on(front: Front, protocol: str, mode: str) -> None:
+def test_G10_A6_a_second_starttls_is_refused_and_the_session_goes_on(front: Front, protocol: str, mode: str) -> None:
     words = GREETING[protocol]
     client = front.secure(f"{protocol}-required", mode)
     client.say(words.starttls + words.hello)

@@ -230,11 +230,13 @@ def test_modern_is_for_modern_clients(land: Landscape) -> None:
         (OTHER, None, OTHER, "EC"),
         (OTHER.upper(), None, OTHER, "EC"),
         ("unknown.example.test", None, NAME, "EC"),
+        ("x" * 60 + ".test", None, NAME, "EC"),
+        ("xn--mller-kva.example", None, NAME, "EC"),
         (None, None, NAME, "EC"),
     ],
 )
 @pytest.mark.parametrize(("protocol", "mode"), KINDS)
-def test_the_certificate_is_the_one_for_name_and_client(
+def test_C5_the_certificate_is_the_one_for_name_and_client(
     land: Landscape, protocol: str, mode: str, name: str | None, kinds: bytes | None, names: str, key: str
 ) -> None:
     with land.arrive(protocol, mode) as peer:
@@ -281,16 +283,18 @@ def test_names_that_nobody_has_leave_nothing_behind(land: Landscape) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "mode"), KINDS)
-def test_the_application_protocol_is_agreed_on(land: Landscape, protocol: str, mode: str) -> None:
+def test_C1_C2_the_application_protocol_is_agreed_on(land: Landscape, protocol: str, mode: str) -> None:
     ours = protocol.encode("ascii")
     assert land.visit(protocol, mode, client_context(alpn=[b"h2", ours]))["alpn"] == protocol
+    many = [b"x%d" % number for number in range(100)]
+    assert land.visit(protocol, mode, client_context(alpn=[*many, ours]))["alpn"] == protocol
     # Who asks for nothing gets nothing; who asks for what nobody knows is no browser.
     assert "alpn" not in land.visit(protocol, mode, client_context())
     assert "alpn" not in land.visit(protocol, mode, client_context(alpn=[b"managesieve"]))
 
 
 @pytest.mark.parametrize(("protocol", "mode"), KINDS)
-def test_browsers_are_turned_away(land: Landscape, protocol: str, mode: str) -> None:
+def test_C1_C2_browsers_are_turned_away(land: Landscape, protocol: str, mode: str) -> None:
     browser = client_context(alpn=[b"h2", b"http/1.1"])
     assert land.refused(protocol, mode, browser) == "tlsv1 alert no application protocol"
 

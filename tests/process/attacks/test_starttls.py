@@ -17,23 +17,6 @@ from tests.process.words import WORDS
 PROTOCOLS = tuple(WORDS)
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
-INJECTED = {
-    "smtp": [b"MAIL FROM:<evil@x>\r\nRCPT TO:<v@y>\r\nDATA\r\n", b"RSET\r\n", b"MAIL FROM:<"],
-    "imap": [b"b LOGIN evil pw\r\n", b"X NOO"],
-    "pop3": [b"USER evil\r\nPASS pw\r\n", b"USER "],
-}
-
-
-@pytest.mark.parametrize(("protocol", "words"), [(name, each) for name in INJECTED for each in INJECTED[name]])
-def test_A1_A2_what_is_behind_starttls_in_its_segment_is_nobodys(attack: Attack, protocol: str, words: bytes) -> None:
-    client = attack.connect(protocol)
-    client.say(attack.words(protocol).starttls + words)
-    assert client.rest() == attack.words(protocol).go_ahead
-    attack.wait("starttls-injection")
-    visit = attack.visit(protocol)
-    visit.ended()
-    assert all(word not in visit.heard for word in words.split())
-
 
 @each_protocol
 def test_A3_what_comes_a_little_later_belongs_to_the_handshake(attack: Attack, protocol: str) -> None:
@@ -148,16 +131,6 @@ def test_A5_the_word_as_data_is_data(attack: Attack, name: str) -> None:
     assert b"TLS" not in heard
 
 
-@pytest.mark.parametrize("mode", ["starttls", "implicit"])
-@each_protocol
-def test_A6_there_is_no_tls_inside_tls(attack: Attack, protocol: str, mode: str) -> None:
-    client = attack.secure(protocol, mode)
-    client.say(attack.words(protocol).starttls)
-    assert client.line() == attack.words(protocol).active
-    attack.answered(client, protocol)
-    assert attack.words(protocol).starttls not in attack.visit(protocol).heard
-
-
 FIXED = {
     "smtp": (b"EHLO evil\r\nMAIL FROM:<evil@x>\r\nRCPT TO:<v@y>\r\n", b"DATA\r\n", rb"503 "),
     "imap": (b'a ID ("x-originating-ip" "1.2.3.4")\r\nb ENABLE UTF8=ACCEPT\r\n', b"c SELECT INBOX\r\n", rb"c "),
@@ -269,40 +242,6 @@ def test_A10_lists_are_edited(attack: Attack, protocol: str) -> None:
     assert b"STLS" not in inside
 
 
-INSTEAD = [b"EHLO a\r\n", b"\x93\x01\xfe\x00\x7f\x80\x11\x22\x33\x44", b"\x15\x03\x01\0\x02\x02\x28", b"fin", b"reset"]
-
-
-@pytest.mark.parametrize("instead", INSTEAD, ids=repr)
-@each_protocol
-def test_A11_who_does_not_shake_hands_is_not_spoken_to(attack: Attack, protocol: str, instead: bytes) -> None:
-    client = attack.connect(protocol)
-    client.say(attack.words(protocol).starttls)
-    assert client.line() == attack.words(protocol).go_ahead
-    match instead:
-        case b"reset":
-            client.reset()
-        case b"fin":
-            client.finish()
-            assert client.rest() == b""
-        case _:
-            client.say(instead)
-            rest = client.rest()
-            assert rest == b"" or rest.startswith(b"\x15\x03")
-    attack.wait("session")
-    assert b"EHLO a" not in attack.visit(protocol).heard
-
-
-@each_protocol
-def test_A13_octets_behind_close_notify_are_no_input(attack: Attack, protocol: str) -> None:
-    client = attack.secure(protocol)
-    visit = attack.visit(protocol)
-    before = list(visit.commands)
-    client.close_notify()
-    client.say_in_the_clear(attack.words(protocol).hello + b"x")
-    visit.ended()
-    assert set(visit.commands[len(before) :]) <= {b"QUIT", b"sgw9 LOGOUT"}
-
-
 def test_A13_close_notify_inside_a_chunk_completes_nothing(attack: Attack) -> None:
     client = attack.secure("smtp")
     client.say(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nBDAT 100\r\nabc")
@@ -327,18 +266,6 @@ def test_A15_nothing_is_ahead_of_the_greeting(attack: Attack, early: bytes) -> N
         heard = client.rest()
         assert heard.startswith((b"220", b"421", b"* ", b"+OK", b"-ERR")) or heard == b"", heard
         assert early.split()[0] not in attack.visit(protocol).heard or early.startswith(b"EHLO")
-
-
-@each_protocol
-def test_A16_tls_on_a_plaintext_port_and_the_other_way_round(attack: Attack, protocol: str) -> None:
-    client = attack.connect(protocol)
-    client.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64))
-    assert client.rest() == b""
-    attack.wait("tls-on-plaintext-port")
-    client = attack.connect(protocol, "implicit", greeted=False)
-    client.say(attack.words(protocol).hello)
-    rest = client.rest()
-    assert rest == b"" or rest.startswith(b"\x15\x03")
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])

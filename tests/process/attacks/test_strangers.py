@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dialects import DIALECTS
 from tests.process.attacks.conftest import Attack
 from tests.process.legacy import imap
 from tests.process.recording import Backend, Connection
@@ -21,55 +20,6 @@ each_protocol = pytest.mark.parametrize("protocol", WORDS)
 each_mode = pytest.mark.parametrize("mode", ["starttls", "implicit"])
 
 
-@pytest.mark.parametrize("offered", ["own", "web", "none", "many"])
-@each_mode
-@each_protocol
-def test_C1_C2_application_protocols(
-    attack: Attack, identity: Identity, protocol: str, mode: str, offered: str
-) -> None:
-    context = ssl.create_default_context(cafile=str(identity.authority))
-    names = [name.decode() for name in DIALECTS[protocol].alpn]
-    match offered:
-        case "own":
-            context.set_alpn_protocols(names[:1])
-        case "web":
-            context.set_alpn_protocols(["h2", "http/1.1"])
-        case "many":
-            context.set_alpn_protocols([f"x{number}" for number in range(100)] + names[-1:])
-    client = attack.connect(protocol, mode, greeted=mode == "starttls")
-    after = attack.words(protocol).starttls if mode == "starttls" else b""
-    if offered == "web":
-        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
-            client.shake_hands(context, after=after)
-        attack.wait("tls-failed")
-        return
-    client.shake_hands(context, after=after)
-    agreed = client.tls.selected_alpn_protocol()
-    assert agreed == {"own": names[0], "none": None, "many": names[-1]}[offered]
-
-
-WEB = [
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: mail\r\nContent-Length: 90\r\n\r\nEHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
-    b"a LOGIN u p\r\nUSER u\r\n",
-    b"CONNECT h:25 HTTP/1.1\r\n\r\nUSER u\r\n",
-]
-
-
-@pytest.mark.parametrize("request_", WEB, ids=["GET", "POST", "CONNECT"])
-@pytest.mark.parametrize("inside", [False, True], ids=["clear", "tls"])
-@each_protocol
-def test_C3_a_browser_is_shown_the_door_at_its_first_line(
-    attack: Attack, protocol: str, inside: bool, request_: bytes
-) -> None:
-    client = attack.connect(protocol, "implicit" if inside else "starttls")
-    client.say(request_)
-    client.rest()
-    attack.wait("http-client")
-    heard = attack.visit(protocol).heard
-    assert not [word for word in (b"MAIL", b"LOGIN", b"USER", b"EHLO x", b"HTTP") if word in heard]
-
-
 @each_protocol
 def test_C4_markup_is_not_sent_back_before_tls(attack: Attack, protocol: str) -> None:
     for words in (b"<script>alert(1)</script> NOOP\r\n", b"NOOP <script>\r\n", b"USER <script>\r\n", b"a <script>\r\n"):
@@ -77,16 +27,6 @@ def test_C4_markup_is_not_sent_back_before_tls(attack: Attack, protocol: str) ->
         client.say(words)
         client.finish()
         assert b"<script>" not in client.rest()
-
-
-@pytest.mark.parametrize("name", ["nobody.example", "MAIL.EXAMPLE.TEST", "x" * 60 + ".test", "xn--mller-kva.example"])
-@each_protocol
-def test_C5_any_name_gets_the_certificate_there_is(attack: Attack, protocol: str, name: str) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    client = attack.connect(protocol, "implicit", greeted=False)
-    client.shake_hands(context, name)
-    client.hear(WORDS[protocol].greeting_)
 
 
 def test_C6_a_session_of_one_service_is_not_resumed_at_another(attack: Attack) -> None:
