@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import BackendTLS, Policy, Terms
+from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.scripted import ScriptedClient
-from gateway.dialects.survey import Survey
 from gateway.dialects.web.http import HTTP, IPP
 from gateway.dialects.web.http.head import Malformed, body_length, parse, response_fields, starts_tls, status
 from gateway.dialects.web.http.upgrade import listed
-from gateway.protocol.vocabulary import Close, Script, Side
+from gateway.protocol.vocabulary import Close, Side
 from tests.pure.contract.answers.http import GO_AHEAD, OK, OUR_WISH, POST, REQUEST, REQUIRED, WISH, closing, head
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
 from tests.pure.contract.test_identity import HEADERS
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -300,15 +300,10 @@ def test_a_proxy_header_comes_first() -> None:
 def test_a_look_asks_once() -> None:
     look = PARTY.answers.look
     assert look is not None
-    surveys: list[Survey] = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(HTTP, agreed, HTTP.question))
-        return surveys[-1].script()
-
+    looking = Looking(HTTP)
     ((ask, answer),) = look.exchanges
-    Playbook(replace(HTTP, script=script)).start(DIAL).dialled(to_backend(ask)).backend(answer, close("quit")).run()
-    survey = surveys[-1]
+    looking.play.dialled(to_backend(ask)).backend(answer, close("quit"))
+    survey = looking.found()
     assert isinstance(survey, ScriptedClient)
     assert (survey.greeted, survey.offered, survey.shown) == (True, look.offered, look.shown)
     assert survey.access.logins is None

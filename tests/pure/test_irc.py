@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.access import Seen
-from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
+from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.chat.irc import DIALECT
 from gateway.dialects.chat.irc.syntax import (
     Message,
@@ -31,10 +31,11 @@ from gateway.dialects.chat.irc.syntax import (
 from gateway.dialects.survey import Survey
 from gateway.dialects.talk import Talk
 from gateway.protocol.proxyprotocol import Origin
-from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Script, Side
+from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Side
 from tests.pure.contract.answers.irc import LISTED, LOGIN, PING, PONG, WELCOME, closing
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
 from tests.pure.contract.test_identity import HEADERS
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -472,17 +473,11 @@ def test_webirc_is_said_inside_the_backends_tls_only() -> None:
 
 
 def looked(*steps: tuple[bytes, tuple[Expected, ...]]) -> Survey:
-    surveys: list[Survey] = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(DIALECT, agreed, DIALECT.question))
-        return surveys[-1].script()
-
-    play = Playbook(replace(DIALECT, script=script)).start(DIAL).dialled(to_backend(PING))
+    looking = Looking(DIALECT)
+    looking.play.dialled(to_backend(PING))
     for said, then in steps:
-        play.backend(said, *then)
-    play.run()
-    return surveys[-1]
+        looking.play.backend(said, *then)
+    return looking.found()
 
 
 @pytest.mark.parametrize("blanks", [b" " * 40_000, b" " * 20_000 + b"*" + b" " * 20_000])

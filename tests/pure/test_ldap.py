@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.dialects.access import Seen
-from gateway.dialects.base import BackendTLS, Policy, Terms
+from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.directory import ber, messages
 from gateway.dialects.directory.ldap import DIALECT
 from gateway.dialects.survey import Survey
-from gateway.protocol.vocabulary import Close, Expired, Greeted, Patience, Script, Side, Splice
+from gateway.protocol.vocabulary import Close, Expired, Greeted, Patience, Side, Splice
 from tests.pure.contract.answers.ldap import (
     CHALLENGE,
     DOWN,
@@ -35,6 +34,7 @@ from tests.pure.contract.answers.ldap import (
 )
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
 from tests.pure.contract.test_identity import HEADERS
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -730,15 +730,9 @@ def test_what_is_written_is_read_again(ident: int, text: bytes) -> None:
 
 
 def looked(answer: bytes) -> Survey:
-    surveys: list[Survey] = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(DIALECT, terms(), DIALECT.question))
-        return surveys[-1].script()
-
-    play = Playbook(replace(DIALECT, script=script)).start(DIAL).dialled(to_backend(ROOT))
-    play.backend(answer, to_backend(UNBIND), close("quit")).run()
-    return surveys[-1]
+    looking = Looking(DIALECT)
+    looking.play.dialled(to_backend(ROOT)).backend(answer, to_backend(UNBIND), close("quit"))
+    return looking.found()
 
 
 def test_check_asks_for_the_root_dse() -> None:

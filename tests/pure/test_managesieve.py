@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.access import Access, Seen
-from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
+from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.conversation import Stage as Place
 from gateway.dialects.mail import strings
 from gateway.dialects.mail.managesieve import DIALECT, syntax
-from gateway.dialects.survey import Survey
-from gateway.protocol.vocabulary import Script, Side
+from gateway.protocol.vocabulary import Side
 from tests.pure.contract.party import HERE, PARTIES
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -24,7 +22,6 @@ from tests.pure.playbook import (
     SPLICE,
     WHOLE,
     Playbook,
-    Stage,
     close,
     note,
     terms,
@@ -377,21 +374,13 @@ def test_half_a_reply_is_not_complete() -> None:
 
 
 def test_a_look_reads_literals() -> None:
-    assert DIALECT.question is not None
-    surveys: list[Survey] = []
-
-    def whole(agreed: Terms) -> Script:
-        surveys.append(Survey(DIALECT, terms(), DIALECT.question, lambda: HERE))
-        return surveys[-1].script()
-
-    stage = Stage(replace(DIALECT, script=whole), terms())
-    stage.take(stage.negotiation.start())
-    stage.take(stage.negotiation.dialled())
-    stage.receive(Side.BACKEND, b'"SIEVE" "x"\r\nOK\r\n')
-    stage.receive(Side.BACKEND, b'"SASL" {5}\r\nPLAIN\r\n"STARTTLS"\r\nOK\r\n')
-    stage.receive(Side.BACKEND, b"OK\r\n")
-    assert surveys[-1].offered == [b"SASL PLAIN", b"STARTTLS"]
-    assert surveys[-1].access.logins == ("AUTHENTICATE PLAIN",)
+    looking = Looking(DIALECT)
+    looking.play.dialled().backend(b'"SIEVE" "x"\r\nOK\r\n', to_backend(b"CAPABILITY\r\n"))
+    looking.play.backend(b'"SASL" {5}\r\nPLAIN\r\n"STARTTLS"\r\nOK\r\n', to_backend(b"LOGOUT\r\n"))
+    looking.play.backend(b"OK\r\n", close("quit"))
+    survey = looking.found()
+    assert survey.offered == [b"SASL PLAIN", b"STARTTLS"]
+    assert survey.access.logins == ("AUTHENTICATE PLAIN",)
 
 
 def test_strings_are_divided_by_blanks() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from gateway.dialects.base import BackendTLS, Identity, Policy, Terms
+from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.database import mysql
 from gateway.dialects.database.mysql import AUTHENTICATION, DIALECT
-from gateway.dialects.survey import Survey
-from gateway.protocol.vocabulary import Close, Dial, Expired, Greeted, Patience, Script, Side, Unserved
+from gateway.protocol.vocabulary import Close, Dial, Expired, Greeted, Patience, Side, Unserved
 from gateway.protocol.waiting import lateness
 from tests.pure.contract.answers.mysql import (
     ANSWERS,
@@ -25,6 +22,7 @@ from tests.pure.contract.answers.mysql import (
 )
 from tests.pure.contract.party import HERE
 from tests.pure.contract.test_identity import HEADERS
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -489,22 +487,10 @@ def test_a_login_that_is_cut_anywhere_has_the_same_answer() -> None:
 # --- looking at a server -----------------------------------------------------------------------------
 
 
-def looked(said: bytes, *then: Expected, answer: bytes = b"", last: tuple[Expected, ...] = ()) -> Survey:
-    surveys: list[Survey] = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(DIALECT, terms(), DIALECT.question))
-        return surveys[-1].script()
-
-    play = Playbook(replace(DIALECT, script=script)).start(DIAL).dialled().backend(said, *then)
-    if answer:
-        play.backend(answer, *last)
-    play.run()
-    return surveys[-1]
-
-
 def test_check_logs_in_as_nobody() -> None:
-    survey = looked(greeting(), to_backend(STRANGER), answer=NATIVE, last=(close("quit"),))
+    looking = Looking(DIALECT)
+    looking.play.dialled().backend(greeting(), to_backend(STRANGER)).backend(NATIVE, close("quit"))
+    survey = looking.found()
     assert survey.greeted
     assert survey.access.logins == ("mysql_native_password",)
     assert survey.offered is None
@@ -515,8 +501,9 @@ def test_check_logs_in_as_nobody() -> None:
 
 def test_what_is_no_greeting_is_shown_as_it_is() -> None:
     full = error(0, 1040, b"", b"Too many connections")
-    survey = looked(full, close("backend-refused"))
-    assert survey.access.logins is None
+    looking = Looking(DIALECT)
+    looking.play.dialled().backend(full, close("backend-refused"))
+    assert looking.found().access.logins is None
     assert mysql.readable(full) == b"Too many connections"
     assert mysql.readable(b"x") == b"x"
     assert mysql.plugin_of(b"") == b""

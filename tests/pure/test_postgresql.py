@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.database.postgresql import AUTHENTICATION, DIALECT
 from gateway.dialects.survey import Survey, unreached
-from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Script, Side
+from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Side
 from tests.pure.contract.answers.postgresql import (
     CANCEL,
     GSS,
@@ -28,6 +28,7 @@ from tests.pure.contract.answers.postgresql import (
 )
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
 from tests.pure.contract.test_identity import HEADERS
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -356,18 +357,12 @@ def test_a_proxy_header_of_ours_comes_before_everything() -> None:
             fresh(**agreed).client(LOGIN, DIAL).dialled(to_backend(header + then)).run()
 
 
-def looked(*steps: tuple[bytes, tuple[Expected, ...]], **changes: object) -> Survey:
-    surveys: list[Survey] = []
-
-    def script(agreed: object) -> Script:
-        surveys.append(Survey(DIALECT, terms(**changes), DIALECT.question))
-        return surveys[-1].script()
-
-    play = Playbook(replace(DIALECT, script=script), others=True).start(DIAL).dialled(to_backend(ASKED))
+def looked(*steps: tuple[bytes, tuple[Expected, ...]]) -> Survey:
+    looking = Looking(DIALECT, others=True)
+    looking.play.dialled(to_backend(ASKED))
     for said, then in steps:
-        play.backend(said, *then)
-    play.run()
-    return surveys[-1]
+        looking.play.backend(said, *then)
+    return looking.found()
 
 
 ASKED = startup(b"starttls-gateway-check", b"postgres")

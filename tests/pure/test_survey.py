@@ -9,12 +9,12 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
-from gateway.dialects.base import Dialect, Identity, Terms
+from gateway.dialects.base import Identity, Terms
 from gateway.dialects.mail.imap import capabilities
 from gateway.dialects.mail.pop3 import words
 from gateway.dialects.mail.smtp import replies
 from gateway.dialects.scripted import INSIDE, ScriptedClient
-from gateway.dialects.survey import Survey, unreached
+from gateway.dialects.survey import unreached
 from gateway.protocol.framing import Lines
 from gateway.protocol.proxyprotocol import SIGNATURE, Origin, v2
 from gateway.protocol.vocabulary import (
@@ -29,32 +29,12 @@ from gateway.protocol.vocabulary import (
     Side,
     StartTLS,
 )
+from tests.pure.contract.party import HERE
+from tests.pure.looking import Looking
 from tests.pure.playbook import ABORT_BACKEND, DIAL, Playbook, close, terms, to_backend
 
 BACKEND, CLIENT = Side.BACKEND, Side.CLIENT
-HERE = Origin(("10.0.0.1", 40000), ("10.0.0.5", 25))
 IMAP, POP3, SMTP = (DIALECTS[name] for name in ("imap", "pop3", "smtp"))
-
-
-class Looking:
-    """A survey as a playbook plays it: every play is a survey of its own, and the last one is looked at."""
-
-    def __init__(self, dialect: Dialect, origin: Origin | None = HERE, others: bool = False, **changes: Any) -> None:
-        assert dialect.question is not None
-        question = dialect.question
-        self.surveys: list[Survey] = []
-
-        def script(agreed: Terms) -> Script:
-            self.surveys.append(Survey(dialect, agreed, question, lambda: origin))
-            return self.surveys[-1].script()
-
-        self.play = Playbook(replace(dialect, script=script), terms(**changes), others=others).start(DIAL)
-
-    def found(self) -> Survey:
-        self.play.run()
-        one, other = self.surveys
-        assert (one.greeting, one.exchanges, one.end) == (other.greeting, other.exchanges, other.end)
-        return other
 
 
 EHLO = b"EHLO gw.example.org\r\n"
@@ -98,7 +78,7 @@ def test_what_is_no_list_is_none(listed: Any, reply: bytes) -> None:
 
 @pytest.mark.parametrize(("identity", "origin", "header"), [
     (Identity.NONE, HERE, b""),
-    (Identity.PROXY_V1, HERE, b"PROXY TCP4 10.0.0.1 10.0.0.5 40000 25\r\n"),
+    (Identity.PROXY_V1, HERE, b"PROXY TCP4 192.0.2.10 198.51.100.1 40000 143\r\n"),
     (Identity.PROXY_V1, None, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"),
     (Identity.PROXY_V2, HERE, v2(HERE, secured=INSIDE, session="gw1-0001")),
     (Identity.PROXY_V2, None, SIGNATURE + b"\x20\0\0\0"),
@@ -115,7 +95,7 @@ def test_XCLIENT_tells_the_gateways_own_address() -> None:
     looking = Looking(SMTP, identity=Identity.XCLIENT)
     looking.play.dialled().backend(b"220 legacy\r\n", to_backend(EHLO))
     looking.play.backend(
-        b"250-legacy\r\n250 XCLIENT ADDR PORT\r\n", to_backend(b"XCLIENT ADDR=10.0.0.1 PORT=40000\r\n")
+        b"250-legacy\r\n250 XCLIENT ADDR PORT\r\n", to_backend(b"XCLIENT ADDR=192.0.2.10 PORT=40000\r\n")
     )
     looking.play.backend(b"550 no\r\n", ABORT_BACKEND, close("backend-identity-refused"))
     survey = looking.found()
@@ -218,17 +198,12 @@ def test_T17_of_a_backend_that_is_not_there_nothing_is_known() -> None:
 
 
 def test_T18_without_a_question_the_greeting_is_all() -> None:
-    surveys = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(IMAP, agreed, None))
-        return surveys[-1].script()
-
-    play = Playbook(replace(IMAP, script=script), terms()).start(DIAL).dialled()
-    play.backend(b"* OK hi\r\n", to_backend(b"sgw9 LOGOUT\r\n"), close("client-closed")).run()
-    assert (surveys[-1].welcome, surveys[-1].greeted) == (b"* OK hi\r\n", True)
-    assert surveys[-1].offered is None
-    assert surveys[-1].access == Access()
+    looking = Looking(replace(IMAP, question=None))
+    looking.play.dialled().backend(b"* OK hi\r\n", to_backend(b"sgw9 LOGOUT\r\n"), close("client-closed"))
+    survey = looking.found()
+    assert (survey.welcome, survey.greeted) == (b"* OK hi\r\n", True)
+    assert survey.offered is None
+    assert survey.access == Access()
 
 
 def test_T18_a_script_that_ends_by_itself_is_the_end() -> None:

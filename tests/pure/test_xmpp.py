@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +14,7 @@ from gateway.dialects.chat.xmpp.exchange import LOGIN
 from gateway.dialects.chat.xmpp.xml import Stanza, Stream
 from gateway.dialects.survey import Survey
 from gateway.protocol.inbox import Inbox
-from gateway.protocol.vocabulary import Dial, Expired, Patience, Script, Side, StartTLS
+from gateway.protocol.vocabulary import Dial, Expired, Patience, Side, StartTLS
 from tests.pure.contract.answers import xmpp, xmpp_server
 from tests.pure.contract.answers.xmpp import (
     AUTH,
@@ -41,6 +39,7 @@ from tests.pure.contract.answers.xmpp import (
 )
 from tests.pure.contract.answers.xmpp_server import INVALID, KEY, VALID, servers
 from tests.pure.contract.party import CALLERS, Caller
+from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -610,16 +609,10 @@ def look(dialect: Dialect, greeting: bytes) -> Survey:
     """At a backend that greets so."""
     question = dialect.question
     assert question is not None
-    survey = Survey(dialect, terms(), question)
-
-    def script(agreed: object) -> Script:
-        nonlocal survey
-        survey = Survey(dialect, terms(), question)
-        return survey.script()
-
-    play = Playbook(replace(dialect, script=script)).start(DIAL).dialled(to_backend(question.ask(b"gw.example.org")))
-    play.backend(greeting, to_backend(CLOSE)).backend(CLOSE, close("quit")).run()
-    return survey
+    looking = Looking(dialect)
+    looking.play.dialled(to_backend(question.ask(b"gw.example.org")))
+    looking.play.backend(greeting, to_backend(CLOSE)).backend(CLOSE, close("quit"))
+    return looking.found()
 
 
 def test_a_look_tells_ways_to_log_in() -> None:

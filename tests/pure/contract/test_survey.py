@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from gateway.dialects.base import BackendTLS, Terms
+from gateway.dialects.base import BackendTLS
 from gateway.dialects.survey import Survey, unreached
-from gateway.protocol.vocabulary import Close, Script, Side
+from gateway.protocol.vocabulary import Close, Side
 from tests.pure.contract.form import Look
 from tests.pure.contract.party import CALLERS, HERE, PARTIES, SWITCH, Caller, Party, every_party
-from tests.pure.playbook import ABORT_BACKEND, DIAL, TLS13, Playbook, Stage, close, note, terms, to_backend
+from tests.pure.looking import Looking
+from tests.pure.playbook import ABORT_BACKEND, TLS13, Stage, close, note, terms, to_backend
 
 BACKEND = Side.BACKEND
 
@@ -26,31 +26,18 @@ def look_of(party: Party) -> Look:
     return party.answers.look
 
 
-def look(party: Party, play_on: Callable[[Playbook], Playbook], **changes: object) -> Survey:
-    """The last of the surveys that a playbook plays."""
-    surveys: list[Survey] = []
-
-    def script(agreed: Terms) -> Script:
-        surveys.append(Survey(party.dialect, agreed, party.dialect.question, lambda: HERE))
-        return surveys[-1].script()
-
-    play_on(Playbook(replace(party.dialect, script=script), terms(**changes)).start(DIAL)).run()
-    return surveys[-1]
-
-
 @every_seen
 def test_a_backend_is_asked_and_left(party: Party) -> None:
     seen = look_of(party)
 
-    def whole(play: Playbook) -> Playbook:
-        said = party.answers.greeting
-        play.dialled()
-        for question, answer in seen.exchanges:
-            play.backend(said, to_backend(question))
-            said = answer
-        return play.backend(said, close("quit"))
-
-    survey = look(party, whole)
+    looking = Looking(party.dialect)
+    looking.play.dialled()
+    said = party.answers.greeting
+    for question, answer in seen.exchanges:
+        looking.play.backend(said, to_backend(question))
+        said = answer
+    looking.play.backend(said, close("quit"))
+    survey = looking.found()
     assert survey.greeted
     assert survey.greeting == party.answers.greeting
     assert survey.welcome == party.greeting_inside
@@ -64,13 +51,10 @@ def test_a_backend_is_asked_and_left(party: Party) -> None:
 def test_a_look_goes_behind_starttls(party: Party) -> None:
     seen = look_of(party)
 
-    def secured(play: Playbook) -> Playbook:
-        party.begun(play.dialled())
-        play.backend(party.answers.backend_starttls.answered, SWITCH)
-        return party.answered(play, to_backend(seen.exchanges[0].said))
-
-    survey = look(party, secured, backend_tls=BackendTLS.STARTTLS)
-    assert survey.greeted
+    looking = Looking(party.dialect, backend_tls=BackendTLS.STARTTLS)
+    party.begun(looking.play.dialled()).backend(party.answers.backend_starttls.answered, SWITCH)
+    party.answered(looking.play, to_backend(seen.exchanges[0].said))
+    assert looking.found().greeted
 
 
 @pytest.mark.parametrize("mode", [BackendTLS.NONE, BackendTLS.STARTTLS])
@@ -97,7 +81,9 @@ def test_an_answer_to_starttls_is_no_answer_to_a_look(party: Caller, mode: Backe
 @every_party
 def test_a_look_at_a_backend_that_is_not_there(party: Party) -> None:
     key = "backend-connect-failed"
-    survey = look(party, lambda play: play.undialled(note(key), ABORT_BACKEND, close(key)))
+    looking = Looking(party.dialect)
+    looking.play.undialled(note(key), ABORT_BACKEND, close(key))
+    survey = looking.found()
     assert not survey.greeted
     assert (survey.offered, survey.shown, survey.access.logins) == (None, None, None)
     assert survey.end == Close(key, "connection refused")
@@ -107,11 +93,10 @@ def test_a_look_at_a_backend_that_is_not_there(party: Party) -> None:
 def test_a_look_at_a_backend_that_leaves_in_the_middle(party: Party) -> None:
     seen = look_of(party)
 
-    def cut(play: Playbook) -> Playbook:
-        play.dialled().backend(party.answers.greeting, to_backend(seen.exchanges[0].said))
-        return play.ended(BACKEND, False, ABORT_BACKEND, close("backend-lost"))
-
-    survey = look(party, cut)
+    looking = Looking(party.dialect)
+    looking.play.dialled().backend(party.answers.greeting, to_backend(seen.exchanges[0].said))
+    looking.play.ended(BACKEND, False, ABORT_BACKEND, close("backend-lost"))
+    survey = looking.found()
     assert survey.greeted
     question = party.dialect.question
     assert survey.offered == (None if question and question.listed_in else seen.offered)
