@@ -165,6 +165,11 @@ def note(event: str, **fields: object) -> Noted:
     return Noted(event, tuple(fields.items()))
 
 
+def aborts(key: str, words: bytes = b"") -> tuple[Expected, ...]:
+    """The end of a session that failed: why, the client's last words, and a backend that hears nothing more."""
+    return note(key), to_client(words), ABORT_BACKEND, close(key)
+
+
 def tidy(actions: Iterable[object]) -> list[object]:
     """Adjacent sends merged, the last words before TLS included, and the splice put last: what does not depend on how
     the octets were cut."""
@@ -280,6 +285,11 @@ class Stage:
         assert side is not None, "no handshake is under way"
         self.take(self.negotiation.unsecured(side, detail))
 
+    def outcome(self) -> tuple[object, ...]:
+        """What both sides were told, and what became of the session: nothing of this depends on the network's cuts."""
+        end = getattr(self.deeds[-1], "reason", None) if self.deeds else None
+        return self.heard_by(Side.CLIENT), self.heard_by(Side.BACKEND), end, self.spliced, self.switching
+
     def heard_by(self, side: Side) -> bytes:
         """All that this side was told so far, go-aheads included."""
         heard = b""
@@ -290,6 +300,17 @@ class Stage:
                 case Switch(to, last_words) if to is side:
                     heard += last_words
         return heard
+
+
+def cut_anywhere(begin: Callable[[], Stage], said: bytes) -> set[tuple[object, ...]]:
+    """What becomes of octets of a client's that come in two segments, of all places where they may be cut."""
+    outcomes: set[tuple[object, ...]] = set()
+    for at in range(len(said)):
+        stage = begin()
+        for piece in (said[:at], said[at:]):
+            stage.receive(Side.CLIENT, piece)
+        outcomes.add(stage.outcome())
+    return outcomes
 
 
 # --- the script of a test --------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from tests.pure.playbook import (
     REJECTED,
     SPLICE,
     WHOLE,
-    Expected,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -37,7 +37,7 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 PLAIN = b"\0joe\0secret"
 READY = b'+ "Ready"\r\n'
 INVALID = b' BAD "Invalid arguments"\r\n'
-BROKEN = (note("backend-protocol-error"), to_client(UNAVAILABLE), ABORT_BACKEND, close("backend-protocol-error"))
+BROKEN = aborts("backend-protocol-error", UNAVAILABLE)
 
 
 def inside(**changes: Any) -> Playbook:
@@ -280,8 +280,7 @@ def test_a_success_without_credentials_is_none() -> None:
 
 
 def test_the_backend_is_lost_in_a_dialogue() -> None:
-    ending: tuple[Expected, ...] = (note("backend-lost"), to_client(LOST), ABORT_BACKEND, close("backend-lost"))
-    begun().ended(BACKEND, True, *ending).run()
+    begun().ended(BACKEND, True, *aborts("backend-lost", LOST)).run()
 
 
 def test_a_whole_reply_is_told_from_a_part_of_one() -> None:

@@ -26,6 +26,7 @@ from tests.pure.playbook import (
     SINGLE,
     WHOLE,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -521,7 +522,7 @@ def test_who_is_lost_during_a_transfer_takes_it_along() -> None:
     play.ended(BACKEND, True, Cut(), to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
     late = Expired(BACKEND, TRANSFER)
     play = begins(listens(private()))
-    play.expire(late, Cut(), note("backend-timeout"), to_client(LOST), ABORT_BACKEND, close("backend-timeout")).run()
+    play.expire(late, Cut(), *aborts("backend-timeout", LOST)).run()
 
 
 def test_a_stop_waits_for_the_end_of_a_transfer() -> None:

@@ -17,8 +17,7 @@ from gateway.dialects.web.http.head import Malformed, body_length, parse, respon
 from gateway.dialects.web.http.upgrade import listed
 from gateway.protocol.vocabulary import Close, Side
 from tests.pure.contract.answers.http import GO_AHEAD, OK, OUR_WISH, POST, REQUEST, REQUIRED, WISH, closing, head
-from tests.pure.contract.party import CALLERS, HERE, SWITCH
-from tests.pure.contract.test_identity import HEADERS
+from tests.pure.contract.party import CALLERS, SWITCH
 from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -28,6 +27,7 @@ from tests.pure.playbook import (
     WHOLE,
     Expected,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -43,7 +43,7 @@ REFUSED = (to_client(REQUIRED), close("tls-required"))
 
 
 def bad(words: bytes = closing(b"400 Bad Request"), key: str = "client-protocol-error") -> tuple[Expected, ...]:
-    return note(key), to_client(words), ABORT_BACKEND, close(key)
+    return aborts(key, words)
 
 
 def fresh(**changes: Any) -> Playbook:
@@ -286,12 +286,6 @@ def test_a_backend_whose_answer_has_no_end_is_not_used(answer: bytes) -> None:
         .dialled(to_backend(OUR_WISH.replace(b"localhost:631", b"a")))
     )
     play.backend(SWITCHED, SWITCH).secured().backend(answer, *PARTY.sorry("backend-bad-greeting")).run()
-
-
-def test_a_proxy_header_comes_first() -> None:
-    for identity, header in HEADERS.items():
-        play = fresh(identity=identity, origin=HERE, policy=Policy.OPTIONAL)
-        play.client(GET, DIAL).dialled(to_backend(header + GET), SPLICE).run()
 
 
 # --- looking at a server -----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tests.pure.playbook import (
     WHOLE,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -202,10 +203,7 @@ def test_i15_preauth_is_never_passed_on(start: str) -> None:
     tagged = b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" if start == "lazy" else b""
     book.backend(
         b"* PREAUTH welcome, gateway\r\n",
-        note("backend-preauth"),
-        to_client(tagged + UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-preauth"),
+        *aborts("backend-preauth", tagged + UNAVAILABLE),
     ).run()
 
 
@@ -367,10 +365,7 @@ def test_a_login_without_its_password_does_not_succeed() -> None:
     book = inside().passes(b"a LOGIN {3}\r\n")
     book.backend(
         b"a OK so be it\r\n",
-        note("backend-protocol-error"),
-        to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-protocol-error"),
+        *aborts("backend-protocol-error", b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
     ).run()
     inside().asks(b"a FOO {3}\r\n", b"a OK whatever\r\n").run()
 
@@ -468,10 +463,7 @@ def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
     book = inside().passes(b"a LOGIN u p\r\n")
     book.backend(
         line + b"\r\n",
-        note("backend-protocol-error"),
-        to_client(b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-protocol-error"),
+        *aborts("backend-protocol-error", b"a NO [UNAVAILABLE] Service temporarily unavailable\r\n" + UNAVAILABLE),
     ).run()
 
 

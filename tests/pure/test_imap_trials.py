@@ -25,6 +25,7 @@ from tests.pure.playbook import (
     SPLICE,
     WHOLE,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -38,7 +39,7 @@ POLICIES = tuple(Policy)
 DOVECOT = b"* BAD Error in IMAP command received by server.\r\n"
 """What Dovecot says to a command whose tag it cannot read."""
 ENCODED = b"AGpvZQBzZWNyZXQ="
-BROKEN = (note("backend-protocol-error"), ABORT_BACKEND, close("backend-protocol-error"))
+BROKEN = aborts("backend-protocol-error")
 
 
 def broken(book: Playbook, line: bytes, tag: bytes = b"a", *, lost: bool = True) -> Playbook:
@@ -336,7 +337,7 @@ def test_T07_an_untagged_BAD_to_a_command_of_ours_is_a_refusal() -> None:
     ):
         book = Playbook(DIALECT, terms(**changes)).start(DIAL).dialled()
         book.backend(b"* OK hi\r\n", to_backend(heard))
-        book.backend(DOVECOT, to_client(UNAVAILABLE), note(event), ABORT_BACKEND, close(event)).run()
+        book.backend(DOVECOT, to_client(UNAVAILABLE), *aborts(event)).run()
 
 
 # --- T08: braces --------------------------------------------------------------------------------------
@@ -506,10 +507,7 @@ def test_T09_where_the_backend_waits_for_it_the_session_ends() -> None:
     book.client(
         b"joe " + b"x" * 9000 + b"\r\n",
         to_backend(b"joe"),
-        note("client-line-too-long"),
-        to_client(b"* BYE Command too long\r\n"),
-        ABORT_BACKEND,
-        close("client-line-too-long"),
+        *aborts("client-line-too-long", b"* BYE Command too long\r\n"),
     )
     book.run(cuts=(WHOLE, 1000))
 

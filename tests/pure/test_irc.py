@@ -34,7 +34,6 @@ from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Close, Dial, Expired, Patience, Side
 from tests.pure.contract.answers.irc import LISTED, LOGIN, PING, PONG, WELCOME, closing
 from tests.pure.contract.party import CALLERS, HERE, SWITCH
-from tests.pure.contract.test_identity import HEADERS
 from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -45,6 +44,7 @@ from tests.pure.playbook import (
     WHOLE,
     Expected,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -233,8 +233,7 @@ def test_what_the_backend_heard_in_the_clear_is_left_behind() -> None:
     play.backend(PONG, to_backend(b"PASS x\r\nNICK evil\r\n")).client(b"STARTTLS\r\n", tls(GO_AHEAD)).secured()
     play.client(b"USER joe 0 * :Joe\r\n", DIAL).dialled(to_backend(PING))
     play.backend(PONG, to_backend(b"USER joe 0 * :Joe\r\n"))
-    play.backend(WELCOME, note("backend-protocol-error"), to_client(PARTY.answers.unavailable), ABORT_BACKEND,
-                 close("backend-protocol-error")).run()  # fmt: skip
+    play.backend(WELCOME, *aborts("backend-protocol-error", PARTY.answers.unavailable)).run()
 
 
 # --- the registration --------------------------------------------------------------------------------
@@ -253,15 +252,12 @@ def test_both_sides_speak_when_they_like() -> None:
 
 @pytest.mark.parametrize("begun", [b"CAP LS 302\r\n", b"NICK joe\r\n", b"USER joe 0 * :Joe\r\n", b"PASS x\r\n"])
 def test_a_welcome_before_the_registration_is_not_believed(begun: bytes) -> None:
-    ending = (note("backend-protocol-error"), to_client(PARTY.answers.unavailable), ABORT_BACKEND,
-              close("backend-protocol-error"))  # fmt: skip
     play = PARTY.inside().client(begun, DIAL).dialled(to_backend(PING)).backend(PONG, to_backend(begun))
-    play.backend(WELCOME, *ending).run()
+    play.backend(WELCOME, *aborts("backend-protocol-error", PARTY.answers.unavailable)).run()
 
 
 def test_a_backend_that_does_not_speak_irc() -> None:
-    ending = (note("backend-protocol-error"), to_client(PARTY.answers.unavailable), ABORT_BACKEND,
-              close("backend-protocol-error"))  # fmt: skip
+    ending = aborts("backend-protocol-error", PARTY.answers.unavailable)
     registering().backend(b"\r\n", *ending).run()
     registering().backend(b"x" * 9000 + b"\r\n", *ending).run((WHOLE, 999))
 
@@ -295,13 +291,7 @@ def test_a_client_that_leaves() -> None:
     play = registering().returns(heard)
     play.ended(CLIENT, True, to_backend(b"QUIT\r\n"), close("client-closed")).run()
     registering().ended(CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
-    lost = (
-        note("backend-lost"),
-        to_client(closing(b"Connection to server lost")),
-        ABORT_BACKEND,
-        close("backend-lost"),
-    )
-    registering().ended(BACKEND, True, *lost).run()
+    registering().ended(BACKEND, True, *aborts("backend-lost", closing(b"Connection to server lost"))).run()
 
 
 # --- logins ------------------------------------------------------------------------------------------
@@ -454,13 +444,6 @@ def test_a_server_that_bans_the_client_it_was_told_of_says_so() -> None:
 def test_a_client_without_an_address_is_not_served() -> None:
     play = PARTY.opened(implicit=True, identity=Identity.WEBIRC, origin=None, secret="hook")
     play.client(b"NICK joe\r\n", *PARTY.sorry("backend-identity-refused")).run()
-
-
-@pytest.mark.parametrize("identity", HEADERS)
-def test_a_proxy_header_comes_first(identity: Identity) -> None:
-    for mode, then in ((BackendTLS.NONE, PING), (BackendTLS.STARTTLS, b"STARTTLS\r\n")):
-        play = telling(identity, implicit=False, policy=Policy.OPTIONAL, backend_tls=mode)
-        play.dialled(to_backend(HEADERS[identity] + then)).run()
 
 
 def test_webirc_is_said_inside_the_backends_tls_only() -> None:

@@ -13,7 +13,7 @@ from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.directory import ber, messages
 from gateway.dialects.directory.ldap import DIALECT
 from gateway.dialects.survey import Survey
-from gateway.protocol.vocabulary import Close, Expired, Greeted, Patience, Side, Splice
+from gateway.protocol.vocabulary import Expired, Greeted, Patience, Side
 from tests.pure.contract.answers.ldap import (
     CHALLENGE,
     DOWN,
@@ -32,8 +32,7 @@ from tests.pure.contract.answers.ldap import (
     simple,
     tlv,
 )
-from tests.pure.contract.party import CALLERS, HERE, SWITCH
-from tests.pure.contract.test_identity import HEADERS
+from tests.pure.contract.party import CALLERS, SWITCH
 from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -41,12 +40,13 @@ from tests.pure.playbook import (
     PROVEN,
     REJECTED,
     SPLICE,
-    TLS13,
     WHOLE,
     Expected,
     Playbook,
     Stage,
+    aborts,
     close,
+    cut_anywhere,
     note,
     terms,
     tls,
@@ -387,7 +387,7 @@ def test_a_backend_that_is_lost_in_a_large_message() -> None:
     """Nothing of ours lands inside it."""
     begin = b"\x30\x83\2\0\0\2\1\x08\x64\x83\1\xff\0" + bytes(50)
     play = bound().returns(begin)
-    play.ended(BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run((WHOLE,))
+    play.ended(BACKEND, True, *aborts("backend-lost")).run((WHOLE,))
 
 
 @pytest.mark.parametrize("answer", [message(2, 0x61), message(2, 0x61, tlv(0x0A, b"\0")),
@@ -434,7 +434,7 @@ def test_only_the_next_octets_begin_a_security_layer() -> None:
     """RFC 4513 5.2: it is there at once, or not at all."""
     for late in (LAYERED, b"\0" + search(8)[1:]):  # the second one would be a message, but for its first octet
         play = layered().passes(search(8))
-        play.client(late, note(BAD), to_client(NOT_UNDERSTOOD), ABORT_BACKEND, close(BAD)).run((WHOLE,))
+        play.client(late, *aborts(BAD, NOT_UNDERSTOOD)).run((WHOLE,))
     served().client(LAYERED, *ending(NOT_UNDERSTOOD, BAD, known=True)).run()
 
 
@@ -517,9 +517,7 @@ def test_entries_are_skimmed(name: str, kind: type[bytes | bytearray]) -> None:
 @given(st.lists(st.sampled_from(["entry", "done", "search"]), max_size=12), st.integers(1, 60))
 def test_what_is_skimmed_passes_as_what_is_looked_at_well(kinds: list[str], cut: int) -> None:
     said = {"entry": entry(5, b"cn=x", cn=[b"y"]), "done": result(5, 0x65, 0), "search": search(5)}
-    stage = Stage(DIALECT, terms(implicit=True), cut)
-    stage.take(stage.negotiation.start())
-    stage.secured(TLS13)
+    stage = PARTY.opening(cut, implicit=True)
     stage.receive(CLIENT, simple(1, b"", b""))
     stage.take(stage.negotiation.dialled())
     told = result(1, 0x61, 0) + b"".join(said[kind] for kind in kinds)
@@ -543,7 +541,7 @@ def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None
 def test_a_disconnection_of_the_backends_passes() -> None:
     theirs = notice(52, b"slapd shutting down")
     play = served().returns(theirs)
-    play.ended(BACKEND, True, note("backend-closed"), to_client(DOWN), ABORT_BACKEND, close("backend-closed")).run()
+    play.ended(BACKEND, True, *aborts("backend-closed", DOWN)).run()
 
 
 def test_each_outstanding_request_is_answered_when_the_backend_is_lost() -> None:
@@ -566,13 +564,6 @@ def test_a_client_that_leaves_is_said_goodbye_for() -> None:
 
 def test_an_idle_client_hears_nothing() -> None:
     served().expire(Expired(CLIENT, Patience.COMMAND), to_backend(UNBIND), close("client-timeout")).run()
-
-
-def test_a_proxy_header_of_ours_comes_before_everything() -> None:
-    for identity, header in HEADERS.items():
-        for mode, then in ((BackendTLS.NONE, search(1)), (BackendTLS.STARTTLS, STARTTLS)):
-            agreed = {"identity": identity, "origin": HERE, "backend_tls": mode, "policy": Policy.OPTIONAL}
-            fresh(**agreed).client(search(1), DIAL).dialled(to_backend(header + then)).run()
 
 
 @pytest.mark.parametrize("no", [
@@ -625,14 +616,13 @@ def test_bad_input_of_a_client_ends_the_session_with_a_notice(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in BAD_INPUT if name not in ("a response", "an unknown operation")])
 def test_bad_input_of_a_backend_ends_the_session(name: str) -> None:
-    key = "backend-protocol-error"
-    served().backend(BAD_INPUT[name], note(key), to_client(DOWN), ABORT_BACKEND, close(key)).run()
+    served().backend(BAD_INPUT[name], *aborts("backend-protocol-error", DOWN)).run()
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_strangers_hear_nothing(name: str) -> None:
     said, key = FOREIGN[name]
-    fresh().client(said, note(key), ABORT_BACKEND, close(key)).run()
+    fresh().client(said, *aborts(key)).run()
 
 
 @pytest.mark.parametrize("tag", [0x60, 0x42, 0x50])
@@ -673,31 +663,18 @@ CASES = {
 }
 
 
-def outcome(stage: Stage) -> tuple[object, ...]:
-    last = stage.deeds[-1] if stage.deeds else None
-    end = last.reason if isinstance(last, Close) else isinstance(last, Splice)
-    return stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching
-
-
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("known", ["fresh", "inside", "served"])
 def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, known: str) -> None:
-    said = CASES[name]
-    outcomes = set()
-    for at in range(len(said)):
-        stage = Stage(DIALECT, terms(implicit=known != "fresh"))
-        stage.take(stage.negotiation.start())
-        if known != "fresh":
-            stage.secured(TLS13)
+    def begin() -> Stage:
+        stage = PARTY.opening(implicit=known != "fresh")
         if known == "served":
             stage.receive(CLIENT, simple(1, b"", b""))
             stage.take(stage.negotiation.dialled())
             stage.receive(BACKEND, result(1, 0x61, 0))
-        for piece in (said[:at], said[at:]):
-            if piece:
-                stage.receive(CLIENT, piece)
-        outcomes.add(outcome(stage))
-    assert len(outcomes) == 1
+        return stage
+
+    assert len(cut_anywhere(begin, CASES[name])) == 1
 
 
 @given(st.lists(st.sampled_from(sorted(CASES)), max_size=6), st.integers(1, 40), st.sampled_from(Policy))
@@ -709,7 +686,7 @@ def test_how_the_network_cuts_changes_nothing(names: list[str], cut: int, policy
             if stage.negotiation.over or stage.switching:
                 break
             stage.receive(CLIENT, CASES[name])
-        outcomes.append(outcome(stage))
+        outcomes.append(stage.outcome())
     assert outcomes[0] == outcomes[1]
 
 

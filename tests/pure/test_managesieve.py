@@ -22,6 +22,7 @@ from tests.pure.playbook import (
     SPLICE,
     WHOLE,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -235,16 +236,14 @@ def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
 @pytest.mark.parametrize("unasked", [b'"more"\r\n', b"what\r\n"])
 def test_a_second_challenge_is_a_broken_protocol(unasked: bytes) -> None:
     play = SIEVE.inside().passes(b'AUTHENTICATE "PLAIN"\r\n')
-    key = "backend-protocol-error"
     play.returns(b'""\r\n')
-    play.backend(unasked, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run()
+    play.backend(unasked, *aborts("backend-protocol-error", UNAVAILABLE)).run()
 
 
 @pytest.mark.parametrize("reply", [b'"a" "b"\r\n', b"+ go\r\n", b'OK "in"\r\n'])
 def test_no_challenge_and_no_success_without_credentials(reply: bytes) -> None:
     play = SIEVE.inside().passes(b'AUTHENTICATE "PLAIN"\r\n')
-    key = "backend-protocol-error"
-    play.backend(reply, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run()
+    play.backend(reply, *aborts("backend-protocol-error", UNAVAILABLE)).run()
     assert play.proven == 0
 
 
@@ -257,7 +256,7 @@ def test_a_backend_that_wants_tls_itself() -> None:
 def test_a_goodbye_in_place_of_a_verdict() -> None:
     bye = b'BYE "too many"\r\n'
     play = SIEVE.inside().asks(LOGIN, bye, note("auth", result="failed"))
-    play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
+    play.ended(Side.BACKEND, True, *aborts("backend-lost")).run()
     SIEVE.inside().asks(LOGIN, b'NO "wrong"\r\n', REJECTED).run()
 
 
@@ -267,7 +266,7 @@ def test_a_goodbye_in_place_of_a_verdict() -> None:
 def test_a_goodbye_that_nobody_asked_for() -> None:
     for bye in (b'BYE "Disconnected for inactivity."\r\n', b"BYE {4}\r\nidle\r\n"):
         play = SIEVE.inside().returns(bye)
-        play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
+        play.ended(Side.BACKEND, True, *aborts("backend-lost")).run()
 
 
 def test_a_list_with_literals() -> None:
@@ -283,8 +282,7 @@ def test_a_list_with_literals() -> None:
 ], ids=lambda said: repr(said[:20]))  # fmt: skip
 def test_a_list_that_breaks_the_protocol(said: bytes) -> None:
     play = SIEVE.inside().passes(b"CAPABILITY\r\n")
-    key = "backend-protocol-error"
-    play.backend(said, note(key), to_client(UNAVAILABLE), ABORT_BACKEND, close(key)).run((WHOLE,))
+    play.backend(said, *aborts("backend-protocol-error", UNAVAILABLE)).run((WHOLE,))
 
 
 def test_a_backend_without_a_login_is_told_once() -> None:
@@ -297,7 +295,7 @@ def test_a_logout_that_is_answered_by_the_end() -> None:
     play = SIEVE.inside().asks(b"LOGOUT\r\n", b'NO "stay"\r\n')
     SIEVE.leaves(play).run()
     play = SIEVE.inside().passes(b"LOGOUT\r\n").backend(b"OK")
-    play.ended(Side.BACKEND, True, note("backend-lost"), ABORT_BACKEND, close("backend-lost")).run()
+    play.ended(Side.BACKEND, True, *aborts("backend-lost")).run()
 
 
 # --- the way to the backend --------------------------------------------------------------------------
@@ -325,9 +323,7 @@ def test_xclient_that_is_not_offered_or_refused(greeting: bytes) -> None:
 
 
 def test_the_client_leaves_before_the_greeting() -> None:
-    play = SIEVE.dialled().client(b"GET / HTTP/1.1\r\n", note("http-client"),
-                                  to_client(b'BYE "Invalid protocol"\r\n'), ABORT_BACKEND,
-                                  close("http-client"))  # fmt: skip
+    play = SIEVE.dialled().client(b"GET / HTTP/1.1\r\n", *aborts("http-client", b'BYE "Invalid protocol"\r\n'))
     play.run((WHOLE,))
 
 

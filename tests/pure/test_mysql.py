@@ -34,7 +34,9 @@ from tests.pure.playbook import (
     Expected,
     Playbook,
     Stage,
+    aborts,
     close,
+    cut_anywhere,
     note,
     terms,
     tls,
@@ -48,7 +50,7 @@ REQUIRED = error(2, 3159, b"HY000", b"TLS required")
 LOST = b"the connection to the server was lost"
 BAD = "client-protocol-error"
 OK = b"\0\0\0\2\0\0\0"
-GARBLED = (note(BAD), ABORT_BACKEND, close(BAD))
+GARBLED = aborts(BAD)
 
 
 def greeted(**changes: object) -> Playbook:
@@ -121,9 +123,8 @@ def test_a_client_hello_in_the_same_segment_belongs_to_the_handshake() -> None:
 
 
 def test_octets_behind_ssl_request_end_the_session() -> None:
-    ending = (note("starttls-injection"), ABORT_BACKEND, close("starttls-injection"))
     for behind in (login(2), b"\r\n", b"\x15\x03", login(2)[:9]):
-        greeted().client(SSL_REQUEST + behind, *ending).run((WHOLE,))
+        greeted().client(SSL_REQUEST + behind, *aborts("starttls-injection")).run((WHOLE,))
 
 
 def test_on_an_implicit_port_nothing_is_renumbered() -> None:
@@ -132,7 +133,7 @@ def test_on_an_implicit_port_nothing_is_renumbered() -> None:
 
 def test_a_failed_handshake_is_told_to_nobody() -> None:
     play = greeted().client(SSL_REQUEST, tls(b""))
-    play.unsecured(note("tls-failed"), ABORT_BACKEND, close("tls-failed")).run()
+    play.unsecured(*aborts("tls-failed")).run()
 
 
 # --- logins ------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def dialled(**changes: object) -> Playbook:
 
 
 def sorry(key: str) -> tuple[Expected, ...]:
-    return note(key), to_client(ANSWERS.unavailable), ABORT_BACKEND, close(key)
+    return aborts(key, ANSWERS.unavailable)
 
 
 NO_GREETINGS = {
@@ -277,8 +278,7 @@ def test_a_backend_that_refuses_is_told_of() -> None:
 
 
 def test_a_backend_that_is_not_there() -> None:
-    key = "backend-connect-failed"
-    Playbook(DIALECT, terms()).start(DIAL).undialled(*sorry(key)).run()
+    Playbook(DIALECT, terms()).start(DIAL).undialled(*sorry("backend-connect-failed")).run()
 
 
 def test_a_proxy_header_of_ours_comes_before_everything() -> None:
@@ -289,9 +289,7 @@ def test_a_proxy_header_of_ours_comes_before_everything() -> None:
 
 
 def test_an_answer_that_is_none() -> None:
-    key = "backend-protocol-error"
-    ending = (note(key), to_client(error(3, 1158, b"08S01", LOST)), ABORT_BACKEND, close(key))
-    asked().backend(packet(2, b""), *ending).run()
+    asked().backend(packet(2, b""), *aborts("backend-protocol-error", error(3, 1158, b"08S01", LOST))).run()
 
 
 # --- TLS to the backend ------------------------------------------------------------------------------
@@ -372,11 +370,9 @@ def test_what_a_server_says_in_the_clear_behind_its_greeting_is_an_attack() -> N
 
 
 def test_the_backend_is_lost_before_its_verdict() -> None:
-    ending = (note("backend-lost"), to_client(error(3, 1158, b"08S01", LOST)), ABORT_BACKEND, close("backend-lost"))
-    asked().ended(BACKEND, True, *ending).run()
+    asked().ended(BACKEND, True, *aborts("backend-lost", error(3, 1158, b"08S01", LOST))).run()
     switch = packet(2, b"\xfeclient_ed25519\0x")
-    quiet = (note("backend-lost"), ABORT_BACKEND, close("backend-lost"))
-    asked().backend(switch, to_client(packet(3, switch[4:]))).ended(BACKEND, True, *quiet).run()
+    asked().backend(switch, to_client(packet(3, switch[4:]))).ended(BACKEND, True, *aborts("backend-lost")).run()
 
 
 def test_who_is_late_hears_nothing() -> None:
@@ -384,9 +380,8 @@ def test_who_is_late_hears_nothing() -> None:
     question = asked().backend(switch, to_client(packet(3, switch[4:])))
     for play, patience in ((greeted(), Patience.COMMAND), (inside(), Patience.COMMAND), (question, AUTHENTICATION)):
         late = Expired(CLIENT, patience)
-        play.waits(patience).expire(late, note("client-timeout"), ABORT_BACKEND, close("client-timeout")).run()
-    dialled().expire(Expired(CLIENT, Patience.COMMAND), note("client-timeout"), ABORT_BACKEND,
-                     close("client-timeout")).run()  # fmt: skip
+        play.waits(patience).expire(late, *aborts("client-timeout")).run()
+    dialled().expire(Expired(CLIENT, Patience.COMMAND), *aborts("client-timeout")).run()
 
 
 def test_a_server_that_does_not_answer_a_login() -> None:
@@ -427,7 +422,7 @@ def test_bad_input_ends_the_session(name: str) -> None:
 @pytest.mark.parametrize("name", FOREIGN)
 def test_strangers_hear_nothing(name: str) -> None:
     said, key = FOREIGN[name]
-    greeted().client(said, note(key), ABORT_BACKEND, close(key)).run()
+    greeted().client(said, *aborts(key)).run()
 
 
 def test_inside_tls_there_is_one_login() -> None:
@@ -435,9 +430,7 @@ def test_inside_tls_there_is_one_login() -> None:
         inside().client(said, *GARBLED).run()
     inside().client(packet(2, b"\x84\xa8\xbf\0" + login(2)[8:]), *GARBLED).run()
     asked().client(b"\xff\xff\xff\x03", *GARBLED).run()
-    key = "backend-protocol-error"
-    ending = (note(key), to_client(error(3, 1158, b"08S01", LOST)), ABORT_BACKEND, close(key))
-    asked().backend(b"\xff\xff\xff\x02", *ending).run()
+    asked().backend(b"\xff\xff\xff\x02", *aborts("backend-protocol-error", error(3, 1158, b"08S01", LOST))).run()
 
 
 CASES = {
@@ -450,19 +443,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str) -> None:
-    said = CASES[name]
-    outcomes = set()
-    for at in range(len(said)):
-        stage = Stage(DIALECT, terms())
-        stage.take(stage.negotiation.start())
-        stage.take(stage.negotiation.dialled())
-        stage.receive(BACKEND, greeting())
-        for piece in (said[:at], said[at:]):
-            if piece:
-                stage.receive(CLIENT, piece)
-        end = getattr(stage.deeds[-1], "reason", None)
-        outcomes.add((stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching))
-    assert len(outcomes) == 1
+    assert len(cut_anywhere(lambda: greeted().stage(), CASES[name])) == 1
 
 
 def test_a_login_that_is_cut_anywhere_has_the_same_answer() -> None:

@@ -19,6 +19,7 @@ from tests.pure.playbook import (
     WHOLE,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -424,7 +425,7 @@ def test_T11_a_session_that_ends_in_a_dialogue_says_nothing_like_a_response() ->
     book = inside().asks(b"AUTH NTLM\r\n", b"+OK\r\n")
     book.ended(Side.CLIENT, True, ABORT_BACKEND, close("client-lost")).run()
     book = inside().asks(b"AUTH NTLM\r\n", b"+OK\r\n")
-    book.ended(Side.BACKEND, True, note("backend-lost"), to_client(LOST), ABORT_BACKEND, close("backend-lost")).run()
+    book.ended(Side.BACKEND, True, *aborts("backend-lost", LOST)).run()
 
 
 # --- replies --------------------------------------------------------------------------------------
@@ -439,7 +440,7 @@ def test_lists_of_languages() -> None:
 def test_lines_that_nobody_asked_for_are_relayed() -> None:
     """As Qpopper says a second line after a failed login."""
     book = inside().asks(b"PASS x\r\n", b"-ERR no\r\n+OK signing off\r\n")
-    book.ended(Side.BACKEND, True, note("backend-closed"), ABORT_BACKEND, close("backend-closed")).run()
+    book.ended(Side.BACKEND, True, *aborts("backend-closed")).run()
 
 
 @pytest.mark.parametrize("line", [b"", b"OK", b"* OK", b".", b"x" * 8193])
@@ -447,10 +448,7 @@ def test_lines_that_mean_nothing_end_the_session(line: bytes) -> None:
     book = inside().passes(b"STAT\r\n")
     book.backend(
         line + b"\r\n",
-        note("backend-protocol-error"),
-        to_client(UNAVAILABLE),
-        ABORT_BACKEND,
-        close("backend-protocol-error"),
+        *aborts("backend-protocol-error", UNAVAILABLE),
     ).run()
 
 

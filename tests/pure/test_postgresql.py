@@ -26,8 +26,7 @@ from tests.pure.contract.answers.postgresql import (
     message,
     startup,
 )
-from tests.pure.contract.party import CALLERS, HERE, SWITCH
-from tests.pure.contract.test_identity import HEADERS
+from tests.pure.contract.party import CALLERS, SWITCH
 from tests.pure.looking import Looking
 from tests.pure.playbook import (
     ABORT_BACKEND,
@@ -40,7 +39,9 @@ from tests.pure.playbook import (
     Expected,
     Playbook,
     Stage,
+    aborts,
     close,
+    cut_anywhere,
     note,
     terms,
     tls,
@@ -53,7 +54,7 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 HELLO = b"\x16\x03\x01\x02\x00\x01" + bytes(60)
 DIRECT = replace(TLS13, alpn="postgresql")
 REQUIRED = (to_client(fatal(b"28000", b"TLS required")), close("tls-required"))
-GARBLED = (note("client-protocol-error"), ABORT_BACKEND, close("client-protocol-error"))
+GARBLED = aborts("client-protocol-error")
 FIRST = message(b"p", b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqO")
 """SASLInitialResponse."""
 FINAL = message(b"p", b"c=biws,r=x,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
@@ -95,10 +96,9 @@ def test_the_longest_startup_is_a_startup() -> None:
 def test_another_protocol_is_refused_inside_tls(code: int, version: bytes) -> None:
     """Nothing could be told of such a login, and who guesses passwords would not be noticed."""
     packet = message(b"", code.to_bytes(4, "big"))
-    ending = (note("client-protocol-error"), ABORT_BACKEND, close("client-protocol-error"))
     others = (PARTY.opened(implicit=True), fresh(policy=Policy.OPTIONAL)) if packet != SSL else ()
     for play in (PARTY.inside(), *others):
-        play.client(packet, to_client(unsupported(version)), *ending).run()
+        play.client(packet, to_client(unsupported(version)), *aborts("client-protocol-error")).run()
 
 
 def test_gssapi_encryption_is_not_to_be_had_and_is_asked_for_once() -> None:
@@ -125,9 +125,8 @@ def test_a_request_with_something_in_it_is_none() -> None:
 
 
 def test_a_proxy_header_from_anybody_is_told_as_such() -> None:
-    ending = (note("unexpected-proxy-header"), ABORT_BACKEND, close("unexpected-proxy-header"))
     for header in (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"):
-        fresh().client(header, *ending).run()
+        fresh().client(header, *aborts("unexpected-proxy-header")).run()
 
 
 # --- direct TLS --------------------------------------------------------------------------------------
@@ -140,7 +139,7 @@ def test_a_client_hello_comes_first_with_the_name_postgresql() -> None:
 
 @pytest.mark.parametrize("alpn", [None, "imap", "http/1.1"])
 def test_a_client_hello_without_the_name_ends_the_session_in_silence(alpn: str | None) -> None:
-    ending = (note("tls-on-plaintext-port"), ABORT_BACKEND, close("tls-on-plaintext-port"))
+    ending = aborts("tls-on-plaintext-port")
     fresh().client(HELLO, tls(b"", early=HELLO)).secured(*ending, facts=replace(TLS13, alpn=alpn)).run()
 
 
@@ -295,15 +294,13 @@ def test_a_client_that_has_no_password_yet_leaves_in_order() -> None:
 def test_the_backend_is_lost_while_the_client_thinks() -> None:
     """That shows when the client has answered: until then nothing is awaited of the backend."""
     answer = PARTY.answers.credentials
-    ending = (note("backend-lost"), to_client(PARTY.answers.lost_words), ABORT_BACKEND, close("backend-lost"))
     play = PARTY.dialled().returns(PASSWORD).ended(BACKEND, True)
-    play.passes(answer, *ending).run()
+    play.passes(answer, *aborts("backend-lost", PARTY.answers.lost_words)).run()
 
 
 def test_a_client_that_does_not_answer() -> None:
     late = Expired(CLIENT, AUTHENTICATION)
-    ending = (note("client-timeout"), ABORT_BACKEND, close("client-timeout"))
-    PARTY.dialled().returns(PASSWORD).expire(late, *ending).run()
+    PARTY.dialled().returns(PASSWORD).expire(late, *aborts("client-timeout")).run()
 
 
 # --- cancelling --------------------------------------------------------------------------------------
@@ -348,13 +345,6 @@ def test_keys_of_protocol_3_2_are_longer() -> None:
 
 
 # --- the gateway -------------------------------------------------------------------------------------
-
-
-def test_a_proxy_header_of_ours_comes_before_everything() -> None:
-    for identity, header in HEADERS.items():
-        for mode, then in ((BackendTLS.NONE, LOGIN), (BackendTLS.STARTTLS, SSL)):
-            agreed = {"identity": identity, "origin": HERE, "backend_tls": mode, "policy": Policy.OPTIONAL}
-            fresh(**agreed).client(LOGIN, DIAL).dialled(to_backend(header + then)).run()
 
 
 def looked(*steps: tuple[bytes, tuple[Expected, ...]]) -> Survey:
@@ -483,19 +473,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_case_that_is_cut_anywhere_has_the_same_answer(name: str, inside: bool) -> None:
-    said = CASES[name]
-    outcomes = set()
-    for at in range(len(said)):
-        stage = Stage(DIALECT, terms(implicit=inside))
-        stage.take(stage.negotiation.start())
-        if inside:
-            stage.secured(TLS13)
-        for piece in (said[:at], said[at:]):
-            if piece:
-                stage.receive(CLIENT, piece)
-        end = getattr(stage.deeds[-1], "reason", None) if stage.deeds else None
-        outcomes.add((stage.heard_by(CLIENT), stage.heard_by(BACKEND), end, stage.switching))
-    assert len(outcomes) == 1
+    assert len(cut_anywhere(lambda: PARTY.opening(implicit=inside), CASES[name])) == 1
 
 
 def test_no_password_is_told_with_a_fault() -> None:

@@ -15,11 +15,11 @@ from gateway.protocol.proxyprotocol import Origin
 from gateway.protocol.vocabulary import Dial, Greeted, Identified, Secured, Side
 from tests.pure.contract.party import BACKEND, HERE, IMAP, POP3, SMTP, SWITCH, Party, every_party, short
 from tests.pure.playbook import (
-    ABORT_BACKEND,
     DIAL,
     WHOLE,
     Expected,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -438,7 +438,7 @@ def test_H6_what_comes_along_with_it_is_the_clients(header: bytes) -> None:
 
 def test_H6_a_client_behind_a_balancer_may_not_begin_with_TLS_either() -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00"
-    ending: tuple[Expected, ...] = (note("tls-on-plaintext-port"), ABORT_BACKEND, close("tls-on-plaintext-port"))
+    ending: tuple[Expected, ...] = aborts("tls-on-plaintext-port")
     proxied(SMTP.dialect).client(HEADER, REAL, DIAL).client(hello, *ending).run()
     # In one segment it is noticed when the client would be heard.
     ending = (note("tls-on-plaintext-port"), to_backend(b"QUIT\r\n"), close("tls-on-plaintext-port"))

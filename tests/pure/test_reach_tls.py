@@ -18,6 +18,7 @@ from tests.pure.playbook import (
     WHOLE,
     Expected,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -254,10 +255,7 @@ def test_B15_B25_SMTP_inside_TLS_nobody_speaks_unasked(said: bytes) -> None:
     for implicit in (False, True):
         SMTP.secured(implicit=implicit).backend(
             said + b"\r\n",
-            note("backend-protocol-error"),
-            to_client(b"421 4.3.0 gw.example.org Internal error\r\n"),
-            ABORT_BACKEND,
-            close("backend-protocol-error"),
+            *aborts("backend-protocol-error", b"421 4.3.0 gw.example.org Internal error\r\n"),
         ).run()
 
 
@@ -265,15 +263,11 @@ def test_B15_B25_SMTP_inside_TLS_nobody_speaks_unasked(said: bytes) -> None:
 def test_B15_B25_POP3_inside_TLS_nobody_speaks_unasked(said: bytes) -> None:
     """Somebody on the path may have logged in as himself before TLS, and the backend lets it count inside."""
     for implicit in (False, True):
-        POP3.secured(implicit=implicit).backend(
-            said + b"\r\n", note("backend-protocol-error"), ABORT_BACKEND, close("backend-protocol-error")
-        ).run()
+        POP3.secured(implicit=implicit).backend(said + b"\r\n", *aborts("backend-protocol-error")).run()
 
 
 def test_a_POP3_server_may_say_that_it_is_tired_of_waiting() -> None:
-    POP3.secured().returns(b"-ERR timeout\r\n").ended(
-        BACKEND, True, note("backend-closed"), ABORT_BACKEND, close("backend-closed")
-    ).run()
+    POP3.secured().returns(b"-ERR timeout\r\n").ended(BACKEND, True, *aborts("backend-closed")).run()
 
 
 @pytest.mark.parametrize("said", [b"sgw2 OK done", b"sgw1 OK", b"a OK LOGIN completed", b"+ go", b"", b"250 ok"])

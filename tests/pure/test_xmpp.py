@@ -51,6 +51,7 @@ from tests.pure.playbook import (
     Expected,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -90,7 +91,7 @@ def test_nothing_but_blanks_may_come_behind_starttls(behind: bytes) -> None:
         fresh().client(HEADER + STARTTLS + behind, tls(FIRST + PROCEED, early=rest)).run((WHOLE,))
     else:
         key = "starttls-injection"
-        ending = (note(key), ABORT_BACKEND, close(key))
+        ending = aborts(key)
         fresh().client(HEADER + STARTTLS + behind, to_client(FIRST + PROCEED), *ending).run((WHOLE,))
 
 

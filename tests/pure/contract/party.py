@@ -460,6 +460,8 @@ every_dialogue = pytest.mark.parametrize("party", [one for one in PARTIES if one
 """What is about a login whose credentials are asked for."""
 every_sasl = pytest.mark.parametrize("party", [one for one in EVERYONE if one.answers.named is not None], ids=str)
 """What is about the names of mechanisms."""
+every_caller = pytest.mark.parametrize("party", CALLERS, ids=str)
+"""What is about a client that speaks first."""
 
 
 SMTP, IMAP, POP3 = (next(party for party in PARTIES if str(party) == name) for name in ("smtp", "imap", "pop3"))

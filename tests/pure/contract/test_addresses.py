@@ -19,6 +19,7 @@ from tests.pure.playbook import (
     Expected,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -206,8 +207,7 @@ def test_a_gateway_that_stops_while_addresses_are_tried(party: Anyone) -> None:
 
 @every_party
 def test_a_client_that_speaks_tls_while_addresses_are_tried(party: Party) -> None:
-    ending = (note("tls-on-plaintext-port"), ABORT_BACKEND, close("tls-on-plaintext-port"))
-    between(party).client(b"\x16\x03\x01", *ending).run()
+    between(party).client(b"\x16\x03\x01", *aborts("tls-on-plaintext-port")).run()
 
 
 # --- lazy --------------------------------------------------------------------------------------------
@@ -219,8 +219,7 @@ def test_a_lazy_session_goes_the_same_way(party: Party, failure: str) -> None:
     key, fail = FAILURES[failure]
     play = fail(party, party.lazy_dials().dialled(), Dial(key)).dialled()
     play.backend(party.answers.greeting, GREETED, party.lazy_goes_on()).run()
-    ending = (note(key), to_client(party.answers.down_words), ABORT_BACKEND, close(key))
-    fail(party, party.lazy_dials().dialled(), Dial(key)).undialled(*ending).run()
+    fail(party, party.lazy_dials().dialled(), Dial(key)).undialled(*aborts(key, party.answers.down_words)).run()
 
 
 @every_party

@@ -30,6 +30,7 @@ from tests.pure.playbook import (
     WHOLE,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -136,9 +137,8 @@ def test_G21_http_on_the_plaintext_port(party: Anyone, request_line: bytes) -> N
 def test_H5_a_proxy_header_from_somebody_who_may_not_send_one(party: Party) -> None:
     """It dials nobody on a lazy listener, and nobody is identified."""
     v1 = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 25\r\n"
-    ending = (note("unexpected-proxy-header"), ABORT_BACKEND, close("unexpected-proxy-header"))
     play = Playbook(party.dialect, terms(lazy=True)).start(to_client(party.answers.lazy_greeting))
-    play.client(v1, to_client(party.answers.proxy_words), *ending).run()
+    play.client(v1, to_client(party.answers.proxy_words), *aborts("unexpected-proxy-header")).run()
     v2 = SIGNATURE + bytes.fromhex("2111 000c 7f000001 7f000001 9c40 0019")
     stage = Stage(party.dialect, terms(lazy=True))
     stage.take(stage.negotiation.start())

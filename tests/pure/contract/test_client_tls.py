@@ -8,12 +8,12 @@ from gateway.dialects.base import Policy
 from gateway.protocol.vocabulary import Side, TLSFailed
 from tests.pure.contract.party import Anyone, Caller, Party, every_party, everyone
 from tests.pure.playbook import (
-    ABORT_BACKEND,
     DIAL,
     SPLICE,
     WHOLE,
     Playbook,
     Stage,
+    aborts,
     close,
     note,
     terms,
@@ -96,7 +96,7 @@ def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Anyo
 def test_G09_on_an_implicit_port_a_failed_handshake_dials_nobody(party: Anyone) -> None:
     for lazy in (False, True):
         play = Playbook(party.dialect, terms(implicit=True, lazy=lazy)).start(tls(b""))
-        play.unsecured(note("tls-failed"), ABORT_BACKEND, close("tls-failed")).run()
+        play.unsecured(*aborts("tls-failed")).run()
 
 
 @every_party
@@ -190,9 +190,7 @@ def test_a_lazy_session_dials_when_the_backend_is_needed(party: Party) -> None:
 
 @every_party
 def test_a_lazy_session_whose_backend_is_not_there_says_so_then(party: Party) -> None:
-    key = "backend-connect-failed"
-    ending = (note(key), to_client(party.answers.down_words), ABORT_BACKEND, close(key))
-    party.lazy_dials().undialled(*ending).run()
+    party.lazy_dials().undialled(*aborts("backend-connect-failed", party.answers.down_words)).run()
 
 
 @every_party

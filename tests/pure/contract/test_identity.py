@@ -11,12 +11,13 @@ import pytest
 from gateway.dialects.base import BackendTLS, Identity
 from gateway.dialects.conversation import turned_away
 from gateway.protocol.vocabulary import Dial, Expired, Greeted, Identified, Patience, Side
-from tests.pure.contract.party import HERE, SWITCH, Anyone, Party, every_party, everyone, short
+from tests.pure.contract.party import HERE, SWITCH, Anyone, Caller, Party, every_caller, every_party, everyone, short
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
     WHOLE,
     Playbook,
+    aborts,
     close,
     note,
     terms,
@@ -65,6 +66,17 @@ def test_G22_H7_the_header_is_the_first_on_the_connection(party: Party, mode: Ba
         case BackendTLS.NONE:
             play.returns(party.answers.greeting, GREETED)
     play.run()
+
+
+@every_caller
+@every_mode
+@every_header
+def test_G22_H7_the_header_is_before_the_clients_first_words(
+    party: Caller, mode: BackendTLS, identity: Identity
+) -> None:
+    header = SAMPLE if identity is Identity.PROXY_V2 else HEADERS[identity]
+    play = party.opened(implicit=True, backend_tls=mode, identity=identity, origin=HERE)
+    play.client(party.answers.login, DIAL).dialled(to_backend(header), *party.hello(mode)).run()
 
 
 @every_party
@@ -204,13 +216,12 @@ def test_H6_H7_a_command_tells_of_the_real_client(party: Party) -> None:
 ], ids=short)  # fmt: skip
 def test_H6_a_wrong_header_is_the_end_and_nobody_is_told(party: Anyone, said: bytes) -> None:
     for implicit in (False, True):
-        proxied(party, implicit=implicit).client(said, note(BAD), ABORT_BACKEND, close(BAD)).run()
+        proxied(party, implicit=implicit).client(said, *aborts(BAD)).run()
 
 
 @every_party
 def test_H6_two_headers_are_one_too_many(party: Party) -> None:
-    ending = (note("starttls-injection"), ABORT_BACKEND, close("starttls-injection"))
-    proxied(party, implicit=True).client(HEADER + HEADER2, *ending).run((WHOLE,))
+    proxied(party, implicit=True).client(HEADER + HEADER2, *aborts("starttls-injection")).run((WHOLE,))
 
 
 @every_party
@@ -233,7 +244,7 @@ def test_K2_limits_are_those_of_the_client_whom_the_header_names(party: Party) -
 @everyone
 def test_H6_who_never_sends_its_header_is_late(party: Anyone) -> None:
     late = Expired(CLIENT, Patience.PROXY)
-    ending = (note("client-timeout"), ABORT_BACKEND, close("client-timeout"))
+    ending = aborts("client-timeout")
     words = [to_client(party.answers.idle_early_words)] * bool(party.answers.idle_early_words)
     proxied(party).waits(Patience.PROXY).client(HEADER[:-1]).waits(Patience.PROXY).expire(late, *words, *ending).run()
     proxied(party, implicit=True).expire(late, *ending).run()

@@ -12,7 +12,7 @@ from gateway.protocol.vocabulary import Close, Side
 from tests.pure.contract.form import Look
 from tests.pure.contract.party import CALLERS, HERE, PARTIES, SWITCH, Caller, Party, every_party
 from tests.pure.looking import Looking
-from tests.pure.playbook import ABORT_BACKEND, TLS13, Stage, close, note, terms, to_backend
+from tests.pure.playbook import ABORT_BACKEND, TLS13, Stage, aborts, close, terms, to_backend
 
 BACKEND = Side.BACKEND
 
@@ -82,7 +82,7 @@ def test_an_answer_to_starttls_is_no_answer_to_a_look(party: Caller, mode: Backe
 def test_a_look_at_a_backend_that_is_not_there(party: Party) -> None:
     key = "backend-connect-failed"
     looking = Looking(party.dialect)
-    looking.play.undialled(note(key), ABORT_BACKEND, close(key))
+    looking.play.undialled(*aborts(key))
     survey = looking.found()
     assert not survey.greeted
     assert (survey.offered, survey.shown, survey.access.logins) == (None, None, None)
