@@ -10,21 +10,21 @@ from ..guard.relaywatch import RelayWatch
 from .workers.messages import Message
 
 if TYPE_CHECKING:
+    from .acting import Acting
     from .assembly import Drained, Reachable
-    from .banning import Banning
 
 
 class Knowledge:
     """All that a gateway knows besides its file: what a new worker has to know, and a program that takes over."""
 
-    def __init__(self, backends: Callable[[], Collection[Reachable]], drained: Drained, banning: Banning) -> None:
+    def __init__(self, backends: Callable[[], Collection[Reachable]], drained: Drained, acting: Acting) -> None:
         self._backends = backends
         self._drained = drained
-        self._banning = banning
+        self._acting = acting
 
     def told(self) -> list[Message]:
         drained = {"drained": sorted(self._drained.addresses), "closed": sorted(self._drained.services)}
-        return [drained, *knowledge(self._backends()), self._banning.knowledge]
+        return [drained, *knowledge(self._backends()), self._acting.knowledge]
 
     def learn(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -33,7 +33,7 @@ class Knowledge:
                     self._drained.mark("service", set(services), drained=True)
                     self._drained.mark("backend", set(addresses), drained=True)
                 case {"bans": _}:
-                    self._banning.learn(message)
+                    self._acting.learn(message)
                 case _:
                     learn(self._backends(), message)
 

@@ -107,7 +107,7 @@ class Serving(Service):
             self._ask_all,
             lambda: self.reactor,
         )
-        self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._acting.banning)
+        self.knowledge = Knowledge(lambda: self.reachable, self.drained, self._acting)
         self._duties: list[Every] = []
 
     # --- what the gateway adds -----------------------------------------------------------------------

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 from .. import __version__
 from ..config.values import Configuration
 from ..sessions.session import Session
+from .acting import meant
 from .assembly import Reachable
-from .banning import meant
 from .control.answers import WHO, Row, names, selects
 from .control.messages import Answer, Request
 from .observing import VIEWS

@@ -100,7 +100,7 @@ class Supervision(Service):
         self._acting = Acting(
             self._events, failures, lambda: self._configuration, self._tell_bans, self.ask, lambda: self._reactor
         )
-        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._acting.banning)
+        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._acting)
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
@@ -310,7 +310,7 @@ class Supervision(Service):
 
     def _tell_bans(self) -> Deferred[Replies]:
         """Fires when all workers know."""
-        self._seats.say_all(self._acting.banning.knowledge)
+        self._seats.say_all(self._acting.knowledge)
         return self._asking.ask({"heard": True})
 
     def _reachable(self) -> Collection[Reachable]:
