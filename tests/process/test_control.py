@@ -24,7 +24,7 @@ from gateway.config.values import Control
 from tests.process.conftest import directory_for_servers
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
-from tests.process.running import Gateway, Identity, Service, launch, running
+from tests.process.running import Gateway, Identity, Service, launch, running, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -223,7 +223,7 @@ def test_the_control_socket_moves_with_the_file(house: House) -> None:
     house.file.write_text(good.replace(str(house.socket), "off"))
     house.run("reload", "--socket", str(elsewhere))
     assert house.run("status", status=3).startswith("starttls-gateway: ")
-    assert not elsewhere.exists()
+    wait_until(lambda: not elsewhere.exists())
 
 
 @pytest.mark.usefixtures("root")
