@@ -5,11 +5,10 @@ First all parts are prepared: everything that can fail, fails there.  Then all p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..config.errors import ConfigurationError, StartError
 from ..config.values import Configuration
@@ -20,6 +19,9 @@ from .desk import Desk
 from .plan import Reload, changes
 from .source import Source
 from .telling import tell_reload
+
+if TYPE_CHECKING:
+    from .program import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +36,10 @@ class Transition:
     """Use the new configuration.  It fails for no reason that lies in the file."""
 
 
-class Reloadable(Protocol):
-    """What serves, in one process or in several."""
-
-    @property
-    def running(self) -> int: ...
-
-    @property
-    def configuration(self) -> Configuration:
-        """The one in use."""
-
-    @property
-    def files(self) -> Collection[Path]:
-        """Files whose content is in use: they need not be readable any more."""
-
-    @property
-    def refused_certificates(self) -> Collection[str]:
-        """Certificate files whose present content is not used, and why."""
-
-    def look_at_certificates(self) -> None:
-        """Serve renewed certificates from now on."""
-
-    def prepare(self, configuration: Configuration) -> Transition:
-        """Raises StartError with one line; then nothing has changed.  It is the last part that is prepared."""
-
-
 class Reloader:
     def __init__(
         self,
-        gateway: Reloadable,
+        gateway: Program,
         source: Source | None,
         desk: Desk,
         administration: Administration,

@@ -10,10 +10,7 @@ from twisted.internet.defer import Deferred
 from ..config.values import Configuration
 from ..guard.limits import Ledger
 from ..sessions.agreed import channels_each
-from ..telemetry.events import FORMATS, Events
 from .assembly import Assembly
-from .handover import Bequest, stay_of
-from .plan import Reload
 from .reloading import Transition
 from .serving import Serving
 from .telling import tell_unused
@@ -22,16 +19,10 @@ from .telling import tell_unused
 class Gateway(Serving):
     """Binds its ports and reads its keys while still privileged, serves afterwards.
 
-    `privilegedStartService` and `startService` raise StartError with the one line that an operator
-    needs.  The Deferred of `stopService` fires when the last session has ended, `drain` seconds
-    after the stop at the latest.
+    The Deferred of `stopService` fires when the last session has ended, `drain` seconds after the stop at the latest.
     """
 
     # --- reload ------------------------------------------------------------------------------
-
-    def reload(self) -> Reload:
-        """Read the file again and use all of it, or nothing of it."""
-        return self.reloader.reload()
 
     def prepare(self, configuration: Configuration) -> Transition:
         """Raises StartError; then nothing has changed."""
@@ -46,25 +37,14 @@ class Gateway(Serving):
     def _use(self, assembly: Assembly, before: Assembly) -> None:
         """Nothing in here can fail for a reason that lies in the file."""
         configuration = assembly.configuration
-        if isinstance(self._log_events, Events):
-            self._log_events.form = FORMATS[configuration.log]
-        self._summary.optional = configuration.log_connects
-        self._remembering.use(configuration.report)
+        self._follow(assembly, before)
         for door in assembly.closed:
             door.retire()
         assembly.use()
         for door in assembly.opened:
             self._open(door)
-        watches, earlier = self._watches(assembly), self._watches(before)
-        for watch in earlier:
-            if watch not in watches:
-                watch.stop()
-        for watch in watches:
-            if watch not in earlier:
-                watch.start()
         self.crowd.limit(configuration.limits, channels_each(configuration))
         self.crowd.probes = configuration.probes
-        self.drained.keep(configuration)
         self._keep(assembly)
         self._renewal.tell_together()
         tell_unused(configuration, self._events)
@@ -112,21 +92,7 @@ class Gateway(Serving):
 
     # --- another program takes over ----------------------------------------------------------
 
-    @property
-    def is_serving(self) -> bool:
-        return bool(self.running)
-
-    def bequest(self) -> Bequest:
-        ports = [*(door.port for door, _, _ in self.assembly.doors), *self._administration.ports]
-        stay = stay_of(self._configuration)
-        return Bequest(ports, self.crowd.share(), self.knowledge.told(), self._desk.hand_over(), stay)
-
-    @property
-    def listens(self) -> Collection[str]:
-        return [address for door, _, _ in self.assembly.doors for address in door.addresses]
-
     def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
-        """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
         self.close_doors(elsewhere)
         self._administration.stop()
@@ -135,12 +101,7 @@ class Gateway(Serving):
             self._acting.end()
         then()
 
-    def took_over(self) -> None:
-        """The predecessor accepts nobody any more."""
-        self._desk.take_over(self._configuration.control)
-
     def lose_patience(self) -> None:
-        """The successor stops, too: sessions have `[gateway] drain` to end."""
         self._ending.lose_patience(self._configuration.drain)
 
     # --- stop --------------------------------------------------------------------------------
@@ -160,16 +121,8 @@ class Gateway(Serving):
         return stopped.addCallback(self._finish)
 
     def hurry(self) -> None:
-        """Cut off all sessions: now if the gateway is stopping, otherwise when it stops."""
         self._ending.hurry()
 
     def _finish(self, _: None = None) -> None:
-        for duty in self._duties:
-            duty.stop()
-        self._duties.clear()
-        self._summary.flush()
-        self._remembering.stop()
         self.observer.stop()
-        self._administration.stop()
-        self._desk.close()
-        self._acting.end()
+        self._end()

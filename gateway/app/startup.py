@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from signal import Signals as Number
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -26,30 +26,11 @@ from ..telemetry.log import Observer, Output, tell_twisted
 from . import rights
 from .elders import Elders
 from .handover import Predecessor
-from .plan import Reload
+from .program import Program
 from .signals import Signals
-from .upgrade import Heritable, Outcome, Upgrade
+from .upgrade import Outcome, Upgrade
 
 _log = Logger(namespace="gateway")
-
-
-@runtime_checkable
-class Attentive(Protocol):
-    """A service that signals mean something to."""
-
-    def reload(self) -> Reload:
-        """SIGHUP: read what may have changed, the configuration file too."""
-
-    def hurry(self) -> None:
-        """A second SIGTERM or SIGINT: do not wait for anybody any more."""
-
-
-@runtime_checkable
-class Fallible(Protocol):
-    """A service whose start may fail, or be unwanted, when it has opened something."""
-
-    def abandon(self) -> None:
-        """Leave nothing behind: no file, no process."""
 
 
 class Startup(MultiService):
@@ -125,11 +106,10 @@ class Startup(MultiService):
     # --- upgrades ------------------------------------------------------------------------------------
 
     def _prepare_upgrade(self, reactor: Any) -> None:
-        for service in self._all_services():
-            if isinstance(service, Heritable):
-                self._upgrade = Upgrade(reactor, self._twistd, self.events, service)
-                if self._predecessor is not None:
-                    reactor.callWhenRunning(self._upgrade.succeed, self._predecessor, self._pidfile)
+        for program in self._programs():
+            self._upgrade = Upgrade(reactor, self._twistd, self.events, program)
+            if self._predecessor is not None:
+                reactor.callWhenRunning(self._upgrade.succeed, self._predecessor, self._pidfile)
 
     def upgrade(self) -> Deferred[Outcome]:
         """Start a successor, which takes over.  Raises StartError where none is started."""
@@ -193,7 +173,7 @@ class Startup(MultiService):
         match number:
             case Number.SIGHUP:
                 log = self._reopen()
-                used = [service.reload().good for service in self._attentive()]
+                used = [program.reload().good for program in self._programs()]
                 configuration = "used" if all(used) else "refused"
                 self.events.emit(
                     "signal", signal=number.name, configuration=configuration, certificates="read", log=log
@@ -223,19 +203,18 @@ class Startup(MultiService):
         return "reopened"
 
     def _hurry(self) -> None:
-        for service in self._attentive():
-            service.hurry()
+        for program in self._programs():
+            program.hurry()
         if self._upgrade is not None:
             self._upgrade.hurry()
 
-    def _attentive(self) -> Iterator[Attentive]:
-        return (service for service in self._all_services() if isinstance(service, Attentive))
-
-    def _all_services(self) -> Iterator[object]:
+    def _programs(self) -> Iterator[Program]:
+        """The gateway, wherever among the services it is."""
         waiting: list[object] = [self]
         while waiting:
             service = waiting.pop()
-            yield service
+            if isinstance(service, Program):
+                yield service
             waiting += getattr(service, "services", ())
 
     @contextmanager
@@ -243,9 +222,8 @@ class Startup(MultiService):
         try:
             yield
         except StartError as wrong:
-            for service in self._all_services():
-                if isinstance(service, Fallible):
-                    service.abandon()
+            for program in self._programs():
+                program.abandon()
             # twistd removes its pidfile for an Exception only, and hands it on: to the interpreter, which exits with 1.
             if self._foreground is not None:
                 _log.critical("{text}", text=str(wrong))

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from .. import __version__
-from ..config.values import Configuration
 from ..sessions.session import Session
 from .acting import meant
 from .assembly import Reachable
 from .control.answers import WHO, Row, names, selects
 from .control.messages import Answer, Request
 from .observing import VIEWS
-from .plan import Reload, named
-from .rights import user_name
+from .plan import named
 from .turns import with_each
 
 if TYPE_CHECKING:
@@ -37,7 +34,6 @@ class Steering:
         self._began = datetime.now(timezone.utc)
         self._commands: Mapping[str, Callable[[str], Answer | Deferred[Answer]]] = {
             "status": self._status,
-            "reload": self._reload,
             "drain": self._drain,
             "undrain": self._undrain,
             "who": self._who,
@@ -56,15 +52,12 @@ class Steering:
         now = datetime.now(timezone.utc)
         sessions = len(gateway.crowd.sessions)
         return Answer({
-            "gateway": about(gateway.assembly.configuration, gateway.reloader.file),
             "processes": [{
                 "pid": os.getpid(), "started": self._began.isoformat(timespec="seconds"),
                 "uptime": round((now - self._began).total_seconds(), 3), "sessions": sessions,
             }],
             "sessions": sessions,
             "limit": gateway.crowd.limits.values.sessions,
-            "draining": draining(gateway.left, sessions),
-            "reload": outlined(gateway.reloader.last),
             "services": self._services(),
             "backends": self._backends(),
             "certificates": self._certificates(now),
@@ -125,12 +118,6 @@ class Steering:
             }
             for one in self._gateway.renewal.served
         ]
-
-    # --- reload ------------------------------------------------------------------------------
-
-    def _reload(self, _: str) -> Answer:
-        outcome = self._gateway.reloader.reload()
-        return Answer(outlined(outcome) or {}, outcome.problems)
 
     # --- drain -------------------------------------------------------------------------------
 
@@ -207,38 +194,6 @@ class Steering:
         except ValueError as wrong:
             return Answer({}, (str(wrong),))
         return Answer({"lines": rows, "lost": lost})
-
-
-def draining(left: float | None, sessions: int) -> dict[str, Any] | None:
-    """`left`: seconds until these sessions are cut off; None unless the gateway stops."""
-    return None if left is None else {"sessions": sessions, "left": round(left, 3)}
-
-
-def outlined(last: Reload | None) -> dict[str, Any] | None:
-    """A reload as an answer has it."""
-    if last is None:
-        return None
-    return {
-        "time": last.when.isoformat(timespec="seconds"),
-        "file": last.file,
-        "good": last.good,
-        "problems": list(last.problems),
-        "changes": list(last.changes),
-        "opened": list(last.opened),
-        "closed": list(last.closed),
-        "warnings": list(last.warnings),
-    }
-
-
-def about(configuration: Configuration, file: str | None) -> dict[str, Any]:
-    """The gateway as a whole; this is its main process."""
-    return {
-        "version": __version__,
-        "hostname": configuration.hostname,
-        "file": file,
-        "user": user_name(os.geteuid()),
-        "pid": os.getpid(),
-    }
 
 
 def _counted(names: Any) -> dict[str, int]:

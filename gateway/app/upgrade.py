@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,51 +17,18 @@ from ..config.errors import StartError
 from ..guard.shared import following
 from ..records import dataclass
 from ..telemetry.summary import Teller
-from .control.messages import Answer, Request
 from .crowd import killed_by
 from .elders import Elders
 from .every import Every
-from .handover import Bequest, Predecessor, Successor, write_pidfile
+from .handover import Predecessor, Successor, write_pidfile
+
+if TYPE_CHECKING:
+    from .program import Program
 
 LOOK = 0.05
 """Seconds between two looks whether everything serves."""
 
 _log = Logger(namespace="gateway")
-
-
-@runtime_checkable
-class Heritable(Protocol):
-    """A service that another program can take over."""
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether all of it has started."""
-
-    running: bool | int
-    """Nonzero until it stops."""
-
-    def bequest(self) -> Bequest: ...
-
-    def ask(self, request: Request) -> Answer | Deferred[Answer]:
-        """What the successor wants to know of the sessions here."""
-
-    @property
-    def listens(self) -> Collection[str]:
-        """Addresses, as text, where clients are served."""
-
-    def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
-        """Accept nobody any more, and call `then`.  When it stops, sessions go on for `[gateway] old_sessions`.
-
-        `elsewhere`: where the successor serves, if it says so.  Whoever waits at other addresses is let in first."""
-
-    def took_over(self) -> None:
-        """The predecessor accepts nobody any more."""
-
-    def lose_patience(self) -> None:
-        """The successor stops, too: sessions have `[gateway] drain` to end, and no longer `old_sessions`."""
-
-    def hurry(self) -> None:
-        """Nobody is waited for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +43,7 @@ class Outcome:
 
 
 class Upgrade:
-    def __init__(self, reactor: Any, twistd: MutableMapping[str, Any], events: Teller, service: Heritable) -> None:
+    def __init__(self, reactor: Any, twistd: MutableMapping[str, Any], events: Teller, service: Program) -> None:
         self._reactor = reactor
         self._twistd = twistd
         self._events = events

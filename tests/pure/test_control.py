@@ -180,7 +180,6 @@ def test_the_status_of_two_processes_is_one() -> None:
 
 def test_an_answer_of_one_process_is_the_answer() -> None:
     assert merged(Request("status"), [part(1, 2)]) == part(1, 2)
-    assert merged(Request("reload"), [Answer({"good": True})]) == Answer({"good": True})
 
 
 def test_sessions_of_all_are_listed_the_oldest_first() -> None:

@@ -153,11 +153,6 @@ def _merged_address(parts: Sequence[Row]) -> Row:
     return {**parts[0], "sessions": _sum(parts, "sessions"), "state": state}
 
 
-def _first(results: Sequence[Result]) -> Result:
-    """The file is the same for all processes."""
-    return results[0]
-
-
 def _merged_count(results: Sequence[Result]) -> Result:
     return {**results[0], "sessions": _sum(results, "sessions")}
 
@@ -173,7 +168,6 @@ def _merged_capture(results: Sequence[Result]) -> Result:
 
 _MERGES: Mapping[str, Callable[[Sequence[Result]], Result]] = {
     "status": _merged_status,
-    "reload": _first,
     "drain": _merged_count,
     "undrain": _merged_count,
     "who": _merged_who,

@@ -13,21 +13,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from ...config.errors import StartError
 from ...config.values import Configuration
 from ...sessions.deadline import Deadline
-from ...telemetry.events import FORMATS
 from ..assembly import Assembly
 from ..control.messages import Answer, Request
 from ..ending import GOING_ON, HURRIED, OVER, PROGRESS, moment
 from ..every import Every
-from ..handover import Bequest, stay_of
-from ..plan import Reload, named, openings
+from ..plan import named, openings
 from ..ports import Change
 from ..reloading import Transition
-from ..steering import about, draining, outlined
 from ..telling import tell_listening, tell_unused
 from .orders import packed
 from .steered import answered, question
@@ -40,53 +37,22 @@ AFTER_DRAIN: Final = 3.0
 
 
 class Master(Supervision):
-    """`privilegedStartService` and `startService` raise StartError with the one line that an operator needs.
-
-    The Deferred of `stopService` fires when the last worker is gone.
-    """
+    """The Deferred of `stopService` fires when the last worker is gone."""
 
     # --- what is asked -------------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> Answer | Deferred[Answer]:
-        """What somebody wants to know or to have done."""
-        if self._acting.answers(request):
-            return self._acting.ask(request)
-        drained = self._assembler.drained
-        match request.command:
-            case "reload":
-                outcome = self.reload()
-                return Answer(outlined(outcome) or {}, outcome.problems)
-            case "status":
-                return self._ask_workers(request).addCallback(self._whole)
-            case "drain" | "undrain" as command:
-                try:
-                    what, names = named(request.about, self._configuration)
-                except ValueError as wrong:
-                    return Answer({}, (str(wrong),))
-                # Workers to come have to know it, too.
-                drained.mark(what, names, command == "drain")
-        return self._desk.with_elders(request, self._ask_workers(request))
-
-    def _ask_workers(self, request: Request) -> Deferred[Answer]:
+    def _answer(self, request: Request) -> Deferred[Answer]:
+        if request.command in ("drain", "undrain"):
+            try:
+                what, names = named(request.about, self._configuration)
+            except ValueError as wrong:
+                return succeed(Answer({}, (str(wrong),)))
+            # Workers to come have to know it, too.
+            self.drained.mark(what, names, request.command == "drain")
         ends = self._stopping or self._seats.held
         return self._asking.ask(question(request), wait=not ends).addCallback(partial(answered, request, ends=ends))
 
-    def _whole(self, answer: Answer) -> Answer:
-        """What no worker knows, or knows later than the master: that the gateway stops."""
-        if not answer.result:
-            return Answer({}, answer.problems)
-        whole = {
-            "gateway": about(self._configuration, self.reloader.file),
-            "reload": outlined(self.reloader.last),
-            "draining": draining(self.left, answer.result["sessions"]),
-        }
-        return Answer({**answer.result, **whole}, answer.problems)
-
     # --- reload --------------------------------------------------------------------------------------
-
-    def reload(self) -> Reload:
-        """Read the file again and use all of it, or nothing of it."""
-        return self.reloader.reload()
 
     def look_at_certificates(self) -> None:
         # Without a template, which is told, workers look by themselves, within seconds.
@@ -101,7 +67,7 @@ class Master(Supervision):
         """
         before = self.assembly
         backends = self._assembler.backends(configuration, before)
-        change = self._binder(self._ports, openings(configuration))
+        change = self._binder(self._bound, openings(configuration))
         message, descriptors = packed(configuration, change)
         try:
             self._refused_certificates = self._nursery.ask(message, descriptors)
@@ -126,46 +92,22 @@ class Master(Supervision):
         configuration = assembly.configuration
         wanted = openings(configuration)
         self._assembly, self._configuration = assembly, configuration
-        self._assembler.drained.keep(configuration)
-        self._ports = list(zip(change.ports, wanted, strict=True))
+        self._bound = list(zip(change.ports, wanted, strict=True))
         for port in change.closed:
             port.close()
-        for port, opening in self._ports:
+        for port, opening in self._bound:
             port.steer(opening)
         for position, port in change.opened.items():
             for address in port.addresses:
                 tell_listening(wanted[position], address, self._events)
-        self._log_events.form = FORMATS[configuration.log]
-        self._summary.optional = configuration.log_connects
-        self._remembering.use(configuration.report)
-        watches = self._watch(assembly)
-        for watch in before.watches:
-            if watch not in watches:
-                watch.stop()
-        for watch in watches:
-            if watch not in before.watches:
-                watch.start()
-        for message in self.knowledge():
+        self._follow(assembly, before)
+        for message in self.known():
             self._seats.say_all(message)
         tell_unused(configuration, self._events)
 
     # --- another program takes over ------------------------------------------------------------------
 
-    @property
-    def is_serving(self) -> bool:
-        return bool(self.running) and self._seats.all_serve
-
-    def bequest(self) -> Bequest:
-        assert self._ledger is not None
-        ports = [*(port for port, _ in self._ports), *self._administration.ports]
-        return Bequest(ports, self._ledger, self.knowledge(), self._desk.hand_over(), stay_of(self._configuration))
-
-    @property
-    def listens(self) -> Collection[str]:
-        return [address for port, _ in self._ports for address in port.addresses]
-
     def hand_over(self, then: Callable[[], None], elsewhere: Collection[str] | None) -> None:
-        """The successor serves.  When this gateway stops, its sessions go on for a long time."""
         self._patience = self._configuration.old_sessions
         self._elsewhere = None if elsewhere is None else list(elsewhere)
         self._loud = self._seats.hold()
@@ -182,25 +124,23 @@ class Master(Supervision):
             then()
 
         self._quiet = once
-        waiting = Deadline(self._reactor, once)
-        waiting.set(self._reactor.seconds() + QUIET)
+        waiting = Deadline(self.reactor, once)
+        waiting.set(self.reactor.seconds() + QUIET)
         self._close_ports()
         if not self._nursery.say({"close": True}):
             self._hand_over_workers()
 
     def took_over(self) -> None:
-        """The predecessor accepts nobody any more."""
-        for port, opening in self._ports:
+        for port, opening in self._bound:
             port.steer(opening)
-        self._desk.take_over(self._configuration.control)
+        super().took_over()
 
     def lose_patience(self) -> None:
-        """The successor stops, too: sessions have `[gateway] drain` to end."""
         if self._stopped is None or self._hurried:
             return
         self._seats.say_all({"lose patience": True})
         drain = self._configuration.drain
-        self._until = self._reactor.seconds() + drain
+        self._until = self.reactor.seconds() + drain
         self._tell_stop(GOING_ON, moment(drain))
         if self._deadline.active():
             self._deadline.reset(drain)
@@ -215,17 +155,17 @@ class Master(Supervision):
         self._close_ports()
         stopped = self._stopped = Deferred()
         drain = self._patience + self._configuration.drain
-        self._until = self._reactor.seconds() + drain
+        self._until = self.reactor.seconds() + drain
         self._desk.stopping()
         if not self.sessions:
             self._tell_stop(None)
         elif not self._hurried:
             self._tell_stop(GOING_ON, moment(drain))
-        self._duties.append(Every(self._reactor, PROGRESS, self._tell_progress))
-        self._deadline = self._reactor.callLater(drain, self._tell_over)
+        self._duties.append(Every(self.reactor, PROGRESS, self._tell_progress))
+        self._deadline = self.reactor.callLater(drain, self._tell_over)
         # A client that hears the goodbye of a worker finds nobody who listens.
         if self._nursery.say({"close": True}):
-            self._duties.append(Every(self._reactor, QUIET, self._stop_workers))  # the template may hang
+            self._duties.append(Every(self.reactor, QUIET, self._stop_workers))  # the template may hang
         else:
             self._stop_workers()
         return stopped
@@ -238,20 +178,19 @@ class Master(Supervision):
             self._hurry_now()
 
     def hurry(self) -> None:
-        """Cut off all sessions: now if the gateway is stopping, otherwise when it stops."""
         self._hurried = True
         if self._stopped is not None:
             self._hurry_now()
 
     def _hurry_now(self) -> None:
-        self._until = self._reactor.seconds()
+        self._until = self.reactor.seconds()
         self._tell_stop(HURRIED)
         self._seats.say_all({"hurry": True})
         self._deadline.cancel()
-        self._deadline = self._reactor.callLater(AFTER_DRAIN, self._kill_all)
+        self._deadline = self.reactor.callLater(AFTER_DRAIN, self._kill_all)
 
     def _tell_progress(self) -> None:
-        left = self._until - self._reactor.seconds()
+        left = self._until - self.reactor.seconds()
         if 0 < left <= self._configuration.drain and not self._hurried:
             self._tell_stop(GOING_ON, left=round(left))
 
@@ -261,12 +200,12 @@ class Master(Supervision):
     def _tell_over(self) -> None:
         # The workers cut their sessions off by themselves.
         self._tell_stop(OVER)
-        self._deadline = self._reactor.callLater(AFTER_DRAIN, self._kill_all)
+        self._deadline = self.reactor.callLater(AFTER_DRAIN, self._kill_all)
 
     def _kill_all(self) -> None:
         for pid in self._seats.pids():
             self.kill(pid)
-        self._deadline = self._reactor.callLater(AFTER_DRAIN, self._kill_without_template)
+        self._deadline = self.reactor.callLater(AFTER_DRAIN, self._kill_without_template)
 
     def _kill_without_template(self) -> None:
         """It hangs: it kills nobody."""
@@ -280,15 +219,8 @@ class Master(Supervision):
             return
         if self._deadline.active():
             self._deadline.cancel()
-        for duty in self._duties:
-            duty.stop()
-        self._duties.clear()
         self._nursery.end()
-        self._summary.flush()
-        self._remembering.stop()
         self._asking.stop()
-        self._desk.close()
-        self._acting.end()
-        self._administration.stop()
+        self._end()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from ...config.values import Backend, Configuration
@@ -17,24 +16,16 @@ from ...guard.relaywatch import RelayWatch
 from ...guard.shared import SharedLedger
 from ...sessions.agreed import channels_each
 from ...telemetry.events import Events
-from ...telemetry.meter import Meter
-from ...telemetry.report.watch import Watch
-from ...telemetry.summary import Summary, SummedEvents
-from ...wire.tls.renewal import Renewal
-from ..acting import Acting
-from ..administration import Administration
-from ..assembly import Assembler, Assembly, Reachable
-from ..control.messages import Answer, Request
+from ..assembly import Assembly, Reachable
 from ..crowd import killed_by, lowered, raise_descriptor_limit
-from ..desk import Desk, words
+from ..desk import Desk
 from ..every import Every
 from ..handover import Inheritance
-from ..knowledge import Knowledge, learn, verdicts
+from ..knowledge import verdicts
 from ..plan import Opening, openings
 from ..ports import Binder, Port
-from ..reloading import Reloader, Transition
+from ..program import TICK, Program
 from ..remembering import Remembering
-from ..serving import TICK
 from ..source import Source
 from ..telling import tell_listening, tell_unused
 from .asking import Asking, Replies
@@ -46,7 +37,7 @@ from .orders import Orders, described
 from .seats import Seats
 
 
-class Supervision(Service):
+class Supervision(Program):
     """The master up to its stop: the template, its workers, and what they say."""
 
     def __init__(
@@ -61,63 +52,31 @@ class Supervision(Service):
         inheritance: Inheritance | None = None,
     ) -> None:
         """`runner`: twistd's options.  `log`: the descriptor of the log file, if there is one.  `wanted` raises
-        StartError where the start is not wanted any more.  `desk`: where it is steered from."""
-        self._configuration = configuration
+        StartError where the start is not wanted any more.  All others: as `Program` has them."""
+        self._binder = Binder(configuration.workers, inheritance)
+        super().__init__(configuration, events, source, desk, self._binder, inheritance)
         self.workers = configuration.workers
-        self._log_events = events
         self._runner = runner
         self._log = log
         self._wanted = wanted
-        self._desk = desk
-        self.meter = Meter()
-        self._summary = Summary(events, lambda: float(self._reactor.seconds()), self.meter.hear)
-        self._summary.optional = configuration.log_connects
-        self._summed = self._events = SummedEvents(events, self._summary)
-        self._assembler = Assembler(lambda: self._reactor, self._events, self._summed, Renewal(self._events.emit))
-        self._inheritance = inheritance or Inheritance()
-        self._administration = Administration(self._events, self._inheritance)
         self._loud: set[int] = set()
         """Workers that still accept, at a hand-over."""
         self._elsewhere: Sequence[str] | None = None
         """Where the successor serves, if it says so."""
         self._quiet: Callable[[], None] = nothing
         """Called when there is none."""
-        self._binder = Binder(configuration.workers, self._inheritance)
-        self._patience = 0.0
-        """Seconds for which sessions go on at a stop before they have to end."""
-        self._assembly: Assembly | None = None
-        """Of the backends only: services are the workers'."""
-        self._ports: list[tuple[Port, Opening]] = []
-        self.reloader = Reloader(self, source, desk, self._administration, self._events)
+        self._bound: list[tuple[Port, Opening]] = []
         self._refused_certificates: Sequence[str] = ()
         self._ledger: SharedLedger | None = None
         self._nursery = Nursery(self._events, self._heard_template, self._hear_words)
-        self._duties: list[Every] = []
         self._stopped: Deferred[None] | None = None
         self._hurried = False
         self._stopping = False
-        failures = self._summary.failures
-        self._acting = Acting(
-            self._events, failures, lambda: self._configuration, self._tell_bans, self.ask, lambda: self._reactor
-        )
-        self._knowledge = Knowledge(self._reachable, self._assembler.drained, self._acting)
         self._deadline: Any = None
         self._until = 0.0
         """When a stop has to be over, by the reactor's clock."""
 
     # --- what the master adds ------------------------------------------------------------------------
-
-    @abstractmethod
-    def ask(self, request: Request) -> Answer | Deferred[Answer]:
-        """What somebody wants to know or to have done."""
-
-    @abstractmethod
-    def prepare(self, configuration: Configuration) -> Transition:
-        """Raises StartError; then nothing has changed."""
-
-    @abstractmethod
-    def look_at_certificates(self) -> None:
-        """Serve renewed certificates from now on."""
 
     @abstractmethod
     def _stop_workers(self) -> None:
@@ -127,12 +86,23 @@ class Supervision(Service):
     def empty(self) -> None:
         """No worker is there any more."""
 
-    # --- what a reload asks for ----------------------------------------------------------------------
+    # --- what there is -------------------------------------------------------------------------------
 
     @property
-    def configuration(self) -> Configuration:
-        """The one in use."""
-        return self._configuration
+    def is_serving(self) -> bool:
+        return bool(self.running) and self._seats.all_serve
+
+    @property
+    def sessions(self) -> int:
+        return 0 if self._ledger is None else self._ledger.total
+
+    @property
+    def left(self) -> float | None:
+        return max(0.0, self._until - self.reactor.seconds()) if self._stopping else None
+
+    @property
+    def ports(self) -> list[Port]:
+        return [port for port, _ in self._bound]
 
     @property
     def files(self) -> Collection[Path]:
@@ -148,18 +118,11 @@ class Supervision(Service):
         """Certificate files whose present content is not used, and why, as the template has found."""
         return self._refused_certificates
 
+    def _share(self) -> SharedLedger:
+        assert self._ledger is not None
+        return self._ledger
+
     # --- start ---------------------------------------------------------------------------------------
-
-    @property
-    def assembly(self) -> Assembly:
-        assert self._assembly is not None, "nothing was bound yet"
-        return self._assembly
-
-    @property
-    def _reactor(self) -> Any:
-        from twisted.internet import reactor  # not before twistd's -r has chosen it
-
-        return reactor
 
     def privilegedStartService(self) -> None:
         if self._ledger is not None:
@@ -169,12 +132,12 @@ class Supervision(Service):
         wanted = openings(configuration)
         self._administration.prepare(configuration)
         try:
-            self._ports = list(zip(self._binder((), wanted).ports, wanted, strict=True))
+            self._bound = list(zip(self._binder((), wanted).ports, wanted, strict=True))
             make = self._inheritance.ledger or partial(SharedLedger.create, configuration.limits.sessions)
             self._ledger = make(killed_by(self._events))
             self._inheritance.close()
             self._acting.begin()
-            self._knowledge.learn(self._inheritance.knowledge)
+            self.knowledge.learn(self._inheritance.knowledge)
             self._nursery.launch(self._orders, self._wanted)
             # After the template has begun: it has no part in this socket.
             self._desk.open(configuration.control)
@@ -187,7 +150,7 @@ class Supervision(Service):
         runner = self._runner
         return Orders(
             self._configuration,
-            described([port for port, _ in self._ports]),
+            described(self.ports),
             self.workers,
             self._ledger.descriptor,
             self._ledger.generation,
@@ -203,7 +166,7 @@ class Supervision(Service):
     def startService(self) -> None:
         self.privilegedStartService()  # `twist` does not call it
         assert self._ledger is not None
-        reactor, limits = self._reactor, self._configuration.limits
+        reactor, limits = self.reactor, self._configuration.limits
         descriptors = raise_descriptor_limit()
         lowered(limits, descriptors, self.workers, self._events, channels_each(self._configuration))
         super().startService()
@@ -222,30 +185,22 @@ class Supervision(Service):
             self._asking,
             self.meter,
             lambda: self._configuration.hostname,
-            lambda: [(address, opening) for port, opening in self._ports for address in port.addresses],
+            lambda: [(address, opening) for port, opening in self._bound for address in port.addresses],
             lambda: self._stopping,
             lambda: self._summary.recent,
         )
-        self._remembering = Remembering(reactor, self._summary, self._events, Watch())
+        self._remembering = Remembering(reactor, self._summary, self._events, self._watch)
         self._remembering.use(self._configuration.report)
         tell_unused(self._configuration, self._events)
-        for watch in self._watch(self.assembly):
+        for watch in self._watches(self.assembly):
             watch.start()
         self._nursery.attend(reactor, self._template_lost, self._wants_template, self._seats.fill)
         self._seats.fill()
         self._administration.serve(reactor, self._fleet, self.ask, lambda: self._configuration)
-        for port, opening in self._ports:
+        for port, opening in self._bound:
             for address in port.addresses:
                 tell_listening(opening, address, self._events)
-        self._desk.serve(reactor, self.ask, self._words, lambda: [port for port, _ in self._ports])
-
-    def _words(self) -> str:
-        return words(self.sessions, self.left, self.reloader.was_refused)
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until the last sessions are cut off; None unless the gateway stops."""
-        return max(0.0, self._until - self._reactor.seconds()) if self._stopping else None
+        self._desk.serve(reactor, self.ask, self._words, lambda: self.ports)
 
     def fork(self, number: int, column: int, descriptor: int) -> bool:
         """Ask for a worker.  False where there is no template now."""
@@ -297,26 +252,23 @@ class Supervision(Service):
             case {"dropped": int(count)}:
                 self._events.emit("worker", state="lines-lost", worker=worker, count=count)
             case {"health": _}:
-                learn(self._reachable(), message)
+                self.knowledge.learn([message])
                 self._seats.say_all(message, but=worker)
 
     def lost(self, worker: int) -> None:
         """It has ended: nobody waits for its answers."""
         self._asking.gone(worker)
 
-    def knowledge(self) -> list[Message]:
+    def known(self) -> list[Message]:
         """What a new worker has to know before it serves."""
-        return self._knowledge.told()
+        return self.knowledge.told()
 
     def _tell_bans(self) -> Deferred[Replies]:
         """Fires when all workers know."""
         self._seats.say_all(self._acting.knowledge)
         return self._asking.ask({"heard": True})
 
-    def _reachable(self) -> Collection[Reachable]:
-        return self.assembly.backends.values()
-
-    def _watch(self, assembly: Assembly) -> list[RelayWatch]:
+    def _watches(self, assembly: Assembly) -> list[RelayWatch]:
         """Their verdicts go to all workers."""
         for backend in assembly.backends.values():
             if backend.watch is not None:
@@ -326,20 +278,14 @@ class Supervision(Service):
     def _tell_verdicts(self, name: str, watch: RelayWatch) -> None:
         self._seats.say_all(verdicts(name, watch))
 
-    @property
-    def sessions(self) -> int:
-        return 0 if self._ledger is None else self._ledger.total
-
     def _close_ports(self) -> None:
-        for port, _ in self._ports:
+        for port, _ in self._bound:
             port.close()
-        self._ports.clear()
+        self._bound.clear()
 
     def abandon(self) -> None:
-        """It has not started."""
-        self._administration.stop()
+        super().abandon()
         self._close_ports()
-        self._desk.close()
         self._nursery.end()
 
 

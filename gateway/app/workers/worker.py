@@ -73,7 +73,7 @@ class Worker:
             case {"hand over": _}:
                 self._gateway.hand_over(lambda: self._channel.say({"quiet": os.getpid()}), message["elsewhere"])
             case {"ask": int(number), "command": str(command), "about": str(about)}:
-                asked = self._gateway.ask(Request(command, about)).addCallback(steered.parts)
+                asked = self._gateway.part(Request(command, about)).addCallback(steered.parts)
                 asked.addCallback(partial(self._reply, number))
             case {"ask": int(number), "observe": bool(sessions)}:
                 if self._gateway.running or self._stopping:
