@@ -4,7 +4,7 @@ drained; who is banned."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..guard.relaywatch import RelayWatch
 from .workers.messages import Message
@@ -23,10 +23,17 @@ class Knowledge:
         self._acting = acting
 
     def told(self) -> list[Message]:
-        drained = {"drained": sorted(self._drained.addresses), "closed": sorted(self._drained.services)}
-        return [drained, *knowledge(self._backends()), self._acting.knowledge]
+        """All of it."""
+        known: list[Message] = [{"drained": sorted(self._drained.addresses), "closed": sorted(self._drained.services)}]
+        for backend in self._backends():
+            name, health = backend.values.name, backend.dialer.health
+            known += [{"health": name, "address": key, "record": health.record(key)} for key in health.addresses()]
+            if backend.watch is not None:
+                known.append(verdicts(name, backend.watch))
+        return [*known, self._acting.knowledge]
 
     def learn(self, messages: Iterable[Message]) -> None:
+        """What another process knows.  Nothing happens where a backend is not one of these."""
         for message in messages:
             match message:
                 case {"drained": list(addresses), "closed": list(services)}:
@@ -34,36 +41,17 @@ class Knowledge:
                     self._drained.mark("backend", set(addresses), drained=True)
                 case {"bans": _}:
                     self._acting.learn(message)
-                case _:
-                    learn(self._backends(), message)
+                case {"health": str(name), "address": str(address), "record": record}:
+                    for backend in self._named(name):
+                        backend.dialer.health.learn(address, record)
+                case {"backend": str(name), "verdicts": dict(found)}:
+                    for backend in self._named(name):
+                        if backend.watch is not None:
+                            backend.watch.learn(found)
 
-
-def knowledge(backends: Collection[Reachable]) -> list[Message]:
-    """All of it."""
-    known: list[Message] = []
-    for backend in backends:
-        name, health = backend.values.name, backend.dialer.health
-        known += [{"health": name, "address": key, "record": health.record(key)} for key in health.addresses()]
-        if backend.watch is not None:
-            known.append(verdicts(name, backend.watch))
-    return known
+    def _named(self, name: str) -> list[Reachable]:
+        return [backend for backend in self._backends() if backend.values.name == name]
 
 
 def verdicts(name: str, watch: RelayWatch) -> Message:
     return {"backend": name, "verdicts": {str(one): v and v.value for one, v in watch.verdicts.items()}}
-
-
-def learn(backends: Collection[Reachable], message: Message) -> None:
-    """What another process knows.  Nothing happens where the backend is not one of these."""
-    match message:
-        case {"health": str(name), "address": str(address), "record": record}:
-            for backend in _named(backends, name):
-                backend.dialer.health.learn(address, record)
-        case {"backend": str(name), "verdicts": dict(found)}:
-            for backend in _named(backends, name):
-                if backend.watch is not None:
-                    backend.watch.learn(found)
-
-
-def _named(backends: Collection[Reachable], name: str) -> list[Any]:
-    return [backend for backend in backends if backend.values.name == name]
