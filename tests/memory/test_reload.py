@@ -52,7 +52,9 @@ class House:
             f"[backend:old]\n{backend}\nconnect = lazy\n{more}\n{services}"
         )
 
-    def start(self) -> None:
+    def start(self, services: str, backend: str = "address = 127.0.0.1:1", more: str = "") -> None:
+        """As `write` has them."""
+        self.write(services, backend, more)
         source = Source(str(self.file))
         events = Events(self.told.append, FORMATS["json"])
         self._gateway = Gateway(source.first(), events, self.reactor, source)
@@ -107,8 +109,7 @@ def service(name: str, address: str = "127.0.0.1:0", protocol: str = "imap", mod
 
 
 def test_a_file_that_says_the_same_changes_nothing(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     (port,) = house.ports("imap")
     inside = house.call(port)
     assert house.hear(inside).startswith(IMAP)
@@ -121,8 +122,7 @@ def test_a_file_that_says_the_same_changes_nothing(house: House) -> None:
 
 
 def test_new_addresses_are_bound_and_those_that_are_gone_are_closed(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     (old,) = house.ports("imap")
     new = free_port()
     house.write(service("pop3", f"127.0.0.1:{new}", "pop3"))
@@ -136,8 +136,7 @@ def test_new_addresses_are_bound_and_those_that_are_gone_are_closed(house: House
 
 def test_an_address_that_another_service_gets_keeps_its_socket(house: House) -> None:
     place = f"127.0.0.1:{free_port()}"
-    house.write(service("imap", place))
-    house.start()
+    house.start(service("imap", place))
     port = int(place.rpartition(":")[2])
     before = house.call(port)
     house.write(service("pop3", place, "pop3"))
@@ -148,8 +147,7 @@ def test_an_address_that_another_service_gets_keeps_its_socket(house: House) -> 
 
 
 def test_who_waits_at_an_address_that_goes_away_is_served(house: House) -> None:
-    house.write(service("imap") + service("pop3", protocol="pop3"))
-    house.start()
+    house.start(service("imap") + service("pop3", protocol="pop3"))
     (port,) = house.ports("imap")
     waiting = [house.call(port) for _ in range(listener.ACCEPTS + 8)]
     house.write(service("pop3", protocol="pop3"))
@@ -160,8 +158,7 @@ def test_who_waits_at_an_address_that_goes_away_is_served(house: House) -> None:
 @pytest.mark.parametrize("first", ["", "0.0.0.0:"])
 def test_an_address_may_become_part_of_another_one_and_back(house: House, first: str) -> None:
     port = free_port()
-    house.write(service("imap", f"{first}{port}"))
-    house.start()
+    house.start(service("imap", f"{first}{port}"))
     house.write(service("imap", f"127.0.0.1:{port}"))
     for _ in range(2):
         assert house.reload().problems == ()
@@ -171,8 +168,7 @@ def test_an_address_may_become_part_of_another_one_and_back(house: House, first:
 
 def test_sessions_go_on_under_what_they_began_with(house: House) -> None:
     limits = "[limits]\nbad_commands = 2\n"
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     (port,) = house.ports("imap")
     before = house.call(port)
     house.hear(before)
@@ -192,8 +188,7 @@ def test_sessions_go_on_under_what_they_began_with(house: House) -> None:
 
 
 def test_limits_count_on(house: House) -> None:
-    house.write(service("imap"), more="[limits]\nsessions_per_client = 2\n")
-    house.start()
+    house.start(service("imap"), more="[limits]\nsessions_per_client = 2\n")
     (port,) = house.ports("imap")
     house.hear(house.call(port))
     house.write(service("imap"), more="[limits]\nsessions_per_client = 1\n")
@@ -203,8 +198,7 @@ def test_limits_count_on(house: House) -> None:
 
 
 def test_the_form_of_the_log_follows_also_for_sessions(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     (port,) = house.ports("imap")
     client = house.call(port)
     house.hear(client)
@@ -218,8 +212,7 @@ def test_the_form_of_the_log_follows_also_for_sessions(house: House) -> None:
 
 
 def test_the_health_of_a_backend_survives_also_a_change_of_it(house: House) -> None:
-    house.write(service("imap"), "address = 127.0.0.1:1 127.0.0.1:2")
-    house.start()
+    house.start(service("imap"), "address = 127.0.0.1:1 127.0.0.1:2")
     assembly = house.gateway.assembly
     (backend,) = assembly.backends.values()
     backend.dialer.health.failed("127.0.0.1:1")
@@ -235,8 +228,7 @@ def test_the_health_of_a_backend_survives_also_a_change_of_it(house: House) -> N
 
 def test_what_the_relay_watch_knows_of_an_address_holds_on(house: House) -> None:
     mail = service("smtp", protocol="smtp")
-    house.write(mail, "address = 127.0.0.1:1")
-    house.start()
+    house.start(mail, "address = 127.0.0.1:1")
     (backend,) = house.gateway.assembly.backends.values()
     assert backend.watch is not None
     assert backend.refusal() == "relay-unknown"
@@ -270,8 +262,7 @@ def handshake(house: House, port: int, context: ssl.SSLContext, session: ssl.SSL
 
 
 def test_tickets_stay_good_where_the_certificate_stays(house: House, authority: Authority) -> None:
-    house.write(service("imap", mode="implicit"))
-    house.start()
+    house.start(service("imap", mode="implicit"))
     (port,) = house.ports("imap")
     context = authority.client()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -285,8 +276,7 @@ def test_tickets_stay_good_where_the_certificate_stays(house: House, authority: 
 
 
 def test_another_certificate_in_the_file_is_served(house: House, authority: Authority, directory: Path) -> None:
-    house.write(service("imap", mode="implicit"))
-    house.start()
+    house.start(service("imap", mode="implicit"))
     (port,) = house.ports("imap")
     other = directory / "other.pem"
     issued = authority.ca.issue_cert("mail.example.test")
@@ -303,8 +293,7 @@ def test_another_certificate_in_the_file_is_served(house: House, authority: Auth
 
 
 def test_a_certificate_that_has_become_bad_is_a_warning(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     house.certificate.write_text("nothing of the kind\n")
     outcome = house.reload()
     assert outcome.good
@@ -326,8 +315,7 @@ def test_a_certificate_that_has_become_bad_is_a_warning(house: House) -> None:
 ])  # fmt: skip
 def test_of_a_bad_file_nothing_is_used(house: House, bad: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
-        house.write(service("imap"))
-        house.start()
+        house.start(service("imap"))
         (port,) = house.ports("imap")
         good = house.gateway.assembly
         # What stands before the mistake would be good.
@@ -350,8 +338,7 @@ def test_of_a_bad_file_nothing_is_used(house: House, bad: str) -> None:
 
 
 def test_a_file_that_is_gone_is_told(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     house.file.unlink()
     assert house.reload().problems == (
         f"{house.file}: No such file or directory; write the path of the configuration file",
@@ -359,23 +346,20 @@ def test_a_file_that_is_gone_is_told(house: House) -> None:
 
 
 def test_after_a_chroot_the_file_may_be_out_of_reach(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     house.gateway.reloader.source = Source("/nonexistent/gw.ini", chroot="/var/empty")
     (problem,) = house.reload().problems
     assert problem.startswith("/nonexistent/gw.ini: not to be found below the directory of --chroot, /var/empty; ")
 
 
 def test_without_a_file_there_is_nothing_to_read(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     house.gateway.reloader.source = None
     assert house.reload().problems == ("there is no configuration file to be read",)
 
 
 def test_a_gateway_that_stops_reads_nothing(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     house.gateway.stopService()
     assert house.reload().problems == ("the gateway is about to stop",)
 
@@ -385,8 +369,7 @@ def test_a_gateway_that_stops_reads_nothing(house: House) -> None:
 
 def test_a_unix_socket_stays_while_it_is_wanted_and_its_file_goes_with_it(house: House, directory: Path) -> None:
     path = str(directory / "imap")
-    house.write(service("imap", f"unix:{path}"))
-    house.start()
+    house.start(service("imap", f"unix:{path}"))
     number = os.stat(path).st_ino
     house.reload()
     assert os.stat(path).st_ino == number
@@ -398,8 +381,7 @@ def test_a_unix_socket_stays_while_it_is_wanted_and_its_file_goes_with_it(house:
 
 def test_a_unix_socket_whose_file_was_removed_is_made_anew(house: House, directory: Path) -> None:
     path = str(directory / "imap")
-    house.write(service("imap", f"unix:{path}"))
-    house.start()
+    house.start(service("imap", f"unix:{path}"))
     os.unlink(path)
     assert house.reload().opened == (f"unix:{path}",)
     assert house.hear(house.call(path)).startswith(IMAP)
@@ -413,8 +395,7 @@ def test_a_socket_of_systemd_is_given_back_and_taken_again(house: House, monkeyp
     with socket.create_server(("127.0.0.1", 0)) as passed:
         port = passed.getsockname()[1]
         monkeypatch.setattr(listener, "INHERITED", [("imap", passed.fileno())])
-        house.write(service("imap", "systemd:imap"))
-        house.start()
+        house.start(service("imap", "systemd:imap"))
         assert house.hear(house.call(port)).startswith(IMAP)
         house.reload()
         assert house.events("unused-socket") == []
@@ -432,8 +413,7 @@ def test_a_socket_of_systemd_is_given_back_and_taken_again(house: House, monkeyp
 
 
 def test_without_its_default_control_socket_a_gateway_serves_and_says_so(house: House) -> None:
-    house.write(service("imap"))
-    house.start()
+    house.start(service("imap"))
     desk = Desk(house.gateway._events)
     desk.open(Control("/nonexistent/directory/control"))
     desk.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +50,13 @@ def dovecot() -> Iterator[Dovecot]:
 def postfix(dovecot: Dovecot) -> Iterator[Postfix]:
     with directory_for_servers() as directory, servers.postfix(directory, sasl=dovecot.sasl) as postfix:
         yield postfix
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    """An IMAP server, for those who need no more than that."""
+    with closing(Backend(SERVERS["imap"](None))) as backend:
+        yield backend
 
 
 @dataclass

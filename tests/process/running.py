@@ -430,6 +430,14 @@ def launch(
     return gateway
 
 
+def rewrite(directory: Path, old: str, new: str) -> None:
+    """In the file of the gateway that was launched there."""
+    file = directory / "gateway.ini"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 @contextmanager
 def running(
     directory: Path,

@@ -32,13 +32,6 @@ FIRST, SECOND = sources(0, 8), sources(1, 8)
 """Clients of either worker."""
 
 
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    made = Backend(imap())
-    yield made
-    made.close()
-
-
 @dataclass
 class Office:
     """Where the administrator sits."""

@@ -14,7 +14,6 @@ import pytest
 
 from tests.process import programs
 from tests.process.conftest import directory_for_servers
-from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import ROOT, Identity, Systemd, speaking
 from tests.process.wire import Client, source, visit
@@ -67,14 +66,6 @@ PROGRAMS = {
     "nginx": (NGINX, ("nginx", "-e", "stderr", "-c"), "using the .* event method", "nginx-light libnginx-mod-mail"),
 }
 """Program -> its file, its command line, what it says when it serves (HAProxy tells systemd), its packages."""
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    backend = Backend()
-    backend.play(SERVERS["imap"](None))
-    yield backend
-    backend.close()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,27 +11,10 @@ import pytest
 from soak.reloads import reload_often, serving
 from tests.ports import low_port
 from tests.process.conftest import directory_for_servers
-from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
-from tests.process.running import Event, Gateway, Identity, Service, launch, running
+from tests.process.running import Event, Gateway, Identity, Service, launch, rewrite, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    backend = Backend(SERVERS["imap"](None))
-    yield backend
-    backend.close()
-
-
-def rewrite(directory: Path, *changed: tuple[str, str]) -> None:
-    file = directory / "gateway.ini"
-    text = file.read_text()
-    for old, new in changed:
-        assert old in text
-        text = text.replace(old, new)
-    file.write_text(text)
 
 
 def hup(gateway: Gateway) -> Event:
@@ -57,14 +39,15 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(
         client.hear(words.hello_)
         client.say(words.login)
         client.hear(words.login_)
-        rewrite(tmp_path, ("[service:imap]", "[service:mailbox]"), ("hostname = gw", "hostname = mx"))
+        rewrite(tmp_path, "[service:imap]", "[service:mailbox]")
+        rewrite(tmp_path, "hostname = gw", "hostname = mx")
         said = hup(gateway)
         assert said["detail"] == "[gateway] changed | [service:imap] removed | [service:mailbox] added"
         # Both sockets are the new service's: no address has changed.
         assert "opened" not in said
         client.say(b"n NOOP\r\n")
         assert client.line() == b"n OK NOOP by the backend\r\n"
-        rewrite(tmp_path, ("starttls = 127.0.0.1:0", "starttls = nonsense"))
+        rewrite(tmp_path, "starttls = 127.0.0.1:0", "starttls = nonsense")
         said = hup(gateway)
         assert (said["result"], said["problems"]) == ("refused", "1")
         assert "[service:mailbox] starttls" in said["detail"]
@@ -102,7 +85,7 @@ def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLCon
             assert gateway.log.wait("certificate", state="unreadable")["detail"].startswith(str(identity.certificate))
             Client(gateway.address("imap", "implicit")).socket.close()
             port = low_port()
-            rewrite(directory, ("implicit = 127.0.0.1:0", f"implicit = 127.0.0.1:0 127.0.0.1:{port}"))
+            rewrite(directory, "implicit = 127.0.0.1:0", f"implicit = 127.0.0.1:0 127.0.0.1:{port}")
             said = hup(gateway)
             assert said["result"] == "refused"
             assert (
@@ -112,7 +95,7 @@ def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLCon
             key = directory / "other.pem"
             key.write_bytes(identity.certificate.read_bytes())
             key.chmod(0o600)
-            rewrite(directory, (f" 127.0.0.1:{port}", f"\ncertificate = {key}"))
+            rewrite(directory, f" 127.0.0.1:{port}", f"\ncertificate = {key}")
             assert "nobody, whom the gateway runs as, must be able to read it" in hup(gateway)["detail"]
             file.chmod(0o600)
             assert "nobody, whom the gateway runs as, may not read it; chgrp it" in hup(gateway)["detail"]

@@ -15,17 +15,9 @@ import pytest
 from gateway.app.control.messages import Answer, Request
 from gateway.cli.steer.command import Unreachable, ask
 from tests.ports import free_port, free_ports
-from tests.process.legacy import imap
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, Gateway, Identity, Service, running
-from tests.process.test_workers import A, B, greeted, is_alive, is_open, pids, rewrite, template
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    made = Backend(imap())
-    yield made
-    made.close()
+from tests.process.running import DEADLINE, Gateway, Identity, Service, rewrite, running
+from tests.process.test_workers import A, B, greeted, is_alive, is_open, pids, template
 
 
 @contextmanager

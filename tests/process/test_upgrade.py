@@ -17,7 +17,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,24 +35,21 @@ from tests.process.legacy import imap
 from tests.process.meanwhile import Begun, at_once
 from tests.process.programs import SYSTEM, need
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, ROOT, Gateway, Identity, Service, launch, wait_until, wait_until_gone
+from tests.process.running import (
+    DEADLINE,
+    ROOT,
+    Gateway,
+    Identity,
+    Service,
+    launch,
+    rewrite,
+    wait_until,
+    wait_until_gone,
+)
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
 WORDS_ = WORDS["imap"]
-
-
-@contextmanager
-def backends() -> Iterator[Backend]:
-    made = Backend(imap())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    with backends() as made:
-        yield made
 
 
 class Line:
@@ -170,13 +167,6 @@ def enter(gateway: Gateway, trusting: ssl.SSLContext, place: tuple[str, int] | N
 def is_alive(client: Client) -> None:
     client.say(b"n NOOP\r\n")
     assert client.line() == b"n OK NOOP by the backend\r\n"
-
-
-def rewrite(directory: Path, old: str, new: str) -> None:
-    file = directory / "gateway.ini"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -666,7 +656,7 @@ def outlive(directory: Path, identity: Identity, trusting: ssl.SSLContext, worke
     # It must not end by itself before it is stopped here, however long that takes.
     old_sessions = "20 s" if signals else "5 s"
     with (
-        backends() as backend,
+        closing(Backend(imap())) as backend,
         line(directory, identity, backend, workers, old_sessions=old_sessions) as gateways,
         enter(gateways.gateway, trusting),
     ):

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.process.conftest import directory_for_servers
 from tests.process.legacy import imap, pop3
 from tests.process.meanwhile import Begun, at_once
 from tests.process.recording import Backend
-from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, running, wait_until_gone
+from tests.process.running import DEADLINE, Event, Gateway, Identity, Service, launch, rewrite, running, wait_until_gone
 from tests.process.wire import Caller, Client
 from tests.process.words import WORDS
 
@@ -50,19 +50,6 @@ def sources(worker: int, count: int) -> list[str]:
 
 A, B = sources(0, 1)[0], sources(1, 1)[0]
 """A client of either worker."""
-
-
-@contextmanager
-def backends() -> Iterator[Backend]:
-    made = Backend(imap())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    with backends() as made:
-        yield made
 
 
 @contextmanager
@@ -196,7 +183,7 @@ def test_the_sessions_of_a_dead_worker_count_no_more(serve: Serve) -> None:
 
 def a_worker_that_hangs_is_killed_after_ten_seconds_and_replaced(directory: Path, identity: Identity) -> None:
     with (
-        backends() as backend,
+        closing(Backend(imap())) as backend,
         several(directory, identity, backend) as gateway,
         greeted(A, gateway),
         ExitStack() as stack,
@@ -257,7 +244,7 @@ def test_workers_survive_the_template_and_it_comes_back(serve: Serve) -> None:
 
 
 def a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(directory: Path, identity: Identity) -> None:
-    with backends() as backend, several(directory, identity, backend) as gateway:
+    with closing(Backend(imap())) as backend, several(directory, identity, backend) as gateway:
         os.kill(template(gateway), signal.SIGKILL)
         gateway.log.wait("worker", state="no-template")
         since = gateway.log.mark()
@@ -271,7 +258,11 @@ def a_worker_that_hangs_and_has_outlived_its_template_is_replaced_too(directory:
 
 
 def a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(directory: Path, identity: Identity) -> None:
-    with backends() as backend, several(directory, identity, backend) as gateway, greeted(A, gateway) as client:
+    with (
+        closing(Backend(imap())) as backend,
+        several(directory, identity, backend) as gateway,
+        greeted(A, gateway) as client,
+    ):
         stopped, killed, since = template(gateway), pids(gateway)[1], gateway.log.mark()
         began = time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
@@ -296,7 +287,7 @@ def a_template_that_hangs_is_replaced_after_ten_seconds_and_workers_go_on(direct
 def a_template_that_hangs_keeps_nothing_from_ending(directory: Path, identity: Identity, signals: int) -> None:
     """As it does in a read of a certificate from a disk that is gone."""
     with (
-        backends() as backend,
+        closing(Backend(imap())) as backend,
         several(directory, identity, backend, gateway={"drain": "1 s"}) as gateway,
         greeted(A, gateway),
     ):
@@ -571,13 +562,6 @@ def test_after_a_renewal_every_worker_has_it_and_old_sessions_are_no_failure(tmp
 
 
 # --- the configuration, and rights -----------------------------------------------------------------
-
-
-def rewrite(directory: Path, old: str, new: str) -> None:
-    file = directory / "gateway.ini"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
 
 
 def reload(gateway: Gateway) -> Event:
