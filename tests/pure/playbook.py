@@ -384,6 +384,10 @@ class Playbook:
         """A command that passes, its answer, which returns, and what follows from that."""
         return self.passes(said).returns(answered, *then)
 
+    def dials(self, octets: bytes, *then: Expected) -> Playbook:
+        """The client says this, and the backend is dialled for it and hears it."""
+        return self.client(octets, DIAL).dialled(to_backend(octets), *then)
+
     def dialled(self, *expected: Expected) -> Playbook:
         return self._step("dialled", lambda stage: stage.take(stage.negotiation.dialled()), expected)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.dialects import DIALECTS
@@ -27,6 +29,34 @@ class Served(Protocol):
 
     def secured(self) -> bytes:
         """What it says first inside TLS."""
+
+
+@dataclass
+class Server:
+    """Answers whole units, one after the other."""
+
+    answers: Mapping[bytes, bytes]
+    starttls: bytes
+    executes: bool = False
+    hangs_up: bool = True
+    tls_fails: str = ""
+    heard: list[bytes] = field(default_factory=list)
+    late: bytes = b""
+    greeting: bytes = b""
+
+    def hear(self, data: bytes) -> bytes:
+        said = b""
+        while data:
+            known = next((each for each in self.answers if data.startswith(each)), data)
+            self.heard.append(known)
+            said += self.answers.get(known, b"")
+            data = data[len(known) :]
+            if known == self.starttls:
+                self.late, data = data, b""
+        return said
+
+    def secured(self) -> bytes:
+        return self.hear(self.late) if self.executes else b""
 
 
 def talk(protocol: str) -> Talk:

@@ -220,8 +220,8 @@ def test_optional_forwards_in_the_clear() -> None:
 
 def test_inside_tls_a_request_goes_as_it_came() -> None:
     wish = request(b"Upgrade: websocket", b"Connection: Upgrade", b"Expect: 100-continue", b"Content-Length: 3")
-    inside().client(wish, DIAL).dialled(to_backend(wish), SPLICE).passes(b"abc").run()
-    inside().client(WISH, DIAL).dialled(to_backend(WISH)).run()
+    inside().dials(wish, SPLICE).passes(b"abc").run()
+    inside().dials(WISH).run()
 
 
 def test_what_follows_options_goes_on_with_it() -> None:
@@ -250,13 +250,13 @@ def test_strangers_on_the_plaintext_port() -> None:
 
 def test_a_response_without_end() -> None:
     octets = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 65_536
-    play = inside().client(REQUEST, DIAL).dialled(to_backend(REQUEST))
+    play = inside().dials(REQUEST)
     play.backend(octets, *PARTY.sorry("backend-bad-greeting")).run((WHOLE, 977))
 
 
 def test_an_answer_that_is_no_refusal_passes_whatever_it_says() -> None:
     for answer in (closing(b"503 Service Unavailable"), b"HTTP/1.0 501 x\nA: b\n\n"):
-        play = inside().client(REQUEST, DIAL).dialled(to_backend(REQUEST))
+        play = inside().dials(REQUEST)
         play.returns(answer, SPLICE).run()
 
 

@@ -52,8 +52,8 @@ from tests.pure.playbook import (
     to_backend,
     to_client,
 )
+from tests.pure.probes import Server, talk
 from tests.pure.probes import play as played
-from tests.pure.test_probing_units import Server
 
 CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 (PARTY,) = [party for party in CALLERS if party.dialect is DIALECT]
@@ -529,19 +529,17 @@ GO = b":i NOTICE * :wait\r\n:i 670 * :go\r\n"
 
 def probed(answers: Mapping[bytes, bytes], *, inject: bool = False, executes: bool = False) -> Talk:
     there = Server(answers, b"STARTTLS\r\n", executes=executes, hangs_up=False)
-    assert DIALECT.probing is not None
-    assert DIALECT.question is not None
-    talk = Talk(DIALECT.probing, DIALECT.question, b"probe.example.net")
-    played(talk.secured(implicit=False, inject=inject), there)
-    return talk
+    one = talk("irc")
+    played(one.secured(implicit=False, inject=inject), there)
+    return one
 
 
 @pytest.mark.parametrize("inject", [False, True])
 def test_a_probe_finds_a_server_honest(inject: bool) -> None:
     answers = {ASK: b":i CAP * LS * :a\r\n" + LISTED, b"STARTTLS\r\n": GO}
-    talk = probed(answers, inject=inject)
-    assert (talk.failure, talk.behind, talk.surplus) == ("", "", b"")
-    assert listed(talk.inside) == [b"a", b"multi-prefix", b"sasl=PLAIN,EXTERNAL", b"tls"]
+    one = probed(answers, inject=inject)
+    assert (one.failure, one.behind, one.surplus) == ("", "", b"")
+    assert listed(one.inside) == [b"a", b"multi-prefix", b"sasl=PLAIN,EXTERNAL", b"tls"]
 
 
 def test_a_probe_notices_a_server_that_runs_what_stands_behind_starttls() -> None:
@@ -552,13 +550,13 @@ def test_a_probe_notices_a_server_that_runs_what_stands_behind_starttls() -> Non
 @pytest.mark.parametrize("answer", [b"", b":i 691 * :STARTTLS is not enabled\r\n"])
 def test_a_probe_of_a_server_without_starttls(answer: bytes) -> None:
     """ngIRCd does not answer at all."""
-    talk = probed({ASK: LISTED, b"STARTTLS\r\n": answer})
-    assert (talk.go_ahead, talk.failure) == (answer, "the server refuses it")
+    one = probed({ASK: LISTED, b"STARTTLS\r\n": answer})
+    assert (one.go_ahead, one.failure) == (answer, "the server refuses it")
 
 
 def test_a_server_of_another_protocol_that_says_nothing_is_late() -> None:
     assert DIALECT.probing is not None
     assert DIALECT.question is not None
-    talk = Talk(replace(DIALECT.probing, silent=False), DIALECT.question, b"probe.example.net")
+    one = Talk(replace(DIALECT.probing, silent=False), DIALECT.question, b"probe.example.net")
     with pytest.raises(Expired):
-        played(talk.secured(implicit=False), Server({}, b"STARTTLS\r\n", hangs_up=False))
+        played(one.secured(implicit=False), Server({}, b"STARTTLS\r\n", hangs_up=False))

@@ -149,7 +149,7 @@ def test_what_may_hold_a_password_waits_for_tls(name: str) -> None:
         play = fresh(policy=policy).client(request, refused).run()
         assert [each.event for each in play.notes].count("password-in-clear") == shown
     bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
-    play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+    play = fresh(policy=Policy.AUTH_ONLY).dials(bind)
     play.returns(welcome).client(request, refused)
     play.passes(search(6)).run()
 
@@ -157,11 +157,11 @@ def test_what_may_hold_a_password_waits_for_tls(name: str) -> None:
 def test_what_holds_none_passes_before_tls() -> None:
     for name in ("search", "delete", "rename", "extended"):
         request, _ = REQUESTS[name]
-        fresh(policy=Policy.AUTH_ONLY).client(request, DIAL).dialled(to_backend(request)).run()
+        fresh(policy=Policy.AUTH_ONLY).dials(request).run()
         bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
-        play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+        play = fresh(policy=Policy.AUTH_ONLY).dials(bind)
         play.returns(welcome).passes(request).run()
-        fresh(policy=Policy.OPTIONAL).client(CHANGE, DIAL).dialled(to_backend(CHANGE)).run()
+        fresh(policy=Policy.OPTIONAL).dials(CHANGE).run()
 
 
 def test_what_may_hold_a_password_and_is_large_ends_the_session() -> None:
@@ -234,23 +234,23 @@ def test_a_password_that_came_in_the_clear_is_told(bind: bytes, told: bool, poli
 @pytest.mark.parametrize("request_", [*(pair[0] for pair in OTHERS.values()), simple(5, b"", b""),
                                       simple(5, b"cn=joe", b"")])  # fmt: skip
 def test_auth_only_lets_everything_through_but_credentials(policy: Policy, request_: bytes) -> None:
-    fresh(policy=policy).client(request_, DIAL).dialled(to_backend(request_)).run()
+    fresh(policy=policy).dials(request_).run()
 
 
 def test_what_was_bound_in_the_clear_does_not_count_inside() -> None:
     """Somebody on the way may have bound as himself: a fresh connection is made, and only that one is asked."""
     bind, welcome = simple(1, b"", b""), result(1, 0x61, 0)
-    play = fresh(policy=Policy.AUTH_ONLY).client(bind, DIAL).dialled(to_backend(bind))
+    play = fresh(policy=Policy.AUTH_ONLY).dials(bind)
     play.returns(welcome).client(STARTTLS, tls(GO)).backend(b"late").secured()
-    play.client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).returns(WELCOME, SPLICE).run()
+    play.dials(PASSWORD).returns(WELCOME, SPLICE).run()
 
 
 def test_a_name_that_came_in_the_clear_is_nobodys_inside() -> None:
     """Somebody on the way may have begun a login; the log must not name him for the one inside TLS."""
     begun, more = sasl(1, b"SCRAM-SHA-256", b"n,,n=mallory,r=x"), result(1, 0x61, 14)
     joe = sasl(2, b"SCRAM-SHA-256", b"n,,n=joe,r=x")
-    play = fresh(policy=Policy.OPTIONAL).client(begun, DIAL).dialled(to_backend(begun)).returns(more)
-    play.client(STARTTLS, tls(GO)).secured().client(joe, DIAL).dialled(to_backend(joe))
+    play = fresh(policy=Policy.OPTIONAL).dials(begun).returns(more)
+    play.client(STARTTLS, tls(GO)).secured().dials(joe)
     play.returns(WELCOME, note("auth", result="ok", user=b"joe"), PROVEN, SPLICE).run()
 
 
@@ -272,7 +272,7 @@ def test_starttls_waits_for_what_is_outstanding() -> None:
     one, done = entry(5, b"", cn=[b"x"]), result(5, 0x65, 0)
 
     def asked() -> Playbook:
-        play = fresh(policy=Policy.OPTIONAL).client(search(5), DIAL).dialled(to_backend(search(5)))
+        play = fresh(policy=Policy.OPTIONAL).dials(search(5))
         return play.returns(one).client(STARTTLS, refused)
 
     asked().returns(done).client(STARTTLS, tls(GO)).run()
@@ -280,7 +280,7 @@ def test_starttls_waits_for_what_is_outstanding() -> None:
 
 
 def test_a_login_in_the_clear_leaves_the_session_inspected() -> None:
-    play = fresh(policy=Policy.OPTIONAL).client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
+    play = fresh(policy=Policy.OPTIONAL).dials(PASSWORD)
     play.returns(WELCOME, PROVEN).client(STARTTLS, tls(GO)).run()
 
 
@@ -297,9 +297,7 @@ def test_a_login_that_succeeds_is_the_end_of_looking() -> None:
 
 
 def test_a_login_as_the_first_request() -> None:
-    PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD)).returns(
-        WELCOME, Greeted(), note("auth", result="ok"), PROVEN, SPLICE
-    ).run()
+    PARTY.inside().dials(PASSWORD).returns(WELCOME, Greeted(), note("auth", result="ok"), PROVEN, SPLICE).run()
 
 
 @pytest.mark.parametrize("changes", [{"backend_tls": BackendTLS.STARTTLS}, {"backend_local": True}])
@@ -460,7 +458,7 @@ def test_requests_pass_and_so_do_their_answers(name: str) -> None:
     request, tag = OTHERS[name]
     answer = result(5, tag, 0)
     play = served(backend_tls=BackendTLS.STARTTLS).asks(request, answer).run()
-    play = PARTY.inside().client(request, DIAL).dialled(to_backend(request))
+    play = PARTY.inside().dials(request)
     play.returns(answer).passes(request).run()
 
 
@@ -468,14 +466,14 @@ def test_what_changes_the_directory_is_said_to_one_address_only() -> None:
     """An answer that is lost says nothing of the change: the next address would make it again."""
     request, _ = REQUESTS["delete"]
     words = to_client(result(5, 0x6B, 52, b"backend unavailable") + DOWN)
-    play = PARTY.inside(others=True).client(request, DIAL).dialled(to_backend(request), Greeted())
+    play = PARTY.inside(others=True).dials(request, Greeted())
     play.ended(BACKEND, True, note("backend-lost"), words, ABORT_BACKEND, close("backend-lost")).run()
 
 
 def test_a_large_message_passes_in_pieces_and_nothing_lands_in_it() -> None:
     begin = b"\x30\x83\2\0\0\2\1\x08"
     add = begin + b"\x68\x83\1\xff\xf8" + bytes(131072 - 8)
-    for play in (PARTY.inside().client(add[:70000], DIAL).dialled(to_backend(add[:70000])),
+    for play in (PARTY.inside().dials(add[:70000]),
                  served().passes(add[:70000])):  # fmt: skip
         play.passes(add[70000:])
         play.client(STARTTLS, to_client(result(1, 0x78, 1, b"TLS already started"))).run((WHOLE,))
@@ -527,15 +525,15 @@ def test_what_is_skimmed_passes_as_what_is_looked_at_well(kinds: list[str], cut:
 
 def test_a_large_first_answer_passes() -> None:
     photo = b"\x30\x83\2\0\0\2\1\x05\x64\x83\1\xff\xf8" + bytes(131072 - 8)
-    play = PARTY.inside().client(search(5), DIAL).dialled(to_backend(search(5)))
+    play = PARTY.inside().dials(search(5))
     play.returns(photo[:99]).returns(photo[99:]).run((WHOLE,))
-    play = PARTY.inside().client(PASSWORD, DIAL).dialled(to_backend(PASSWORD))
+    play = PARTY.inside().dials(PASSWORD)
     play.returns(photo).returns(WELCOME, SPLICE).run((WHOLE, 999))
 
 
 def test_the_first_request_in_the_clear_may_be_large_where_it_may_pass() -> None:
     add = b"\x30\x83\2\0\0\2\1\x08\x68\x83\1\xff\xf8" + bytes(131072 - 8)
-    fresh(policy=Policy.OPTIONAL).client(add, DIAL).dialled(to_backend(add)).run((WHOLE,))
+    fresh(policy=Policy.OPTIONAL).dials(add).run((WHOLE,))
 
 
 def test_a_disconnection_of_the_backends_passes() -> None:
@@ -740,7 +738,7 @@ def test_answers_are_readable() -> None:
 
 
 def test_a_cram_challenge_is_no_login() -> None:
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(CHALLENGE).run()
+    play = PARTY.inside().dials(LOGIN).returns(CHALLENGE).run()
     assert play.notes == []
 
 

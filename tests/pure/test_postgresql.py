@@ -87,7 +87,7 @@ def test_every_startup_in_the_clear_is_refused(policy: Policy, code: int) -> Non
 def test_the_longest_startup_is_a_startup() -> None:
     longest = startup(b"x" * (10_000 - len(startup(b""))))
     assert len(longest) == 10_000
-    PARTY.inside().client(longest, DIAL).dialled(to_backend(longest)).run((WHOLE, 999))
+    PARTY.inside().dials(longest).run((WHOLE, 999))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_proxy_header_from_anybody_is_told_as_such() -> None:
 
 def test_a_client_hello_comes_first_with_the_name_postgresql() -> None:
     play = fresh().client(HELLO, tls(b"", early=HELLO)).secured(facts=DIRECT)
-    play.client(LOGIN, DIAL).dialled(to_backend(LOGIN)).run()
+    play.dials(LOGIN).run()
 
 
 @pytest.mark.parametrize("alpn", [None, "imap", "http/1.1"])
@@ -156,7 +156,7 @@ def test_a_client_hello_anywhere_else_is_garbage() -> None:
 
 
 def test_scram_passes_and_then_the_session_is_spliced() -> None:
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(SASL)
+    play = PARTY.inside().dials(LOGIN).returns(SASL)
     play.passes(FIRST).waits(Patience.REPLY)
     play.returns(asks(11, b"r=x,s=y,i=4096"))
     final = asks(12, b"v=z")
@@ -171,7 +171,7 @@ def test_scram_passes_and_then_the_session_is_spliced() -> None:
 def test_the_mechanism_is_told(code: int, mechanism: str) -> None:
     question = asks(code, b"salt")
     answer = message(b"p", b"x\0")
-    play = PARTY.inside().client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(question)
+    play = PARTY.inside().dials(LOGIN).returns(question)
     play.asks(answer, asks(0), note("auth", result="ok", mechanism=mechanism), SPLICE).run()
 
 
@@ -209,7 +209,7 @@ def test_notices_before_the_question_pass() -> None:
 def rejected(*then: Expected, code: bytes = b"28P01", question: bytes = PASSWORD, **changes: object) -> Playbook:
     error = fatal(code, b"no")
     answer = FIRST if question[8] == 10 else PARTY.answers.credentials
-    play = PARTY.inside(**changes).client(LOGIN, DIAL).dialled(to_backend(LOGIN)).returns(question)
+    play = PARTY.inside(**changes).dials(LOGIN).returns(question)
     play.passes(answer)
     play.backend(error, note("auth", result="failed"), *then, to_client(error), close("backend-closed")).run()
     return play
@@ -310,7 +310,7 @@ def test_a_client_that_does_not_answer() -> None:
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_cancel_request_is_forwarded_under_every_policy(policy: Policy, inside: bool) -> None:
     play = PARTY.inside(policy=policy) if inside else fresh(policy=policy)
-    play.client(CANCEL, DIAL).dialled(to_backend(CANCEL)).waits(Patience.REPLY)
+    play.dials(CANCEL).waits(Patience.REPLY)
     play.ended(BACKEND, True, close("quit")).run()
 
 
@@ -328,7 +328,7 @@ def test_a_client_need_not_wait_for_its_cancel_request() -> None:
     play = fresh().client(CANCEL, DIAL).ended(CLIENT, True).dialled(to_backend(CANCEL))
     play.ended(BACKEND, True, close("quit")).run()
     fresh().client(CANCEL, DIAL).ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
-    play = fresh().client(CANCEL, DIAL).dialled(to_backend(CANCEL))
+    play = fresh().dials(CANCEL)
     play.ended(CLIENT, False, ABORT_BACKEND, close("client-lost")).run()
 
 

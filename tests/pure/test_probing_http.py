@@ -6,15 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.dialects import DIALECTS
-from gateway.dialects.talk import Talk
 from gateway.dialects.web.http.head import RESPONSE_HEAD, WHOLE, asks_for_password
 from gateway.protocol.inbox import Inbox
 from gateway.protocol.vocabulary import Close, Side, Unit, Violation
-from tests.pure.probes import play
-from tests.pure.test_probing_units import Server
+from tests.pure.probes import Server, play, talk
 
-HOST = b"Host: www.example.org\r\n"
+HOST = b"Host: probe.example.net\r\n"
 UPGRADE = b"OPTIONS * HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\n"
 FIRST = b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n"
 ASK = b"OPTIONS * HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
@@ -42,13 +39,6 @@ def server(protocol: str = "http", answers: Mapping[bytes, bytes] | None = None)
     return Web({UPGRADE: GO, FIRST: OK, ASK: LAST, PAGES[protocol]: PAGE, **(answers or {})}, UPGRADE)
 
 
-def talk(protocol: str = "http") -> Talk:
-    dialect = DIALECTS[protocol]
-    assert dialect.probing is not None
-    assert dialect.question is not None
-    return Talk(dialect.probing, dialect.question, b"www.example.org")
-
-
 @every_protocol
 def test_a_page_is_looked_at_in_the_clear(protocol: str) -> None:
     there, one = server(protocol), talk(protocol)
@@ -60,7 +50,7 @@ def test_a_page_is_looked_at_in_the_clear(protocol: str) -> None:
 
 
 def test_a_page_that_wants_a_password_is_noticed() -> None:
-    there, one = server(answers={PAGES["http"]: BASIC % b'Basic realm="x"'}), talk()
+    there, one = server(answers={PAGES["http"]: BASIC % b'Basic realm="x"'}), talk("http")
     play(one.in_the_clear(), there)
     assert [attempt.taken(reply) for attempt, reply in one.tried] == [True]
     told = [b"Basic", b'Digest nonce="a", BASIC realm="x"', b"Negotiate", b'Digest realm="basic"', b"Basics"]
@@ -79,35 +69,22 @@ def test_an_honest_server_says_nothing_more_than_it_is_asked(protocol: str, inje
 
 
 def test_tls_comes_first_on_an_implicit_port() -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("http")
     assert play(one.secured(implicit=True), there) == Close("quit")
     assert there.heard == [ASK]
 
 
 def test_a_request_behind_the_upgrade_that_is_answered_inside_tls_is_noticed() -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("http")
     there.executes = True
     assert play(one.secured(implicit=False, inject=True), there) == Close("quit")
     assert one.surplus == LAST
 
 
-def test_octets_behind_the_go_ahead_are_noticed() -> None:
-    there, one = server(answers={UPGRADE: GO + OK}), talk()
-    assert play(one.secured(implicit=False), there).reason == "backend-starttls-injection"
-    assert one.behind == one.failure
-
-
-@pytest.mark.parametrize("answer", [OK, b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\n\r\n"])
-def test_a_server_without_upgrade_is_left(answer: bytes) -> None:
-    there, one = server(answers={UPGRADE: answer}), talk()
-    assert play(one.secured(implicit=False), there) == Close("refused")
-    assert one.failure == "the server refuses it"
-
-
 @pytest.mark.parametrize("answer", [b"220 mx.example.org\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"x" * RESPONSE_HEAD])
 def test_a_server_of_another_protocol_ends_the_talk(answer: bytes) -> None:
     with pytest.raises(Violation, match=r"backend-(protocol-error|line-too-long)"):
-        play(talk().in_the_clear(), server(answers={FIRST: answer}))
+        play(talk("http").in_the_clear(), server(answers={FIRST: answer}))
 
 
 def test_a_response_is_whole_with_its_body() -> None:

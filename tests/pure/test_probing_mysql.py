@@ -7,22 +7,16 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Seen
 from gateway.dialects.database.mysql import offers_tls
-from gateway.dialects.talk import Talk, is_bare
+from gateway.dialects.talk import is_bare
 from gateway.protocol.driver import Negotiation
 from gateway.protocol.vocabulary import Close, Expired, Patience, Script, Send, Side, StartTLS, Violation
 from tests.pure.contract.answers.mysql import NATIVE, QUIT, error, greeting
 from tests.pure.playbook import TLS13
+from tests.pure.probes import talk
 
 BACKEND = Side.BACKEND
 REQUEST = bytes.fromhex("20000001 008a0800 00000100 21") + bytes(23)
 LOGIN = bytes.fromhex("49000002 008a0800 00000100 21") + bytes(23) + b"starttls-gateway-probe\0\0starttls_gateway\0"
-
-
-def talk() -> Talk:
-    dialect = DIALECTS["mysql"]
-    assert dialect.probing is not None
-    assert dialect.question is not None
-    return Talk(dialect.probing, dialect.question, b"probe.example.net")
 
 
 def play(script: Script, hello: bytes, inside: bytes = b"", *, implicit: bool = False) -> tuple[bytes, Close]:
@@ -45,7 +39,7 @@ def play(script: Script, hello: bytes, inside: bytes = b"", *, implicit: bool = 
 
 
 def test_the_greeting_is_all_that_is_heard_in_the_clear() -> None:
-    one = talk()
+    one = talk("mysql")
     assert play(one.in_the_clear(), greeting(ssl=True)) == (b"", Close("quit"))
     assert one.greeted
     assert one.answer == one.greeting == greeting(ssl=True)
@@ -53,7 +47,7 @@ def test_the_greeting_is_all_that_is_heard_in_the_clear() -> None:
 
 @pytest.mark.parametrize("inject", [False, True])
 def test_an_honest_server_says_nothing_inside_tls(inject: bool) -> None:
-    one = talk()
+    one = talk("mysql")
     assert play(one.secured(implicit=False, inject=inject), greeting(ssl=True)) == (
         REQUEST + LOGIN * inject,
         Close("quit"),
@@ -62,26 +56,26 @@ def test_an_honest_server_says_nothing_inside_tls(inject: bool) -> None:
 
 
 def test_a_login_behind_the_request_that_is_answered_inside_tls_is_noticed() -> None:
-    one = talk()
+    one = talk("mysql")
     play(one.secured(implicit=False, inject=True), greeting(ssl=True), NATIVE)
     assert one.surplus == NATIVE
 
 
 def test_a_server_without_tls_is_not_asked_for_it() -> None:
-    one = talk()
+    one = talk("mysql")
     assert play(one.secured(implicit=False), greeting()) == (b"", Close("refused"))
     assert one.failure == "the server refuses it"
 
 
 def test_tls_comes_first_on_an_implicit_port() -> None:
-    one = talk()
+    one = talk("mysql")
     assert play(one.secured(implicit=True), b"", greeting(), implicit=True) == (b"", Close("quit"))
     assert one.greeted
 
 
 def test_a_server_that_turns_clients_away_ends_the_talk() -> None:
     with pytest.raises(Violation, match="backend-refused"):
-        play(talk().in_the_clear(), error(0, 1040, b"", b"Too many connections"))
+        play(talk("mysql").in_the_clear(), error(0, 1040, b"", b"Too many connections"))
 
 
 def test_the_greeting_tells_of_tls_and_of_the_login() -> None:

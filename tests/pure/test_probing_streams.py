@@ -9,13 +9,11 @@ import pytest
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Seen
 from gateway.dialects.chat.xmpp import words
-from gateway.dialects.talk import Talk
 from gateway.protocol.vocabulary import Close, Violation
-from tests.pure.contract.answers.xmpp import CLOSE, FAILURE, OFFER, PROCEED, SASL, STARTTLS, answer, error, features
-from tests.pure.probes import play
-from tests.pure.test_probing_units import Server
+from tests.pure.contract.answers.xmpp import CLOSE, OFFER, PROCEED, SASL, STARTTLS, answer, error, features
+from tests.pure.probes import Server, play, talk
 
-HEADER = words.header(words.CLIENTS, to=b"chat.example.org")
+HEADER = words.header(words.CLIENTS, to=b"probe.example.net")
 AUTH = b"<auth%s mechanism='PLAIN'/>" % SASL
 ABORT = b"<abort%s/>" % SASL
 TLS_FIRST = b"<failure%s><encryption-required/></failure>" % SASL
@@ -35,15 +33,8 @@ def server(answers: Mapping[bytes, bytes] | None = None) -> Server:
     return Streams({**known, **(answers or {})}, STARTTLS)
 
 
-def talk(protocol: str = "xmpp") -> Talk:
-    dialect = DIALECTS[protocol]
-    assert dialect.probing is not None
-    assert dialect.question is not None
-    return Talk(dialect.probing, dialect.question, b"chat.example.org")
-
-
 def test_a_login_is_tried_in_the_clear_and_no_secret_is_said() -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("xmpp")
     assert play(one.in_the_clear(), there) == Close("quit")
     assert there.heard == [HEADER, AUTH, CLOSE]
     assert one.greeted
@@ -53,14 +44,14 @@ def test_a_login_is_tried_in_the_clear_and_no_secret_is_said() -> None:
 
 @pytest.mark.parametrize("reply", [b"<challenge%s/>" % SASL, b"<success%s></success>" % SASL])
 def test_a_login_that_is_taken_is_cancelled(reply: bytes) -> None:
-    there, one = server({AUTH: reply}), talk()
+    there, one = server({AUTH: reply}), talk("xmpp")
     play(one.in_the_clear(), there)
     assert there.heard == [HEADER, AUTH, ABORT, CLOSE]
     assert [attempt.taken(reply) for attempt, reply in one.tried] == [True]
 
 
 def test_servers_are_not_asked_for_a_login_of_clients() -> None:
-    header = words.header(words.SERVERS, to=b"chat.example.org")
+    header = words.header(words.SERVERS, to=b"probe.example.net")
     there, one = server({header: CLEAR}), talk("xmpp-server")
     play(one.in_the_clear(), there)
     assert there.heard == [header, CLOSE]
@@ -79,7 +70,7 @@ def test_logins_in_the_clear_are_seen() -> None:
 
 @pytest.mark.parametrize("inject", [False, True])
 def test_an_honest_server_says_nothing_more_than_it_is_asked(inject: bool) -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("xmpp")
     assert play(one.secured(implicit=False, inject=inject), there) == Close("quit")
     assert (one.go_ahead, one.failure, one.behind, one.surplus) == (PROCEED, "", "", b"")
     assert one.inside == answer(features(b"PLAIN"))
@@ -87,41 +78,32 @@ def test_an_honest_server_says_nothing_more_than_it_is_asked(inject: bool) -> No
 
 
 def test_tls_comes_first_on_an_implicit_port() -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("xmpp")
     assert play(one.secured(implicit=True), there) == Close("quit")
     assert there.heard == [HEADER, CLOSE]
     assert one.inside == one.first == answer(features(b"PLAIN"))
 
 
 def test_a_header_behind_starttls_that_is_answered_inside_tls_is_noticed() -> None:
-    there, one = server(), talk()
+    there, one = server(), talk("xmpp")
     there.executes = True
     assert play(one.secured(implicit=False, inject=True), there) == Close("quit")
     assert one.surplus.startswith(b"restricted-xml: ")
-    there, one = server({CLOSE: error(b"not-well-formed")}), talk()  # one that takes the second header for an error
+    there, one = (
+        server({CLOSE: error(b"not-well-formed")}),
+        talk("xmpp"),
+    )  # one that takes the second header for an error
     assert play(one.secured(implicit=False, inject=True), there) == Close("quit")
     assert one.surplus == CLOSE
 
 
 def test_nonsense_inside_tls_is_no_sign_where_nothing_was_injected() -> None:
     with pytest.raises(Violation, match="backend-protocol-error"):
-        play(talk().secured(implicit=False), server({CLOSE: b"<!DOCTYPE x>"}))
-
-
-def test_octets_behind_the_go_ahead_are_noticed() -> None:
-    there, one = server({STARTTLS: PROCEED + OFFER}), talk()
-    assert play(one.secured(implicit=False), there).reason == "backend-starttls-injection"
-    assert one.behind == one.failure
-
-
-def test_a_server_that_refuses_starttls_is_left() -> None:
-    there, one = server({STARTTLS: FAILURE}), talk()
-    assert play(one.secured(implicit=False), there) == Close("refused")
-    assert one.failure == "the server refuses it"
+        play(talk("xmpp").secured(implicit=False), server({CLOSE: b"<!DOCTYPE x>"}))
 
 
 def test_a_server_that_does_not_know_the_domain_ends_the_talk() -> None:
-    there, one = server({HEADER: answer(error(b"host-unknown"))}), talk()
+    there, one = server({HEADER: answer(error(b"host-unknown"))}), talk("xmpp")
     with pytest.raises(Violation, match="backend-refused"):
         play(one.in_the_clear(), there)
     assert not one.greeted

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -12,10 +11,13 @@ from gateway.dialects.chat import xmpp
 from gateway.dialects.database import postgresql
 from gateway.dialects.directory import messages
 from gateway.protocol.vocabulary import Close, Trouble
+from tests.pure import test_probing_http as web
+from tests.pure import test_probing_streams as streams
 from tests.pure.contract.answers import ldap as spoken
 from tests.pure.contract.answers.postgresql import PASSWORD, SASL, SSL, asks, fatal, startup
 from tests.pure.contract.answers.postgresql import message as packet
-from tests.pure.probes import play, talk
+from tests.pure.contract.answers.xmpp import FAILURE
+from tests.pure.probes import Server, play, talk
 
 HELLO = startup(b"starttls-gateway-check", b"postgres")
 INJECTED = startup(b"starttls-gateway-probe", b"postgres")
@@ -25,41 +27,14 @@ DONE = spoken.result(1, 0x65, 0)
 SEARCH = spoken.ROOT.replace(b"\2\1\1", b"\2\1\3", 1)
 """The one that is injected."""
 
-
-@dataclass
-class Server:
-    """Answers whole units, one after the other."""
-
-    answers: Mapping[bytes, bytes]
-    starttls: bytes
-    executes: bool = False
-    hangs_up: bool = True
-    tls_fails: str = ""
-    heard: list[bytes] = field(default_factory=list)
-    late: bytes = b""
-    greeting: bytes = b""
-
-    def hear(self, data: bytes) -> bytes:
-        said = b""
-        while data:
-            known = next((each for each in self.answers if data.startswith(each)), data)
-            self.heard.append(known)
-            said += self.answers.get(known, b"")
-            data = data[len(known) :]
-            if known == self.starttls:
-                self.late, data = data, b""
-        return said
-
-    def secured(self) -> bytes:
-        return self.hear(self.late) if self.executes else b""
-
-
 SERVERS = {
-    "ldap": lambda **more: Server(
+    "ldap": lambda: Server(
         {spoken.ROOT: ENTRY + DONE, BIND: spoken.result(2, 0x61, 13), spoken.STARTTLS: spoken.GO,
-         SEARCH: spoken.result(3, 0x65, 0), spoken.UNBIND: b"", **more}, spoken.STARTTLS),
-    "postgresql": lambda **more: Server({HELLO: SASL, INJECTED: SASL, SSL: b"S", **more}, SSL),
+         SEARCH: spoken.result(3, 0x65, 0), spoken.UNBIND: b""}, spoken.STARTTLS),
+    "postgresql": lambda: Server({HELLO: SASL, INJECTED: SASL, SSL: b"S"}, SSL),
 }  # fmt: skip
+STARTTLS: dict[str, Callable[[], Server]] = {**SERVERS, "xmpp": streams.server, "http": web.server}
+"""All that have a go-ahead; what else is special about the last two is tested in files of their own."""
 every_protocol = pytest.mark.parametrize("protocol", SERVERS)
 ASKS = {"ldap": (spoken.ROOT, ENTRY + DONE), "postgresql": (HELLO, SASL)}
 
@@ -100,9 +75,9 @@ def test_a_command_behind_starttls_that_is_run_inside_tls_is_noticed(protocol: s
     assert one.surplus
 
 
-@every_protocol
+@pytest.mark.parametrize("protocol", STARTTLS)
 def test_octets_behind_the_go_ahead_are_noticed(protocol: str) -> None:
-    there, one = server(protocol), talk(protocol)
+    there, one = STARTTLS[protocol](), talk(protocol)
     there.answers = {**there.answers, there.starttls: there.answers[there.starttls] + b"x"}
     assert play(one.secured(implicit=False), there).reason == "backend-starttls-injection"
     assert one.behind == one.failure
@@ -122,10 +97,11 @@ def test_tls_comes_first_on_an_implicit_port(protocol: str) -> None:
 
 @pytest.mark.parametrize(("protocol", "answer"), [
     ("ldap", spoken.result(1, 0x78, 2, b"unsupported extended operation")), ("ldap", spoken.result(1, 0x61, 0)),
-    ("ldap", spoken.message(1, 0x78)), ("postgresql", b"N"), ("postgresql", b"E"),
+    ("ldap", spoken.message(1, 0x78)), ("postgresql", b"N"), ("postgresql", b"E"), ("xmpp", FAILURE), ("http", web.OK),
+    ("http", b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\n\r\n"),
 ])  # fmt: skip
 def test_a_server_that_refuses_starttls_is_left(protocol: str, answer: bytes) -> None:
-    there, one = server(protocol), talk(protocol)
+    there, one = STARTTLS[protocol](), talk(protocol)
     there.answers = {**there.answers, there.starttls: answer}
     assert play(one.secured(implicit=False), there) == Close("refused")
     assert one.failure == "the server refuses it"

@@ -73,7 +73,7 @@ def fresh(dialect: Dialect = DIALECT, **changes: object) -> Playbook:
 
 def welcomed(told: bytes = GREETING, *then: Expected, party: Caller = CLIENTS, **changes: object) -> Playbook:
     """Inside TLS, and the backend has greeted with this."""
-    play = party.inside(**changes).client(party.answers.login, DIAL).dialled(to_backend(party.answers.login))
+    play = party.inside(**changes).dials(party.answers.login)
     return play.returns(told, *then)
 
 
@@ -269,7 +269,7 @@ def test_a_backend_without_a_login_is_told_of_once() -> None:
     for offered, cure in ((OFFER, "tls = starttls"), (b"<stream:features/>", "tls = starttls or implicit")):
         told = answer(offered)
         left = answer(b"<stream:features></stream:features>" if offered == OFFER else offered)
-        play = CLIENTS.inside().client(HEADER, DIAL).dialled(to_backend(HEADER)).backend(told, to_client(left), LOCKED)
+        play = CLIENTS.inside().dials(HEADER).backend(told, to_client(left), LOCKED)
         play.run()
         (locked,) = play.notes
         assert locked.once
@@ -284,7 +284,7 @@ def test_a_login_by_a_query_is_one() -> None:
 
 def test_channel_binding_is_told_of_once() -> None:
     told = answer(features(b"PLAIN", b"SCRAM-SHA-1", b"SCRAM-SHA-1-PLUS"))
-    play = CLIENTS.inside().client(HEADER, DIAL).dialled(to_backend(HEADER))
+    play = CLIENTS.inside().dials(HEADER)
     play.backend(told, to_client(answer(features(b"PLAIN"))), note("backend-channel-binding")).run()
     assert [each.once for each in play.notes] == [True]
 
@@ -344,7 +344,7 @@ def test_a_refusal_is_told_in_the_servers_words() -> None:
     text = b"<text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>This server does not serve x</text></stream:error>"
     refusal = answer(error(b"host-unknown").replace(b"</stream:error>", text))
     told = note("backend-refused", text=b"host-unknown: This server does not serve x")
-    play = CLIENTS.inside().client(HEADER, DIAL).dialled(to_backend(HEADER))
+    play = CLIENTS.inside().dials(HEADER)
     play.backend(refusal, told, to_client(refusal), close("backend-refused")).run((WHOLE,))
     refusal = answer(b"<stream:error/>")
     play = CLIENTS.dialled(backend_tls=BackendTLS.STARTTLS, others=True)
