@@ -11,6 +11,7 @@ from gateway.dialects import DIALECTS, access
 from gateway.dialects.access import NO_LOGIN, TLS_FIRST, Access, Mail, Seen, cure, demands_tls, is_submission
 from gateway.dialects.base import BackendTLS, Policy
 from gateway.protocol.vocabulary import Note
+from tests.pure.contract.party import short
 from tests.pure.playbook import DIAL, PROVEN, Playbook, note, terms, tls, to_client
 
 SMTP, IMAP, POP3 = (DIALECTS[name] for name in ("smtp", "imap", "pop3"))
@@ -270,41 +271,51 @@ def events(book: Playbook) -> list[str]:
     return [told.event for told in found]
 
 
-def smtp_inside(**changes: object) -> Playbook:
-    return (
-        Playbook(SMTP, terms(implicit=True, **changes))
-        .start(tls(b""))
-        .secured(DIAL)
-        .dialled()
-        .returns(b"220 legacy\r\n")
-    )
+GREETINGS = {"smtp": b"220 legacy\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
+
+
+def inside(protocol: str, greeting: bytes = b"", **changes: object) -> Playbook:
+    play = Playbook(DIALECTS[protocol], terms(implicit=True, **changes)).start(tls(b"")).secured(DIAL).dialled()
+    return play.returns(greeting or GREETINGS[protocol])
 
 
 def smtp_greeted(offered: bytes, shown: bytes, **changes: object) -> Playbook:
-    return smtp_inside(**changes).passes(b"EHLO c\r\n").backend(offered, to_client(shown))
+    return inside("smtp", **changes).passes(b"EHLO c\r\n").backend(offered, to_client(shown))
+
+
+@pytest.mark.parametrize(("protocol", "command", "answers"), [
+    ("smtp", b"AUTH PLAIN AGEAYg==\r\n", [
+        b"538 5.7.11 Encryption required for requested authentication mechanism\r\n",
+        b"530 5.7.0 Must issue a STARTTLS command first\r\n",
+    ]),
+    *(("imap", command, [
+        b"a NO [PRIVACYREQUIRED] Plaintext authentication disabled.\r\n",
+        b"a NO Login only available under a layer\r\n",
+        b"a BAD A SSL/TLS-connection is required for authentication.\r\n",
+    ]) for command in (b"a LOGIN u p\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n")),
+    *(("pop3", command, [DISALLOWED + b"\r\n", b"-ERR STLS is required.\r\n"])
+      for command in (b"USER u\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"APOP u x\r\n", b"PASS p\r\n")),
+], ids=short)  # fmt: skip
+def test_T17_a_session_in_which_a_login_wants_TLS_is_an_event(
+    protocol: str, command: bytes, answers: list[bytes]
+) -> None:
+    for answer in answers:
+        assert events(inside(protocol).asks(command, answer)) == [NO_LOGIN]
+
+
+@pytest.mark.parametrize(("protocol", "command", "answer"), [
+    ("smtp", b"AUTH PLAIN AGEAYg==\r\n", b"535 5.7.8 Error: authentication failed\r\n"),
+    ("imap", b"a LOGIN u p\r\n", b"a NO [AUTHENTICATIONFAILED] Authentication failed.\r\n"),
+    ("pop3", b"USER u\r\n", b"-ERR no u\r\n"),
+], ids=short)  # fmt: skip
+def test_T17_a_wrong_password_is_none(protocol: str, command: bytes, answer: bytes) -> None:
+    assert events(inside(protocol).asks(command, answer)) == []
 
 
 def test_T17_smtp_a_session_in_which_MAIL_wants_TLS_is_an_event() -> None:
     book = smtp_greeted(b"250 legacy\r\n", b"250 legacy\r\n")
     book.asks(b"MAIL FROM:<a@b>\r\n", MUST + b"\r\n", note(TLS_FIRST, detail=MUST))
     assert events(book) == [TLS_FIRST]
-
-
-@pytest.mark.parametrize("answer", [
-    b"538 5.7.11 Encryption required for requested authentication mechanism\r\n",
-    b"530 5.7.0 Must issue a STARTTLS command first\r\n",
-])  # fmt: skip
-def test_T17_smtp_a_session_in_which_AUTH_wants_TLS_is_an_event(answer: bytes) -> None:
-    book = smtp_greeted(b"250-legacy\r\n250 AUTH PLAIN\r\n", b"250-legacy\r\n250 AUTH PLAIN\r\n", submission=True)
-    book.asks(b"AUTH PLAIN AGEAYg==\r\n", answer)
-    assert events(book) == [NO_LOGIN]
-
-
-def test_T17_smtp_a_wrong_password_is_none() -> None:
-    answer = b"535 5.7.8 Error: authentication failed\r\n"
-    book = smtp_greeted(b"250-legacy\r\n250 AUTH PLAIN\r\n", b"250-legacy\r\n250 AUTH PLAIN\r\n", submission=True)
-    book.asks(b"AUTH PLAIN AGEAYg==\r\n", answer)
-    assert events(book) == []
 
 
 @pytest.mark.parametrize(("submission", "offered", "shown", "found"), [
@@ -336,28 +347,6 @@ def test_T17_smtp_who_is_logged_in_misses_nothing() -> None:
     assert events(book) == []
 
 
-def imap_inside() -> Playbook:
-    book = Playbook(IMAP, terms(implicit=True)).start(tls(b"")).secured(DIAL).dialled()
-    return book.returns(b"* OK hi\r\n")
-
-
-@pytest.mark.parametrize("command", [b"a LOGIN u p\r\n", b"a AUTHENTICATE PLAIN AGEAYg==\r\n"])
-@pytest.mark.parametrize("answer", [
-    b"a NO [PRIVACYREQUIRED] Plaintext authentication disabled.\r\n",
-    b"a NO Login only available under a layer\r\n",
-    b"a BAD A SSL/TLS-connection is required for authentication.\r\n",
-])  # fmt: skip
-def test_T17_imap_a_session_in_which_a_login_wants_TLS_is_an_event(command: bytes, answer: bytes) -> None:
-    book = imap_inside().asks(command, answer)
-    assert events(book) == [NO_LOGIN]
-
-
-def test_T17_imap_a_wrong_password_is_none() -> None:
-    answer = b"a NO [AUTHENTICATIONFAILED] Authentication failed.\r\n"
-    book = imap_inside().asks(b"a LOGIN u p\r\n", answer)
-    assert events(book) == []
-
-
 def test_T17_imap_what_the_list_says_is_in_the_event() -> None:
     greeting = b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] Dovecot ready."
     book = Playbook(IMAP, terms(implicit=True)).start(tls(b"")).secured(DIAL).dialled()
@@ -365,23 +354,6 @@ def test_T17_imap_what_the_list_says_is_in_the_event() -> None:
     book.backend(greeting + b"\r\n", note(NO_LOGIN, detail=greeting), shown)
     assert events(book) == [NO_LOGIN]
     assert "disable_plaintext_auth = no" in str(dict(book.notes[0].fields)["cure"])
-
-
-def pop3_inside(greeting: bytes = b"+OK hi\r\n", **changes: object) -> Playbook:
-    book = Playbook(POP3, terms(implicit=True, **changes)).start(tls(b"")).secured(DIAL).dialled()
-    return book.returns(greeting)
-
-
-@pytest.mark.parametrize("command", [b"USER u\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"APOP u x\r\n", b"PASS p\r\n"])
-@pytest.mark.parametrize("answer", [DISALLOWED + b"\r\n", b"-ERR STLS is required.\r\n"])
-def test_T17_pop3_a_session_in_which_a_login_wants_TLS_is_an_event(command: bytes, answer: bytes) -> None:
-    book = pop3_inside().asks(command, answer)
-    assert events(book) == [NO_LOGIN]
-
-
-def test_T17_pop3_a_wrong_name_is_none() -> None:
-    book = pop3_inside().passes(b"USER u\r\n")
-    assert events(book.returns(b"-ERR no u\r\n")) == []
 
 
 @pytest.mark.parametrize(("greeting", "listed", "shown", "found"), [
@@ -394,7 +366,7 @@ def test_T17_pop3_a_wrong_name_is_none() -> None:
 def test_T17_pop3_a_list_without_a_login_is_an_event(
     greeting: bytes, listed: bytes, shown: bytes, found: list[str]
 ) -> None:
-    book = pop3_inside(greeting).passes(b"CAPA\r\n")
+    book = inside("pop3", greeting).passes(b"CAPA\r\n")
     book.backend(b"+OK\r\n%s.\r\n" % listed, to_client(b"+OK\r\n%s.\r\n" % shown))
     assert events(book) == found
 
@@ -416,9 +388,9 @@ def test_T17_the_event_is_the_same_for_all_protocols() -> None:
 @pytest.mark.parametrize("name", [b"tls required", b"must use starttls", b"plaintext disabled"])
 def test_T17_a_clients_words_in_a_refusal_are_not_believed(name: bytes) -> None:
     line, answer = b"USER %s\r\n" % name, b"-ERR no mailbox for %s\r\n" % name
-    assert events(pop3_inside().asks(line, answer)) == []
+    assert events(inside("pop3").asks(line, answer)) == []
     line, answer = b'a LOGIN "%s" x\r\n' % name, b"a NO no mailbox for %s\r\n" % name
-    assert events(imap_inside().asks(line, answer)) == []
+    assert events(inside("imap").asks(line, answer)) == []
     line, answer = b'MAIL FROM:<"%s"@b>\r\n' % name, b'550 5.1.8 "%s"@b is unknown\r\n' % name
     book = smtp_greeted(b"250 legacy\r\n", b"250 legacy\r\n")
     assert events(book.asks(line, answer)) == []
