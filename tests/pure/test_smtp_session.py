@@ -51,58 +51,10 @@ CLIENT, BACKEND = Side.CLIENT, Side.BACKEND
 
 
 def test_S01_the_sample() -> None:
-    (
-        Playbook(DIALECT, terms())
-        .start(DIAL)
-        .dialled()
-        .returns(b"220 legacy.example.org ESMTP Postfix\r\n")
-        .passes(b"EHLO client.example.com\r\n")
-        .backend(
-            b"250-legacy.example.org\r\n"
-            b"250-PIPELINING\r\n"
-            b"250-SIZE 10240000\r\n"
-            b"250-VRFY\r\n"
-            b"250-STARTTLS\r\n"
-            b"250-AUTH PLAIN LOGIN EXTERNAL\r\n"
-            b"250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"
-            b"250-ENHANCEDSTATUSCODES\r\n"
-            b"250-8BITMIME\r\n"
-            b"250-CHUNKING\r\n"
-            b"250 SMTPUTF8\r\n",
-            to_client(
-                b"250-legacy.example.org\r\n"
-                b"250-PIPELINING\r\n"
-                b"250-SIZE 10240000\r\n"
-                b"250-VRFY\r\n"
-                b"250-ENHANCEDSTATUSCODES\r\n"
-                b"250-8BITMIME\r\n"
-                b"250-CHUNKING\r\n"
-                b"250-SMTPUTF8\r\n"
-                b"250 STARTTLS\r\n"
-            ),
-        )
-        .client(b"MAIL FROM:<a@example.com>\r\n", to_client(b"530 5.7.0 Must issue a STARTTLS command first\r\n"))
-        .client(b"STARTTLS\r\n", tls(b"220 2.0.0 Ready to start TLS\r\n"))
-        .secured()
-        .client(b"MAIL FROM:<a@example.com>\r\n", to_client(b"503 5.5.1 Send EHLO/HELO first\r\n"))
-        .passes(b"EHLO client.example.com\r\n")
-        .backend(
-            REPLY,
-            to_client(
-                b"250-legacy.example.org\r\n"
-                b"250-PIPELINING\r\n"
-                b"250-SIZE 10240000\r\n"
-                b"250-VRFY\r\n"
-                b"250-AUTH PLAIN LOGIN\r\n"
-                b"250-ENHANCEDSTATUSCODES\r\n"
-                b"250-8BITMIME\r\n"
-                b"250-CHUNKING\r\n"
-                b"250 SMTPUTF8\r\n"
-            ),
-        )
-        .client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n"))
-        .run()
-    )
+    play = hello(greeted(), told=CLOSED)
+    play.client(b"MAIL FROM:<a@example.com>\r\n", to_client(MUST_STARTTLS)).client(b"STARTTLS\r\n", tls(GO_AHEAD))
+    play.secured().client(b"MAIL FROM:<a@example.com>\r\n", to_client(MUST_EHLO))
+    hello(play).client(b"STARTTLS\r\n", to_client(b"503 5.5.1 TLS already active\r\n")).run()
 
 
 def test_S02_before_tls_only_four_commands_work() -> None:

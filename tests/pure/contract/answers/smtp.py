@@ -16,6 +16,17 @@ LISTED = (
     b"250 XCLIENT NAME ADDR\r\n"
 )
 HELLO = b"EHLO gw.example.org\r\n"
+LOOK = Look(
+    (
+        Exchange(HELLO, LISTED),
+        Exchange(b"MAIL FROM:<>\r\n", b"250 ok\r\n"),
+        Exchange(b"RSET\r\n", b"250 ok\r\n"),
+        Exchange(b"QUIT\r\n", b"221 bye\r\n"),
+    ),
+    [b"SIZE 10", b"STARTTLS", b"AUTH PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS EXTERNAL", b"XCLIENT NAME ADDR"],
+    [b"SIZE 10", b"AUTH PLAIN"],
+    ("PLAIN",),
+)
 
 ANSWERS = Answers(
     greeting=b"220 legacy.example.org ESMTP\r\n",
@@ -107,15 +118,5 @@ ANSWERS = Answers(
             b"550 5.7.0 not you\r\n",
         )
     },
-    look=Look(
-        (
-            Exchange(HELLO, LISTED),
-            Exchange(b"MAIL FROM:<>\r\n", b"250 ok\r\n"),
-            Exchange(b"RSET\r\n", b"250 ok\r\n"),
-            Exchange(b"QUIT\r\n", b"221 bye\r\n"),
-        ),
-        [b"SIZE 10", b"STARTTLS", b"AUTH PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS EXTERNAL", b"XCLIENT NAME ADDR"],
-        [b"SIZE 10", b"AUTH PLAIN"],
-        ("PLAIN",),
-    ),
+    look=LOOK,
 )  # fmt: skip
