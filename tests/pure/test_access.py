@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 
@@ -274,12 +275,12 @@ def events(book: Playbook) -> list[str]:
 GREETINGS = {"smtp": b"220 legacy\r\n", "imap": b"* OK hi\r\n", "pop3": b"+OK hi\r\n"}
 
 
-def inside(protocol: str, greeting: bytes = b"", **changes: object) -> Playbook:
+def inside(protocol: str, greeting: bytes = b"", **changes: Any) -> Playbook:
     play = Playbook(DIALECTS[protocol], terms(implicit=True, **changes)).start(tls(b"")).secured(DIAL).dialled()
     return play.returns(greeting or GREETINGS[protocol])
 
 
-def smtp_greeted(offered: bytes, shown: bytes, **changes: object) -> Playbook:
+def smtp_greeted(offered: bytes, shown: bytes, **changes: Any) -> Playbook:
     return inside("smtp", **changes).passes(b"EHLO c\r\n").backend(offered, to_client(shown))
 
 
