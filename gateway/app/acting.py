@@ -18,8 +18,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from ..config.grammar import network
-from ..config.values import Configuration
-from ..guard.bans import Bans, Network, written
+from ..config.values import Configuration, Network
+from ..guard.bans import Bans, written
 from ..telemetry.explaining import explained
 from ..telemetry.failures import Failures
 from ..telemetry.summary import Teller

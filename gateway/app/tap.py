@@ -75,7 +75,7 @@ def makeService(options: Options) -> IService:
         from .. import demo
 
         startup = Startup(runner, FORMATS["text"], signals)
-        demo.make_service(startup.events).setServiceParent(startup)
+        demo.Demo(startup.events).setServiceParent(startup)
         return startup
     chroot = runner.get("chroot")
     source = Source(options["config"], str(chroot) if chroot else None)

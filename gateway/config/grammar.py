@@ -215,6 +215,9 @@ def single(what: str) -> Grammar[str]:
     return grammar
 
 
+one_file = single("write one file; its name must not contain spaces")
+
+
 def listener(text: str) -> Address:
     """A listen address: `25`, `0.0.0.0:25`, `[::]:25`, `unix:/path` or `systemd:NAME`.
 

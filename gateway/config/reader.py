@@ -25,6 +25,7 @@ from .grammar import (
     meant,
     name,
     network,
+    one_file,
     quoted,
     several,
     single,
@@ -212,8 +213,7 @@ class _Reader:
         tls = section.take("tls", choice("none", "starttls", "implicit"), None if "tls" in section.options else "none")
         verify = section.take("verify", verification, None if "verify" in section.options else "yes")
         certificate = section.take("name", certificate_name, None)
-        one = single("write one file; its name must not contain spaces")
-        ca = section.take("ca", one, "")
+        ca = section.take("ca", one_file, "")
         profile = section.take("profile", choice("intermediate", "legacy"), "intermediate")
         identity = section.take("identity", choice(*_IDENTITIES), "none")
         allow_relay = section.take("allow_relay", yes_or_no, False)
@@ -421,7 +421,7 @@ def control_of(text: str) -> Control:
 def _webirc_password(section: Section, identity: str) -> str:
     """Read with the configuration, so that a file that is wrong is a mistake in it."""
     option = "webirc_password_file"
-    name = section.take(option, single("write one file; its name must not contain spaces"), "")
+    name = section.take(option, one_file, "")
     if identity != "webirc":
         if option in section.options:
             section.wrong(option, "is for identity = webirc only; remove it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .grammar import days, prefixes, single
+from .grammar import days, one_file, prefixes
 from .section import Section
 from .values import Report
 
@@ -14,7 +14,7 @@ _IDLE = "has no effect with file = off; remove it"
 
 def read_report(section: Section) -> Report:
     """The section's values; what is wrong with it is told."""
-    file = section.take("file", single("write one file; its name must not contain spaces"), "")
+    file = section.take("file", one_file, "")
     keep = section.take("keep", days(1, 3650), Report().keep)
     networks = section.take("networks", prefixes, Report().networks)
     if file == OFF:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..records import dataclass
-from .grammar import any_of, choice, network, several, single
+from .grammar import any_of, choice, network, one_file, several
 from .section import Section
 from .values import TLS, Network, Pair
 
@@ -16,8 +16,6 @@ _WHOSE_CLIENTS = "name the networks of the clients that need TLS 1.0 or 1.1"
 _WHOSE_CA = "name the PEM file with the accepted issuers"
 MISSING = "name the PEM file with the certificate and its chain"
 """The cure for a missing certificate."""
-
-_one_file = single("write one file; its name must not contain spaces")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def read_tls(section: Section, base: TLSOptions) -> TLSOptions:
         choice(*_CLIENT_CERTIFICATES),
         None if "client_certificate" in written else base.client_certificate,
     )
-    authorities = section.take("client_ca", _one_file, "")
+    authorities = section.take("client_ca", one_file, "")
     found = TLSOptions(
         _own_pairs(section, certificates, keys, base.pairs),
         profile,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .grammar import choice, single
+from .grammar import choice, one_file
 from .section import Section
 
 HASHED = "hashed"
@@ -15,7 +15,7 @@ NAME = "users.key"
 def read_users(gateway: Section) -> tuple[str, Path | None]:
     """How users are told, and the file with the key for that; what is wrong is told."""
     how = gateway.take("log_users", choice("no", "yes", HASHED), "no")
-    file = gateway.take("users_key", single("write one file; its name must not contain spaces"), "")
+    file = gateway.take("users_key", one_file, "")
     if how != HASHED:
         if "users_key" in gateway.options:
             gateway.wrong("users_key", f"has no effect without log_users = {HASHED}; remove it")

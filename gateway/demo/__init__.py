@@ -44,7 +44,8 @@ PORTS: Mapping[str, int] = {
 class Demo(MultiService):
     """Starts the legacy servers on free ports, then the gateway."""
 
-    def __init__(self, events: Events, ports: Mapping[str, int]) -> None:
+    def __init__(self, events: Events, ports: Mapping[str, int] = PORTS) -> None:
+        """`ports`: 0 means a free port, which the `listening` event has."""
         super().__init__()
         self._events = events
         self._ports = ports
@@ -88,8 +89,3 @@ class Demo(MultiService):
         for port in self._legacy.values():
             await maybeDeferred(port.stopListening)
         shutil.rmtree(self._directory, ignore_errors=True)  # twistd may die of SIGTERM, without atexit
-
-
-def make_service(events: Events, ports: Mapping[str, int] = PORTS) -> Demo:
-    """`ports`: as PORTS.  0 means a free port, which the `listening` event has."""
-    return Demo(events, ports)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Final
 
-Network = IPv4Network | IPv6Network
+from ..config.values import Network
 
 MOST: Final = 4096
 """Bans at a time."""

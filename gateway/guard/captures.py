@@ -7,12 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Final
 
+from ..config.values import Network
 from ..records import dataclass
 
-Network = IPv4Network | IPv6Network
 Row = tuple[float, str, str, str, str]
 """Seconds since 1970, session, service, `C`, `S` or `-` for an event, text."""
 

@@ -29,7 +29,7 @@ RUN_DEMO = """
 from twisted.internet import reactor
 from gateway import demo
 from gateway.telemetry.events import Events
-service = demo.make_service(Events(lambda line: print(line, flush=True)), dict.fromkeys(demo.PORTS, 0))
+service = demo.Demo(Events(lambda line: print(line, flush=True)), dict.fromkeys(demo.PORTS, 0))
 # Not before the reactor minds signals: a test may be over at once.
 reactor.callWhenRunning(service.privilegedStartService)
 reactor.callWhenRunning(service.startService)
