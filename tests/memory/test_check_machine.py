@@ -347,6 +347,8 @@ def test_T22_check_has_the_daemons_default_file(monkeypatch: pytest.MonkeyPatch)
             "--gid nosuch: there is no such group; `getent group` lists those that there are",
         ),
         (["--gid=root"], "--gid needs --uid"),
+        (["--json"], "--json needs --live"),
+        (["--domain=example.org"], "--domain needs --live"),
     ],
 )
 def test_T21_check_for_a_user_that_does_not_exist(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from tests.process import servers
 from tests.process.legacy import SERVERS
-from tests.process.recording import Backend
+from tests.process.recording import Backend, Script
 from tests.process.running import Gateway, Identity, Service, running
 from tests.process.servers import Dovecot, Postfix
 from tests.process.wire import Client
@@ -109,6 +109,22 @@ class Front:
             client.socket.close()
         if self.clients:
             self.gateway.log.wait("session", self.since, count=len(self.clients))
+
+
+Serve = Callable[[Script], Backend]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Script -> a backend that plays it until the test ends."""
+    with ExitStack() as stack:
+
+        def serve(script: Script) -> Backend:
+            backend = Backend(script)
+            stack.callback(backend.close)
+            return backend
+
+        yield serve
 
 
 @dataclass

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +21,17 @@ import pytest
 from gateway.app.control.server import MOST
 from gateway.cli.__main__ import main
 from gateway.config.values import Control
-from tests.process.conftest import directory_for_servers
-from tests.process.legacy import SERVERS
-from tests.process.recording import Backend
-from tests.process.running import Gateway, Identity, Service, launch, running, wait_until
+from tests.process.conftest import Front, Opening, directory_for_servers
+from tests.process.running import Gateway, Identity, Service, launch, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
-PROTOCOLS = ("imap", "smtp")
 
+@dataclass(kw_only=True)
+class House(Front):
+    """A gateway, and an administrator beside it."""
 
-@dataclass
-class House:
-    gateway: Gateway
     directory: Path
-    backends: Mapping[str, Backend]
-    trusting: ssl.SSLContext
     capsys: pytest.CaptureFixture[str]
 
     @property
@@ -61,37 +56,21 @@ class House:
         result: dict[str, Any] = answer["result"] if status == 0 else answer
         return result
 
-    def enter(self, protocol: str, login: bool = True) -> Client:
-        words = WORDS[protocol]
-        client = Client(self.gateway.address(protocol, "implicit"))
-        client.shake_hands(self.trusting)
-        client.hear(words.greeting_)
-        client.say(words.hello)
-        client.hear(words.hello_)
-        if login:
-            client.say(words.login)
-            client.hear(words.login_)
-        return client
-
 
 @pytest.fixture
 def house(identity: Identity, trusting: ssl.SSLContext, capsys: pytest.CaptureFixture[str]) -> Iterator[House]:
-    with ExitStack() as stack:
-        directory = stack.enter_context(directory_for_servers())
-        backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in PROTOCOLS}
-        for backend in backends.values():
-            stack.callback(backend.close)
-        services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
-        options = {"gateway": {"control": f"{directory}/control"}}
-        gateway = stack.enter_context(running(directory, identity, services, options))
-        yield House(gateway, directory, backends, trusting, capsys)
+    with (
+        directory_for_servers() as directory,
+        Opening(directory, identity, trusting)("imap", "smtp", gateway={"control": f"{directory}/control"}) as one,
+    ):
+        yield House(one.gateway, one.backends, trusting, directory=directory, capsys=capsys)
 
 
 # --- what can be seen ------------------------------------------------------------------------------
 
 
 def test_status_is_one_screen_and_the_same_as_json(house: House) -> None:
-    with house.enter("imap"):
+    with house.enter("imap", "implicit"):
         said = house.run("status").splitlines()
         told = house.ask("status")
     assert f"process {house.gateway.process.pid}" in said[0]
@@ -116,7 +95,7 @@ def test_status_is_one_screen_and_the_same_as_json(house: House) -> None:
 
 
 def test_who_lists_sessions_and_chooses_among_them(house: House) -> None:
-    with house.enter("imap"), house.enter("smtp", login=False):
+    with house.enter("imap", "implicit"), house.secure("smtp", "implicit"):
         assert len(house.run("who").splitlines()) == 3
         (row,) = house.ask("who", "service=imap")["sessions"]
         assert (row["client"], row["phase"], row["tls"]) == ("127.0.0.1", "relaying", "TLSv1.3")
@@ -134,7 +113,7 @@ def test_who_lists_sessions_and_chooses_among_them(house: House) -> None:
 
 
 def test_kick_cuts_sessions_off(house: House) -> None:
-    with house.enter("imap") as one, house.enter("smtp", login=False) as other:
+    with house.enter("imap", "implicit") as one, house.secure("smtp", "implicit") as other:
         (row,) = house.ask("who", "imap")["sessions"]
         assert house.run("kick", row["id"]) == "1 session cut off\n"
         assert one.rest() == b""
@@ -150,7 +129,7 @@ def test_kick_cuts_sessions_off(house: House) -> None:
 
 
 def test_a_drained_service_ends_idle_sessions_and_takes_no_new_ones(house: House) -> None:
-    with house.enter("imap") as inside, house.enter("imap", login=False) as idle:
+    with house.enter("imap", "implicit") as inside, house.secure("imap", "implicit") as idle:
         said = house.run("drain", "imap")
         assert said == "service imap: takes nobody new; 2 sessions there, and idle ones are ended\n"
         assert idle.rest() == WORDS["imap"].shutdown
@@ -164,16 +143,16 @@ def test_a_drained_service_ends_idle_sessions_and_takes_no_new_ones(house: House
         # It outlives a reload.
         house.run("reload")
         assert "DRAINING" in house.run("status")
-        with house.enter("smtp", login=False):
+        with house.secure("smtp", "implicit"):
             pass
         assert house.run("undrain", "service:imap") == "service imap: takes sessions again\n"
-        with house.enter("imap"):
+        with house.enter("imap", "implicit"):
             pass
 
 
 def test_nobody_is_connected_to_a_drained_backend(house: House) -> None:
     address = house.backends["imap"].address
-    with house.enter("imap") as inside:
+    with house.enter("imap", "implicit") as inside:
         house.run("drain", address)
         with Client(house.gateway.address("imap")) as refused:
             assert refused.rest() == WORDS["imap"].unavailable
@@ -183,7 +162,7 @@ def test_nobody_is_connected_to_a_drained_backend(house: House) -> None:
         inside.say(b"n NOOP\r\n")
         assert inside.line() == b"n OK NOOP by the backend\r\n"
         house.run("undrain", f"backend:{address}")
-        with house.enter("imap"):
+        with house.enter("imap", "implicit"):
             pass
     assert house.gateway.log.wait("session", reason="drained")["service"] == "imap"
 

@@ -28,9 +28,10 @@ from gateway.cli.probe.facts import Facts
 from gateway.cli.probe.names import MISSING, ask
 from gateway.cli.probe.verdict import findings
 from gateway.wire.tls.stranger import TLSA
+from tests.process import conftest
 from tests.process.conftest import Front
 from tests.process.legacy import CAPA, CAPABILITY, EHLO, SERVERS, Answers
-from tests.process.recording import Backend, Connection, Script
+from tests.process.recording import Connection, Script
 from tests.process.running import DEADLINE, ROOT, Identity
 from tests.process.secured import GO_AHEAD, VERBS, presenting, shake_hands
 from tests.process.words import LINES
@@ -39,17 +40,9 @@ Serve = Callable[[Script], str]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(serve: conftest.Serve) -> Serve:
     """Script -> the address of a server that plays it."""
-    backends: list[Backend] = []
-
-    def serve(script: Script) -> str:
-        backends.append(Backend(script))
-        return backends[-1].address.replace("127.0.0.1", "localhost")
-
-    yield serve
-    for backend in backends:
-        backend.close()
+    return lambda script: serve(script).address.replace("127.0.0.1", "localhost")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -70,6 +63,13 @@ def probed(protocol: str, address: str, *options: str) -> tuple[int, Mapping[str
 
 def names(found: Mapping[str, Any]) -> set[str]:
     return {one["finding"] for one in found["findings"]}
+
+
+def expect(name: str, protocol: str, address: str, *options: str) -> Mapping[str, Any]:
+    """What is told of a server with this finding alone."""
+    code, found = probed(protocol, address, *options)
+    assert (code, names(found)) == (1, {name})
+    return found
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -185,17 +185,14 @@ def test_a_stripped_starttls_is_told_from_one_that_is_not_there(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
     address = serve(server(protocol, context, before=STRIPPED[protocol]))
-    code, found = probed(protocol, address, "--ca", str(identity.authority))
-    assert (code, names(found)) == (1, {"starttls-stripped"})
+    expect("starttls-stripped", protocol, address, "--ca", str(identity.authority))
 
     plain = SERVERS[protocol]({**CLOSED[protocol], **STRIPPED[protocol], **NEVER[protocol]})
-    code, found = probed(protocol, serve(plain))
-    assert (code, names(found)) == (1, {"no-starttls"})
+    found = expect("no-starttls", protocol, serve(plain))
     assert found["tls"]["version"] is None
 
     refusing = SERVERS[protocol]({**CLOSED[protocol], **NEVER[protocol]})
-    code, found = probed(protocol, serve(refusing))
-    assert (code, names(found)) == (1, {"starttls-refused"})
+    expect("starttls-refused", protocol, serve(refusing))
 
 
 def test_a_firewall_that_writes_over_starttls_is_recognised(serve: Serve, context: ssl.SSLContext) -> None:
@@ -212,21 +209,17 @@ def test_an_expired_certificate(serve: Serve, tmp_path: Path) -> None:
     day = datetime.timedelta(days=1)
     issued = authority.issue_cert("localhost", not_before=now - 30 * day, not_after=now - 3 * day)
     issued.private_key_and_cert_chain_pem.write_to_path(str(leaf))
-    code, found = probed("smtp", serve(server("smtp", presenting(leaf))), "--ca", str(ca))
-    assert (code, names(found)) == (1, {"certificate-expired"})
+    found = expect("certificate-expired", "smtp", serve(server("smtp", presenting(leaf))), "--ca", str(ca))
     assert found["certificate"]["days_left"] == -3 - 1
     issued = authority.issue_cert("localhost", not_before=now - 30 * day, not_after=now + 3 * day)
     issued.private_key_and_cert_chain_pem.write_to_path(str(leaf))
-    code, found = probed("smtp", serve(server("smtp", presenting(leaf))), "--ca", str(ca))
-    assert (code, names(found)) == (1, {"certificate-expires"})
+    expect("certificate-expires", "smtp", serve(server("smtp", presenting(leaf))), "--ca", str(ca))
 
 
 def test_a_certificate_that_no_client_takes(serve: Serve, identity: Identity, context: ssl.SSLContext) -> None:
     address = serve(server("imap", context))
-    code, found = probed("imap", address, "--ca", str(identity.authority), "--name", "other.example.org")
-    assert (code, names(found)) == (1, {"certificate-name"})
-    code, found = probed("imap", address)
-    assert (code, names(found)) == (1, {"certificate-untrusted"})
+    expect("certificate-name", "imap", address, "--ca", str(identity.authority), "--name", "other.example.org")
+    expect("certificate-untrusted", "imap", address)
 
 
 @every_probed
@@ -234,8 +227,7 @@ def test_commands_injected_behind_starttls(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
     address = serve(server(protocol, context, drops=False))
-    code, found = probed(protocol, address, "--ca", str(identity.authority))
-    assert (code, names(found)) == (1, {"command-injection"})
+    found = expect("command-injection", protocol, address, "--ca", str(identity.authority))
     assert found["starttls"]["runs_injected_commands"] is True
 
 
@@ -244,8 +236,7 @@ def test_words_injected_behind_the_go_ahead(
     serve: Serve, identity: Identity, context: ssl.SSLContext, protocol: str
 ) -> None:
     address = serve(server(protocol, context, behind=b"250 injected\r\n"))
-    code, found = probed(protocol, address, "--ca", str(identity.authority))
-    assert (code, names(found)) == (1, {"response-injection"})
+    found = expect("response-injection", protocol, address, "--ca", str(identity.authority))
     assert "injected" in found["starttls"]["behind_go_ahead"]
 
 
@@ -277,12 +268,10 @@ def test_old_tls(serve: Serve, identity: Identity) -> None:
     with warnings.catch_warnings(action="ignore"):
         context.minimum_version = ssl.TLSVersion.TLSv1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    code, found = probed("smtp", serve(server("smtp", context)), "--ca", str(identity.authority))
-    assert (code, names(found)) == (1, {"old-tls"})
+    expect("old-tls", "smtp", serve(server("smtp", context)), "--ca", str(identity.authority))
     with warnings.catch_warnings(action="ignore"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    code, found = probed("smtp", serve(server("smtp", context)), "--ca", str(identity.authority))
-    assert (code, names(found)) == (1, {"old-tls-only"})
+    expect("old-tls-only", "smtp", serve(server("smtp", context)), "--ca", str(identity.authority))
 
 
 def test_no_forward_secrecy(serve: Serve, tmp_path: Path) -> None:
@@ -294,8 +283,7 @@ def test_no_forward_secrecy(serve: Serve, tmp_path: Path) -> None:
     context = presenting(leaf)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("AES128-GCM-SHA256")
-    code, found = probed("smtp", serve(server("smtp", context)), "--ca", str(ca))
-    assert (code, names(found)) == (1, {"no-forward-secrecy"})
+    found = expect("no-forward-secrecy", "smtp", serve(server("smtp", context)), "--ca", str(ca))
     assert "TLS 1.3 is not there" in found["remarks"]
 
 
@@ -305,10 +293,8 @@ def test_a_handshake_that_fails(serve: Serve) -> None:
         connection.receive()
         connection.say(b"this is no TLS\r\n")
 
-    code, found = probed("smtp", serve(SERVERS["smtp"]({**CLOSED["smtp"], b"STARTTLS": broken})))
-    assert (code, names(found)) == (1, {"tls-failed"})
-    code, found = probed("smtp", serve(SERVERS["smtp"]({})), "--implicit")
-    assert (code, names(found)) == (1, {"no-tls"})
+    expect("tls-failed", "smtp", serve(SERVERS["smtp"]({**CLOSED["smtp"], b"STARTTLS": broken})))
+    expect("no-tls", "smtp", serve(SERVERS["smtp"]({})), "--implicit")
 
 
 def test_a_server_that_cannot_be_reached_or_turns_us_away(serve: Serve) -> None:

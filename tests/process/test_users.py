@@ -14,7 +14,7 @@ import pytest
 from gateway.cli.__main__ import main
 from gateway.telemetry.report.store import Store
 from gateway.telemetry.users import Users
-from tests.process.conftest import Front
+from tests.process.conftest import Opening
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend
 from tests.process.running import Identity, Service, running
@@ -45,19 +45,11 @@ def options(how: str, **more: str) -> dict[str, Mapping[str, str]]:
     ids=["no", "yes", "hashed"],
 )
 def test_users_are_told_as_the_configuration_says(
-    tmp_path: Path,
-    identity: Identity,
-    trusting: ssl.SSLContext,
-    capsys: pytest.CaptureFixture[str],
-    how: str,
-    told: Callable[[Path], str | None],
+    tmp_path: Path, opened: Opening, capsys: pytest.CaptureFixture[str], how: str, told: Callable[[Path], str | None]
 ) -> None:
     """In the log, in `who`, in the report; and `kick` knows them."""
-    backends = {protocol: Backend(SERVERS[protocol](None)) for protocol in WORDS}
-    services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
-    sections = options(how, control=str(tmp_path / "control"))
-    with running(tmp_path, identity, services, options=sections) as gateway:
-        one = Front(gateway, backends, trusting)
+    with opened(*WORDS, **options(how, control=str(tmp_path / "control"))) as one:
+        gateway = one.gateway
         for protocol, words in WORDS.items():
             client = one.secure(protocol)
             if protocol == "pop3":
@@ -87,8 +79,6 @@ def test_users_are_told_as_the_configuration_says(
     assert {fact.network for fact in facts} == {"127.0.0.0/24", *([f"user:{name}"] if name else [])}
     if how == "hashed":
         assert stat.S_IMODE((tmp_path / "users.key").stat().st_mode) == 0o600
-    for backend in backends.values():
-        backend.close()
 
 
 def test_the_same_user_is_known_to_all_workers_and_after_an_upgrade(
