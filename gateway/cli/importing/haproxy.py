@@ -7,27 +7,8 @@ import shlex
 from dataclasses import field
 
 from ...records import dataclass
-from .carried import (
-    BACKEND_NAME,
-    IN_ORDER,
-    NOTHING,
-    OLD_TLS,
-    PROCESSES,
-    PROFILES,
-    RULES,
-    SYSTEM,
-    TIMES,
-    UNCHECKED,
-    UNUSED,
-    VERSIONS,
-    Carried,
-    Found,
-    Line,
-    Lines,
-    Unreadable,
-    place,
-    protocol_of,
-)
+from . import reasons
+from .carried import VERSIONS, Carried, Found, Line, Lines, Unreadable, place, protocol_of
 
 SECTIONS = ("global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers",
             "program", "cache", "ring", "http-errors", "fcgi-app", "log-forward")  # fmt: skip
@@ -35,34 +16,36 @@ _WATCHED = "the gateway watches its backends itself (docs/backends.md)"
 _ACCEPT_PROXY = "name the load balancer's addresses in accept_proxy"
 ELSEWHERE = {
     **dict.fromkeys(("user", "group", "uid", "gid", "chroot", "daemon", "pidfile", "log", "stats", "cpu-map",
-        "ulimit-n", "log-format", "log-tag"), SYSTEM),
-    **dict.fromkeys(("nbthread", "nbproc"), PROCESSES),
+        "ulimit-n", "log-format", "log-tag"), reasons.SYSTEM),
+    **dict.fromkeys(("nbthread", "nbproc"), reasons.PROCESSES),
     **dict.fromkeys(("ssl-default-bind-ciphers", "ssl-default-bind-ciphersuites", "ssl-default-bind-curves",
         "ssl-default-bind-options", "ssl-default-server-ciphers", "ssl-default-server-ciphersuites",
-        "ssl-default-server-options", "ssl-dh-param-file", "tune.ssl.default-dh-param"), PROFILES),
-    "balance": IN_ORDER,
+        "ssl-default-server-options", "ssl-dh-param-file", "tune.ssl.default-dh-param"), reasons.PROFILES),
+    "balance": reasons.IN_ORDER,
     "maxconn": "[limits] sessions holds for all services together, and 0 is no value for it",
     **dict.fromkeys(("acl", "use_backend", "tcp-request", "tcp-response", "stick-table", "stick", "rate-limit"),
-        RULES),
-    "timeout": TIMES,
+        reasons.RULES),
+    "timeout": reasons.TIMES,
     **dict.fromkeys(("retries", "tcp-check", "http-check", "external-check"), _WATCHED),
-    **dict.fromkeys(("bind", "server", "default-server", "default_backend", "mode", "crt-base", "ca-base"), UNUSED),
+    **dict.fromkeys(("bind", "server", "default-server", "default_backend", "mode", "crt-base", "ca-base"),
+        reasons.UNUSED),
 }  # fmt: skip
 """Keyword -> what to do instead."""
 PARAMETERS = {
     **dict.fromkeys(("ciphers", "ciphersuites", "curves", "ecdhe", "ssl-min-ver", "ssl-max-ver", "tls-ticket-keys",
         "prefer-client-ciphers", "no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "force-sslv3",
-        "force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "no-tls-tickets", "tls-tickets"), PROFILES),
+        "force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "no-tls-tickets", "tls-tickets"),
+        reasons.PROFILES),
     **dict.fromkeys(("check", "inter", "fastinter", "downinter", "fall", "rise", "observe", "on-error", "port", "addr",
         "check-ssl", "check-sni", "check-alpn", "check-send-proxy", "agent-check"), _WATCHED),
-    "weight": IN_ORDER,
+    "weight": reasons.IN_ORDER,
     "alpn": "the gateway offers no ALPN; clients of these protocols do not need it",
-    "sni": BACKEND_NAME,
-    **dict.fromkeys(("verify", "ca-file"), UNCHECKED),
+    "sni": reasons.BACKEND_NAME,
+    **dict.fromkeys(("verify", "ca-file"), reasons.UNCHECKED),
     **dict.fromkeys(("crt-list", "strict-sni"), "the gateway chooses by the names in the certificates"),
     **dict.fromkeys(("user", "group", "uid", "gid", "mode"), "the unix: socket belongs to the gateway's user"),
     "maxconn": ELSEWHERE["maxconn"],
-    "verifyhost": UNUSED,
+    "verifyhost": reasons.UNUSED,
 }  # fmt: skip
 """The same for what follows the address in a bind or server line."""
 FLAGS = frozenset(re.split(" ",
@@ -140,9 +123,9 @@ def read(text: str) -> Carried:
                 carried.connect(line, "ms")
             carried.leave(part.lines.own, ELSEWHERE)
         elif part.kind == "backend":
-            carried.remark(part.line, part.title, UNUSED)
+            carried.remark(part.line, part.title, reasons.UNUSED)
         elif part.kind not in ("frontend", "listen"):
-            carried.remark(part.line, part.title, NOTHING)
+            carried.remark(part.line, part.title, reasons.NOTHING)
     return carried
 
 
@@ -232,7 +215,7 @@ class _Frontend:
             if least.word in VERSIONS:
                 self._carried.once(found.options, "profile", VERSIONS[least.word], least)
             else:
-                self._carried.refuse(least, OLD_TLS)
+                self._carried.refuse(least, reasons.OLD_TLS)
         verify, issuers = settings.find("verify"), settings.find("ca-file")
         if verify is not None and issuers is not None and verify.word in ("required", "optional"):
             wanted = "require" if verify.word == "required" else "request"

@@ -8,27 +8,8 @@ from dataclasses import field
 
 from ...dialects import DIALECTS
 from ...records import dataclass
-from .carried import (
-    BACKEND_NAME,
-    IN_ORDER,
-    NOTHING,
-    OLD_TLS,
-    PROCESSES,
-    PROFILES,
-    RULES,
-    SYSTEM,
-    TIMES,
-    UNCHECKED,
-    UNUSED,
-    Carried,
-    Found,
-    Line,
-    Lines,
-    Unreadable,
-    address,
-    place,
-    protocol_of,
-)
+from . import reasons
+from .carried import Carried, Found, Line, Lines, Unreadable, address, place, protocol_of
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|([{};])|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|((?:[^\s;{}"'#\\]|\\.)[^\s;{}]*)"""
@@ -44,33 +25,34 @@ ELSEWHERE = {
     **dict.fromkeys(("imap_capabilities", "pop3_capabilities", "smtp_capabilities"), _CAPABILITIES),
     **dict.fromkeys(("imap_auth", "pop3_auth", "smtp_auth"), _CAPABILITIES),
     **dict.fromkeys(("timeout", "proxy_timeout", "preread_timeout", "proxy_protocol_timeout", "ssl_handshake_timeout",
-        "proxy_next_upstream_timeout"), TIMES),
+        "proxy_next_upstream_timeout"), reasons.TIMES),
     **dict.fromkeys(("ssl_ciphers", "ssl_prefer_server_ciphers", "ssl_ecdh_curve", "ssl_dhparam", "ssl_conf_command",
         "ssl_session_cache", "ssl_session_timeout", "ssl_session_tickets", "ssl_session_ticket_key", "ssl_protocols",
-        "proxy_ssl_protocols", "proxy_ssl_ciphers", "proxy_ssl_conf_command"), PROFILES),
+        "proxy_ssl_protocols", "proxy_ssl_ciphers", "proxy_ssl_conf_command"), reasons.PROFILES),
     **dict.fromkeys(("ssl_password_file", "proxy_ssl_password_file"), "a key must have no passphrase"),
-    **dict.fromkeys(("allow", "deny", "limit_conn", "limit_conn_zone"), RULES),
+    **dict.fromkeys(("allow", "deny", "limit_conn", "limit_conn_zone"), reasons.RULES),
     **dict.fromkeys(("hash", "least_conn", "least_time", "random", "proxy_next_upstream", "proxy_next_upstream_tries"),
-        IN_ORDER),
+        reasons.IN_ORDER),
     **dict.fromkeys(("error_log", "access_log", "log_format", "user", "pid", "daemon", "master_process", "env",
-        "worker_rlimit_nofile", "worker_rlimit_core", "worker_priority", "working_directory", "lock_file"), SYSTEM),
-    **dict.fromkeys(("worker_processes", "worker_cpu_affinity", "events"), PROCESSES),
+        "worker_rlimit_nofile", "worker_rlimit_core", "worker_priority", "working_directory", "lock_file"),
+        reasons.SYSTEM),
+    **dict.fromkeys(("worker_processes", "worker_cpu_affinity", "events"), reasons.PROCESSES),
     "load_module": "the gateway has no modules",
     "ssl_trusted_certificate": "put these issuers into the file of client_ca, too",
-    **dict.fromkeys(("ssl_verify_client", "ssl_client_certificate", "ssl_verify_depth"), UNCHECKED),
+    **dict.fromkeys(("ssl_verify_client", "ssl_client_certificate", "ssl_verify_depth"), reasons.UNCHECKED),
     **dict.fromkeys(("proxy_ssl_verify", "proxy_ssl_trusted_certificate", "proxy_ssl_name", "proxy_ssl_verify_depth"),
-        UNCHECKED),
-    "proxy_ssl_server_name": BACKEND_NAME,
+        reasons.UNCHECKED),
+    "proxy_ssl_server_name": reasons.BACKEND_NAME,
     "set_real_ip_from": "only with proxy_protocol in listen, where it becomes accept_proxy",
     "xclient": "nginx uses it with SMTP only",
     **dict.fromkeys(("proxy_protocol", "proxy_ssl", "ssl", "starttls"), "it is off in the gateway, too"),
     **dict.fromkeys(("listen", "protocol", "ssl_certificate", "ssl_certificate_key", "server_name", "proxy_pass",
-        "proxy_connect_timeout", "upstream"), UNUSED),
+        "proxy_connect_timeout", "upstream"), reasons.UNUSED),
     "include": "read this file, too, and import it",
     WEB: "stays with nginx",
 }  # fmt: skip
 """Directive -> what to do instead."""
-PARAMETERS = {"weight": IN_ORDER, "proxy_protocol": "name the load balancer in accept_proxy"}
+PARAMETERS = {"weight": reasons.IN_ORDER, "proxy_protocol": "name the load balancer in accept_proxy"}
 """The same for what follows an address in `listen`, and in `server` of an upstream."""
 _VERSIONS = {"TLSv1.2", "TLSv1.3"}
 
@@ -226,7 +208,7 @@ class _Server:
             found.options["client_ca"] = issuers
         for one in lines.all("ssl_protocols"):
             if set(one.words) - _VERSIONS:
-                self._carried.refuse(one, OLD_TLS)
+                self._carried.refuse(one, reasons.OLD_TLS)
             elif one.words:
                 found.options["profile"] = "intermediate" if "TLSv1.2" in one.words else "modern"
                 one.taken = True
@@ -281,4 +263,4 @@ class _Server:
 
 
 def _reason(flag: str) -> str:
-    return PARAMETERS.get(flag.partition("=")[0], NOTHING)
+    return PARAMETERS.get(flag.partition("=")[0], reasons.NOTHING)

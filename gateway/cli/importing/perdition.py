@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from .carried import PROFILES, SYSTEM, TIMES, Carried, Found, Line, Lines, Unreadable, address
+from . import reasons
+from .carried import Carried, Found, Line, Lines, Unreadable, address
 
 PROTOCOLS = {"POP3": "pop3", "POP3S": "pop3", "IMAP4": "imap", "IMAP4S": "imap", "MANAGESIEVE": "managesieve"}
 PORTS = {"POP3": 110, "POP3S": 995, "IMAP4": 143, "IMAP4S": 993, "MANAGESIEVE": 4190}
@@ -27,7 +28,7 @@ _MAP = "the gateway does not choose a backend for each user; all users of a serv
 _ISSUER = "with verify = yes a certificate must be valid; put the issuer of a self-signed one into ca"
 ELSEWHERE = {
     **dict.fromkeys(("username", "group", "pid_file", "log_facility", "debug", "quiet", "connection_logging",
-        "inetd_mode", "no_daemon", "log_passwd", "connect_relog", "config_file", "help"), SYSTEM),
+        "inetd_mode", "no_daemon", "log_passwd", "connect_relog", "config_file", "help"), reasons.SYSTEM),
     **dict.fromkeys(("map_library", "map_library_opt", "client_server_specification", "query_key", "domain_delimiter",
         "add_domain", "strip_domain", "explicit_domain", "lookup_domain", "username_from_database", "lower_case",
         "no_lookup", "authenticate_in"), _MAP),
@@ -35,10 +36,10 @@ ELSEWHERE = {
         "not needed: clients get the backend's own list"),
     **dict.fromkeys(("no_bind_banner", "ok_line", "server_ok_line", "server_resp_line"),
         "not needed: clients get the backend's own replies"),
-    **dict.fromkeys(("timeout", "authenticate_timeout"), TIMES),
+    **dict.fromkeys(("timeout", "authenticate_timeout"), reasons.TIMES),
     **dict.fromkeys(("ssl_listen_ciphers", "ssl_outgoing_ciphers", "ssl_dh_params_file", "ssl_listen_min_proto_version",
         "ssl_listen_max_proto_version", "ssl_outgoing_min_proto_version", "ssl_outgoing_max_proto_version",
-        "ssl_listen_compression", "ssl_outgoing_compression", "ssl_no_cipher_server_preference"), PROFILES),
+        "ssl_listen_compression", "ssl_outgoing_compression", "ssl_no_cipher_server_preference"), reasons.PROFILES),
     "ssl_ca_chain_file": "put the chain behind the certificate, into the file of certificate",
     "ssl_ca_path": "ca is one file with the issuers",
     **dict.fromkeys(("ssl_passphrase_fd", "ssl_passphrase_file"), "a key must have no passphrase"),

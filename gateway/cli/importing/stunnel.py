@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .carried import (
-    IN_ORDER,
-    OLD_TLS,
-    PROFILES,
-    SYSTEM,
-    TIMES,
-    UNUSED,
-    VERSIONS,
-    Carried,
-    Found,
-    Line,
-    Lines,
-    Unreadable,
-    place,
-    protocol_of,
-)
+from . import reasons
+from .carried import VERSIONS, Carried, Found, Line, Lines, Unreadable, place, protocol_of
 
 _OPTION = re.compile(r"\s*([A-Za-z][\w.]*)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"\s*\[(.+)\]\s*$")
@@ -31,11 +17,11 @@ _CLIENTS = "clients are not asked for a certificate"
 ELSEWHERE = {
     **dict.fromkeys(("setuid", "setgid"), "write User= in the unit, or use --uid and --gid (docs/operation.md)"),
     "chroot": "use twistd --chroot, or the protection of the systemd unit",
-    **dict.fromkeys(("pid", "foreground", "output", "debug", "log", "logid", "syslog", "service"), SYSTEM),
-    **dict.fromkeys(("timeoutidle", "timeoutbusy", "timeoutclose"), TIMES),
+    **dict.fromkeys(("pid", "foreground", "output", "debug", "log", "logid", "syslog", "service"), reasons.SYSTEM),
+    **dict.fromkeys(("timeoutidle", "timeoutbusy", "timeoutclose"), reasons.TIMES),
     **dict.fromkeys(("ciphers", "ciphersuites", "curves", "curve", "options", "securitylevel", "dh", "sslversion",
-        "sslversionmin", "sslversionmax", "config", "renegotiation", "compression", "fips"), PROFILES),
-    "failover": IN_ORDER,
+        "sslversionmin", "sslversionmax", "config", "renegotiation", "compression", "fips"), reasons.PROFILES),
+    "failover": reasons.IN_ORDER,
     "client": "the gateway is always the server's side of TLS",
     **dict.fromkeys(("verify", "requirecert", "verifychain", "cafile"), _CLIENTS),
     **dict.fromkeys(("capath", "crlpath"), "client_ca is one file with the issuers"),
@@ -43,7 +29,7 @@ ELSEWHERE = {
     **dict.fromkeys(("checkhost", "checkemail", "checkip"), "the gateway accepts each name in a client's certificate"),
     "sni": "list its certificate in certificate of the other service; the gateway chooses by the names in it",
     "include": "read these files, too, and import them",
-    **dict.fromkeys(("cert", "key", "timeoutconnect", "accept", "connect", "protocol"), UNUSED),
+    **dict.fromkeys(("cert", "key", "timeoutconnect", "accept", "connect", "protocol"), reasons.UNUSED),
 }  # fmt: skip
 """Option -> what to do instead."""
 
@@ -128,7 +114,7 @@ def _tls(carried: Carried, found: Found, options: Lines) -> None:
             if one.word in VERSIONS:
                 found.options["profile"] = VERSIONS[one.take()]
             elif one.word in _OLD:
-                carried.refuse(one, OLD_TLS)
+                carried.refuse(one, reasons.OLD_TLS)
 
 
 def _wanted(line: Line) -> str:
