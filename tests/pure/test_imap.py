@@ -704,6 +704,7 @@ def test_T07_a_tag_alone_is_repeated_in_the_answer_and_three_are_another_protoco
     book.client(
         b"QUIT\r\n", to_client(b"QUIT BAD Missing command\r\n" + TOO_MANY), LOGOUT, close("too-many-bad-commands")
     ).run()
+    inside().client(b"\r\n?\r\n", to_client(b"* BAD Invalid tag\r\n? BAD Missing command\r\n")).run()
 
 
 def test_bad_commands_in_a_row() -> None:

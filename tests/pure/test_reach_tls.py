@@ -41,9 +41,6 @@ def each(said: dict[Party, tuple[bytes, ...]]) -> pytest.MarkDecorator:
     )
 
 
-# --- G15, B1, B2, B13: what is said behind the go-ahead -------------------------------------------
-
-"""The last one is a ServerHello: who says that before our ClientHello is no server."""
 # --- I16, B3: what was learnt in the clear --------------------------------------------------------
 
 

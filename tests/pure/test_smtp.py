@@ -8,7 +8,8 @@ import pytest
 
 from gateway.dialects.base import Policy
 from gateway.dialects.mail.smtp import DIALECT
-from gateway.protocol.vocabulary import Side
+from gateway.protocol.vocabulary import Expired, Patience, Side
+from tests.pure.contract.party import SMTP
 from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
@@ -127,7 +128,15 @@ def test_starttls_in_any_case_and_ended_by_lf_alone(policy: Policy) -> None:
     greeted(policy).client(b"StartTLS\n", tls(GO_AHEAD)).run()
 
 
-# --- all dialects ----------------------------------------------------------------------------------------
+# --- greetings -------------------------------------------------------------------------------------------
+
+
+def test_G02_G17_one_line_of_a_greeting_is_none() -> None:
+    begun = b"220-legacy.example.org\r\n"
+    late = Expired(BACKEND, Patience.GREETING)
+    SMTP.dialled().backend(begun).expire(late, *SMTP.sorry("backend-greeting-timeout")).run()
+    for orderly in (True, False):
+        SMTP.dialled().backend(begun).ended(BACKEND, orderly, *SMTP.sorry("backend-connect-failed")).run()
 
 
 def test_G04_a_refusal_is_relayed_and_only_quit_works() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import BackendTLS
-from gateway.protocol.vocabulary import Dial, Greeted, Side
+from gateway.protocol.vocabulary import Dial, Greeted, Patience, Side
 from tests.pure.contract.party import SWITCH, Anyone, Party, every_party, everyone
 from tests.pure.playbook import (
     DIAL,
@@ -144,7 +144,7 @@ def test_B8_an_answer_before_the_question_buys_no_session_without_tls(party: Par
 
 @every_party
 def test_implicit_tls_is_the_first_on_the_connection(party: Party) -> None:
-    play = implicit(party).phase("handshake").secured()
+    play = implicit(party).phase("handshake").secured().waits(Patience.GREETING)
     play.backend(party.answers.offer_inside, to_client(party.answers.welcome), GREETED).run()
 
 

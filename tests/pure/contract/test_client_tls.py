@@ -49,6 +49,7 @@ def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: s
     ending = (note("starttls-injection"), party.parting, close("starttls-injection"))
     play = party.opened().client(said + behind, to_client(told), *ending)
     play.run((WHOLE,))
+    assert f"{len(behind)} octets" in play.detail
 
 
 @everyone
@@ -87,8 +88,9 @@ def test_G08_G09_after_a_failed_handshake_the_client_is_told_nothing(party: Anyo
     failed = note("tls-failed", key="client-tls-failed", detail="no shared cipher")
     shaking().unsecured(failed, farewell, close("tls-failed")).run()
     for orderly in (True, False):
-        shaking().ended(CLIENT, orderly, farewell, close("tls-failed")).run()
-    shaking().expire(TLSFailed(CLIENT, "handshake timed out"), farewell, close("tls-failed")).run()
+        shaking().ended(CLIENT, orderly, note("tls-failed"), farewell, close("tls-failed")).run()
+    late = TLSFailed(CLIENT, "handshake timed out")
+    shaking().expire(late, note("tls-failed", detail=late.detail), farewell, close("tls-failed")).run()
     shaking().stop(farewell, close("shutdown")).run()
 
 
@@ -102,9 +104,9 @@ def test_G09_on_an_implicit_port_a_failed_handshake_dials_nobody(party: Anyone) 
 @every_party
 def test_G10_there_is_no_tls_inside_tls(party: Party) -> None:
     answer = to_client(party.answers.starttls_again)
-    for play in (party.inside(), party.greeted(implicit=True), party.greeted(implicit=True, lazy=True), party.lazy()):
-        play.client(party.answers.starttls.said, answer).run()
-    party.leaves(party.inside().client(party.answers.starttls.said, answer)).run()
+    for play in (party.inside(), party.greeted(implicit=True), party.greeted(implicit=True, lazy=True)):
+        party.leaves(play.client(party.answers.starttls.said, answer)).run()
+    party.lazy().client(party.answers.starttls.said, answer).run()
 
 
 @every_party

@@ -48,7 +48,8 @@ def test_G17_the_backend_is_lost_while_it_owes_nothing(party: Party, orderly: bo
 @in_order_or_not
 def test_G17_the_backend_is_lost_before_its_answer(party: Anyone, orderly: bool) -> None:
     ending = (note("backend-lost"), *told(party.answers.lost_words), ABORT_BACKEND, close("backend-lost"))
-    party.owed().ended(BACKEND, orderly, *ending).run()
+    for play in (party.owed(), party.logs_in(party.ready())):
+        play.ended(BACKEND, orderly, *ending).run()
 
 
 @every_party
@@ -118,7 +119,8 @@ def test_the_backend_does_not_answer(party: Anyone) -> None:
     assert isinstance(late, Expired)
     assert late.side is BACKEND
     ending = (note("backend-timeout"), *told(party.answers.late_words), ABORT_BACKEND, close("backend-timeout"))
-    party.owed().waits(Patience.REPLY).expire(late, *ending).run()
+    for play in (party.owed(), party.logs_in(party.ready())):
+        play.waits(Patience.REPLY).expire(late, *ending).run()
 
 
 # --- the client --------------------------------------------------------------------------------------
@@ -130,12 +132,13 @@ def test_G18_a_client_that_leaves_completes_nothing(party: Party) -> None:
     farewell = to_backend(party.answers.farewell)
     part = party.answers.command.said[:-2]
     lost = (ABORT_BACKEND, close("client-lost"))
-    party.greeted().ended(CLIENT, False, *lost).run()
-    party.inside().ended(CLIENT, False, *lost).run()
-    party.inside().ended(CLIENT, True, farewell, close("client-closed")).run()
-    party.inside().client(part).ended(CLIENT, True, farewell, close("client-closed")).run()
+    for begin in (party.greeted, party.inside):
+        begin().ended(CLIENT, False, *lost).run()
+        begin().ended(CLIENT, True, farewell, close("client-closed")).run()
+        begin().client(part).ended(CLIENT, True, farewell, close("client-closed")).run()
     party.owed().ended(CLIENT, False, *lost).run()
-    for said in (b"", part):
+    party.logs_in(party.ready()).ended(CLIENT, False, *lost).run()
+    for said in (b"", part, party.answers.command.said):
         party.dialled().client(said).ended(CLIENT, False, *lost).run()
     Playbook(party.dialect, terms()).start(DIAL).ended(CLIENT, True, *lost).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -54,7 +55,15 @@ def test_a_look_goes_behind_starttls(party: Party) -> None:
     looking = Looking(party.dialect, backend_tls=BackendTLS.STARTTLS)
     party.begun(looking.play.dialled()).backend(party.answers.backend_starttls.answered, SWITCH)
     party.answered(looking.play, to_backend(seen.exchanges[0].said))
-    assert looking.found().greeted
+    for (_, answer), (question, _) in pairwise(seen.exchanges):
+        looking.play.backend(answer, to_backend(question))
+    looking.play.backend(seen.exchanges[-1].answered, close("quit"))
+    survey = looking.found()
+    assert survey.greeted
+    assert survey.greeting == party.offer
+    assert survey.welcome == party.answers.welcome_inside
+    if party.dialect.question is not None and party.dialect.question.listed_in:
+        assert (survey.offered, survey.shown, survey.access.logins) == (seen.offered, seen.shown, seen.logins)
 
 
 @pytest.mark.parametrize("mode", [BackendTLS.NONE, BackendTLS.STARTTLS])

@@ -64,7 +64,7 @@ ANSWERS = Answers(
     logins=(b"AUTH PLAIN AGEAYg==\r\n", b"AUTH LOGIN\r\n", b"auth cram-md5\r\n", b"X-EXPS LOGIN\r\n"),
     splices=False,
     taken_back=(Exchange(b"AUTH PLAIN\r\n", b"334 \r\n"), Exchange(b"*\r\n", b"501 taken back\r\n")),
-    leave=Exchange(b"QUIT\r\n", b"221 bye\r\n"),
+    leave=Exchange(b"Quit\r\n", b"221 bye\r\n"),
     farewell=b"QUIT\r\n",
     bad=Exchange(b"XCLIENT ADDR=1.2.3.4\r\n", b"502 5.5.1 Command not implemented\r\n"),
     unclean=(
