@@ -12,8 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..records import dataclass
-
-Fields = Mapping[str, object]
+from .kinds import Fields
 
 LIMIT = 1024
 """Octets of a field's value as it stands in the line: long enough for every honest one (attacks: log flooding)."""
@@ -35,7 +34,7 @@ class Format:
     begin: str = ""
     end: str = ""
 
-    def fields(self, fields: Mapping[str, object], limit: int) -> str:
+    def fields(self, fields: Fields, limit: int) -> str:
         """Those that have a value, each behind a separator."""
         field, separator = self.field, self.separator
         return "".join([separator + field(name, value, limit) for name, value in fields.items() if value is not None])
@@ -48,7 +47,7 @@ class Format:
 class _Logfmt(Format):
     """Almost every line has only values that need no quotes. To test them together takes half of the time."""
 
-    def fields(self, fields: Mapping[str, object], limit: int) -> str:
+    def fields(self, fields: Fields, limit: int) -> str:
         told = [
             f" {name}={value if type(value) is str else _as_text(value)}"
             for name, value in fields.items()

@@ -15,7 +15,7 @@ from typing import Final
 from ..guard.limits import client_key
 from ..records import dataclass
 from .catalogue import EVENTS
-from .kinds import Fields, Outcome, Scope, Severity
+from .kinds import Fields, Outcome, Scope, Severity, saying
 
 MOST: Final = 2048
 """Clients: IPv4 addresses and IPv6 /64."""
@@ -99,7 +99,7 @@ class Failures:
             known = self._clients[key] = []
         else:
             self._clients.move_to_end(key)
-        cause = _text(next((fields[name] for name in _CAUSES if fields.get(name)), ""))
+        cause = saying(fields, _CAUSES, LONGEST)
         for position, one in enumerate(known):
             if (one.event, one.service, one.cause) == (event, service, cause):
                 one.count += 1
@@ -108,7 +108,7 @@ class Failures:
                 return
         if len(known) >= EACH:
             del known[0]
-        tls, cure = _text(fields.get("tls") or ""), _text(fields.get("cure") or "", 3 * LONGEST)
+        tls, cure = saying(fields, ("tls",), LONGEST), saying(fields, ("cure",), 3 * LONGEST)
         event, service, cause, tls, cure = map(self._shared, (event, service, cause, tls, cure))
         known.append(Failure(event, service, cause, tls, cure, client, now, now))
 
@@ -126,8 +126,3 @@ class Failures:
             if place.version == network.version and place.overlaps(network):
                 found += failures
         return sorted(found, key=lambda one: -one.last)
-
-
-def _text(value: object, longest: int = LONGEST) -> str:
-    text = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text[:longest]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from ..records import dataclass
 
 Fields = Mapping[str, object]
+
+
+def saying(fields: Fields, names: Sequence[str], longest: int) -> str:
+    """The text of the first of these fields that has a value."""
+    value = next((fields[name] for name in names if fields.get(name)), "")
+    text = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text[:longest]
 
 
 class Severity(Enum):

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ..guard.limits import Client, client_key
 from .catalogue import EVENTS, UNKNOWN
 from .failures import Failure, Failures
-from .kinds import Budget, Fields, Severity
+from .kinds import Budget, Fields, Severity, saying
 from .observation import RECENT, Recent
 
 MINUTE = 60.0
@@ -164,9 +164,8 @@ class Summary:
             self._clients[kind, client] = self._clients.get((kind, client), 0) + 1
 
     def _remember(self, severity: Severity, event: str, service: str, client: str, fields: Fields) -> None:
-        told = next((fields[name] for name in _TELLING if fields.get(name)), "")
-        text = told.decode("ascii", "backslashreplace") if isinstance(told, bytes) else str(told)
-        self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text[:LONGEST]))
+        text = saying(fields, _TELLING, LONGEST)
+        self._recent.appendleft(Recent(self._now(), event, severity.word, service, client, text))
 
     @property
     def lasting(self) -> tuple[deque[Recent], dict[str, list[Failure]], dict[str, str]]:
