@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,13 +50,6 @@ def dovecot() -> Iterator[Dovecot]:
 def postfix(dovecot: Dovecot) -> Iterator[Postfix]:
     with directory_for_servers() as directory, servers.postfix(directory, sasl=dovecot.sasl) as postfix:
         yield postfix
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    """An IMAP server, for those who need no more than that."""
-    with closing(Backend(SERVERS["imap"](None))) as backend:
-        yield backend
 
 
 @dataclass
@@ -125,6 +118,12 @@ def serve() -> Iterator[Serve]:
             return backend
 
         yield serve
+
+
+@pytest.fixture
+def backend(serve: Serve) -> Backend:
+    """An IMAP server, for those who need no more than that."""
+    return serve(SERVERS["imap"](None))
 
 
 @dataclass

@@ -24,10 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.protocol.proxyprotocol import v2_local
 from gateway.telemetry.metrics import PREFIX
 from gateway.telemetry.report.store import Store
-from tests.process.conftest import Front, Opening
+from tests.process.conftest import Front, Opening, Serve
 from tests.process.legacy import SERVERS
 from tests.process.programs import need
-from tests.process.recording import Backend
 from tests.process.running import DEADLINE, Identity, Service, running, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS
@@ -274,7 +273,7 @@ def test_open_sessions_are_listed_and_counted_alike(front: Admin) -> None:
 
 
 def test_what_clients_call_themselves_is_shown_as_text(
-    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, serve: Serve
 ) -> None:
     """In EHLO, as the server's name (SNI), in a client certificate, and as a user's name."""
     (tmp_path / "token").write_text(TOKEN)
@@ -283,7 +282,7 @@ def test_what_clients_call_themselves_is_shown_as_text(
     context = ssl.create_default_context(cafile=str(identity.authority))
     context.check_hostname = False
     people.issue_cert("x.example.test", common_name=HOSTILE.decode()).configure_cert(context)
-    backend = Backend(SERVERS["smtp"](None))
+    backend = serve(SERVERS["smtp"](None))
     options = {
         "admin": {"listen": "127.0.0.1:0", "token_file": "token"},
         "gateway": {"log_users": "yes"},
@@ -309,7 +308,6 @@ def test_what_clients_call_themselves_is_shown_as_text(
         gateway.process.send_signal(signal.SIGHUP)
         gateway.log.wait("reload")
     assert f"user:{HOSTILE.decode()}" in {fact.network for fact in Store(tmp_path / "r.db").facts()}
-    backend.close()
 
 
 def test_a_bare_connect_of_a_load_balancer_is_no_session(opened: Opening) -> None:
@@ -334,9 +332,9 @@ def test_a_bare_connect_of_a_load_balancer_is_no_session(opened: Opening) -> Non
 
 @pytest.mark.parametrize("connect", ["eager", "lazy"])
 def test_a_balancers_own_header_and_nothing_more_is_no_session(
-    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, connect: str
+    tmp_path: Path, identity: Identity, trusting: ssl.SSLContext, serve: Serve, connect: str
 ) -> None:
-    backend = Backend(SERVERS["imap"](None))
+    backend = serve(SERVERS["imap"](None))
     options = {
         "admin": ADMIN,
         "gateway": {"probes": "127.0.0.1"},
@@ -369,7 +367,6 @@ def test_a_balancers_own_header_and_nothing_more_is_no_session(
             client.say(v2_local())
             client.hear(rb"^\* OK [^\n]*\n")
         assert {one["client"] for one in gateway.log.events("session", since)} == {"127.0.0.1", "203.0.113.7"}
-    backend.close()
 
 
 # --- health --------------------------------------------------------------------------------------
