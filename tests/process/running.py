@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -444,16 +445,10 @@ def running(
     identity: Identity,
     services: Sequence[Service],
     options: Mapping[str, Mapping[str, str]] | None = None,
-    descriptors: int | None = None,
-    summed: bool = False,
-    source: Path = ROOT,
-    code: str = "",
-    environment: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Iterator[Gateway]:
-    """A gateway for as long as the block takes; it must end well and have said nothing bad."""
-    gateway = launch(
-        directory, identity, services, options, descriptors, summed, source=source, code=code, environment=environment
-    )
+    """A gateway for as long as the block takes; it must end well and have said nothing bad.  `more`: as of `launch`."""
+    gateway = launch(directory, identity, services, options, **more)
     try:
         yield gateway
         if gateway.process.poll() is None:

@@ -22,7 +22,7 @@ from gateway.app.control.server import MOST
 from gateway.cli.__main__ import main
 from gateway.config.values import Control
 from tests.process.conftest import Front, Opening, directory_for_servers
-from tests.process.running import Gateway, Identity, Service, launch, wait_until
+from tests.process.running import Gateway, Identity, Service, launch, running, wait_until
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -302,15 +302,10 @@ def test_a_gateway_of_another_user_removes_its_socket(identity: Identity, capsys
         path = directory / "run" / "control"
         options = {"gateway": {"control": str(path)}}
         own = Identity.issue(directory)
-        gateway = launch(directory, own, [Service("imap", "127.0.0.1:1")], options, user="nobody")
-        try:
+        with running(directory, own, [Service("imap", "127.0.0.1:1")], options, user="nobody"):
             assert main(["status", "--socket", str(path)]) == 0
             assert ", as nobody\n" in capsys.readouterr().out
             assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
-            gateway.terminate()
-            gateway.end()
-        finally:
-            gateway.kill()
         assert not path.exists()
 
 

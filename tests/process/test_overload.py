@@ -54,7 +54,7 @@ def serving(
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
     options = {"limits": limits, "timeouts": {"linger": "500 ms", **timeouts}}
     try:
-        with running(directory, identity, services, options, descriptors, summed=True) as gateway:
+        with running(directory, identity, services, options, descriptors=descriptors, summed=True) as gateway:
             yield gateway, backends
     finally:
         for backend in backends.values():

@@ -12,7 +12,7 @@ from soak.reloads import reload_often, serving
 from tests.ports import low_port
 from tests.process.conftest import directory_for_servers
 from tests.process.recording import Backend
-from tests.process.running import Event, Gateway, Identity, Service, launch, rewrite, running
+from tests.process.running import Event, Gateway, Identity, Service, rewrite, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -75,8 +75,7 @@ def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLCon
         identity = Identity.issue(directory)
         identity.certificate.chmod(0o600)
         service = Service("imap", backend.address, modes=("implicit",))
-        gateway = launch(directory, identity, [service], user="nobody")
-        try:
+        with running(directory, identity, [service], user="nobody") as gateway:
             file = directory / "gateway.ini"
             file.chmod(0o644)
             said = hup(gateway)
@@ -99,7 +98,3 @@ def test_a_process_without_rights_says_what_needs_a_restart(trusting: ssl.SSLCon
             assert "nobody, whom the gateway runs as, must be able to read it" in hup(gateway)["detail"]
             file.chmod(0o600)
             assert "nobody, whom the gateway runs as, may not read it; chgrp it" in hup(gateway)["detail"]
-            gateway.terminate()
-            gateway.end()
-        finally:
-            gateway.kill()

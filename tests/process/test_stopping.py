@@ -258,8 +258,7 @@ def test_T20_a_second_signal_to_stop_ends_it_now(
     second: signal.Signals,
 ) -> None:
     services = [Service(protocol, backend.address) for protocol, backend in backends.items()]
-    gateway = launch(tmp_path, identity, services, options=LONG)
-    try:
+    with running(tmp_path, identity, services, options=LONG) as gateway:
         with ExitStack() as stack:
             clients = [stack.enter_context(enter(gateway, trusting, protocol)) for protocol in ("imap", "pop3")]
             mailing = stack.enter_context(secure(gateway, trusting, "smtp"))
@@ -275,17 +274,13 @@ def test_T20_a_second_signal_to_stop_ends_it_now(
         assert gateway.process.wait(DEADLINE) == 0
         assert gateway.log.wait("stopping", count=2)["sessions"] == "3"
         assert [event["reason"] for event in gateway.log.events("session")] == ["shutdown"] * 3
-        gateway.inspect()
-    finally:
-        gateway.kill()
 
 
 def test_T20_two_signals_at_once(
     tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
 ) -> None:
     """The second one comes before the first one is acted on, as it would from a process group."""
-    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG)
-    try:
+    with running(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG) as gateway:
         with enter(gateway, trusting, "imap") as client:
             gateway.process.send_signal(signal.SIGSTOP)
             gateway.process.send_signal(signal.SIGINT)
@@ -294,17 +289,13 @@ def test_T20_two_signals_at_once(
             assert client.rest() == b""
         assert gateway.process.wait(DEADLINE) == 0
         assert gateway.log.wait("session")["reason"] == "shutdown"
-        gateway.inspect()
-    finally:
-        gateway.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_T19_no_other_signal_ends_a_session_or_the_gateway(
     tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext, number: signal.Signals
 ) -> None:
-    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG)
-    try:
+    with running(tmp_path, identity, [Service("imap", backends["imap"].address)], options=LONG) as gateway:
         with enter(gateway, trusting, "imap") as client, secure(gateway, trusting, "imap") as idle:
             gateway.process.send_signal(number)
             gateway.log.wait("signal", signal=number.name)
@@ -315,8 +306,6 @@ def test_T19_no_other_signal_ends_a_session_or_the_gateway(
             client.say(b"n NOOP\r\n")
             assert client.line() == b"n OK NOOP by the backend\r\n"
         gateway.end()
-    finally:
-        gateway.kill()
 
 
 def test_T19_at_SIGHUP_certificates_are_read_again_and_judged_at_once(
@@ -346,14 +335,10 @@ def test_T19_at_SIGHUP_certificates_are_read_again_and_judged_at_once(
 def test_it_stops_by_the_interrupt_key_too(
     tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
 ) -> None:
-    gateway = launch(tmp_path, identity, [Service("imap", backends["imap"].address)])
-    try:
+    with running(tmp_path, identity, [Service("imap", backends["imap"].address)]) as gateway:
         secure(gateway, trusting, "imap").reset()  # so it runs, and has seen to its signals
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(DEADLINE) == 0
-        gateway.inspect()
-    finally:
-        gateway.kill()
 
 
 # --- descriptors ----------------------------------------------------------------------------------

@@ -637,8 +637,7 @@ def test_keys_that_only_root_may_read_serve_also_at_workers_that_come_later(back
         identity = Identity.issue(directory)
         identity.certificate.chmod(0o600)
         service = Service("imap", backend.address, modes=("implicit",))
-        gateway = launch(directory, identity, [service], {"gateway": {"workers": "2"}}, user="nobody")
-        try:
+        with running(directory, identity, [service], {"gateway": {"workers": "2"}}, user="nobody") as gateway:
             gateway.log.wait("worker", count=2, state="serving")
             os.kill(pids(gateway)[0], signal.SIGKILL)
             gateway.log.wait("worker", count=3, state="serving")
@@ -651,10 +650,6 @@ def test_keys_that_only_root_may_read_serve_also_at_workers_that_come_later(back
                 status = Path(f"/proc/{pid}/status").read_text()
                 assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in status
                 assert "CapEff:\t0000000000000000\n" in status
-            gateway.terminate()
-            gateway.end()
-        finally:
-            gateway.kill()
 
 
 def test_more_workers_than_files_can_be_opened_for_are_refused_with_one_line(
