@@ -24,10 +24,9 @@ from .. import __version__
 from ..config.values import Configuration
 from ..guard.shared import Killed, SharedLedger, check_layout, following
 from ..records import dataclass
-from ..wire.spread import Spread
 from .control.answers import OF_SESSIONS
 from .control.messages import Answer, Request
-from .ports import Handed, Port
+from .ports import Handed, Port, adopted, described, descriptors_of, received
 from .turns import with_each
 from .workers.asking import reply
 from .workers.channel import Channel
@@ -75,13 +74,11 @@ class Bequest:
 
     def packed(self) -> tuple[Message, list[int]]:
         numbers = [self.ledger.descriptor]
-        numbers += [sock.fileno() for port in self.ports for spread in port.spreads for sock in spread.sockets]
+        numbers += descriptors_of(self.ports)
         if self.control is not None:
             numbers.append(self.control[1].fileno())
         numbers += [sock.fileno() for _, sock, _ in self.elders]
-        ports = [
-            [str(one.address), [[spread.text, len(spread.sockets)] for spread in one.spreads]] for one in self.ports
-        ]
+        ports = [(str(one.address), described(one)) for one in self.ports]
         message = {"ports": ports, "generation": self.ledger.generation, "knowledge": list(self.knowledge)}
         control = None if self.control is None else self.control[0]
         elders = [generation for generation, _, _ in self.elders]
@@ -133,8 +130,8 @@ class Predecessor:
         heard = self._hear()
         if heard is None:
             raise SystemExit("starttls-gateway: the program that started this one as its successor is gone")
-        message, descriptors = heard
-        rest = iter(descriptors)
+        message, passed = heard
+        rest = iter(passed)
         found = Inheritance(knowledge=message["knowledge"], before=message["generation"])
         ledger = next(rest)
         with suppress(ValueError):
@@ -145,15 +142,11 @@ class Predecessor:
             # Their numbers are those of a ledger that cannot be read here. Numbers of ours begin at 1 again.
             found.before, *elders = range(-1, -2 - len(elders), -1)
         for address, spreads in message["ports"]:
-            found.sockets.setdefault(address, []).append([
-                Spread(text, tuple(_adopted(next(rest)) for _ in range(count))) for text, count in spreads
-            ])  # fmt: skip
+            found.sockets.setdefault(address, []).append(received(spreads, rest))
         if (path := message.get("control")) is not None:
-            found.control = path, _adopted(next(rest))
+            found.control = path, adopted(next(rest))
         found.stay, *stays = message.get("stays") or [UNSAID] * (1 + len(elders))
-        found.elders = [
-            (generation, _adopted(next(rest)), stay) for generation, stay in zip(elders, stays, strict=True)
-        ]
+        found.elders = [(generation, adopted(next(rest)), stay) for generation, stay in zip(elders, stays, strict=True)]
         self.inheritance = found
         return found
 
@@ -174,13 +167,6 @@ class Predecessor:
                     if message:
                         return message, descriptors
         return None
-
-
-def _adopted(number: int) -> socket.socket:
-    sock = socket.socket(fileno=number)
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    return sock
 
 
 # --- the old program ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
 from itertools import chain
@@ -79,6 +79,35 @@ def _file(address: Address) -> tuple[int, int] | None:
                 found = os.lstat(path)
                 return found.st_dev, found.st_ino
     return None
+
+
+# --- from one process to another -------------------------------------------------------------------
+
+
+def described(port: Port) -> list[tuple[str, int]]:
+    """In a message: its addresses as text, each with the number of its sockets."""
+    return [(spread.text, len(spread.sockets)) for spread in port.spreads]
+
+
+def descriptors_of(ports: Iterable[Port]) -> list[int]:
+    """What goes with such a message."""
+    return [sock.fileno() for port in ports for spread in port.spreads for sock in spread.sockets]
+
+
+def received(counts: Iterable[tuple[str, int]], passed: Iterator[int]) -> list[Spread]:
+    """What has come with such a message, in the order of the counts."""
+    return [Spread(text, tuple(adopted(next(passed)) for _ in range(count))) for text, count in counts]
+
+
+def adopted(descriptor: int) -> socket.socket:
+    """A socket that another process has made, for this one alone."""
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock
+
+
+# --- from one configuration to the next ------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ..config.values import TCPAddress
 from ..wire.listener import INHERITED
 from ..wire.spread import Spread
 from .handover import Inheritance
-from .ports import Port
+from .ports import Port, adopted
 
 _PREFIX = "listen"
 _SEPARATOR = "="
@@ -54,7 +54,7 @@ def found(wanted: Collection[str]) -> Inheritance | None:
         if address not in wanted:
             os.close(descriptor)
             continue
-        sockets.setdefault(address, {}).setdefault(text, []).append(_adopted(descriptor))
+        sockets.setdefault(address, {}).setdefault(text, []).append(adopted(descriptor))
     if not sockets:
         return None
     return Inheritance({
@@ -70,13 +70,6 @@ def _taken() -> Iterator[tuple[str, str, int]]:
         name, descriptor = entry
         _, address, text = name.split(_SEPARATOR)
         yield address.replace(",", ":"), text.replace(",", ":"), descriptor
-
-
-def _adopted(descriptor: int) -> socket.socket:
-    sock = socket.socket(fileno=descriptor)
-    sock.setblocking(False)
-    os.set_inheritable(descriptor, False)
-    return sock
 
 
 def _name(address: str, text: str) -> str:

@@ -244,5 +244,5 @@ def test_a_worker_that_reads_the_configuration_disturbs_no_other_one() -> None:
     with os.fdopen(file, "rb"):
         before = os.lseek(file, 1, os.SEEK_SET)
         for _ in range(2):
-            assert unpacked(message, [os.dup(file)], Given(())) == configuration
+            assert unpacked(message, [os.dup(file)], Given()) == configuration
             assert os.lseek(file, 0, os.SEEK_CUR) == before

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -16,7 +15,7 @@ from ...config.values import Configuration
 from ...records import dataclass
 from ...wire.spread import Spread
 from ..plan import Opening
-from ..ports import Change, Port
+from ..ports import Change, Port, described, descriptors_of, received
 from .messages import Message
 
 _PROGRAM = """
@@ -31,16 +30,16 @@ main(int(sys.argv[1]))
 _ALLOCATOR = "PYTHONMALLOC"
 """The only one of Python's variables that a template has: the others can make it load modules from elsewhere."""
 
-Described = tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]
-"""For each opening of a configuration: the addresses as text, each with the descriptors of its sockets."""
-
 
 @dataclass(frozen=True, slots=True)
 class Orders:
     """Descriptors are those of the template, which inherits them."""
 
     configuration: Configuration
-    sockets: Described
+    ports: Sequence[Sequence[tuple[str, int]]]
+    """For each opening of the configuration: see `described`."""
+    sockets: Sequence[int]
+    """All of theirs."""
     workers: int
     ledger: int
     """Of the limits."""
@@ -67,13 +66,6 @@ class Started:
     """What it and its workers write to standard error: the last words of one that breaks down."""
 
 
-def described(ports: Sequence[Port]) -> Described:
-    return tuple(
-        tuple((spread.text, tuple(sock.fileno() for sock in spread.sockets)) for spread in port.spreads)
-        for port in ports
-    )
-
-
 def start(orders: Orders) -> Started:
     """Start a template, a program of its own: a fork of a process with a reactor would share its epoll descriptor.
 
@@ -83,8 +75,7 @@ def start(orders: Orders) -> Started:
     try:
         os.write(file, pickle.dumps((__version__, orders)))
         os.lseek(file, 0, os.SEEK_SET)
-        sockets = [number for opening in orders.sockets for _, numbers in opening for number in numbers]
-        passed = [file, orders.ledger, orders.master, *sockets, *([] if orders.log is None else [orders.log])]
+        passed = [file, orders.ledger, orders.master, *orders.sockets, *([] if orders.log is None else [orders.log])]
         process = subprocess.Popen(
             # As with -I, but for Python's allocator: see docs/installing.md.
             [sys.executable, "-s", "-c", _PROGRAM, str(file), *sys.path],
@@ -103,7 +94,7 @@ def start(orders: Orders) -> Started:
     return Started(process, process.stderr)
 
 
-def received(file: int) -> Orders:
+def orders_from(file: int) -> Orders:
     """In the template.  Raises SystemExit where its code is of another version than the master's."""
     with os.fdopen(file, "rb") as given:
         version, orders = pickle.load(given)
@@ -122,40 +113,31 @@ def received(file: int) -> Orders:
 class Given:
     """The ports of a process that binds none: the master has decided what is kept, and passed what is new."""
 
-    def __init__(self, sockets: Described) -> None:
+    def __init__(self) -> None:
         self._kept: Mapping[int, int] = {}
-        self._sockets = sockets
+        self._opened: Sequence[list[Spread]] = ()
 
-    def expect(self, kept: Mapping[int, int], sockets: Described) -> None:
-        """The next change is this one."""
-        self._kept, self._sockets = kept, sockets
+    def expect(
+        self, kept: Mapping[int, int], ports: Iterable[Iterable[tuple[str, int]]], sockets: Iterable[int]
+    ) -> None:
+        """The next change is this one.  `ports` and `sockets`: those that are new."""
+        rest = iter(sockets)
+        self._kept, self._opened = kept, [received(port, rest) for port in ports]
 
     def give_up(self) -> None:
         """The change that was expected does not come: nobody else would close its sockets."""
-        for port in self._sockets:
-            for _, numbers in port:
-                for number in numbers:
-                    os.close(number)
-        self._sockets = ()
+        for spreads in self._opened:
+            for one in spreads:
+                one.close()
+        self._opened = ()
 
     def __call__(self, old: Sequence[tuple[Port, Opening]], new: Sequence[Opening]) -> Change:
-        sockets, self._sockets = iter(self._sockets), ()
+        opened, self._opened = iter(self._opened), ()
         ports = [
-            old[self._kept[position]][0] if position in self._kept else Port(opening.address, _adopted(next(sockets)))
+            old[self._kept[position]][0] if position in self._kept else Port(opening.address, next(opened))
             for position, opening in enumerate(new)
         ]
         return Change(tuple(ports), self._kept, tuple(port for port, _ in old if port not in ports))
-
-
-def _adopted(described: tuple[tuple[str, tuple[int, ...]], ...]) -> list[Spread]:
-    spreads = []
-    for text, numbers in described:
-        group = tuple(socket.socket(fileno=number) for number in numbers)
-        for sock in group:
-            sock.setblocking(False)
-            sock.set_inheritable(False)
-        spreads.append(Spread(text, group))
-    return spreads
 
 
 # --- another configuration for those that are there ------------------------------------------------
@@ -166,14 +148,13 @@ def packed(configuration: Configuration, change: Change) -> tuple[Message, list[
     file = os.memfd_create("configuration", os.MFD_CLOEXEC)
     os.write(file, pickle.dumps(configuration))
     opened = list(change.opened.values())
-    numbers = [number for port in described(opened) for _, group in port for number in group]
-    counts = [[[spread.text, len(spread.sockets)] for spread in port.spreads] for port in opened]
-    return {"use": counts, "kept": sorted(change.kept.items())}, [file, *numbers]
+    message = {"use": [described(port) for port in opened], "kept": sorted(change.kept.items())}
+    return message, [file, *descriptors_of(opened)]
 
 
-def unpacked(message: Message, descriptors: Sequence[int], given: Given) -> Configuration:
+def unpacked(message: Message, passed: Sequence[int], given: Given) -> Configuration:
     """What `packed` put in; `given` expects its sockets."""
-    file, *numbers = descriptors
+    file, *sockets = passed
     try:
         # All workers share one offset, and read at the same time: a read must not move it.
         octets = os.pread(file, os.fstat(file).st_size, 0)
@@ -182,11 +163,7 @@ def unpacked(message: Message, descriptors: Sequence[int], given: Given) -> Conf
     # From the master, over a socket pair that nobody else has.
     configuration = pickle.loads(octets)
     assert isinstance(configuration, Configuration)
-    rest = iter(numbers)
-    sockets = tuple(
-        tuple((text, tuple(next(rest) for _ in range(count))) for text, count in port) for port in message["use"]
-    )
-    given.expect(dict(message["kept"]), sockets)
+    given.expect(dict(message["kept"]), message["use"], sockets)
     return configuration
 
 

@@ -23,7 +23,7 @@ from ..every import Every
 from ..handover import Inheritance
 from ..knowledge import verdicts
 from ..plan import Opening, openings
-from ..ports import Binder, Port
+from ..ports import Binder, Port, described, descriptors_of
 from ..program import TICK, Program
 from ..remembering import Remembering
 from ..source import Source
@@ -33,7 +33,7 @@ from .fleet import Fleet
 from .forwarding import pass_on
 from .messages import Message
 from .nursery import Nursery
-from .orders import Orders, described
+from .orders import Orders
 from .seats import Seats
 
 
@@ -150,7 +150,8 @@ class Supervision(Program):
         runner = self._runner
         return Orders(
             self._configuration,
-            described(self.ports),
+            [described(port) for port in self.ports],
+            descriptors_of(self.ports),
             self.workers,
             self._ledger.descriptor,
             self._ledger.generation,

@@ -28,7 +28,7 @@ from ..serving import Shares
 from . import worker
 from .forwarding import EventsToMaster, Way
 from .messages import Message, Unintelligible, Wire, readable
-from .orders import Given, Orders, name_process, received, unpacked
+from .orders import Given, Orders, name_process, orders_from, unpacked
 from .vigil import BEAT
 
 DEAF = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -69,7 +69,8 @@ class Template:
         self.ledger = SharedLedger(orders.ledger, self._tell_killed, generation=orders.generation)
         self.killed: int | None = None
         """The process that was killed last because it held up all the others."""
-        self.given = Given(orders.sockets)
+        self.given = Given()
+        self.given.expect({}, orders.ports, orders.sockets)
         shares = Shares(self.sessions, self.given)
         self.gateway = Gateway(orders.configuration, self.own, Late(), shares=shares)
         self._workers: dict[int, int] = {}
@@ -179,7 +180,7 @@ def main(file: int) -> None:
     name_process("gateway-template")
     # Without the master there is nothing to do.
     with suppress(BrokenPipeError, ConnectionResetError, Unintelligible):
-        Template(received(file)).run()
+        Template(orders_from(file)).run()
 
 
 def _nothing(*_: object) -> None:
