@@ -401,6 +401,12 @@ def test_a_mechanism_is_a_bare_atom(words: bytes) -> None:
     inside().client(b"a AUTHENTICATE\r\n", to_client(b"a BAD Invalid arguments\r\n")).run()
 
 
+@pytest.mark.parametrize("word", [b"external", b"EXTERNAL =", b"SCRAM-SHA-256-PLUS", b"scram-sha-1-plus abc="])
+def test_g12_what_is_said_to_mechanisms_that_would_authenticate_the_gateway(word: bytes) -> None:
+    refusal = to_client(b"a NO Unsupported authentication mechanism\r\n")
+    inside().client(b"a AUTHENTICATE " + word + b"\r\n", refusal).run()
+
+
 @pytest.mark.parametrize("line", [b"\0", b"AGE\rb NOOP", b'b ID ("x-originating-ip" "10.0.0.1")', b"AGE=b", b" "])
 def test_an_unclean_response_cancels_the_exchange(line: bytes) -> None:
     book = inside().asks(b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n").client(line + b"\r\n", to_backend(b"*\r\n"))

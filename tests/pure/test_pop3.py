@@ -235,6 +235,17 @@ def test_a_mechanism_is_a_bare_word(words: bytes) -> None:
     inside().client(b"AUTH " + words + b"\r\n", to_client(INVALID)).run()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(b"EXTERNAL", b"external =", b"SCRAM-SHA-1-PLUS", b"Gs2-Krb5-Plus abc"),
+        *(b"EXTERNAL\t", b"EXTERNAL \t", b"EXTERNAL = ", b"X-PLUS\t"),
+    ],
+)
+def test_g12_T04_what_is_said_to_mechanisms_that_would_authenticate_the_gateway(words: bytes) -> None:
+    inside().client(b"AUTH " + words + b"\r\n", to_client(b"-ERR Unsupported authentication mechanism\r\n")).run()
+
+
 def test_a_login_that_fails_leaves_the_rest_inspected() -> None:
     book = inside().client(b"PASS x\r\nSTLS\r\n", to_backend(b"PASS x\r\n"))
     book.backend(b"-ERR no\r\n", to_client(b"-ERR no\r\n-ERR Command not permitted when TLS active\r\n"))

@@ -392,6 +392,16 @@ def test_P08_H1_H3_nobody_speaks_for_others(party: Party, word: bytes, policy: P
     greeted(party, implicit=True).client(word + b"\r\n" + word + b"\r\n", refusal, refusal).run()
 
 
+@pytest.mark.parametrize(("party", "line", "heard"), [
+    (SMTP, b" XCLIENT ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (SMTP, b"\tXFORWARD ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
+    (POP3, b" XCLIENT ADDR=1.2.3.4\r\n", b"-ERR Unknown command\r\n"),
+    (POP3, b"XCLIENT\tADDR=1.2.3.4\r\n", b"-ERR Unknown command\r\n"),
+], ids=short)  # fmt: skip
+def test_H1_H3_nor_in_disguise_inside_TLS(party: Party, line: bytes, heard: bytes) -> None:
+    greeted(party, implicit=True).client(line, to_client(heard)).run()
+
+
 FORGED = (
     b'("x-originating-ip" "10.0.0.1" "x-session-id" "x" "x-proxy-ttl" "99" "x-forward-mail" "root")',
     b'("X-Originating-IP" "10.0.0.1")',

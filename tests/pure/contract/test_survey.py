@@ -45,6 +45,8 @@ def test_a_backend_is_asked_and_left(party: Party) -> None:
     assert survey.offered == seen.offered
     assert survey.shown == seen.shown
     assert survey.access.logins == seen.logins
+    assert [each.said for each in survey.exchanges] == [b"", *(each.said.rstrip() for each in seen.exchanges)]
+    assert survey.exchanges[-1].told == seen.exchanges[-1].answered
     assert survey.end == Close("quit")
 
 
