@@ -25,8 +25,9 @@ PURE = gateway.records gateway.protocol gateway.dialects gateway.config gateway.
 demo: $(VENV)/gateway
 	$(VENV)/bin/twistd --nodaemon --pidfile= starttls-gateway --demo
 
+# With bytecode on the disk, not each process of pytest rewrites the assertions of all tests anew.
 test: lint man-check $(TOOLS)/installed $(COUNT)/installed
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
+	PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH:$(CURDIR)/$(TOOLS)/bin" $(VENV)/bin/python -m pytest \
 	    -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(PURE:%=--cov=%) --cov-branch --cov-fail-under=100 $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
