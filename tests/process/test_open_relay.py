@@ -56,6 +56,6 @@ def test_a_relay_that_is_meant_is_not_asked(tmp_path: Path, identity: Identity) 
     with running(tmp_path, identity, [Service("smtp", "meant")], options=options) as gateway:
         with Client(gateway.address("smtp")) as client:
             assert client.line().startswith(b"220 ")
-        assert backend.connection().heard == b""
-        assert backend.connections.empty()
+            assert backend.connection().heard == b""
+            assert backend.connections.empty()
     backend.close()
