@@ -21,6 +21,8 @@ from tests.process.programs import missing
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
 
+PROCESS = Path(__file__).parent / "process"
+
 Entry = Mapping[str, Any]
 CORPUS = pytest.StashKey[dict[str, list[Entry]]]()
 
@@ -56,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
         known = [entry for entry in entries if kind != "session" or entry["protocol"] in DIALECTS]
         corpus.setdefault(kind, []).extend(known)
     config.stash[CORPUS] = corpus
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # Coverage doubles the CPU of a test, and sees nothing of what other processes do.
+    if PROCESS in item.path.parents:
+        item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:
