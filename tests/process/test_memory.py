@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.conftest import Front
 from tests.process.legacy import SERVERS
 from tests.process.recording import Backend, Connection
-from tests.process.running import DEADLINE, Gateway, Identity, Service, running
+from tests.process.running import DEADLINE, Identity, Service, running
 from tests.process.wire import Client
 from tests.process.words import WORDS
 
@@ -101,29 +102,29 @@ def backends() -> Iterator[dict[str, Backend]]:
 
 
 @pytest.fixture
-def gateway(
+def front(
     tmp_path: Path, identity: Identity, backends: dict[str, Backend], trusting: ssl.SSLContext
-) -> Iterator[Gateway]:
-    """One that has been in use: warm."""
+) -> Iterator[Front]:
+    """Of one test alone: its memory is that test's."""
     services = [
         Service(protocol, backend.address, options={"received": "no"} if protocol == "smtp" else {})
         for protocol, backend in backends.items()
     ]
     with running(tmp_path, identity, services, options={"timeouts": {"linger": "500 ms"}}) as gateway:
-        yield gateway
+        yield Front(gateway, backends, trusting)
 
 
-def enter(gateway: Gateway, trusting: ssl.SSLContext, protocol: str, mode: str, **more: int) -> Client:
+def enter(front: Front, protocol: str, mode: str, **more: int) -> Client:
     """A session inside TLS, logged in where that leads to the splice, else with a message begun."""
     words = WORDS[protocol]
-    client = Client(gateway.address(protocol, mode), **more)
+    client = Client(front.gateway.address(protocol, mode), **more)
     if mode == "implicit":
-        client.shake_hands(trusting)
+        client.shake_hands(front.trusting)
     client.hear(words.greeting_)
     if mode == "starttls":
         client.say(words.starttls)
         client.line()
-        client.shake_hands(trusting)
+        client.shake_hands(front.trusting)
     client.say(words.hello)
     client.hear(words.hello_)
     if protocol == "smtp":
@@ -135,25 +136,25 @@ def enter(gateway: Gateway, trusting: ssl.SSLContext, protocol: str, mode: str, 
     return client
 
 
-def warm_up(gateway: Gateway, backend: Backend, trusting: ssl.SSLContext, protocol: str, mode: str) -> None:
+def warm_up(front: Front, protocol: str, mode: str) -> None:
     """A few sessions like the one under test, except that everybody reads."""
-    since = gateway.log.mark()
+    since = front.gateway.log.mark()
     for number in range(3):
         if protocol == "smtp":
-            backend.play(SERVERS["smtp"]({b"DATA": Sponge(b"354 Go ahead\r\n", b"250 Ok\r\n")}))
-            with enter(gateway, trusting, protocol, mode) as client:
+            front.backends[protocol].play(SERVERS["smtp"]({b"DATA": Sponge(b"354 Go ahead\r\n", b"250 Ok\r\n")}))
+            with enter(front, protocol, mode) as client:
                 pour(client, WARM)
                 client.say(b"\r\n.\r\n")
                 client.hear(rb"^250 Ok\r\n")
         else:
             verb, reply = LOGIN[protocol]
-            backend.play(SERVERS[protocol]({verb: Flood(WARM, reply)}))
-            with enter(gateway, trusting, protocol, mode) as client:
+            front.backends[protocol].play(SERVERS[protocol]({verb: Flood(WARM, reply)}))
+            with enter(front, protocol, mode) as client:
                 client.rest()
-            backend.play(SERVERS[protocol]({verb: Sponge(reply)}))
-            with enter(gateway, trusting, protocol, mode) as client:
+            front.backends[protocol].play(SERVERS[protocol]({verb: Sponge(reply)}))
+            with enter(front, protocol, mode) as client:
                 pour(client, WARM)
-        gateway.log.wait("session", since, count=(number + 1) * (1 if protocol == "smtp" else 2))
+        front.gateway.log.wait("session", since, count=(number + 1) * (1 if protocol == "smtp" else 2))
 
 
 def pour(client: Client, octets: int, block: bytes = BLOCK) -> int:
@@ -180,85 +181,63 @@ def check(what: str, before: int, after: int, sent: int) -> None:
 
 @each_mode
 @each_splice
-def test_a_client_that_never_reads_stops_its_backend(
-    gateway: Gateway,
-    backends: dict[str, Backend],
-    trusting: ssl.SSLContext,
-    protocol: str,
-    mode: str,
-) -> None:
-    warm_up(gateway, backends[protocol], trusting, protocol, mode)
+def test_a_client_that_never_reads_stops_its_backend(front: Front, protocol: str, mode: str) -> None:
+    warm_up(front, protocol, mode)
     verb, reply = LOGIN[protocol]
     flood = Flood(MUCH, reply)
-    backends[protocol].play(SERVERS[protocol]({verb: flood}))
-    before = gateway.resident
-    with enter(gateway, trusting, protocol, mode) as client:
+    front.backends[protocol].play(SERVERS[protocol]({verb: flood}))
+    before = front.gateway.resident
+    with enter(front, protocol, mode) as client:
         assert flood.stalled.acquire(timeout=60)
-        check(f"{protocol} {mode} download", before, gateway.resident, flood.sent)
+        check(f"{protocol} {mode} download", before, front.gateway.resident, flood.sent)
         client.reset()
 
 
 @each_mode
 @pytest.mark.parametrize("protocol", list(WORDS))
-def test_a_backend_that_never_reads_stops_its_client(
-    gateway: Gateway,
-    backends: dict[str, Backend],
-    trusting: ssl.SSLContext,
-    protocol: str,
-    mode: str,
-) -> None:
-    warm_up(gateway, backends[protocol], trusting, protocol, mode)
+def test_a_backend_that_never_reads_stops_its_client(front: Front, protocol: str, mode: str) -> None:
+    warm_up(front, protocol, mode)
     verb, reply = LOGIN.get(protocol, (b"DATA", b"354 Go ahead\r\n"))
     sponge = Sponge(reply, thirsty=False)
-    backends[protocol].play(SERVERS[protocol]({verb: sponge}))
-    before = gateway.resident
-    with enter(gateway, trusting, protocol, mode) as client:
+    front.backends[protocol].play(SERVERS[protocol]({verb: sponge}))
+    before = front.gateway.resident
+    with enter(front, protocol, mode) as client:
         sent = pour(client, MUCH)
-        check(f"{protocol} {mode} upload", before, gateway.resident, sent)
+        check(f"{protocol} {mode} upload", before, front.gateway.resident, sent)
         client.reset()
         sponge.allowed.set()
 
 
-def test_a_client_that_asks_and_never_reads_the_answers_is_not_heard_any_more(
-    gateway: Gateway,
-    backends: dict[str, Backend],
-    trusting: ssl.SSLContext,
-) -> None:
+def test_a_client_that_asks_and_never_reads_the_answers_is_not_heard_any_more(front: Front) -> None:
     answer = b"".join(b"214-%s\r\n" % (b"x" * 8000) for _ in range(20)) + b"214 end\r\n"
-    backends["smtp"].play(SERVERS["smtp"]({b"HELP": answer}))
-    with Client(gateway.address("smtp", "implicit")) as client:
-        client.shake_hands(trusting)
+    front.backends["smtp"].play(SERVERS["smtp"]({b"HELP": answer}))
+    with Client(front.gateway.address("smtp", "implicit")) as client:
+        client.shake_hands(front.trusting)
         client.say(WORDS["smtp"].hello + b"HELP\r\n" * 10)
         for _ in range(10):
             client.hear(rb"^214 end\r\n")
-        before = gateway.resident
+        before = front.gateway.resident
         sent = pour(client, MUCH, b"HELP\r\n" * 40_000)
-        check("answers", before, gateway.resident, sent)
+        check("answers", before, front.gateway.resident, sent)
         client.reset()
 
 
 @pytest.mark.parametrize(("protocol", "mode"), [("imap", "implicit"), ("pop3", "starttls")])
-def test_G19_100_megabytes_reach_a_slow_reader_whole_and_in_order(
-    gateway: Gateway,
-    backends: dict[str, Backend],
-    trusting: ssl.SSLContext,
-    protocol: str,
-    mode: str,
-) -> None:
-    warm_up(gateway, backends[protocol], trusting, protocol, mode)
+def test_G19_100_megabytes_reach_a_slow_reader_whole_and_in_order(front: Front, protocol: str, mode: str) -> None:
+    warm_up(front, protocol, mode)
     verb, reply = LOGIN[protocol]
     flood = Flood(100_000_000, reply)
-    backends[protocol].play(SERVERS[protocol]({verb: flood}))
-    before = gateway.resident
+    front.backends[protocol].play(SERVERS[protocol]({verb: flood}))
+    before = front.gateway.resident
     greatest = before
     digest, received = hashlib.sha256(), 0
-    with enter(gateway, trusting, protocol, mode, receive_buffer=128 * 1024) as client:
+    with enter(front, protocol, mode, receive_buffer=128 * 1024) as client:
         digest.update(client.unheard)
         received += len(client.unheard)
         for round_ in range(1, 4):
             # Slow means: the sender was stopped, and only then is something read.
             assert flood.stalled.acquire(timeout=60)
-            greatest = max(greatest, gateway.resident)
+            greatest = max(greatest, front.gateway.resident)
             while received < round_ * 20_000_000:
                 octets = client.receive()
                 digest.update(octets)
@@ -267,21 +246,17 @@ def test_G19_100_megabytes_reach_a_slow_reader_whole_and_in_order(
             digest.update(octets)
             received += len(octets)
             if received % 64 == 0:
-                greatest = max(greatest, gateway.resident)
+                greatest = max(greatest, front.gateway.resident)
     assert received == 100_000_000
     assert digest.digest() == flood.digest.digest()
-    check(f"{protocol} {mode} slow reader", before, max(greatest, gateway.resident), 0)
+    check(f"{protocol} {mode} slow reader", before, max(greatest, front.gateway.resident), 0)
 
 
-def test_100_megabytes_reach_a_slow_backend_whole_and_in_order(
-    gateway: Gateway,
-    backends: dict[str, Backend],
-    trusting: ssl.SSLContext,
-) -> None:
-    warm_up(gateway, backends["smtp"], trusting, "smtp", "implicit")
+def test_100_megabytes_reach_a_slow_backend_whole_and_in_order(front: Front) -> None:
+    warm_up(front, "smtp", "implicit")
     sponge = Sponge(b"354 Go ahead\r\n", b"250 Ok\r\n", thirsty=False)
-    backends["smtp"].play(SERVERS["smtp"]({b"DATA": sponge}))
-    before = gateway.resident
+    front.backends["smtp"].play(SERVERS["smtp"]({b"DATA": sponge}))
+    before = front.gateway.resident
     line = b"x" * 998 + b"\r\n"
     digest = hashlib.sha256()
     stopped = threading.Event()
@@ -292,7 +267,7 @@ def test_100_megabytes_reach_a_slow_backend_whole_and_in_order(
 
     mouth = threading.Thread(target=open_the_mouth, daemon=True)
     mouth.start()
-    with enter(gateway, trusting, "smtp", "implicit") as client:
+    with enter(front, "smtp", "implicit") as client:
         block = line * 256
         client.socket.settimeout(PATIENCE)
         left = 400
@@ -305,7 +280,7 @@ def test_100_megabytes_reach_a_slow_backend_whole_and_in_order(
             try:
                 pending = pending[client.socket.send(pending) :]
             except TimeoutError:
-                assert gateway.resident - before < GROWTH
+                assert front.gateway.resident - before < GROWTH
                 stopped.set()
         client.socket.settimeout(client.patience)
         client.say(b".\r\n")
@@ -313,4 +288,4 @@ def test_100_megabytes_reach_a_slow_backend_whole_and_in_order(
         client.hear(rb"^250 Ok\r\n")
     assert stopped.is_set(), "the client was never stopped"
     assert digest.digest() == sponge.digest.digest()
-    check("smtp slow backend", before, gateway.resident, 0)
+    check("smtp slow backend", before, front.gateway.resident, 0)

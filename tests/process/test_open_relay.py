@@ -53,9 +53,11 @@ def test_S30_services_in_front_of_one_backend_have_one_watch(tmp_path: Path, ide
 def test_a_relay_that_is_meant_is_not_asked(tmp_path: Path, identity: Identity) -> None:
     backend = Backend(smtp())
     options = {"backend:meant": {"address": backend.address, "allow_relay": "yes"}}
-    with running(tmp_path, identity, [Service("smtp", "meant")], options=options) as gateway:
-        with Client(gateway.address("smtp")) as client:
-            assert client.line().startswith(b"220 ")
-            assert backend.connection().heard == b""
-            assert backend.connections.empty()
+    with (
+        running(tmp_path, identity, [Service("smtp", "meant")], options=options) as gateway,
+        Client(gateway.address("smtp")) as client,
+    ):
+        assert client.line().startswith(b"220 ")
+        assert backend.connection().heard == b""
+        assert backend.connections.empty()
     backend.close()
