@@ -71,11 +71,11 @@ def several(
         yield started
 
 
-Serve = Callable[..., AbstractContextManager[Gateway]]
+Start = Callable[..., AbstractContextManager[Gateway]]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, identity: Identity, backend: Backend) -> Serve:
+def start(tmp_path: Path, identity: Identity, backend: Backend) -> Start:
     return partial(several, tmp_path, identity, backend)
 
 
@@ -90,9 +90,9 @@ def template(gateway: Gateway) -> int:
     return int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_of_pythons_variables_the_workers_have_the_allocator_only(serve: Serve) -> None:
+def test_of_pythons_variables_the_workers_have_the_allocator_only(start: Start) -> None:
     """The others can make Python load modules from elsewhere."""
-    with serve(environment={"PYTHONMALLOC": "malloc", "PYTHONWARNINGS": "ignore", "OTHER": "1"}) as gateway:
+    with start(environment={"PYTHONMALLOC": "malloc", "PYTHONWARNINGS": "ignore", "OTHER": "1"}) as gateway:
         given = Path(f"/proc/{template(gateway)}/environ").read_text().split("\0")
         assert [one for one in given if one.startswith("PYTHON")] == ["PYTHONMALLOC=malloc"]
         assert "OTHER=1" in given
@@ -118,8 +118,8 @@ def is_alive(client: Client) -> None:
 # --- a worker that dies ------------------------------------------------------------------------------
 
 
-def test_kill_9_of_a_worker_under_load_refuses_nobody_and_leaves_the_others_alone(serve: Serve) -> None:
-    with serve() as gateway, ExitStack() as stack:
+def test_kill_9_of_a_worker_under_load_refuses_nobody_and_leaves_the_others_alone(start: Start) -> None:
+    with start() as gateway, ExitStack() as stack:
         inside = [stack.enter_context(greeted(source, gateway)) for source in sources(1, 20)]
         address = gateway.address("imap")
         counts: Counter[str] = Counter()
@@ -158,8 +158,8 @@ def test_kill_9_of_a_worker_under_load_refuses_nobody_and_leaves_the_others_alon
         print(dict(counts))
 
 
-def test_what_waits_in_the_queue_of_a_dead_worker_is_served_by_the_next(serve: Serve) -> None:
-    with serve() as gateway, ExitStack() as stack:
+def test_what_waits_in_the_queue_of_a_dead_worker_is_served_by_the_next(start: Start) -> None:
+    with start() as gateway, ExitStack() as stack:
         pid = pids(gateway)[0]
         os.kill(pid, signal.SIGSTOP)
         waiting = [stack.enter_context(Caller(source, gateway.address("imap"))) for source in sources(0, 30)]
@@ -168,9 +168,9 @@ def test_what_waits_in_the_queue_of_a_dead_worker_is_served_by_the_next(serve: S
             client.hear(WORDS["imap"].greeting_)
 
 
-def test_the_sessions_of_a_dead_worker_count_no_more(serve: Serve) -> None:
+def test_the_sessions_of_a_dead_worker_count_no_more(start: Start) -> None:
     source = A
-    with serve({"sessions_per_client": "3"}) as gateway, ExitStack() as stack:
+    with start({"sessions_per_client": "3"}) as gateway, ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(greeted(source, gateway))
         with Caller(source, gateway.address("imap")) as client:
@@ -209,8 +209,8 @@ def ledger(gateway: Gateway) -> int:
     raise AssertionError("there is none")
 
 
-def test_a_process_that_hangs_while_it_counts_holds_up_the_others_for_five_seconds(serve: Serve) -> None:
-    with serve() as gateway:
+def test_a_process_that_hangs_while_it_counts_holds_up_the_others_for_five_seconds(start: Start) -> None:
+    with start() as gateway:
         file = ledger(gateway)
         pid = os.fork()
         if not pid:
@@ -227,8 +227,8 @@ def test_a_process_that_hangs_while_it_counts_holds_up_the_others_for_five_secon
         assert {one["state"] for one in gateway.log.events("worker")} == {"serving"}
 
 
-def test_workers_survive_the_template_and_it_comes_back(serve: Serve) -> None:
-    with serve() as gateway, greeted(A, gateway) as client:
+def test_workers_survive_the_template_and_it_comes_back(start: Start) -> None:
+    with start() as gateway, greeted(A, gateway) as client:
         os.kill(template(gateway), signal.SIGKILL)
         gateway.log.wait("worker", state="no-template")
         is_alive(client)
@@ -361,8 +361,8 @@ def test_kill_9_of_the_master_lets_workers_finish_and_frees_the_sockets(
     assert gateway.log.wait("session", phase="relaying")["reason"] == "shutdown"
 
 
-def test_a_stop_ends_all_processes(serve: Serve) -> None:
-    with serve() as gateway:
+def test_a_stop_ends_all_processes(start: Start) -> None:
+    with start() as gateway:
         processes = [*pids(gateway).values(), template(gateway)]
         with greeted(A, gateway) as one, greeted(B, gateway) as other:
             gateway.terminate()
@@ -377,12 +377,12 @@ def test_a_stop_ends_all_processes(serve: Serve) -> None:
         assert not [event for event in gateway.log.events("worker") if event["state"] != "serving"]
 
 
-def test_a_stop_is_told_at_once_even_while_the_workers_do_not_know_of_it(serve: Serve) -> None:
+def test_a_stop_is_told_at_once_even_while_the_workers_do_not_know_of_it(start: Start) -> None:
     """The template closes its sockets first.  Here it is held up."""
     with directory_for_servers() as directory:
         control = f"{directory}/control"
         options = {"control": control, "drain": "1 h"}
-        with serve(gateway=options) as gateway, greeted(A, gateway) as client:
+        with start(gateway=options) as gateway, greeted(A, gateway) as client:
             parent = template(gateway)
             os.kill(parent, signal.SIGSTOP)
             try:
@@ -396,8 +396,8 @@ def test_a_stop_is_told_at_once_even_while_the_workers_do_not_know_of_it(serve: 
             assert client.rest() == WORDS["imap"].shutdown
 
 
-def test_a_second_signal_ends_sessions_of_all_workers_now(serve: Serve, trusting: ssl.SSLContext) -> None:
-    with serve(gateway={"drain": "60 s"}) as gateway, ExitStack() as stack:
+def test_a_second_signal_ends_sessions_of_all_workers_now(start: Start, trusting: ssl.SSLContext) -> None:
+    with start(gateway={"drain": "60 s"}) as gateway, ExitStack() as stack:
         for source in (A, B):
             client = stack.enter_context(Caller(source, gateway.address("imap", "implicit")))
             client.shake_hands(trusting)
@@ -428,31 +428,31 @@ def through(gateway: Gateway, client: str) -> Client:
     return made
 
 
-def test_the_limit_of_all_sessions_is_exact_over_workers(serve: Serve) -> None:
-    with serve({"sessions": "31"}) as gateway, ExitStack() as stack:
+def test_the_limit_of_all_sessions_is_exact_over_workers(start: Start) -> None:
+    with start({"sessions": "31"}) as gateway, ExitStack() as stack:
         both = [source for pair in zip(sources(0, 40), sources(1, 40), strict=True) for source in pair]
         clients = [stack.enter_context(Caller(source, gateway.address("imap"))) for source in both]
         assert admitted(clients) == 31
 
 
-def test_limits_of_many_clients_are_exact_over_workers(serve: Serve) -> None:
-    with serve({"sessions_per_client": "3"}) as gateway, ExitStack() as stack:
+def test_limits_of_many_clients_are_exact_over_workers(start: Start) -> None:
+    with start({"sessions_per_client": "3"}) as gateway, ExitStack() as stack:
         for source in (*sources(0, 10), *sources(1, 10)):
             clients = [stack.enter_context(Caller(source, gateway.address("imap"))) for _ in range(5)]
             assert admitted(clients) == 3
 
 
-def test_sessions_of_a_client_behind_a_balancer_are_counted_exactly(serve: Serve) -> None:
+def test_sessions_of_a_client_behind_a_balancer_are_counted_exactly(start: Start) -> None:
     with (
-        serve({"sessions_per_client": "7"}, balanced=True) as gateway,
+        start({"sessions_per_client": "7"}, balanced=True) as gateway,
         ExitStack() as stack,
     ):
         for client in ("203.0.113.7", "203.0.113.8"):
             assert admitted([stack.enter_context(through(gateway, client)) for _ in range(40)]) == 7
 
 
-def test_connects_of_a_client_behind_a_balancer_are_counted_exactly(serve: Serve) -> None:
-    with serve({"connects_per_minute": "11"}, balanced=True) as gateway:
+def test_connects_of_a_client_behind_a_balancer_are_counted_exactly(start: Start) -> None:
+    with start({"connects_per_minute": "11"}, balanced=True) as gateway:
         counted = 0
         for _ in range(40):
             with through(gateway, "203.0.113.7") as client:
@@ -482,8 +482,8 @@ def test_failed_logins_of_a_client_behind_a_balancer_are_counted_exactly(
     backend.close()
 
 
-def test_the_budget_of_lines_holds_for_all_workers(serve: Serve) -> None:
-    with serve(summed=True) as gateway:
+def test_the_budget_of_lines_holds_for_all_workers(start: Start) -> None:
+    with start(summed=True) as gateway:
         for source in (*sources(0, 60), *sources(1, 60)):
             with greeted(source, gateway):
                 pass
@@ -523,10 +523,10 @@ def resume(context: ssl.SSLContext, gateway: Gateway, before: ssl.SSLSession | N
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_session_of_tls_is_resumed_at_every_worker(serve: Serve, identity: Identity, version: ssl.TLSVersion) -> None:
+def test_a_session_of_tls_is_resumed_at_every_worker(start: Start, identity: Identity, version: ssl.TLSVersion) -> None:
     context = ssl.create_default_context(cafile=str(identity.authority))
     context.minimum_version = context.maximum_version = version
-    with serve(balanced=True) as gateway:
+    with start(balanced=True) as gateway:
         _, session = resume(context, gateway, None)
         # All at the worker that issued it: once in 2**23.
         for _ in range(24):
@@ -570,8 +570,8 @@ def reload(gateway: Gateway) -> Event:
     return gateway.log.wait("reload", since)
 
 
-def test_a_reload_reaches_every_worker_and_those_that_come_later(serve: Serve, tmp_path: Path) -> None:
-    with serve() as gateway, greeted(A, gateway) as one, greeted(B, gateway) as other:
+def test_a_reload_reaches_every_worker_and_those_that_come_later(start: Start, tmp_path: Path) -> None:
+    with start() as gateway, greeted(A, gateway) as one, greeted(B, gateway) as other:
         rewrite(tmp_path, "sessions_per_client = 10000", "sessions_per_client = 1")
         rewrite(tmp_path, "starttls = 127.0.0.1:0", "starttls = 127.0.0.1:0 127.0.0.2:0")
         told = reload(gateway)
@@ -607,9 +607,9 @@ def is_open(address: tuple[str, int]) -> bool:
     return True
 
 
-def test_a_reload_keeps_tls_sessions_at_every_worker(serve: Serve, tmp_path: Path, identity: Identity) -> None:
+def test_a_reload_keeps_tls_sessions_at_every_worker(start: Start, tmp_path: Path, identity: Identity) -> None:
     context = ssl.create_default_context(cafile=str(identity.authority))
-    with serve(balanced=True) as gateway:
+    with start(balanced=True) as gateway:
         _, session = resume(context, gateway, None)
         rewrite(tmp_path, "drain = 2 s", "drain = 3 s")
         assert reload(gateway)["result"] == "ok"
@@ -618,8 +618,8 @@ def test_a_reload_keeps_tls_sessions_at_every_worker(serve: Serve, tmp_path: Pat
             assert reused
 
 
-def test_a_bad_file_changes_nothing_in_any_worker(serve: Serve, tmp_path: Path, backend: Backend) -> None:
-    with serve() as gateway, ExitStack() as stack:
+def test_a_bad_file_changes_nothing_in_any_worker(start: Start, tmp_path: Path, backend: Backend) -> None:
+    with start() as gateway, ExitStack() as stack:
         for old, new in (
             ("drain = 2 s", "drain = never"),
             ("drain = never", "drain = 2 s"),
