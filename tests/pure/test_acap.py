@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.access import Seen
+from gateway.dialects.access import Access, Seen
 from gateway.dialects.base import BackendTLS, Policy
 from gateway.dialects.conversation import Stage
 from gateway.dialects.mail.acap import DIALECT
@@ -81,10 +81,14 @@ def test_any_value_stays_in_its_place(value: bytes) -> None:
 def test_what_a_look_reads() -> None:
     assert listed(b"n OK\r\n") is None
     assert listed(OFFER) == [b"IMPLEMENTATION x", b"SASL PLAIN EXTERNAL", b"STARTTLS"]
-    access = of_acap(Seen(OFFER, None, None, ()))
-    assert (access.logins, access.starttls) == (("AUTHENTICATE PLAIN",), True)
-    assert of_acap(Seen(INSIDE, None, None, ())).refusal
-    assert of_acap(Seen(b"* BYE\r\n", None, None, ())).logins is None
+    assert listed(OFFER + b'sgw1 OK "go"\r\n' + INSIDE) == [b"IMPLEMENTATION x"]  # it greets again inside TLS
+    assert looked_at(OFFER) == Access(("AUTHENTICATE PLAIN",), starttls=True)
+    assert looked_at(INSIDE).refusal
+    assert looked_at(b"* BYE\r\n").logins is None
+
+
+def looked_at(greeting: bytes) -> Access:
+    return of_acap(Seen(greeting, listed(greeting), listed(greeting), ()))
 
 
 def test_a_greeting_with_literals_is_read_to_its_end() -> None:

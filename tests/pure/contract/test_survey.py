@@ -57,14 +57,17 @@ def test_a_look_goes_behind_starttls(party: Party) -> None:
     looking = Looking(party.dialect, backend_tls=BackendTLS.STARTTLS)
     party.begun(looking.play.dialled()).backend(party.answers.backend_starttls.answered, SWITCH)
     party.answered(looking.play, to_backend(seen.exchanges[0].said))
-    for (_, answer), (question, _) in pairwise(seen.exchanges):
-        looking.play.backend(answer, to_backend(question))
+    for (_, answer), (asked, _) in pairwise(seen.exchanges):
+        looking.play.backend(answer, to_backend(asked))
     looking.play.backend(seen.exchanges[-1].answered, close("quit"))
     survey = looking.found()
     assert survey.greeted
     assert survey.greeting == party.offer
     assert survey.welcome == party.answers.welcome_inside
-    if party.dialect.question is not None and party.dialect.question.listed_in:
+    question = party.dialect.question
+    if question is not None and question.listed_in == 0:
+        assert survey.offered == survey.shown == question.listed(party.answers.offer_inside)
+    else:
         assert (survey.offered, survey.shown, survey.access.logins) == (seen.offered, seen.shown, seen.logins)
 
 

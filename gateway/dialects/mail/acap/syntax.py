@@ -101,16 +101,16 @@ def agrees(reply: bytes) -> bool:
 
 
 def listed(greeting: bytes) -> list[bytes] | None:
-    """The capabilities in it: `SASL PLAIN LOGIN`."""
-    groups = capabilities(greeting.removesuffix(b"\r\n"))
+    """The capabilities in the last greeting: `SASL PLAIN LOGIN`.  A server greets again inside TLS (RFC 2595 5)."""
+    *_, last = re.split(rb"\r\n(?=\* ACAP )", greeting.removesuffix(b"\r\n"), flags=re.IGNORECASE)
+    groups = capabilities(last)
     return None if groups is None else [b" ".join([name, *values]) for name, values in groups]
 
 
 def of_acap(seen: access.Seen) -> access.Access:
     """A login needs a mechanism behind SASL."""
-    groups = capabilities(seen.greeting.removesuffix(b"\r\n"))
-    if groups is None:
+    if seen.offered is None or seen.shown is None:
         return access.Access()
-    names = [value for name, values in edited(groups, Stage.SECURE) if name == b"SASL" for value in values]
+    names = sasl.usable([name for shown in seen.shown if shown.startswith(b"SASL ") for name in shown.split()[1:]])
     logins = tuple(f"AUTHENTICATE {name.decode('ascii', 'replace')}" for name in names)
-    return access.Access(logins, b"" if logins else b"SASL without a mechanism", starttls=(b"STARTTLS", []) in groups)
+    return access.Access(logins, b"" if logins else b"SASL without a mechanism", starttls=b"STARTTLS" in seen.offered)
