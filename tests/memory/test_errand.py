@@ -174,6 +174,7 @@ class Sent:
             reactor, script, dialer, connect_tls, Timeouts(), {**SMTP.patience, **PATIENCE}, limit, self.done.append
         )
         self.errand.start()
+        assert not self.done, "never from inside `start`"
 
     def ended(self, *servers: Server) -> Trouble:
         def over() -> bool:
