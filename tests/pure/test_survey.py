@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.access import Access
-from gateway.dialects.base import Identity, Terms
+from gateway.dialects.base import Dialect, Identity, Policy, Terms
 from gateway.dialects.mail.imap import capabilities
 from gateway.dialects.mail.pop3 import words
 from gateway.dialects.mail.smtp import replies
@@ -204,6 +204,24 @@ def test_T18_without_a_question_the_greeting_is_all() -> None:
     assert (survey.welcome, survey.greeted) == (b"* OK hi\r\n", True)
     assert survey.offered is None
     assert survey.access == Access()
+
+
+@pytest.mark.parametrize(("dialect", "policy", "greeting", "listed"), [
+    (SMTP, Policy.AUTH_ONLY, b"220 gw.example.org ESMTP\r\n", [b"ENHANCEDSTATUSCODES", b"STARTTLS"]),
+    (IMAP, Policy.REQUIRED, b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] gw.example.org ready\r\n",
+     [b"IMAP4rev1", b"STARTTLS", b"LOGINDISABLED"]),
+    (IMAP, Policy.OPTIONAL, b"* OK [CAPABILITY IMAP4rev1 STARTTLS] gw.example.org ready\r\n",
+     [b"IMAP4rev1", b"STARTTLS"]),
+    (POP3, Policy.REQUIRED, b"+OK gw.example.org ready\r\n", [b"STLS"]),
+])  # fmt: skip
+def test_T18_a_lazy_listener_is_seen_as_its_policy_has_it(
+    dialect: Dialect, policy: Policy, greeting: bytes, listed: list[bytes]
+) -> None:
+    question = dialect.question
+    assert question is not None
+    seen = unreached(dialect, terms(lazy=True, policy=policy), [question.ask(b"gw.example.org")])
+    assert seen[0].told == greeting
+    assert question.listed(seen[1].told) == listed
 
 
 def test_T18_a_script_that_ends_by_itself_is_the_end() -> None:
