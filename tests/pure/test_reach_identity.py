@@ -392,6 +392,12 @@ def test_P08_H1_H3_nobody_speaks_for_others(party: Party, word: bytes, policy: P
     greeted(party, implicit=True).client(word + b"\r\n" + word + b"\r\n", refusal, refusal).run()
 
 
+def test_H1_nor_is_it_offered_where_the_gateway_uses_it() -> None:
+    listed = b"250-legacy\r\n250-XCLIENT NAME ADDR\r\n250-xforward NAME\r\n250 SIZE\r\n"
+    play = told().returns(b"220 hi\r\n").passes(b"EHLO me\r\n")
+    play.backend(listed, to_client(b"250-legacy\r\n250-SIZE\r\n250 STARTTLS\r\n")).run()
+
+
 @pytest.mark.parametrize(("party", "line", "heard"), [
     (SMTP, b" XCLIENT ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),
     (SMTP, b"\tXFORWARD ADDR=1.2.3.4\r\n", b"500 5.5.2 Syntax error\r\n"),

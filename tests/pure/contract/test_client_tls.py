@@ -33,8 +33,9 @@ every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: po
 
 
 @everyone
+@every_policy
 @pytest.mark.parametrize("inside", ["login", "half a login", "an empty line", "an alert", "data"])
-def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: str) -> None:
+def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: str, policy: Policy) -> None:
     login = party.answers.login
     behind = {
         "login": login,
@@ -47,7 +48,7 @@ def test_G05_G06_octets_behind_starttls_end_the_session(party: Anyone, inside: s
         return
     said, told = party.answers.starttls
     ending = (note("starttls-injection"), party.parting, close("starttls-injection"))
-    play = party.opened().client(said + behind, to_client(told), *ending)
+    play = party.opened(policy=policy).client(said + behind, to_client(told), *ending)
     play.run((WHOLE,))
     assert f"{len(behind)} octets" in play.detail
 

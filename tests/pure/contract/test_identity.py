@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.base import BackendTLS, Identity
+from gateway.dialects.base import BackendTLS, Identity, Policy
 from gateway.dialects.conversation import turned_away
 from gateway.protocol.vocabulary import Dial, Expired, Greeted, Identified, Patience, Side
 from tests.pure.contract.party import HERE, SWITCH, Anyone, Caller, Party, every_caller, every_party, everyone, short
@@ -74,9 +74,13 @@ def test_G22_H7_the_header_is_the_first_on_the_connection(party: Party, mode: Ba
 def test_G22_H7_the_header_is_before_the_clients_first_words(
     party: Caller, mode: BackendTLS, identity: Identity
 ) -> None:
+    agreed: dict[str, Any] = {"backend_tls": mode, "identity": identity, "origin": HERE}
     header = SAMPLE if identity is Identity.PROXY_V2 else HEADERS[identity]
-    play = party.opened(implicit=True, backend_tls=mode, identity=identity, origin=HERE)
+    play = party.opened(implicit=True, **agreed)
     play.client(party.answers.login, DIAL).dialled(to_backend(header), *party.hello(mode)).run()
+    if Policy.OPTIONAL in party.answers.offers:
+        play = party.opened(policy=Policy.OPTIONAL, **agreed)
+        play.client(party.answers.login, DIAL).dialled(to_backend(HEADERS[identity]), *party.hello(mode)).run()
 
 
 @every_party
