@@ -15,6 +15,7 @@ from tests.pure.playbook import (
     ABORT_BACKEND,
     DIAL,
     PROVEN,
+    REJECTED,
     SPLICE,
     WHOLE,
     Playbook,
@@ -446,6 +447,18 @@ def test_lists_of_languages() -> None:
     inside().asks(b"LANG\r\n", b"+OK languages\r\nen English\r\n.\r\n").run()
     inside().asks(b"LANG de\r\n", b"+OK auf Deutsch\r\n").run()
     inside().asks(b"LANG\r\n", b"-ERR what\r\n").run()
+
+
+@pytest.mark.parametrize("refusal", [b"-", b"-err no", b"-ERROR no", b"- no", b"-NO such user"])
+def test_whatever_begins_with_a_minus_is_a_refusal(refusal: bytes) -> None:
+    """However the rest is spelled, nobody would take it for a success."""
+    refusal += b"\r\n"
+    book = inside().asks(b"PASS x\r\n", refusal, note("auth", result="failed"), REJECTED)
+    book.asks(b"NOOP\r\n", b"+OK\r\n").run()
+    assert book.rejected == 1
+    plain().passes(b"CAPA\r\n").backend(refusal, to_client(OWN_LIST)).run()
+    book = Playbook(DIALECT, terms()).start(DIAL).dialled()
+    book.returns(refusal, note("backend-refused"), close("backend-refused")).run()
 
 
 def test_lines_that_nobody_asked_for_are_relayed() -> None:
