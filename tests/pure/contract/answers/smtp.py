@@ -32,7 +32,7 @@ ANSWERS = Answers(
     greeting=b"220 legacy.example.org ESMTP\r\n",
     refusal=b"421 busy\r\n",
     no_greetings=(b"354 x\r\n", b"221 x\r\n", b"250 x\r\n", b"2200 x\r\n", b"220x\r\n", b"2200\r\n", b"22\r\n",
-                  b"999 x\r\n",
+                  b"999 x\r\n", b"050 x\r\n", b"120 x\r\n", b"220-a\r\n120 x\r\n220 b\r\n",
                   b"220-a\r\n221 b\r\n", b"220-a\r\n-ERR\r\n", b"\r\n", b"* OK x\r\n", b"+OK x\r\n",
                   b"\x1b[2J220 x\r\n", b"\0\r\n", b"220\0x\r\n", b"2 2 0\r\n", b"SSH-2.0-x\r\n"),
     unavailable=UNAVAILABLE,
