@@ -105,6 +105,8 @@ class Twistd:
 
     directory: Path
     started: list[int] = field(default_factory=list)
+    stdout: str = ""
+    """What the last start that was refused said there."""
 
     def command(self, *arguments: str) -> list[str]:
         return [str(SCRIPTS / "twistd"), *arguments]
@@ -158,6 +160,7 @@ class Twistd:
         assert (done.returncode, line.partition(": ")[0]) == (1, "starttls-gateway"), done.stderr
         assert "Traceback" not in done.stdout
         assert self.pid is None
+        self.stdout = done.stdout
         return line.partition(": ")[2]
 
     def certified(self, text: str) -> None:
@@ -331,8 +334,8 @@ def test_a_daemon_logs_to_twistds_file_and_tidies_up(twistd: Twistd) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_T19_a_log_file_is_opened_anew_and_the_answer_stands_in_it(twistd: Twistd, number: signal.Signals) -> None:
     log = twistd.directory / "gw.log"
-    log.touch(0o640)
     log.write_text("event=old\n")
+    log.chmod(0o640)
     twistd.run("--logfile=gw.log", "toy")
     assert twistd.pid is not None
     log.rename(twistd.directory / "gw.log.1")
@@ -449,6 +452,7 @@ def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], k
         f"the pidfile {os.path.abspath(twistd.directory / pidfile)}: {why}; "
         "name a file in a directory that can be written with --pidfile, or none with --pidfile="
     )
+    assert twistd.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -463,6 +467,7 @@ def test_T21_a_pidfile_that_cannot_be_written(twistd: Twistd, mode: list[str], k
 def test_T21_a_user_that_does_not_exist(twistd: Twistd, mode: list[str], options: list[str], line: str) -> None:
     (twistd.directory / "gw.ini").write_text(FILE)
     assert twistd.refused(*mode, "starttls-gateway", "--config=gw.ini", *options) == line
+    assert twistd.stdout == ""
     assert sorted(file.name for file in twistd.directory.glob("twistd.*")) == []
 
 
