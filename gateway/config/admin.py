@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from .grammar import host_name, listener, several, single, yes_or_no
+from .grammar import host_name, listener, one_file, several, single, yes_or_no
 from .section import Section
 from .tls import MISSING, TLSOptions, read_pairs
 from .values import Address, Admin, SystemdAddress, TCPAddress
 
 _one = single("write one address")
-_one_file = single("write one file, and its name must not hold blanks")
 
 
 def _listener(text: str) -> Address:
@@ -27,7 +26,7 @@ def read_admin(section: Section, base: TLSOptions) -> Admin | None:
     address = section.take("listen", _listener, None)
     if "listen" not in section.options:
         section.wrong("listen", "is missing; write one like 127.0.0.1:9180 or unix:/path")
-    token = section.take("token_file", _one_file, "")
+    token = section.take("token_file", one_file, "")
     path = section.file("token_file", token) if token else None
     names = section.take("names", several(host_name), ())
     tls = section.take("tls", yes_or_no, False)
@@ -40,8 +39,8 @@ def read_admin(section: Section, base: TLSOptions) -> Admin | None:
         if not token:
             section.wrong(
                 "token_file",
-                f"is missing, and other machines can reach {address}; name a file with a secret of 16 characters at "
-                "least, or listen on 127.0.0.1:9180 or unix:/path",
+                f"is missing, and other machines can reach {address}; name a file with a secret of at least 16 "
+                "characters, or listen on 127.0.0.1:9180 or unix:/path",
             )
         if not tls:
             section.wrong(

@@ -145,8 +145,8 @@ class _Reading:
             self._nothing(number, text)
 
     def _nothing(self, number: int, text: str) -> None:
-        if (words := _WORDS.fullmatch(text)) and meant(words[1].lower(), self._known):
-            right = f'the "=" is missing; write {words[1]} = VALUE'
+        if (words := _WORDS.fullmatch(text)) and (option := meant(words[1].lower(), self._known)):
+            right = f'the "=" is missing; write {option} = VALUE'
         elif self._option:
             right = f"if it continues the value of {self._option}, indent it"
         else:

@@ -170,6 +170,8 @@ class _Reader:
                 guess = meant(kind.strip().lower(), _NAMED if colon else (*_FIXED, *_NAMED))
                 right = f"{guess}:{own or 'NAME'}" if guess in _NAMED else guess
                 known = ", ".join([*(f"[{title}]" for title in _FIXED), *(f"[{title}:NAME]" for title in _NAMED)])
+                if title in self._protocols:
+                    guess, right = "service", f"service:{title}"
                 cure = f"did you mean [{right}]?" if guess else f"there are {known}"
                 self._wrong(title, f"unknown section; {cure}")
 

@@ -558,6 +558,10 @@ SLIPS = {
         file(rest="[servcie:imap]"),
         "[servcie:imap]: unknown section; did you mean [service:imap]?",
     ),
+    "section with the name of a protocol": (
+        file(rest="[imap]\nstarttls = 143"),
+        "[imap]: unknown section; did you mean [service:imap]?",
+    ),
     "section in capitals": (file(rest="[Limits]"), "[Limits]: unknown section; did you mean [limits]?"),
     "section that lacks a name": (file(rest="[backend]"), "[backend]: has no name; write [backend:NAME]"),
     "section almost named, but without a name": (

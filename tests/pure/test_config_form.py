@@ -133,6 +133,11 @@ SLIPS = {
         'gw.ini, line 7: "backend 10.0.0.5:25" is neither a [section] nor an option = value; '
         'the "=" is missing; write backend = VALUE',
     ),
+    "no sign of equality, and a slip of the pen": (
+        changed("backend = 10", "backnd 10"),
+        'gw.ini, line 7: "backnd 10.0.0.5:25" is neither a [section] nor an option = value; '
+        'the "=" is missing; write backend = VALUE',
+    ),
     "a further line that is not indented": (
         changed("    10.0.0.5:143", "10.0.0.5:143"),
         'gw.ini, line 16: "10.0.0.5:143" is neither a [section] nor an option = value; '
