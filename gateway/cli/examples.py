@@ -22,10 +22,13 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("starttls-gateway report --since 90d --csv", "the last 90 days, as CSV"),
     ),
     "import": (
-        ("starttls-gateway import /etc/stunnel/stunnel.conf > gateway.ini", "write the services of stunnel as ours"),
+        (
+            "starttls-gateway import /etc/stunnel/stunnel.conf > gateway.ini",
+            "write a file with the services of stunnel",
+        ),
         (
             "starttls-gateway import nginx.conf --backend 10.0.0.5",
-            "the mail servers of nginx; nginx does not name them",
+            "name the mail server, which nginx.conf does not name",
         ),
     ),
     "status": (

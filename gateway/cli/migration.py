@@ -21,7 +21,7 @@ _PERIOD = re.compile(r"([0-9]{1,4})\s*d?")
 
 def add(commands: Any) -> None:
     """The sub-command, with all that it takes."""
-    about = "who still talks without TLS or needs old TLS, and which settings can be stricter"
+    about = "list clients that use no TLS or old TLS, and say which settings can be stricter"
     parser: argparse.ArgumentParser = commands.add_parser(
         "report", help=about, description=f"{about[0].upper()}{about[1:]}.  See docs/report.md."
     )
@@ -32,10 +32,14 @@ def add(commands: Any) -> None:
         default=DEFAULT_FILE,
         help="the configuration file, whose [report] file is read (default: %(default)s)",
     )
-    parser.add_argument("--file", type=Path, action="append", metavar="PATH", help="read this report; may be repeated")
-    parser.add_argument("--since", type=_days, default=30, metavar="DAYS", help="like 30d (default: %(default)sd)")
+    parser.add_argument(
+        "--file", type=Path, action="append", metavar="PATH", help="read this SQLite file; you can repeat the option"
+    )
+    parser.add_argument(
+        "--since", type=_days, default=30, metavar="DAYS", help="only the last days, like 30d (default: %(default)sd)"
+    )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="tell it as JSON")
+    form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="one line for each service and network, without advice")
     parser.set_defaults(run=run)
 

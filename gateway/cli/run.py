@@ -16,10 +16,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", nargs="?", default=DEFAULT_FILE, help="the configuration file (default: %(default)s)"
     )
-    parser.add_argument("--uid", metavar="USER", help="the user to run as, once ports are bound and keys are read")
-    parser.add_argument("--gid", metavar="GROUP", help="the group to run as; by default, the user's own")
-    parser.add_argument("--pidfile", metavar="FILE", help="write the process number there; by default, nowhere")
-    parser.add_argument("--logfile", metavar="FILE", help="the log; by default, standard output")
+    parser.add_argument("--uid", metavar="USER", help="become this user after the ports are open and the keys are read")
+    parser.add_argument("--gid", metavar="GROUP", help="become this group; default: the user's group")
+    parser.add_argument("--pidfile", metavar="FILE", help="write the process id to this file; default: no file")
+    parser.add_argument("--logfile", metavar="FILE", help="write the log to this file; default: standard output")
     parser.set_defaults(run=run)
 
 

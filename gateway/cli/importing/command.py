@@ -27,12 +27,19 @@ _SIGNS = {
 
 def add(commands: Any) -> None:
     """To the command line's parser."""
-    about = "print the configuration of stunnel, nginx, HAProxy or Perdition as one of the gateway"
+    about = "read the file of stunnel, nginx, HAProxy or Perdition, and print a file for the gateway"
     parser = commands.add_parser(
-        "import", help=about, description=f"{about[0].upper()}{about[1:]}. Comments list what has no counterpart."
+        "import",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}. Comments list the settings that the gateway does not have.",
     )
     parser.add_argument("file", metavar="FILE", help="stunnel.conf, nginx.conf, haproxy.cfg or perdition.conf")
-    parser.add_argument("--from", dest="program", choices=PROGRAMS, help="the program; default: the file tells")
+    parser.add_argument(
+        "--from",
+        dest="program",
+        choices=PROGRAMS,
+        help="the program; default: from FILE",
+    )
     parser.add_argument("--backend", metavar="HOST", default="", help="the mail server behind nginx")
     parser.set_defaults(run=run)
 

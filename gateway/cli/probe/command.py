@@ -31,17 +31,23 @@ def add(commands: Any) -> None:
     parser.add_argument("protocol", metavar="PROTOCOL", choices=sorted(PROTOCOLS), help=", ".join(sorted(PROTOCOLS)))
     parser.add_argument("address", metavar="HOST[:PORT]", help="[HOST]:PORT for an IPv6 address; unix:/PATH")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--starttls", action="store_true", help="the port begins in the clear")
-    mode.add_argument("--implicit", action="store_true", help="the port begins with TLS; by default the port tells")
-    parser.add_argument("--name", help="what the certificate must be for; by default, the host")
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="trust these issuers (PEM), not the system's")
-    parser.add_argument("--ehlo", metavar="NAME", help="what we call ourselves; by default, this machine's name")
-    parser.add_argument("--domain", help="whose MTA-STS policy to look at; by default, the host's own and those above")
-    parser.add_argument("--resolver", metavar="ADDRESS[:PORT]", help="the name server to ask, not the system's")
-    parser.add_argument(
-        "--timeout", type=float, default=15.0, metavar="SECONDS", help="for each answer (default: %(default)s)"
+    mode.add_argument("--starttls", action="store_true", help="the port begins without TLS")
+    mode.add_argument(
+        "--implicit", action="store_true", help="the port begins with TLS; default: the number of the port decides"
     )
-    parser.add_argument("--json", action="store_true", help="tell it as JSON")
+    parser.add_argument("--name", help="the name that the certificate must have; default: HOST")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="a PEM file with the trusted issuers; default: the system's"
+    )
+    parser.add_argument("--ehlo", metavar="NAME", help="the name in EHLO; default: the host name of this machine")
+    parser.add_argument(
+        "--domain", help="the domain whose MTA-STS policy is read; default: HOST, then the domains above"
+    )
+    parser.add_argument("--resolver", metavar="ADDRESS[:PORT]", help="the name server to ask; default: the system's")
+    parser.add_argument(
+        "--timeout", type=float, default=15.0, metavar="SECONDS", help="seconds for each answer (default: %(default)g)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 

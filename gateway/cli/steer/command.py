@@ -53,48 +53,53 @@ COMMANDS = (
         "show what a running gateway does: sessions, services, backends, certificates, the last reload",
         judges=True,
     ),
-    Command("reload", "let a running gateway read its configuration file again; exit status 1 if it is refused"),
+    Command("reload", "let a running gateway read its configuration file again; exit status 1 if the file is refused"),
     Command(
         "upgrade",
-        "let a new program take over from a running gateway, without a refused client or a lost session; exit status 1 "
-        "if the new one does not serve, and the old one goes on",
+        "let the installed program take over from a running gateway; no client is refused, no session is lost; exit "
+        "status 1 if the new program does not serve, and then the old program goes on",
     ),
     Command(
         "drain",
         "take no new sessions for a service, or make no new connections to a backend's address; idle sessions end",
         "NAME",
-        "a service, a backend or an address of a backend; service:NAME or backend:NAME where both have the name",
+        "a service, a backend or an address of a backend; service:NAME or backend:NAME if both have this name",
     ),
-    Command("undrain", "take sessions again", "NAME", "what was drained"),
+    Command("undrain", "end a drain: take new sessions again", "NAME", "the NAME that you gave to drain"),
     Command(
         "who",
         "list open sessions",
         "FILTER",
-        "only those for which all words hold, like client=192.0.2.0/24 service=imap phase=relaying; a word alone is an "
-        "id, a client, a network, a user, a service, a protocol, a phase, a backend or a version of TLS",
+        "only sessions that match all words, like client=192.0.2.0/24 service=imap phase=relaying; a word without = is "
+        "an id, a client, a network, a user, a service, a protocol, a phase, a backend or a TLS version",
         optional=True,
     ),
     Command(
         "ban",
         "take no connections of a client for some time",
         "CLIENT",
-        "an address or a network; an IPv6 address alone stands for its /64",
+        "an address or a network; an IPv6 address means its /64 network",
         lasts="how long, like 30m, 1h or 7d (default: 1h)",
         kicks=True,
     ),
-    Command("unban", "take connections again", "CLIENT", "a network: its ban, and those of all parts of it"),
-    Command("bans", "list who is banned, and how long"),
+    Command(
+        "unban",
+        "take connections of a banned client again",
+        "CLIENT",
+        "an address or a network; the bans of all parts of the network end too",
+    ),
+    Command("bans", "list banned clients, and when each ban ends"),
     Command(
         "why",
         "tell in plain words what went wrong with a client in the last hours, and what to do",
         "CLIENT",
-        "an address or a network; an IPv6 address alone stands for its /64",
+        "an address or a network; an IPv6 address means its /64 network",
     ),
     Command(
         "capture",
         "print what a client and the gateway say to each other from now on; passwords and mails are masked",
         "CLIENT",
-        "an address or a network; an IPv6 address alone stands for its /64",
+        "an address or a network; an IPv6 address means its /64 network",
         lasts="how long, like 30s or 10m (default: 10m)",
         writes=True,
     ),
@@ -119,7 +124,9 @@ def add(commands: Any) -> None:
             parser.add_argument("--kick", action="store_true", help="also cut off the client's open sessions")
         if command.judges:
             parser.add_argument(
-                "--nagios", action="store_true", help="one line for Nagios or Icinga; exit status 0, 1, 2 or 3"
+                "--nagios",
+                action="store_true",
+                help="one line for Nagios or Icinga; exit status 0 ok, 1 warning, 2 critical, 3 unknown",
             )
             for word, days in (("warning", 14), ("critical", 3)):
                 parser.add_argument(
@@ -130,7 +137,7 @@ def add(commands: Any) -> None:
             "--config", "-c", metavar="FILE", default=DEFAULT_FILE,
             help="the gateway's configuration file, which names its control socket (default: %(default)s)",
         )  # fmt: skip
-        parser.add_argument("--socket", metavar="PATH", help="the control socket itself")
+        parser.add_argument("--socket", metavar="PATH", help="the path of the control socket, in place of --config")
         if command.writes:
             parser.set_defaults(run=capture)
             continue
