@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,7 +29,7 @@ def awaited(start: Callable[[Any], Deferred[T]]) -> T:
         reactor.stop()
 
     reactor.installNameResolver(Names(reactor))
-    reactor.callWhenRunning(lambda: start(reactor).addBoth(done))
+    reactor.callWhenRunning(lambda: maybeDeferred(start, reactor).addBoth(done))
     reactor.run()
     if not ended:
         raise KeyboardInterrupt

@@ -681,6 +681,29 @@ def test_T18_check_says_lazy_where_the_listener_does(
     assert {name: told[name, "starttls"] for name in options} == {"eager": "eager", "lazy": "lazy", "told": "lazy"}
 
 
+_BROKEN = """
+import sys
+from gateway.cli import live
+def broken(*_): raise ZeroDivisionError("on purpose")
+live.terms_of_errands = broken
+from gateway.cli.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_T18_a_bug_before_anybody_is_asked_ends_it(checking: Checking, nowhere: str) -> None:
+    checking.service("imap", nowhere)
+    done = subprocess.run(
+        [sys.executable, "-c", _BROKEN, "check", str(checking.write()), "--live"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: on purpose" in done.stderr
+
+
 # A name server that takes the question and never answers holds getaddrinfo for minutes.
 _SILENT_RESOLVER = """
 import socket, sys, threading
