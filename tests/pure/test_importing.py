@@ -79,6 +79,20 @@ def test_a_word_that_is_not_known_swallows_none_that_is() -> None:
     assert not re.search(r"line 3: .*crt", text)
 
 
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("unix@/run/imap@home", "unix:/run/imap@home"),
+        ("/run/imap@home", "unix:/run/imap@home"),
+        ("ipv6@[::1]:143", "[::1]:143"),
+        ("10.0.0.1:143", "10.0.0.1:143"),
+    ],
+)
+def test_an_address_of_haproxy_may_have_its_family_before_it(told: str, address: str) -> None:
+    text = converted(f"listen imap\n bind :993 ssl crt /x.pem\n server s {told}\n", "f", "haproxy")
+    assert f"\nbackend = {address}\n" in text
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_file_tells_whose_it_is(program: str) -> None:
     assert program_of("x", example(program)) == program

@@ -275,6 +275,8 @@ def _on(settings: Lines, name: str) -> bool:
 
 
 def _place(text: str) -> str:
-    """The same, or with a family before it: `ipv4@10.0.0.1:993`, `unix@/path`."""
-    kind, _, rest = text.rpartition("@")
+    """The same, or with a family before it: `ipv4@10.0.0.1:993`, `unix@/path`.  A path may have a `@`, too."""
+    kind, at, rest = text.partition("@")
+    if not at or "/" in kind:
+        return place(text)
     return f"unix:{rest}" if kind == "unix" else place(rest)
