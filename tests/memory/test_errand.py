@@ -665,6 +665,7 @@ class Looked:
         self._servers = servers
         self._found: list[list[Report]] = []
         inspected(reactor, configuration, {}).addCallback(self._found.append)
+        assert not (servers and self._found), "never from inside `inspected`"
 
     @property
     def over(self) -> bool:
