@@ -136,9 +136,12 @@ class ScriptedClient:
     def _noticed(self, request: Request) -> Request:
         match request:
             case Dial():
+                self.greeting = b""
                 self._forget()
-            case StartTLS() if self._dialect.first is Side.CLIENT:
-                self._forget()  # it has only answered the gateway's own request for TLS
+            case Send() | StartTLS() if not self.greeted:
+                if self._dialect.first is Side.CLIENT:
+                    self.greeting = b""
+                self._forget()  # it has only answered what the gateway itself had asked
             case Greeted():
                 self.greeted = True
             case Close():
@@ -149,8 +152,8 @@ class ScriptedClient:
 
     def _forget(self) -> None:
         """What the backend has said is no answer to the client."""
-        self.greeting = b""
-        self.exchanges = [Exchange(each.said) for each in self.exchanges]
+        for exchange in self.exchanges:
+            exchange.heard = b""
 
     def _write_down(self, request: Request, answer: Any) -> None:
         if isinstance(request, Await) and isinstance(answer, Line | Unit):

@@ -81,7 +81,6 @@ def test_any_value_stays_in_its_place(value: bytes) -> None:
 def test_what_a_look_reads() -> None:
     assert listed(b"n OK\r\n") is None
     assert listed(OFFER) == [b"IMPLEMENTATION x", b"SASL PLAIN EXTERNAL", b"STARTTLS"]
-    assert listed(OFFER + b'sgw1 OK "go"\r\n' + INSIDE) == [b"IMPLEMENTATION x"]  # it greets again inside TLS
     assert looked_at(OFFER) == Access(("AUTHENTICATE PLAIN",), starttls=True)
     assert looked_at(INSIDE).refusal
     assert looked_at(b"* BYE\r\n").logins is None

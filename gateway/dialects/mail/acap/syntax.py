@@ -101,9 +101,8 @@ def agrees(reply: bytes) -> bool:
 
 
 def listed(greeting: bytes) -> list[bytes] | None:
-    """The capabilities in the last greeting: `SASL PLAIN LOGIN`.  A server greets again inside TLS (RFC 2595 5)."""
-    *_, last = re.split(rb"\r\n(?=\* ACAP )", greeting.removesuffix(b"\r\n"), flags=re.IGNORECASE)
-    groups = capabilities(last)
+    """The capabilities in it: `SASL PLAIN LOGIN`."""
+    groups = capabilities(greeting.removesuffix(b"\r\n"))
     return None if groups is None else [b" ".join([name, *values]) for name, values in groups]
 
 
