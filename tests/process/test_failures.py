@@ -459,7 +459,9 @@ def test_G21_C3_browsers_are_turned_away(front: Front, protocol: str, mode: str,
     front.wait("http-client", service=service)
     assert front.wait("session", service=service)["reason"] == "http-client"
     if protocol in GREETING:
-        heard = front.backends[service].connection().heard
+        backend = front.backends[service].connection()
+        backend.wait_until_ended()
+        heard = backend.heard
         assert not [word for word in (b"MAIL", b"LOGIN", b"USER", b"EHLO x", b"HTTP") if word in heard]
 
 
@@ -471,6 +473,9 @@ def test_G21_A16_tls_on_a_plaintext_port_is_told_apart(front: Front, protocol: s
         client.shake_hands(front.trusting)
     front.wait("tls-on-plaintext-port", service=service)
     assert front.wait("session", service=service)["reason"] == "tls-on-plaintext-port"
+    client = front.connect(service)
+    client.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64))
+    assert client.rest() == b"", "nothing is echoed"
 
 
 @each_speaker

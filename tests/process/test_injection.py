@@ -222,6 +222,17 @@ def test_G09_A11_a_client_that_closes_in_place_of_a_handshake_is_not_answered(fr
     assert "closed" in check_refused_handshake(client, front, f"{protocol}-required")
 
 
+@each_protocol
+def test_A11_a_client_that_resets_in_place_of_a_handshake_is_left_for(front: Front, protocol: str) -> None:
+    service = f"{protocol}-required"
+    begun(front, service).reset()
+    assert front.wait("session", service=service)["reason"] == "tls-failed"
+    backend = front.backends[service].connection()
+    backend.wait_until_ended()
+    assert backend.heard.endswith(GREETING[protocol].polite)
+    assert backend.heard.count(b"\n") == 1
+
+
 def test_G09_clients_that_stall_in_their_handshakes_are_cut_off(front: Front) -> None:
     stalled = []
     for protocol in PROTOCOLS:
