@@ -381,6 +381,11 @@ def test_what_others_are_told_before_the_answer_to_a_bind_passes() -> None:
     play.returns(WELCOME, to_backend(search(9)), SPLICE).run((WHOLE, 999))
 
 
+def test_the_answer_to_another_bind_is_no_verdict() -> None:
+    """It passes, as what is said to others does, and the login is still to be judged."""
+    bound().returns(result(7, 0x61, 0)).returns(WELCOME, PROVEN, SPLICE).run()
+
+
 def test_a_backend_that_is_lost_in_a_large_message() -> None:
     """Nothing of ours lands inside it."""
     begin = b"\x30\x83\2\0\0\2\1\x08\x64\x83\1\xff\0" + bytes(50)

@@ -233,11 +233,19 @@ def test_a_verdict_may_come_while_a_response_is_awaited() -> None:
     SIEVE.leaves(play).run()
 
 
-@pytest.mark.parametrize("unasked", [b'"more"\r\n', b"what\r\n"])
-def test_a_second_challenge_is_a_broken_protocol(unasked: bytes) -> None:
+@pytest.mark.parametrize("unasked", [b'"more"\r\n', b"what\r\n", b'OK "in"\r\n'])
+def test_a_second_challenge_and_a_success_before_the_response_are_a_broken_protocol(unasked: bytes) -> None:
     play = SIEVE.inside().passes(b'AUTHENTICATE "PLAIN"\r\n')
     play.returns(b'""\r\n')
     play.backend(unasked, *aborts("backend-protocol-error", UNAVAILABLE)).run()
+    assert play.proven == 0
+
+
+@pytest.mark.parametrize("response", [b'""\r\n', b'"*"\r\n', b'"="\r\n'])
+def test_T11_a_response_that_says_nothing_earns_no_success(response: bytes) -> None:
+    play = SIEVE.inside().asks(b'AUTHENTICATE "PLAIN"\r\n', b'""\r\n').passes(response)
+    play.backend(b'OK "in"\r\n', *aborts("backend-protocol-error", UNAVAILABLE)).run()
+    assert play.proven == 0
 
 
 @pytest.mark.parametrize("reply", [b'"a" "b"\r\n', b"+ go\r\n", b'OK "in"\r\n'])

@@ -260,6 +260,7 @@ def test_a_group_that_was_chosen_in_the_clear_counts_no_more(group: bytes, reade
     if reader:
         play.backend(GREETING)
     play.asks(b"STAT\r\n", b"412 no group\r\n").run()
+    dialled().returns(b"502 not you\r\n", close("backend-refused")).run()
     if reader:
         play = dialled().backend(GREETING, to_backend(b"MODE READER\r\n"))
         play.returns(b"502 not you\r\n", close("backend-refused")).run()
