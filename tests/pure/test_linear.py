@@ -139,7 +139,7 @@ def compiled() -> dict[re.Pattern[Any], set[str]]:
                     flags = [each.value for each in node.keywords if each.arg == "flags"]
                     told = ast.Tuple([first, *(others[:1] if method == "compile" else flags)], ast.Load())
                     try:
-                        parts = eval(compile(ast.fix_missing_locations(ast.Expression(told)), module, "eval"), names)
+                        parts = eval(compile(ast.fix_missing_locations(ast.Expression(told)), f"<{module}>", "eval"), names)
                     except NameError:
                         assert method == "compile" or method == "escape", f"{module}, line {node.lineno}"
                         continue
