@@ -61,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    # Coverage doubles the CPU of a test, and sees nothing of what other processes do.
+    # Coverage doubles the CPU of a test, and sees nothing of what other processes do.  Long tests that cover nothing
+    # alone have the mark themselves.
     if PROCESS in item.path.parents:
         item.add_marker("no_cover")
 

@@ -139,6 +139,7 @@ def test_values_in_json(value: object, shown: str) -> None:
     assert told("json", "auth", text=value) == f'{{"time":"{TIME}","event":"auth","text":{shown}}}'
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("form", FORMATS)
 @given(text=st.text(min_size=LIMIT // 8, max_size=LIMIT + 8) | st.text(alphabet="a é\0\U0001f600", min_size=LIMIT))
 def test_a_field_is_cut_at_a_kilobyte_and_between_two_characters(form: str, text: str) -> None:

@@ -78,6 +78,7 @@ def test_an_ipv6_client_is_its_network(failures: Failures) -> None:
     assert (one.client, one.count) == ("2001:db8::8", 2)
 
 
+@pytest.mark.no_cover
 def test_the_memory_is_bounded_whatever_clients_do() -> None:
     tracemalloc.start()
     try:

@@ -405,6 +405,7 @@ def test_T09_in_the_clear_it_is_answered_by_us() -> None:
 STRING = st.binary(max_size=30) | st.integers(8000, 8300).map(lambda size: b"y" * size) | st.just(b'\\"' * 5000)
 
 
+@pytest.mark.no_cover
 @given(st.lists(st.tuples(STRING, STRING | st.none()), min_size=1, max_size=8), st.binary(min_size=1, max_size=300))
 def test_T09_no_line_of_a_long_ID_is_longer_than_others(pairs: list[tuple[bytes, bytes | None]], tag: bytes) -> None:
     said = b"(%s)" % b" ".join(

@@ -139,7 +139,8 @@ def compiled() -> dict[re.Pattern[Any], set[str]]:
                     flags = [each.value for each in node.keywords if each.arg == "flags"]
                     told = ast.Tuple([first, *(others[:1] if method == "compile" else flags)], ast.Load())
                     try:
-                        parts = eval(compile(ast.fix_missing_locations(ast.Expression(told)), f"<{module}>", "eval"), names)
+                        expression = ast.fix_missing_locations(ast.Expression(told))
+                        parts = eval(compile(expression, f"<{module}>", "eval"), names)
                     except NameError:
                         assert method == "compile" or method == "escape", f"{module}, line {node.lineno}"
                         continue
@@ -173,6 +174,7 @@ def test_a_pattern_takes_time_in_proportion(pattern: re.Pattern[Any]) -> None:
                 assert not slow(lambda: partial(way, text)), (way.__name__, text[:60], text[-3:], length)  # noqa: B023
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("pattern", "length"),
     [
@@ -223,6 +225,7 @@ def scenes(party: Anyone) -> Iterator[tuple[Playbook, Side, list[bytes]]]:
         yield party.logs_in(party.ready()), BACKEND, told
 
 
+@pytest.mark.no_cover
 @everyone
 def test_whatever_is_said_takes_time_in_proportion(party: Anyone) -> None:
     for play, side, units in scenes(party):

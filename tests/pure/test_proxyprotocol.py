@@ -610,6 +610,7 @@ def cut(octets: bytes, places: list[int]) -> list[bytes]:
     return [octets[start:end] for start, end in pairwise(places)]
 
 
+@pytest.mark.no_cover
 @settings(max_examples=500, deadline=None)
 @given(HEADERS | damaged(), st.binary(max_size=40), st.integers(0, 2**32))
 def test_10_000_randomly_cut_headers_parse_as_when_whole(header: bytes, rest: bytes, seed: int) -> None:
@@ -658,6 +659,7 @@ def test_both_addresses_on_the_wire_are_of_one_family(origin: Origin) -> None:
     assert len(mapped) < 2
 
 
+@pytest.mark.no_cover
 @settings(max_examples=1000, deadline=None)
 @given(
     st.binary()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -207,6 +208,7 @@ def verbs(commands: Iterable[bytes]) -> set[bytes]:
     return {re.split(rb"[\s=:]", command.strip().upper())[0] for command in commands}
 
 
+@pytest.mark.no_cover
 @settings(UNHURRIED, max_examples=250)
 @given(LEGACIES, STREAMS, SIZES, st.sampled_from(Policy), st.booleans(), st.booleans())
 def test_no_backend_however_sloppy_hears_a_command_that_speaks_for_others(

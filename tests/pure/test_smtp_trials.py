@@ -301,6 +301,7 @@ def heard_by_a_client(octets: bytes) -> bytes | None:
     return None
 
 
+@pytest.mark.no_cover
 @settings(UNHURRIED, max_examples=400)
 @given(
     utterances(),
