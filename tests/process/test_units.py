@@ -24,7 +24,7 @@ from tests.process.recording import Backend, Connection, Script
 from tests.process.running import DEADLINE, Gateway, Identity, Service, running
 from tests.process.wire import Caller, Client, source
 from tests.process.words import LINES
-from tests.pure.contract.answers import http, ldap, mysql, postgresql, xmpp, xmpp_server
+from tests.pure.contract.answers import http, irc, ldap, mysql, postgresql, xmpp, xmpp_server
 from tests.pure.contract.form import Exchange, Shared
 
 OK = b"\0\0\0\2\0\0\0"
@@ -129,10 +129,14 @@ def refusing(row: Row) -> Backend:
     return server(replace(row, login=(*others, Exchange(said, row.rejected))))
 
 
-def hear(client: Client, octets: bytes) -> None:
+def wanted(octets: bytes) -> re.Pattern[bytes]:
     """Exactly this; an XMPP stream of the gateway has an id of its own."""
-    pattern = re.escape(octets).replace(rb"gw1\-0001", rb"[0-9a-f]+")
-    assert re.fullmatch(pattern, client.hear(pattern), re.DOTALL)
+    return re.compile(re.escape(octets).replace(rb"gw1\-0001", rb"[0-9a-f]+"), re.DOTALL)
+
+
+def hear(client: Client, octets: bytes) -> None:
+    pattern = wanted(octets)
+    assert pattern.fullmatch(client.hear(pattern.pattern))
 
 
 def inside(gateway: Gateway, trusting: ssl.SSLContext, protocol: str, mode: str, client: Client) -> None:
@@ -169,6 +173,25 @@ def backends() -> Iterator[dict[str, Backend]]:
     yield found
     for backend in found.values():
         backend.close()
+
+
+def test_G05_G06_whatever_comes_behind_a_request_for_tls_ends_the_session(
+    tmp_path: Path, identity: Identity, backends: dict[str, Backend]
+) -> None:
+    """IRC is asked here, too: its two sides do not take turns, as those of `words.py` do."""
+    behind = {protocol: (row.starttls, row.login[0].said) for protocol, row in ROWS.items()}
+    behind["irc"] = irc.ANSWERS.starttls, b"NI"
+    services = [Service(each, backends["mysql" if each == "mysql" else "http"].address) for each in behind]
+    with running(tmp_path, identity, services, HOST) as gateway:
+        for protocol, (starttls, more) in behind.items():
+            since = gateway.log.mark()
+            with Client(gateway.address(protocol)) as client:
+                if protocol == "mysql":
+                    hear(client, mysql.greeting(ssl=True))
+                client.say(starttls.said + more)
+                assert wanted(starttls.answered).fullmatch(client.rest())
+            assert gateway.log.wait("session", since, service=protocol)["reason"] == "starttls-injection"
+    assert backends["http"].connections.empty()  # only MySQL's server speaks first
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
