@@ -4,8 +4,8 @@ VENV = .venv
 TOOLS = .venv-tools
 COUNT = .venv-count
 FUZZER = build/venv-fuzz
-# Processes that run tests: one more than processors, since many tests wait.
-TESTERS = $(shell expr `nproc` + 1)
+# Processes that run tests: two more than processors, since many tests wait.
+TESTERS = $(shell expr `nproc` + 2)
 PYTEST_ARGS =
 ROUNDS = 5
 BENCH_ARGS =

@@ -698,7 +698,6 @@ def behaviour(number: int, day: int) -> Mapping[str, Any] | None:
     return TLS13
 
 
-@pytest.mark.no_cover
 def test_a_simulated_month(tmp_path: Path) -> None:
     """200 networks, some without TLS, some with TLS 1.0, one that was downgraded; and the gateway "
     "restarts every day."""
