@@ -61,9 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    # Coverage doubles the CPU of a test, and sees nothing of what other processes do.  Long tests that cover nothing
-    # alone have the mark themselves.
-    if PROCESS in item.path.parents:
+    # Coverage doubles the CPU of a test.  It sees nothing of what other processes do, and what a corpus plays must be
+    # covered without one.  Long tests that cover nothing alone have the mark themselves.
+    if PROCESS in item.path.parents or item.path.name.startswith("test_corpus_"):
         item.add_marker("no_cover")
 
 
